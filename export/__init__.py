@@ -1,0 +1,291 @@
+"""From a Keras model to files that were checked against it: `export(model, formats, ...)`.
+
+TFLite needs `pip install "keras-resnet-zoo[export]"`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+import keras_resnet.preprocessing
+from keras_resnet.errors import UnknownNameError, UserError, require
+from keras_resnet.export import check, manifest, optimize, runtimes, saved_model, tflite
+from keras_resnet.models.layers import to_stock
+
+__all__ = ["FORMATS", "ExportReport", "export"]
+
+FORMATS = ("savedmodel", *(name for name in check.TOLERANCES if name.startswith("tflite-")))
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What an export gave.
+
+    Attributes:
+        folder: where the files are.
+        manifest: the content of its manifest.json.
+        checks: one per file, in the order asked for.
+        keras_accuracy: of the Keras model on the check images, if they had labels.
+    """
+
+    folder: Path
+    manifest: dict[str, Any]
+    checks: list[check.FileCheck]
+    keras_accuracy: float | None
+
+    @property
+    def passed(self) -> bool:
+        """Whether every file passed its check."""
+        return all(item.passed for item in self.checks)
+
+
+def export(
+    model: keras.Model,
+    formats: Sequence[str] = ("savedmodel", "tflite-float32", "tflite-int8"),
+    *,
+    out: str | Path,
+    calibration: np.ndarray | None = None,
+    input_type: str = "uint8",
+    preprocessing: str | None = None,
+    name: str | None = None,
+    labels: Sequence[str] | None = None,
+    check_images: np.ndarray | None = None,
+    check_labels: np.ndarray | None = None,
+    check_source: str = "the given check images",
+    overwrite: bool = False,
+    verbose: bool = True,
+) -> ExportReport:
+    """Write `model` in each of `formats` to the folder `out` and check every file against it.
+
+    Files take what the model takes. With the normalisation inside the model (ours with
+    `include_preprocessing=True`, any with a `Rescaling`, or `preprocessing=` here) that is RGB
+    0...255, so give `calibration` as uint8: its bytes are then the input of the int8 file.
+
+    Args:
+        model: a functional Keras 3 image classifier: (batch, height, width, channels) of fixed
+            size to (batch, classes). Any dtype policy; it is rebuilt in float32.
+        formats: of `FORMATS`.
+        out: the folder, made under a temporary name and renamed when complete.
+        calibration: training images (n, height, width, channels) as the model takes them; some
+            hundred. Needed for int8 and int16x8.
+        input_type: input and output of the int8 file: "uint8", "int8" or "float32".
+        preprocessing: put this normalisation in front ("tf", "caffe", "torch", "cifar").
+        name: names the files `NAME-int8.tflite`; default the model's name.
+        labels: class names, for labels.txt.
+        check_images: images (uint8 or as the model takes them) to compare on; default the
+            calibration images; random noise where there are none.
+        check_labels: their classes (n,), to report accuracies.
+        check_source: which images those are, for the manifest.
+        overwrite: replace `out` if it exists.
+        verbose: say on stderr what is being done.
+
+    Returns:
+        The report. A file that fails its check is kept, and report and manifest say so.
+
+    Raises:
+        UserError: unknown format, a model or images that do not fit, no calibration images,
+            `out` exists or cannot be written.
+    """
+    formats = _known(formats)
+    if input_type not in tflite.INPUT_TYPES:
+        raise UnknownNameError("input type", input_type, tflite.INPUT_TYPES, "")
+    if any(kind.startswith("tflite-") for kind in formats):
+        require("ai_edge_litert", "export")
+    prepared = _prepare(model, preprocessing, calibration)
+    labels = _checked_labels(labels, prepared)
+    reference = _reference(prepared, calibration, check_images, check_labels, check_source)
+    out = _free_folder(out, overwrite)
+    name = name or model.name
+    try:
+        partial = Path(tempfile.mkdtemp(prefix=f".{out.name}-partial-", dir=out.parent))
+    except OSError as error:
+        raise UserError(f"Cannot write to {out.parent}: {error.strerror}.") from error
+    try:
+        paths = _write_files(prepared, name, formats, calibration, input_type, partial, verbose)
+        files = {path.name: (kind, runtimes.open_file(path)) for kind, path in paths.items()}
+        checks = check.compare(files, reference)
+        content = {
+            "model": name,
+            "created": manifest.now(),
+            "passed": all(item.passed for item in checks),
+            "classes": reference.outputs.shape[-1],
+            "labels": None if labels is None else list(labels),
+            "input": _input_entry(prepared, reference, calibration),
+            "output": {"name": saved_model.OUTPUT, "is": _output_kind(prepared)},
+            "calibration_images": 0 if calibration is None else len(calibration),
+            "check": {"images": reference.source, "keras_accuracy": reference.accuracy},
+            "files": [_file_entry(partial, item) for item in checks],
+            **manifest.environment(),
+        }
+        manifest.write_reference(partial, reference)
+        if labels is not None:
+            (partial / manifest.LABELS).write_text("\n".join(labels) + "\n", encoding="utf-8")
+        manifest.write(partial, content)
+        _move_into_place(partial, out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return ExportReport(out, content, checks, reference.accuracy)
+
+
+def _known(formats: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(formats, str) or not formats:
+        raise UserError(f"formats is a list of {', '.join(FORMATS)}; received {formats!r}.")
+    for kind in formats:
+        if kind not in FORMATS:
+            raise UnknownNameError("format", kind, FORMATS, "")
+    return tuple(dict.fromkeys(formats))
+
+
+def _prepare(
+    model: keras.Model, preprocessing: str | None, calibration: np.ndarray | None
+) -> keras.Model:
+    """The float32 stock-layer copy that everything is made from, of a fixed image size."""
+    shape, _ = runtimes.classifier_shape(model)
+    stock = to_stock(model)
+    if None in shape:
+        if calibration is None:
+            raise UserError(
+                f"The model's image size is free ({shape}); files have one size. Pass calibration "
+                "images of that size, or build the model with an input_shape."
+            )
+        shape = tuple(calibration.shape[1:])
+    if preprocessing is None and stock.input_shape[1:] == shape:
+        return stock
+    if preprocessing is not None and keras_resnet.preprocessing.has_preprocessing(model):
+        raise UserError(f"'{model.name}' normalises its input already; drop preprocessing=.")
+    inputs = keras.layers.Input(shape, name=saved_model.INPUT)
+    x = keras_resnet.preprocessing.rescale(inputs, preprocessing or "raw")
+    flat = keras.models.clone_model(stock, input_tensors=x)  # no model inside a model
+    flat.set_weights(stock.get_weights())
+    return keras.Model(inputs, flat.output, name=model.name)
+
+
+def _reference(
+    model: keras.Model,
+    calibration: np.ndarray | None,
+    images: np.ndarray | None,
+    labels: np.ndarray | None,
+    source: str,
+) -> check.Reference:
+    if images is None and calibration is not None:
+        images, source = np.asarray(calibration), "the calibration images"
+    elif images is None:
+        shape = (32, *runtimes.classifier_shape(model)[0])
+        images = np.random.default_rng(0).integers(0, 256, shape).astype("uint8")
+        source = "random noise: neither calibration nor check images were given"
+    outputs = runtimes.KerasRuntime(model).predict(images)
+    if calibration is not None:
+        runtimes.KerasRuntime(model).predict(calibration[:1])  # says if the shape is wrong
+    if not np.isfinite(outputs).all():
+        raise UserError("The Keras model's own outputs are not finite; nothing to export.")
+    if labels is not None and len(labels) != len(images):
+        raise UserError(f"{len(images)} check images, but {len(labels)} labels.")
+    return check.Reference(images, outputs, labels, f"{source} ({len(images)})")
+
+
+def _checked_labels(labels: Sequence[str] | None, model: keras.Model) -> Sequence[str] | None:
+    classes = model.output_shape[-1]
+    if labels is not None and len(labels) != classes:
+        raise UserError(f"{len(labels)} labels for a model of {classes} classes.")
+    return labels
+
+
+def _free_folder(out: str | Path, overwrite: bool) -> Path:
+    if not str(out).strip():
+        raise UserError("out is empty; give the folder to write to.")
+    path = Path(out).absolute()
+    if path.exists() and not overwrite:
+        raise UserError(
+            f"{out} exists. Choose another folder, or overwrite it (--overwrite, overwrite=True)."
+        )
+    if path.exists() and not ((path / manifest.MANIFEST).is_file() or _is_empty_folder(path)):
+        raise UserError(f"{out} is not an export folder; it will not be overwritten.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"Cannot make {path.parent}: {error.strerror}.") from error
+    return path
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
+
+
+def _write_files(
+    model: keras.Model,
+    name: str,
+    formats: tuple[str, ...],
+    calibration: np.ndarray | None,
+    input_type: str,
+    folder: Path,
+    verbose: bool,
+) -> dict[str, Path]:
+    """Write every format; return {format: path}."""
+    paths = {}
+    with tempfile.TemporaryDirectory(prefix="keras-resnet-") as scratch:
+        batch_one = Path(scratch) / "saved_model"
+        for kind in formats:
+            began = time.perf_counter()
+            if kind == "savedmodel":
+                path = folder / "saved_model"
+                saved_model.write(model, path)
+            else:
+                if not batch_one.exists():
+                    saved_model.write(optimize.fold_rescaling(model), batch_one, batch=1)
+                precision = kind.removeprefix("tflite-")
+                path = folder / f"{name}-{precision}.tflite"
+                path.write_bytes(tflite.convert(batch_one, precision, calibration, input_type))
+            paths[kind] = path
+            if verbose:
+                print(f"{kind}: written in {time.perf_counter() - began:.1f} s", file=sys.stderr)
+    return paths
+
+
+def _input_entry(
+    model: keras.Model, reference: check.Reference, calibration: np.ndarray | None
+) -> dict[str, Any]:
+    pixels = reference.images if calibration is None else calibration
+    is_raw = pixels.dtype == np.uint8
+    return {
+        "name": saved_model.INPUT,
+        "shape": list(reference.images.shape[1:]),
+        "color": "RGB" if reference.images.shape[-1] == 3 else "grey",
+        "range": [0, 255] if is_raw else [float(pixels.min()), float(pixels.max())],
+        "normalisation_inside": keras_resnet.preprocessing.has_preprocessing(model),
+    }
+
+
+def _output_kind(model: keras.Model) -> str:
+    """Tell probabilities from logits by the activation of the layer that makes the output."""
+    layer = model.output._keras_history.operation
+    activation = getattr(getattr(layer, "activation", None), "__name__", "")
+    return {"softmax": "probabilities", "sigmoid": "sigmoid scores"}.get(activation, "logits")
+
+
+def _file_entry(folder: Path, item: check.FileCheck) -> dict[str, Any]:
+    path = folder / item.file
+    hashes = {"bytes": manifest.size(path), "sha256": manifest.sha256(path)}
+    return {**hashes, **item.to_dict()}
+
+
+def _move_into_place(partial: Path, out: Path) -> None:
+    """Rename; an older export is moved aside first, so that there is always a whole one."""
+    os.chmod(partial, 0o755)  # mkdtemp makes it private
+    if out.exists():
+        old = partial.with_name(partial.name + "-old")
+        os.rename(out, old)
+        os.rename(partial, out)
+        shutil.rmtree(old)
+    else:
+        os.rename(partial, out)

@@ -1,0 +1,243 @@
+"""Compare exported files with the Keras model they came from: names, shapes, values, latency."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_resnet.errors import UserError
+from keras_resnet.export import manifest, runtimes
+from keras_resnet.export.runtimes import KerasRuntime, Runtime, SavedModelRuntime, TFLiteRuntime
+from keras_resnet.export.saved_model import INPUT, OUTPUT
+
+_ROUNDS, _RUNS = 20, 5
+_SECONDS = 20.0  # for the files of a runtime; slow ones then get fewer rounds
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """The least top-1 agreement a format may show and, in float, its largest error in the logits.
+
+    The error is relative to the Keras model's largest |logit|. An image whose two best
+    probabilities differ by less than `_NEAR_TIE` agrees with either: their order says nothing.
+    """
+
+    agreement: float
+    logits: float | None = None
+
+
+_NEAR_TIE = 1e-3
+
+TOLERANCES = {
+    # The same float32 operations; other kernels sum in another order.
+    "savedmodel": Tolerance(1.0, 1e-4),
+    "tflite-float32": Tolerance(1.0, 1e-4),
+    # Weights rounded to 11 bits (2^-12 relative), which a hundred layers add up.
+    "tflite-float16": Tolerance(0.99, 2e-2),
+    # 8-bit weights: single probabilities near 1/2 may move by tenths, so what binds is the
+    # agreement. Published int8 ResNets lose up to half a point of accuracy.
+    "tflite-dynamic": Tolerance(0.97),
+    "tflite-int8": Tolerance(0.97),
+    "tflite-int16x8": Tolerance(0.97),
+}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Images with the Keras model's answers to them, and labels where they are known."""
+
+    images: np.ndarray
+    outputs: np.ndarray
+    labels: np.ndarray | None
+    source: str  # which images these are, for people
+
+    @property
+    def accuracy(self) -> float | None:
+        """The Keras model's own accuracy on them."""
+        if self.labels is None:
+            return None
+        return float((self.outputs.argmax(-1) == self.labels).mean())
+
+
+@dataclass(frozen=True)
+class FileCheck:
+    """What was found out about one file."""
+
+    file: str
+    format: str
+    input_dtype: str
+    output_dtype: str
+    n: int
+    largest_error: float  # of any output
+    logit_error: float | None  # relative to the largest |logit|; None where outputs are quantized
+    snr_db: float | None  # signal-to-noise of the outputs; None for bit-equal ones
+    agreement: float  # top-1, with the Keras model
+    accuracy: float | None
+    latency_ms: float  # median, batch 1, one thread where the runtime lets us choose
+    operations: dict[str, int] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing is wrong with it."""
+        return not self.problems
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the manifest and `--json`."""
+        return {**asdict(self), "problems": list(self.problems), "passed": self.passed}
+
+
+def compare(files: dict[str, tuple[str, Runtime]], reference: Reference) -> list[FileCheck]:
+    """Check opened files ({name: (format, runtime)}) against the reference."""
+    latency = median_latency([runtime for _, runtime in files.values()], reference.images[:1])
+    return [
+        _compare_one(name, kind, runtime, reference, milliseconds)
+        for (name, (kind, runtime)), milliseconds in zip(files.items(), latency, strict=True)
+    ]
+
+
+def _compare_one(
+    name: str, kind: str, runtime: Runtime, reference: Reference, milliseconds: float
+) -> FileCheck:
+    operations = runtime.operations if isinstance(runtime, TFLiteRuntime) else {}
+    problems = _interface_problems(kind, runtime, reference)
+    if problems:  # values of another shape cannot be compared
+        return FileCheck(
+            name, kind, runtime.input_dtype, runtime.output_dtype, 0, float("nan"), None, None,
+            0.0, None, milliseconds, operations, tuple(problems),
+        )  # fmt: skip
+    outputs = runtime.predict(reference.images)
+    tolerance = TOLERANCES[kind]
+    agreement = _agreement(outputs, reference.outputs)
+    if not np.isfinite(outputs).all():
+        problems.append("outputs that are not finite")
+    logit_error = _logit_error(outputs, reference.outputs)
+    if tolerance.logits is not None and not logit_error <= tolerance.logits:
+        problems.append(f"error of the logits {logit_error:.2g}, allowed {tolerance.logits:g}")
+    if agreement < tolerance.agreement:
+        problems.append(f"top-1 agreement {agreement:.2%}, wanted {tolerance.agreement:.0%}")
+    accuracy = None
+    if reference.labels is not None:
+        accuracy = float((outputs.argmax(-1) == reference.labels).mean())
+    return FileCheck(
+        file=name,
+        format=kind,
+        input_dtype=runtime.input_dtype,
+        output_dtype=runtime.output_dtype,
+        n=len(outputs),
+        largest_error=float(np.abs(outputs - reference.outputs).max()),
+        logit_error=logit_error if tolerance.logits is not None else None,
+        snr_db=_signal_to_noise(outputs, reference.outputs),
+        agreement=agreement,
+        accuracy=accuracy,
+        latency_ms=milliseconds,
+        operations=operations,
+        problems=tuple(problems),
+    )
+
+
+def _interface_problems(kind: str, runtime: Runtime, reference: Reference) -> list[str]:
+    problems = []
+    if (runtime.input_name, runtime.output_name) != (INPUT, OUTPUT):
+        found = f"{runtime.input_name} → {runtime.output_name}"
+        problems.append(f"signature {found}, expected {INPUT} → {OUTPUT}")
+    shape, expected = runtime.input_shape, reference.images.shape[1:]
+    if any(s is not None and s != e for s, e in zip(shape, expected, strict=True)):
+        problems.append(f"input shape {shape}, expected {expected}")
+    if runtime.classes != reference.outputs.shape[-1]:
+        problems.append(f"{runtime.classes} outputs, expected {reference.outputs.shape[-1]}")
+    if isinstance(runtime, TFLiteRuntime):
+        flex = [name for name in runtime.operations if name.startswith("Flex")]
+        if flex:
+            problems.append(f"operations the plain runtime lacks: {flex}")
+        if kind == "tflite-int8":
+            allowed = {"QUANTIZE", "DEQUANTIZE"} if runtime.input_dtype == "float32" else set()
+            floats = set(runtime.float_operations) - allowed
+            if floats:
+                problems.append(f"operations left in float: {sorted(floats)}")
+    return problems
+
+
+def _agreement(outputs: np.ndarray, expected: np.ndarray) -> float:
+    """The share of rows with the same best class, up to near-ties of the expected ones."""
+    ours = outputs.argmax(-1)
+    chosen = np.take_along_axis(expected, ours[:, None], axis=-1)[:, 0]
+    return float((expected.max(-1) - chosen <= _NEAR_TIE).mean())
+
+
+def _logit_error(outputs: np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference of the logits, relative to the largest |logit|.
+
+    Probabilities hide errors where they saturate; their logarithms are the logits up to a constant
+    per row (below 1e-7 float32's softmax itself is coarse).
+    """
+    if _are_probabilities(expected):
+        outputs, expected = (np.log(np.clip(x, 1e-7, None)) for x in (outputs, expected))
+    return float(np.abs(outputs - expected).max() / np.abs(expected).max())
+
+
+def _are_probabilities(outputs: np.ndarray) -> bool:
+    return bool(outputs.min() >= 0 and np.allclose(outputs.sum(-1), 1, atol=1e-3))
+
+
+def _signal_to_noise(outputs: np.ndarray, expected: np.ndarray) -> float | None:
+    noise = float(np.square(outputs - expected, dtype="float64").sum())
+    signal = float(np.square(expected, dtype="float64").sum())
+    return None if noise == 0 else round(10 * float(np.log10(signal / noise)), 1)
+
+
+def median_latency(files: Sequence[Runtime], image: np.ndarray) -> list[float]:
+    """Milliseconds per image of each, in rounds interleaved among the files of one runtime.
+
+    Not among all: TensorFlow's idle threads go on spinning and double the time of a small LiteRT
+    model that runs right after it. For the same reason a file's first run in a round is not timed.
+    """
+    medians = {}
+    for kind in (TFLiteRuntime, SavedModelRuntime, KerasRuntime):
+        group = [runtime for runtime in files if isinstance(runtime, kind)]
+        samples: dict[int, list[float]] = {id(runtime): [] for runtime in group}
+        began = time.perf_counter()
+        for _ in range(_ROUNDS):
+            for runtime in group:
+                runtime.run_one(image)
+                for _ in range(_RUNS):
+                    start = time.perf_counter()
+                    runtime.run_one(image)
+                    samples[id(runtime)].append((time.perf_counter() - start) * 1e3)
+            if time.perf_counter() - began > _SECONDS:
+                break
+        medians |= {key: round(statistics.median(times), 3) for key, times in samples.items()}
+    return [medians[id(runtime)] for runtime in files]
+
+
+def check_folder(folder: str | Path, model: Any = None) -> list[FileCheck]:
+    """Check an export folder: hashes first, then every file against the Keras model's answers.
+
+    Args:
+        folder: what `export` wrote.
+        model: the Keras model to compare with; by default the answers it gave at export, which
+            lie in the folder, so that this runs where TensorFlow is not installed too.
+
+    Raises:
+        UserError: no manifest, a missing file, or one whose hash is not the manifest's.
+    """
+    folder = Path(folder)
+    recorded = manifest.read(folder)
+    manifest.verify_hashes(folder, recorded)
+    reference = manifest.read_reference(folder)
+    if model is not None:
+        outputs = runtimes.KerasRuntime(model).predict(reference.images)
+        if outputs.shape != reference.outputs.shape:
+            raise UserError(f"The model has {outputs.shape[-1]} classes, the files have others.")
+        reference = Reference(reference.images, outputs, reference.labels, reference.source)
+    files = {
+        entry["file"]: (entry["format"], runtimes.open_file(folder / entry["file"]))
+        for entry in recorded["files"]
+    }
+    return compare(files, reference)

@@ -1,0 +1,142 @@
+"""What lies beside exported files: `manifest.json`, `labels.txt` and `reference.npz`.
+
+The manifest says what the files are, how they were checked and with which versions; the reference
+holds images and the Keras model's answers, so that the check can be repeated on any machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_resnet.errors import UserError
+
+if TYPE_CHECKING:
+    from keras_resnet.export.check import Reference
+
+SCHEMA = 1
+MANIFEST, REFERENCE, LABELS = "manifest.json", "reference.npz", "labels.txt"
+_REFERENCE_IMAGES, _REFERENCE_BYTES = 64, 8 * 2**20
+_PACKAGES = ("keras-resnet-zoo", "keras", "tensorflow", "ai-edge-litert", "numpy")
+
+
+def sha256(path: Path) -> str:
+    """Hash a file; for a folder, the sorted list of its files' relative paths and hashes."""
+    if path.is_dir():
+        parts = sorted(p for p in path.rglob("*") if p.is_file())
+        listing = "".join(f"{sha256(p)}  {p.relative_to(path).as_posix()}\n" for p in parts)
+        return hashlib.sha256(listing.encode()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def size(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    if path.is_dir():
+        return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+    return path.stat().st_size
+
+
+def environment() -> dict[str, Any]:
+    """Versions of what made the files, and the machine."""
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return {"versions": versions, "machine": f"{_processor()} ({platform.system()})"}
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def write(folder: Path, content: dict[str, Any]) -> None:
+    """Write the manifest."""
+    text = json.dumps({"schema": SCHEMA, **content}, indent=2, ensure_ascii=False)
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Read the manifest of an export folder.
+
+    Raises:
+        UserError: there is none, or it is of another schema.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise UserError(
+            f"{folder} is not an export folder (it has no {MANIFEST}). "
+            "Make one with: keras-resnet export RUN"
+        )
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON: {error}") from error
+    if content.get("schema") != SCHEMA:
+        raise UserError(f"{path} has schema {content.get('schema')}; this version reads {SCHEMA}.")
+    return content
+
+
+def verify_hashes(folder: Path, content: dict[str, Any]) -> None:
+    """Compare every file with its recorded hash before anything opens it.
+
+    Raises:
+        UserError: a file is missing or was changed.
+    """
+    for entry in content["files"]:
+        path = folder / entry["file"]
+        if not path.exists():
+            raise UserError(f"{path} is listed in the manifest but missing. Export again.")
+        if sha256(path) != entry["sha256"]:
+            raise UserError(f"{path} is not the file that was exported (its sha256 differs).")
+
+
+def write_reference(folder: Path, reference: Reference) -> None:
+    """Keep some of the images with the Keras model's answers."""
+    per_image = max(1, reference.images[0].nbytes)
+    count = min(_REFERENCE_IMAGES, max(1, _REFERENCE_BYTES // per_image), len(reference.images))
+    labels = {} if reference.labels is None else {"labels": reference.labels[:count]}
+    np.savez_compressed(
+        folder / REFERENCE,
+        images=reference.images[:count],
+        outputs=reference.outputs[:count],
+        source=np.array(f"{count} images of {reference.source}"),
+        **labels,
+    )
+
+
+def read_reference(folder: Path) -> Reference:
+    """Read what `write_reference` wrote (plain arrays, no pickle).
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    from keras_resnet.export.check import Reference
+
+    path = folder / REFERENCE
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            labels = arrays.get("labels")
+            source = str(arrays["source"])
+            return Reference(arrays["images"], arrays["outputs"], labels, source)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path} is missing or damaged ({error}). Export again.") from error

@@ -1,0 +1,48 @@
+"""Exact rewrites of a float32 stock-layer model that make its files smaller or faster."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+
+def fold_rescaling(model: keras.Model) -> keras.Model:
+    """Move the scale of an input `Rescaling` into the convolution behind it.
+
+    `conv(s·x + o) = conv'(x + o/s)` with the kernel's input channels times `s`. Zeros padded in
+    between stay zeros on both sides, so this is exact; the offset must stay, since a padded zero
+    stands for a pixel of the mean colour. One multiplication per pixel disappears.
+
+    Returns the model itself where there is no such pair.
+    """
+    rescaling = next((x for x in model.layers if isinstance(x, keras.layers.Rescaling)), None)
+    convolution = _convolution_behind(rescaling) if rescaling is not None else None
+    if rescaling is None or convolution is None:
+        return model
+    channels = convolution.get_weights()[0].shape[2]
+    scale = np.broadcast_to(np.asarray(rescaling.scale, "float64"), [channels])
+    offset = np.broadcast_to(np.asarray(rescaling.offset, "float64"), [channels])
+
+    def rebuild(layer: keras.Layer) -> keras.Layer:
+        config = layer.get_config()
+        if layer is rescaling:
+            config |= {"scale": 1.0, "offset": (offset / scale).tolist()}
+        return type(layer).from_config(config)
+
+    folded = keras.models.clone_model(model, clone_function=rebuild)
+    folded.set_weights(model.get_weights())
+    target = folded.get_layer(convolution.name)
+    kernel, *bias = target.get_weights()
+    target.set_weights([kernel * scale[:, None].astype("float32"), *bias])
+    return folded
+
+
+def _convolution_behind(layer: keras.Layer) -> keras.Layer | None:
+    """The plain convolution that is the only reader of `layer`, zero padding in between allowed."""
+    readers = [node.operation for node in layer._outbound_nodes]
+    if len(readers) != 1:
+        return None
+    if isinstance(readers[0], keras.layers.ZeroPadding2D):
+        return _convolution_behind(readers[0])
+    plain = type(readers[0]) is keras.layers.Conv2D and readers[0].groups == 1
+    return readers[0] if plain else None

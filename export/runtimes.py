@@ -1,0 +1,257 @@
+"""Every kind of model file behind one face: pixels in, the model's outputs out, as float32."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_resnet.console import quiet_stderr
+from keras_resnet.errors import UserError, require
+
+_BATCH = 64
+
+
+class Runtime:
+    """A model that can be run.
+
+    Attributes:
+        input_name, output_name: of the signature.
+        input_shape: (height, width, channels); None where the size is free.
+        input_dtype, output_dtype: what the file itself takes and gives.
+    """
+
+    input_name: str = "images"
+    output_name: str = "predictions"
+    input_shape: tuple[int | None, ...]
+    classes: int
+    input_dtype: str = "float32"
+    output_dtype: str = "float32"
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """Run images (n, height, width, channels) → float32 (n, classes)."""
+        self._check(images)
+        batches = range(0, len(images), _BATCH)
+        return np.concatenate([self._run(images[start : start + _BATCH]) for start in batches])
+
+    def run_one(self, image: np.ndarray) -> np.ndarray:
+        """Run one image (1, height, width, channels), as a device does; this is what is timed."""
+        return self._run(image)
+
+    def _run(self, images: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+    def _check(self, images: np.ndarray) -> None:
+        expected, received = self.input_shape, images.shape[1:]
+        fits = len(received) == 3 and all(
+            e is None or e == r for e, r in zip(expected, received, strict=True)
+        )
+        if not fits or len(images) == 0:
+            raise UserError(
+                f"The model takes images of (height, width, channels) = {expected}, one or more; "
+                f"received a batch of shape {images.shape}."
+            )
+
+
+class KerasRuntime(Runtime):
+    """A Keras model in memory."""
+
+    def __init__(self, model: Any) -> None:
+        """Compile `model` for inference.
+
+        Raises:
+            UserError: it is not a classifier of one image.
+        """
+        import tensorflow as tf
+
+        self.input_shape, self.classes = classifier_shape(model)
+        self._infer = tf.function(
+            lambda images: model(images, training=False), reduce_retracing=True
+        )
+
+    def _run(self, images: np.ndarray) -> np.ndarray:
+        return np.asarray(self._infer(images.astype("float32")), dtype="float32")
+
+
+class SavedModelRuntime(Runtime):
+    """A SavedModel folder, through its serving_default signature."""
+
+    def __init__(self, path: Path) -> None:
+        """Load the folder; no class of ours or of Keras is needed."""
+        import tensorflow as tf
+
+        try:
+            self._loaded = tf.saved_model.load(str(path))  # the signature lives as long as it
+            self._serve = self._loaded.signatures["serving_default"]
+        except (OSError, KeyError, ValueError) as error:
+            raise UserError(f"{path} is not a readable SavedModel with serving_default.") from error
+        inputs = self._serve.structured_input_signature[1]
+        outputs = self._serve.structured_outputs
+        if len(inputs) != 1 or len(outputs) != 1:
+            raise UserError(f"{path} has not one input and one output.")
+        (self.input_name, spec), (self.output_name, output) = (*inputs.items(), *outputs.items())
+        _require_image_shape(path, spec.shape, output.shape)
+        self.input_shape, self.classes = tuple(spec.shape[1:]), int(output.shape[-1])
+        self.input_dtype, self.output_dtype = spec.dtype.name, output.dtype.name
+
+    def _run(self, images: np.ndarray) -> np.ndarray:
+        import tensorflow as tf
+
+        batch = tf.constant(images.astype(self.input_dtype))
+        outputs = self._serve(**{self.input_name: batch})[self.output_name]
+        return np.asarray(outputs, dtype="float32")
+
+
+class TFLiteRuntime(Runtime):
+    """A .tflite file in LiteRT, one image at a time."""
+
+    def __init__(self, path: Path, threads: int = 1) -> None:
+        """Load the file.
+
+        Raises:
+            UserError: not a TFLite file, Flex ops, or not a classifier of one image.
+        """
+        interpreter = require("ai_edge_litert.interpreter", "export").Interpreter
+        data = Path(path).read_bytes()
+        try:
+            with quiet_stderr():  # it announces its XNNPACK delegate
+                self._interpreter = interpreter(model_content=data, num_threads=threads)
+                self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise UserError(f"LiteRT cannot load {path}: {error}") from error
+        inputs, outputs = (
+            self._interpreter.get_input_details(),
+            self._interpreter.get_output_details(),
+        )
+        if len(inputs) != 1 or len(outputs) != 1:
+            raise UserError(f"{path} has not one input and one output.")
+        self._input, self._output = inputs[0], outputs[0]
+        _require_image_shape(path, self._input["shape"], self._output["shape"])
+        signatures = self._interpreter.get_signature_list()
+        for signature in list(signatures.values())[:1]:
+            (self.input_name,), (self.output_name,) = signature["inputs"], signature["outputs"]
+        self.input_shape = tuple(int(size) for size in self._input["shape"][1:])
+        self.classes = int(self._output["shape"][-1])
+        self.input_dtype = np.dtype(self._input["dtype"]).name
+        self.output_dtype = np.dtype(self._output["dtype"]).name
+        self.operations, self.float_operations = _operations(data)
+
+    def _run(self, images: np.ndarray) -> np.ndarray:
+        return np.concatenate([self.run_one(image[None]) for image in images])
+
+    def run_one(self, image: np.ndarray) -> np.ndarray:
+        """Quantize as the file says, invoke, dequantize."""
+        self._interpreter.set_tensor(self._input["index"], _quantize(image, self._input))
+        self._interpreter.invoke()
+        output = self._interpreter.get_tensor(self._output["index"])
+        scale, zero_point = self._output["quantization"]
+        if scale:
+            return ((output.astype("float32") - zero_point) * scale).astype("float32")
+        return output.astype("float32")
+
+
+def _quantize(image: np.ndarray, details: dict[str, Any]) -> np.ndarray:
+    scale, zero_point = details["quantization"]
+    dtype = details["dtype"]
+    if not scale:
+        return image.astype(dtype)
+    limits = np.iinfo(dtype)
+    steps = np.round(image.astype("float32") / scale) + zero_point
+    return np.clip(steps, limits.min, limits.max).astype(dtype)
+
+
+def _operations(data: bytes) -> tuple[dict[str, int], dict[str, int]]:
+    """Count the operations of a TFLite file, and those that read or write float tensors."""
+    schema = require("ai_edge_litert.schema_py_generated", "export")
+    model = schema.ModelT.InitFromPackedBuf(data, 0)
+    names = {code: name for name, code in vars(schema.BuiltinOperator).items() if name[0] != "_"}
+    floats = {schema.TensorType.FLOAT32, schema.TensorType.FLOAT16, schema.TensorType.FLOAT64}
+    every: Counter[str] = Counter()
+    in_float: Counter[str] = Counter()
+    for graph in model.subgraphs:
+        for operation in graph.operators:
+            code = model.operatorCodes[operation.opcodeIndex]
+            builtin = max(code.builtinCode, code.deprecatedBuiltinCode)
+            custom = code.customCode.decode() if code.customCode else ""
+            name = custom or names[builtin]
+            every[name] += 1
+            tensors = [*operation.inputs, *operation.outputs]
+            if any(i >= 0 and graph.tensors[i].type in floats for i in tensors):
+                in_float[name] += 1
+    return dict(sorted(every.items())), dict(sorted(in_float.items()))
+
+
+def classifier_shape(model: Any) -> tuple[tuple[int | None, ...], int]:
+    """Return a Keras model's image shape (height, width, channels) and number of classes.
+
+    Raises:
+        UserError: several inputs or outputs, or no image in and one vector out.
+    """
+    shapes = (getattr(model, "input_shape", None), getattr(model, "output_shape", None))
+    one = all(isinstance(shape, tuple) and isinstance(shape[-1], int) for shape in shapes)
+    if not one or len(shapes[0]) != 4 or len(shapes[1]) != 2:
+        raise UserError(
+            "Expected a functional Keras model from one image (batch, height, width, channels) to "
+            f"one vector (batch, classes); received {shapes[0]} → {shapes[1]}."
+        )
+    return shapes[0][1:], shapes[1][-1]
+
+
+def _require_image_shape(path: Path, inputs: Any, outputs: Any) -> None:
+    if len(inputs) != 4 or len(outputs) != 2:
+        raise UserError(
+            f"{path} does not turn a batch of images into a batch of vectors: "
+            f"{list(inputs)} → {list(outputs)}."
+        )
+
+
+def open_file(path: str | Path, threads: int = 1) -> Runtime:
+    """Open a `.keras` file, a SavedModel folder or a `.tflite` file.
+
+    Raises:
+        UserError: no such file, or a kind or content that is none of these.
+    """
+    path = Path(path)
+    openers: list[tuple[bool, Callable[[], Runtime]]] = [
+        (path.suffix == ".tflite", lambda: TFLiteRuntime(path, threads)),
+        (path.suffix == ".keras", lambda: KerasRuntime(load_keras(path))),
+        ((path / "saved_model.pb").is_file(), lambda: SavedModelRuntime(path)),
+    ]
+    if not path.exists():
+        raise UserError(f"No such file or folder: {path}")
+    for fits, opener in openers:
+        if fits:
+            return opener()
+    raise UserError(f"{path} is neither a .keras file, a SavedModel folder nor a .tflite file.")
+
+
+def load_keras(path: Path) -> Any:
+    """Load a `.keras` file; Keras' safe mode refuses files that carry code.
+
+    Raises:
+        UserError: no such file, or not a Keras model.
+    """
+    import keras
+
+    import keras_resnet.models.layers  # noqa: F401  (registers our BatchNormalization)
+
+    if not path.is_file():
+        raise UserError(f"No such file: {path}")
+    try:
+        return keras.models.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # zipfile, h5py, json and Keras raise unrelated types from here
+        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"Cannot load {path} as a Keras model: {first_line}") from error
+
+
+def probabilities(outputs: np.ndarray) -> np.ndarray:
+    """Outputs as probabilities: as they are if every row sums to 1, else their softmax."""
+    # A quantized softmax has steps of 1/256 and rounds each class by up to half of one.
+    slack = 1e-3 + outputs.shape[-1] / 512
+    if outputs.min() >= 0 and np.abs(outputs.sum(-1) - 1).max() <= slack:
+        return outputs
+    exponentials = np.exp(outputs - outputs.max(-1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(-1, keepdims=True))

@@ -1,0 +1,71 @@
+"""SavedModel → TFLite: float32, float16, dynamic, int8, int16x8. Batch 1, signature names kept."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from keras_resnet.console import quiet_stderr
+from keras_resnet.errors import UnknownNameError, UserError
+from keras_resnet.export.saved_model import INPUT
+
+INPUT_TYPES = {"uint8": tf.uint8, "int8": tf.int8, "float32": tf.float32}
+NEEDS_CALIBRATION = ("int8", "int16x8")
+
+
+def convert(
+    saved_model: Path, precision: str, calibration: np.ndarray | None, input_type: str
+) -> bytes:
+    """Convert a SavedModel of batch 1 (see `saved_model.write`).
+
+    Args:
+        saved_model: its folder.
+        precision: "float32"; "float16" (weights; half the bytes); "dynamic" (int8 weights, float
+            activations); "int8" (all integer, per-channel weights); "int16x8" (int16 activations,
+            int8 weights: accurate, but most runtimes only have slow kernels for it).
+        calibration: (n, height, width, channels) as the model takes them; for the integer two.
+        input_type: of an int8 file's input and output: "uint8", "int8" or "float32".
+
+    Raises:
+        UserError: no calibration images, or an unknown input type.
+    """
+    if precision in NEEDS_CALIBRATION and (calibration is None or len(calibration) == 0):
+        raise UserError(
+            f"tflite-{precision} needs calibration images: pass calibration=images, some hundred "
+            "from the training data."
+        )
+    if input_type not in INPUT_TYPES:
+        raise UnknownNameError("input type", input_type, INPUT_TYPES, "")
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model))
+    if precision != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if precision == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if precision in NEEDS_CALIBRATION:
+        samples = _pinned(calibration)
+        converter.representative_dataset = lambda: ({INPUT: image[None]} for image in samples)
+    if precision == "int8":
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = INPUT_TYPES[input_type]
+        converter.inference_output_type = INPUT_TYPES[input_type]
+    elif precision == "int16x8":
+        mode = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
+        converter.target_spec.supported_ops = [mode]
+    with quiet_stderr(), warnings.catch_warnings(action="ignore"):
+        data: bytes = converter.convert()
+    return data
+
+
+def _pinned(calibration: np.ndarray) -> np.ndarray:
+    """The calibration images as float32, their range completed to 0...255 if they are pixels.
+
+    The range of the input is then known, not estimated: scale 1, so that a byte is its pixel. Two
+    corner pixels of one image carry it.
+    """
+    samples = calibration.astype("float32")
+    if calibration.dtype == np.uint8:
+        samples[0, 0, 0], samples[0, -1, -1] = 0.0, 255.0
+    return samples

@@ -1,0 +1,33 @@
+"""Residual networks for Keras 3: build, train, export, and check every file against its model."""
+
+import os
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# In a checkout the folder keras_resnet/ shadows an installed package, while export/ and recipes/
+# lie beside it: with the checkout's root on the path `keras_resnet.export` resolves there too.
+_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+if os.path.isfile(os.path.join(_ROOT, "pyproject.toml")) and os.path.isdir(
+    os.path.join(_ROOT, "recipes", "configs")
+):
+    __path__.append(_ROOT)
+
+# `keras.models.load_model` finds our layer only once it is registered, so a plain import brings
+# everything. The command ("-m" while Python looks for `python -m keras_resnet`) waits with it:
+# `--help` and a mistyped option then take no seconds of loading TensorFlow.
+_IS_COMMAND = os.path.basename(sys.argv[0] if sys.argv else "").split(".")[0] in (
+    "keras-resnet",
+    "-m",
+)
+if TYPE_CHECKING or not _IS_COMMAND:
+    from keras_resnet._public import *  # noqa: F403
+
+
+def __getattr__(name: str) -> Any:
+    """Import `keras_resnet.export` and `keras_resnet.recipes` when they are first used."""
+    if name in ("export", "recipes"):
+        return import_module(f"keras_resnet.{name}")
+    raise AttributeError(f"module 'keras_resnet' has no attribute '{name}'")

@@ -1,0 +1,56 @@
+"""Errors for people: what was expected, what was received, the nearest valid name, what to do."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable
+from types import ModuleType
+
+DISTRIBUTION = "keras-resnet-zoo"
+
+
+class UserError(ValueError):
+    """Something the caller can mend. The command line prints it without a traceback, exit 2."""
+
+
+class UnknownNameError(UserError):
+    """A name that is in no table; the message has the nearest one and where to see them all."""
+
+    def __init__(self, kind: str, received: object, valid: Iterable[str], see: str) -> None:
+        names = sorted(valid)
+        readings = {_as_read(name): name for name in reversed(names)}
+        close = difflib.get_close_matches(_as_read(str(received)), readings, n=1, cutoff=0.5)
+        hint = f" Did you mean '{readings[close[0]]}'?" if close else ""
+        listing = f"Known: {', '.join(names)}." if len(names) <= 12 else f"There are {len(names)}."
+        super().__init__(f"Unknown {kind} '{received}'.{hint} {listing} {see}".rstrip())
+
+
+def _as_read(name: str) -> str:
+    """A name as the eye takes it: resnet5O is resnet50."""
+    return name.lower().translate(str.maketrans("oil", "011"))
+
+
+class MissingExtraError(UserError):
+    """An optional dependency is absent; the message has the command that installs it."""
+
+    def __init__(self, module: str, extra: str) -> None:
+        super().__init__(
+            f"This needs the package '{module}', which is not installed. "
+            f'Run: pip install "{DISTRIBUTION}[{extra}]" (in a checkout: pip install ".[{extra}]")'
+        )
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import an optional dependency, e.g. `require("tensorflow_datasets", "recipes")`.
+
+    Raises:
+        MissingExtraError: the package (not something inside it) is missing.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        root = module.partition(".")[0]
+        if error.name != root:
+            raise
+        raise MissingExtraError(root, extra) from error

@@ -1,0 +1,116 @@
+"""From pixels to what a network expects: one per-channel `Rescaling` on RGB for every convention.
+
+Keras Applications' "caffe" mode is BGR; ours is RGB, and the first convolution's input channels are
+flipped once, when such weights are converted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_resnet import registry
+from keras_resnet.errors import UnknownNameError, UserError, require
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """`(x - mean) / std` per channel, for x in RGB 0...255."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def layer(self, channels: int) -> keras.layers.Rescaling:
+        """The stock layer. Images that are not RGB take the average over the three channels."""
+        mean, std = np.array(self.mean), np.array(self.std)
+        if channels != 3:
+            mean, std = np.full(channels, mean.mean()), np.full(channels, std.mean())
+        # float32 under every policy: in bfloat16 the rescaling errs by more than a grey level.
+        return keras.layers.Rescaling(
+            scale=(1 / std).tolist(),
+            offset=(-mean / std).tolist(),
+            dtype="float32",
+            name="rescaling",
+        )
+
+
+PREPROCESSING: dict[str, Preprocessing | None] = {
+    "raw": None,  # the pixels as they are: MLPerf Tiny
+    "tf": Preprocessing((127.5,) * 3, (127.5,) * 3),  # to [-1, 1]
+    "caffe": Preprocessing((123.68, 116.779, 103.939), (1.0,) * 3),
+    "torch": Preprocessing((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
+    # Mean and standard deviation of CIFAR-10's training pixels, the field's usual digits.
+    "cifar": Preprocessing((125.307, 122.961, 113.8575), (62.985, 62.0925, 66.7080)),
+}
+
+
+def rescale(x: Any, mode: str) -> Any:
+    """Put the `Rescaling` of `mode` on a Keras tensor of RGB 0...255 (nothing for "raw").
+
+    Raises:
+        UnknownNameError: `mode` is not in `PREPROCESSING`.
+    """
+    if mode not in PREPROCESSING:
+        raise UnknownNameError("preprocessing", mode, PREPROCESSING, "")
+    preprocessing = PREPROCESSING[mode]
+    return x if preprocessing is None else preprocessing.layer(x.shape[-1])(x)
+
+
+def has_preprocessing(model: keras.Model) -> bool:
+    """Whether `model` normalises its input itself, so that it takes raw pixels."""
+    inside = (keras.layers.Rescaling, keras.layers.Normalization)
+    return any(isinstance(layer, inside) for layer in model.layers)
+
+
+def preprocess(images: Any, model: keras.Model | str) -> np.ndarray:
+    """Turn RGB 0...255 `images` (batch, height, width, channels) into what `model` expects.
+
+    `model` is a network of this zoo or its registry name. Where the normalisation is inside the
+    model (`include_preprocessing=True`, run artefacts), only the dtype changes, to float32.
+
+    Raises:
+        UnknownNameError: the model (by its `name`) is not of this zoo.
+        UserError: `images` has not four dimensions.
+    """
+    array = np.asarray(images, dtype="float32")
+    if array.ndim != 4:
+        raise UserError(
+            f"Expected a batch of images (batch, height, width, channels), received {array.shape}."
+        )
+    if not isinstance(model, str) and has_preprocessing(model):
+        return array
+    mode = registry.architecture(model if isinstance(model, str) else model.name).preprocessing
+    preprocessing = PREPROCESSING[mode]
+    if preprocessing is None:
+        return array
+    return np.asarray(preprocessing.layer(array.shape[-1])(array))
+
+
+def read_image(path: str | Path, size: tuple[int, int], channels: int = 3) -> np.ndarray:
+    """Read one image file as uint8 (height, width, channels).
+
+    The EXIF orientation is applied, the shorter side resized to `size` (height, width) and the
+    middle cut out, as ImageNet is evaluated.
+
+    Raises:
+        UserError: no such file, not an image, or a truncated one (the message names the file).
+        MissingExtraError: Pillow is not installed.
+    """
+    image_module = require("PIL.Image", "export")
+    image_ops = require("PIL.ImageOps", "export")
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"No such image: {path}")
+    try:
+        with image_module.open(path) as image:
+            upright = image_ops.exif_transpose(image).convert("RGB" if channels == 3 else "L")
+    except (OSError, SyntaxError, ValueError, image_module.DecompressionBombError) as error:
+        raise UserError(f"Cannot read {path} as an image: {error}") from error
+    height, width = size
+    resampling = image_module.Resampling.BILINEAR
+    fitted = image_ops.fit(upright, (width, height), method=resampling)
+    return np.asarray(fitted, dtype="uint8").reshape(height, width, channels)

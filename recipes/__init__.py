@@ -1,0 +1,10 @@
+"""From data to a model: programs to train and evaluate, one config file per reported number.
+
+Each program is a module with a `run` function: `from keras_resnet.recipes import train`, then
+`train.run(load_config("cifar10/resnet20"), out="runs/mine")`. Needs the extra `recipes`.
+"""
+
+from keras_resnet.recipes.config import Config, load_config
+from keras_resnet.recipes.data import Dataset, Split, load_dataset
+
+__all__ = ["Config", "Dataset", "Split", "load_config", "load_dataset"]

@@ -1,0 +1,69 @@
+"""Keras callbacks of the recipes: the progress bar; CSV and TensorBoard logs are Keras' own."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import keras
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class ProgressBar(keras.callbacks.Callback):
+    """One bar over the whole run with an estimate, and a line per finished epoch, on stderr.
+
+    Where stderr is no terminal (a log file) only the lines are written.
+
+    Args:
+        total_steps: updates of the run; `done` of them before this start.
+        epochs: their number, for the lines.
+    """
+
+    def __init__(self, total_steps: int, epochs: int, done: int = 0) -> None:
+        """Keep the counts; see the class."""
+        super().__init__()
+        self.console = Console(file=sys.stderr)
+        self.total, self.epochs, self.done = total_steps, epochs, done
+        self.began = time.perf_counter()
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("steps"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Show the bar."""
+        self.bar.start()
+        self.task = self.bar.add_task("training", total=self.total, completed=self.done)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Move the bar."""
+        self.bar.advance(self.task)
+        self.done += 1
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Write the epoch's line."""
+        logs = logs or {}
+        parts = [f"epoch {epoch + 1:>3}/{self.epochs}"]
+        for key, text in (
+            ("loss", "loss {:.4f}"),
+            ("accuracy", "accuracy {:.4f}"),
+            ("val_accuracy", "validation {:.4f}"),
+            ("images_per_second", "{:.0f} images/s"),
+            ("input_wait", "input wait {:.1%}"),
+            ("seconds", "{:.1f} s"),
+        ):
+            if key in logs:
+                parts.append(text.format(logs[key]))
+        self.console.print(" · ".join(parts), highlight=False, soft_wrap=True)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Take the bar away."""
+        self.bar.stop()

@@ -1,0 +1,83 @@
+"""What the run computes on: devices, the strategy over them, and the precision they are good at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import tensorflow as tf
+
+from keras_resnet.errors import UnknownNameError, UserError
+
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+
+
+def strategy(devices: str, batch_size: int) -> tf.distribute.Strategy:
+    """Return the strategy for "auto", "cpu", "gpu", "cpu:N" (N logical devices) or "gpu:N".
+
+    "auto" is every GPU that is visible, or else the CPU. One device gets the default strategy,
+    several a MirroredStrategy.
+
+    Raises:
+        UserError: unknown or absent devices, or a batch that does not divide among them.
+    """
+    kind, colon, number = devices.partition(":")
+    if kind not in ("auto", "cpu", "gpu") or (colon and (kind == "auto" or not number.isdigit())):
+        raise UserError(f"devices is auto, cpu, gpu, cpu:N or gpu:N; received '{devices}'.")
+    gpus = tf.config.list_physical_devices("GPU")
+    if kind == "auto":
+        kind = "gpu" if gpus else "cpu"
+    count = int(number) if colon else (len(gpus) if kind == "gpu" else 1)
+    if count < 1 or (kind == "gpu" and count > len(gpus)):
+        raise UserError(f"devices = '{devices}', but {len(gpus)} GPUs are visible.")
+    if batch_size % count:
+        raise UserError(
+            f"The global batch of {batch_size} does not divide among {count} devices; "
+            f"take a multiple of {count}."
+        )
+    if kind == "cpu":
+        _hide_gpus_and_split_cpu(count)
+    if count == 1:
+        return tf.distribute.get_strategy()
+    return tf.distribute.MirroredStrategy([f"{kind.upper()}:{index}" for index in range(count)])
+
+
+def _hide_gpus_and_split_cpu(count: int) -> None:
+    """Logical CPU devices exist so that several devices can be tried without having them."""
+    logical = [tf.config.LogicalDeviceConfiguration()] * count
+    try:
+        tf.config.set_visible_devices([], "GPU")
+        if count > 1:
+            cpu = tf.config.list_physical_devices("CPU")[0]
+            tf.config.set_logical_device_configuration(cpu, logical)
+    except RuntimeError as error:
+        if len(tf.config.list_logical_devices("CPU")) < count:
+            raise UserError(
+                f"TensorFlow already runs in this process with fewer than {count} CPU devices; "
+                "choose devices before its first operation."
+            ) from error
+
+
+def precision(name: str) -> str:
+    """Resolve "auto": bfloat16 where the hardware multiplies it, else float16 on GPUs.
+
+    Raises:
+        UnknownNameError: no such precision.
+    """
+    if name in PRECISIONS:
+        return name
+    if name != "auto":
+        raise UnknownNameError("precision", name, ("auto", *PRECISIONS), "")
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return "mixed_bfloat16" if _cpu_has_bfloat16() else "float32"
+    details = tf.config.experimental.get_device_details(gpus[0])
+    capability = details.get("compute_capability", (0, 0))
+    if capability >= (8, 0):  # Ampere
+        return "mixed_bfloat16"
+    return "mixed_float16" if capability >= (7, 0) else "float32"  # Volta has tensor cores
+
+
+def _cpu_has_bfloat16() -> bool:
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = cpuinfo.read_text().split() if cpuinfo.is_file() else []
+    return "avx512_bf16" in flags or "amx_bf16" in flags

@@ -1,0 +1,201 @@
+"""The training loop: one step under any `tf.distribute` strategy, with Keras' model and optimizer.
+
+`fit` of Keras 3 does not run on several machines, accumulates wrongly clipped gradients under a
+strategy and checks for float16 overflow on one replica only; this loop is what replaces it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_resnet.recipes.data import Split, evaluation_batches
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss became NaN or infinite; `step` is the first update at which it was."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"The loss is not finite since step {step}.")
+        self.step = step
+
+
+class LossScale(tf.Module):
+    """Dynamic loss scaling for float16: halve on overflow, double after `growth` good steps."""
+
+    def __init__(self, initial: float = 2.0**15, growth: int = 2000) -> None:
+        """Start at `initial`."""
+        super().__init__()
+        self.growth = growth
+        self.scale = tf.Variable(initial, trainable=False, dtype=tf.float32)
+        self.good_steps = tf.Variable(0, trainable=False, dtype=tf.int64)
+
+    def update(self, finite: Any) -> None:
+        """Account for one step."""
+        good = tf.where(finite, self.good_steps + 1, 0)
+        grown = tf.where(good >= self.growth, self.scale * 2.0, self.scale)
+        self.scale.assign(tf.where(finite, grown, tf.maximum(self.scale / 2.0, 1.0)))
+        self.good_steps.assign(tf.where(good >= self.growth, tf.zeros_like(good), good))
+
+
+class Loop:
+    """Updates and evaluates `model`, whose outputs are logits.
+
+    Create the model, the optimizer and the loop inside `strategy.scope()`.
+
+    Args:
+        model: from uint8 images (batch, height, width, channels) to logits (batch, classes).
+        optimizer: any Keras optimizer without gradient clipping or accumulation of its own.
+        batch_size: global, over all replicas.
+        weight_decay: L2 on kernels, added to the gradient (He 2015: 1e-4); BN and biases are
+            spared, which the paper leaves open.
+        label_smoothing: epsilon of arXiv:1512.00567.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        *,
+        batch_size: int,
+        weight_decay: float = 0.0,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        """Build the optimizer's variables and the metrics; see the class."""
+        self.strategy = tf.distribute.get_strategy()
+        self.model, self.optimizer = model, optimizer
+        self.batch_size, self.weight_decay = batch_size, weight_decay
+        self.label_smoothing = label_smoothing
+        optimizer.build(model.trainable_variables)
+        # The gradients arrive reduced (see _replica_gradients), and Keras has no public switch
+        # that keeps its optimizers from summing them over the replicas once more.
+        optimizer._all_reduce_sum_gradients = list
+        self.step = tf.Variable(0, trainable=False, dtype=tf.int64)
+        self.bad_step = tf.Variable(-1, trainable=False, dtype=tf.int64)
+        self.loss = keras.metrics.Mean(name="loss")
+        self.accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
+        is_float16 = model.dtype_policy.compute_dtype == "float16"
+        self.loss_scale = LossScale() if is_float16 else None
+        self.input_seconds = 0.0
+
+    @property
+    def checkpoint(self) -> tf.train.Checkpoint:
+        """All that a resumed run needs to go on as if nothing had happened."""
+        return tf.train.Checkpoint(
+            model=self.model,
+            optimizer=self.optimizer,
+            step=self.step,
+            metrics=[v.value for v in (*self.loss.variables, *self.accuracy.variables)],
+            **({"loss_scale": self.loss_scale} if self.loss_scale else {}),
+        )
+
+    # Training -----------------------------------------------------------------------------------
+
+    def distribute(self, batches: tf.data.Dataset) -> Iterator[Any]:
+        """Return an iterator that hands every replica its share of each global batch."""
+        return iter(self.strategy.experimental_distribute_dataset(batches))
+
+    def train_step(self, iterator: Iterator[Any]) -> None:
+        """One update; the time spent waiting for its batch goes to `input_seconds`."""
+        began = time.perf_counter()
+        batch = next(iterator)
+        self.input_seconds += time.perf_counter() - began
+        self._train_step(batch)
+
+    @tf.function
+    def _train_step(self, batch: Any) -> None:
+        losses, gradients = self.strategy.run(self._replica_gradients, batch)
+        total = self.strategy.reduce("SUM", losses, axis=None)
+        first_bad = (self.bad_step < 0) & ~tf.math.is_finite(total)
+        self.bad_step.assign(tf.where(first_bad, self.step, self.bad_step))
+        if self.loss_scale is None:
+            self.strategy.run(self._replica_apply, (gradients,))
+        else:
+            # Every replica holds the same sum, so the first one's check is global.
+            local = [self.strategy.experimental_local_results(g)[0] for g in gradients]
+            finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in local])
+            tf.cond(finite, lambda: self._apply(gradients), lambda: False)
+            self.loss_scale.update(finite)
+        self.step.assign_add(1)
+
+    def _replica_gradients(self, images: Any, labels: Any) -> tuple[Any, list[Any]]:
+        """The gradient of the mean loss over the *global* batch, the same on every replica."""
+        scale = 1.0 if self.loss_scale is None else self.loss_scale.scale
+        with tf.GradientTape() as tape:
+            logits = self.model(images, training=True)
+            losses = self._losses(labels, logits)
+            loss = tf.reduce_sum(losses) / self.batch_size
+            scaled = loss * scale
+        gradients = tape.gradient(scaled, self.model.trainable_variables)
+        replica = tf.distribute.get_replica_context()
+        gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        self.loss.update_state(losses)
+        self.accuracy.update_state(labels, logits)
+        return loss, [gradient / scale for gradient in gradients]
+
+    def _losses(self, labels: Any, logits: Any) -> Any:
+        """Cross entropy per image, in float32."""
+        classes = logits.shape[-1]
+        targets = tf.one_hot(labels, classes) * (1.0 - self.label_smoothing)
+        targets += self.label_smoothing / classes
+        return tf.nn.softmax_cross_entropy_with_logits(targets, tf.cast(logits, tf.float32))
+
+    def _apply(self, gradients: list[Any]) -> bool:
+        self.strategy.run(self._replica_apply, (gradients,))
+        return True
+
+    def _replica_apply(self, gradients: list[Any]) -> None:
+        variables = self.model.trainable_variables
+        decayed = [
+            g + self.weight_decay * tf.convert_to_tensor(v) if v.name == "kernel" else g
+            for g, v in zip(gradients, variables, strict=True)
+        ]
+        self.optimizer.apply(decayed, variables)
+
+    def metrics(self) -> dict[str, float]:
+        """The mean loss and accuracy since the last reset.
+
+        Raises:
+            NonFiniteLossError: some loss since the start was NaN or infinite.
+        """
+        if int(self.bad_step) >= 0:
+            raise NonFiniteLossError(int(self.bad_step))
+        return {"loss": float(self.loss.result()), "accuracy": float(self.accuracy.result())}
+
+    def reset_metrics(self) -> None:
+        """Start the means anew."""
+        self.loss.reset_state()
+        self.accuracy.reset_state()
+
+    # Evaluation ---------------------------------------------------------------------------------
+
+    def evaluate(self, split: Split) -> dict[str, float]:
+        """Exact mean loss and accuracy over every image of `split`."""
+        self._average_statistics()
+        sums = tf.zeros([3])
+        for batch in self.distribute(evaluation_batches(split, self.batch_size)):
+            sums += self._evaluation_step(batch)
+        loss, correct, count = (float(value) for value in sums)
+        return {"loss": loss / count, "accuracy": correct / count}
+
+    @tf.function
+    def _evaluation_step(self, batch: Any) -> Any:
+        def replica(images: Any, labels: Any, weights: Any) -> Any:
+            logits = self.model(images, training=False)
+            hits = tf.cast(tf.argmax(logits, -1, output_type=labels.dtype) == labels, tf.float32)
+            parts = (self._losses(labels, logits) * weights, hits * weights, weights)
+            return tf.stack([tf.reduce_sum(part) for part in parts])
+
+        return self.strategy.reduce("SUM", self.strategy.run(replica, batch), axis=None)
+
+    def _average_statistics(self) -> None:
+        """Give all replicas the mean of their BN moving statistics, which each keeps on its own."""
+        if self.strategy.num_replicas_in_sync == 1:
+            return
+        for variable in self.model.non_trainable_variables:
+            local = self.strategy.experimental_local_results(variable.value)
+            variable.value.assign(tf.add_n([tf.identity(v) for v in local]) / len(local))

@@ -1,0 +1,104 @@
+"""The whole chain on real images in minutes: train ResNet-8, export it, check every file.
+
+    keras-resnet quickstart [--out quickstart]
+
+The images are the 1,797 handwritten digits (UCI) that scikit-learn ships.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from keras_resnet.errors import require
+from keras_resnet.export import export, manifest
+from keras_resnet.recipes import runs, sources, train
+from keras_resnet.recipes.config import load_config
+from keras_resnet.recipes.data import Dataset, load_dataset
+
+CONFIG = "digits/resnet8"
+FORMATS = ("savedmodel", "tflite-float32", "tflite-int8")
+
+
+def run(out: str | Path = "quickstart", overrides: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Train, export and check in the folder `out`; an interrupted quickstart goes on there.
+
+    Returns:
+        {"run", "exports", "images"} (paths), "model" and "files" (a row each: file, bytes,
+        accuracy on the test split, agreement, largest_error, latency_ms, passed).
+
+    Raises:
+        UserError: a missing extra, or a folder that cannot be written.
+    """
+    out = Path(out)
+    require("ai_edge_litert", "all")  # before the minutes of training, not after
+    folder = out / "run"
+    if not runs.is_run(folder):
+        finished = train.run(load_config(CONFIG, overrides), folder)
+    elif runs.find(folder).model.is_file():
+        finished = runs.find(folder)
+    else:
+        finished = train.resume(folder)
+    config = finished.config
+    dataset = load_dataset(config.data.name, config.data.validation, config.data.split_seed)
+    report = export_run(finished, dataset, FORMATS, out / "exports", overwrite=True)
+    keras_row = {
+        "file": finished.model.name,
+        "bytes": manifest.size(finished.model),
+        "accuracy": report.keras_accuracy,
+        "n": len(dataset.test),
+    }
+    files = [
+        {"bytes": manifest.size(report.folder / item.file), **asdict(item), "passed": item.passed}
+        for item in report.checks
+    ]
+    return {
+        "run": str(folder),
+        "exports": str(out / "exports"),
+        "images": str(_write_samples(dataset, out / "images")),
+        "passed": report.passed,
+        "model": keras_row,
+        "files": files,
+    }
+
+
+def export_run(
+    run: runs.Run,
+    dataset: Dataset,
+    formats: tuple[str, ...],
+    out: Path,
+    *,
+    input_type: str = "uint8",
+    check_count: int | None = None,
+    overwrite: bool = False,
+) -> Any:
+    """Export a finished run: calibrated on training images, checked on test images.
+
+    `check_count` limits the test images (evenly spaced); None takes all of them.
+    """
+    source = sources.find(str(run.path))
+    checked = dataset.test if check_count is None else dataset.test.sample(check_count)
+    return export(
+        source.keras_model(),
+        formats,
+        out=out,
+        calibration=dataset.train.sample(256).images,
+        input_type=input_type,
+        name=source.name,
+        labels=source.labels,
+        check_images=checked.images,
+        check_labels=checked.labels,
+        check_source=f"the test split of {dataset.name}",
+        overwrite=overwrite,
+    )
+
+
+def _write_samples(dataset: Dataset, folder: Path) -> Path:
+    """A test image of each class as PNG, for `keras-resnet predict`."""
+    image_module = require("PIL.Image", "recipes")
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, name in enumerate(dataset.class_names):
+        first = int((dataset.test.labels == index).argmax())
+        image_module.fromarray(dataset.test.images[first]).save(folder / f"{name}.png")
+    return folder

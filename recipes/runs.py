@@ -1,0 +1,111 @@
+"""The folder of a training run.
+
+config.toml        the resolved config           checkpoints/      the state to resume from
+log.csv            one row per epoch             tensorboard/      the same for TensorBoard
+best.weights.h5    best on the validation split  summary.json      what came out
+model.keras        the result: stock Keras layers, float32, RGB 0...255 in, probabilities out
+labels.txt         its class names, one a line
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from keras_resnet.errors import UserError
+from keras_resnet.recipes.config import Config, load_config, save_config
+
+
+@dataclass(frozen=True)
+class Run:
+    """Paths of one run."""
+
+    path: Path
+
+    @property
+    def config(self) -> Config:
+        """The resolved config."""
+        return load_config(self.path / "config.toml")
+
+    @property
+    def model(self) -> Path:
+        """The finished model, or where it will be."""
+        return self.path / "model.keras"
+
+    @property
+    def best(self) -> Path:
+        """The weights of the best epoch."""
+        return self.path / "best.weights.h5"
+
+    @property
+    def log(self) -> Path:
+        """One row per epoch."""
+        return self.path / "log.csv"
+
+    def summary(self) -> dict[str, Any]:
+        """What came out of the finished run."""
+        summary: dict[str, Any] = json.loads((self.path / "summary.json").read_text())
+        return summary
+
+
+def is_run(path: str | Path) -> bool:
+    """Whether `path` is the folder of a run."""
+    return (Path(path) / "config.toml").is_file()
+
+
+def create(out: str | Path | None, name: str, config: Config) -> Run:
+    """Make a run folder: `out`, or `runs/NAME-DATE-TIME`.
+
+    Raises:
+        UserError: `out` exists and is not empty, or cannot be written.
+    """
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    path = Path(out) if out is not None else Path("runs") / f"{name.replace('/', '-')}-{stamp}"
+    if is_run(path):
+        raise UserError(
+            f"{path} holds a run already. Continue it with: keras-resnet train --resume {path}"
+        )
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{path} exists and is not an empty folder; choose another --out.")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        save_config(config, path / "config.toml")
+    except OSError as error:
+        raise UserError(f"Cannot write the run folder {path}: {error.strerror}.") from error
+    return Run(path)
+
+
+def find(path: str | Path) -> Run:
+    """Open an existing run.
+
+    Raises:
+        UserError: there is none at `path`.
+    """
+    if not is_run(path):
+        raise UserError(f"{path} is not a run folder (it has no config.toml).")
+    return Run(Path(path))
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write through a temporary name."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def drop_rows_from(log: Path, epoch: int) -> None:
+    """Forget the log's rows of epochs that a resumed run will do again."""
+    if not log.is_file():
+        return
+    with log.open(newline="") as file:
+        header, *rows = list(csv.reader(file)) or [[]]
+    kept = [row for row in rows if row and row[0].isdigit() and int(row[0]) < epoch]
+    partial = log.with_suffix(".partial")
+    with partial.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *kept])
+    os.replace(partial, log)

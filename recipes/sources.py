@@ -1,0 +1,87 @@
+"""What a verb of the command line takes as a model: `NAME [--weights FILE] | RUN | FILE`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from keras_resnet import registry
+from keras_resnet.errors import UserError
+from keras_resnet.export import manifest, runtimes
+from keras_resnet.recipes import runs
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model that was found.
+
+    Attributes:
+        name: for people and file names.
+        path: its file or folder; None for a network built by name.
+        run: the run it belongs to, if any.
+        labels: its class names, if they lie beside it.
+    """
+
+    name: str
+    path: Path | None
+    run: runs.Run | None
+    labels: tuple[str, ...] | None
+    weights: str | None = None
+
+    def keras_model(self) -> Any:
+        """The model in Keras.
+
+        Raises:
+            UserError: the source is an exported file.
+        """
+        if self.path is None:
+            return registry.create_model(
+                self.name, weights=self.weights, include_preprocessing=True
+            )
+        return runtimes.load_keras(self.path)
+
+    def runtime(self) -> runtimes.Runtime:
+        """The model ready to run, whatever kind of file it is."""
+        if self.path is None or self.path.suffix == ".keras":
+            return runtimes.KerasRuntime(self.keras_model())
+        return runtimes.open_file(self.path)
+
+
+def find(reference: str, weights: str | None = None) -> Source:
+    """Resolve a run folder, a file, or a registry name with trained weights.
+
+    Raises:
+        UserError: nothing of that name, an unfinished run, or a network without weights.
+    """
+    path = Path(reference)
+    if weights is None and runs.is_run(path):
+        run = runs.find(path)
+        if not run.model.is_file():
+            raise UserError(
+                f"The run {path} is not finished. Continue it: keras-resnet train --resume {path}"
+            )
+        return Source(run.config.model, run.model, run, _labels(path))
+    if weights is None and (path / manifest.MANIFEST).is_file():
+        files = ", ".join(entry["file"] for entry in manifest.read(path)["files"])
+        raise UserError(f"{path} is an export folder; name one of its files: {files}")
+    if weights is None and path.exists():
+        parent = path.parent
+        run = runs.find(parent) if runs.is_run(parent) else None
+        return Source(path.stem, path, run, _labels(parent))
+    if weights is None and (path.suffix or len(path.parts) > 1):
+        raise UserError(f"No such file or folder: {path}")
+    architecture = registry.architecture(reference)
+    if weights is None:
+        raise UserError(
+            f"'{architecture.name}' has no trained weights in this version, and an untrained "
+            "network answers at random. Give --weights FILE.weights.h5, a run folder or a file."
+        )
+    return Source(architecture.name, None, None, None, weights)
+
+
+def _labels(folder: Path) -> tuple[str, ...] | None:
+    path = folder / manifest.LABELS
+    if not path.is_file():
+        return None
+    return tuple(path.read_text(encoding="utf-8").splitlines())

@@ -1,0 +1,267 @@
+"""Train a network from a config.
+
+keras-resnet train cifar10/resnet20 [--epochs 3] [--devices cpu:2] [--out RUN]
+keras-resnet train --resume RUN
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_resnet import registry
+from keras_resnet.errors import UserError
+from keras_resnet.models.layers import to_stock
+from keras_resnet.recipes import augment, data, devices, evaluate, runs, schedules
+from keras_resnet.recipes.callbacks import ProgressBar
+from keras_resnet.recipes.config import Config
+from keras_resnet.recipes.loop import Loop, NonFiniteLossError
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during training; the state is saved and the message is the run's folder."""
+
+
+def run(
+    config: Config,
+    out: str | Path | None = None,
+    *,
+    name: str | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> runs.Run:
+    """Train `config` in a new run folder and return the run; see `recipes/runs.py` for its files.
+
+    Args:
+        config: what to train.
+        out: the folder; default `runs/NAME-DATE-TIME`.
+        name: names the default folder; default the model's name.
+        callbacks: Keras callbacks beside the progress bar and the logs.
+
+    Raises:
+        UserError: something the caller can mend (data, devices, folder, config, NaN loss).
+    """
+    registry.architecture(config.model)  # before a folder is made
+    return _train(runs.create(out, name or config.model, config), callbacks)
+
+
+def resume(path: str | Path, *, callbacks: Sequence[keras.callbacks.Callback] = ()) -> runs.Run:
+    """Go on with an interrupted run from its last checkpoint, as if it had not stopped.
+
+    Raises:
+        UserError: `path` is no run, or it is finished.
+    """
+    found = runs.find(path)
+    if found.model.is_file():
+        raise UserError(f"{path} is finished; its model is {found.model}.")
+    return _train(found, callbacks)
+
+
+def _train(run: runs.Run, callbacks: Sequence[keras.callbacks.Callback]) -> runs.Run:
+    config = run.config
+    train = config.train
+    strategy = devices.strategy(train.devices, train.batch_size)
+    dataset = data.load_dataset(config.data.name, config.data.validation, config.data.split_seed)
+    steps_per_epoch = len(dataset.train) // train.batch_size
+    if steps_per_epoch == 0:
+        raise UserError(
+            f"train.batch_size = {train.batch_size} is more than the {len(dataset.train)} "
+            "training images."
+        )
+    total_steps = train.steps or train.epochs * steps_per_epoch
+    keras.utils.set_random_seed(train.seed)
+    with strategy.scope(), _dtype_policy(devices.precision(train.precision)):
+        loop = _loop(config, dataset, total_steps)
+    state = _State(run, loop, train.checkpoint_minutes)
+    runs.drop_rows_from(run.log, int(loop.step) // steps_per_epoch)
+    observers = keras.callbacks.CallbackList(
+        [
+            ProgressBar(total_steps, -(-total_steps // steps_per_epoch), int(loop.step)),
+            keras.callbacks.CSVLogger(str(run.log), append=True),
+            keras.callbacks.TensorBoard(str(run.path / "tensorboard"), write_graph=False),
+            *callbacks,
+        ],
+        model=loop.model,
+    )
+    _fit(config, dataset, loop, state, observers, steps_per_epoch, total_steps)
+    _finish(run, config, dataset, loop, state)
+    return run
+
+
+def _loop(config: Config, dataset: data.Dataset, total_steps: int) -> Loop:
+    model = registry.create_model(
+        config.model,
+        input_shape=dataset.train.images.shape[1:],
+        classes=len(dataset.class_names),
+        classifier_activation=None,
+        include_preprocessing=True,
+    )
+    optimizer = keras.optimizers.SGD(
+        schedules.schedule(config.optimizer, config.schedule, total_steps),
+        momentum=config.optimizer.momentum,
+        nesterov=config.optimizer.nesterov,
+    )
+    # Callbacks look for model.optimizer; the loss scaling is the loop's.
+    model.compile(optimizer, auto_scale_loss=False, jit_compile=False)
+    return Loop(
+        model,
+        optimizer,
+        batch_size=config.train.batch_size,
+        weight_decay=config.train.weight_decay,
+        label_smoothing=config.train.label_smoothing,
+    )
+
+
+def _fit(
+    config: Config,
+    dataset: data.Dataset,
+    loop: Loop,
+    state: _State,
+    observers: keras.callbacks.CallbackList,
+    steps_per_epoch: int,
+    total_steps: int,
+) -> None:
+    """From the loop's step to the last: update, save, and at the end of each epoch evaluate."""
+    train = config.train
+    batches = data.training_batches(
+        dataset.train,
+        train.batch_size,
+        train.seed,
+        augment.augmentation(config.data.augment),
+        start_step=int(loop.step),
+    )
+    iterator = loop.distribute(batches)
+    observers.on_train_begin()
+    try:
+        for epoch in range(int(loop.step) // steps_per_epoch, -(-total_steps // steps_per_epoch)):
+            observers.on_epoch_begin(epoch)
+            began, first, loop.input_seconds = time.perf_counter(), int(loop.step), 0.0
+            last = min((epoch + 1) * steps_per_epoch, total_steps)
+            for step in range(first, last):
+                loop.train_step(iterator)
+                observers.on_train_batch_end(step)
+                state.save_if_due()
+            seconds = time.perf_counter() - began
+            logs = {
+                **loop.metrics(),
+                "step": last,
+                "learning_rate": float(loop.optimizer.learning_rate),
+                "images_per_second": (last - first) * train.batch_size / seconds,
+                "input_wait": loop.input_seconds / seconds,
+                "seconds": seconds,
+            }
+            loop.reset_metrics()
+            if len(dataset.validation):
+                validation = loop.evaluate(dataset.validation)
+                logs |= {f"val_{key}": value for key, value in validation.items()}
+                state.keep_best(epoch, validation["accuracy"])
+            observers.on_epoch_end(epoch, logs)
+            state.save()
+    except KeyboardInterrupt as error:
+        state.save()
+        raise Interrupted(str(state.run.path)) from error
+    except NonFiniteLossError as error:
+        raise UserError(
+            f"The loss became NaN or infinite at step {error.step} of {total_steps}, so the run "
+            f"was stopped; the last good state is kept in {state.folder}. A lower "
+            "optimizer.learning_rate or a schedule.warmup usually helps."
+        ) from error
+    finally:
+        observers.on_train_end()
+
+
+class _State:
+    """What is saved while a run goes on: the resumable state and the best weights."""
+
+    def __init__(self, run: runs.Run, loop: Loop, minutes: float) -> None:
+        self.run, self.loop, self.interval = run, loop, minutes * 60
+        self.folder = run.path / "checkpoints"
+        self.best_accuracy = tf.Variable(-1.0, trainable=False)
+        self.best_epoch = tf.Variable(-1, trainable=False)
+        self.seconds = tf.Variable(0.0, trainable=False, dtype=tf.float64)
+        checkpoint = loop.checkpoint
+        checkpoint.best_accuracy = self.best_accuracy
+        checkpoint.best_epoch = self.best_epoch
+        checkpoint.seconds = self.seconds
+        self.manager = tf.train.CheckpointManager(checkpoint, str(self.folder), max_to_keep=2)
+        if self.manager.latest_checkpoint:
+            checkpoint.restore(self.manager.latest_checkpoint).assert_consumed()
+        self.saved_at = time.perf_counter()
+
+    def save_if_due(self) -> None:
+        if time.perf_counter() - self.saved_at >= self.interval:
+            self.save()
+
+    def save(self) -> None:
+        """Save the state, unless the loss went NaN: the last checkpoint then stays a good one."""
+        if int(self.loop.bad_step) >= 0:
+            return
+        now = time.perf_counter()
+        self.seconds.assign_add(now - self.saved_at)
+        self.saved_at = now
+        self.manager.save(checkpoint_number=int(self.loop.step))
+
+    def keep_best(self, epoch: int, accuracy: float) -> None:
+        """Save the weights if this epoch is the best yet; of equals, the later and calmer one."""
+        if accuracy < float(self.best_accuracy):
+            return
+        partial = self.run.path / "partial.weights.h5"
+        self.loop.model.save_weights(partial)
+        os.replace(partial, self.run.best)
+        self.best_accuracy.assign(accuracy)
+        self.best_epoch.assign(epoch)
+
+
+def _finish(
+    run: runs.Run, config: Config, dataset: data.Dataset, loop: Loop, state: _State
+) -> None:
+    """Write the model of the best epoch and what it does on the test split, evaluated once."""
+    model = loop.model
+    if run.best.is_file():
+        model.load_weights(run.best)
+    plain = to_stock(model)
+    outputs = keras.layers.Activation("softmax", name="predictions")(plain.output)
+    (run.path / "labels.txt").write_text("\n".join(dataset.class_names) + "\n", encoding="utf-8")
+    result = keras.Model(plain.input, outputs, name=config.model)
+    test = evaluate.measure_model(result, dataset.test)
+    runs.write_json(
+        run.path / "summary.json",
+        {
+            "model": config.model,
+            "parameters": result.count_params(),
+            "data": config.data.name,
+            "steps": int(loop.step),
+            "best_epoch": int(state.best_epoch),
+            "validation": {"accuracy": float(state.best_accuracy), "n": len(dataset.validation)}
+            if len(dataset.validation)
+            else None,
+            "test": test,
+            "seconds": round(float(state.seconds), 1),
+            "precision": model.dtype_policy.name,
+            "replicas": loop.strategy.num_replicas_in_sync,
+            "versions": {
+                package: importlib.metadata.version(package) for package in ("keras", "tensorflow")
+            },
+        },
+    )
+    partial = run.path / "partial.keras"
+    result.save(partial)
+    os.replace(partial, run.model)  # last, since it is what marks the run as finished
+
+
+@contextmanager
+def _dtype_policy(name: str) -> Iterator[Any]:
+    """Build under a Keras dtype policy and leave the process' own as it was."""
+    previous = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(previous)
