@@ -156,9 +156,8 @@ def _build(cls: type, table: dict[str, Any], prefix: str) -> Any:
     values = {}
     for key, value in table.items():
         if key not in types:
-            see = "Keys: see keras_resnet/recipes/config.py."
-            known = [prefix + name for name in types]
-            raise UnknownNameError("config key", prefix + key, known, see)
+            where = f"key in the config's [{prefix[:-1]}]" if prefix else "key in the config"
+            raise UnknownNameError(where, key, types, "")
         values[key] = _convert(types[key], value, prefix + key)
     return cls(**values)
 

@@ -7,6 +7,8 @@ what is missing where there is a network.
 from __future__ import annotations
 
 import os
+import socket
+import urllib.request
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,16 +139,24 @@ def _tfds_builder(tfds: Any, name: str) -> Any:
         see = "See https://www.tensorflow.org/datasets/catalog."
         raise UnknownNameError("dataset", name, known, see) from error
     try:
-        builder.download_and_prepare()
+        if not builder.is_prepared():
+            _require_network()
+            builder.download_and_prepare()
     except Exception as error:  # tfds raises a dozen unrelated types from here
         folder = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
         first_line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise UserError(
-            f"The dataset '{name}' is not under {folder} and cannot be prepared ({first_line}). "
+            f"The dataset '{name}' is not under {folder} and cannot be downloaded ({first_line}). "
             f"Without a network: prepare it elsewhere with tfds.load('{name}'), copy the folder, "
-            "and set TFDS_DATA_DIR to where it lies."
+            "and set TFDS_DATA_DIR to the one that holds it."
         ) from error
     return builder
+
+
+def _require_network() -> None:
+    """Fail at once where there is no network; tfds would retry for minutes."""
+    if not urllib.request.getproxies():
+        socket.getaddrinfo("storage.googleapis.com", 443)
 
 
 def training_batches(

@@ -45,9 +45,10 @@ class LossScale(tf.Module):
 class Loop:
     """Updates and evaluates `model`, whose outputs are logits.
 
-    Create the model, the optimizer and the loop inside `strategy.scope()`.
+    Create the model and the optimizer inside `strategy.scope()`.
 
     Args:
+        strategy: what the updates are spread over.
         model: from uint8 images (batch, height, width, channels) to logits (batch, classes).
         optimizer: any Keras optimizer without gradient clipping or accumulation of its own.
         batch_size: global, over all replicas.
@@ -58,6 +59,7 @@ class Loop:
 
     def __init__(
         self,
+        strategy: tf.distribute.Strategy,
         model: keras.Model,
         optimizer: keras.optimizers.Optimizer,
         *,
@@ -66,18 +68,18 @@ class Loop:
         label_smoothing: float = 0.0,
     ) -> None:
         """Build the optimizer's variables and the metrics; see the class."""
-        self.strategy = tf.distribute.get_strategy()
-        self.model, self.optimizer = model, optimizer
+        self.strategy, self.model, self.optimizer = strategy, model, optimizer
         self.batch_size, self.weight_decay = batch_size, weight_decay
         self.label_smoothing = label_smoothing
-        optimizer.build(model.trainable_variables)
+        with strategy.scope():
+            optimizer.build(model.trainable_variables)
+            self.loss = keras.metrics.Mean(name="loss")
+            self.accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
         # The gradients arrive reduced (see _replica_gradients), and Keras has no public switch
         # that keeps its optimizers from summing them over the replicas once more.
         optimizer._all_reduce_sum_gradients = list
         self.step = tf.Variable(0, trainable=False, dtype=tf.int64)
         self.bad_step = tf.Variable(-1, trainable=False, dtype=tf.int64)
-        self.loss = keras.metrics.Mean(name="loss")
-        self.accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
         is_float16 = model.dtype_policy.compute_dtype == "float16"
         self.loss_scale = LossScale() if is_float16 else None
         self.input_seconds = 0.0
@@ -108,7 +110,8 @@ class Loop:
 
     @tf.function
     def _train_step(self, batch: Any) -> None:
-        losses, gradients = self.strategy.run(self._replica_gradients, batch)
+        scale = tf.constant(1.0) if self.loss_scale is None else tf.identity(self.loss_scale.scale)
+        losses, gradients = self.strategy.run(self._replica_gradients, (*batch, scale))
         total = self.strategy.reduce("SUM", losses, axis=None)
         first_bad = (self.bad_step < 0) & ~tf.math.is_finite(total)
         self.bad_step.assign(tf.where(first_bad, self.step, self.bad_step))
@@ -122,9 +125,8 @@ class Loop:
             self.loss_scale.update(finite)
         self.step.assign_add(1)
 
-    def _replica_gradients(self, images: Any, labels: Any) -> tuple[Any, list[Any]]:
+    def _replica_gradients(self, images: Any, labels: Any, scale: Any) -> tuple[Any, list[Any]]:
         """The gradient of the mean loss over the *global* batch, the same on every replica."""
-        scale = 1.0 if self.loss_scale is None else self.loss_scale.scale
         with tf.GradientTape() as tape:
             logits = self.model(images, training=True)
             losses = self._losses(labels, logits)

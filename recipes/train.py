@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,8 @@ def run(
     Raises:
         UserError: something the caller can mend (data, devices, folder, config, NaN loss).
     """
-    registry.architecture(config.model)  # before a folder is made
-    return _train(runs.create(out, name or config.model, config), callbacks)
+    job = _prepare(config)  # what can be refused is refused before a folder is made
+    return _train(job, runs.create(out, name or config.model, config), callbacks)
 
 
 def resume(path: str | Path, *, callbacks: Sequence[keras.callbacks.Callback] = ()) -> runs.Run:
@@ -61,12 +62,31 @@ def resume(path: str | Path, *, callbacks: Sequence[keras.callbacks.Callback] = 
     found = runs.find(path)
     if found.model.is_file():
         raise UserError(f"{path} is finished; its model is {found.model}.")
-    return _train(found, callbacks)
+    return _train(_prepare(found.config), found, callbacks)
 
 
-def _train(run: runs.Run, callbacks: Sequence[keras.callbacks.Callback]) -> runs.Run:
-    config = run.config
+@dataclass(frozen=True)
+class _Job:
+    """A config with all that it names, found and checked."""
+
+    config: Config
+    strategy: tf.distribute.Strategy
+    dataset: data.Dataset
+    augment: augment.Augment
+    schedule: keras.optimizers.schedules.LearningRateSchedule
+    precision: str
+    steps_per_epoch: int
+    total_steps: int
+
+    @property
+    def epochs(self) -> int:
+        """Their number; the last one may be cut short."""
+        return -(-self.total_steps // self.steps_per_epoch)
+
+
+def _prepare(config: Config) -> _Job:
     train = config.train
+    registry.architecture(config.model)
     strategy = devices.strategy(train.devices, train.batch_size)
     dataset = data.load_dataset(config.data.name, config.data.validation, config.data.split_seed)
     steps_per_epoch = len(dataset.train) // train.batch_size
@@ -76,41 +96,54 @@ def _train(run: runs.Run, callbacks: Sequence[keras.callbacks.Callback]) -> runs
             "training images."
         )
     total_steps = train.steps or train.epochs * steps_per_epoch
-    keras.utils.set_random_seed(train.seed)
-    with strategy.scope(), _dtype_policy(devices.precision(train.precision)):
-        loop = _loop(config, dataset, total_steps)
-    state = _State(run, loop, train.checkpoint_minutes)
-    runs.drop_rows_from(run.log, int(loop.step) // steps_per_epoch)
+    return _Job(
+        config=config,
+        strategy=strategy,
+        dataset=dataset,
+        augment=augment.augmentation(config.data.augment),
+        schedule=schedules.schedule(config.optimizer, config.schedule, total_steps),
+        precision=devices.precision(train.precision),
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total_steps,
+    )
+
+
+def _train(job: _Job, run: runs.Run, callbacks: Sequence[keras.callbacks.Callback]) -> runs.Run:
+    keras.utils.set_random_seed(job.config.train.seed)
+    loop = _loop(job)
+    state = _State(run, loop, job.config.train.checkpoint_minutes)
+    runs.drop_rows_from(run.log, int(loop.step) // job.steps_per_epoch)
     observers = keras.callbacks.CallbackList(
         [
-            ProgressBar(total_steps, -(-total_steps // steps_per_epoch), int(loop.step)),
+            ProgressBar(job.total_steps, job.epochs, int(loop.step)),
             keras.callbacks.CSVLogger(str(run.log), append=True),
             keras.callbacks.TensorBoard(str(run.path / "tensorboard"), write_graph=False),
             *callbacks,
         ],
         model=loop.model,
     )
-    _fit(config, dataset, loop, state, observers, steps_per_epoch, total_steps)
-    _finish(run, config, dataset, loop, state)
+    _fit(job, loop, state, observers)
+    _finish(job, run, loop, state)
     return run
 
 
-def _loop(config: Config, dataset: data.Dataset, total_steps: int) -> Loop:
-    model = registry.create_model(
-        config.model,
-        input_shape=dataset.train.images.shape[1:],
-        classes=len(dataset.class_names),
-        classifier_activation=None,
-        include_preprocessing=True,
-    )
-    optimizer = keras.optimizers.SGD(
-        schedules.schedule(config.optimizer, config.schedule, total_steps),
-        momentum=config.optimizer.momentum,
-        nesterov=config.optimizer.nesterov,
-    )
-    # Callbacks look for model.optimizer; the loss scaling is the loop's.
-    model.compile(optimizer, auto_scale_loss=False, jit_compile=False)
+def _loop(job: _Job) -> Loop:
+    config = job.config
+    with job.strategy.scope(), _dtype_policy(job.precision):
+        model = registry.create_model(
+            config.model,
+            input_shape=job.dataset.train.images.shape[1:],
+            classes=len(job.dataset.class_names),
+            classifier_activation=None,
+            include_preprocessing=True,
+        )
+        optimizer = keras.optimizers.SGD(
+            job.schedule, momentum=config.optimizer.momentum, nesterov=config.optimizer.nesterov
+        )
+        # Callbacks look for model.optimizer; the loss scaling is the loop's.
+        model.compile(optimizer, auto_scale_loss=False, jit_compile=False)
     return Loop(
+        job.strategy,
         model,
         optimizer,
         batch_size=config.train.batch_size,
@@ -119,31 +152,19 @@ def _loop(config: Config, dataset: data.Dataset, total_steps: int) -> Loop:
     )
 
 
-def _fit(
-    config: Config,
-    dataset: data.Dataset,
-    loop: Loop,
-    state: _State,
-    observers: keras.callbacks.CallbackList,
-    steps_per_epoch: int,
-    total_steps: int,
-) -> None:
+def _fit(job: _Job, loop: Loop, state: _State, observers: keras.callbacks.CallbackList) -> None:
     """From the loop's step to the last: update, save, and at the end of each epoch evaluate."""
-    train = config.train
+    train, dataset = job.config.train, job.dataset
     batches = data.training_batches(
-        dataset.train,
-        train.batch_size,
-        train.seed,
-        augment.augmentation(config.data.augment),
-        start_step=int(loop.step),
+        dataset.train, train.batch_size, train.seed, job.augment, start_step=int(loop.step)
     )
     iterator = loop.distribute(batches)
     observers.on_train_begin()
     try:
-        for epoch in range(int(loop.step) // steps_per_epoch, -(-total_steps // steps_per_epoch)):
+        for epoch in range(int(loop.step) // job.steps_per_epoch, job.epochs):
             observers.on_epoch_begin(epoch)
             began, first, loop.input_seconds = time.perf_counter(), int(loop.step), 0.0
-            last = min((epoch + 1) * steps_per_epoch, total_steps)
+            last = min((epoch + 1) * job.steps_per_epoch, job.total_steps)
             for step in range(first, last):
                 loop.train_step(iterator)
                 observers.on_train_batch_end(step)
@@ -169,8 +190,8 @@ def _fit(
         raise Interrupted(str(state.run.path)) from error
     except NonFiniteLossError as error:
         raise UserError(
-            f"The loss became NaN or infinite at step {error.step} of {total_steps}, so the run "
-            f"was stopped; the last good state is kept in {state.folder}. A lower "
+            f"The loss became NaN or infinite at step {error.step} of {job.total_steps}, so the "
+            f"run was stopped; the last good state is kept in {state.folder}. A lower "
             "optimizer.learning_rate or a schedule.warmup usually helps."
         ) from error
     finally:
@@ -194,6 +215,8 @@ class _State:
         if self.manager.latest_checkpoint:
             checkpoint.restore(self.manager.latest_checkpoint).assert_consumed()
         self.saved_at = time.perf_counter()
+        if not self.manager.latest_checkpoint:
+            self.save()  # there is a state to go back to from the first step on
 
     def save_if_due(self) -> None:
         if time.perf_counter() - self.saved_at >= self.interval:
@@ -219,11 +242,9 @@ class _State:
         self.best_epoch.assign(epoch)
 
 
-def _finish(
-    run: runs.Run, config: Config, dataset: data.Dataset, loop: Loop, state: _State
-) -> None:
+def _finish(job: _Job, run: runs.Run, loop: Loop, state: _State) -> None:
     """Write the model of the best epoch and what it does on the test split, evaluated once."""
-    model = loop.model
+    config, dataset, model = job.config, job.dataset, loop.model
     if run.best.is_file():
         model.load_weights(run.best)
     plain = to_stock(model)
@@ -244,8 +265,8 @@ def _finish(
             else None,
             "test": test,
             "seconds": round(float(state.seconds), 1),
-            "precision": model.dtype_policy.name,
-            "replicas": loop.strategy.num_replicas_in_sync,
+            "precision": job.precision,
+            "replicas": job.strategy.num_replicas_in_sync,
             "versions": {
                 package: importlib.metadata.version(package) for package in ("keras", "tensorflow")
             },
