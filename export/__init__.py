@@ -166,9 +166,22 @@ def _prepare(
         raise UserError(f"'{model.name}' normalises its input already; drop preprocessing=.")
     inputs = keras.layers.Input(shape, name=saved_model.INPUT)
     x = keras_resnet.preprocessing.rescale(inputs, preprocessing or "raw")
-    flat = keras.models.clone_model(stock, input_tensors=x)  # no model inside a model
-    flat.set_weights(stock.get_weights())
-    return keras.Model(inputs, flat.output, name=model.name)
+    return _rebuilt_on(stock, inputs, x)
+
+
+def _rebuilt_on(model: keras.Model, inputs: Any, x: Any) -> keras.Model:
+    """The layers of `model` called anew on `x`, flat: no model inside a model."""
+    outputs = {}
+
+    def call(layer: keras.Layer, *arguments: Any, **keywords: Any) -> Any:
+        outputs[layer.name] = layer(*arguments, **keywords)
+        return outputs[layer.name]
+
+    keras.models.clone_model(model, input_tensors=x, call_function=call)
+    last = model.output._keras_history.operation.name
+    rebuilt = keras.Model(inputs, outputs[last], name=model.name)
+    rebuilt.set_weights(model.get_weights())
+    return rebuilt
 
 
 def _reference(
@@ -181,7 +194,7 @@ def _reference(
     if images is None and calibration is not None:
         images, source = np.asarray(calibration), "the calibration images"
     elif images is None:
-        shape = (32, *runtimes.classifier_shape(model)[0])
+        shape = (32, *model.input_shape[1:])
         images = np.random.default_rng(0).integers(0, 256, shape).astype("uint8")
         source = "random noise: neither calibration nor check images were given"
     outputs = runtimes.KerasRuntime(model).predict(images)
@@ -205,7 +218,7 @@ def _free_folder(out: str | Path, overwrite: bool) -> Path:
     if not str(out).strip():
         raise UserError("out is empty; give the folder to write to.")
     path = Path(out).absolute()
-    if path.exists() and not overwrite:
+    if path.exists() and not overwrite and not _is_empty_folder(path):
         raise UserError(
             f"{out} exists. Choose another folder, or overwrite it (--overwrite, overwrite=True)."
         )

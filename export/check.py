@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,13 +73,14 @@ class FileCheck:
     format: str
     input_dtype: str
     output_dtype: str
-    n: int
-    largest_error: float  # of any output
-    logit_error: float | None  # relative to the largest |logit|; None where outputs are quantized
-    snr_db: float | None  # signal-to-noise of the outputs; None for bit-equal ones
-    agreement: float  # top-1, with the Keras model
-    accuracy: float | None
-    latency_ms: float  # median, batch 1, one thread where the runtime lets us choose
+    # From here on None (n = 0) where the interface does not fit, so that nothing can be compared.
+    n: int = 0
+    largest_error: float | None = None  # of any output
+    logit_error: float | None = None  # relative to the largest |logit|; float formats only
+    snr_db: float | None = None  # signal-to-noise of the outputs; None for bit-equal ones
+    agreement: float | None = None  # top-1, with the Keras model
+    accuracy: float | None = None
+    latency_ms: float | None = None  # median, batch 1; LiteRT on one thread
     operations: dict[str, int] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
 
@@ -95,23 +96,25 @@ class FileCheck:
 
 def compare(files: dict[str, tuple[str, Runtime]], reference: Reference) -> list[FileCheck]:
     """Check opened files ({name: (format, runtime)}) against the reference."""
-    latency = median_latency([runtime for _, runtime in files.values()], reference.images[:1])
-    return [
-        _compare_one(name, kind, runtime, reference, milliseconds)
-        for (name, (kind, runtime)), milliseconds in zip(files.items(), latency, strict=True)
-    ]
+    checks = [_compare_one(name, *opened, reference) for name, opened in files.items()]
+    fitting = [name for name, item in zip(files, checks, strict=True) if item.n]
+    latency = median_latency([files[name][1] for name in fitting], reference.images[:1])
+    measured = dict(zip(fitting, latency, strict=True))
+    return [replace(item, latency_ms=measured.get(item.file)) for item in checks]
 
 
-def _compare_one(
-    name: str, kind: str, runtime: Runtime, reference: Reference, milliseconds: float
-) -> FileCheck:
-    operations = runtime.operations if isinstance(runtime, TFLiteRuntime) else {}
+def _compare_one(name: str, kind: str, runtime: Runtime, reference: Reference) -> FileCheck:
     problems = _interface_problems(kind, runtime, reference)
+    found = FileCheck(
+        file=name,
+        format=kind,
+        input_dtype=runtime.input_dtype,
+        output_dtype=runtime.output_dtype,
+        operations=runtime.operations if isinstance(runtime, TFLiteRuntime) else {},
+        problems=tuple(problems),
+    )
     if problems:  # values of another shape cannot be compared
-        return FileCheck(
-            name, kind, runtime.input_dtype, runtime.output_dtype, 0, float("nan"), None, None,
-            0.0, None, milliseconds, operations, tuple(problems),
-        )  # fmt: skip
+        return found
     outputs = runtime.predict(reference.images)
     tolerance = TOLERANCES[kind]
     agreement = _agreement(outputs, reference.outputs)
@@ -125,19 +128,14 @@ def _compare_one(
     accuracy = None
     if reference.labels is not None:
         accuracy = float((outputs.argmax(-1) == reference.labels).mean())
-    return FileCheck(
-        file=name,
-        format=kind,
-        input_dtype=runtime.input_dtype,
-        output_dtype=runtime.output_dtype,
+    return replace(
+        found,
         n=len(outputs),
         largest_error=float(np.abs(outputs - reference.outputs).max()),
         logit_error=logit_error if tolerance.logits is not None else None,
         snr_db=_signal_to_noise(outputs, reference.outputs),
         agreement=agreement,
         accuracy=accuracy,
-        latency_ms=milliseconds,
-        operations=operations,
         problems=tuple(problems),
     )
 
@@ -198,7 +196,7 @@ def median_latency(files: Sequence[Runtime], image: np.ndarray) -> list[float]:
     Not among all: TensorFlow's idle threads go on spinning and double the time of a small LiteRT
     model that runs right after it. For the same reason a file's first run in a round is not timed.
     """
-    medians = {}
+    medians: dict[int, float] = {}
     for kind in (TFLiteRuntime, SavedModelRuntime, KerasRuntime):
         group = [runtime for runtime in files if isinstance(runtime, kind)]
         samples: dict[int, list[float]] = {id(runtime): [] for runtime in group}

@@ -114,14 +114,14 @@ def write_reference(folder: Path, reference: Reference) -> None:
     """Keep some of the images with the Keras model's answers."""
     per_image = max(1, reference.images[0].nbytes)
     count = min(_REFERENCE_IMAGES, max(1, _REFERENCE_BYTES // per_image), len(reference.images))
-    labels = {} if reference.labels is None else {"labels": reference.labels[:count]}
-    np.savez_compressed(
-        folder / REFERENCE,
-        images=reference.images[:count],
-        outputs=reference.outputs[:count],
-        source=np.array(f"{count} images of {reference.source}"),
-        **labels,
-    )
+    arrays: dict[str, Any] = {
+        "images": reference.images[:count],
+        "outputs": reference.outputs[:count],
+        "source": np.array(f"{count} images of {reference.source}"),
+    }
+    if reference.labels is not None:
+        arrays["labels"] = reference.labels[:count]
+    np.savez_compressed(folder / REFERENCE, **arrays)
 
 
 def read_reference(folder: Path) -> Reference:

@@ -92,7 +92,8 @@ class SavedModelRuntime(Runtime):
         outputs = self._serve.structured_outputs
         if len(inputs) != 1 or len(outputs) != 1:
             raise UserError(f"{path} has not one input and one output.")
-        (self.input_name, spec), (self.output_name, output) = (*inputs.items(), *outputs.items())
+        ((self.input_name, spec),) = inputs.items()
+        ((self.output_name, output),) = outputs.items()
         _require_image_shape(path, spec.shape, output.shape)
         self.input_shape, self.classes = tuple(spec.shape[1:]), int(output.shape[-1])
         self.input_dtype, self.output_dtype = spec.dtype.name, output.dtype.name
@@ -190,14 +191,16 @@ def classifier_shape(model: Any) -> tuple[tuple[int | None, ...], int]:
     Raises:
         UserError: several inputs or outputs, or no image in and one vector out.
     """
-    shapes = (getattr(model, "input_shape", None), getattr(model, "output_shape", None))
-    one = all(isinstance(shape, tuple) and isinstance(shape[-1], int) for shape in shapes)
-    if not one or len(shapes[0]) != 4 or len(shapes[1]) != 2:
+    inputs, outputs = getattr(model, "input_shape", ()), getattr(model, "output_shape", ())
+    one = all(
+        isinstance(shape, tuple) and isinstance(shape[-1], int) for shape in (inputs, outputs)
+    )
+    if not one or len(inputs) != 4 or len(outputs) != 2:
         raise UserError(
             "Expected a functional Keras model from one image (batch, height, width, channels) to "
-            f"one vector (batch, classes); received {shapes[0]} → {shapes[1]}."
+            f"one vector (batch, classes); received {inputs} → {outputs}."
         )
-    return shapes[0][1:], shapes[1][-1]
+    return inputs[1:], outputs[-1]
 
 
 def _require_image_shape(path: Path, inputs: Any, outputs: Any) -> None:

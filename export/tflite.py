@@ -32,11 +32,6 @@ def convert(
     Raises:
         UserError: no calibration images, or an unknown input type.
     """
-    if precision in NEEDS_CALIBRATION and (calibration is None or len(calibration) == 0):
-        raise UserError(
-            f"tflite-{precision} needs calibration images: pass calibration=images, some hundred "
-            "from the training data."
-        )
     if input_type not in INPUT_TYPES:
         raise UnknownNameError("input type", input_type, INPUT_TYPES, "")
     converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model))
@@ -45,7 +40,7 @@ def convert(
     if precision == "float16":
         converter.target_spec.supported_types = [tf.float16]
     if precision in NEEDS_CALIBRATION:
-        samples = _pinned(calibration)
+        samples = _pinned(precision, calibration)
         converter.representative_dataset = lambda: ({INPUT: image[None]} for image in samples)
     if precision == "int8":
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
@@ -59,12 +54,17 @@ def convert(
     return data
 
 
-def _pinned(calibration: np.ndarray) -> np.ndarray:
+def _pinned(precision: str, calibration: np.ndarray | None) -> np.ndarray:
     """The calibration images as float32, their range completed to 0...255 if they are pixels.
 
     The range of the input is then known, not estimated: scale 1, so that a byte is its pixel. Two
     corner pixels of one image carry it.
     """
+    if calibration is None or len(calibration) == 0:
+        raise UserError(
+            f"tflite-{precision} needs calibration images: pass calibration=images, some hundred "
+            "from the training data (on the command line: --data)."
+        )
     samples = calibration.astype("float32")
     if calibration.dtype == np.uint8:
         samples[0, 0, 0], samples[0, -1, -1] = 0.0, 255.0

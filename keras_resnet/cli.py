@@ -61,7 +61,7 @@ def _quickstart(options: argparse.Namespace) -> int:
     if options.json:
         return _print_json(result, result["passed"])
     model = result["model"]
-    keras_row = [model["file"], f"{model['bytes']:,}", _percent(model["accuracy"])]
+    keras_row = [model["file"], f"{model['bytes']:,}", _number(model["accuracy"], ".2%")]
     _print_checks(result["files"], f"Test accuracy on {model['n']} images", [keras_row])
     print(f"\nrun      {result['run']}\nexports  {result['exports']}\nimages   {result['images']}")
     int8 = next(row["file"] for row in result["files"] if row["format"] == "tflite-int8")
@@ -122,13 +122,13 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     from keras_resnet.export import export
-    from keras_resnet.recipes import quickstart, sources
+    from keras_resnet.recipes import exporting, sources
 
     source = sources.find(options.model, options.weights)
     formats = tuple(part.strip() for part in options.formats.split(",") if part.strip())
     if source.run:
         out = Path(options.out or source.run.path / "exports")
-        report = quickstart.export_run(
+        report = exporting.export_run(
             source.run,
             _dataset(options.data, source),
             formats,
@@ -262,10 +262,10 @@ def _dataset(name: str | None, source: Any) -> Any:
     from keras_resnet.recipes.data import load_dataset
 
     config = source.run.config.data if source.run else None
-    if name is None and config is None:
-        raise UserError("Give --data, the name of a dataset, e.g. --data cifar10.")
     if config is not None and name in (None, config.name):
         return load_dataset(config.name, config.validation, config.split_seed)
+    if name is None:
+        raise UserError("Give --data, the name of a dataset, e.g. --data cifar10.")
     return load_dataset(name)
 
 
@@ -300,8 +300,8 @@ def _print_lines(lines: Any) -> int:
     return 0
 
 
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2%}"
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else f"{value:{form}}"
 
 
 def _print_checks(
@@ -315,10 +315,10 @@ def _print_checks(
             [
                 item["file"],
                 f"{item['bytes']:,}",
-                _percent(item["accuracy"]),
-                _percent(item["agreement"]),
-                f"{item['largest_error']:.1e}",
-                f"{item['latency_ms']:.3f}",
+                _number(item["accuracy"], ".2%"),
+                _number(item["agreement"], ".2%"),
+                _number(item["largest_error"], ".1e"),
+                _number(item["latency_ms"], ".3f"),
                 "passed" if item["passed"] else "FAILED",
             ]
         )

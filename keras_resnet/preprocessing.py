@@ -107,7 +107,10 @@ def read_image(path: str | Path, size: tuple[int, int], channels: int = 3) -> np
         raise UserError(f"No such image: {path}")
     try:
         with image_module.open(path) as image:
-            upright = image_ops.exif_transpose(image).convert("RGB" if channels == 3 else "L")
+            upright = image_ops.exif_transpose(image)
+            if upright.mode.startswith("I"):  # 16 bits, which convert() would clip, not scale
+                upright = image_module.fromarray((np.asarray(upright) >> 8).astype("uint8"))
+            upright = upright.convert("RGB" if channels == 3 else "L")
     except (OSError, SyntaxError, ValueError, image_module.DecompressionBombError) as error:
         raise UserError(f"Cannot read {path} as an image: {error}") from error
     height, width = size

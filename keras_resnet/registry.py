@@ -18,7 +18,6 @@ class Builder(Protocol):
 
     def __call__(
         self,
-        *,
         include_top: bool = True,
         weights: str | None = None,
         input_tensor: Any = None,

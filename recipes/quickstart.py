@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from keras_resnet.errors import require
-from keras_resnet.export import export, manifest
-from keras_resnet.recipes import runs, sources, train
+from keras_resnet.export import manifest
+from keras_resnet.recipes import runs, train
 from keras_resnet.recipes.config import load_config
 from keras_resnet.recipes.data import Dataset, load_dataset
+from keras_resnet.recipes.exporting import export_run
 
 CONFIG = "digits/resnet8"
 FORMATS = ("savedmodel", "tflite-float32", "tflite-int8")
@@ -61,37 +62,6 @@ def run(out: str | Path = "quickstart", overrides: dict[str, Any] | None = None)
         "model": keras_row,
         "files": files,
     }
-
-
-def export_run(
-    run: runs.Run,
-    dataset: Dataset,
-    formats: tuple[str, ...],
-    out: Path,
-    *,
-    input_type: str = "uint8",
-    check_count: int | None = None,
-    overwrite: bool = False,
-) -> Any:
-    """Export a finished run: calibrated on training images, checked on test images.
-
-    `check_count` limits the test images (evenly spaced); None takes all of them.
-    """
-    source = sources.find(str(run.path))
-    checked = dataset.test if check_count is None else dataset.test.sample(check_count)
-    return export(
-        source.keras_model(),
-        formats,
-        out=out,
-        calibration=dataset.train.sample(256).images,
-        input_type=input_type,
-        name=source.name,
-        labels=source.labels,
-        check_images=checked.images,
-        check_labels=checked.labels,
-        check_source=f"the test split of {dataset.name}",
-        overwrite=overwrite,
-    )
 
 
 def _write_samples(dataset: Dataset, folder: Path) -> Path:

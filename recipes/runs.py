@@ -9,7 +9,6 @@ labels.txt         its class names, one a line
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from dataclasses import dataclass
@@ -102,10 +101,8 @@ def drop_rows_from(log: Path, epoch: int) -> None:
     """Forget the log's rows of epochs that a resumed run will do again."""
     if not log.is_file():
         return
-    with log.open(newline="") as file:
-        header, *rows = list(csv.reader(file)) or [[]]
-    kept = [row for row in rows if row and row[0].isdigit() and int(row[0]) < epoch]
+    header, *rows = log.read_bytes().splitlines(keepends=True) or [b""]
+    kept = [row for row in rows if row.split(b",")[0].isdigit() and int(row.split(b",")[0]) < epoch]
     partial = log.with_suffix(".partial")
-    with partial.open("w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([header, *kept])
+    partial.write_bytes(b"".join([header, *kept]))
     os.replace(partial, log)

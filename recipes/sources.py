@@ -67,8 +67,8 @@ def find(reference: str, weights: str | None = None) -> Source:
         raise UserError(f"{path} is an export folder; name one of its files: {files}")
     if weights is None and path.exists():
         parent = path.parent
-        run = runs.find(parent) if runs.is_run(parent) else None
-        return Source(path.stem, path, run, _labels(parent))
+        beside = runs.find(parent) if runs.is_run(parent) else None
+        return Source(path.stem, path, beside, _labels(parent))
     if weights is None and (path.suffix or len(path.parts) > 1):
         raise UserError(f"No such file or folder: {path}")
     architecture = registry.architecture(reference)
@@ -77,7 +77,7 @@ def find(reference: str, weights: str | None = None) -> Source:
             f"'{architecture.name}' has no trained weights in this version, and an untrained "
             "network answers at random. Give --weights FILE.weights.h5, a run folder or a file."
         )
-    return Source(architecture.name, None, None, None, weights)
+    return Source(architecture.name, None, None, _labels(Path(weights).parent), weights)
 
 
 def _labels(folder: Path) -> tuple[str, ...] | None:

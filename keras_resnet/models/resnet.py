@@ -119,8 +119,10 @@ def build(
         x = head(x, classes or spec.classes, classifier_activation)
     else:
         x = _pool(x, pooling)
-    source = inputs if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
-    model = keras.Model(source, x, name=name)
+    if input_tensor is not None:  # the model starts where the given tensor comes from
+        sources = keras.utils.get_source_inputs(input_tensor)
+        inputs = sources[0] if len(sources) == 1 else sources
+    model = keras.Model(inputs, x, name=name)
     weights_module.load(model, weights)
     return model
 

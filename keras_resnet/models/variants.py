@@ -23,9 +23,28 @@ def _row(function: str, spec: ResNetSpec, summary: str, source: str) -> registry
     registry_name = function.lower()
 
     def builder(
-        *, classes: int | None = None, name: str | None = None, **arguments: Any
+        include_top: bool = True,
+        weights: str | None = None,
+        input_tensor: Any = None,
+        input_shape: tuple[int | None, int | None, int] | None = None,
+        pooling: str | None = None,
+        classes: int | None = None,
+        classifier_activation: str | None = "softmax",
+        name: str | None = None,
+        include_preprocessing: bool = False,
     ) -> keras.Model:
-        return build(spec, classes=classes, name=name or registry_name, **arguments)
+        return build(
+            spec,
+            include_top=include_top,
+            weights=weights,
+            input_tensor=input_tensor,
+            input_shape=input_shape,
+            pooling=pooling,
+            classes=classes,
+            classifier_activation=classifier_activation,
+            name=name or registry_name,
+            include_preprocessing=include_preprocessing,
+        )
 
     builder.__name__ = builder.__qualname__ = function
     builder.__doc__ = (

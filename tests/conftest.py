@@ -1,0 +1,67 @@
+"""What the tests share. They run offline, on the CPU, in any checkout."""
+
+import os
+import subprocess
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import pytest
+
+import keras_resnet
+from keras_resnet.recipes import load_dataset
+
+
+def randomize_batch_norms(model, seed=0):
+    """Give every BN statistics of a trained network; the initial ones hide mistakes."""
+    rng = np.random.default_rng(seed)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            size = layer.gamma.shape[0]
+            gamma, variance = rng.uniform(0.5, 1.5, (2, size))
+            beta, mean = rng.normal(0, 0.2, (2, size))
+            layer.set_weights([gamma, beta, mean, variance])
+    return model
+
+
+def run_python(code, *arguments, check=True, cwd=None, env=None):
+    """Run a script in a process of its own, where devices and imports start anew."""
+    result = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        timeout=300,
+    )
+    if check:
+        assert result.returncode == 0, result.stderr[-3000:]
+    return result
+
+
+@pytest.fixture(scope="session")
+def digits():
+    return load_dataset("digits", validation=180)
+
+
+@pytest.fixture(scope="session")
+def images():
+    """Random RGB pixels, 32×32."""
+    return np.random.default_rng(0).integers(0, 256, (32, 32, 32, 3)).astype("uint8")
+
+
+@pytest.fixture(scope="session")
+def resnet20():
+    """ResNet-20 with its preprocessing inside and BN statistics that are not the initial ones."""
+    keras.utils.set_random_seed(0)
+    return randomize_batch_norms(keras_resnet.ResNet20(include_preprocessing=True))
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory):
+    """A finished run of two epochs on the digits."""
+    from keras_resnet.recipes import load_config, train
+
+    return train.run(load_config("debug/tiny"), tmp_path_factory.mktemp("runs") / "tiny")

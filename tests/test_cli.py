@@ -1,0 +1,295 @@
+"""The command, as people and scripts call it."""
+
+import ast
+import json
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from conftest import run_python
+from PIL import Image
+
+import keras_resnet
+from keras_resnet.cli import FORMATS as HELP_FORMATS
+from keras_resnet.cli import main
+from keras_resnet.export import FORMATS
+
+ROOT = Path(__file__).parent.parent
+
+
+def _json(capsys, *arguments):
+    code = main([*arguments, "--json"])
+    return code, json.loads(capsys.readouterr().out)
+
+
+@pytest.fixture(scope="session")
+def exports(tiny_run, tmp_path_factory):
+    out = tmp_path_factory.mktemp("cli") / "exports"
+    arguments = ["--formats", "savedmodel,tflite-int8", "--out", str(out)]
+    # Two epochs of training: the net is near chance, but its files must still equal it.
+    assert main(["export", str(tiny_run.path), *arguments]) in (0, 1)
+    return out
+
+
+@pytest.fixture(scope="session")
+def picture(digits, tmp_path_factory):
+    path = tmp_path_factory.mktemp("pictures") / "digit.png"
+    Image.fromarray(digits.test.images[0]).save(path)
+    return str(path)
+
+
+def test_help_and_typing_errors_do_not_load_tensorflow():
+    for arguments, code in (["--help"], 0), (["tran"], 2), (["train", "--epoch", "3"], 2):
+        result = subprocess.run(
+            [sys.executable, "-X", "importtime", "-m", "keras_resnet", *arguments],
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode == code
+        assert "tensorflow" not in result.stderr
+    assert "Did you mean '--epochs'" in result.stderr
+
+
+def test_every_verb_has_help_with_an_example(capsys):
+    verbs = ("quickstart", "train", "evaluate", "export", "check", "predict", "list", "show")
+    for verb in verbs:
+        with pytest.raises(SystemExit) as caught:
+            main([verb, "--help"])
+        assert caught.value.code == 0
+        text = " ".join(capsys.readouterr().out.split())
+        assert "Example: keras-resnet " + verb in text
+        assert "--json" in text
+
+
+def test_the_formats_of_the_help_are_the_formats():
+    assert tuple(HELP_FORMATS.split(", ")) == FORMATS
+
+
+def test_list_and_show(capsys):
+    code, listed = _json(capsys, "list", "resnetv2_*")
+    assert code == 0
+    assert {entry["name"] for entry in listed["models"]} == set(
+        keras_resnet.list_models("resnetv2_*")
+    )
+    code, card = _json(capsys, "show", "resnet50")
+    assert (card["parameters_trainable"], card["parameters_total"]) == (25_557_032, 25_610_152)
+    assert "resnet50v1_5" in card["summary"]
+    assert main(["show", "resnet20"]) == 0
+    assert "269,722 trainable, 271,098 with BN statistics" in capsys.readouterr().out
+
+
+def test_train_lists_its_configs(capsys):
+    code, listed = _json(capsys, "train", "--list")
+    assert code == 0
+    assert "cifar10/resnet20" in listed["configs"]
+
+
+def test_evaluate_a_run_and_a_file(capsys, tiny_run, exports, tmp_path):
+    code, of_run = _json(capsys, "evaluate", str(tiny_run.path), "--out", str(tmp_path / "e.json"))
+    assert code == 0
+    assert of_run["n"] == 360
+    assert of_run["accuracy"] == tiny_run.summary()["test"]["accuracy"]
+    assert json.loads((tmp_path / "e.json").read_text()) == of_run
+    file = str(exports / "resnet8-int8.tflite")
+    code, of_file = _json(capsys, "evaluate", file, "--data", "digits")
+    # int8 moves single predictions of this nearly untrained net.
+    assert abs(of_file["accuracy"] - of_run["accuracy"]) < 0.05
+    code, validation = _json(capsys, "evaluate", str(tiny_run.path), "--split", "validation")
+    assert validation["n"] == 180
+
+
+def test_check_prints_and_returns_one_report(capsys, exports):
+    code, report = _json(capsys, "check", str(exports))
+    assert [entry["format"] for entry in report["files"]] == ["savedmodel", "tflite-int8"]
+    assert report["passed"] == (code == 0)
+    assert report["files"][0]["passed"]
+
+
+def test_check_against_another_model_fails_with_1(capsys, exports, tmp_path):
+    other = keras_resnet.ResNet8()
+    other.save(tmp_path / "other.keras")
+    code, report = _json(capsys, "check", str(exports), "--against", str(tmp_path / "other.keras"))
+    assert code == 1
+    assert not report["passed"]
+
+
+def test_predict_gives_the_same_from_every_kind_of_file(capsys, tiny_run, exports, picture):
+    answers = []
+    for model in (
+        tiny_run.path,
+        tiny_run.model,
+        exports / "saved_model",
+        exports / "resnet8-int8.tflite",
+    ):
+        code, answer = _json(capsys, "predict", str(model), picture, "--top", "10")
+        assert code == 0
+        top = answer["predictions"][0]["top"]
+        answers.append([p["probability"] for p in sorted(top, key=lambda p: p["label"])])
+        assert {p["label"] for p in top} == set("0123456789")
+    np.testing.assert_allclose(answers[1], answers[0], atol=1e-6)
+    np.testing.assert_allclose(answers[2], answers[0], atol=1e-5)
+    np.testing.assert_allclose(answers[3], answers[0], atol=0.1)  # 8 bits
+
+
+def test_predict_goes_on_after_a_bad_image(capsys, tiny_run, picture, tmp_path):
+    (tmp_path / "bad.jpg").write_text("no")
+    bad = str(tmp_path / "bad.jpg")
+    assert main(["predict", str(tiny_run.path), bad, "missing.png", picture, "--top", "1"]) == 2
+    captured = capsys.readouterr()
+    assert "bad.jpg" in captured.err
+    assert "missing.png" in captured.err
+    assert picture in captured.out
+
+
+def test_predict_takes_a_name_with_weights_and_refuses_one_without(capsys, picture, tmp_path):
+    keras_resnet.ResNet8().save_weights(tmp_path / "w.weights.h5")
+    arguments = ["predict", "resnet8", picture]
+    assert main([*arguments, "--weights", str(tmp_path / "w.weights.h5")]) == 0
+    assert main(arguments) == 2
+    assert "untrained network answers at random" in capsys.readouterr().err
+
+
+def test_export_a_keras_file_with_a_folder_of_images(capsys, digits, tmp_path):
+    keras_resnet.ResNet8().save(tmp_path / "mine.keras")
+    (tmp_path / "photos").mkdir()
+    for index in range(20):
+        Image.fromarray(digits.train.images[index]).save(tmp_path / "photos" / f"{index}.png")
+    code, report = _json(
+        capsys,
+        "export",
+        str(tmp_path / "mine.keras"),
+        *("--formats", "tflite-int8", "--data", str(tmp_path / "photos")),
+        *("--out", str(tmp_path / "out")),
+    )
+    assert code in (0, 1)
+    assert report["calibration_images"] == 20
+    assert (tmp_path / "out" / "mine-int8.tflite").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["show", "resnet5O"], "Did you mean 'resnet50'"),
+        (["lst"], "Did you mean 'list'"),
+        (["list", "vit*"], "No model matches"),
+        (["train", "cifar10/resnet21"], "Did you mean 'cifar10/resnet20'"),
+        (["train"], "Give a config"),
+        (["train", "debug/tiny", "--resume", "x"], "Give a config"),
+        (["train", "--resume", "nowhere"], "not a run folder"),
+        (["train", "debug/tiny", "--precision", "bf16"], "Unknown precision 'bf16'"),
+        (["train", "debug/tiny", "--epochs", "x"], "invalid int value"),
+        (["train", "debug/tiny", "--set", "model=resnet21"], "Unknown model 'resnet21'"),
+        (["evaluate", "resnet50"], "untrained"),
+        (["evaluate", "nowhere/run"], "No such file or folder"),
+        (["export", "nowhere.keras"], "No such file or folder"),
+        (["check", "."], "not an export folder"),
+        (["check"], "required"),
+        (["predict", "nowhere.tflite", "a.png"], "No such file or folder"),
+    ],
+)
+def test_what_the_user_can_mend_exits_2_without_a_traceback(
+    capsys, tmp_path, monkeypatch, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert message in captured.err
+    assert "Traceback" not in captured.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unfinished_run_and_an_export_folder_say_what_to_do(capsys, tiny_run, exports, tmp_path):
+    unfinished = tmp_path / "run"
+    unfinished.mkdir()
+    shutil.copy(tiny_run.path / "config.toml", unfinished)
+    assert main(["evaluate", str(unfinished)]) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert main(["predict", str(exports), "x.png"]) == 2
+    assert "resnet8-int8.tflite" in capsys.readouterr().err
+
+
+def test_a_missing_extra_says_how_to_install_it():
+    result = run_python(
+        "import sys\n"
+        "sys.modules['ai_edge_litert'] = None\n"
+        "from keras_resnet.cli import main\n"
+        "sys.exit(main(['quickstart']))",
+        check=False,
+    )
+    assert result.returncode == 2
+    assert 'pip install "keras-resnet-zoo[all]"' in result.stderr
+
+
+def test_file_errors_of_the_system_have_no_traceback(capsys, tiny_run, tmp_path):
+    out = str(tmp_path / "missing" / "e.json")
+    assert main(["evaluate", str(tiny_run.path), "--out", out]) == 2
+    assert "No such file or directory" in capsys.readouterr().err
+
+
+def test_quickstart_end_to_end(tmp_path, capsys, monkeypatch):
+    """One epoch: the chain, not the accuracy. (The README's figures: benchmarks/quickstart.py.)"""
+    monkeypatch.chdir(tmp_path)
+    arguments = ["quickstart", "--epochs", "1", "--set", "train.precision=float32"]
+    assert main(arguments) in (0, 1)
+    text = capsys.readouterr().out
+    for word in ("model.keras", "saved_model", "resnet8-float32.tflite", "resnet8-int8.tflite"):
+        assert word in text
+    assert {path.name for path in (tmp_path / "quickstart").iterdir()} == {
+        "run",
+        "exports",
+        "images",
+    }
+    command = text.strip().splitlines()[-1].removeprefix("Try: keras-resnet ")
+    assert main(command.split()) == 0
+    capsys.readouterr()
+    _, again = _json(capsys, *arguments)  # finds the finished run and exports anew
+    assert again["files"][2]["n"] == 360
+    assert keras.models.load_model(tmp_path / "quickstart" / "run" / "model.keras")
+
+
+# The house ----------------------------------------------------------------------------------------
+
+
+def test_import_keras_resnet_loads_no_optional_package():
+    run_python(
+        "import sys, keras\n"  # which itself takes PIL and scikit-learn where they are
+        "before = set(sys.modules)\n"
+        "import keras_resnet\n"
+        "optional = {'tensorflow_datasets', 'tensorflow_model_optimization', 'tf_keras_vis',"
+        " 'onnx', 'tf_keras', 'ai_edge_litert', 'sklearn', 'PIL', 'tomli_w', 'tensorboard'}\n"
+        "loaded = optional & {name.split('.')[0] for name in set(sys.modules) - before}\n"
+        "assert not loaded, loaded"
+    )
+
+
+def _imports(path):
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def test_imports_go_one_way():
+    """keras_resnet ← export ← recipes; only the command line looks up the arrow."""
+    forbidden = {"keras_resnet": ("export", "recipes"), "export": ("recipes",)}
+    for folder, targets in forbidden.items():
+        for path in (ROOT / folder).rglob("*.py"):
+            found = [
+                n
+                for n in _imports(path)
+                if n.startswith(tuple(f"keras_resnet.{t}" for t in targets))
+            ]
+            assert path.name == "cli.py" or not found, (path, found)
+
+
+def test_versions_agree():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == keras_resnet.__version__

@@ -1,0 +1,507 @@
+"""Data, config, schedule, loop and the training program."""
+
+import csv
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import run_python
+
+import keras_resnet
+from keras_resnet.errors import UserError
+from keras_resnet.recipes import augment, config, data, devices, evaluate, runs, schedules, train
+from keras_resnet.recipes.loop import Loop, NonFiniteLossError
+
+DEBUG = {"train.precision": "float32"}
+
+# Data ---------------------------------------------------------------------------------------------
+
+
+def test_splits_are_fixed_and_share_nothing(digits):
+    again = data.load_dataset("digits", validation=180)
+    other = data.load_dataset("digits", validation=180, split_seed=1)
+    assert [len(s) for s in (digits.train, digits.validation, digits.test)] == [1257, 180, 360]
+    np.testing.assert_array_equal(digits.train.images, again.train.images)
+    assert not np.array_equal(digits.validation.labels, other.validation.labels)
+    everything = np.concatenate([digits.train.images, digits.validation.images, digits.test.images])
+    raw = data.load_dataset("digits")
+    assert len(everything) == 1797
+    assert sorted(image.tobytes() for image in everything) == sorted(
+        image.tobytes() for image in (*raw.train.images, *raw.test.images)
+    )
+
+
+def _batches(split, steps, start=0, name="pad_crop_flip"):
+    batches = data.training_batches(split, 32, 7, augment.augmentation(name), start_step=start)
+    return [(x.numpy(), y.numpy()) for x, y in batches.take(steps)]
+
+
+def test_a_batch_is_a_function_of_seed_and_step(digits):
+    """So a run resumed at step 50, in its second epoch, sees what it would have seen."""
+    whole = _batches(digits.train, 60)
+    resumed = _batches(digits.train, 10, start=50)
+    for (x, y), (x2, y2) in zip(whole[50:], resumed, strict=True):
+        np.testing.assert_array_equal(x, x2)
+        np.testing.assert_array_equal(y, y2)
+
+
+def test_an_epoch_has_every_image_once_and_the_next_another_order(digits):
+    per_epoch = len(digits.train) // 32
+    plain = _batches(digits.train, 2 * per_epoch, name="none")
+    first, second = (
+        [image.tobytes() for x, _ in part for image in x]
+        for part in (plain[:per_epoch], plain[per_epoch:])
+    )
+    known = {image.tobytes() for image in digits.train.images}
+    assert len(set(first)) == len(first) == per_epoch * 32
+    assert set(first) <= known
+    assert first != second
+
+
+def test_pad_crop_flip_cuts_from_the_padded_image():
+    images = np.random.default_rng(0).integers(1, 256, (64, 8, 8, 3)).astype("uint8")
+    augmented = augment.pad_crop_flip(tf.constant(images), tf.constant([1, 2])).numpy()
+    padded = np.pad(images, ((0, 0), (4, 4), (4, 4), (0, 0)))
+    found = []
+    for original, result in zip(padded, augmented, strict=True):
+        crops = {
+            (y, x, flipped): original[y : y + 8, x : x + 8][:, :: -1 if flipped else 1]
+            for y in range(9)
+            for x in range(9)
+            for flipped in (False, True)
+        }
+        found.append([where for where, crop in crops.items() if np.array_equal(crop, result)])
+    assert all(found)
+    offsets = {where[0][:2] for where in found}
+    assert len(offsets) > 20  # 64 draws of 81 places
+    assert 15 < sum(where[0][2] for where in found) < 49  # 64 fair coins, four sigma
+
+
+def test_shift_does_not_mirror():
+    image = np.zeros((1, 8, 8, 3), "uint8")
+    image[:, :, :4] = 255
+    for step in range(20):
+        shifted = augment.shift(tf.constant(image), tf.constant([0, step])).numpy()
+        assert shifted[0, 4, 0, 0] == 255
+        assert shifted[0, 4, 7, 0] == 0
+
+
+def test_evaluation_counts_every_image_once(digits):
+    weights = sum(float(tf.reduce_sum(w)) for _, _, w in data.evaluation_batches(digits.test, 50))
+    assert weights == len(digits.test)
+
+
+@pytest.mark.parametrize(
+    ("name", "validation", "message"),
+    [
+        ("digit", 0, "Did you mean 'digits'"),
+        ("digits", 2000, "leaves nothing to train on"),
+    ],
+)
+def test_bad_data_is_refused(name, validation, message):
+    with pytest.raises(UserError, match=message):
+        data.load_dataset(name, validation)
+
+
+def test_data_that_is_not_there_says_where_to_put_it(tmp_path, monkeypatch):
+    def no_network(*_):
+        raise OSError("Name or service not known")
+
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr(data.socket, "getaddrinfo", no_network)
+    monkeypatch.setattr(data.urllib.request, "getproxies", dict)
+    with pytest.raises(UserError, match=r"'mnist' is not under .* set TFDS_DATA_DIR"):
+        data.load_dataset("mnist")
+
+
+def _cifar10():
+    folder = Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
+    if not (folder / "cifar10").is_dir():
+        pytest.skip(f"CIFAR-10 is not prepared under {folder} (set TFDS_DATA_DIR)")
+    return data.load_dataset("cifar10", validation=5000)
+
+
+def test_cifar10_loads_by_name():
+    dataset = _cifar10()
+    assert [len(s) for s in (dataset.train, dataset.validation, dataset.test)] == [
+        45000,
+        5000,
+        10000,
+    ]
+    assert dataset.train.images.shape[1:] == (32, 32, 3)
+    assert dataset.train.images.dtype == np.uint8
+    assert dataset.class_names[3] == "cat"
+    assert np.bincount(dataset.test.labels).tolist() == [1000] * 10
+
+
+# Config -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", config.list_configs())
+def test_every_config_loads_and_survives_its_own_toml(name, tmp_path):
+    loaded = config.load_config(name)
+    config.save_config(loaded, tmp_path / "config.toml")
+    assert config.load_config(tmp_path / "config.toml") == loaded
+    keras_resnet.registry.architecture(loaded.model)
+    augment.augmentation(loaded.data.augment)
+    schedules.schedule(loaded.optimizer, loaded.schedule, 1000)
+    opening = (config.CONFIGS / f"{name}.toml").read_text().split("\n\n")[0]
+    assert f"keras-resnet train {name}" in opening
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimizer.learningrate=1", "Did you mean 'learning_rate'"),
+        ("optimizer.learning_rate=fast", "is a float"),
+        ("train.epochs=1.5", "is a int"),
+        ("optimiser.momentum=1", "Did you mean 'optimizer'"),
+        ("train.epochs=0", "exactly one of"),
+        ("train.epochs", "KEY=VALUE"),
+    ],
+)
+def test_bad_overrides_are_refused(override, message):
+    with pytest.raises(UserError, match=message):
+        config.load_config("debug/tiny", dict([config.parse_override(override)]))
+
+
+def test_overrides_replace_the_other_way_to_give_the_length():
+    loaded = config.load_config("cifar10/resnet20", {"train.epochs": 3})
+    assert (loaded.train.epochs, loaded.train.steps) == (3, 0)
+
+
+def test_schedules():
+    optimizer = config.OptimizerConfig(learning_rate=0.1)
+    paper = schedules.schedule(optimizer, config.ScheduleConfig("step"), 64_000)
+    rates = [float(paper(step)) for step in (0, 31_999, 32_001, 48_001)]
+    np.testing.assert_allclose(rates, [0.1, 0.1, 0.01, 0.001], rtol=1e-6)
+    warm = schedules.schedule(optimizer, config.ScheduleConfig("step", warmup=0.00625), 64_000)
+    np.testing.assert_allclose([float(warm(399)), float(warm(401))], [0.01, 0.1], rtol=1e-6)
+    cosine = schedules.schedule(optimizer, config.ScheduleConfig("cosine", warmup=0.1), 1000)
+    rates = [float(cosine(step)) for step in (0, 50, 100, 550, 1000)]
+    np.testing.assert_allclose(rates, [0, 0.05, 0.1, 0.05, 0], atol=1e-6)
+    with pytest.raises(UserError, match="increase"):
+        schedules.schedule(optimizer, config.ScheduleConfig(boundaries=(0.7, 0.5)), 10)
+    with pytest.raises(UserError, match="Unknown schedule 'cosin'"):
+        schedules.schedule(optimizer, config.ScheduleConfig("cosin"), 10)
+
+
+# The loop -----------------------------------------------------------------------------------------
+
+
+def _small_model(scale=1 / 255):
+    """No BN, whose statistics are per device on purpose."""
+    inputs = keras.layers.Input((8, 8, 3))
+    x = keras.layers.Rescaling(scale)(inputs)
+    x = keras.layers.Conv2D(8, 3, activation="relu")(x)
+    return keras.Model(inputs, keras.layers.Dense(4)(keras.layers.GlobalAveragePooling2D()(x)))
+
+
+def test_a_step_is_sgd_on_the_mean_loss_with_decayed_kernels():
+    keras.utils.set_random_seed(0)
+    model = _small_model()
+    images = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3)).astype("uint8")
+    labels = np.arange(8) % 4
+    with tf.GradientTape() as tape:
+        targets = tf.one_hot(labels, 4) * 0.9 + 0.1 / 4
+        loss = tf.reduce_mean(
+            keras.losses.categorical_crossentropy(targets, model(images), from_logits=True)
+        )
+    gradients = tape.gradient(loss, [v.value for v in model.trainable_variables])
+    expected = [
+        v.numpy() - 0.5 * (g.numpy() + (0.01 * v.numpy() if v.name == "kernel" else 0))
+        for v, g in zip(model.trainable_variables, gradients, strict=True)
+    ]
+    loop = Loop(
+        tf.distribute.get_strategy(),
+        model,
+        keras.optimizers.SGD(0.5),
+        batch_size=8,
+        weight_decay=0.01,
+        label_smoothing=0.1,
+    )
+    loop.train_step(iter([(tf.constant(images), tf.constant(labels, tf.int32))]))
+    for variable, value in zip(model.trainable_variables, expected, strict=True):
+        np.testing.assert_allclose(variable.numpy(), value, atol=1e-6)  # float32 rounding
+    assert loop.metrics()["loss"] == pytest.approx(float(loss), rel=1e-5)
+
+
+def test_evaluation_is_exact(digits, tiny_run):
+    model = keras.models.load_model(tiny_run.model)
+    logits = keras.Model(model.input, model.get_layer("head").output)
+    loop = Loop(tf.distribute.get_strategy(), logits, keras.optimizers.SGD(), batch_size=77)
+    measured = loop.evaluate(digits.test)  # 360 = 4 × 77 + 52
+    outputs = logits.predict(digits.test.images, verbose=0).astype("float64")
+    assert measured["accuracy"] == pytest.approx(
+        (outputs.argmax(-1) == digits.test.labels).mean(), abs=1e-6
+    )
+    right = outputs[np.arange(360), digits.test.labels]
+    losses = np.logaddexp.reduce(outputs, axis=-1) - right
+    assert measured["loss"] == pytest.approx(losses.mean(), rel=1e-4)
+
+
+STRATEGY_SCRIPT = """
+import sys
+import numpy as np, keras, tensorflow as tf
+from keras_resnet.recipes import devices
+from keras_resnet.recipes.loop import Loop
+sys.path.insert(0, sys.argv[3])
+from test_recipes import _small_model
+
+precision = sys.argv[2]
+float16 = precision == "mixed_float16"
+strategy = devices.strategy(sys.argv[1], 8)
+keras.config.set_dtype_policy(precision)
+keras.utils.set_random_seed(0)
+with strategy.scope():
+    model, optimizer = _small_model(1.0 if float16 else 1 / 255), keras.optimizers.SGD(0.1, 0.9)
+loop = Loop(strategy, model, optimizer, batch_size=8, weight_decay=0.01)
+rng = np.random.default_rng(0)
+images = rng.integers(0, 3 if float16 else 256, (48, 8, 8, 3)).astype("uint8")
+labels = (np.arange(48) % 4).astype("int32")
+images[24:28], images[28:32] = 0, 255  # step 3: half of it black, half white
+iterator = loop.distribute(tf.data.Dataset.from_tensor_slices((images, labels)).batch(8))
+values = lambda: [v.numpy() for v in model.trainable_variables]
+for step in range(6):
+    before = values()
+    loop.train_step(iterator)
+    same = all(np.array_equal(a, b) for a, b in zip(before, values()))
+    # White makes features of hundreds, and with a scale of 2^15 gradients beyond float16; black
+    # makes none. On two devices only the second sees the overflow, and both must skip the step.
+    assert same == (float16 and step == 3), step
+if float16:
+    assert float(loop.loss_scale.scale) == 2.0**14
+np.savez("out.npz", *values())
+"""
+
+
+def _train_small(folder, where, precision="float32"):
+    folder.mkdir()
+    run_python(STRATEGY_SCRIPT, where, precision, Path(__file__).parent, cwd=folder)
+    with np.load(folder / "out.npz") as arrays:
+        return [arrays[key] for key in arrays.files]
+
+
+def test_two_and_four_devices_compute_what_one_does(tmp_path):
+    """1e-6: the sum over replicas is in another order; six steps of a small net in float32."""
+    one = _train_small(tmp_path / "one", "cpu")
+    for where in ("cpu:2", "cpu:4"):
+        several = _train_small(tmp_path / where.replace(":", ""), where)
+        for a, b in zip(one, several, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_float16_overflow_skips_the_step_on_every_replica(tmp_path):
+    """The script asserts the skip. 1e-2: activations of 11 bits, summed in another order."""
+    one = _train_small(tmp_path / "one", "cpu", "mixed_float16")
+    two = _train_small(tmp_path / "two", "cpu:2", "mixed_float16")
+    for a, b in zip(one, two, strict=True):
+        assert np.isfinite(a).all()
+        np.testing.assert_allclose(a, b, atol=1e-2)
+
+
+def test_a_loss_that_is_not_finite_is_found_at_its_step():
+    model = _small_model()
+    loop = Loop(tf.distribute.get_strategy(), model, keras.optimizers.SGD(0.1), batch_size=4)
+    batch = (tf.zeros([4, 8, 8, 3]), tf.zeros([4], tf.int32))
+    loop.train_step(iter([batch]))
+    loop.metrics()
+    model.layers[-1].set_weights([w * np.nan for w in model.layers[-1].get_weights()])
+    loop.train_step(iter([batch]))
+    loop.train_step(iter([batch]))
+    with pytest.raises(NonFiniteLossError) as caught:
+        loop.metrics()
+    assert caught.value.step == 1
+
+
+# Devices ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("where", "batch", "message"),
+    [
+        ("tpu", 8, "auto, cpu, gpu"),
+        ("cpu:x", 8, "auto, cpu, gpu"),
+        ("cpu:3", 8, "does not divide"),
+        ("gpu:99", 99, "GPUs are visible"),
+    ],
+)
+def test_bad_devices_are_refused(where, batch, message):
+    with pytest.raises(UserError, match=message):
+        devices.strategy(where, batch)
+
+
+def test_precision():
+    assert devices.precision("auto") in devices.PRECISIONS
+    with pytest.raises(UserError, match="Did you mean 'float32'"):
+        devices.precision("flaot32")
+
+
+# The program --------------------------------------------------------------------------------------
+
+
+def _rows(run):
+    with run.log.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_leaves_all_its_files(tiny_run, digits):
+    names = {path.name for path in tiny_run.path.iterdir()}
+    assert names == {
+        "best.weights.h5",
+        "checkpoints",
+        "config.toml",
+        "labels.txt",
+        "log.csv",
+        "model.keras",
+        "summary.json",
+        "tensorboard",
+    }
+    assert [row["epoch"] for row in _rows(tiny_run)] == ["0", "1"]
+    assert list(tiny_run.path.glob("tensorboard/*/events*"))
+    model = keras.models.load_model(tiny_run.model)
+    assert {layer.compute_dtype for layer in model.layers} == {"float32"}
+    summary = tiny_run.summary()
+    measured = evaluate.measure_model(model, digits.test)
+    assert summary["test"] == measured
+    best = max(float(row["val_accuracy"]) for row in _rows(tiny_run))
+    assert summary["validation"]["accuracy"] == pytest.approx(best)
+
+
+def test_training_learns(tmp_path):
+    """Ten epochs of the quickstart's recipe on a few images at a time; chance is 10 %."""
+    loaded = config.load_config("digits/resnet8", {"train.epochs": 8, **DEBUG})
+    run = train.run(loaded, tmp_path / "run")
+    assert run.summary()["test"]["accuracy"] > 0.9
+    losses = [float(row["loss"]) for row in _rows(run)]
+    assert losses[-1] < 0.3 < 1.5 < losses[0]
+
+
+class _KillAt(keras.callbacks.Callback):
+    """Ends the process as kill -9 does, in the middle of an epoch."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.step = step
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == self.step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+KILL_SCRIPT = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from test_recipes import RESUMED, _KillAt
+from keras_resnet.recipes import config, train
+kill = _KillAt(int(sys.argv[2]))
+train.run(config.load_config("digits/resnet8", RESUMED), "killed", callbacks=[kill])
+"""
+# A checkpoint at every step, so that the state is one of mid-epoch.
+RESUMED = {"train.epochs": 2, "train.checkpoint_minutes": 0.0, **DEBUG}
+
+
+def test_kill_9_and_resume_equals_the_uninterrupted_run_bit_for_bit(tmp_path):
+    loaded = config.load_config("digits/resnet8", RESUMED)
+    whole = train.run(loaded, tmp_path / "whole")
+    killed = run_python(
+        KILL_SCRIPT,
+        Path(__file__).parent,
+        50,
+        check=False,
+        cwd=tmp_path,  # 39 steps an epoch
+    )
+    assert killed.returncode == -signal.SIGKILL
+    run = runs.find(tmp_path / "killed")
+    assert not run.model.exists()
+    assert len(_rows(run)) == 1
+    latest = tf.train.latest_checkpoint(str(run.path / "checkpoints"))
+    assert latest.endswith("-50")
+    # The state of a run must come from its folder alone, not from this process' random state.
+    keras.utils.set_random_seed(12345)
+    train.resume(run.path)
+    for key in ("loss", "accuracy", "val_loss", "learning_rate", "step"):
+        assert [row[key] for row in _rows(whole)] == [row[key] for row in _rows(run)]
+    models = [keras.models.load_model(r.model) for r in (whole, run)]
+    for a, b in zip(*(model.get_weights() for model in models), strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(UserError, match="is finished"):
+        train.resume(run.path)
+
+
+def test_ctrl_c_leaves_a_resumable_run(tmp_path):
+    class Interrupt(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 4:
+                raise KeyboardInterrupt
+
+    with pytest.raises(train.Interrupted):
+        train.run(config.load_config("debug/tiny"), tmp_path / "run", callbacks=[Interrupt()])
+    train.resume(tmp_path / "run")
+    assert runs.find(tmp_path / "run").summary()["steps"] == 18
+
+
+def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path):
+    loaded = config.load_config("debug/tiny", {"optimizer.learning_rate": 1e30})
+    with pytest.raises(UserError, match=r"NaN or infinite at step \d+ of 18"):
+        train.run(loaded, tmp_path / "run")
+    checkpoint = tf.train.latest_checkpoint(str(tmp_path / "run" / "checkpoints"))
+    reader = tf.train.load_checkpoint(checkpoint)
+    for name, shape in reader.get_variable_to_shape_map().items():
+        if shape and not name.startswith("_"):
+            assert np.isfinite(reader.get_tensor(name)).all()
+    assert not (tmp_path / "run" / "model.keras").exists()
+
+
+def test_nothing_is_left_of_a_run_that_could_not_start(tmp_path):
+    for override in ({"train.batch_size": 5000}, {"data.augment": "cutout"}, {"model": "resnet21"}):
+        with pytest.raises(UserError):
+            train.run(config.load_config("debug/tiny", override), tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_run_folder_is_not_overwritten(tiny_run, tmp_path):
+    loaded = config.load_config("debug/tiny")
+    with pytest.raises(UserError, match="--resume"):
+        train.run(loaded, tiny_run.path)
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(UserError, match="not an empty folder"):
+        train.run(loaded, tmp_path)
+    with pytest.raises(UserError, match="not a run folder"):
+        train.resume(tmp_path)
+
+
+def test_evaluate_refuses_images_of_another_size(tiny_run, digits):
+    model = keras.models.load_model(tiny_run.model)
+    small = data.Split(digits.test.images[:, :16], digits.test.labels)
+    with pytest.raises(UserError, match="takes images of"):
+        evaluate.measure_model(model, small)
+
+
+def test_a_mirrored_run_trains_and_finishes(tmp_path):
+    result = subprocess.run(
+        [
+            *(sys.executable, "-m", "keras_resnet", "train", "debug/tiny", "--devices", "cpu:2"),
+            *("--epochs", "1", "--out", "run", "--json"),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    summary = json.loads(result.stdout)
+    assert summary["replicas"] == 2
+    assert math.isfinite(summary["test"]["loss"])
+
+
+def test_time_is_not_spent_waiting_for_input(tiny_run):
+    """The share is recorded; the images are in memory, so nearly none of it is waiting."""
+    assert all(0 <= float(row["input_wait"]) < 0.5 for row in _rows(tiny_run))
