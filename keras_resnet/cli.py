@@ -36,8 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         where = f": {error.filename}" if error.filename else ""
         print(f"error: {error.strerror or error}{where}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:  # training gives the folder of its run
+        hint = f"; go on with: keras-resnet train --resume {error}" if error.args else ""
+        print(f"interrupted{hint}", file=sys.stderr)
         return 130
 
 
@@ -78,16 +79,12 @@ def _train(options: argparse.Namespace) -> int:
         return _print_json({"configs": names}) if options.json else _print_lines(names)
     if (options.config is None) == (options.resume is None):
         raise UserError("Give a config (see --list) or --resume RUN, e.g. cifar10/resnet20.")
-    try:
-        if options.resume:
-            run = train.resume(options.resume)
-        else:
-            loaded = config.load_config(options.config, _overrides(options))
-            name = Path(options.config).with_suffix("").as_posix().replace("/", "-")
-            run = train.run(loaded, options.out, name=name)
-    except train.Interrupted as error:
-        print(f"interrupted; go on with: keras-resnet train --resume {error}", file=sys.stderr)
-        return 130
+    if options.resume:
+        run = train.resume(options.resume)
+    else:
+        loaded = config.load_config(options.config, _overrides(options))
+        name = Path(options.config).with_suffix("").as_posix().replace("/", "-")
+        run = train.run(loaded, options.out, name=name)
     summary = run.summary()
     if options.json:
         return _print_json({"run": str(run.path), **summary})

@@ -6,8 +6,10 @@ what is missing where there is a network.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+import sys
 import urllib.request
 from dataclasses import dataclass
 from typing import Any
@@ -141,7 +143,8 @@ def _tfds_builder(tfds: Any, name: str) -> Any:
     try:
         if not builder.is_prepared():
             _require_network()
-            builder.download_and_prepare()
+            with contextlib.redirect_stdout(sys.stderr):  # tfds prints; stdout is for results
+                builder.download_and_prepare()
     except Exception as error:  # tfds raises a dozen unrelated types from here
         folder = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
         first_line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

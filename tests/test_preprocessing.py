@@ -65,11 +65,11 @@ def test_read_image_turns_resizes_and_crops(tmp_path):
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1", "I;16"])
 def test_read_image_makes_rgb_of_every_mode(tmp_path, mode):
     path = tmp_path / ("x.jpg" if mode == "CMYK" else "x.png")
+    expected = 255 if mode == "1" else 200
     if mode == "I;16":
         Image.fromarray(np.full((7, 9), 200 * 257, "uint16")).save(path)
     else:
-        Image.new("L", (9, 7), 200).convert(mode).save(path)
-    expected = 255 if mode == "1" else 200
+        Image.new("L", (9, 7), expected).convert(mode).save(path)
     for channels in (1, 3):
         image = read_image(path, (6, 6), channels)
         assert image.shape == (6, 6, channels)
