@@ -10,6 +10,7 @@ import shutil
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,12 +38,14 @@ class ExportReport:
         manifest: the content of its manifest.json.
         checks: one per file, in the order asked for.
         keras_accuracy: of the Keras model on the check images, if they had labels.
+        keras_latency_ms: of the Keras model, median, batch 1.
     """
 
     folder: Path
     manifest: dict[str, Any]
     checks: list[check.FileCheck]
     keras_accuracy: float | None
+    keras_latency_ms: float
 
     @property
     def passed(self) -> bool:
@@ -59,7 +62,7 @@ def export(
     input_type: str = "uint8",
     preprocessing: str | None = None,
     name: str | None = None,
-    labels: Sequence[str] | None = None,
+    labels: Sequence[object] | None = None,
     check_images: np.ndarray | None = None,
     check_labels: np.ndarray | None = None,
     check_source: str = "the given check images",
@@ -98,13 +101,17 @@ def export(
             `out` exists or cannot be written.
     """
     formats = _known(formats)
-    if input_type not in tflite.INPUT_TYPES:
-        raise UnknownNameError("input type", input_type, tflite.INPUT_TYPES, "")
+    tflite.require_input_type(input_type)
     if any(kind.startswith("tflite-") for kind in formats):
         require("ai_edge_litert", "export")
+    calibration = None if calibration is None else np.asarray(calibration)
+    hint = keras_resnet.preprocessing.missing_preprocessing(model) if not preprocessing else None
+    if hint:
+        warnings.warn(f"{hint} So do its files (see preprocessing=).", stacklevel=2)
     prepared = _prepare(model, preprocessing, calibration)
-    labels = _checked_labels(labels, prepared)
-    reference = _reference(prepared, calibration, check_images, check_labels, check_source)
+    names = _checked_labels(labels, prepared)
+    source = runtimes.KerasRuntime(prepared)
+    reference = _reference(source, calibration, check_images, check_labels, check_source)
     out = _free_folder(out, overwrite)
     name = name or model.name
     try:
@@ -115,27 +122,33 @@ def export(
         paths = _write_files(prepared, name, formats, calibration, input_type, partial, verbose)
         files = {path.name: (kind, runtimes.open_file(path)) for kind, path in paths.items()}
         checks = check.compare(files, reference)
+        (keras_latency,) = check.median_latency([source], reference.images[:1])
         content = {
             "model": name,
             "created": manifest.now(),
             "passed": all(item.passed for item in checks),
             "classes": reference.outputs.shape[-1],
-            "labels": None if labels is None else list(labels),
-            "input": _input_entry(prepared, reference, calibration),
-            "output": {"name": saved_model.OUTPUT, "is": _output_kind(prepared)},
+            "labels": names,
+            "input": _input_entry(reference, calibration),
+            "output": {"name": saved_model.OUTPUT, "is": _output_kind(reference.outputs)},
             "calibration_images": 0 if calibration is None else len(calibration),
-            "check": {"images": reference.source, "keras_accuracy": reference.accuracy},
+            "check": {
+                "images": reference.source,
+                "keras_accuracy": reference.accuracy,
+                "keras_latency_ms": keras_latency,
+            },
+            "warnings": [hint] if hint else [],
             "files": [_file_entry(partial, item) for item in checks],
             **manifest.environment(),
         }
         manifest.write_reference(partial, reference)
-        if labels is not None:
-            (partial / manifest.LABELS).write_text("\n".join(labels) + "\n", encoding="utf-8")
+        if names is not None:
+            (partial / manifest.LABELS).write_text("\n".join(names) + "\n", encoding="utf-8")
         manifest.write(partial, content)
         _move_into_place(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return ExportReport(out, content, checks, reference.accuracy)
+    return ExportReport(out, content, checks, reference.accuracy, keras_latency)
 
 
 def _known(formats: Sequence[str]) -> tuple[str, ...]:
@@ -153,6 +166,8 @@ def _prepare(
     """The float32 stock-layer copy that everything is made from, of a fixed image size."""
     shape, _ = runtimes.classifier_shape(model)
     stock = to_stock(model)
+    if isinstance(stock, keras.Sequential):
+        stock = keras.Model(stock.inputs[0], stock.outputs[0], name=model.name)
     if None in shape:
         if calibration is None:
             raise UserError(
@@ -181,25 +196,25 @@ def _rebuilt_on(model: keras.Model, inputs: Any, x: Any) -> keras.Model:
     last = model.output._keras_history.operation.name
     rebuilt = keras.Model(inputs, outputs[last], name=model.name)
     rebuilt.set_weights(model.get_weights())
-    return rebuilt
+    return to_stock(rebuilt)  # whose layers were called once
 
 
 def _reference(
-    model: keras.Model,
+    model: runtimes.KerasRuntime,
     calibration: np.ndarray | None,
     images: np.ndarray | None,
     labels: np.ndarray | None,
     source: str,
 ) -> check.Reference:
     if images is None and calibration is not None:
-        images, source = np.asarray(calibration), "the calibration images"
+        images, source = calibration, "the calibration images"
     elif images is None:
-        shape = (32, *model.input_shape[1:])
+        shape = tuple(size or 0 for size in (32, *model.input_shape))  # none is None by now
         images = np.random.default_rng(0).integers(0, 256, shape).astype("uint8")
         source = "random noise: neither calibration nor check images were given"
-    outputs = runtimes.KerasRuntime(model).predict(images)
+    outputs = model.predict(images)
     if calibration is not None:
-        runtimes.KerasRuntime(model).predict(calibration[:1])  # says if the shape is wrong
+        model.predict(calibration[:1])  # says if the shape is wrong
     if not np.isfinite(outputs).all():
         raise UserError("The Keras model's own outputs are not finite; nothing to export.")
     if labels is not None and len(labels) != len(images):
@@ -207,17 +222,17 @@ def _reference(
     return check.Reference(images, outputs, labels, f"{source} ({len(images)})")
 
 
-def _checked_labels(labels: Sequence[str] | None, model: keras.Model) -> Sequence[str] | None:
+def _checked_labels(labels: Sequence[object] | None, model: keras.Model) -> list[str] | None:
     classes = model.output_shape[-1]
     if labels is not None and len(labels) != classes:
         raise UserError(f"{len(labels)} labels for a model of {classes} classes.")
-    return labels
+    return None if labels is None else [str(label) for label in labels]
 
 
 def _free_folder(out: str | Path, overwrite: bool) -> Path:
     if not str(out).strip():
         raise UserError("out is empty; give the folder to write to.")
-    path = Path(out).absolute()
+    path = Path(out).resolve()
     if path.exists() and not overwrite and not _is_empty_folder(path):
         raise UserError(
             f"{out} exists. Choose another folder, or overwrite it (--overwrite, overwrite=True)."
@@ -265,25 +280,21 @@ def _write_files(
     return paths
 
 
-def _input_entry(
-    model: keras.Model, reference: check.Reference, calibration: np.ndarray | None
-) -> dict[str, Any]:
+def _input_entry(reference: check.Reference, calibration: np.ndarray | None) -> dict[str, Any]:
     pixels = reference.images if calibration is None else calibration
     is_raw = pixels.dtype == np.uint8
     return {
         "name": saved_model.INPUT,
         "shape": list(reference.images.shape[1:]),
         "color": "RGB" if reference.images.shape[-1] == 3 else "grey",
+        "raw_pixels": is_raw,
         "range": [0, 255] if is_raw else [float(pixels.min()), float(pixels.max())],
-        "normalisation_inside": keras_resnet.preprocessing.has_preprocessing(model),
     }
 
 
-def _output_kind(model: keras.Model) -> str:
-    """Tell probabilities from logits by the activation of the layer that makes the output."""
-    layer = model.output._keras_history.operation
-    activation = getattr(getattr(layer, "activation", None), "__name__", "")
-    return {"softmax": "probabilities", "sigmoid": "sigmoid scores"}.get(activation, "logits")
+def _output_kind(outputs: np.ndarray) -> str:
+    """Tell a softmax from logits by what comes out: layers can end in one in a dozen ways."""
+    return "probabilities" if runtimes.are_probabilities(outputs) else "scores"
 
 
 def _file_entry(folder: Path, item: check.FileCheck) -> dict[str, Any]:
@@ -293,12 +304,16 @@ def _file_entry(folder: Path, item: check.FileCheck) -> dict[str, Any]:
 
 
 def _move_into_place(partial: Path, out: Path) -> None:
-    """Rename; an older export is moved aside first, so that there is always a whole one."""
+    """Rename; an older export is moved aside first and comes back if that fails."""
     os.chmod(partial, 0o755)  # mkdtemp makes it private
-    if out.exists():
-        old = partial.with_name(partial.name + "-old")
-        os.rename(out, old)
+    if not out.exists():
         os.rename(partial, out)
-        shutil.rmtree(old)
-    else:
+        return
+    old = partial.with_name(partial.name + "-old")
+    os.rename(out, old)
+    try:
         os.rename(partial, out)
+    except BaseException:
+        os.rename(old, out)
+        raise
+    shutil.rmtree(old)

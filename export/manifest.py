@@ -10,6 +10,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,8 +92,9 @@ def read(folder: Path) -> dict[str, Any]:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON: {error}") from error
-    if content.get("schema") != SCHEMA:
-        raise UserError(f"{path} has schema {content.get('schema')}; this version reads {SCHEMA}.")
+    schema = content.get("schema") if isinstance(content, dict) else None
+    if schema != SCHEMA or not isinstance(content.get("files"), list):
+        raise UserError(f"{path} is no manifest of schema {SCHEMA}, which this version reads.")
     return content
 
 
@@ -138,5 +140,5 @@ def read_reference(folder: Path) -> Reference:
             labels = arrays.get("labels")
             source = str(arrays["source"])
             return Reference(arrays["images"], arrays["outputs"], labels, source)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is missing or damaged ({error}). Export again.") from error

@@ -38,9 +38,12 @@ def fold_rescaling(model: keras.Model) -> keras.Model:
 
 
 def _convolution_behind(layer: keras.Layer) -> keras.Layer | None:
-    """The plain convolution that is the only reader of `layer`, zero padding in between allowed."""
+    """The plain convolution that is the only reader of `layer`, zero padding in between allowed.
+
+    It must read nothing else either: a convolution that is called twice has one kernel for both.
+    """
     readers = [node.operation for node in layer._outbound_nodes]
-    if len(readers) != 1:
+    if len(readers) != 1 or len(readers[0]._inbound_nodes) != 1:
         return None
     if isinstance(readers[0], keras.layers.ZeroPadding2D):
         return _convolution_behind(readers[0])

@@ -22,6 +22,7 @@ class Runtime:
         input_name, output_name: of the signature.
         input_shape: (height, width, channels); None where the size is free.
         input_dtype, output_dtype: what the file itself takes and gives.
+        output_step: the least difference between two outputs that a quantized file can express.
     """
 
     input_name: str = "images"
@@ -30,12 +31,21 @@ class Runtime:
     classes: int
     input_dtype: str = "float32"
     output_dtype: str = "float32"
+    output_step: float = 0.0
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Run images (n, height, width, channels) → float32 (n, classes)."""
         self._check(images)
         batches = range(0, len(images), _BATCH)
         return np.concatenate([self._run(images[start : start + _BATCH]) for start in batches])
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """`predict`, and a softmax where the model gives no probabilities itself."""
+        outputs = self.predict(images)
+        if are_probabilities(outputs, self.output_step):
+            return outputs
+        exponentials = np.exp(outputs - outputs.max(-1, keepdims=True))
+        return np.asarray(exponentials / exponentials.sum(-1, keepdims=True))
 
     def run_one(self, image: np.ndarray) -> np.ndarray:
         """Run one image (1, height, width, channels), as a device does; this is what is timed."""
@@ -109,8 +119,8 @@ class SavedModelRuntime(Runtime):
 class TFLiteRuntime(Runtime):
     """A .tflite file in LiteRT, one image at a time."""
 
-    def __init__(self, path: Path, threads: int = 1) -> None:
-        """Load the file.
+    def __init__(self, path: Path) -> None:
+        """Load the file, to run on one thread.
 
         Raises:
             UserError: not a TFLite file, Flex ops, or not a classifier of one image.
@@ -119,7 +129,7 @@ class TFLiteRuntime(Runtime):
         data = Path(path).read_bytes()
         try:
             with quiet_stderr():  # it announces its XNNPACK delegate
-                self._interpreter = interpreter(model_content=data, num_threads=threads)
+                self._interpreter = interpreter(model_content=data, num_threads=1)
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise UserError(f"LiteRT cannot load {path}: {error}") from error
@@ -138,6 +148,7 @@ class TFLiteRuntime(Runtime):
         self.classes = int(self._output["shape"][-1])
         self.input_dtype = np.dtype(self._input["dtype"]).name
         self.output_dtype = np.dtype(self._output["dtype"]).name
+        self.output_step = float(self._output["quantization"][0])
         self.operations, self.float_operations = _operations(data)
 
     def _run(self, images: np.ndarray) -> np.ndarray:
@@ -191,7 +202,8 @@ def classifier_shape(model: Any) -> tuple[tuple[int | None, ...], int]:
     Raises:
         UserError: several inputs or outputs, or no image in and one vector out.
     """
-    inputs, outputs = getattr(model, "input_shape", ()), getattr(model, "output_shape", ())
+    inputs: Any = getattr(model, "input_shape", None)
+    outputs: Any = getattr(model, "output_shape", None)
     one = all(
         isinstance(shape, tuple) and isinstance(shape[-1], int) for shape in (inputs, outputs)
     )
@@ -211,7 +223,7 @@ def _require_image_shape(path: Path, inputs: Any, outputs: Any) -> None:
         )
 
 
-def open_file(path: str | Path, threads: int = 1) -> Runtime:
+def open_file(path: str | Path) -> Runtime:
     """Open a `.keras` file, a SavedModel folder or a `.tflite` file.
 
     Raises:
@@ -219,7 +231,7 @@ def open_file(path: str | Path, threads: int = 1) -> Runtime:
     """
     path = Path(path)
     openers: list[tuple[bool, Callable[[], Runtime]]] = [
-        (path.suffix == ".tflite", lambda: TFLiteRuntime(path, threads)),
+        (path.suffix == ".tflite", lambda: TFLiteRuntime(path)),
         (path.suffix == ".keras", lambda: KerasRuntime(load_keras(path))),
         ((path / "saved_model.pb").is_file(), lambda: SavedModelRuntime(path)),
     ]
@@ -250,11 +262,8 @@ def load_keras(path: Path) -> Any:
         raise UserError(f"Cannot load {path} as a Keras model: {first_line}") from error
 
 
-def probabilities(outputs: np.ndarray) -> np.ndarray:
-    """Outputs as probabilities: as they are if every row sums to 1, else their softmax."""
-    # A quantized softmax has steps of 1/256 and rounds each class by up to half of one.
-    slack = 1e-3 + outputs.shape[-1] / 512
-    if outputs.min() >= 0 and np.abs(outputs.sum(-1) - 1).max() <= slack:
-        return outputs
-    exponentials = np.exp(outputs - outputs.max(-1, keepdims=True))
-    return np.asarray(exponentials / exponentials.sum(-1, keepdims=True))
+def are_probabilities(outputs: np.ndarray, step: float = 0.0) -> bool:
+    """Whether every row is a distribution, up to rounding to multiples of `step`."""
+    slack = 1e-3 + outputs.shape[-1] * step / 2
+    in_range = outputs.min() >= 0 and outputs.max() <= 1 + 1e-3
+    return bool(in_range and np.abs(outputs.sum(-1) - 1).max() <= slack)

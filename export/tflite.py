@@ -30,10 +30,9 @@ def convert(
         input_type: of an int8 file's input and output: "uint8", "int8" or "float32".
 
     Raises:
-        UserError: no calibration images, or an unknown input type.
+        UserError: no calibration images, an unknown input type, or an unsupported operation.
     """
-    if input_type not in INPUT_TYPES:
-        raise UnknownNameError("input type", input_type, INPUT_TYPES, "")
+    require_input_type(input_type)
     converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model))
     if precision != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -49,9 +48,25 @@ def convert(
     elif precision == "int16x8":
         mode = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
         converter.target_spec.supported_ops = [mode]
-    with quiet_stderr(), warnings.catch_warnings(action="ignore"):
-        data: bytes = converter.convert()
+    try:
+        with quiet_stderr(), warnings.catch_warnings(action="ignore"):
+            data: bytes = converter.convert()
+    except Exception as error:  # the converter raises its own, RuntimeError or ValueError
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        raise UserError(
+            f"TensorFlow's converter refuses this model as tflite-{precision}: {lines[0][:300]}"
+        ) from error
     return data
+
+
+def require_input_type(name: str) -> None:
+    """Refuse what is no input type.
+
+    Raises:
+        UnknownNameError: with the nearest one.
+    """
+    if name not in INPUT_TYPES:
+        raise UnknownNameError("input type", name, INPUT_TYPES, "")
 
 
 def _pinned(precision: str, calibration: np.ndarray | None) -> np.ndarray:

@@ -15,14 +15,20 @@ if os.path.isfile(os.path.join(_ROOT, "pyproject.toml")) and os.path.isdir(
 ):
     __path__.append(_ROOT)
 
+
+def _is_command() -> bool:
+    """Whether this process is `keras-resnet ...` or `python -m keras_resnet ...`."""
+    program = os.path.basename(sys.argv[0] if sys.argv else "")
+    if program == "-m":  # Python is still looking for the module it was asked to run
+        asked = sys.orig_argv[sys.orig_argv.index("-m") + 1 :]
+        return asked[:1] == ["keras_resnet"]
+    return program.split(".")[0] == "keras-resnet"
+
+
 # `keras.models.load_model` finds our layer only once it is registered, so a plain import brings
-# everything. The command ("-m" while Python looks for `python -m keras_resnet`) waits with it:
-# `--help` and a mistyped option then take no seconds of loading TensorFlow.
-_IS_COMMAND = os.path.basename(sys.argv[0] if sys.argv else "").split(".")[0] in (
-    "keras-resnet",
-    "-m",
-)
-if TYPE_CHECKING or not _IS_COMMAND:
+# everything. The command waits with it, so that `--help` and a mistyped option do not first spend
+# seconds on loading TensorFlow.
+if TYPE_CHECKING or not _is_command():
     from keras_resnet._public import *  # noqa: F403
 
 

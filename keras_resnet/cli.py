@@ -10,25 +10,22 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from keras_resnet import arguments
 from keras_resnet.console import print_table, quiet_stderr
-from keras_resnet.errors import UnknownNameError, UserError
-
-FORMATS = "savedmodel, tflite-float32, tflite-float16, tflite-dynamic, tflite-int8, tflite-int16x8"
-MODEL_HELP = "NAME with --weights, a run folder, or a file (.keras, SavedModel folder, .tflite)"
+from keras_resnet.errors import UserError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        options = _parse(arguments)
+        options = arguments.parse(list(sys.argv[1:] if argv is None else argv))
         _import_quietly()
-        return int(options.verb(options))
+        return _VERBS[options.verb](options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -62,12 +59,13 @@ def _quickstart(options: argparse.Namespace) -> int:
     if options.json:
         return _print_json(result, result["passed"])
     model = result["model"]
-    keras_row = [model["file"], f"{model['bytes']:,}", _number(model["accuracy"], ".2%")]
-    _print_checks(result["files"], f"Test accuracy on {model['n']} images", [keras_row])
-    print(f"\nrun      {result['run']}\nexports  {result['exports']}\nimages   {result['images']}")
+    _print_checks(result["files"], f"Accuracy on {model['n']} test images", model)
+    pictures = [Path(path) for path in result["images"]]
+    print(
+        f"\nrun      {result['run']}\nexports  {result['exports']}\nimages   {pictures[0].parent}"
+    )
     int8 = next(row["file"] for row in result["files"] if row["format"] == "tflite-int8")
-    sample = Path(result["images"]) / "3.png"
-    print(f"\nTry: keras-resnet predict {Path(result['exports']) / int8} {sample}")
+    print(f"\nTry: keras-resnet predict {Path(result['exports']) / int8} {pictures[-1]}")
     return 0 if result["passed"] else 1
 
 
@@ -79,12 +77,17 @@ def _train(options: argparse.Namespace) -> int:
         return _print_json({"configs": names}) if options.json else _print_lines(names)
     if (options.config is None) == (options.resume is None):
         raise UserError("Give a config (see --list) or --resume RUN, e.g. cifar10/resnet20.")
+    overrides = _overrides(options)
     if options.resume:
+        if overrides or options.out:
+            raise UserError(
+                f"--resume goes on as the run was configured and takes no other options. To change "
+                f"it, edit {Path(options.resume) / 'config.toml'}."
+            )
         run = train.resume(options.resume)
     else:
-        loaded = config.load_config(options.config, _overrides(options))
-        name = Path(options.config).with_suffix("").as_posix().replace("/", "-")
-        run = train.run(loaded, options.out, name=name)
+        loaded = config.load_config(options.config, overrides)
+        run = train.run(loaded, options.out, name=Path(options.config).stem)
     summary = run.summary()
     if options.json:
         return _print_json({"run": str(run.path), **summary})
@@ -97,7 +100,7 @@ def _train(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> int:
     from keras_resnet.recipes import evaluate, runs, sources
 
-    source = sources.find(options.model, options.weights)
+    source = sources.find(options.model, options.weights, options.classes)
     dataset = _dataset(options.data, source)
     split = dataset.split(options.split)
     result = {
@@ -106,7 +109,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         "split": options.split,
         **evaluate.measure(source.runtime(), split),
     }
-    if options.out:
+    if options.out is not None:
         runs.write_json(Path(options.out), result)
     if options.json:
         return _print_json(result)
@@ -121,31 +124,23 @@ def _export(options: argparse.Namespace) -> int:
     from keras_resnet.export import export
     from keras_resnet.recipes import exporting, sources
 
-    source = sources.find(options.model, options.weights)
-    formats = tuple(part.strip() for part in options.formats.split(",") if part.strip())
-    if source.run:
-        out = Path(options.out or source.run.path / "exports")
-        report = exporting.export_run(
-            source.run,
-            _dataset(options.data, source),
-            formats,
-            out,
-            input_type=options.input_type,
-            check_count=options.check_images,
-            overwrite=options.overwrite,
-        )
-    else:
+    source = sources.find(options.model, options.weights, options.classes)
+    beside = source.run.path / "exports" if source.run else Path(f"{source.name}-exports")
+    shared: dict[str, Any] = {
+        "formats": tuple(part.strip() for part in options.formats.split(",") if part.strip()),
+        "out": beside if options.out is None else options.out,
+        "input_type": options.input_type,
+        "preprocessing": options.preprocessing,
+        "overwrite": options.overwrite,
+    }
+    folder = Path(options.data or "")
+    if options.data and folder.is_dir():
         model = source.keras_model()
-        calibration = _calibration(options.data, model.input_shape[1:])
-        report = export(
-            model,
-            formats,
-            out=options.out or f"{source.name}-exports",
-            calibration=calibration,
-            input_type=options.input_type,
-            name=source.name,
-            labels=source.labels,
-            overwrite=options.overwrite,
+        images = _folder_images(folder, model.input_shape[1:])
+        report = export(model, **shared, calibration=images, name=source.name, labels=source.labels)
+    else:
+        report = exporting.export_source(
+            source, _dataset(options.data, source), **shared, check_count=options.check_images
         )
     if options.json:
         return _print_json(report.manifest, report.passed)
@@ -170,11 +165,10 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from keras_resnet.export import runtimes
     from keras_resnet.preprocessing import read_image
     from keras_resnet.recipes import sources
 
-    source = sources.find(options.model, options.weights)
+    source = sources.find(options.model, options.weights, options.classes)
     runtime = source.runtime()
     height, width, channels = runtime.input_shape
     names = source.labels or tuple(f"class {index}" for index in range(runtime.classes))
@@ -185,7 +179,7 @@ def _predict(options: argparse.Namespace) -> int:
         except UserError as error:  # one bad image does not lose the others
             results.append({"image": path, "error": str(error)})
             continue
-        scores = runtimes.probabilities(runtime.predict(image[None]))[0]
+        scores = runtime.probabilities(image[None])[0]
         best = scores.argsort()[::-1][: options.top]
         top = [{"label": names[index], "probability": float(scores[index])} for index in best]
         results.append({"image": path, "top": top})
@@ -248,7 +242,7 @@ def _overrides(options: argparse.Namespace) -> dict[str, Any]:
         "train.seed": options.seed,
         "train.devices": options.devices,
         "train.precision": options.precision,
-        "data.name": options.data,
+        "data.name": getattr(options, "data", None),  # the quickstart has its own
     }
     given = {key: value for key, value in short.items() if value is not None}
     return given | dict(parse_override(text) for text in options.set)
@@ -266,22 +260,16 @@ def _dataset(name: str | None, source: Any) -> Any:
     return load_dataset(name)
 
 
-def _calibration(data: str | None, shape: tuple[int | None, int | None, int]) -> Any:
-    """Up to 256 images of a folder or of a dataset's training split, evenly spaced."""
-    if data is None:
-        return None
-    if not Path(data).is_dir():
-        from keras_resnet.recipes.data import load_dataset
-
-        return load_dataset(data).train.sample(256).images
+def _folder_images(folder: Path, shape: tuple[int | None, int | None, int]) -> Any:
+    """Up to 256 images of a folder, evenly spaced by name."""
     import numpy as np
 
     from keras_resnet.preprocessing import read_image
 
     suffixes = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp"}
-    paths = sorted(path for path in Path(data).rglob("*") if path.suffix.lower() in suffixes)
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes)
     if not paths:
-        raise UserError(f"No images (.jpg, .png, …) in {data}.")
+        raise UserError(f"No images (.jpg, .png, …) in {folder}.")
     chosen = paths[:: -(-len(paths) // 256)]
     height, width, channels = shape
     return np.stack([read_image(p, (height or 224, width or 224), channels) for p in chosen])
@@ -302,166 +290,35 @@ def _number(value: float | None, form: str) -> str:
 
 
 def _print_checks(
-    files: Sequence[dict[str, Any]], title: str, rows: Sequence[list[str]] = ()
+    files: Sequence[dict[str, Any]], title: str, model: dict[str, Any] | None = None
 ) -> None:
-    """One row per file and, under the table, what is wrong with any."""
-    header = ("file", "bytes", "accuracy", "agreement", "largest error", "ms/image", "check")
-    table = [[*row, *["–"] * (len(header) - len(row))] for row in rows]
-    for item in files:
-        table.append(
-            [
-                item["file"],
-                f"{item['bytes']:,}",
-                _number(item["accuracy"], ".2%"),
-                _number(item["agreement"], ".2%"),
-                _number(item["largest_error"], ".1e"),
-                _number(item["latency_ms"], ".3f"),
-                "passed" if item["passed"] else "FAILED",
-            ]
-        )
+    """One row for the Keras model, one per file and, under them, what is wrong with any."""
+    header = ("file", "bytes", "accuracy", "agreement", "max error", "ms", "check")
+    table = [
+        [
+            item["file"],
+            f"{item['bytes']:,}",
+            _number(item["accuracy"], ".2%"),
+            _number(item.get("agreement"), ".2%"),
+            _number(item.get("largest_error"), ".1e"),
+            _number(item["latency_ms"], ".3f"),
+            {True: "passed", False: "FAILED", None: "–"}[item.get("passed")],
+        ]
+        for item in ([model] if model else []) + list(files)
+    ]
     print_table(title, header, table)
     for item in files:
         for problem in item["problems"]:
             print(f"{item['file']}: {problem}")
 
 
-# Parsing ----------------------------------------------------------------------------------------
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}. See: {self.prog} --help")
-
-
-def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser, verbs = _parser()
-    if not arguments:
-        arguments = ["--help"]
-    if not arguments[0].startswith("-") and arguments[0] not in verbs:
-        raise UnknownNameError("command", arguments[0], verbs, "See: keras-resnet --help")
-    options, unknown = parser.parse_known_args(arguments)
-    if unknown:
-        known = [name for name in verbs[arguments[0]]._option_string_actions if len(name) > 2]
-        see = f"See: keras-resnet {arguments[0]} --help"
-        raise UnknownNameError("argument", unknown[0], known, see)
-    return options
-
-
-def _parser() -> tuple[_Parser, dict[str, _Parser]]:
-    from keras_resnet import __version__
-
-    parser = _Parser(
-        prog="keras-resnet",
-        description="Residual networks: train, export, and check every file against its model.",
-        epilog="Start with: keras-resnet quickstart",
-    )
-    parser.add_argument("--version", action="version", version=f"keras-resnet {__version__}")
-    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    verbs: dict[str, _Parser] = {}
-
-    def verb(
-        name: str, function: Callable[[argparse.Namespace], int], about: str, example: str
-    ) -> _Parser:
-        sub = subparsers.add_parser(
-            name,
-            help=about,
-            description=about,
-            epilog=f"Example: keras-resnet {example}",
-            allow_abbrev=False,
-        )
-        sub.set_defaults(verb=function)
-        sub.add_argument("--json", action="store_true", help="print one JSON object on stdout")
-        verbs[name] = sub
-        return sub
-
-    sub = verb(
-        "quickstart",
-        _quickstart,
-        "train ResNet-8 on handwritten digits, export it, check every file (minutes)",
-        "quickstart --out quickstart",
-    )
-    _training_options(sub)
-    sub.set_defaults(out="quickstart")
-
-    sub = verb("train", _train, "train a config", "train cifar10/resnet20 --epochs 3")
-    sub.add_argument("config", nargs="?", help="a shipped config (see --list) or a .toml file")
-    sub.add_argument("--list", action="store_true", help="list the shipped configs")
-    sub.add_argument("--resume", metavar="RUN", help="go on with an interrupted run")
-    _training_options(sub)
-
-    sub = verb(
-        "evaluate", _evaluate, "accuracy and loss on a labelled split", "evaluate RUN --split test"
-    )
-    _model_options(sub)
-    sub.add_argument("--data", metavar="NAME", help="dataset; default the run's")
-    sub.add_argument("--split", default="test", help="train, validation or test (default)")
-    sub.add_argument("--out", metavar="FILE", help="also write the result as JSON")
-
-    sub = verb(
-        "export",
-        _export,
-        "write model files and check each against the model",
-        "export RUN --formats savedmodel,tflite-int8",
-    )
-    _model_options(sub)
-    sub.add_argument(
-        "--formats",
-        default="savedmodel,tflite-float32,tflite-float16,tflite-int8",
-        help=f"comma-separated, of: {FORMATS}; default %(default)s",
-    )
-    sub.add_argument(
-        "--data", metavar="NAME|FOLDER", help="calibration images; default the run's training data"
-    )
-    sub.add_argument(
-        "--input-type",
-        default="uint8",
-        choices=("uint8", "int8", "float32"),
-        help="input and output of the int8 file (default uint8)",
-    )
-    sub.add_argument(
-        "--check-images",
-        type=int,
-        default=1000,
-        metavar="N",
-        help="test images to check a run's files on (default 1000)",
-    )
-    sub.add_argument("--out", metavar="FOLDER", help="default RUN/exports")
-    sub.add_argument("--overwrite", action="store_true", help="replace an earlier export")
-
-    sub = verb("check", _check, "check an export folder again", "check RUN/exports")
-    sub.add_argument("exports", help="a folder that 'export' wrote")
-    sub.add_argument(
-        "--against", metavar="MODEL", help="compare with this run or .keras instead of the record"
-    )
-
-    sub = verb(
-        "predict", _predict, "classify images", "predict RUN/exports/resnet20-int8.tflite cat.jpg"
-    )
-    _model_options(sub)
-    sub.add_argument("images", nargs="+", metavar="IMAGE")
-    sub.add_argument("--top", type=int, default=5, metavar="K", help="classes to show (default 5)")
-
-    sub = verb("list", _list, "list the networks", "list 'resnetv2_*'")
-    sub.add_argument("pattern", nargs="?", default="*", help="shell pattern (default all)")
-
-    sub = verb("show", _show, "what a network is", "show resnet50")
-    sub.add_argument("name")
-    return parser, verbs
-
-
-def _model_options(sub: _Parser) -> None:
-    sub.add_argument("model", help=MODEL_HELP)
-    sub.add_argument("--weights", metavar="FILE", help="weights (.weights.h5) for a NAME")
-
-
-def _training_options(sub: _Parser) -> None:
-    sub.add_argument("--out", metavar="FOLDER", help="default runs/NAME-DATE-TIME")
-    sub.add_argument("--epochs", type=int, metavar="N")
-    sub.add_argument("--batch-size", type=int, metavar="N", help="global, over all devices")
-    sub.add_argument("--seed", type=int, metavar="N")
-    sub.add_argument("--data", metavar="NAME", help="digits, or a name of tensorflow-datasets")
-    sub.add_argument("--devices", help="auto, cpu, gpu, cpu:N (logical devices), gpu:N")
-    sub.add_argument("--precision", help="auto, float32, mixed_bfloat16, mixed_float16")
-    sub.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="any key of the config"
-    )
+_VERBS = {
+    "quickstart": _quickstart,
+    "train": _train,
+    "evaluate": _evaluate,
+    "export": _export,
+    "check": _check,
+    "predict": _predict,
+    "list": _list,
+    "show": _show,
+}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -13,22 +12,19 @@ from rich.table import Table
 
 @contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """Keep what C++ libraries write to stderr from the terminal; show it if the block fails.
+    """Keep what C++ libraries write to stderr from the terminal.
 
-    TensorFlow, its converter and LiteRT log there past every Python switch.
+    TensorFlow, its converter and LiteRT log there past every Python switch. Their errors arrive as
+    exceptions all the same.
     """
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as log:
-        os.dup2(log.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            log.seek(0)
-            os.write(stderr, log.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
+    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nowhere)
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -39,6 +35,7 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
     for row in rows:
         table.add_row(*row)
     console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=200)  # a log file has no width
+    console.width = max(
+        console.width, 120
+    )  # a narrow terminal wraps a line; rich would cut figures
     console.print(table)

@@ -66,6 +66,19 @@ def has_preprocessing(model: keras.Model) -> bool:
     return any(isinstance(layer, inside) for layer in model.layers)
 
 
+def missing_preprocessing(model: keras.Model) -> str | None:
+    """Say so if `model` is one of the zoo's networks without the normalisation it was made for."""
+    if model.name not in registry.list_models() or has_preprocessing(model):
+        return None
+    mode = registry.architecture(model.name).preprocessing
+    if mode == "raw":
+        return None
+    return (
+        f"'{model.name}' was built without its normalisation ('{mode}') inside, so it takes what "
+        "it took in training."
+    )
+
+
 def preprocess(images: Any, model: keras.Model | str) -> np.ndarray:
     """Turn RGB 0...255 `images` (batch, height, width, channels) into what `model` expects.
 
@@ -100,6 +113,8 @@ def read_image(path: str | Path, size: tuple[int, int], channels: int = 3) -> np
         UserError: no such file, not an image, or a truncated one (the message names the file).
         MissingExtraError: Pillow is not installed.
     """
+    if channels not in (1, 3):
+        raise UserError(f"Image files give 1 or 3 channels; the model takes {channels}.")
     image_module = require("PIL.Image", "export")
     image_ops = require("PIL.ImageOps", "export")
     path = Path(path)

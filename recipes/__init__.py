@@ -1,6 +1,6 @@
 """From data to a model: programs to train and evaluate, one config file per reported number.
 
-Each program is a module with a `run` function: `from keras_resnet.recipes import train`, then
+Programs are modules: `from keras_resnet.recipes import train`, then
 `train.run(load_config("cifar10/resnet20"), out="runs/mine")`. Needs the extra `recipes`.
 """
 

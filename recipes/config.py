@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import os
+import math
 import tomllib
 import typing
 from dataclasses import dataclass, field
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_resnet.errors import UnknownNameError, UserError, require
+from keras_resnet.files import replacing
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -73,19 +74,29 @@ class Config:
         """Check what no single field can tell.
 
         Raises:
-            UserError: neither or both of epochs and steps, or a count below its minimum.
+            UserError: neither or both of epochs and steps, or a value out of its range.
         """
-        train = self.train
+        train, optimizer = self.train, self.optimizer
         if (train.epochs > 0) == (train.steps > 0):
             raise UserError(
                 "Give exactly one of train.epochs and train.steps, above 0; "
                 f"received epochs={train.epochs}, steps={train.steps}."
             )
-        if train.batch_size < 1 or self.data.validation < 0:
-            raise UserError(
-                "train.batch_size is at least 1 and data.validation at least 0; received "
-                f"{train.batch_size} and {self.data.validation}."
-            )
+        limits = (
+            ("train.batch_size", train.batch_size, 1, math.inf),
+            ("train.seed", train.seed, 0, 2**31),
+            ("train.weight_decay", train.weight_decay, 0, math.inf),
+            ("train.label_smoothing", train.label_smoothing, 0, 1),
+            ("train.checkpoint_minutes", train.checkpoint_minutes, 0, math.inf),
+            ("data.validation", self.data.validation, 0, math.inf),
+            ("data.split_seed", self.data.split_seed, 0, math.inf),
+            ("optimizer.learning_rate", optimizer.learning_rate, 0, math.inf),
+            ("optimizer.momentum", optimizer.momentum, 0, 1),
+        )
+        for key, value, least, below in limits:
+            if not least <= value < below:
+                end = "" if below == math.inf else f" and below {below}"
+                raise UserError(f"{key} is at least {least}{end}; received {value}.")
 
 
 def list_configs() -> list[str]:
@@ -122,10 +133,9 @@ def from_dict(table: dict[str, Any]) -> Config:
 
 
 def save_config(config: Config, path: Path) -> None:
-    """Write the resolved config as TOML, through a temporary name."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(require("tomli_w", "recipes").dumps(dataclasses.asdict(config)))
-    os.replace(partial, path)
+    """Write the resolved config as TOML."""
+    with replacing(path) as partial:
+        partial.write_text(require("tomli_w", "recipes").dumps(dataclasses.asdict(config)))
 
 
 def parse_override(text: str) -> tuple[str, Any]:

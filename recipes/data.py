@@ -109,11 +109,12 @@ def _load_digits(name: str) -> tuple[Split, Split, tuple[str, ...]]:
 def _load_tfds(name: str) -> tuple[Split, Split, tuple[str, ...]]:
     tfds = require("tensorflow_datasets", "recipes")
     builder = _tfds_builder(tfds, name)
-    features = builder.info.features
+    features = builder.info.features  # known before anything is downloaded
     if "image" not in features or "label" not in features:
         raise UserError(f"'{name}' has no 'image' and 'label': its features are {list(features)}.")
     if None in features["image"].shape:
         raise UserError(f"The images of '{name}' vary in size; this recipe wants one size.")
+    _prepare(builder, name)
     splits = builder.info.splits
     missing = {"train", "test"} - set(splits)
     if missing:
@@ -133,13 +134,16 @@ def _load_tfds(name: str) -> tuple[Split, Split, tuple[str, ...]]:
 
 
 def _tfds_builder(tfds: Any, name: str) -> Any:
-    """Find the dataset prepared, or prepare it."""
     try:
-        builder = tfds.builder(name)
-    except tfds.core.DatasetNotFoundError as error:
+        return tfds.builder(name)
+    except Exception as error:  # by the kind of typing mistake, tfds raises any of five types
         known = ["digits", *tfds.list_builders(with_community_datasets=False)]
         see = "See https://www.tensorflow.org/datasets/catalog."
         raise UnknownNameError("dataset", name, known, see) from error
+
+
+def _prepare(builder: Any, name: str) -> None:
+    """Download the dataset and write it in tfds' format, unless that was done before."""
     try:
         if not builder.is_prepared():
             _require_network()
@@ -153,7 +157,6 @@ def _tfds_builder(tfds: Any, name: str) -> Any:
             f"Without a network: prepare it elsewhere with tfds.load('{name}'), copy the folder, "
             "and set TFDS_DATA_DIR to the one that holds it."
         ) from error
-    return builder
 
 
 def _require_network() -> None:

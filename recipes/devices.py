@@ -27,7 +27,9 @@ def strategy(devices: str, batch_size: int) -> tf.distribute.Strategy:
     if kind == "auto":
         kind = "gpu" if gpus else "cpu"
     count = int(number) if colon else (len(gpus) if kind == "gpu" else 1)
-    if count < 1 or (kind == "gpu" and count > len(gpus)):
+    if count < 1:
+        raise UserError(f"devices is of 1 or more; received '{devices}'.")
+    if kind == "gpu" and count > len(gpus):
         raise UserError(f"devices = '{devices}', but {len(gpus)} GPUs are visible.")
     if batch_size % count:
         raise UserError(
@@ -60,6 +62,8 @@ def _hide_gpus_and_split_cpu(count: int) -> None:
 def precision(name: str) -> str:
     """Resolve "auto": bfloat16 where the hardware multiplies it, else float16 on GPUs.
 
+    Ask after `strategy`, which hides the GPUs from a run on the CPU.
+
     Raises:
         UnknownNameError: no such precision.
     """
@@ -67,7 +71,7 @@ def precision(name: str) -> str:
         return name
     if name != "auto":
         raise UnknownNameError("precision", name, ("auto", *PRECISIONS), "")
-    gpus = tf.config.list_physical_devices("GPU")
+    gpus = tf.config.get_visible_devices("GPU")
     if not gpus:
         return "mixed_bfloat16" if _cpu_has_bfloat16() else "float32"
     details = tf.config.experimental.get_device_details(gpus[0])

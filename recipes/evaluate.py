@@ -6,6 +6,7 @@ keras-resnet evaluate FILE --data cifar10
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import keras
@@ -22,7 +23,7 @@ def measure(runtime: runtimes.Runtime, split: Split) -> dict[str, Any]:
     Raises:
         UserError: the images or the labels do not fit the model.
     """
-    probabilities = runtimes.probabilities(runtime.predict(split.images))
+    probabilities = runtime.probabilities(split.images)
     classes = probabilities.shape[-1]
     if split.labels.max() >= classes:
         raise UserError(
@@ -37,3 +38,9 @@ def measure(runtime: runtimes.Runtime, split: Split) -> dict[str, Any]:
 def measure_model(model: keras.Model, split: Split) -> dict[str, Any]:
     """`measure` of a Keras model in memory."""
     return measure(runtimes.KerasRuntime(model), split)
+
+
+if __name__ == "__main__":
+    from keras_resnet.cli import main
+
+    sys.exit(main(["evaluate", *sys.argv[1:]]))

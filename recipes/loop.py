@@ -1,7 +1,7 @@
 """The training loop: one step under any `tf.distribute` strategy, with Keras' model and optimizer.
 
-`fit` of Keras 3 does not run on several machines, accumulates wrongly clipped gradients under a
-strategy and checks for float16 overflow on one replica only; this loop is what replaces it.
+Under a strategy Keras 3's `fit` clips gradients before they are summed, looks for float16 overflow
+on one replica only, and does not run on several machines; so this loop stands in for it.
 """
 
 from __future__ import annotations
@@ -77,6 +77,10 @@ class Loop:
             self.accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
         # The gradients arrive reduced (see _replica_gradients), and Keras has no public switch
         # that keeps its optimizers from summing them over the replicas once more.
+        if not hasattr(optimizer, "_all_reduce_sum_gradients"):
+            raise RuntimeError(
+                "This version of Keras sums gradients in a way unknown to this loop."
+            )
         optimizer._all_reduce_sum_gradients = list
         self.step = tf.Variable(0, trainable=False, dtype=tf.int64)
         self.bad_step = tf.Variable(-1, trainable=False, dtype=tf.int64)
@@ -158,14 +162,17 @@ class Loop:
         ]
         self.optimizer.apply(decayed, variables)
 
-    def metrics(self) -> dict[str, float]:
-        """The mean loss and accuracy since the last reset.
+    def require_finite_loss(self) -> None:
+        """Look whether every loss since the start was finite (this waits for the last step).
 
         Raises:
-            NonFiniteLossError: some loss since the start was NaN or infinite.
+            NonFiniteLossError: one was not.
         """
         if int(self.bad_step) >= 0:
             raise NonFiniteLossError(int(self.bad_step))
+
+    def metrics(self) -> dict[str, float]:
+        """The mean loss and accuracy since the last reset."""
         return {"loss": float(self.loss.result()), "accuracy": float(self.accuracy.result())}
 
     def reset_metrics(self) -> None:
@@ -177,7 +184,7 @@ class Loop:
 
     def evaluate(self, split: Split) -> dict[str, float]:
         """Exact mean loss and accuracy over every image of `split`."""
-        self._average_statistics()
+        self.average_statistics()
         sums = tf.zeros([3])
         for batch in self.distribute(evaluation_batches(split, self.batch_size)):
             sums += self._evaluation_step(batch)
@@ -194,7 +201,7 @@ class Loop:
 
         return self.strategy.reduce("SUM", self.strategy.run(replica, batch), axis=None)
 
-    def _average_statistics(self) -> None:
+    def average_statistics(self) -> None:
         """Give all replicas the mean of their BN moving statistics, which each keeps on its own."""
         if self.strategy.num_replicas_in_sync == 1:
             return

@@ -7,16 +7,17 @@ The images are the 1,797 handwritten digits (UCI) that scikit-learn ships.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from keras_resnet.errors import require
+from keras_resnet.errors import UserError, require
 from keras_resnet.export import manifest
-from keras_resnet.recipes import runs, train
+from keras_resnet.recipes import runs, sources, train
 from keras_resnet.recipes.config import load_config
 from keras_resnet.recipes.data import Dataset, load_dataset
-from keras_resnet.recipes.exporting import export_run
+from keras_resnet.recipes.exporting import export_source
 
 CONFIG = "digits/resnet8"
 FORMATS = ("savedmodel", "tflite-float32", "tflite-int8")
@@ -26,7 +27,7 @@ def run(out: str | Path = "quickstart", overrides: dict[str, Any] | None = None)
     """Train, export and check in the folder `out`; an interrupted quickstart goes on there.
 
     Returns:
-        {"run", "exports", "images"} (paths), "model" and "files" (a row each: file, bytes,
+        "run", "exports", "images" (paths), "passed", "model" and "files" (a row each: file, bytes,
         accuracy on the test split, agreement, largest_error, latency_ms, passed).
 
     Raises:
@@ -37,17 +38,21 @@ def run(out: str | Path = "quickstart", overrides: dict[str, Any] | None = None)
     folder = out / "run"
     if not runs.is_run(folder):
         finished = train.run(load_config(CONFIG, overrides), folder)
+    elif overrides:
+        raise UserError(f"{out} holds a run already, of other settings; choose another --out.")
     elif runs.find(folder).model.is_file():
         finished = runs.find(folder)
     else:
         finished = train.resume(folder)
     config = finished.config
     dataset = load_dataset(config.data.name, config.data.validation, config.data.split_seed)
-    report = export_run(finished, dataset, FORMATS, out / "exports", overwrite=True)
+    source = sources.find(str(folder))
+    report = export_source(source, dataset, FORMATS, out / "exports", overwrite=True)
     keras_row = {
         "file": finished.model.name,
         "bytes": manifest.size(finished.model),
         "accuracy": report.keras_accuracy,
+        "latency_ms": report.keras_latency_ms,
         "n": len(dataset.test),
     }
     files = [
@@ -57,18 +62,25 @@ def run(out: str | Path = "quickstart", overrides: dict[str, Any] | None = None)
     return {
         "run": str(folder),
         "exports": str(out / "exports"),
-        "images": str(_write_samples(dataset, out / "images")),
+        "images": [str(path) for path in _write_samples(dataset, out / "images")],
         "passed": report.passed,
         "model": keras_row,
         "files": files,
     }
 
 
-def _write_samples(dataset: Dataset, folder: Path) -> Path:
+def _write_samples(dataset: Dataset, folder: Path) -> list[Path]:
     """A test image of each class as PNG, for `keras-resnet predict`."""
     image_module = require("PIL.Image", "recipes")
     folder.mkdir(parents=True, exist_ok=True)
-    for index, name in enumerate(dataset.class_names):
+    paths = [folder / f"{name}.png" for name in dataset.class_names]
+    for index, path in enumerate(paths):
         first = int((dataset.test.labels == index).argmax())
-        image_module.fromarray(dataset.test.images[first]).save(folder / f"{name}.png")
-    return folder
+        image_module.fromarray(dataset.test.images[first]).save(path)
+    return paths
+
+
+if __name__ == "__main__":
+    from keras_resnet.cli import main
+
+    sys.exit(main(["quickstart", *sys.argv[1:]]))

@@ -10,13 +10,13 @@ labels.txt         its class names, one a line
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from keras_resnet.errors import UserError
+from keras_resnet.files import replacing
 from keras_resnet.recipes.config import Config, load_config, save_config
 
 
@@ -91,10 +91,9 @@ def find(path: str | Path) -> Run:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write through a temporary name."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    """Write one JSON object."""
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def drop_rows_from(log: Path, epoch: int) -> None:
@@ -103,6 +102,5 @@ def drop_rows_from(log: Path, epoch: int) -> None:
         return
     header, *rows = log.read_bytes().splitlines(keepends=True) or [b""]
     kept = [row for row in rows if row.split(b",")[0].isdigit() and int(row.split(b",")[0]) < epoch]
-    partial = log.with_suffix(".partial")
-    partial.write_bytes(b"".join([header, *kept]))
-    os.replace(partial, log)
+    with replacing(log) as partial:
+        partial.write_bytes(b"".join([header, *kept]))

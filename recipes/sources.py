@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from keras_resnet import registry
 from keras_resnet.errors import UserError
 from keras_resnet.export import manifest, runtimes
+from keras_resnet.preprocessing import missing_preprocessing
 from keras_resnet.recipes import runs
 
 
@@ -28,27 +30,48 @@ class Source:
     run: runs.Run | None
     labels: tuple[str, ...] | None
     weights: str | None = None
+    classes: int | None = None
 
     def keras_model(self) -> Any:
         """The model in Keras.
 
         Raises:
-            UserError: the source is an exported file.
+            UserError: the source is an exported file, or its labels are of another model.
         """
         if self.path is None:
-            return registry.create_model(
-                self.name, weights=self.weights, include_preprocessing=True
+            model = registry.create_model(
+                self.name, weights=self.weights, classes=self.classes, include_preprocessing=True
             )
-        return runtimes.load_keras(self.path)
+        elif self.path.suffix == ".keras":
+            model = runtimes.load_keras(self.path)
+        else:
+            raise UserError(
+                f"{self.path} is an exported file; this takes a run folder, a .keras file, or a "
+                "NAME with --weights."
+            )
+        self._check_labels(runtimes.classifier_shape(model)[1])
+        return model
 
     def runtime(self) -> runtimes.Runtime:
-        """The model ready to run, whatever kind of file it is."""
+        """The model ready to run on RGB 0...255, whatever kind of file it is."""
         if self.path is None or self.path.suffix == ".keras":
-            return runtimes.KerasRuntime(self.keras_model())
-        return runtimes.open_file(self.path)
+            model = self.keras_model()
+            if hint := missing_preprocessing(model):
+                print(f"warning: {hint} Here it gets RGB 0...255.", file=sys.stderr)
+            return runtimes.KerasRuntime(model)
+        runtime = runtimes.open_file(self.path)
+        self._check_labels(runtime.classes)
+        return runtime
+
+    def _check_labels(self, classes: int) -> None:
+        if self.labels is not None and len(self.labels) != classes:
+            raise UserError(
+                f"The labels.txt beside '{self.name}' has {len(self.labels)} names, but the model "
+                f"has {classes} classes. Move the model away from it, or mend it."
+            )
 
 
-def find(reference: str, weights: str | None = None) -> Source:
+def find(reference: str, weights: str | None = None, classes: int | None = None) -> Source:
     """Resolve a run folder, a file, or a registry name with trained weights.
 
     Raises:
@@ -77,7 +100,8 @@ def find(reference: str, weights: str | None = None) -> Source:
             f"'{architecture.name}' has no trained weights in this version, and an untrained "
             "network answers at random. Give --weights FILE.weights.h5, a run folder or a file."
         )
-    return Source(architecture.name, None, None, _labels(Path(weights).parent), weights)
+    labels = _labels(Path(weights).parent)
+    return Source(architecture.name, None, None, labels, weights, classes)
 
 
 def _labels(folder: Path) -> tuple[str, ...] | None:

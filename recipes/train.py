@@ -7,11 +7,12 @@ keras-resnet train --resume RUN
 from __future__ import annotations
 
 import importlib.metadata
-import os
+import math
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,15 @@ import tensorflow as tf
 
 from keras_resnet import registry
 from keras_resnet.errors import UserError
+from keras_resnet.files import replacing
 from keras_resnet.models.layers import to_stock
 from keras_resnet.recipes import augment, data, devices, evaluate, runs, schedules
 from keras_resnet.recipes.callbacks import ProgressBar
 from keras_resnet.recipes.config import Config
 from keras_resnet.recipes.loop import Loop, NonFiniteLossError
+from keras_resnet.recipes.state import State
+
+_LOSS_CHECK_STEPS = 50  # looking at the loss waits for the device, so not at every step
 
 
 class Interrupted(KeyboardInterrupt):
@@ -50,7 +55,7 @@ def run(
         UserError: something the caller can mend (data, devices, folder, config, NaN loss).
     """
     job = _prepare(config)  # what can be refused is refused before a folder is made
-    return _train(job, runs.create(out, name or config.model, config), callbacks)
+    return _train(job, runs.create(out, name or config.model, job.config), callbacks)
 
 
 def resume(path: str | Path, *, callbacks: Sequence[keras.callbacks.Callback] = ()) -> runs.Run:
@@ -96,13 +101,15 @@ def _prepare(config: Config) -> _Job:
             "training images."
         )
     total_steps = train.steps or train.epochs * steps_per_epoch
+    precision = devices.precision(train.precision)
     return _Job(
-        config=config,
+        # A resumed run computes in the precision it began with, whatever it resumes on.
+        config=replace(config, train=replace(train, precision=precision)),
         strategy=strategy,
         dataset=dataset,
         augment=augment.augmentation(config.data.augment),
         schedule=schedules.schedule(config.optimizer, config.schedule, total_steps),
-        precision=devices.precision(train.precision),
+        precision=precision,
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
     )
@@ -111,8 +118,8 @@ def _prepare(config: Config) -> _Job:
 def _train(job: _Job, run: runs.Run, callbacks: Sequence[keras.callbacks.Callback]) -> runs.Run:
     keras.utils.set_random_seed(job.config.train.seed)
     loop = _loop(job)
-    state = _State(run, loop, job.config.train.checkpoint_minutes)
-    runs.drop_rows_from(run.log, int(loop.step) // job.steps_per_epoch)
+    state = State(run, loop, job.config.train.checkpoint_minutes)
+    runs.drop_rows_from(run.log, int(state.epochs_done))
     observers = keras.callbacks.CallbackList(
         [
             ProgressBar(job.total_steps, job.epochs, int(loop.step)),
@@ -152,103 +159,86 @@ def _loop(job: _Job) -> Loop:
     )
 
 
-def _fit(job: _Job, loop: Loop, state: _State, observers: keras.callbacks.CallbackList) -> None:
+def _fit(job: _Job, loop: Loop, state: State, observers: keras.callbacks.CallbackList) -> None:
     """From the loop's step to the last: update, save, and at the end of each epoch evaluate."""
-    train, dataset = job.config.train, job.dataset
     batches = data.training_batches(
-        dataset.train, train.batch_size, train.seed, job.augment, start_step=int(loop.step)
+        job.dataset.train,
+        job.config.train.batch_size,
+        job.config.train.seed,
+        job.augment,
+        start_step=int(loop.step),
     )
     iterator = loop.distribute(batches)
     observers.on_train_begin()
     try:
-        for epoch in range(int(loop.step) // job.steps_per_epoch, job.epochs):
+        for epoch in range(int(state.epochs_done), job.epochs):
             observers.on_epoch_begin(epoch)
-            began, first, loop.input_seconds = time.perf_counter(), int(loop.step), 0.0
-            last = min((epoch + 1) * job.steps_per_epoch, job.total_steps)
-            for step in range(first, last):
-                loop.train_step(iterator)
-                observers.on_train_batch_end(step)
-                state.save_if_due()
-            seconds = time.perf_counter() - began
-            logs = {
-                **loop.metrics(),
-                "step": last,
-                "learning_rate": float(loop.optimizer.learning_rate),
-                "images_per_second": (last - first) * train.batch_size / seconds,
-                "input_wait": loop.input_seconds / seconds,
-                "seconds": seconds,
-            }
-            loop.reset_metrics()
-            if len(dataset.validation):
-                validation = loop.evaluate(dataset.validation)
+            logs = _train_epoch(job, loop, state, observers, iterator, epoch)
+            if len(job.dataset.validation):
+                observers.on_test_begin()
+                validation = loop.evaluate(job.dataset.validation)
+                observers.on_test_end(validation)
+                if not math.isfinite(validation["loss"]):
+                    raise NonFiniteLossError(int(loop.step))
                 logs |= {f"val_{key}": value for key, value in validation.items()}
                 state.keep_best(epoch, validation["accuracy"])
             observers.on_epoch_end(epoch, logs)
-            state.save()
+            state.finish_epoch()
+            if loop.model.stop_training:  # a callback's wish, as in Keras
+                break
     except KeyboardInterrupt as error:
         state.save()
         raise Interrupted(str(state.run.path)) from error
     except NonFiniteLossError as error:
         raise UserError(
             f"The loss became NaN or infinite at step {error.step} of {job.total_steps}, so the "
-            f"run was stopped; the last good state is kept in {state.folder}. A lower "
-            "optimizer.learning_rate or a schedule.warmup usually helps."
+            f"run was stopped. The last good state is {state.drop_from(error.step)}. Lower "
+            "optimizer.learning_rate or raise schedule.warmup: in a new run, or in "
+            f"{state.run.path / 'config.toml'} and go on with --resume."
         ) from error
     finally:
         observers.on_train_end()
 
 
-class _State:
-    """What is saved while a run goes on: the resumable state and the best weights."""
-
-    def __init__(self, run: runs.Run, loop: Loop, minutes: float) -> None:
-        self.run, self.loop, self.interval = run, loop, minutes * 60
-        self.folder = run.path / "checkpoints"
-        self.best_accuracy = tf.Variable(-1.0, trainable=False)
-        self.best_epoch = tf.Variable(-1, trainable=False)
-        self.seconds = tf.Variable(0.0, trainable=False, dtype=tf.float64)
-        checkpoint = loop.checkpoint
-        checkpoint.best_accuracy = self.best_accuracy
-        checkpoint.best_epoch = self.best_epoch
-        checkpoint.seconds = self.seconds
-        self.manager = tf.train.CheckpointManager(checkpoint, str(self.folder), max_to_keep=2)
-        if self.manager.latest_checkpoint:
-            checkpoint.restore(self.manager.latest_checkpoint).assert_consumed()
-        self.saved_at = time.perf_counter()
-        if not self.manager.latest_checkpoint:
-            self.save()  # there is a state to go back to from the first step on
-
-    def save_if_due(self) -> None:
-        if time.perf_counter() - self.saved_at >= self.interval:
-            self.save()
-
-    def save(self) -> None:
-        """Save the state, unless the loss went NaN: the last checkpoint then stays a good one."""
-        if int(self.loop.bad_step) >= 0:
-            return
-        now = time.perf_counter()
-        self.seconds.assign_add(now - self.saved_at)
-        self.saved_at = now
-        self.manager.save(checkpoint_number=int(self.loop.step))
-
-    def keep_best(self, epoch: int, accuracy: float) -> None:
-        """Save the weights if this epoch is the best yet; of equals, the later and calmer one."""
-        if accuracy < float(self.best_accuracy):
-            return
-        partial = self.run.path / "partial.weights.h5"
-        self.loop.model.save_weights(partial)
-        os.replace(partial, self.run.best)
-        self.best_accuracy.assign(accuracy)
-        self.best_epoch.assign(epoch)
+def _train_epoch(
+    job: _Job,
+    loop: Loop,
+    state: State,
+    observers: keras.callbacks.CallbackList,
+    iterator: Iterator[Any],
+    epoch: int,
+) -> dict[str, float]:
+    """The steps that are left of an epoch; return what is logged of it."""
+    began, first, loop.input_seconds = time.perf_counter(), int(loop.step), 0.0
+    last = min((epoch + 1) * job.steps_per_epoch, job.total_steps)
+    for step in range(first, last):
+        observers.on_train_batch_begin(step)
+        loop.train_step(iterator)
+        observers.on_train_batch_end(step)
+        if step % _LOSS_CHECK_STEPS == 0:
+            loop.require_finite_loss()
+        if step + 1 < last:  # the end of the epoch saves anyway
+            state.save_if_due()
+    loop.require_finite_loss()
+    seconds = time.perf_counter() - began
+    return {
+        **loop.metrics(),
+        "step": last,
+        "learning_rate": float(loop.optimizer.learning_rate),
+        "images_per_second": (last - first) * job.config.train.batch_size / seconds,
+        "input_wait": loop.input_seconds / seconds,
+        "seconds": seconds,
+    }
 
 
-def _finish(job: _Job, run: runs.Run, loop: Loop, state: _State) -> None:
+def _finish(job: _Job, run: runs.Run, loop: Loop, state: State) -> None:
     """Write the model of the best epoch and what it does on the test split, evaluated once."""
     config, dataset, model = job.config, job.dataset, loop.model
+    loop.average_statistics()
     if run.best.is_file():
         model.load_weights(run.best)
     plain = to_stock(model)
-    outputs = keras.layers.Activation("softmax", name="predictions")(plain.output)
+    outputs = keras.layers.Activation("softmax", dtype="float32", name="predictions")(plain.output)
     (run.path / "labels.txt").write_text("\n".join(dataset.class_names) + "\n", encoding="utf-8")
     result = keras.Model(plain.input, outputs, name=config.model)
     test = evaluate.measure_model(result, dataset.test)
@@ -272,9 +262,8 @@ def _finish(job: _Job, run: runs.Run, loop: Loop, state: _State) -> None:
             },
         },
     )
-    partial = run.path / "partial.keras"
-    result.save(partial)
-    os.replace(partial, run.model)  # last, since it is what marks the run as finished
+    with replacing(run.model) as partial:  # last, since it is what marks the run as finished
+        result.save(partial)
 
 
 @contextmanager
@@ -286,3 +275,9 @@ def _dtype_policy(name: str) -> Iterator[Any]:
         yield
     finally:
         keras.config.set_dtype_policy(previous)
+
+
+if __name__ == "__main__":
+    from keras_resnet.cli import main
+
+    sys.exit(main(["train", *sys.argv[1:]]))

@@ -15,7 +15,7 @@ from conftest import run_python
 from PIL import Image
 
 import keras_resnet
-from keras_resnet.cli import FORMATS as HELP_FORMATS
+from keras_resnet.arguments import FORMATS as HELP_FORMATS
 from keras_resnet.cli import main
 from keras_resnet.export import FORMATS
 
@@ -31,8 +31,7 @@ def _json(capsys, *arguments):
 def exports(tiny_run, tmp_path_factory):
     out = tmp_path_factory.mktemp("cli") / "exports"
     arguments = ["--formats", "savedmodel,tflite-int8", "--out", str(out)]
-    # Two epochs of training: the net is near chance, but its files must still equal it.
-    assert main(["export", str(tiny_run.path), *arguments]) in (0, 1)
+    assert main(["export", str(tiny_run.path), *arguments]) == 0
     return out
 
 
@@ -97,8 +96,8 @@ def test_evaluate_a_run_and_a_file(capsys, tiny_run, exports, tmp_path):
     assert json.loads((tmp_path / "e.json").read_text()) == of_run
     file = str(exports / "resnet8-int8.tflite")
     code, of_file = _json(capsys, "evaluate", file, "--data", "digits")
-    # int8 moves single predictions of this nearly untrained net.
-    assert abs(of_file["accuracy"] - of_run["accuracy"]) < 0.05
+    # int8 moves single predictions of this barely trained net: 11 of 360 images.
+    assert abs(of_file["accuracy"] - of_run["accuracy"]) < 0.03
     code, validation = _json(capsys, "evaluate", str(tiny_run.path), "--split", "validation")
     assert validation["n"] == 180
 
@@ -106,8 +105,8 @@ def test_evaluate_a_run_and_a_file(capsys, tiny_run, exports, tmp_path):
 def test_check_prints_and_returns_one_report(capsys, exports):
     code, report = _json(capsys, "check", str(exports))
     assert [entry["format"] for entry in report["files"]] == ["savedmodel", "tflite-int8"]
-    assert report["passed"] == (code == 0)
-    assert report["files"][0]["passed"]
+    assert code == 0
+    assert report["passed"]
 
 
 def test_check_against_another_model_fails_with_1(capsys, exports, tmp_path):
@@ -154,8 +153,8 @@ def test_predict_takes_a_name_with_weights_and_refuses_one_without(capsys, pictu
     assert "untrained network answers at random" in capsys.readouterr().err
 
 
-def test_export_a_keras_file_with_a_folder_of_images(capsys, digits, tmp_path):
-    keras_resnet.ResNet8().save(tmp_path / "mine.keras")
+def test_export_a_keras_file_with_a_folder_of_images(capsys, digits, tiny_run, tmp_path):
+    shutil.copy(tiny_run.model, tmp_path / "mine.keras")
     (tmp_path / "photos").mkdir()
     for index in range(20):
         Image.fromarray(digits.train.images[index]).save(tmp_path / "photos" / f"{index}.png")
@@ -166,7 +165,7 @@ def test_export_a_keras_file_with_a_folder_of_images(capsys, digits, tmp_path):
         *("--formats", "tflite-int8", "--data", str(tmp_path / "photos")),
         *("--out", str(tmp_path / "out")),
     )
-    assert code in (0, 1)
+    assert code == 0
     assert report["calibration_images"] == 20
     assert (tmp_path / "out" / "mine-int8.tflite").is_file()
 
@@ -182,13 +181,19 @@ def test_export_a_keras_file_with_a_folder_of_images(capsys, digits, tmp_path):
         (["train", "debug/tiny", "--resume", "x"], "Give a config"),
         (["train", "--resume", "nowhere"], "not a run folder"),
         (["train", "debug/tiny", "--precision", "bf16"], "Unknown precision 'bf16'"),
-        (["train", "debug/tiny", "--epochs", "x"], "invalid int value"),
+        (["train", "debug/tiny", "--epochs", "x"], "wants a whole number"),
         (["train", "debug/tiny", "--set", "model=resnet21"], "Unknown model 'resnet21'"),
         (["evaluate", "resnet50"], "untrained"),
         (["evaluate", "nowhere/run"], "No such file or folder"),
         (["export", "nowhere.keras"], "No such file or folder"),
         (["check", "."], "not an export folder"),
         (["check"], "required"),
+        (["train", "debug/tiny", "--seed", "-1"], "train.seed is at least 0"),
+        (["train", "debug/tiny", "--set", "optimizer.momentum=2"], "and below 1; received 2.0"),
+        (["train", "--resume", "x", "--epochs", "3"], "takes no other options"),
+        (["train", "debug/tiny", "--data", "cifar10:9.9.9"], "Unknown dataset"),
+        (["train", "debug/tiny", "--data", "a/b/c/d"], "Unknown dataset"),
+        (["export", "x", "--check-images", "-1"], "1 or more"),
         (["predict", "nowhere.tflite", "a.png"], "No such file or folder"),
     ],
 )
@@ -214,6 +219,45 @@ def test_an_unfinished_run_and_an_export_folder_say_what_to_do(capsys, tiny_run,
     assert "resnet8-int8.tflite" in capsys.readouterr().err
 
 
+def test_files_are_not_mistaken_for_their_neighbours(capsys, tiny_run, digits, tmp_path):
+    run = shutil.copytree(tiny_run.path, tmp_path / "run")
+    keras_resnet.ResNet8(classes=3).save(run / "other.keras")
+    assert main(["export", str(run / "other.keras"), "--formats", "savedmodel"]) == 2
+    assert "has 10 names, but the model has 3 classes" in capsys.readouterr().err
+    arguments = ["--formats", "savedmodel", "--out", ""]
+    assert main(["export", str(run), *arguments]) == 2
+    assert "out is empty" in capsys.readouterr().err
+    assert not (run / "exports").exists()
+
+
+def test_a_model_without_its_normalisation_is_warned_about(capsys, picture, tmp_path):
+    keras_resnet.ResNet20().save(tmp_path / "bare.keras")
+    assert main(["predict", str(tmp_path / "bare.keras"), picture]) == 0
+    assert "warning: 'resnet20' was built without its normalisation" in capsys.readouterr().err
+
+
+def test_the_import_is_whole_in_modules_run_with_m(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "__init__.py").write_text("import keras_resnet\n")
+    (tmp_path / "mine" / "run.py").write_text(
+        "import keras_resnet\nprint(keras_resnet.ResNet8.__name__)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-m", "mine.run"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert result.stdout == "ResNet8\n", result.stderr
+
+
+def test_a_recipe_runs_by_its_path(tmp_path):
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "recipes" / "train.py"), "--list"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert "cifar10/resnet20" in result.stdout.split()
+
+
 def test_a_missing_extra_says_how_to_install_it():
     result = run_python(
         "import sys\n"
@@ -233,10 +277,9 @@ def test_file_errors_of_the_system_have_no_traceback(capsys, tiny_run, tmp_path)
 
 
 def test_quickstart_end_to_end(tmp_path, capsys, monkeypatch):
-    """One epoch: the chain, not the accuracy. (The README's figures: benchmarks/quickstart.py.)"""
+    """Shortened; the bars of accuracy and time: .ci/run and benchmarks/quickstart.py."""
     monkeypatch.chdir(tmp_path)
-    arguments = ["quickstart", "--epochs", "1", "--set", "train.precision=float32"]
-    assert main(arguments) in (0, 1)
+    assert main(["quickstart", "--epochs", "5"]) == 0
     text = capsys.readouterr().out
     for word in ("model.keras", "saved_model", "resnet8-float32.tflite", "resnet8-int8.tflite"):
         assert word in text
@@ -248,8 +291,11 @@ def test_quickstart_end_to_end(tmp_path, capsys, monkeypatch):
     command = text.strip().splitlines()[-1].removeprefix("Try: keras-resnet ")
     assert main(command.split()) == 0
     capsys.readouterr()
-    _, again = _json(capsys, *arguments)  # finds the finished run and exports anew
+    code, again = _json(capsys, "quickstart")  # finds the finished run and exports anew
+    assert code == 0
     assert again["files"][2]["n"] == 360
+    assert main(["quickstart", "--epochs", "2"]) == 2
+    assert "choose another --out" in capsys.readouterr().err
     assert keras.models.load_model(tmp_path / "quickstart" / "run" / "model.keras")
 
 

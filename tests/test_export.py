@@ -77,7 +77,7 @@ def test_the_manifest_says_what_the_files_are(exported):
     assert content["model"] == "resnet20"
     assert content["input"]["shape"] == [32, 32, 3]
     assert content["input"]["range"] == [0, 255]
-    assert content["input"]["normalisation_inside"] is True
+    assert content["input"]["raw_pixels"] is True
     assert content["output"]["is"] == "probabilities"
     assert content["labels"][3] == "name 3"
     assert content["passed"] is True
@@ -96,8 +96,8 @@ def test_a_users_own_cnn_exports(tmp_path):
     formats = ("savedmodel", "tflite-float32", "tflite-int8")
     report = export(model, formats, calibration=images, out=tmp_path / "out", verbose=False)
     assert report.passed, [item.problems for item in report.checks]
-    assert report.manifest["output"]["is"] == "logits"
-    assert report.manifest["input"]["normalisation_inside"] is False
+    assert report.manifest["output"]["is"] == "scores"
+    assert report.manifest["input"]["raw_pixels"] is False
     assert report.manifest["input"]["range"][1] == pytest.approx(1, abs=0.01)
     expected = model.predict(images, verbose=0)
     for name in ("saved_model", "mine-float32.tflite"):
@@ -133,7 +133,6 @@ def test_preprocessing_can_be_added_and_a_free_size_fixed(images, tmp_path):
         verbose=False,
     )
     assert report.passed
-    assert report.manifest["input"]["normalisation_inside"] is True
     outputs = runtimes.open_file(tmp_path / "out" / "resnet20-float32.tflite").predict(images)
     expected = model.predict(keras_resnet.preprocess(images, "resnet20"), verbose=0)
     np.testing.assert_allclose(outputs, expected, atol=1e-5)  # probabilities in float32
@@ -160,6 +159,10 @@ def test_folding_leaves_alone_what_it_cannot_fold():
     both = keras.layers.Concatenate()([keras.layers.Conv2D(2, 1)(x), x])
     forked = keras.Model(inputs, both)
     assert optimize.fold_rescaling(forked) is forked
+    shared = keras.layers.Conv2D(2, 1)
+    twice = keras.layers.Add()([shared(x), shared(inputs)])
+    shared_kernel = keras.Model(inputs, twice)
+    assert optimize.fold_rescaling(shared_kernel) is shared_kernel
     assert optimize.fold_rescaling(model := keras_resnet.ResNet8()) is model
 
 
@@ -227,6 +230,21 @@ def test_a_changed_file_is_refused_before_it_is_opened(exported, tmp_path):
         check.check_folder(folder)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("reference.npz", b"PK\x03\x04 torn", "missing or damaged"),
+        ("manifest.json", b"[]", "no manifest of schema"),
+        ("manifest.json", b"{", "not valid JSON"),
+    ],
+)
+def test_damaged_companions_are_refused(exported, tmp_path, name, content, message):
+    folder = _copy(exported, tmp_path)
+    (folder / name).write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        check.check_folder(folder)
+
+
 def test_a_file_of_other_weights_fails(exported, images):
     """The check must be able to fail: the right interface and other or slightly other values."""
     reference = manifest.read_reference(exported.folder)
@@ -257,13 +275,24 @@ def test_a_file_of_another_shape_fails(exported):
     assert not item.passed
 
 
-def test_probabilities():
+def test_are_probabilities():
     logits = np.array([[1.0, 2.0, -1.0]], "float32")
     softmax = np.exp(logits) / np.exp(logits).sum()
-    np.testing.assert_allclose(runtimes.probabilities(logits), softmax, rtol=1e-6)
-    np.testing.assert_array_equal(runtimes.probabilities(softmax), softmax)
-    quantized = np.round(softmax * 256) / 256
-    np.testing.assert_array_equal(runtimes.probabilities(quantized), quantized)
+    assert runtimes.are_probabilities(softmax)
+    assert not runtimes.are_probabilities(logits)
+    coarse = np.round(np.full((2, 100), 0.01) * 256) / 256  # sums to 1.17
+    assert runtimes.are_probabilities(coarse, step=1 / 256)
+    assert not runtimes.are_probabilities(coarse)
+
+
+def test_agreement_excuses_ties_and_nothing_else():
+    outputs = np.array([[0.5, 0.502, 0.0]])
+    expected = np.array([[0.502, 0.5, 0.0]])
+    assert check._agreement(outputs, expected, step=1 / 256) == 1
+    assert check._agreement(outputs, expected, step=0.0) == 0
+    rng = np.random.default_rng(0)
+    flat, other = 1e-3 + 1e-4 * rng.random((2, 200, 1000))
+    assert check._agreement(other, flat, step=1 / 256) < 0.25  # a tenth of the classes is "tied"
 
 
 # Bad input ----------------------------------------------------------------------------------------
@@ -288,6 +317,77 @@ def test_bad_arguments_are_refused_and_leave_nothing(resnet20, tmp_path, argumen
     with pytest.raises(UserError, match=message):
         export(resnet20, **{"out": tmp_path / "out", "verbose": False, **arguments})
     assert list(tmp_path.iterdir()) == []
+
+
+def _with_operators():
+    inputs = keras.layers.Input((16, 20, 3))
+    x = keras.layers.Conv2D(4, 3)(inputs)
+    x = keras.ops.relu(x * 2.0) + 1.0
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, keras.layers.Softmax()(keras.layers.Dense(5)(x)))
+
+
+def _transfer_learning():
+    """A network of ours inside a model, in mixed precision: what Keras' guides teach."""
+    backbone = keras_resnet.ResNet20(include_top=False, pooling="avg", input_shape=(16, 20, 3))
+    inputs = keras.layers.Input((16, 20, 3))
+    return keras.Model(inputs, keras.layers.Dense(5, dtype="float32")(backbone(inputs)))
+
+
+def _sequential():
+    layers = [keras.layers.Conv2D(4, 3), keras.layers.Flatten(), keras.layers.Dense(5)]
+    return keras.Sequential([keras.layers.Input((16, 20, 3)), *layers], name="sequential")
+
+
+@pytest.mark.parametrize("make", [_with_operators, _transfer_learning, _sequential])
+@pytest.mark.parametrize("preprocessing", [None, "tf"])
+def test_what_else_users_build_exports(make, preprocessing, tmp_path):
+    previous = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16" if make is _transfer_learning else previous)
+    try:
+        keras.utils.set_random_seed(0)
+        model = make()
+    finally:
+        keras.config.set_dtype_policy(previous)
+    images = np.random.default_rng(0).integers(0, 256, (16, 16, 20, 3)).astype("uint8")
+    report = export(
+        model,
+        ["savedmodel", "tflite-float32"],
+        out=tmp_path / "out",
+        calibration=images,
+        preprocessing=preprocessing,
+        verbose=False,
+    )
+    assert report.passed, [item.problems for item in report.checks]
+    if preprocessing and make is not _transfer_learning:
+        expected = model.predict(images / 127.5 - 1, verbose=0)
+        outputs = runtimes.open_file(tmp_path / "out" / "saved_model").predict(images)
+        np.testing.assert_allclose(outputs, expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_an_operation_that_tflite_lacks_is_refused_by_name(tmp_path):
+    inputs = keras.layers.Input((8, 8, 3))
+    x = keras.layers.Flatten()(keras.ops.real(keras.ops.ifft2((inputs, inputs))[0]))
+    model = keras.Model(inputs, keras.layers.Dense(2)(x))
+    with pytest.raises(UserError, match="converter refuses this model as tflite-float32"):
+        export(model, ["tflite-float32"], out=tmp_path / "out", verbose=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bare_network_of_the_zoo_is_warned_about(images, tmp_path):
+    with pytest.warns(UserWarning, match=r"'resnet20' was built without its normalisation"):
+        report = export(
+            keras_resnet.ResNet20(), ["savedmodel"], out=tmp_path / "out", check_images=images
+        )
+    assert report.manifest["warnings"]
+
+
+def test_a_link_to_a_folder_is_written_through(resnet20, images, tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    export(resnet20, ["savedmodel"], out=tmp_path / "link", check_images=images, verbose=False)
+    assert (tmp_path / "real" / "saved_model").is_dir()
+    assert {path.name for path in tmp_path.iterdir()} == {"real", "link"}
 
 
 def test_models_that_are_no_classifiers_are_refused(tmp_path):

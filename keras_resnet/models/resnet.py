@@ -107,6 +107,8 @@ def build(
     Raises:
         UserError: an impossible shape, pooling or weights.
     """
+    if classes is not None and classes < 1:
+        raise UserError(f"classes is at least 1; received {classes}.")
     inputs = _inputs(spec, input_tensor, input_shape)
     x = preprocessing.rescale(inputs, spec.preprocessing) if include_preprocessing else inputs
     x = spec.stem(x, spec.stem_width, spec.order, spec.style)
@@ -116,7 +118,7 @@ def build(
         x = residual_unit(x, unit, transform, spec.shortcut, activate_x=activate_x)
     x = operations(x, spec.order.before, spec.style, "head_{}")
     if include_top:
-        x = head(x, classes or spec.classes, classifier_activation)
+        x = head(x, spec.classes if classes is None else classes, classifier_activation)
     else:
         x = _pool(x, pooling)
     if input_tensor is not None:  # the model starts where the given tensor comes from

@@ -228,7 +228,6 @@ ResNet8 = _row(
             padding="same",
             shortcut_bn=False,
             bn_epsilon=1e-3,
-            bn_momentum=0.99,
         ),
         preprocessing="raw",
     ),

@@ -1,0 +1,192 @@
+"""Verbs and options of `keras-resnet`; nothing here loads TensorFlow."""
+
+from __future__ import annotations
+
+import argparse
+from typing import NoReturn
+
+from keras_resnet.errors import UnknownNameError, UserError
+
+FORMATS = "savedmodel, tflite-float32, tflite-float16, tflite-dynamic, tflite-int8, tflite-int16x8"
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are ours."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage."""
+        raise UserError(f"{message}. See: {self.prog} --help")
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Parse the command line; `verb` of the result is the command.
+
+    Raises:
+        UserError: an unknown command or option (with the nearest one), a bad value.
+    """
+    from keras_resnet import __version__
+
+    parser = Parser(
+        prog="keras-resnet",
+        description="Residual networks: train, export, and check every file against its model.",
+        epilog="Start with: keras-resnet quickstart",
+    )
+    parser.add_argument("--version", action="version", version=f"keras-resnet {__version__}")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    verbs = {name: _verb(subparsers, name, *about) for name, about in _VERBS.items()}
+    arguments = arguments or ["--help"]
+    if not arguments[0].startswith("-") and arguments[0] not in verbs:
+        raise UnknownNameError("command", arguments[0], verbs, "See: keras-resnet --help")
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        known = [name for name in verbs[arguments[0]]._option_string_actions if len(name) > 2]
+        see = f"See: keras-resnet {arguments[0]} --help"
+        raise UnknownNameError("argument", unknown[0], known, see)
+    return options
+
+
+def _verb(
+    subparsers: argparse._SubParsersAction[Parser], name: str, about: str, example: str
+) -> Parser:
+    sub = subparsers.add_parser(
+        name,
+        help=about,
+        description=about,
+        epilog=f"Example: keras-resnet {example}",
+        allow_abbrev=False,
+    )
+    sub.set_defaults(verb=name)
+    sub.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    _OPTIONS[name](sub)
+    return sub
+
+
+def _natural(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"wants a whole number, 1 or more; received '{text}'")
+    return int(text)
+
+
+def _quickstart(sub: Parser) -> None:
+    sub.add_argument("--out", metavar="FOLDER", default="quickstart", help="default ./quickstart")
+    _training(sub)
+
+
+def _train(sub: Parser) -> None:
+    sub.add_argument("config", nargs="?", help="a shipped config (see --list) or a .toml file")
+    sub.add_argument("--list", action="store_true", help="list the shipped configs")
+    sub.add_argument("--resume", metavar="RUN", help="go on with an interrupted run")
+    sub.add_argument("--out", metavar="FOLDER", help="default runs/NAME-DATE-TIME")
+    sub.add_argument("--data", metavar="NAME", help="digits, or a name of tensorflow-datasets")
+    _training(sub)
+
+
+def _training(sub: Parser) -> None:
+    sub.add_argument("--epochs", type=_natural, metavar="N")
+    sub.add_argument("--batch-size", type=_natural, metavar="N", help="global, over all devices")
+    sub.add_argument("--seed", type=int, metavar="N")
+    sub.add_argument("--devices", help="auto, cpu, gpu, cpu:N (logical devices), gpu:N")
+    sub.add_argument("--precision", help="auto, float32, mixed_bfloat16, mixed_float16")
+    sub.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="any key of the config"
+    )
+
+
+def _model(sub: Parser) -> None:
+    sub.add_argument(
+        "model", help="a run folder, a file (.keras, SavedModel folder, .tflite), or NAME --weights"
+    )
+    sub.add_argument("--weights", metavar="FILE", help="weights (.weights.h5) for a NAME")
+    sub.add_argument("--classes", type=_natural, metavar="N", help="classes of these weights")
+
+
+def _evaluate(sub: Parser) -> None:
+    _model(sub)
+    sub.add_argument("--data", metavar="NAME", help="dataset; default the run's")
+    sub.add_argument("--split", default="test", help="train, validation or test (default)")
+    sub.add_argument("--out", metavar="FILE", help="also write the result as JSON")
+
+
+def _export(sub: Parser) -> None:
+    _model(sub)
+    sub.add_argument(
+        "--formats",
+        default="savedmodel,tflite-float32,tflite-float16,tflite-int8",
+        help=f"comma-separated, of: {FORMATS}; default %(default)s",
+    )
+    sub.add_argument(
+        "--data",
+        metavar="NAME|FOLDER",
+        help="a dataset (calibration on its training, check on its test images) or a folder of "
+        "images (for both); default the run's dataset",
+    )
+    sub.add_argument(
+        "--input-type",
+        default="uint8",
+        help="input and output of the int8 file: uint8 (default), int8 or float32",
+    )
+    sub.add_argument(
+        "--preprocessing",
+        metavar="MODE",
+        help="put this normalisation inside a model that lacks it: tf, caffe, torch or cifar",
+    )
+    sub.add_argument(
+        "--check-images",
+        type=_natural,
+        default=1000,
+        metavar="N",
+        help="how many of a dataset's test images to check on (default 1000)",
+    )
+    sub.add_argument("--out", metavar="FOLDER", help="default RUN/exports, or NAME-exports")
+    sub.add_argument("--overwrite", action="store_true", help="replace an earlier export")
+
+
+def _check(sub: Parser) -> None:
+    sub.add_argument("exports", help="a folder that 'export' wrote")
+    sub.add_argument(
+        "--against", metavar="MODEL", help="compare with this run or .keras, not with the record"
+    )
+
+
+def _predict(sub: Parser) -> None:
+    _model(sub)
+    sub.add_argument("images", nargs="+", metavar="IMAGE")
+    sub.add_argument(
+        "--top", type=_natural, default=5, metavar="K", help="classes to show (default 5)"
+    )
+
+
+def _list(sub: Parser) -> None:
+    sub.add_argument("pattern", nargs="?", default="*", help="shell pattern (default all)")
+
+
+def _show(sub: Parser) -> None:
+    sub.add_argument("name", help="a name of 'keras-resnet list'")
+
+
+_VERBS = {
+    "quickstart": (
+        "train ResNet-8 on handwritten digits, export it, check every file (minutes)",
+        "quickstart --out quickstart",
+    ),
+    "train": ("train a config", "train cifar10/resnet20 --epochs 3"),
+    "evaluate": ("accuracy and loss on a labelled split", "evaluate RUN --split test"),
+    "export": (
+        "write model files and check each against the model",
+        "export RUN --formats savedmodel,tflite-int8",
+    ),
+    "check": ("check an export folder again", "check RUN/exports"),
+    "predict": ("classify images", "predict RUN/exports/resnet20-int8.tflite cat.jpg"),
+    "list": ("list the networks", "list 'resnetv2_*'"),
+    "show": ("what a network is", "show resnet50"),
+}
+_OPTIONS = {
+    "quickstart": _quickstart,
+    "train": _train,
+    "evaluate": _evaluate,
+    "export": _export,
+    "check": _check,
+    "predict": _predict,
+    "list": _list,
+    "show": _show,
+}

@@ -1,0 +1,98 @@
+"""What is saved while a run goes on: the state to resume from and the best weights."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import tensorflow as tf
+
+from keras_resnet.errors import UserError
+from keras_resnet.files import replacing
+from keras_resnet.recipes.loop import Loop
+from keras_resnet.recipes.runs import Run
+
+
+class State:
+    """Checkpoints of a run; making one goes on from the newest that can be read.
+
+    Attributes:
+        epochs_done: epochs that were evaluated and logged. A state saved between the last step of
+            an epoch and that has the step, but not yet the epoch.
+        best_accuracy, best_epoch: on the validation split.
+        seconds: spent so far, over all sittings.
+    """
+
+    def __init__(self, run: Run, loop: Loop, minutes: float) -> None:
+        self.run, self.loop, self.interval = run, loop, minutes * 60
+        self.folder = run.path / "checkpoints"
+        self.epochs_done = tf.Variable(0, trainable=False)
+        self.best_accuracy = tf.Variable(-1.0, trainable=False)
+        self.best_epoch = tf.Variable(-1, trainable=False)
+        self.seconds = tf.Variable(0.0, trainable=False, dtype=tf.float64)
+        checkpoint = loop.checkpoint
+        checkpoint.epochs_done = self.epochs_done
+        checkpoint.best_accuracy = self.best_accuracy
+        checkpoint.best_epoch = self.best_epoch
+        checkpoint.seconds = self.seconds
+        self.manager = tf.train.CheckpointManager(checkpoint, str(self.folder), max_to_keep=2)
+        self.saved_at = time.perf_counter()
+        if self.manager.checkpoints:
+            self._restore(checkpoint)
+        else:
+            self.save()  # there is a state to go back to from the first step on
+
+    def _restore(self, checkpoint: tf.train.Checkpoint) -> None:
+        for path in reversed(self.manager.checkpoints):
+            try:
+                checkpoint.restore(path).assert_consumed()
+                return
+            except (tf.errors.OpError, ValueError, AssertionError):
+                print(f"warning: cannot read the checkpoint {path}", file=sys.stderr)
+        raise UserError(f"No checkpoint in {self.folder} fits this run; start it anew.")
+
+    def save_if_due(self) -> None:
+        """Save when the interval has passed."""
+        if time.perf_counter() - self.saved_at >= self.interval:
+            self.save()
+
+    def save(self) -> None:
+        """Save now.
+
+        Raises:
+            NonFiniteLossError: the loss is not finite; the last checkpoint stays.
+        """
+        self.loop.require_finite_loss()
+        now = time.perf_counter()
+        self.seconds.assign_add(now - self.saved_at)
+        self.saved_at = now
+        self.manager.save(checkpoint_number=int(self.loop.step))
+
+    def finish_epoch(self) -> None:
+        """Close the epoch and save."""
+        self.epochs_done.assign_add(1)
+        self.loop.reset_metrics()
+        self.save()
+
+    def keep_best(self, epoch: int, accuracy: float) -> None:
+        """Save the weights if this epoch is the best yet; of equals, the later and calmer one."""
+        if accuracy < float(self.best_accuracy):
+            return
+        with replacing(self.run.best) as partial:
+            self.loop.model.save_weights(partial)
+        self.best_accuracy.assign(accuracy)
+        self.best_epoch.assign(epoch)
+
+    def drop_from(self, step: int) -> str:
+        """Delete a checkpoint that gives the bad loss of `step`; return the last good one.
+
+        Weights can be finite when they are saved and broken all the same.
+        """
+        *older, latest = self.manager.checkpoints
+        if older and int(latest.rpartition("-")[2]) >= step:
+            tf.compat.v1.train.update_checkpoint_state(str(self.folder), older[-1], older)
+            for path in self.folder.glob(f"{Path(latest).name}.*"):
+                path.unlink()
+            latest = older[-1]
+        return str(latest)
