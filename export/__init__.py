@@ -125,21 +125,9 @@ def export(
         (keras_latency,) = check.median_latency([source], reference.images[:1])
         content = {
             "model": name,
-            "created": manifest.now(),
-            "passed": all(item.passed for item in checks),
-            "classes": reference.outputs.shape[-1],
             "labels": names,
-            "input": _input_entry(reference, calibration),
-            "output": {"name": saved_model.OUTPUT, "is": _output_kind(reference.outputs)},
-            "calibration_images": 0 if calibration is None else len(calibration),
-            "check": {
-                "images": reference.source,
-                "keras_accuracy": reference.accuracy,
-                "keras_latency_ms": keras_latency,
-            },
             "warnings": [hint] if hint else [],
-            "files": [_file_entry(partial, item) for item in checks],
-            **manifest.environment(),
+            **_content(partial, reference, calibration, checks, keras_latency),
         }
         manifest.write_reference(partial, reference)
         if names is not None:
@@ -280,6 +268,36 @@ def _write_files(
     return paths
 
 
+def _content(
+    folder: Path,
+    reference: check.Reference,
+    calibration: np.ndarray | None,
+    checks: list[check.FileCheck],
+    keras_latency: float,
+) -> dict[str, Any]:
+    """What the manifest says of the files and of how they were made and checked."""
+    probabilities = runtimes.are_probabilities(reference.outputs)
+    return {
+        "created": manifest.now(),
+        "passed": all(item.passed for item in checks),
+        "classes": reference.outputs.shape[-1],
+        "input": _input_entry(reference, calibration),
+        # Told by what comes out: a model can end in a softmax in a dozen ways.
+        "output": {
+            "name": saved_model.OUTPUT,
+            "is": "probabilities" if probabilities else "scores",
+        },
+        "calibration_images": 0 if calibration is None else len(calibration),
+        "check": {
+            "images": reference.source,
+            "keras_accuracy": reference.accuracy,
+            "keras_latency_ms": keras_latency,
+        },
+        "files": [_file_entry(folder, item) for item in checks],
+        **manifest.environment(),
+    }
+
+
 def _input_entry(reference: check.Reference, calibration: np.ndarray | None) -> dict[str, Any]:
     pixels = reference.images if calibration is None else calibration
     is_raw = pixels.dtype == np.uint8
@@ -290,11 +308,6 @@ def _input_entry(reference: check.Reference, calibration: np.ndarray | None) -> 
         "raw_pixels": is_raw,
         "range": [0, 255] if is_raw else [float(pixels.min()), float(pixels.max())],
     }
-
-
-def _output_kind(outputs: np.ndarray) -> str:
-    """Tell a softmax from logits by what comes out: layers can end in one in a dozen ways."""
-    return "probabilities" if runtimes.are_probabilities(outputs) else "scores"
 
 
 def _file_entry(folder: Path, item: check.FileCheck) -> dict[str, Any]:

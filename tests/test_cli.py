@@ -294,6 +294,7 @@ def test_quickstart_end_to_end(tmp_path, capsys, monkeypatch):
     code, again = _json(capsys, "quickstart")  # finds the finished run and exports anew
     assert code == 0
     assert again["files"][2]["n"] == 360
+    assert again["model"]["accuracy"] > 0.8  # it learned; chance is 0.1
     assert main(["quickstart", "--epochs", "2"]) == 2
     assert "choose another --out" in capsys.readouterr().err
     assert keras.models.load_model(tmp_path / "quickstart" / "run" / "model.keras")

@@ -32,6 +32,12 @@ def _user_cnn():
     return keras.Model(inputs, keras.layers.Dense(5)(x), name="mine")
 
 
+@pytest.fixture(scope="session")
+def small():
+    """Seconds to export, for tests of folders."""
+    return _user_cnn()
+
+
 def test_every_format_passes_its_check(exported):
     assert [item.format for item in exported.checks] == list(FORMATS)
     assert exported.passed, [item.problems for item in exported.checks]
@@ -382,10 +388,10 @@ def test_a_bare_network_of_the_zoo_is_warned_about(images, tmp_path):
     assert report.manifest["warnings"]
 
 
-def test_a_link_to_a_folder_is_written_through(resnet20, images, tmp_path):
+def test_a_link_to_a_folder_is_written_through(small, tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    export(resnet20, ["savedmodel"], out=tmp_path / "link", check_images=images, verbose=False)
+    export(small, ["savedmodel"], out=tmp_path / "link", verbose=False)
     assert (tmp_path / "real" / "saved_model").is_dir()
     assert {path.name for path in tmp_path.iterdir()} == {"real", "link"}
 
@@ -405,32 +411,28 @@ def test_a_model_that_answers_nan_is_refused(tmp_path, images):
         export(model, ["savedmodel"], out=tmp_path / "out", calibration=images, verbose=False)
 
 
-def test_an_existing_folder_is_kept_unless_told(resnet20, images, tmp_path):
+def test_an_existing_folder_is_kept_unless_told(small, tmp_path):
     out = tmp_path / "out"
-    arguments = {"out": out, "check_images": images, "verbose": False}
-    export(resnet20, ["tflite-float32"], **arguments)
+    arguments = {"out": out, "verbose": False}
+    export(small, ["tflite-float32"], **arguments)
     with pytest.raises(UserError, match="exists"):
-        export(resnet20, ["savedmodel"], **arguments)
+        export(small, ["savedmodel"], **arguments)
     (tmp_path / "empty").mkdir()
-    export(resnet20, ["savedmodel"], **{**arguments, "out": tmp_path / "empty"})
+    export(small, ["savedmodel"], **{**arguments, "out": tmp_path / "empty"})
     shutil.rmtree(tmp_path / "empty")
-    assert (out / "resnet20-float32.tflite").exists()
-    export(resnet20, ["savedmodel"], overwrite=True, **arguments)
-    assert not (out / "resnet20-float32.tflite").exists()
+    assert (out / "mine-float32.tflite").exists()
+    export(small, ["savedmodel"], overwrite=True, **arguments)
+    assert not (out / "mine-float32.tflite").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.txt").write_text("mine")
     with pytest.raises(UserError, match="will not be overwritten"):
-        export(
-            resnet20, ["savedmodel"], **{**arguments, "out": tmp_path / "photos"}, overwrite=True
-        )
+        export(small, ["savedmodel"], **{**arguments, "out": tmp_path / "photos"}, overwrite=True)
 
 
-def test_an_export_that_fails_in_the_middle_leaves_the_old_one(
-    resnet20, images, tmp_path, monkeypatch
-):
-    arguments = {"out": tmp_path / "out", "check_images": images, "verbose": False}
-    export(resnet20, ["savedmodel"], **arguments)
+def test_an_export_that_fails_in_the_middle_leaves_the_old_one(small, tmp_path, monkeypatch):
+    arguments = {"out": tmp_path / "out", "verbose": False}
+    export(small, ["savedmodel"], **arguments)
     before = manifest.sha256(tmp_path / "out")
 
     def full_disk(*_):
@@ -438,16 +440,16 @@ def test_an_export_that_fails_in_the_middle_leaves_the_old_one(
 
     monkeypatch.setattr(tflite, "convert", full_disk)
     with pytest.raises(OSError, match="No space left"):
-        export(resnet20, ["savedmodel", "tflite-float32"], overwrite=True, **arguments)
+        export(small, ["savedmodel", "tflite-float32"], overwrite=True, **arguments)
     assert manifest.sha256(tmp_path / "out") == before
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_a_folder_that_cannot_be_written(resnet20, images, tmp_path):
+def test_a_folder_that_cannot_be_written(small, tmp_path):
     (tmp_path / "file").write_text("in the way")
     for out in (tmp_path / "file" / "out", tmp_path / "file" / "deep" / "out"):
         with pytest.raises(UserError, match=r"Cannot (make|write to) .*file"):
-            export(resnet20, ["savedmodel"], out=out, check_images=images, verbose=False)
+            export(small, ["savedmodel"], out=out, verbose=False)
 
 
 def test_files_that_are_no_models_are_refused(tmp_path):

@@ -20,8 +20,6 @@ from keras_resnet.errors import UserError
 from keras_resnet.recipes import augment, config, data, devices, evaluate, runs, schedules, train
 from keras_resnet.recipes.loop import Loop, NonFiniteLossError
 
-DEBUG = {"train.precision": "float32"}
-
 # Data ---------------------------------------------------------------------------------------------
 
 
@@ -410,15 +408,6 @@ def test_a_run_leaves_all_its_files(tiny_run, digits):
     assert summary["validation"]["accuracy"] == pytest.approx(best)
 
 
-def test_training_learns(tmp_path):
-    """Ten epochs of the quickstart's recipe on a few images at a time; chance is 10 %."""
-    loaded = config.load_config("digits/resnet8", {"train.epochs": 8, **DEBUG})
-    run = train.run(loaded, tmp_path / "run")
-    assert run.summary()["test"]["accuracy"] > 0.9
-    losses = [float(row["loss"]) for row in _rows(run)]
-    assert losses[-1] < 0.3 < 1.5 < losses[0]
-
-
 class _KillAt(keras.callbacks.Callback):
     """Ends the process as kill -9 does, in the middle of an epoch."""
 
@@ -437,28 +426,28 @@ sys.path.insert(0, sys.argv[1])
 from test_recipes import RESUMED, _KillAt
 from keras_resnet.recipes import config, train
 kill = _KillAt(int(sys.argv[2]))
-train.run(config.load_config("digits/resnet8", RESUMED), "killed", callbacks=[kill])
+train.run(config.load_config("debug/tiny", RESUMED), "killed", callbacks=[kill])
 """
 # A checkpoint at every step, so that the state is one of mid-epoch.
-RESUMED = {"train.epochs": 2, "train.checkpoint_minutes": 0.0, **DEBUG}
+RESUMED = {"train.epochs": 3, "train.checkpoint_minutes": 0.0, "data.augment": "shift"}
 
 
 def test_kill_9_and_resume_equals_the_uninterrupted_run_bit_for_bit(tmp_path):
-    loaded = config.load_config("digits/resnet8", RESUMED)
+    loaded = config.load_config("debug/tiny", RESUMED)
     whole = train.run(loaded, tmp_path / "whole")
     killed = run_python(
         KILL_SCRIPT,
         Path(__file__).parent,
-        50,
+        13,  # of 27, in the second epoch
         check=False,
-        cwd=tmp_path,  # 39 steps an epoch
+        cwd=tmp_path,
     )
     assert killed.returncode == -signal.SIGKILL
     run = runs.find(tmp_path / "killed")
     assert not run.model.exists()
     assert len(_rows(run)) == 1
     latest = tf.train.latest_checkpoint(str(run.path / "checkpoints"))
-    assert latest.endswith("-50")
+    assert latest.endswith("-13")
     # The state of a run must come from its folder alone, not from this process' random state.
     keras.utils.set_random_seed(12345)
     train.resume(run.path)
