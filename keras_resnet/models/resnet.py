@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -124,9 +125,21 @@ def build(
     if input_tensor is not None:  # the model starts where the given tensor comes from
         sources = keras.utils.get_source_inputs(input_tensor)
         inputs = sources[0] if len(sources) == 1 else sources
+    _allow_recursion(sum(spec.depths))
     model = keras.Model(inputs, x, name=name)
     weights_module.load(model, weights)
     return model
+
+
+def _allow_recursion(units: int) -> None:
+    """Keras walks a functional graph recursively: to build it, and to clone or load it later.
+
+    Python's limit of 1000 frames is too low for the 600 units of ResNet-1202, so it is raised, and
+    stays so. Twelve a unit, and a thousand for the rest, leave room.
+    """
+    needed = 12 * units + 1000
+    if sys.getrecursionlimit() < needed:
+        sys.setrecursionlimit(needed)
 
 
 def _inputs(spec: ResNetSpec, input_tensor: Any, input_shape: Any) -> Any:
