@@ -105,9 +105,9 @@ def export(
     if any(kind.startswith("tflite-") for kind in formats):
         require("ai_edge_litert", "export")
     calibration = None if calibration is None else np.asarray(calibration)
-    hint = keras_resnet.preprocessing.missing_preprocessing(model) if not preprocessing else None
-    if hint:
-        warnings.warn(f"{hint} So do its files (see preprocessing=).", stacklevel=2)
+    hints = _hints(model, preprocessing, calibration)
+    for hint in hints:
+        warnings.warn(hint, stacklevel=2)
     prepared = _prepare(model, preprocessing, calibration)
     names = _checked_labels(labels, prepared)
     source = runtimes.KerasRuntime(prepared)
@@ -126,7 +126,7 @@ def export(
         content = {
             "model": name,
             "labels": names,
-            "warnings": [hint] if hint else [],
+            "warnings": hints,
             **_content(partial, reference, calibration, checks, keras_latency),
         }
         manifest.write_reference(partial, reference)
@@ -134,9 +134,28 @@ def export(
             (partial / manifest.LABELS).write_text("\n".join(names) + "\n", encoding="utf-8")
         manifest.write(partial, content)
         _move_into_place(partial, out)
+        for item in [item for item in checks if verbose and not item.passed]:
+            print(f"{item.file} FAILED its check: {'; '.join(item.problems)}", file=sys.stderr)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return ExportReport(out, content, checks, reference.accuracy, keras_latency)
+
+
+def _hints(
+    model: keras.Model, preprocessing: str | None, calibration: np.ndarray | None
+) -> list[str]:
+    """What looks like a mistake about the range of the input."""
+    hints = []
+    missing = keras_resnet.preprocessing.missing_preprocessing(model)
+    if missing and not preprocessing:
+        hints.append(f"{missing} So do its files (see preprocessing=).")
+    normalises = preprocessing or keras_resnet.preprocessing.has_preprocessing(model)
+    if normalises and calibration is not None and calibration.size and calibration.max() <= 2:
+        hints.append(
+            "The model normalises its input itself, so it probably takes RGB 0...255; the "
+            f"calibration images reach {float(calibration.max()):g} only."
+        )
+    return hints
 
 
 def _known(formats: Sequence[str]) -> tuple[str, ...]:
@@ -207,7 +226,7 @@ def _reference(
         raise UserError("The Keras model's own outputs are not finite; nothing to export.")
     if labels is not None and len(labels) != len(images):
         raise UserError(f"{len(images)} check images, but {len(labels)} labels.")
-    return check.Reference(images, outputs, labels, f"{source} ({len(images)})")
+    return check.Reference(images, outputs, labels, source)
 
 
 def _checked_labels(labels: Sequence[object] | None, model: keras.Model) -> list[str] | None:
@@ -221,6 +240,8 @@ def _free_folder(out: str | Path, overwrite: bool) -> Path:
     if not str(out).strip():
         raise UserError("out is empty; give the folder to write to.")
     path = Path(out).resolve()
+    if path.is_file():
+        raise UserError(f"{out} is a file; give the folder to write to.")
     if path.exists() and not overwrite and not _is_empty_folder(path):
         raise UserError(
             f"{out} exists. Choose another folder, or overwrite it (--overwrite, overwrite=True)."
@@ -290,6 +311,7 @@ def _content(
         "calibration_images": 0 if calibration is None else len(calibration),
         "check": {
             "images": reference.source,
+            "n": len(reference.images),
             "keras_accuracy": reference.accuracy,
             "keras_latency_ms": keras_latency,
         },

@@ -119,7 +119,7 @@ def write_reference(folder: Path, reference: Reference) -> None:
     arrays: dict[str, Any] = {
         "images": reference.images[:count],
         "outputs": reference.outputs[:count],
-        "source": np.array(f"{count} images of {reference.source}"),
+        "source": np.array(reference.source),
     }
     if reference.labels is not None:
         arrays["labels"] = reference.labels[:count]

@@ -92,10 +92,10 @@ def _training(sub: Parser) -> None:
     )
 
 
-def _model(sub: Parser) -> None:
-    sub.add_argument(
-        "model", help="a run folder, a file (.keras, SavedModel folder, .tflite), or NAME --weights"
-    )
+def _model(
+    sub: Parser, what: str = "a run folder, a file (.keras, SavedModel folder, .tflite)"
+) -> None:
+    sub.add_argument("model", help=f"{what}, or NAME --weights")
     sub.add_argument("--weights", metavar="FILE", help="weights (.weights.h5) for a NAME")
     sub.add_argument("--classes", type=_natural, metavar="N", help="classes of these weights")
 
@@ -108,7 +108,7 @@ def _evaluate(sub: Parser) -> None:
 
 
 def _export(sub: Parser) -> None:
-    _model(sub)
+    _model(sub, "a run folder, a .keras file")
     sub.add_argument(
         "--formats",
         default="savedmodel,tflite-float32,tflite-float16,tflite-int8",
@@ -166,7 +166,7 @@ def _show(sub: Parser) -> None:
 
 _VERBS = {
     "quickstart": (
-        "train ResNet-8 on handwritten digits, export it, check every file (minutes)",
+        "train ResNet-8 on handwritten digits, export it, check every file (a minute or two)",
         "quickstart --out quickstart",
     ),
     "train": ("train a config", "train cifar10/resnet20 --epochs 3"),

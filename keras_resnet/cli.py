@@ -76,7 +76,9 @@ def _train(options: argparse.Namespace) -> int:
         names = config.list_configs()
         return _print_json({"configs": names}) if options.json else _print_lines(names)
     if (options.config is None) == (options.resume is None):
-        raise UserError("Give a config (see --list) or --resume RUN, e.g. cifar10/resnet20.")
+        raise UserError(
+            "Give a config (see --list), e.g. cifar10/resnet20, or --resume RUN, and not both."
+        )
     overrides = _overrides(options)
     if options.resume:
         if overrides or options.out:
@@ -100,8 +102,16 @@ def _train(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> int:
     from keras_resnet.recipes import evaluate, runs, sources
 
+    out = None if options.out is None else Path(options.out)
+    if out is not None and not out.parent.is_dir():
+        raise UserError(f"No such folder: {out.parent}")
     source = sources.find(options.model, options.weights, options.classes)
     dataset = _dataset(options.data, source)
+    if source.labels and source.labels != dataset.class_names:
+        print(
+            f"warning: the classes of '{dataset.name}' are not those of {options.model}",
+            file=sys.stderr,
+        )
     split = dataset.split(options.split)
     result = {
         "model": options.model,
@@ -109,8 +119,8 @@ def _evaluate(options: argparse.Namespace) -> int:
         "split": options.split,
         **evaluate.measure(source.runtime(), split),
     }
-    if options.out is not None:
-        runs.write_json(Path(options.out), result)
+    if out is not None:
+        runs.write_json(out, result)
     if options.json:
         return _print_json(result)
     print(
@@ -125,6 +135,7 @@ def _export(options: argparse.Namespace) -> int:
     from keras_resnet.recipes import exporting, sources
 
     source = sources.find(options.model, options.weights, options.classes)
+    source.require_keras()
     beside = source.run.path / "exports" if source.run else Path(f"{source.name}-exports")
     shared: dict[str, Any] = {
         "formats": tuple(part.strip() for part in options.formats.split(",") if part.strip()),
@@ -144,8 +155,12 @@ def _export(options: argparse.Namespace) -> int:
         )
     if options.json:
         return _print_json(report.manifest, report.passed)
-    _print_checks(report.manifest["files"], f"Checked on {report.manifest['check']['images']}")
+    checked = report.manifest["check"]
+    _print_checks(
+        report.manifest["files"], f"Checked on {checked['n']} images: {checked['images']}"
+    )
     print(f"\n{report.folder}")
+    print(f"Next: keras-resnet predict {Path(shared['out']) / report.checks[-1].file} IMAGE")
     return 0 if report.passed else 1
 
 
@@ -160,7 +175,8 @@ def _check(options: argparse.Namespace) -> int:
     passed = all(item.passed for item in checks)
     if options.json:
         return _print_json({"exports": options.exports, "passed": passed, "files": rows}, passed)
-    _print_checks(rows, f"Checked on {manifest.read_reference(folder).source}")
+    reference = manifest.read_reference(folder)
+    _print_checks(rows, f"Checked on {len(reference.images)} images: {reference.source}")
     return 0 if passed else 1
 
 

@@ -6,6 +6,7 @@ flipped once, when such weights are converted.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,10 +119,13 @@ def read_image(path: str | Path, size: tuple[int, int], channels: int = 3) -> np
     image_module = require("PIL.Image", "export")
     image_ops = require("PIL.ImageOps", "export")
     path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name the images in it.")
     if not path.is_file():
         raise UserError(f"No such image: {path}")
     try:
-        with image_module.open(path) as image:
+        # Pillow warns of photographs above 89 million pixels and refuses them above twice that.
+        with warnings.catch_warnings(action="ignore"), image_module.open(path) as image:
             upright = image_ops.exif_transpose(image)
             if upright.mode.startswith("I"):  # 16 bits, which convert() would clip, not scale
                 upright = image_module.fromarray((np.asarray(upright) >> 8).astype("uint8"))

@@ -113,6 +113,8 @@ def load_config(name: str | Path, overrides: dict[str, Any] | None = None) -> Co
     path = CONFIGS / f"{name}.toml"
     if not path.is_file():
         path = Path(name)
+    if path.suffix == ".toml" and not path.is_file():
+        raise UserError(f"No such config file: {path}")
     if path.suffix != ".toml" or not path.is_file():
         see = "Run 'keras-resnet train --list' to see all, or give the path of a .toml file."
         raise UnknownNameError("config", name, list_configs(), see)

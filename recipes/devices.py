@@ -27,8 +27,10 @@ def strategy(devices: str, batch_size: int) -> tf.distribute.Strategy:
     if kind == "auto":
         kind = "gpu" if gpus else "cpu"
     count = int(number) if colon else (len(gpus) if kind == "gpu" else 1)
+    if kind == "gpu" and not gpus:
+        raise UserError("devices asks for GPUs, but TensorFlow sees none; take auto or cpu.")
     if count < 1:
-        raise UserError(f"devices is of 1 or more; received '{devices}'.")
+        raise UserError(f"devices wants 1 or more; received '{devices}'.")
     if kind == "gpu" and count > len(gpus):
         raise UserError(f"devices = '{devices}', but {len(gpus)} GPUs are visible.")
     if batch_size % count:

@@ -37,6 +37,6 @@ def export_source(
         labels=source.labels or dataset.class_names,
         check_images=checked.images,
         check_labels=checked.labels,
-        check_source=f"the test split of {dataset.name}",
+        check_source=f"of the {len(dataset.test):,} test images of {dataset.name}",
         overwrite=overwrite,
     )

@@ -42,6 +42,7 @@ def run(out: str | Path = "quickstart", overrides: dict[str, Any] | None = None)
         raise UserError(f"{out} holds a run already, of other settings; choose another --out.")
     elif runs.find(folder).model.is_file():
         finished = runs.find(folder)
+        print(f"{folder} is trained already; exporting it anew", file=sys.stderr)
     else:
         finished = train.resume(folder)
     config = finished.config

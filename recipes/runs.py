@@ -69,7 +69,9 @@ def create(out: str | Path | None, name: str, config: Config) -> Run:
         raise UserError(
             f"{path} holds a run already. Continue it with: keras-resnet train --resume {path}"
         )
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if path.is_file():
+        raise UserError(f"{path} is a file; give a folder as --out.")
+    if path.exists() and any(path.iterdir()):
         raise UserError(f"{path} exists and is not an empty folder; choose another --out.")
     try:
         path.mkdir(parents=True, exist_ok=True)

@@ -42,15 +42,23 @@ class Source:
             model = registry.create_model(
                 self.name, weights=self.weights, classes=self.classes, include_preprocessing=True
             )
-        elif self.path.suffix == ".keras":
-            model = runtimes.load_keras(self.path)
         else:
+            self.require_keras()
+            model = runtimes.load_keras(self.path)
+        self._check_labels(runtimes.classifier_shape(model)[1])
+        return model
+
+    def require_keras(self) -> None:
+        """Refuse an exported file.
+
+        Raises:
+            UserError: this is one.
+        """
+        if self.path is not None and self.path.suffix != ".keras":
             raise UserError(
                 f"{self.path} is an exported file; this takes a run folder, a .keras file, or a "
                 "NAME with --weights."
             )
-        self._check_labels(runtimes.classifier_shape(model)[1])
-        return model
 
     def runtime(self) -> runtimes.Runtime:
         """The model ready to run on RGB 0...255, whatever kind of file it is."""

@@ -118,6 +118,11 @@ def _prepare(config: Config) -> _Job:
 def _train(job: _Job, run: runs.Run, callbacks: Sequence[keras.callbacks.Callback]) -> runs.Run:
     keras.utils.set_random_seed(job.config.train.seed)
     loop = _loop(job)
+    print(
+        f"{run.path}: {job.config.model} on {job.config.data.name}, {len(job.dataset.train):,} "
+        f"training images, {job.precision}, {job.strategy.num_replicas_in_sync} device(s)",
+        file=sys.stderr,
+    )
     state = State(run, loop, job.config.train.checkpoint_minutes)
     runs.drop_rows_from(run.log, int(state.epochs_done))
     observers = keras.callbacks.CallbackList(

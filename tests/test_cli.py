@@ -273,7 +273,7 @@ def test_a_missing_extra_says_how_to_install_it():
 def test_file_errors_of_the_system_have_no_traceback(capsys, tiny_run, tmp_path):
     out = str(tmp_path / "missing" / "e.json")
     assert main(["evaluate", str(tiny_run.path), "--out", out]) == 2
-    assert "No such file or directory" in capsys.readouterr().err
+    assert "No such folder" in capsys.readouterr().err
 
 
 def test_quickstart_end_to_end(tmp_path, capsys, monkeypatch):

@@ -1,5 +1,7 @@
 """The networks: counts as published, the naming contract, Keras' interface, parity."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
@@ -195,6 +197,14 @@ def test_a_network_of_no_table():
     model = keras_resnet.build(spec, name="mine")
     assert model.output_shape == (None, 5)
     assert model.get_layer("stage2_block2_shortcut_conv").filters == 64
+    with pytest.raises(UserError, match="one per stage"):
+        replace(spec, depths=(1,))
+    with pytest.raises(UserError, match="transform is a function"):
+        replace(spec, transform="basic")
+    with pytest.raises(UserError, match="Option A adds channels"):
+        keras_resnet.build(
+            replace(spec, shortcut=blocks.option_a, transform=blocks.basic, stem_width=64)
+        )
 
 
 # The pieces, against the paper's words in NumPy ---------------------------------------------------

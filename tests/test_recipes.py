@@ -360,7 +360,8 @@ def test_a_loss_that_is_not_finite_is_found_at_its_step():
         ("tpu", 8, "auto, cpu, gpu"),
         ("cpu:x", 8, "auto, cpu, gpu"),
         ("cpu:3", 8, "does not divide"),
-        ("gpu:99", 99, "GPUs are visible"),
+        ("gpu:99", 99, "sees none|GPUs are visible"),
+        ("cpu:0", 8, "1 or more"),
     ],
 )
 def test_bad_devices_are_refused(where, batch, message):

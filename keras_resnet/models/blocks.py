@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from keras import layers
 
+from keras_resnet.errors import UserError
 from keras_resnet.models.layers import BatchNormalization
 
 Tensor = Any  # a KerasTensor; Keras ships no types
@@ -177,6 +178,11 @@ def option_a(x: Tensor, activated: Tensor, unit: Unit) -> Tensor:
     new = unit.out_channels - unit.in_channels
     if new == 0:
         return x
+    if new < 0:
+        raise UserError(
+            f"Option A adds channels; {unit.name} goes from {unit.in_channels} to "
+            f"{unit.out_channels} (is the stem wider than the first stage?)."
+        )
     # Half on either side, as the public CIFAR weights have it. channels_first here only means
     # "pad the last axis".
     pad = layers.ZeroPadding2D(

@@ -51,6 +51,23 @@ class ResNetSpec:
     input_size: int = 224
     classes: int = 1000
 
+    def __post_init__(self) -> None:
+        """Check what would otherwise fail deep inside Keras.
+
+        Raises:
+            UserError: stages without a width, or names where functions are meant.
+        """
+        if len(self.depths) != len(self.widths):
+            raise UserError(
+                f"depths and widths are one per stage; received {self.depths} and {self.widths}."
+            )
+        for name in ("transform", "shortcut", "stem"):
+            if not callable(getattr(self, name)):
+                raise UserError(
+                    f"{name} is a function of keras_resnet.models.blocks; received "
+                    f"{getattr(self, name)!r}."
+                )
+
     def units(self) -> Iterator[tuple[Unit, int]]:
         """Every unit in order, with its width: `stage1_block1`, `stage1_block2`, ..."""
         channels = self.stem_width
