@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import NoReturn
 
 from keras_resnet.errors import UnknownNameError, UserError
@@ -46,7 +47,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def _verb(
-    subparsers: argparse._SubParsersAction[Parser], name: str, about: str, example: str
+    subparsers: argparse._SubParsersAction[Parser],
+    name: str,
+    about: str,
+    example: str,
+    add_options: Callable[[Parser], None],
 ) -> Parser:
     sub = subparsers.add_parser(
         name,
@@ -57,7 +62,7 @@ def _verb(
     )
     sub.set_defaults(verb=name)
     sub.add_argument("--json", action="store_true", help="print one JSON object on stdout")
-    _OPTIONS[name](sub)
+    add_options(sub)
     return sub
 
 
@@ -164,29 +169,22 @@ def _show(sub: Parser) -> None:
     sub.add_argument("name", help="a name of 'keras-resnet list'")
 
 
+# What each is for, an example, and the function that adds its options.
 _VERBS = {
     "quickstart": (
         "train ResNet-8 on handwritten digits, export it, check every file (a minute or two)",
         "quickstart --out quickstart",
+        _quickstart,
     ),
-    "train": ("train a config", "train cifar10/resnet20 --epochs 3"),
-    "evaluate": ("accuracy and loss on a labelled split", "evaluate RUN --split test"),
+    "train": ("train a config", "train cifar10/resnet20 --epochs 3", _train),
+    "evaluate": ("accuracy and loss on a labelled split", "evaluate RUN --split test", _evaluate),
     "export": (
         "write model files and check each against the model",
         "export RUN --formats savedmodel,tflite-int8",
+        _export,
     ),
-    "check": ("check an export folder again", "check RUN/exports"),
-    "predict": ("classify images", "predict RUN/exports/resnet20-int8.tflite cat.jpg"),
-    "list": ("list the networks", "list 'resnetv2_*'"),
-    "show": ("what a network is", "show resnet50"),
-}
-_OPTIONS = {
-    "quickstart": _quickstart,
-    "train": _train,
-    "evaluate": _evaluate,
-    "export": _export,
-    "check": _check,
-    "predict": _predict,
-    "list": _list,
-    "show": _show,
+    "check": ("check an export folder again", "check RUN/exports", _check),
+    "predict": ("classify images", "predict RUN/exports/resnet20-int8.tflite cat.jpg", _predict),
+    "list": ("list the networks", "list 'resnetv2_*'", _list),
+    "show": ("what a network is", "show resnet50", _show),
 }

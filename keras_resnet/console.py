@@ -35,7 +35,6 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
     for row in rows:
         table.add_row(*row)
     console = Console(highlight=False)
-    console.width = max(
-        console.width, 120
-    )  # a narrow terminal wraps a line; rich would cut figures
+    # A narrow terminal wraps a long line; rich would cut figures to its width.
+    console.width = max(console.width, 120)
     console.print(table)

@@ -138,6 +138,8 @@ def _tfds_builder(tfds: Any, name: str) -> Any:
         return tfds.builder(name)
     except Exception as error:  # by the kind of typing mistake, tfds raises any of five types
         known = ["digits", *tfds.list_builders(with_community_datasets=False)]
+        if name in known:  # the name is right, what lies in the folder is not
+            raise UserError(f"tensorflow-datasets cannot open '{name}': {error}") from error
         see = "See https://www.tensorflow.org/datasets/catalog."
         raise UnknownNameError("dataset", name, known, see) from error
 
