@@ -18,12 +18,29 @@ CONFIGS = Path(__file__).parent / "configs"
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which images, and how they are varied in training."""
+    """Which images."""
 
-    name: str = "cifar10"  # "digits" (scikit-learn's), or a name of tensorflow-datasets
+    name: str = "cifar10"  # "digits" (scikit-learn's), a name of tensorflow-datasets, or a folder
     validation: int = 5000  # images held out of the training split to choose the best epoch
     split_seed: int = 0  # which ones; apart from train.seed, so that seeds compare
-    augment: str = "pad_crop_flip"  # a key of recipes.augment.AUGMENTATIONS
+    image_size: int = 0  # pixels a side the network is given; 0: the size all images have
+    crop_fraction: float = 0.875  # evaluation: the central part of the shorter side that is kept
+    service: str = ""  # a tf.data service, grpc://HOST:PORT, that prepares the batches
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """How images are varied in training; 0 is off."""
+
+    crop: str = "pad"  # a key of recipes.augment.CROPS
+    flip: str = "random"  # a key of recipes.augment.FLIPS
+    min_area: float = 0.08  # crop = "resized": the least part of the image that is cut out
+    randaugment: int = 0  # operations on each image (arXiv:1909.13719)
+    magnitude: float = 9.0  # their strength, of 10
+    erasing: float = 0.0  # part of the images with a rectangle erased (arXiv:1708.04896)
+    mixup: float = 0.0  # alpha of arXiv:1710.09412
+    cutmix: float = 0.0  # alpha of arXiv:1905.04899; with mixup, each batch draws one of the two
+    repeats: int = 1  # variants of an image in one batch (arXiv:1902.05509)
 
 
 @dataclass(frozen=True)
@@ -32,32 +49,46 @@ class TrainConfig:
 
     epochs: int = 0  # passes over the training split; or
     steps: int = 0  # updates (exactly one of the two is given)
-    batch_size: int = 128  # global: over all devices
+    batch_size: int = 128  # of one update: over all devices, machines and accumulated parts
+    accumulate: int = 1  # parts of a batch that are computed one after another, to save memory
     seed: int = 0
+    deterministic: bool = False  # also on GPUs, where it costs speed
     precision: str = "auto"  # float32 | mixed_float16 | mixed_bfloat16
     devices: str = "auto"  # auto | cpu | cpu:2 (logical devices) | gpu | gpu:2
-    weight_decay: float = 1e-4  # L2 on kernels; BN and biases are spared
+    synchronized_bn: bool = False  # BN statistics over all devices
+    loss: str = "cross_entropy"  # or "binary_cross_entropy" (arXiv:2110.00476)
     label_smoothing: float = 0.0
+    weight_decay: float = 1e-4  # on kernels; BN and biases are spared
+    clip_norm: float = 0.0  # of the gradient of the whole batch; 0: not clipped
+    ema: float = 0.0  # decay of the averaged weights that are evaluated and kept; 0: none
+    sizes: tuple[int, ...] = ()  # progressive resizing: pixels a side, one after another
+    size_boundaries: tuple[float, ...] = ()  # the fractions of the run where they change
     checkpoint_minutes: float = 1.0  # also saved at the end of every epoch
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """SGD with momentum."""
+    """What an update is."""
 
-    learning_rate: float = 0.1  # the peak of the schedule, for train.batch_size images
-    momentum: float = 0.9
+    name: str = "sgd"  # a key of recipes.optimizers.OPTIMIZERS
+    learning_rate: float = 0.1  # the peak of the schedule, for reference_batch images
+    reference_batch: int = 0  # the rate is scaled by batch_size / this (arXiv:1706.02677); 0: not
+    momentum: float = 0.9  # beta_1 of adamw and lamb
     nesterov: bool = False
+    beta_2: float = 0.999  # adamw, lamb
+    epsilon: float = 1e-7  # adamw, lamb
+    trust: float = 0.001  # lars: the trust coefficient (arXiv:1708.03888)
 
 
 @dataclass(frozen=True)
 class ScheduleConfig:
     """The learning rate over the run, in fractions of it."""
 
-    name: str = "step"  # "step" or "cosine" (to zero)
+    name: str = "step"  # a key of recipes.schedules.SCHEDULES
     warmup: float = 0.0  # linear from zero
     boundaries: tuple[float, ...] = (0.5, 0.75)  # "step": where the rate is multiplied
     factor: float = 0.1  # "step": by what
+    power: float = 2.0  # "polynomial"
 
 
 @dataclass(frozen=True)
@@ -66,6 +97,7 @@ class Config:
 
     model: str
     data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -76,27 +108,51 @@ class Config:
         Raises:
             UserError: neither or both of epochs and steps, or a value out of its range.
         """
-        train, optimizer = self.train, self.optimizer
+        train = self.train
         if (train.epochs > 0) == (train.steps > 0):
             raise UserError(
                 "Give exactly one of train.epochs and train.steps, above 0; "
                 f"received epochs={train.epochs}, steps={train.steps}."
             )
-        limits = (
-            ("train.batch_size", train.batch_size, 1, math.inf),
-            ("train.seed", train.seed, 0, 2**31),
-            ("train.weight_decay", train.weight_decay, 0, math.inf),
-            ("train.label_smoothing", train.label_smoothing, 0, 1),
-            ("train.checkpoint_minutes", train.checkpoint_minutes, 0, math.inf),
-            ("data.validation", self.data.validation, 0, math.inf),
-            ("data.split_seed", self.data.split_seed, 0, math.inf),
-            ("optimizer.learning_rate", optimizer.learning_rate, 0, math.inf),
-            ("optimizer.momentum", optimizer.momentum, 0, 1),
-        )
-        for key, value, least, below in limits:
+        if train.sizes and len(train.sizes) != len(train.size_boundaries) + 1:
+            raise UserError(
+                "train.size_boundaries has one fraction between each two of train.sizes; received "
+                f"{len(train.sizes)} sizes and {len(train.size_boundaries)} boundaries."
+            )
+        for key, (least, below) in _LIMITS.items():
+            section, _, leaf = key.partition(".")
+            value = getattr(getattr(self, section), leaf)
             if not least <= value < below:
                 end = "" if below == math.inf else f" and below {below}"
                 raise UserError(f"{key} is at least {least}{end}; received {value}.")
+
+
+# The values a number may have: at least the first and below the second.
+_LIMITS = {
+    "data.validation": (0, math.inf),
+    "data.split_seed": (0, math.inf),
+    "data.image_size": (0, math.inf),
+    "data.crop_fraction": (0.1, 1.01),
+    "augment.min_area": (0, 1.01),
+    "augment.randaugment": (0, 15),
+    "augment.magnitude": (0, 10.01),
+    "augment.erasing": (0, 1.01),
+    "augment.mixup": (0, math.inf),
+    "augment.cutmix": (0, math.inf),
+    "augment.repeats": (1, math.inf),
+    "train.batch_size": (1, math.inf),
+    "train.accumulate": (1, math.inf),
+    "train.seed": (0, 2**31),
+    "train.weight_decay": (0, math.inf),
+    "train.label_smoothing": (0, 1),
+    "train.clip_norm": (0, math.inf),
+    "train.ema": (0, 1),
+    "train.checkpoint_minutes": (0, math.inf),
+    "optimizer.learning_rate": (0, math.inf),
+    "optimizer.reference_batch": (0, math.inf),
+    "optimizer.momentum": (0, 1),
+    "optimizer.beta_2": (0, 1),
+}
 
 
 def list_configs() -> list[str]:

@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.errors import UnknownNameError, UserError, require
-from keras_resnet.recipes.augment import Augment
+from keras_resnet.recipes.augment import CROPS, flip, mirrored, resize_at
+from keras_resnet.recipes.config import AugmentConfig
 
 _IN_MEMORY_BYTES = 4 * 2**30
 
@@ -168,16 +170,23 @@ def _require_network() -> None:
 
 
 def training_batches(
-    split: Split, batch_size: int, seed: int, augment: Augment, start_step: int = 0
+    split: Split,
+    batch_size: int,
+    seed: int,
+    augment: AugmentConfig,
+    start_step: int = 0,
+    sizes: Sequence[tuple[int, int]] = (),
 ) -> tf.data.Dataset:
     """Endless (images, labels) batches from `start_step` on; batch t is a function of (seed, t).
 
     Every epoch is a new permutation of the split; what does not fill a batch is left out of that
-    epoch. Images stay uint8: the model normalises them on its device.
+    epoch. Images stay uint8: the model normalises them on its device. `sizes` are (first step,
+    pixels a side) of progressive resizing.
     """
     count = len(split)
     steps_per_epoch = count // batch_size
     images, labels = tf.constant(split.images), tf.constant(split.labels)
+    coins = tf.constant(np.random.default_rng(seed).random(count) < 0.5)
 
     def epoch_of_indices(epoch: Any) -> tf.data.Dataset:
         key = tf.stack([tf.cast(seed, tf.int64), epoch])
@@ -189,7 +198,13 @@ def training_batches(
     def batch(index: Any, step: Any) -> tuple[Any, Any]:
         # The shuffle uses (seed, epoch); another first word keeps the two streams apart.
         key = tf.stack([tf.cast(seed, tf.int64) + 2**32, step])
-        return augment(tf.gather(images, index), key), tf.gather(labels, index)
+        crop_key, flip_key = tf.unstack(tf.random.split(key, 2))
+        cropped = CROPS[augment.crop](tf.gather(images, index), crop_key)
+        mirror = mirrored(
+            augment.flip, tf.gather(coins, index), step // steps_per_epoch, flip_key
+        )
+        images_of_step = resize_at(step, flip(cropped, mirror), sizes)
+        return images_of_step, tf.gather(labels, index)
 
     first_epoch, skipped = divmod(start_step, steps_per_epoch)
     epochs = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)

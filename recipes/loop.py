@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -42,6 +43,58 @@ class LossScale(tf.Module):
         self.good_steps.assign(tf.where(good >= self.growth, tf.zeros_like(good), good))
 
 
+class Averages(tf.Module):
+    """An exponential moving average of all weights, BN statistics included, one per replica.
+
+    The decay starts low, min(decay, (1 + t) / (10 + t)), so that the first weights are forgotten.
+    """
+
+    def __init__(self, model: keras.Model, decay: float) -> None:
+        """Start from the model's weights."""
+        super().__init__()
+        self.model, self.decay = model, decay
+        self.shadows = [
+            tf.Variable(
+                weight.value,
+                trainable=False,
+                synchronization=tf.VariableSynchronization.ON_READ,
+                aggregation=tf.VariableAggregation.MEAN,
+            )
+            for weight in model.weights
+        ]
+
+    def update(self, step: Any) -> None:
+        """Move towards the weights after update `step`; in replica context."""
+        t = tf.cast(step, tf.float32)
+        rate = 1.0 - tf.minimum(self.decay, (1.0 + t) / (10.0 + t))
+        for shadow, weight in zip(self.shadows, self.model.weights, strict=True):
+            value = tf.convert_to_tensor(weight.value)
+            shadow.assign_sub(tf.cast(rate, value.dtype) * (shadow - value))
+
+    def swap_in(self) -> list[Any]:
+        """Put the averages in the model; return what was there."""
+        raw = [weight.numpy() for weight in self.model.weights]
+        for weight, shadow in zip(self.model.weights, self.shadows, strict=True):
+            weight.assign(shadow.numpy())
+        return raw
+
+
+def _cross_entropy(targets: Any, logits: Any) -> Any:
+    return tf.nn.softmax_cross_entropy_with_logits(targets, logits)
+
+
+def _binary_cross_entropy(targets: Any, logits: Any) -> Any:
+    """Each class on its own, the mean over classes (arXiv:2110.00476, section 4.1)."""
+    return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(targets, logits), axis=-1)
+
+
+LOSSES = {"cross_entropy": _cross_entropy, "binary_cross_entropy": _binary_cross_entropy}
+
+
+def _classes_of(labels: Any) -> Any:
+    return tf.argmax(labels, -1) if labels.shape.rank == 2 else labels
+
+
 class Loop:
     """Updates and evaluates `model`, whose outputs are logits.
 
@@ -55,6 +108,11 @@ class Loop:
         weight_decay: L2 on kernels, added to the gradient (He 2015: 1e-4); BN and biases are
             spared, which the paper leaves open.
         label_smoothing: epsilon of arXiv:1512.00567.
+        loss: a key of LOSSES.
+        accumulate: parts of a replica's batch that are computed one after another, each with BN
+            statistics of its own.
+        clip_norm: the largest norm of the gradient of the whole batch; 0 for any.
+        ema: decay of the averaged weights; 0 for none.
     """
 
     def __init__(
@@ -66,12 +124,18 @@ class Loop:
         batch_size: int,
         weight_decay: float = 0.0,
         label_smoothing: float = 0.0,
+        loss: str = "cross_entropy",
+        accumulate: int = 1,
+        clip_norm: float = 0.0,
+        ema: float = 0.0,
     ) -> None:
         """Build the optimizer's variables and the metrics; see the class."""
         self.strategy, self.model, self.optimizer = strategy, model, optimizer
         self.batch_size, self.weight_decay = batch_size, weight_decay
-        self.label_smoothing = label_smoothing
+        self.label_smoothing, self.loss_function = label_smoothing, LOSSES[loss]
+        self.accumulate, self.clip_norm = accumulate, clip_norm
         with strategy.scope():
+            self.averages = Averages(model, ema) if ema else None
             optimizer.build(model.trainable_variables)
             self.loss = keras.metrics.Mean(name="loss")
             self.accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
@@ -97,6 +161,7 @@ class Loop:
             step=self.step,
             metrics=[v.value for v in (*self.loss.variables, *self.accuracy.variables)],
             **({"loss_scale": self.loss_scale} if self.loss_scale else {}),
+            **({"averages": self.averages} if self.averages else {}),
         )
 
     # Training -----------------------------------------------------------------------------------
@@ -131,24 +196,51 @@ class Loop:
 
     def _replica_gradients(self, images: Any, labels: Any, scale: Any) -> tuple[Any, list[Any]]:
         """The gradient of the mean loss over the *global* batch, the same on every replica."""
+        if self.accumulate == 1:
+            loss, gradients = self._part_gradients(images, labels, scale)
+        else:
+            loss, gradients = self._accumulated_gradients(images, labels, scale)
+        replica = tf.distribute.get_replica_context()
+        gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        gradients = [gradient / scale for gradient in gradients]
+        if self.clip_norm:  # of the sum, so that it does not depend on the number of devices
+            gradients, _ = tf.clip_by_global_norm(gradients, self.clip_norm)
+        return loss, gradients
+
+    def _part_gradients(self, images: Any, labels: Any, scale: Any) -> tuple[Any, list[Any]]:
         with tf.GradientTape() as tape:
             logits = self.model(images, training=True)
             losses = self._losses(labels, logits)
             loss = tf.reduce_sum(losses) / self.batch_size
             scaled = loss * scale
-        gradients = tape.gradient(scaled, self.model.trainable_variables)
-        replica = tf.distribute.get_replica_context()
-        gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         self.loss.update_state(losses)
-        self.accuracy.update_state(labels, logits)
-        return loss, [gradient / scale for gradient in gradients]
+        self.accuracy.update_state(_classes_of(labels), logits)
+        return loss, tape.gradient(scaled, self.model.trainable_variables)
+
+    def _accumulated_gradients(self, images: Any, labels: Any, scale: Any) -> tuple[Any, list[Any]]:
+        """The same sum, a part at a time; the loop keeps one part's activations in memory."""
+        size = tf.shape(images)[0] // self.accumulate
+
+        def add_part(part: Any, loss: Any, gradients: list[Any]) -> tuple[Any, Any, list[Any]]:
+            rows = slice(part * size, (part + 1) * size)
+            more, new = self._part_gradients(images[rows], labels[rows], scale)
+            return part + 1, loss + more, [a + b for a, b in zip(gradients, new, strict=True)]
+
+        zeros = [tf.zeros(v.shape) for v in self.model.trainable_variables]
+        _, loss, gradients = tf.while_loop(
+            lambda part, *_: part < self.accumulate,
+            add_part,
+            (tf.constant(0), tf.constant(0.0), zeros),
+            parallel_iterations=1,
+        )
+        return loss, gradients
 
     def _losses(self, labels: Any, logits: Any) -> Any:
-        """Cross entropy per image, in float32."""
+        """The loss per image, in float32; labels are classes (n,) or targets (n, classes)."""
         classes = logits.shape[-1]
-        targets = tf.one_hot(labels, classes) * (1.0 - self.label_smoothing)
-        targets += self.label_smoothing / classes
-        return tf.nn.softmax_cross_entropy_with_logits(targets, tf.cast(logits, tf.float32))
+        targets = labels if labels.shape.rank == 2 else tf.one_hot(labels, classes)
+        targets = targets * (1.0 - self.label_smoothing) + self.label_smoothing / classes
+        return self.loss_function(targets, tf.cast(logits, tf.float32))
 
     def _apply(self, gradients: list[Any]) -> bool:
         self.strategy.run(self._replica_apply, (gradients,))
@@ -161,6 +253,8 @@ class Loop:
             for g, v in zip(gradients, variables, strict=True)
         ]
         self.optimizer.apply(decayed, variables)
+        if self.averages is not None:
+            self.averages.update(self.step)
 
     def require_finite_loss(self) -> None:
         """Look whether every loss since the start was finite (this waits for the last step).
@@ -182,9 +276,22 @@ class Loop:
 
     # Evaluation ---------------------------------------------------------------------------------
 
-    def evaluate(self, split: Split) -> dict[str, float]:
-        """Exact mean loss and accuracy over every image of `split`."""
+    @contextmanager
+    def evaluated_weights(self) -> Iterator[None]:
+        """Put the weights that are evaluated and kept in the model: the averaged ones, if any."""
         self.average_statistics()
+        if self.averages is None:
+            yield
+            return
+        raw = self.averages.swap_in()
+        try:
+            yield
+        finally:
+            for variable, value in zip(self.model.weights, raw, strict=True):
+                variable.assign(value)
+
+    def evaluate(self, split: Split) -> dict[str, float]:
+        """Exact mean loss and accuracy over every image of `split`, of the weights in the model."""
         sums = tf.zeros([3])
         for batch in self.distribute(evaluation_batches(split, self.batch_size)):
             sums += self._evaluation_step(batch)

@@ -77,7 +77,6 @@ class _Job:
     config: Config
     strategy: tf.distribute.Strategy
     dataset: data.Dataset
-    augment: augment.Augment
     schedule: keras.optimizers.schedules.LearningRateSchedule
     precision: str
     steps_per_epoch: int
@@ -88,10 +87,25 @@ class _Job:
         """Their number; the last one may be cut short."""
         return -(-self.total_steps // self.steps_per_epoch)
 
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of the images that are evaluated."""
+        shape: tuple[int, int, int] = self.dataset.train.images.shape[1:]
+        return shape
+
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """(first step, pixels a side) of progressive resizing; a change waits for its epoch."""
+        train = self.config.train
+        epochs = [round(self.epochs * fraction) for fraction in (0.0, *train.size_boundaries)]
+        starts = [epoch * self.steps_per_epoch for epoch in epochs]
+        return tuple(zip(starts, train.sizes, strict=False))
+
 
 def _prepare(config: Config) -> _Job:
     train = config.train
     registry.architecture(config.model)
+    augment.check(config.augment)
     strategy = devices.strategy(train.devices, train.batch_size)
     dataset = data.load_dataset(config.data.name, config.data.validation, config.data.split_seed)
     steps_per_epoch = len(dataset.train) // train.batch_size
@@ -107,7 +121,6 @@ def _prepare(config: Config) -> _Job:
         config=replace(config, train=replace(train, precision=precision)),
         strategy=strategy,
         dataset=dataset,
-        augment=augment.augmentation(config.data.augment),
         schedule=schedules.schedule(config.optimizer, config.schedule, total_steps),
         precision=precision,
         steps_per_epoch=steps_per_epoch,
@@ -139,16 +152,22 @@ def _train(job: _Job, run: runs.Run, callbacks: Sequence[keras.callbacks.Callbac
     return run
 
 
+def _model(job: _Job, shape: tuple[int | None, int | None, int]) -> keras.Model:
+    """The network from RGB 0...255 to logits."""
+    return registry.create_model(
+        job.config.model,
+        input_shape=shape,
+        classes=len(job.dataset.class_names),
+        classifier_activation=None,
+        include_preprocessing=True,
+    )
+
+
 def _loop(job: _Job) -> Loop:
-    config = job.config
+    config, train = job.config, job.config.train
+    shape = (None, None, job.input_shape[-1]) if train.sizes else job.input_shape
     with job.strategy.scope(), _dtype_policy(job.precision):
-        model = registry.create_model(
-            config.model,
-            input_shape=job.dataset.train.images.shape[1:],
-            classes=len(job.dataset.class_names),
-            classifier_activation=None,
-            include_preprocessing=True,
-        )
+        model = _model(job, shape)
         optimizer = keras.optimizers.SGD(
             job.schedule, momentum=config.optimizer.momentum, nesterov=config.optimizer.nesterov
         )
@@ -158,9 +177,13 @@ def _loop(job: _Job) -> Loop:
         job.strategy,
         model,
         optimizer,
-        batch_size=config.train.batch_size,
-        weight_decay=config.train.weight_decay,
-        label_smoothing=config.train.label_smoothing,
+        batch_size=train.batch_size,
+        weight_decay=train.weight_decay,
+        label_smoothing=train.label_smoothing,
+        loss=train.loss,
+        accumulate=train.accumulate,
+        clip_norm=train.clip_norm,
+        ema=train.ema,
     )
 
 
@@ -170,8 +193,9 @@ def _fit(job: _Job, loop: Loop, state: State, observers: keras.callbacks.Callbac
         job.dataset.train,
         job.config.train.batch_size,
         job.config.train.seed,
-        job.augment,
+        job.config.augment,
         start_step=int(loop.step),
+        sizes=job.sizes,
     )
     iterator = loop.distribute(batches)
     observers.on_train_begin()
@@ -181,12 +205,9 @@ def _fit(job: _Job, loop: Loop, state: State, observers: keras.callbacks.Callbac
             logs = _train_epoch(job, loop, state, observers, iterator, epoch)
             if len(job.dataset.validation):
                 observers.on_test_begin()
-                validation = loop.evaluate(job.dataset.validation)
+                validation = _validate(job, loop, state, epoch)
                 observers.on_test_end(validation)
-                if not math.isfinite(validation["loss"]):
-                    raise NonFiniteLossError(int(loop.step))
                 logs |= {f"val_{key}": value for key, value in validation.items()}
-                state.keep_best(epoch, validation["accuracy"])
             observers.on_epoch_end(epoch, logs)
             state.finish_epoch()
             if loop.model.stop_training:  # a callback's wish, as in Keras
@@ -236,12 +257,24 @@ def _train_epoch(
     }
 
 
+def _validate(job: _Job, loop: Loop, state: State, epoch: int) -> dict[str, float]:
+    """Loss and accuracy on the validation split; the weights are kept if they are the best yet."""
+    with loop.evaluated_weights():
+        validation = loop.evaluate(job.dataset.validation)
+        if not math.isfinite(validation["loss"]):
+            raise NonFiniteLossError(int(loop.step))
+        state.keep_best(epoch, validation["accuracy"])
+    return validation
+
+
 def _finish(job: _Job, run: runs.Run, loop: Loop, state: State) -> None:
     """Write the model of the best epoch and what it does on the test split, evaluated once."""
-    config, dataset, model = job.config, job.dataset, loop.model
-    loop.average_statistics()
-    if run.best.is_file():
-        model.load_weights(run.best)
+    config, dataset = job.config, job.dataset
+    with _dtype_policy(job.precision), loop.evaluated_weights():
+        if run.best.is_file():
+            loop.model.load_weights(run.best)
+        model = _model(job, job.input_shape)  # of one size, whatever sizes it was trained on
+        model.set_weights(loop.model.get_weights())
     plain = to_stock(model)
     outputs = keras.layers.Activation("softmax", dtype="float32", name="predictions")(plain.output)
     (run.path / "labels.txt").write_text("\n".join(dataset.class_names) + "\n", encoding="utf-8")
