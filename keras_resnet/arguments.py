@@ -82,8 +82,33 @@ def _train(sub: Parser) -> None:
     sub.add_argument("--list", action="store_true", help="list the shipped configs")
     sub.add_argument("--resume", metavar="RUN", help="go on with an interrupted run")
     sub.add_argument("--out", metavar="FOLDER", help="default runs/NAME-DATE-TIME")
-    sub.add_argument("--data", metavar="NAME", help="digits, or a name of tensorflow-datasets")
+    sub.add_argument(
+        "--data",
+        metavar="NAME|FOLDER",
+        help="digits, a name of tensorflow-datasets, or a folder of images",
+    )
+    _recipe(sub)
+
+
+def _finetune(sub: Parser) -> None:
+    _model(sub, "the trained network to start from: a run folder, a .keras file")
+    sub.add_argument("--data", metavar="NAME|FOLDER", required=True, help="what to train on")
+    sub.add_argument("--config", default="finetune/default", help="default %(default)s")
+    sub.add_argument("--out", metavar="FOLDER", help="default runs/finetune-NAME-DATE-TIME")
+    _recipe(sub)
+
+
+def _runs(sub: Parser) -> None:
+    sub.add_argument("folder", nargs="?", default="runs", help="where to look (default ./runs)")
+
+
+def _recipe(sub: Parser) -> None:
     _training(sub)
+    sub.add_argument(
+        "--profile",
+        action="store_true",
+        help="write a TensorFlow profiler trace of ten steps for TensorBoard",
+    )
 
 
 def _training(sub: Parser) -> None:
@@ -177,6 +202,12 @@ _VERBS = {
         _quickstart,
     ),
     "train": ("train a config", "train cifar10/resnet20 --epochs 3", _train),
+    "finetune": (
+        "train a trained network on other classes",
+        "finetune RUN --data FOLDER",
+        _finetune,
+    ),
+    "runs": ("list the runs of a folder", "runs", _runs),
     "evaluate": ("accuracy and loss on a labelled split", "evaluate RUN --split test", _evaluate),
     "export": (
         "write model files and check each against the model",

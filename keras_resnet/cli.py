@@ -86,12 +86,53 @@ def _train(options: argparse.Namespace) -> int:
                 f"--resume goes on as the run was configured and takes no other options. To change "
                 f"it, edit {Path(options.resume) / 'config.toml'}."
             )
-        run = train.resume(options.resume)
+        run = train.resume(options.resume, profile=options.profile)
     else:
         loaded = config.load_config(options.config, overrides)
-        run = train.run(loaded, options.out, name=Path(options.config).stem)
-    summary = run.summary()
+        name = Path(options.config).stem
+        run = train.run(loaded, options.out, name=name, profile=options.profile)
+    return _print_run(run, options.json)
+
+
+def _finetune(options: argparse.Namespace) -> int:
+    from keras_resnet.recipes import config, finetune, sources
+
+    source = sources.find(options.model, options.weights, options.classes)
+    source.require_keras()
+    loaded = config.load_config(options.config, _overrides(options))
+    run = finetune.run(source, loaded, options.out, profile=options.profile)
+    return _print_run(run, options.json)
+
+
+def _runs(options: argparse.Namespace) -> int:
+    from keras_resnet.recipes import runs
+
+    found = runs.list_runs(options.folder)
     if options.json:
+        return _print_json({"runs": found})
+    if not found:
+        raise UserError(f"No runs in {options.folder}. Start one: keras-resnet train --list")
+    header = ("run", "model", "data", "done", "validation", "test", "minutes", "state")
+    rows = [
+        [
+            row["run"],
+            row["model"],
+            row["data"],
+            f"{row['done']}/{row['total']} {row['unit']}",
+            _number(row["validation"], ".2%"),
+            _number(row["test"], ".2%"),
+            _number(row["minutes"], ".1f"),
+            row["state"],
+        ]
+        for row in found
+    ]
+    print_table(f"Runs in {options.folder}", header, rows)
+    return 0
+
+
+def _print_run(run: Any, as_json: bool) -> int:
+    summary = run.summary()
+    if as_json:
         return _print_json({"run": str(run.path), **summary})
     test = summary["test"]
     print(f"test accuracy {test['accuracy']:.2%} on {test['n']} images · {run.model}")
@@ -331,6 +372,8 @@ def _print_checks(
 _VERBS = {
     "quickstart": _quickstart,
     "train": _train,
+    "finetune": _finetune,
+    "runs": _runs,
     "evaluate": _evaluate,
     "export": _export,
     "check": _check,

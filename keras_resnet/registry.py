@@ -41,6 +41,7 @@ class Architecture:
     source: str  # arXiv id and section or table
     preprocessing: str
     input_size: int
+    min_size: int
     classes: int
 
 

@@ -31,7 +31,7 @@ class ProgressBar(keras.callbacks.Callback):
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("steps"),
+            TextColumn("steps · {task.fields[now]}"),
             TimeRemainingColumn(),
             TextColumn("left"),
             console=self.console,
@@ -41,29 +41,35 @@ class ProgressBar(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Show the bar."""
         self.bar.start()
-        self.task = self.bar.add_task("training", total=self.total, completed=self.done)
+        self.task = self.bar.add_task("training", total=self.total, completed=self.done, now="")
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Move the bar."""
+        """Move the bar; `logs` come with some of the steps."""
         self.bar.advance(self.task)
         self.done += 1
+        if logs:
+            self.bar.update(self.task, now=_summary(logs))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Write the epoch's line."""
-        logs = logs or {}
-        parts = [f"epoch {epoch + 1:>3}/{self.epochs}"]
-        for key, text in (
-            ("loss", "loss {:.4f}"),
-            ("accuracy", "accuracy {:.4f}"),
-            ("val_accuracy", "validation {:.4f}"),
-            ("images_per_second", "{:.0f} images/s"),
-            ("input_wait", "input wait {:.1%}"),
-            ("seconds", "{:.1f} s"),
-        ):
-            if key in logs:
-                parts.append(text.format(logs[key]))
-        self.console.print(" · ".join(parts), highlight=False, soft_wrap=True)
+        text = f"epoch {epoch + 1:>3}/{self.epochs} · {_summary(logs or {})}"
+        self.console.print(text, highlight=False, soft_wrap=True)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Take the bar away."""
         self.bar.stop()
+
+
+def _summary(logs: dict[str, Any]) -> str:
+    return " · ".join(text.format(logs[key]) for key, text in _SHOWN if key in logs)
+
+
+_SHOWN = (
+    ("loss", "loss {:.4f}"),
+    ("accuracy", "accuracy {:.4f}"),
+    ("val_accuracy", "validation {:.4f}"),
+    ("learning_rate", "rate {:.2g}"),
+    ("images_per_second", "{:.0f} images/s"),
+    ("input_wait", "input wait {:.1%}"),
+    ("seconds", "{:.1f} s"),
+)

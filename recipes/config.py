@@ -92,6 +92,14 @@ class ScheduleConfig:
 
 
 @dataclass(frozen=True)
+class FinetuneConfig:
+    """What of the network that a fine-tuning starts from learns, and when."""
+
+    frozen: float = 0.0  # part of the run, from its start, in which only the new head learns
+    train_bn: bool = False  # whether BN layers learn and renew their statistics after that
+
+
+@dataclass(frozen=True)
 class Config:
     """One training run."""
 
@@ -101,6 +109,7 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
 
     def __post_init__(self) -> None:
         """Check what no single field can tell.
@@ -152,6 +161,7 @@ _LIMITS = {
     "optimizer.reference_batch": (0, math.inf),
     "optimizer.momentum": (0, 1),
     "optimizer.beta_2": (0, 1),
+    "finetune.frozen": (0, 1.01),
 }
 
 

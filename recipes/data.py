@@ -52,6 +52,12 @@ class Dataset:
     test: Split
     class_names: tuple[str, ...]
 
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of the images that are evaluated."""
+        shape: tuple[int, int, int] = self.train.images.shape[1:]
+        return shape
+
     def split(self, name: str) -> Split:
         """Return "train", "validation" or "test".
 
@@ -200,9 +206,7 @@ def training_batches(
         key = tf.stack([tf.cast(seed, tf.int64) + 2**32, step])
         crop_key, flip_key = tf.unstack(tf.random.split(key, 2))
         cropped = CROPS[augment.crop](tf.gather(images, index), crop_key)
-        mirror = mirrored(
-            augment.flip, tf.gather(coins, index), step // steps_per_epoch, flip_key
-        )
+        mirror = mirrored(augment.flip, tf.gather(coins, index), step // steps_per_epoch, flip_key)
         images_of_step = resize_at(step, flip(cropped, mirror), sizes)
         return images_of_step, tf.gather(labels, index)
 

@@ -7,7 +7,7 @@ on one replica only, and does not run on several machines; so this loop stands i
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -151,6 +151,7 @@ class Loop:
         is_float16 = model.dtype_policy.compute_dtype == "float16"
         self.loss_scale = LossScale() if is_float16 else None
         self.input_seconds = 0.0
+        self.trained = len(model.trainable_variables)
 
     @property
     def checkpoint(self) -> tf.train.Checkpoint:
@@ -175,10 +176,17 @@ class Loop:
         began = time.perf_counter()
         batch = next(iterator)
         self.input_seconds += time.perf_counter() - began
-        self._train_step(batch)
+        self._train_step(batch, self.trained)
+
+    def train_layers(self, learns: Callable[[keras.Layer], bool]) -> None:
+        """From the next update on train only the layers for which `learns` is true."""
+        for layer in self.model.layers:
+            layer.trainable = learns(layer)
+        self.trained = len(self.model.trainable_variables)
 
     @tf.function
-    def _train_step(self, batch: Any) -> None:
+    def _train_step(self, batch: Any, trained: int) -> None:
+        """`trained`, how many variables learn, is there so that another number traces anew."""
         scale = tf.constant(1.0) if self.loss_scale is None else tf.identity(self.loss_scale.scale)
         losses, gradients = self.strategy.run(self._replica_gradients, (*batch, scale))
         total = self.strategy.reduce("SUM", losses, axis=None)

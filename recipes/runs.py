@@ -5,18 +5,23 @@ log.csv            one row per epoch             tensorboard/      the same for 
 best.weights.h5    best on the validation split  summary.json      what came out
 model.keras        the result: stock Keras layers, float32, RGB 0...255 in, probabilities out
 labels.txt         its class names, one a line
+start.keras        of a fine-tuning: the model it started from
 """
 
 from __future__ import annotations
 
+import csv
 import json
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import keras
+
 from keras_resnet.errors import UserError
 from keras_resnet.files import replacing
+from keras_resnet.models.layers import to_stock
 from keras_resnet.recipes.config import Config, load_config, save_config
 
 
@@ -37,6 +42,11 @@ class Run:
         return self.path / "model.keras"
 
     @property
+    def start(self) -> Path:
+        """The model that a fine-tuning started from."""
+        return self.path / "start.keras"
+
+    @property
     def best(self) -> Path:
         """The weights of the best epoch."""
         return self.path / "best.weights.h5"
@@ -45,6 +55,15 @@ class Run:
     def log(self) -> Path:
         """One row per epoch."""
         return self.path / "log.csv"
+
+    def rows(self) -> list[dict[str, str]]:
+        """The log: a row per finished epoch, without what it has not measured."""
+        if not self.log.is_file():
+            return []
+        with self.log.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        # Keras' logger adds val_… columns of "NA" where there is no validation split.
+        return [{key: value for key, value in row.items() if value != "NA"} for row in rows]
 
     def summary(self) -> dict[str, Any]:
         """What came out of the finished run."""
@@ -57,8 +76,10 @@ def is_run(path: str | Path) -> bool:
     return (Path(path) / "config.toml").is_file()
 
 
-def create(out: str | Path | None, name: str, config: Config) -> Run:
-    """Make a run folder: `out`, or `runs/NAME-DATE-TIME`.
+def create(
+    out: str | Path | None, name: str, config: Config, start: keras.Model | None = None
+) -> Run:
+    """Make a run folder: `out`, or `runs/NAME-DATE-TIME`; `start` is the model it starts from.
 
     Raises:
         UserError: `out` exists and is not empty, or cannot be written.
@@ -75,10 +96,14 @@ def create(out: str | Path | None, name: str, config: Config) -> Run:
         raise UserError(f"{path} exists and is not an empty folder; choose another --out.")
     try:
         path.mkdir(parents=True, exist_ok=True)
-        save_config(config, path / "config.toml")
+        run = Run(path)
+        if start is not None:
+            with replacing(run.start) as partial:
+                to_stock(start).save(partial)
+        save_config(config, path / "config.toml")  # last: it makes the folder a run
     except OSError as error:
         raise UserError(f"Cannot write the run folder {path}: {error.strerror}.") from error
-    return Run(path)
+    return run
 
 
 def find(path: str | Path) -> Run:
@@ -90,6 +115,47 @@ def find(path: str | Path) -> Run:
     if not is_run(path):
         raise UserError(f"{path} is not a run folder (it has no config.toml).")
     return Run(Path(path))
+
+
+def list_runs(folder: str | Path) -> list[dict[str, Any]]:
+    """Describe the runs in `folder` (and one folder below), the latest first.
+
+    A row has "run" (its path), "model", "data", "done" and "total" ("unit": epochs or steps),
+    "validation" and "test" (accuracy, or None), "minutes" of training, "state" (finished or
+    unfinished).
+
+    Raises:
+        UserError: `folder` does not exist.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"No such folder: {folder}")
+    configs = sorted(
+        (*folder.glob("*/config.toml"), *folder.glob("*/*/config.toml")),
+        key=lambda path: path.stat().st_mtime,
+        reverse=True,
+    )
+    return [_describe(Run(path.parent)) for path in configs]
+
+
+def _describe(run: Run) -> dict[str, Any]:
+    config, rows = run.config, run.rows()
+    unit = "epochs" if config.train.epochs else "steps"
+    done = len(rows) if config.train.epochs else max([0, *(int(float(r["step"])) for r in rows)])
+    validation = [float(row["val_accuracy"]) for row in rows if "val_accuracy" in row]
+    summary = run.summary() if run.model.is_file() else None
+    return {
+        "run": str(run.path),
+        "model": config.model,
+        "data": config.data.name,
+        "done": done,
+        "total": config.train.epochs or config.train.steps,
+        "unit": unit,
+        "validation": max(validation, default=None),
+        "test": summary["test"]["accuracy"] if summary else None,
+        "minutes": sum(float(row["seconds"]) for row in rows) / 60,
+        "state": "finished" if summary else "unfinished",
+    }
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -21,15 +21,17 @@ import tensorflow as tf
 
 from keras_resnet import registry
 from keras_resnet.errors import UserError
+from keras_resnet.export import runtimes
 from keras_resnet.files import replacing
 from keras_resnet.models.layers import to_stock
-from keras_resnet.recipes import augment, data, devices, evaluate, runs, schedules
+from keras_resnet.recipes import augment, data, devices, evaluate, runs, schedules, transfer
 from keras_resnet.recipes.callbacks import ProgressBar
 from keras_resnet.recipes.config import Config
 from keras_resnet.recipes.loop import Loop, NonFiniteLossError
 from keras_resnet.recipes.state import State
 
 _LOSS_CHECK_STEPS = 50  # looking at the loss waits for the device, so not at every step
+_PROFILED_STEPS = (5, 15)  # of this start; the first ones trace and warm up
 
 
 class Interrupted(KeyboardInterrupt):
@@ -42,6 +44,8 @@ def run(
     *,
     name: str | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    start: keras.Model | None = None,
+    profile: bool = False,
 ) -> runs.Run:
     """Train `config` in a new run folder and return the run; see `recipes/runs.py` for its files.
 
@@ -50,15 +54,24 @@ def run(
         out: the folder; default `runs/NAME-DATE-TIME`.
         name: names the default folder; default the model's name.
         callbacks: Keras callbacks beside the progress bar and the logs.
+        start: a trained classifier to begin with; see `recipes.finetune.run`.
+        profile: write a TensorFlow profiler trace of ten steps under `tensorboard/`.
 
     Raises:
         UserError: something the caller can mend (data, devices, folder, config, NaN loss).
     """
-    job = _prepare(config)  # what can be refused is refused before a folder is made
-    return _train(job, runs.create(out, name or config.model, job.config), callbacks)
+    job = _prepare(config, start)  # what can be refused is refused before a folder is made
+    return _train(
+        job, runs.create(out, name or config.model, job.config, start), callbacks, profile
+    )
 
 
-def resume(path: str | Path, *, callbacks: Sequence[keras.callbacks.Callback] = ()) -> runs.Run:
+def resume(
+    path: str | Path,
+    *,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    profile: bool = False,
+) -> runs.Run:
     """Go on with an interrupted run from its last checkpoint, as if it had not stopped.
 
     Raises:
@@ -67,7 +80,8 @@ def resume(path: str | Path, *, callbacks: Sequence[keras.callbacks.Callback] = 
     found = runs.find(path)
     if found.model.is_file():
         raise UserError(f"{path} is finished; its model is {found.model}.")
-    return _train(_prepare(found.config), found, callbacks)
+    start = runtimes.load_keras(found.start) if found.start.is_file() else None
+    return _train(_prepare(found.config, start), found, callbacks, profile)
 
 
 @dataclass(frozen=True)
@@ -75,6 +89,7 @@ class _Job:
     """A config with all that it names, found and checked."""
 
     config: Config
+    start: keras.Model | None
     strategy: tf.distribute.Strategy
     dataset: data.Dataset
     schedule: keras.optimizers.schedules.LearningRateSchedule
@@ -88,12 +103,6 @@ class _Job:
         return -(-self.total_steps // self.steps_per_epoch)
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """(height, width, channels) of the images that are evaluated."""
-        shape: tuple[int, int, int] = self.dataset.train.images.shape[1:]
-        return shape
-
-    @property
     def sizes(self) -> tuple[tuple[int, int], ...]:
         """(first step, pixels a side) of progressive resizing; a change waits for its epoch."""
         train = self.config.train
@@ -102,10 +111,18 @@ class _Job:
         return tuple(zip(starts, train.sizes, strict=False))
 
 
-def _prepare(config: Config) -> _Job:
+def _prepare(config: Config, start: keras.Model | None) -> _Job:
     train = config.train
-    registry.architecture(config.model)
+    if start is None:
+        registry.architecture(config.model)
+    if start is None and config.finetune.frozen:
+        raise UserError(
+            "finetune.frozen keeps layers that were trained before as they are; start from some "
+            "with: keras-resnet finetune MODEL --data NAME|FOLDER"
+        )
     augment.check(config.augment)
+    if train.deterministic:
+        tf.config.experimental.enable_op_determinism()
     strategy = devices.strategy(train.devices, train.batch_size)
     dataset = data.load_dataset(config.data.name, config.data.validation, config.data.split_seed)
     steps_per_epoch = len(dataset.train) // train.batch_size
@@ -116,9 +133,12 @@ def _prepare(config: Config) -> _Job:
         )
     total_steps = train.steps or train.epochs * steps_per_epoch
     precision = devices.precision(train.precision)
+    if start is None:
+        _require_size(config, (*train.sizes, *dataset.input_shape[:2]))
     return _Job(
         # A resumed run computes in the precision it began with, whatever it resumes on.
         config=replace(config, train=replace(train, precision=precision)),
+        start=start,
         strategy=strategy,
         dataset=dataset,
         schedule=schedules.schedule(config.optimizer, config.schedule, total_steps),
@@ -128,7 +148,18 @@ def _prepare(config: Config) -> _Job:
     )
 
 
-def _train(job: _Job, run: runs.Run, callbacks: Sequence[keras.callbacks.Callback]) -> runs.Run:
+def _require_size(config: Config, sides: Sequence[int]) -> None:
+    least = registry.architecture(config.model).min_size
+    if min(sides) < least:
+        raise UserError(
+            f"'{config.model}' takes images of {least}×{least} pixels or more; data.image_size and "
+            f"train.sizes give {min(sides)}."
+        )
+
+
+def _train(
+    job: _Job, run: runs.Run, callbacks: Sequence[keras.callbacks.Callback], profile: bool
+) -> runs.Run:
     keras.utils.set_random_seed(job.config.train.seed)
     loop = _loop(job)
     print(
@@ -142,7 +173,11 @@ def _train(job: _Job, run: runs.Run, callbacks: Sequence[keras.callbacks.Callbac
         [
             ProgressBar(job.total_steps, job.epochs, int(loop.step)),
             keras.callbacks.CSVLogger(str(run.log), append=True),
-            keras.callbacks.TensorBoard(str(run.path / "tensorboard"), write_graph=False),
+            keras.callbacks.TensorBoard(
+                str(run.path / "tensorboard"),
+                write_graph=False,
+                profile_batch=_PROFILED_STEPS if profile else 0,
+            ),
             *callbacks,
         ],
         model=loop.model,
@@ -154,6 +189,8 @@ def _train(job: _Job, run: runs.Run, callbacks: Sequence[keras.callbacks.Callbac
 
 def _model(job: _Job, shape: tuple[int | None, int | None, int]) -> keras.Model:
     """The network from RGB 0...255 to logits."""
+    if job.start is not None:
+        return transfer.adapt(job.start, shape, len(job.dataset.class_names))
     return registry.create_model(
         job.config.model,
         input_shape=shape,
@@ -165,9 +202,12 @@ def _model(job: _Job, shape: tuple[int | None, int | None, int]) -> keras.Model:
 
 def _loop(job: _Job) -> Loop:
     config, train = job.config, job.config.train
-    shape = (None, None, job.input_shape[-1]) if train.sizes else job.input_shape
+    shape = (None, None, job.dataset.input_shape[-1]) if train.sizes else job.dataset.input_shape
     with job.strategy.scope(), _dtype_policy(job.precision):
         model = _model(job, shape)
+        for layer in model.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.synchronized = train.synchronized_bn
         optimizer = keras.optimizers.SGD(
             job.schedule, momentum=config.optimizer.momentum, nesterov=config.optimizer.nesterov
         )
@@ -202,6 +242,7 @@ def _fit(job: _Job, loop: Loop, state: State, observers: keras.callbacks.Callbac
     try:
         for epoch in range(int(state.epochs_done), job.epochs):
             observers.on_epoch_begin(epoch)
+            _choose_layers(job, loop, epoch)
             logs = _train_epoch(job, loop, state, observers, iterator, epoch)
             if len(job.dataset.validation):
                 observers.on_test_begin()
@@ -226,6 +267,19 @@ def _fit(job: _Job, loop: Loop, state: State, observers: keras.callbacks.Callbac
         observers.on_train_end()
 
 
+def _choose_layers(job: _Job, loop: Loop, epoch: int) -> None:
+    """Of a fine-tuning: which layers learn in this epoch."""
+    if job.start is None:
+        return
+    choice, head = job.config.finetune, transfer.classifier(loop.model)
+    head_only = epoch < round(choice.frozen * job.epochs)
+    loop.train_layers(
+        lambda layer: transfer.learns(
+            layer, head=head, head_only=head_only, train_bn=choice.train_bn
+        )
+    )
+
+
 def _train_epoch(
     job: _Job,
     loop: Loop,
@@ -240,18 +294,28 @@ def _train_epoch(
     for step in range(first, last):
         observers.on_train_batch_begin(step)
         loop.train_step(iterator)
-        observers.on_train_batch_end(step)
-        if step % _LOSS_CHECK_STEPS == 0:
+        looks = step % _LOSS_CHECK_STEPS == 0
+        if looks:
             loop.require_finite_loss()
+        observers.on_train_batch_end(step, _progress(job, loop, began, first) if looks else None)
         if step + 1 < last:  # the end of the epoch saves anyway
             state.save_if_due()
     loop.require_finite_loss()
+    return _progress(job, loop, began, first)
+
+
+def _progress(job: _Job, loop: Loop, began: float, first: int) -> dict[str, float]:
+    """What is shown and logged: means since the epoch began, speed since `began` at step `first`.
+
+    This waits for the last step.
+    """
+    step, metrics = int(loop.step), loop.metrics()
     seconds = time.perf_counter() - began
     return {
-        **loop.metrics(),
-        "step": last,
+        **metrics,
+        "step": step,
         "learning_rate": float(loop.optimizer.learning_rate),
-        "images_per_second": (last - first) * job.config.train.batch_size / seconds,
+        "images_per_second": (step - first) * job.config.train.batch_size / seconds,
         "input_wait": loop.input_seconds / seconds,
         "seconds": seconds,
     }
@@ -273,7 +337,7 @@ def _finish(job: _Job, run: runs.Run, loop: Loop, state: State) -> None:
     with _dtype_policy(job.precision), loop.evaluated_weights():
         if run.best.is_file():
             loop.model.load_weights(run.best)
-        model = _model(job, job.input_shape)  # of one size, whatever sizes it was trained on
+        model = _model(job, job.dataset.input_shape)  # of one size
         model.set_weights(loop.model.get_weights())
     plain = to_stock(model)
     outputs = keras.layers.Activation("softmax", dtype="float32", name="predictions")(plain.output)

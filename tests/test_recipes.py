@@ -1,6 +1,5 @@
 """Data, config, schedule, loop and the training program."""
 
-import csv
 import json
 import math
 import os
@@ -37,8 +36,9 @@ def test_splits_are_fixed_and_share_nothing(digits):
     )
 
 
-def _batches(split, steps, start=0, name="pad_crop_flip"):
-    batches = data.training_batches(split, 32, 7, augment.augmentation(name), start_step=start)
+def _batches(split, steps, start=0, crop="pad", flip="random", **arguments):
+    how = config.AugmentConfig(crop=crop, flip=flip)
+    batches = data.training_batches(split, 32, 7, how, start_step=start, **arguments)
     return [(x.numpy(), y.numpy()) for x, y in batches.take(steps)]
 
 
@@ -53,7 +53,7 @@ def test_a_batch_is_a_function_of_seed_and_step(digits):
 
 def test_an_epoch_has_every_image_once_and_the_next_another_order(digits):
     per_epoch = len(digits.train) // 32
-    plain = _batches(digits.train, 2 * per_epoch, name="none")
+    plain = _batches(digits.train, 2 * per_epoch, crop="none", flip="none")
     first, second = (
         [image.tobytes() for x, _ in part for image in x]
         for part in (plain[:per_epoch], plain[per_epoch:])
@@ -64,26 +64,45 @@ def test_an_epoch_has_every_image_once_and_the_next_another_order(digits):
     assert first != second
 
 
-def test_pad_crop_flip_cuts_from_the_padded_image():
+def test_pad_crop_cuts_from_the_padded_image():
     images = np.random.default_rng(0).integers(1, 256, (64, 8, 8, 3)).astype("uint8")
-    augmented = augment.pad_crop_flip(tf.constant(images), tf.constant([1, 2])).numpy()
+    augmented = augment.pad_crop(tf.constant(images), tf.constant([1, 2])).numpy()
     padded = np.pad(images, ((0, 0), (4, 4), (4, 4), (0, 0)))
     found = []
     for original, result in zip(padded, augmented, strict=True):
-        crops = {
-            (y, x, flipped): original[y : y + 8, x : x + 8][:, :: -1 if flipped else 1]
-            for y in range(9)
-            for x in range(9)
-            for flipped in (False, True)
-        }
+        crops = {(y, x): original[y : y + 8, x : x + 8] for y in range(9) for x in range(9)}
         found.append([where for where, crop in crops.items() if np.array_equal(crop, result)])
     assert all(found)
-    offsets = {where[0][:2] for where in found}
-    assert len(offsets) > 20  # 64 draws of 81 places
-    assert 15 < sum(where[0][2] for where in found) < 49  # 64 fair coins, four sigma
+    assert len({where[0] for where in found}) > 20  # 64 draws of 81 places
 
 
-def test_shift_does_not_mirror():
+def test_random_flips_are_fair_and_alternating_ones_show_both_sides(digits):
+    per_epoch = len(digits.train) // 32
+    mirror = {image[:, ::-1].tobytes(): image.tobytes() for image in digits.train.images}
+    straight = set(mirror.values())
+    for kind in ("random", "alternating"):
+        batches = _batches(digits.train, 2 * per_epoch, crop="none", flip=kind)
+        seen = [
+            [x.tobytes() for b, _ in half for x in b]
+            for half in (batches[:per_epoch], batches[per_epoch:])
+        ]
+        share = np.mean([image in straight for image in seen[0]])
+        assert 0.4 < share < 0.6  # 1248 fair coins: four sigma is 0.06, a few digits are symmetric
+        originals = [{mirror.get(x, x): x for x in half} for half in seen]
+        both = set(originals[0]) & set(originals[1])
+        turned = np.mean([originals[0][x] != originals[1][x] for x in both])
+        assert turned > 0.95 if kind == "alternating" else 0.4 < turned < 0.6
+
+
+def test_progressive_resizing_changes_the_side_at_its_step(digits):
+    batches = _batches(digits.train, 4, start=38, sizes=((0, 24), (40, 32)))
+    assert [x.shape[1:3] for x, _ in batches] == [(24, 24)] * 2 + [(32, 32)] * 2
+    assert batches[0][0].dtype == np.uint8
+    full = _batches(digits.train, 1, start=40)
+    np.testing.assert_array_equal(full[0][0], batches[2][0])
+
+
+def test_shift_keeps_the_sides():
     image = np.zeros((1, 8, 8, 3), "uint8")
     image[:, :, :4] = 255
     for step in range(20):
@@ -149,7 +168,7 @@ def test_every_config_loads_and_survives_its_own_toml(name, tmp_path):
     config.save_config(loaded, tmp_path / "config.toml")
     assert config.load_config(tmp_path / "config.toml") == loaded
     keras_resnet.registry.architecture(loaded.model)
-    augment.augmentation(loaded.data.augment)
+    augment.check(loaded.augment)
     schedules.schedule(loaded.optimizer, loaded.schedule, 1000)
     opening = (config.CONFIGS / f"{name}.toml").read_text().split("\n\n")[0]
     assert f"keras-resnet train {name}" in opening
@@ -195,11 +214,13 @@ def test_schedules():
 # The loop -----------------------------------------------------------------------------------------
 
 
-def _small_model(scale=1 / 255):
-    """No BN, whose statistics are per device on purpose."""
+def _small_model(scale=1 / 255, synchronized_bn=False):
+    """No BN unless it is synchronised: its statistics are per device on purpose."""
     inputs = keras.layers.Input((8, 8, 3))
     x = keras.layers.Rescaling(scale)(inputs)
     x = keras.layers.Conv2D(8, 3, activation="relu")(x)
+    if synchronized_bn:
+        x = keras_resnet.BatchNormalization(synchronized=True)(x)
     return keras.Model(inputs, keras.layers.Dense(4)(keras.layers.GlobalAveragePooling2D()(x)))
 
 
@@ -246,6 +267,69 @@ def test_evaluation_is_exact(digits, tiny_run):
     assert measured["loss"] == pytest.approx(losses.mean(), rel=1e-4)
 
 
+def _loop_and_batch(count=8, **arguments):
+    keras.utils.set_random_seed(0)
+    images = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3)).astype("uint8")
+    batch = (tf.constant(images), tf.constant(np.arange(count) % 4, tf.int32))
+    optimizer = keras.optimizers.SGD(0.5)
+    strategy = tf.distribute.get_strategy()
+    return Loop(strategy, _small_model(), optimizer, batch_size=count, **arguments), batch
+
+
+def _weights_after(loop, batch, steps=1):
+    for _ in range(steps):
+        loop.train_step(iter([batch]))
+    return [v.numpy() for v in loop.model.trainable_variables]
+
+
+def test_accumulated_parts_are_one_step_of_the_whole_batch():
+    loop, batch = _loop_and_batch(weight_decay=0.01)
+    parts, _ = _loop_and_batch(weight_decay=0.01, accumulate=4)
+    for a, b in zip(_weights_after(loop, batch), _weights_after(parts, batch), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)  # the sum is in another order
+    assert parts.metrics()["loss"] == pytest.approx(loop.metrics()["loss"], rel=1e-6)
+
+
+def test_clipping_is_of_the_norm_of_the_whole_gradient():
+    loop, batch = _loop_and_batch()
+    before = [v.numpy() for v in loop.model.trainable_variables]
+    clipped, _ = _loop_and_batch(clip_norm=1e-3)
+    after = [_weights_after(x, batch) for x in (loop, clipped)]
+    moves, short = (
+        np.concatenate([(b - a).ravel() for a, b in zip(before, weights, strict=True)])
+        for weights in after
+    )
+    assert np.linalg.norm(moves) > 1e-2
+    assert np.linalg.norm(short) == pytest.approx(0.5 * 1e-3, rel=1e-3)  # the rate is 0.5
+    np.testing.assert_allclose(
+        short / np.linalg.norm(short), moves / np.linalg.norm(moves), atol=1e-3
+    )
+
+
+def test_averaged_weights_are_evaluated_and_the_raw_ones_trained_on():
+    loop, batch = _loop_and_batch(ema=0.5)
+    expected = [v.numpy() for v in loop.model.weights]
+    for step in range(4):
+        raw = _weights_after(loop, batch)
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = [decay * e + (1 - decay) * r for e, r in zip(expected, raw, strict=True)]
+    with loop.evaluated_weights():
+        inside = [v.numpy() for v in loop.model.weights]
+    for a, b, e in zip(loop.model.weights, inside, expected, strict=True):
+        np.testing.assert_allclose(b, e, atol=1e-6)
+        assert not np.array_equal(a.numpy(), b)
+    for a, b in zip(raw, loop.model.weights, strict=True):
+        np.testing.assert_array_equal(a, b.numpy())
+
+
+def test_soft_targets_and_binary_cross_entropy():
+    loop, (images, labels) = _loop_and_batch(loss="binary_cross_entropy")
+    logits = loop.model(images)
+    expected = keras.losses.binary_crossentropy(tf.one_hot(labels, 4), logits, from_logits=True)
+    loop.train_step(iter([(images, tf.one_hot(labels, 4))]))
+    assert loop.metrics()["loss"] == pytest.approx(float(tf.reduce_mean(expected)), rel=1e-5)
+
+
 STRATEGY_SCRIPT = """
 import sys
 import numpy as np, keras, tensorflow as tf
@@ -260,8 +344,9 @@ strategy = devices.strategy(sys.argv[1], 8)
 keras.config.set_dtype_policy(precision)
 keras.utils.set_random_seed(0)
 with strategy.scope():
-    model, optimizer = _small_model(1.0 if float16 else 1 / 255), keras.optimizers.SGD(0.1, 0.9)
-loop = Loop(strategy, model, optimizer, batch_size=8, weight_decay=0.01)
+    model = _small_model(1.0) if float16 else _small_model(synchronized_bn=True)
+    optimizer = keras.optimizers.SGD(0.1, 0.9)
+loop = Loop(strategy, model, optimizer, batch_size=8, weight_decay=0.01, clip_norm=0.5, ema=0.5)
 rng = np.random.default_rng(0)
 images = rng.integers(0, 3 if float16 else 256, (48, 8, 8, 3)).astype("uint8")
 labels = (np.arange(48) % 4).astype("int32")
@@ -277,7 +362,9 @@ for step in range(6):
     assert same == (float16 and step == 3), step
 if float16:
     assert float(loop.loss_scale.scale) == 2.0**14
-np.savez("out.npz", *values())
+with loop.evaluated_weights():
+    averages = values()
+np.savez("out.npz", *values(), *averages)
 """
 
 
@@ -289,12 +376,15 @@ def _train_small(folder, where, precision="float32"):
 
 
 def test_two_and_four_devices_compute_what_one_does(tmp_path):
-    """1e-6: the sum over replicas is in another order; six steps of a small net in float32."""
+    """With synchronised BN, clipping and averaged weights.
+
+    2e-6: the sums over replicas are in another order; six steps of a small net in float32.
+    """
     one = _train_small(tmp_path / "one", "cpu")
     for where in ("cpu:2", "cpu:4"):
         several = _train_small(tmp_path / where.replace(":", ""), where)
         for a, b in zip(one, several, strict=True):
-            np.testing.assert_allclose(a, b, atol=1e-6)
+            np.testing.assert_allclose(a, b, atol=2e-6)
 
 
 def test_float16_overflow_skips_the_step_on_every_replica(tmp_path):
@@ -381,11 +471,6 @@ def test_precision():
 # The program --------------------------------------------------------------------------------------
 
 
-def _rows(run):
-    with run.log.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def test_a_run_leaves_all_its_files(tiny_run, digits):
     names = {path.name for path in tiny_run.path.iterdir()}
     assert names == {
@@ -398,14 +483,14 @@ def test_a_run_leaves_all_its_files(tiny_run, digits):
         "summary.json",
         "tensorboard",
     }
-    assert [row["epoch"] for row in _rows(tiny_run)] == [str(epoch) for epoch in range(8)]
+    assert [row["epoch"] for row in tiny_run.rows()] == [str(epoch) for epoch in range(8)]
     assert list(tiny_run.path.glob("tensorboard/*/events*"))
     model = keras.models.load_model(tiny_run.model)
     assert {layer.compute_dtype for layer in model.layers} == {"float32"}
     summary = tiny_run.summary()
     measured = evaluate.measure_model(model, digits.test)
     assert summary["test"] == measured
-    best = max(float(row["val_accuracy"]) for row in _rows(tiny_run))
+    best = max(float(row["val_accuracy"]) for row in tiny_run.rows())
     assert summary["validation"]["accuracy"] == pytest.approx(best)
 
 
@@ -430,7 +515,13 @@ kill = _KillAt(int(sys.argv[2]))
 train.run(config.load_config("debug/tiny", RESUMED), "killed", callbacks=[kill])
 """
 # A checkpoint at every step, so that the state is one of mid-epoch.
-RESUMED = {"train.epochs": 3, "train.checkpoint_minutes": 0.0, "data.augment": "shift"}
+RESUMED = {
+    "train.epochs": 3,
+    "train.checkpoint_minutes": 0.0,
+    "augment.crop": "shift",
+    "augment.flip": "alternating",
+    "train.ema": 0.9,
+}
 
 
 def test_kill_9_and_resume_equals_the_uninterrupted_run_bit_for_bit(tmp_path):
@@ -446,14 +537,14 @@ def test_kill_9_and_resume_equals_the_uninterrupted_run_bit_for_bit(tmp_path):
     assert killed.returncode == -signal.SIGKILL
     run = runs.find(tmp_path / "killed")
     assert not run.model.exists()
-    assert len(_rows(run)) == 1
+    assert len(run.rows()) == 1
     latest = tf.train.latest_checkpoint(str(run.path / "checkpoints"))
     assert latest.endswith("-13")
     # The state of a run must come from its folder alone, not from this process' random state.
     keras.utils.set_random_seed(12345)
     train.resume(run.path)
     for key in ("loss", "accuracy", "val_loss", "learning_rate", "step"):
-        assert [row[key] for row in _rows(whole)] == [row[key] for row in _rows(run)]
+        assert [row[key] for row in whole.rows()] == [row[key] for row in run.rows()]
     models = [keras.models.load_model(r.model) for r in (whole, run)]
     for a, b in zip(*(model.get_weights() for model in models), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -490,7 +581,7 @@ def test_ctrl_c_leaves_a_run_that_ends_as_if_nothing_had_happened(tmp_path, when
     run = train.resume(tmp_path / "run")
     assert run.summary() | {"seconds": 0} == whole.summary() | {"seconds": 0}
     for key in ("epoch", "loss", "accuracy", "val_loss"):
-        assert [row[key] for row in _rows(run)] == [row[key] for row in _rows(whole)]
+        assert [row[key] for row in run.rows()] == [row[key] for row in whole.rows()]
 
 
 @pytest.mark.parametrize("minutes", [0.0, 10.0])
@@ -526,7 +617,7 @@ def test_callbacks_may_stop_the_training(tmp_path):
 
     loaded = config.load_config("debug/tiny", {"train.epochs": 4})
     run = train.run(loaded, tmp_path / "run", callbacks=[Stop()])
-    assert [row["epoch"] for row in _rows(run)] == ["0", "1"]
+    assert [row["epoch"] for row in run.rows()] == ["0", "1"]
     assert run.model.is_file()
 
 
@@ -537,7 +628,12 @@ def test_the_resolved_config_fixes_the_precision(tiny_run, tmp_path):
 
 
 def test_nothing_is_left_of_a_run_that_could_not_start(tmp_path):
-    for override in ({"train.batch_size": 5000}, {"data.augment": "cutout"}, {"model": "resnet21"}):
+    for override in (
+        {"train.sizes": (2,)},
+        {"train.batch_size": 5000},
+        {"augment.crop": "cutout"},
+        {"model": "resnet21"},
+    ):
         with pytest.raises(UserError):
             train.run(config.load_config("debug/tiny", override), tmp_path / "run")
         assert not (tmp_path / "run").exists()
@@ -578,4 +674,4 @@ def test_a_mirrored_run_trains_and_finishes(tmp_path):
 
 
 def test_the_share_of_time_spent_waiting_for_input_is_recorded(tiny_run):
-    assert all(0 < float(row["input_wait"]) < 1 for row in _rows(tiny_run))
+    assert all(0 < float(row["input_wait"]) < 1 for row in tiny_run.rows())

@@ -49,6 +49,7 @@ class ResNetSpec:
     style: Style = field(default_factory=Style)
     preprocessing: str = "torch"  # a key of keras_resnet.preprocessing.PREPROCESSING
     input_size: int = 224
+    min_size: int = 32  # pixels a side that leave one in the last feature map: the total stride
     classes: int = 1000
 
     def __post_init__(self) -> None:
@@ -171,6 +172,11 @@ def _inputs(spec: ResNetSpec, input_tensor: Any, input_shape: Any) -> Any:
     valid = len(shape) == 3 and all(s is None or (isinstance(s, int) and s > 0) for s in shape)
     if not valid or shape[-1] is None:
         raise UserError(f"input_shape is (height, width, channels); received {input_shape}.")
+    if any(side is not None and side < spec.min_size for side in shape[:2]):
+        raise UserError(
+            f"This network takes images of {spec.min_size}×{spec.min_size} pixels or more; "
+            f"received input_shape {shape}."
+        )
     return layers.Input(shape, name="images")
 
 

@@ -61,6 +61,7 @@ def _row(function: str, spec: ResNetSpec, summary: str, source: str) -> registry
             source=source,
             preprocessing=spec.preprocessing,
             input_size=spec.input_size,
+            min_size=spec.min_size,
             classes=spec.classes,
         )
     )
@@ -196,6 +197,7 @@ _CIFAR = ResNetSpec(
     stem_width=16,
     preprocessing="cifar",
     input_size=32,
+    min_size=4,
     classes=10,
 )
 _CIFAR_SOURCE = f"{HE_2015}, section 4.2"

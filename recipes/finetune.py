@@ -1,0 +1,64 @@
+"""Fine-tune a trained network on other classes: first its new head alone, then all of it.
+
+keras-resnet finetune RUN|FILE.keras --data FOLDER [--set data.image_size=64]
+keras-resnet finetune NAME --weights FILE.weights.h5 --data FOLDER
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+
+from keras_resnet.errors import UserError
+from keras_resnet.preprocessing import missing_preprocessing
+from keras_resnet.recipes import runs, train, transfer
+from keras_resnet.recipes.config import Config
+from keras_resnet.recipes.sources import Source
+
+CONFIG = "finetune/default"
+
+
+def run(
+    source: Source,
+    config: Config,
+    out: str | Path | None = None,
+    *,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    profile: bool = False,
+) -> runs.Run:
+    """Fine-tune the model of `source` as `config` says, in a new run folder.
+
+    The folder holds a copy of the model it started from, so it goes on without the source.
+
+    Args:
+        source: a trained classifier; see `recipes.sources.find`.
+        config: what to train on and how; its `model` becomes the source's name, and a
+            `data.image_size` of 0 the size the source was made for.
+        out: the folder; default `runs/NAME-DATE-TIME`.
+        callbacks: Keras callbacks beside the progress bar and the logs.
+        profile: write a profiler trace, as `train.run`.
+
+    Raises:
+        UserError: no Dense classifier at the model's end, normalisation that is not inside the
+            model, or what `train.run` refuses.
+    """
+    start = source.keras_model()
+    if hint := missing_preprocessing(start):
+        raise UserError(f"{hint} Build it with include_preprocessing=True and save it again.")
+    transfer.classifier(start)
+    if config.data.image_size == 0 and start.input_shape[1]:
+        data = dataclasses.replace(config.data, image_size=start.input_shape[1])
+        config = dataclasses.replace(config, data=data)
+    config = dataclasses.replace(config, model=source.name)
+    name = f"finetune-{source.name}"
+    return train.run(config, out, name=name, callbacks=callbacks, start=start, profile=profile)
+
+
+if __name__ == "__main__":
+    from keras_resnet.cli import main
+
+    sys.exit(main(["finetune", *sys.argv[1:]]))

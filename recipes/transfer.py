@@ -1,0 +1,80 @@
+"""A trained network with a new head: what is taken over, and which layers learn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from keras_resnet.errors import UserError
+from keras_resnet.models.layers import BatchNormalization
+
+# What stays float32 under every precision: bfloat16 would round grey levels and logits.
+_FLOAT32 = (
+    keras.layers.Rescaling,
+    keras.layers.Normalization,
+    keras.layers.GlobalAveragePooling2D,
+    keras.layers.GlobalMaxPooling2D,
+)
+
+
+def classifier(model: keras.Model) -> keras.layers.Dense:
+    """Return the Dense layer that gives the logits.
+
+    Raises:
+        UserError: there is none, or something other than an activation follows it.
+    """
+    *_, last = [None, *(layer for layer in model.layers if isinstance(layer, keras.layers.Dense))]
+    after = model.layers[model.layers.index(last) + 1 :] if last is not None else []
+    if last is None or not all(isinstance(layer, keras.layers.Activation) for layer in after):
+        raise UserError(
+            f"'{model.name}' does not end in a Dense classifier, whose place the new head would "
+            f"take; its last layer is {model.layers[-1].name!r}."
+        )
+    return last
+
+
+def adapt(
+    start: keras.Model, input_shape: tuple[int | None, int | None, int], classes: int
+) -> keras.Model:
+    """Return `start` with a new head, for images of `input_shape`, in the current dtype policy.
+
+    From RGB 0...255 (batch, height, width, channels) to logits (batch, classes).
+
+    Raises:
+        UserError: the weights do not fit another image size (Flatten before the classifier), or
+            another number of channels.
+    """
+    head = classifier(start)
+    body = keras.Model(start.input, head.input)
+    inputs = keras.layers.Input(input_shape, name="images")
+    try:
+        copy = keras.models.clone_model(body, input_tensors=inputs, clone_function=_rebuild)
+        copy.set_weights(body.get_weights())
+    except ValueError as error:
+        raise UserError(
+            f"'{start.name}' takes images of {start.input_shape[1:]} and cannot take "
+            f"{tuple(input_shape)}: {str(error).splitlines()[0]}"
+        ) from error
+    logits = keras.layers.Dense(classes, dtype="float32", name=head.name)(copy.output)
+    return keras.Model(copy.input, logits, name=start.name)
+
+
+def _rebuild(layer: Any) -> Any:
+    if not isinstance(layer, keras.Layer):
+        return type(layer).from_config(layer.get_config())
+    policy = "float32" if isinstance(layer, _FLOAT32) else keras.config.dtype_policy().name
+    config = {**layer.get_config(), "dtype": policy, "trainable": True}
+    fused = type(layer) is keras.layers.BatchNormalization
+    return (BatchNormalization if fused else type(layer)).from_config(config)
+
+
+def learns(layer: keras.Layer, *, head: keras.Layer, head_only: bool, train_bn: bool) -> bool:
+    """Whether a layer is trained: the head always, BN layers only if `train_bn`.
+
+    A BN layer that is not trained normalises with the statistics it came with (Keras: `trainable =
+    False` puts it in inference mode), which the statistics of a few small batches would spoil.
+    """
+    if layer is head:
+        return True
+    return not head_only and (train_bn or not isinstance(layer, keras.layers.BatchNormalization))
