@@ -14,7 +14,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_resnet.recipes.averages import Averages
 from keras_resnet.recipes.data import Split, evaluation_batches
+from keras_resnet.recipes.losses import LOSSES, LossScale
 
 
 class NonFiniteLossError(RuntimeError):
@@ -23,72 +25,6 @@ class NonFiniteLossError(RuntimeError):
     def __init__(self, step: int) -> None:
         super().__init__(f"The loss is not finite since step {step}.")
         self.step = step
-
-
-class LossScale(tf.Module):
-    """Dynamic loss scaling for float16: halve on overflow, double after `growth` good steps."""
-
-    def __init__(self, initial: float = 2.0**15, growth: int = 2000) -> None:
-        """Start at `initial`."""
-        super().__init__()
-        self.growth = growth
-        self.scale = tf.Variable(initial, trainable=False, dtype=tf.float32)
-        self.good_steps = tf.Variable(0, trainable=False, dtype=tf.int64)
-
-    def update(self, finite: Any) -> None:
-        """Account for one step."""
-        good = tf.where(finite, self.good_steps + 1, 0)
-        grown = tf.where(good >= self.growth, self.scale * 2.0, self.scale)
-        self.scale.assign(tf.where(finite, grown, tf.maximum(self.scale / 2.0, 1.0)))
-        self.good_steps.assign(tf.where(good >= self.growth, tf.zeros_like(good), good))
-
-
-class Averages(tf.Module):
-    """An exponential moving average of all weights, BN statistics included, one per replica.
-
-    The decay starts low, min(decay, (1 + t) / (10 + t)), so that the first weights are forgotten.
-    """
-
-    def __init__(self, model: keras.Model, decay: float) -> None:
-        """Start from the model's weights."""
-        super().__init__()
-        self.model, self.decay = model, decay
-        self.shadows = [
-            tf.Variable(
-                weight.value,
-                trainable=False,
-                synchronization=tf.VariableSynchronization.ON_READ,
-                aggregation=tf.VariableAggregation.MEAN,
-            )
-            for weight in model.weights
-        ]
-
-    def update(self, step: Any) -> None:
-        """Move towards the weights after update `step`; in replica context."""
-        t = tf.cast(step, tf.float32)
-        rate = 1.0 - tf.minimum(self.decay, (1.0 + t) / (10.0 + t))
-        for shadow, weight in zip(self.shadows, self.model.weights, strict=True):
-            value = tf.convert_to_tensor(weight.value)
-            shadow.assign_sub(tf.cast(rate, value.dtype) * (shadow - value))
-
-    def swap_in(self) -> list[Any]:
-        """Put the averages in the model; return what was there."""
-        raw = [weight.numpy() for weight in self.model.weights]
-        for weight, shadow in zip(self.model.weights, self.shadows, strict=True):
-            weight.assign(shadow.numpy())
-        return raw
-
-
-def _cross_entropy(targets: Any, logits: Any) -> Any:
-    return tf.nn.softmax_cross_entropy_with_logits(targets, logits)
-
-
-def _binary_cross_entropy(targets: Any, logits: Any) -> Any:
-    """Each class on its own, the mean over classes (arXiv:2110.00476, section 4.1)."""
-    return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(targets, logits), axis=-1)
-
-
-LOSSES = {"cross_entropy": _cross_entropy, "binary_cross_entropy": _binary_cross_entropy}
 
 
 def _classes_of(labels: Any) -> Any:

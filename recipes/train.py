@@ -124,6 +124,11 @@ def _prepare(config: Config, start: keras.Model | None) -> _Job:
     if train.deterministic:
         tf.config.experimental.enable_op_determinism()
     strategy = devices.strategy(train.devices, train.batch_size)
+    if train.batch_size % (strategy.num_replicas_in_sync * train.accumulate):
+        raise UserError(
+            f"train.batch_size = {train.batch_size} does not divide into {train.accumulate} parts "
+            f"(train.accumulate) on each of {strategy.num_replicas_in_sync} devices."
+        )
     dataset = data.load_dataset(config.data.name, config.data.validation, config.data.split_seed)
     steps_per_epoch = len(dataset.train) // train.batch_size
     if steps_per_epoch == 0:

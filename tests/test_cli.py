@@ -15,6 +15,7 @@ from conftest import run_python
 from PIL import Image
 
 import keras_resnet
+from keras_resnet.arguments import _VERBS
 from keras_resnet.arguments import FORMATS as HELP_FORMATS
 from keras_resnet.cli import main
 from keras_resnet.export import FORMATS
@@ -55,8 +56,7 @@ def test_help_and_typing_errors_do_not_load_tensorflow():
 
 
 def test_every_verb_has_help_with_an_example(capsys):
-    verbs = ("quickstart", "train", "evaluate", "export", "check", "predict", "list", "show")
-    for verb in verbs:
+    for verb in _VERBS:
         with pytest.raises(SystemExit) as caught:
             main([verb, "--help"])
         assert caught.value.code == 0
@@ -80,6 +80,35 @@ def test_list_and_show(capsys):
     assert "resnet50v1_5" in card["summary"]
     assert main(["show", "resnet20"]) == 0
     assert "269,722 trainable, 271,098 with BN statistics" in capsys.readouterr().out
+
+
+def test_runs_are_listed(capsys, tiny_run, tmp_path):
+    code, listed = _json(capsys, "runs", str(tiny_run.path.parent))
+    assert code == 0
+    (row,) = [row for row in listed["runs"] if row["run"] == str(tiny_run.path)]
+    assert (row["model"], row["data"], row["state"]) == ("resnet8", "digits", "finished")
+    assert (row["done"], row["total"], row["unit"]) == (8, 8, "epochs")
+    assert row["test"] == tiny_run.summary()["test"]["accuracy"]
+    assert row["validation"] == pytest.approx(tiny_run.summary()["validation"]["accuracy"])
+    assert main(["runs", str(tiny_run.path.parent)]) == 0
+    assert "8/8 epochs" in capsys.readouterr().out
+    assert main(["runs", str(tmp_path)]) == 2
+    assert "No runs in" in capsys.readouterr().err
+
+
+def test_finetune_writes_a_run_and_a_profile(capsys, tiny_run, tmp_path):
+    """Of a split without validation images, whose log has no validation columns to show."""
+    code, summary = _json(
+        capsys,
+        *("finetune", str(tiny_run.path), "--data", "digits", "--epochs", "1", "--profile"),
+        *("--set", "augment.crop=shift", "--set", "data.validation=0"),
+        *("--out", str(tmp_path / "run")),
+    )
+    assert code == 0
+    assert summary["validation"] is None
+    assert list((tmp_path / "run").glob("tensorboard/**/*.xplane.pb"))
+    code, listed = _json(capsys, "runs", str(tmp_path))
+    assert listed["runs"][0]["validation"] is None
 
 
 def test_train_lists_its_configs(capsys):

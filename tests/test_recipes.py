@@ -630,6 +630,7 @@ def test_the_resolved_config_fixes_the_precision(tiny_run, tmp_path):
 def test_nothing_is_left_of_a_run_that_could_not_start(tmp_path):
     for override in (
         {"train.sizes": (2,)},
+        {"train.accumulate": 3},
         {"train.batch_size": 5000},
         {"augment.crop": "cutout"},
         {"model": "resnet21"},
