@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import keras
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+
+class _Bar(Progress):
+    """A bar, and under it a line of what was measured last."""
+
+    measured = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The two lines."""
+        yield from super().get_renderables()
+        yield Text(self.measured, no_wrap=True, overflow="ellipsis")
 
 
 class ProgressBar(keras.callbacks.Callback):
@@ -27,11 +40,11 @@ class ProgressBar(keras.callbacks.Callback):
         self.console = Console(file=sys.stderr)
         self.total, self.epochs, self.done = total_steps, epochs, done
         self.began = time.perf_counter()
-        self.bar = Progress(
+        self.bar = _Bar(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("steps · {task.fields[now]}"),
+            TextColumn("steps"),
             TimeRemainingColumn(),
             TextColumn("left"),
             console=self.console,
@@ -41,14 +54,18 @@ class ProgressBar(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Show the bar."""
         self.bar.start()
-        self.task = self.bar.add_task("training", total=self.total, completed=self.done, now="")
+        self.task = self.bar.add_task("training", total=self.total, completed=self.done)
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Name the epoch."""
+        self.bar.update(self.task, description=f"epoch {epoch + 1}/{self.epochs}")
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Move the bar; `logs` come with some of the steps."""
         self.bar.advance(self.task)
         self.done += 1
         if logs:
-            self.bar.update(self.task, now=_summary(logs))
+            self.bar.measured = _summary(logs)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Write the epoch's line."""

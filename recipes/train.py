@@ -30,7 +30,7 @@ from keras_resnet.recipes.config import Config
 from keras_resnet.recipes.loop import Loop, NonFiniteLossError
 from keras_resnet.recipes.state import State
 
-_LOSS_CHECK_STEPS = 50  # looking at the loss waits for the device, so not at every step
+_LOOK_STEPS = 10  # looking at the loss waits for the device, so not at every step
 _PROFILED_STEPS = (5, 15)  # of this start; the first ones trace and warm up
 
 
@@ -299,7 +299,7 @@ def _train_epoch(
     for step in range(first, last):
         observers.on_train_batch_begin(step)
         loop.train_step(iterator)
-        looks = step % _LOSS_CHECK_STEPS == 0
+        looks = step % _LOOK_STEPS == 0
         if looks:
             loop.require_finite_loss()
         observers.on_train_batch_end(step, _progress(job, loop, began, first) if looks else None)
