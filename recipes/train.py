@@ -23,7 +23,7 @@ from keras_resnet import registry
 from keras_resnet.errors import UserError
 from keras_resnet.files import replacing
 from keras_resnet.models.layers import to_stock
-from keras_resnet.recipes import augment, data, devices, evaluate, runs, schedules
+from keras_resnet.recipes import augment, data, devices, evaluate, optimizers, runs, schedules
 from keras_resnet.recipes.callbacks import ProgressBar
 from keras_resnet.recipes.config import Config
 from keras_resnet.recipes.loop import Loop, NonFiniteLossError
@@ -106,6 +106,7 @@ def _prepare(config: Config) -> _Job:
     train = config.train
     registry.architecture(config.model)
     augment.check(config.augment)
+    optimizers.check(config.optimizer)
     strategy = devices.strategy(train.devices, train.batch_size)
     dataset = data.load_dataset(config.data.name, config.data.validation, config.data.split_seed)
     steps_per_epoch = len(dataset.train) // train.batch_size
@@ -121,7 +122,9 @@ def _prepare(config: Config) -> _Job:
         config=replace(config, train=replace(train, precision=precision)),
         strategy=strategy,
         dataset=dataset,
-        schedule=schedules.schedule(config.optimizer, config.schedule, total_steps),
+        schedule=schedules.schedule(
+            config.optimizer, config.schedule, total_steps, train.batch_size
+        ),
         precision=precision,
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
@@ -168,8 +171,8 @@ def _loop(job: _Job) -> Loop:
     shape = (None, None, job.input_shape[-1]) if train.sizes else job.input_shape
     with job.strategy.scope(), _dtype_policy(job.precision):
         model = _model(job, shape)
-        optimizer = keras.optimizers.SGD(
-            job.schedule, momentum=config.optimizer.momentum, nesterov=config.optimizer.nesterov
+        optimizer, l2 = optimizers.build(
+            config.optimizer, job.schedule, train.weight_decay, model.trainable_variables
         )
         # Callbacks look for model.optimizer; the loss scaling is the loop's.
         model.compile(optimizer, auto_scale_loss=False, jit_compile=False)
@@ -178,7 +181,7 @@ def _loop(job: _Job) -> Loop:
         model,
         optimizer,
         batch_size=train.batch_size,
-        weight_decay=train.weight_decay,
+        weight_decay=l2,
         label_smoothing=train.label_smoothing,
         loss=train.loss,
         accumulate=train.accumulate,
