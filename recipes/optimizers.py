@@ -8,22 +8,24 @@ loop.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 from keras import ops
+from keras.optimizers import Optimizer
+from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_resnet.errors import UnknownNameError, UserError
 from keras_resnet.recipes.config import OptimizerConfig
 
-Rate = float | keras.optimizers.schedules.LearningRateSchedule
+Rate: TypeAlias = float | LearningRateSchedule
 
 
 def _norm(values: Any) -> Any:
     return ops.sqrt(ops.sum(ops.square(values)))
 
 
-class _LayerWise(keras.optimizers.Optimizer):
+class _LayerWise(Optimizer):
     """What LAMB and LARS share: kernels are told apart from BN's parameters and biases."""
 
     def __init__(self, learning_rate: Rate, kernel_decay: float, **kwargs: Any) -> None:
@@ -163,24 +165,24 @@ class Lamb(_LayerWise):
         return {**super().get_config(), **own}
 
 
-def _sgd(config: OptimizerConfig, rate: Rate, decay: float) -> keras.optimizers.Optimizer:
+def _sgd(config: OptimizerConfig, rate: Rate, decay: float) -> Optimizer:
     return keras.optimizers.SGD(rate, momentum=config.momentum, nesterov=config.nesterov)
 
 
-def _adamw(config: OptimizerConfig, rate: Rate, decay: float) -> keras.optimizers.Optimizer:
+def _adamw(config: OptimizerConfig, rate: Rate, decay: float) -> Optimizer:
     moments = {"beta_1": config.momentum, "beta_2": config.beta_2, "epsilon": config.epsilon}
     return keras.optimizers.AdamW(rate, weight_decay=decay, **moments)
 
 
-def _lamb(config: OptimizerConfig, rate: Rate, decay: float) -> keras.optimizers.Optimizer:
+def _lamb(config: OptimizerConfig, rate: Rate, decay: float) -> Optimizer:
     return Lamb(rate, config.momentum, config.beta_2, config.epsilon, decay)
 
 
-def _lars(config: OptimizerConfig, rate: Rate, decay: float) -> keras.optimizers.Optimizer:
+def _lars(config: OptimizerConfig, rate: Rate, decay: float) -> Optimizer:
     return Lars(rate, config.momentum, decay, config.trust)
 
 
-Builder = Callable[[OptimizerConfig, Rate, float], keras.optimizers.Optimizer]
+Builder = Callable[[OptimizerConfig, Rate, float], Optimizer]
 
 OPTIMIZERS: dict[str, Builder] = {"sgd": _sgd, "adamw": _adamw, "lamb": _lamb, "lars": _lars}
 
@@ -202,7 +204,7 @@ def build(
     rate: Rate,
     weight_decay: float,
     variables: Sequence[keras.Variable],
-) -> tuple[keras.optimizers.Optimizer, float]:
+) -> tuple[Optimizer, float]:
     """Return the optimizer, and the L2 decay that the loop adds to the gradients of the kernels.
 
     SGD's decay is that L2 (He 2015); the others decay the kernels themselves, so it is 0: AdamW

@@ -7,11 +7,15 @@ from typing import Any
 
 import keras
 from keras import ops
+from keras.optimizers.schedules import (
+    CosineDecay,
+    LearningRateSchedule,
+    PiecewiseConstantDecay,
+    PolynomialDecay,
+)
 
 from keras_resnet.errors import UnknownNameError, UserError
 from keras_resnet.recipes.config import OptimizerConfig, ScheduleConfig
-
-Schedule = keras.optimizers.schedules.LearningRateSchedule
 
 # The one cycle's ends, of PyTorch's OneCycleLR and of fastai before it: it begins at a 25th of the
 # peak and ends at a 10,000th of where it began.
@@ -20,7 +24,7 @@ _ONE_CYCLE_END = _ONE_CYCLE_START / 1e4
 
 
 @keras.saving.register_keras_serializable("keras_resnet")
-class WarmUp(Schedule):
+class WarmUp(LearningRateSchedule):
     """Linear over `steps` updates, then `after`, whose step 0 that is.
 
     Args:
@@ -30,7 +34,9 @@ class WarmUp(Schedule):
         last: the part it ends with, exclusive.
     """
 
-    def __init__(self, after: Schedule, steps: int, first: float = 0.0, last: float = 1.0) -> None:
+    def __init__(
+        self, after: LearningRateSchedule, steps: int, first: float = 0.0, last: float = 1.0
+    ) -> None:
         self.after, self.steps, self.first, self.last = after, steps, first, last
 
     def __call__(self, step: Any) -> Any:
@@ -50,36 +56,38 @@ class WarmUp(Schedule):
         return cls(**{**config, "after": keras.saving.deserialize_keras_object(config["after"])})
 
 
-def _step(peak: float, config: ScheduleConfig, warmup: int, total: int) -> Schedule:
+def _step(peak: float, config: ScheduleConfig, warmup: int, total: int) -> LearningRateSchedule:
     """Multiplied by `factor` at each boundary (He 2015)."""
     # Less 1: Keras gives a boundary's own step the rate before it.
     boundaries = [round(fraction * total) - warmup - 1 for fraction in config.boundaries]
     rates = [peak * config.factor**index for index in range(len(boundaries) + 1)]
-    return keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, rates)
+    return PiecewiseConstantDecay(boundaries, rates)
 
 
-def _cosine(peak: float, config: ScheduleConfig, warmup: int, total: int) -> Schedule:
+def _cosine(peak: float, config: ScheduleConfig, warmup: int, total: int) -> LearningRateSchedule:
     """Half a cosine to zero, without restarts (arXiv:1608.03983)."""
-    return keras.optimizers.schedules.CosineDecay(peak, total - warmup)
+    return CosineDecay(peak, total - warmup)
 
 
-def _one_cycle(peak: float, config: ScheduleConfig, warmup: int, total: int) -> Schedule:
+def _one_cycle(
+    peak: float, config: ScheduleConfig, warmup: int, total: int
+) -> LearningRateSchedule:
     """Half a cosine to nearly zero, after a rise that is part of the cycle (arXiv:1708.07120).
 
     The rise is linear as in the paper (PyTorch's: half a cosine); the momentum is not cycled.
     """
-    return keras.optimizers.schedules.CosineDecay(peak, total - warmup, alpha=_ONE_CYCLE_END)
+    return CosineDecay(peak, total - warmup, alpha=_ONE_CYCLE_END)
 
 
-def _polynomial(peak: float, config: ScheduleConfig, warmup: int, total: int) -> Schedule:
+def _polynomial(
+    peak: float, config: ScheduleConfig, warmup: int, total: int
+) -> LearningRateSchedule:
     """To zero as (1 - t) ** `power`; MLPerf's LARS: 2 (its reference ends at 1e-4, not 0)."""
-    return keras.optimizers.schedules.PolynomialDecay(
-        peak, total - warmup, end_learning_rate=0.0, power=config.power
-    )
+    return PolynomialDecay(peak, total - warmup, end_learning_rate=0.0, power=config.power)
 
 
 # (peak, config, steps of warm-up, steps of the run) → what follows the warm-up.
-SCHEDULES: dict[str, Callable[[float, ScheduleConfig, int, int], Schedule]] = {
+SCHEDULES: dict[str, Callable[[float, ScheduleConfig, int, int], LearningRateSchedule]] = {
     "step": _step,
     "cosine": _cosine,
     "one_cycle": _one_cycle,
@@ -99,7 +107,7 @@ def peak_rate(optimizer: OptimizerConfig, batch_size: int) -> float:
 
 def schedule(
     optimizer: OptimizerConfig, config: ScheduleConfig, total_steps: int, batch_size: int
-) -> Schedule:
+) -> LearningRateSchedule:
     """Build the schedule of a run of `total_steps` updates of `batch_size` images.
 
     Raises:

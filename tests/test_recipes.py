@@ -15,7 +15,6 @@ import pytest
 import tensorflow as tf
 from conftest import run_python
 
-import keras_resnet
 from keras_resnet.errors import UserError
 from keras_resnet.recipes import augment, config, data, devices, evaluate, runs, train
 from keras_resnet.recipes.loop import Loop, NonFiniteLossError
