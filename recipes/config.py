@@ -85,7 +85,8 @@ class ScheduleConfig:
     """The learning rate over the run, in fractions of it."""
 
     name: str = "step"  # a key of recipes.schedules.SCHEDULES
-    warmup: float = 0.0  # linear from zero
+    warmup: float = 0.0  # linear from zero ("one_cycle": from a 25th of the peak)
+    warmup_hold: float = 0.0  # instead of rising, it stays at this part of the peak
     boundaries: tuple[float, ...] = (0.5, 0.75)  # "step": where the rate is multiplied
     factor: float = 0.1  # "step": by what
     power: float = 2.0  # "polynomial"
@@ -162,6 +163,11 @@ _LIMITS = {
     "optimizer.momentum": (0, 1),
     "optimizer.beta_2": (0, 1),
     "finetune.frozen": (0, 1.01),
+    "optimizer.epsilon": (0, math.inf),
+    "optimizer.trust": (0, math.inf),
+    "schedule.warmup_hold": (0, 1.01),
+    "schedule.factor": (0, math.inf),
+    "schedule.power": (0, math.inf),
 }
 
 

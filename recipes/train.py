@@ -24,7 +24,16 @@ from keras_resnet.errors import UserError
 from keras_resnet.export import runtimes
 from keras_resnet.files import replacing
 from keras_resnet.models.layers import to_stock
-from keras_resnet.recipes import augment, data, devices, evaluate, runs, schedules, transfer
+from keras_resnet.recipes import (
+    augment,
+    data,
+    devices,
+    evaluate,
+    optimizers,
+    runs,
+    schedules,
+    transfer,
+)
 from keras_resnet.recipes.callbacks import ProgressBar
 from keras_resnet.recipes.config import Config
 from keras_resnet.recipes.loop import Loop, NonFiniteLossError
@@ -123,6 +132,7 @@ def _prepare(config: Config, start: keras.Model | None) -> _Job:
     augment.check(config.augment)
     if train.deterministic:
         tf.config.experimental.enable_op_determinism()
+    optimizers.check(config.optimizer)
     strategy = devices.strategy(train.devices, train.batch_size)
     if train.batch_size % (strategy.num_replicas_in_sync * train.accumulate):
         raise UserError(
@@ -146,7 +156,9 @@ def _prepare(config: Config, start: keras.Model | None) -> _Job:
         start=start,
         strategy=strategy,
         dataset=dataset,
-        schedule=schedules.schedule(config.optimizer, config.schedule, total_steps),
+        schedule=schedules.schedule(
+            config.optimizer, config.schedule, total_steps, train.batch_size
+        ),
         precision=precision,
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
@@ -213,8 +225,8 @@ def _loop(job: _Job) -> Loop:
         for layer in model.layers:
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.synchronized = train.synchronized_bn
-        optimizer = keras.optimizers.SGD(
-            job.schedule, momentum=config.optimizer.momentum, nesterov=config.optimizer.nesterov
+        optimizer, l2 = optimizers.build(
+            config.optimizer, job.schedule, train.weight_decay, model.trainable_variables
         )
         # Callbacks look for model.optimizer; the loss scaling is the loop's.
         model.compile(optimizer, auto_scale_loss=False, jit_compile=False)
@@ -223,7 +235,7 @@ def _loop(job: _Job) -> Loop:
         model,
         optimizer,
         batch_size=train.batch_size,
-        weight_decay=train.weight_decay,
+        weight_decay=l2,
         label_smoothing=train.label_smoothing,
         loss=train.loss,
         accumulate=train.accumulate,

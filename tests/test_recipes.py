@@ -16,7 +16,7 @@ from conftest import run_python
 
 import keras_resnet
 from keras_resnet.errors import UserError
-from keras_resnet.recipes import augment, config, data, devices, evaluate, runs, schedules, train
+from keras_resnet.recipes import augment, config, data, devices, evaluate, runs, train
 from keras_resnet.recipes.loop import Loop, NonFiniteLossError
 
 # Data ---------------------------------------------------------------------------------------------
@@ -162,18 +162,6 @@ def test_cifar10_loads_by_name():
 # Config -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", config.list_configs())
-def test_every_config_loads_and_survives_its_own_toml(name, tmp_path):
-    loaded = config.load_config(name)
-    config.save_config(loaded, tmp_path / "config.toml")
-    assert config.load_config(tmp_path / "config.toml") == loaded
-    keras_resnet.registry.architecture(loaded.model)
-    augment.check(loaded.augment)
-    schedules.schedule(loaded.optimizer, loaded.schedule, 1000)
-    opening = (config.CONFIGS / f"{name}.toml").read_text().split("\n\n")[0]
-    assert f"keras-resnet train {name}" in opening
-
-
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -193,22 +181,6 @@ def test_bad_overrides_are_refused(override, message):
 def test_overrides_replace_the_other_way_to_give_the_length():
     loaded = config.load_config("cifar10/resnet20", {"train.epochs": 3})
     assert (loaded.train.epochs, loaded.train.steps) == (3, 0)
-
-
-def test_schedules():
-    optimizer = config.OptimizerConfig(learning_rate=0.1)
-    paper = schedules.schedule(optimizer, config.ScheduleConfig("step"), 64_000)
-    rates = [float(paper(step)) for step in (0, 31_999, 32_001, 48_001)]
-    np.testing.assert_allclose(rates, [0.1, 0.1, 0.01, 0.001], rtol=1e-6)
-    warm = schedules.schedule(optimizer, config.ScheduleConfig("step", warmup=0.00625), 64_000)
-    np.testing.assert_allclose([float(warm(399)), float(warm(401))], [0.01, 0.1], rtol=1e-6)
-    cosine = schedules.schedule(optimizer, config.ScheduleConfig("cosine", warmup=0.1), 1000)
-    rates = [float(cosine(step)) for step in (0, 50, 100, 550, 1000)]
-    np.testing.assert_allclose(rates, [0, 0.05, 0.1, 0.05, 0], atol=1e-6)
-    with pytest.raises(UserError, match="increase"):
-        schedules.schedule(optimizer, config.ScheduleConfig(boundaries=(0.7, 0.5)), 10)
-    with pytest.raises(UserError, match="Unknown schedule 'cosin'"):
-        schedules.schedule(optimizer, config.ScheduleConfig("cosin"), 10)
 
 
 # The loop -----------------------------------------------------------------------------------------

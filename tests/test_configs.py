@@ -1,0 +1,66 @@
+"""Every shipped config: it loads, names what there is, and runs two steps on generated images."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_resnet import registry
+from keras_resnet.recipes import augment, optimizers, schedules, train
+from keras_resnet.recipes.config import CONFIGS, list_configs, load_config, save_config
+
+# A deep network takes most of a minute to trace.
+DEEP = ("resnet110", "resnet50v1_5", "resnet50v2")
+
+
+def _with_deep_ones_slow():
+    for name in list_configs():
+        deep = load_config(name).model in DEEP
+        yield pytest.param(name, marks=[pytest.mark.slow] if deep else [])
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory):
+    """A folder of 12 images for training and 4 for the test, two classes, of several sizes."""
+    folder, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for split, count in (("train", 6), ("test", 2)):
+        for label in ("cat", "dog"):
+            (folder / split / label).mkdir(parents=True)
+            for index in range(count):
+                pixels = rng.integers(0, 256, (70 + 5 * index, 90, 3)).astype("uint8")
+                Image.fromarray(pixels).save(folder / split / label / f"{index}.jpg")
+    return folder
+
+
+@pytest.mark.parametrize("name", list_configs())
+def test_every_config_names_what_there_is(name, tmp_path):
+    loaded = load_config(name)
+    save_config(loaded, tmp_path / "config.toml")
+    assert load_config(tmp_path / "config.toml") == loaded
+    registry.architecture(loaded.model)
+    augment.check(loaded.augment)
+    optimizers.check(loaded.optimizer)
+    schedules.schedule(loaded.optimizer, loaded.schedule, 1000, loaded.train.batch_size)
+    opening = (CONFIGS / f"{name}.toml").read_text().split("\n\n")[0]
+    assert f"keras-resnet train {name}\n" in f"{opening}\n"
+    if "Published" in opening:
+        assert "not run." in opening
+
+
+@pytest.mark.parametrize("name", _with_deep_ones_slow())
+def test_every_config_runs_two_steps(name, photos, tmp_path):
+    """As it is, but for the images, their sizes and their number."""
+    config = load_config(name)
+    size = 64 if config.data.image_size else 32
+    sizes = [side * size // (config.data.image_size or size) for side in config.train.sizes]
+    tiny = {
+        "data.name": str(photos),
+        "data.validation": 0,
+        "data.image_size": size,
+        "train.steps": 2,
+        "train.batch_size": 6,
+        "train.sizes": sizes,
+        "train.precision": "float32",
+    }
+    run = train.run(load_config(name, tiny), tmp_path / "run")
+    assert run.summary()["steps"] == 2
+    assert run.model.is_file()
