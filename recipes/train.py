@@ -129,7 +129,7 @@ def _prepare(config: Config, start: keras.Model | None) -> _Job:
             "finetune.frozen keeps layers that were trained before as they are; start from some "
             "with: keras-resnet finetune MODEL --data NAME|FOLDER"
         )
-    augment.check(config.augment)
+    augment.check(config.augment, train.batch_size)
     if train.deterministic:
         tf.config.experimental.enable_op_determinism()
     optimizers.check(config.optimizer)
@@ -139,7 +139,8 @@ def _prepare(config: Config, start: keras.Model | None) -> _Job:
             f"train.batch_size = {train.batch_size} does not divide into {train.accumulate} parts "
             f"(train.accumulate) on each of {strategy.num_replicas_in_sync} devices."
         )
-    dataset = data.load_dataset(config.data.name, config.data.validation, config.data.split_seed)
+    dataset = data.configured_dataset(config.data)
+    _ = dataset.input_shape  # refuses images of many sizes before they are looked through
     steps_per_epoch = len(dataset.train) // train.batch_size
     if steps_per_epoch == 0:
         raise UserError(
@@ -151,8 +152,13 @@ def _prepare(config: Config, start: keras.Model | None) -> _Job:
     if start is None:
         _require_size(config, (*train.sizes, *dataset.input_shape[:2]))
     return _Job(
-        # A resumed run computes in the precision it began with, whatever it resumes on.
-        config=replace(config, train=replace(train, precision=precision)),
+        # A resumed run computes in the precision it began with, whatever it resumes on, and finds
+        # a folder of images wherever it is resumed from.
+        config=replace(
+            config,
+            train=replace(train, precision=precision),
+            data=replace(config.data, name=dataset.name),
+        ),
         start=start,
         strategy=strategy,
         dataset=dataset,
@@ -253,6 +259,7 @@ def _fit(job: _Job, loop: Loop, state: State, observers: keras.callbacks.Callbac
         job.config.augment,
         start_step=int(loop.step),
         sizes=job.sizes,
+        classes=len(job.dataset.class_names),
     )
     iterator = loop.distribute(batches)
     observers.on_train_begin()
@@ -367,6 +374,7 @@ def _finish(job: _Job, run: runs.Run, loop: Loop, state: State) -> None:
             "model": config.model,
             "parameters": result.count_params(),
             "data": config.data.name,
+            "images_left_out": len(dataset.left_out),
             "steps": int(loop.step),
             "best_epoch": int(state.best_epoch),
             "validation": {"accuracy": float(state.best_accuracy), "n": len(dataset.validation)}
