@@ -90,6 +90,9 @@ def _train(options: argparse.Namespace) -> int:
     else:
         loaded = config.load_config(options.config, overrides)
         run = train.run(loaded, options.out, name=Path(options.config).stem)
+    if run.home:  # one of several workers, and not the one that writes
+        print(f"done; the chief wrote {run.home}", file=sys.stderr)
+        return 0
     summary = run.summary()
     if options.json:
         return _print_json({"run": str(run.path), **summary})

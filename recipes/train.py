@@ -9,10 +9,11 @@ from __future__ import annotations
 import importlib.metadata
 import math
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,16 @@ from keras_resnet import registry
 from keras_resnet.errors import UserError
 from keras_resnet.files import replacing
 from keras_resnet.models.layers import to_stock
-from keras_resnet.recipes import augment, data, devices, evaluate, runs, schedules
+from keras_resnet.recipes import (
+    augment,
+    data,
+    data_service,
+    devices,
+    evaluate,
+    runs,
+    schedules,
+    workers,
+)
 from keras_resnet.recipes.callbacks import ProgressBar
 from keras_resnet.recipes.config import Config
 from keras_resnet.recipes.loop import Loop, NonFiniteLossError
@@ -55,7 +65,7 @@ def run(
         UserError: something the caller can mend (data, devices, folder, config, NaN loss).
     """
     job = _prepare(config)  # what can be refused is refused before a folder is made
-    return _train(job, runs.create(out, name or config.model, job.config), callbacks)
+    return _train(job, lambda: runs.create(out, name or config.model, job.config), callbacks)
 
 
 def resume(path: str | Path, *, callbacks: Sequence[keras.callbacks.Callback] = ()) -> runs.Run:
@@ -67,7 +77,7 @@ def resume(path: str | Path, *, callbacks: Sequence[keras.callbacks.Callback] = 
     found = runs.find(path)
     if found.model.is_file():
         raise UserError(f"{path} is finished; its model is {found.model}.")
-    return _train(_prepare(found.config), found, callbacks)
+    return _train(_prepare(found.config), lambda: found, callbacks)
 
 
 @dataclass(frozen=True)
@@ -106,7 +116,8 @@ def _prepare(config: Config) -> _Job:
     train = config.train
     registry.architecture(config.model)
     augment.check(config.augment)
-    strategy = devices.strategy(train.devices, train.batch_size)
+    strategy = devices.strategy(train.devices, train.batch_size, train.wait_seconds)
+    data_service.require(config.data.service, train.wait_seconds)
     dataset = data.load_dataset(config.data.name, config.data.validation, config.data.split_seed)
     steps_per_epoch = len(dataset.train) // train.batch_size
     if steps_per_epoch == 0:
@@ -128,28 +139,59 @@ def _prepare(config: Config) -> _Job:
     )
 
 
-def _train(job: _Job, run: runs.Run, callbacks: Sequence[keras.callbacks.Callback]) -> runs.Run:
-    keras.utils.set_random_seed(job.config.train.seed)
-    loop = _loop(job)
-    print(
-        f"{run.path}: {job.config.model} on {job.config.data.name}, {len(job.dataset.train):,} "
-        f"training images, {job.precision}, {job.strategy.num_replicas_in_sync} device(s)",
-        file=sys.stderr,
-    )
-    state = State(run, loop, job.config.train.checkpoint_minutes)
-    runs.drop_rows_from(run.log, int(state.epochs_done))
-    observers = keras.callbacks.CallbackList(
-        [
-            ProgressBar(job.total_steps, job.epochs, int(loop.step)),
-            keras.callbacks.CSVLogger(str(run.log), append=True),
-            keras.callbacks.TensorBoard(str(run.path / "tensorboard"), write_graph=False),
-            *callbacks,
-        ],
-        model=loop.model,
-    )
-    _fit(job, loop, state, observers)
-    _finish(job, run, loop, state)
-    return run
+def _train(
+    job: _Job,
+    open_run: Callable[[], runs.Run],
+    callbacks: Sequence[keras.callbacks.Callback],
+) -> runs.Run:
+    with _opened(job, open_run) as run, workers.together(job.strategy, run.name):
+        keras.utils.set_random_seed(job.config.train.seed)
+        loop = _loop(job)
+        print(
+            f"{run.name}: {job.config.model} on {job.config.data.name}, "
+            f"{len(job.dataset.train):,} training images, {job.precision}, "
+            f"{job.strategy.num_replicas_in_sync} device(s)",
+            file=sys.stderr,
+        )
+        state = State(run, loop, job.config.train.checkpoint_minutes)
+        runs.drop_rows_from(run.log, int(state.epochs_done))
+        observers = [] if run.home else _observers(job, run, loop)
+        observers = keras.callbacks.CallbackList([*observers, *callbacks], model=loop.model)
+        with state.votes.on_interrupt():
+            _fit(job, loop, state, observers)
+        _finish(job, run, loop, state)
+        return run
+
+
+@contextmanager
+def _opened(job: _Job, open_run: Callable[[], runs.Run]) -> Iterator[runs.Run]:
+    """The run, locked. Only the chief's is real: other workers get a folder that is thrown away."""
+    facts = asdict(job.config) | {"training images": len(job.dataset.train)}
+    workers.require_same(job.strategy, facts)
+    with ExitStack() as stack:
+        if workers.index(job.strategy) == 0:
+            try:
+                run = open_run()
+                stack.enter_context(runs.locked(run))
+            except UserError as error:  # it is every worker's
+                workers.share(job.strategy, f"error {error}".encode())
+                raise
+            workers.share(job.strategy, f"run {run.path}".encode())
+        else:
+            kind, _, text = workers.share(job.strategy).decode().partition(" ")
+            if kind == "error":
+                raise UserError(f"The chief: {text}")
+            scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="keras-resnet-"))
+            run = runs.Run(Path(scratch), home=Path(text))
+        yield run
+
+
+def _observers(job: _Job, run: runs.Run, loop: Loop) -> list[keras.callbacks.Callback]:
+    return [
+        ProgressBar(job.total_steps, job.epochs, int(loop.step)),
+        keras.callbacks.CSVLogger(str(run.log), append=True),
+        keras.callbacks.TensorBoard(str(run.path / "tensorboard"), write_graph=False),
+    ]
 
 
 def _model(job: _Job, shape: tuple[int | None, int | None, int]) -> keras.Model:
@@ -197,6 +239,8 @@ def _fit(job: _Job, loop: Loop, state: State, observers: keras.callbacks.Callbac
         start_step=int(loop.step),
         sizes=job.sizes,
     )
+    if job.config.data.service:
+        batches = data_service.served(batches, job.config.data.service)
     iterator = loop.distribute(batches)
     observers.on_train_begin()
     try:
@@ -210,17 +254,17 @@ def _fit(job: _Job, loop: Loop, state: State, observers: keras.callbacks.Callbac
                 logs |= {f"val_{key}": value for key, value in validation.items()}
             observers.on_epoch_end(epoch, logs)
             state.finish_epoch()
-            if loop.model.stop_training:  # a callback's wish, as in Keras
+            if state.votes.any(loop.model.stop_training):  # a callback's wish, as in Keras
                 break
     except KeyboardInterrupt as error:
         state.save()
-        raise Interrupted(str(state.run.path)) from error
+        raise Interrupted(str(state.run.name)) from error
     except NonFiniteLossError as error:
         raise UserError(
             f"The loss became NaN or infinite at step {error.step} of {job.total_steps}, so the "
             f"run was stopped. The last good state is {state.drop_from(error.step)}. Lower "
             "optimizer.learning_rate or raise schedule.warmup: in a new run, or in "
-            f"{state.run.path / 'config.toml'} and go on with --resume."
+            f"{state.run.name / 'config.toml'} and go on with --resume."
         ) from error
     finally:
         observers.on_train_end()
@@ -268,13 +312,29 @@ def _validate(job: _Job, loop: Loop, state: State, epoch: int) -> dict[str, floa
 
 
 def _finish(job: _Job, run: runs.Run, loop: Loop, state: State) -> None:
-    """Write the model of the best epoch and what it does on the test split, evaluated once."""
-    config, dataset = job.config, job.dataset
+    """Write the model of the best epoch and what it does on the test split, evaluated once.
+
+    The chief does; the other workers wait for it.
+    """
     with _dtype_policy(job.precision), loop.evaluated_weights():
-        if run.best.is_file():
-            loop.model.load_weights(run.best)
-        model = _model(job, job.input_shape)  # of one size, whatever sizes it was trained on
-        model.set_weights(loop.model.get_weights())
+        model = None if run.home else _best_model(job, run, loop)
+    if model is not None:
+        _write_result(job, run, loop, state, model)
+    workers.share(job.strategy)
+
+
+def _best_model(job: _Job, run: runs.Run, loop: Loop) -> keras.Model:
+    if run.best.is_file():
+        loop.model.load_weights(run.best)
+    model = _model(job, job.input_shape)  # of one size, whatever sizes it was trained on
+    model.set_weights(loop.model.get_weights())
+    return model
+
+
+def _write_result(
+    job: _Job, run: runs.Run, loop: Loop, state: State, model: keras.Model
+) -> None:
+    config, dataset = job.config, job.dataset
     plain = to_stock(model)
     outputs = keras.layers.Activation("softmax", dtype="float32", name="predictions")(plain.output)
     (run.path / "labels.txt").write_text("\n".join(dataset.class_names) + "\n", encoding="utf-8")
@@ -295,6 +355,7 @@ def _finish(job: _Job, run: runs.Run, loop: Loop, state: State) -> None:
             "seconds": round(float(state.seconds), 1),
             "precision": job.precision,
             "replicas": job.strategy.num_replicas_in_sync,
+            "workers": workers.count(job.strategy),
             "versions": {
                 package: importlib.metadata.version(package) for package in ("keras", "tensorflow")
             },
