@@ -83,7 +83,23 @@ def _train(sub: Parser) -> None:
     sub.add_argument("--resume", metavar="RUN", help="go on with an interrupted run")
     sub.add_argument("--out", metavar="FOLDER", help="default runs/NAME-DATE-TIME")
     sub.add_argument("--data", metavar="NAME", help="digits, or a name of tensorflow-datasets")
+    sub.add_argument(
+        "--data-service", metavar="grpc://HOST:PORT", help="a 'keras-resnet data-service'"
+    )
     _training(sub)
+
+
+def _data_service(sub: Parser) -> None:
+    sub.add_argument(
+        "--port",
+        type=_natural,
+        metavar="N",
+        default=5050,
+        help="where trainings ask (default 5050); the batches come from the port after it",
+    )
+    sub.add_argument(
+        "--host", help="name or address by which they reach this machine (default its host name)"
+    )
 
 
 def _training(sub: Parser) -> None:
@@ -177,6 +193,11 @@ _VERBS = {
         _quickstart,
     ),
     "train": ("train a config", "train cifar10/resnet20 --epochs 3", _train),
+    "data-service": (
+        "prepare batches for trainings on other machines, until Ctrl-C",
+        "data-service --port 5050",
+        _data_service,
+    ),
     "evaluate": ("accuracy and loss on a labelled split", "evaluate RUN --split test", _evaluate),
     "export": (
         "write model files and check each against the model",

@@ -102,6 +102,13 @@ def _train(options: argparse.Namespace) -> int:
     return 0
 
 
+def _data_service(options: argparse.Namespace) -> int:
+    from keras_resnet.recipes import data_service
+
+    data_service.serve(options.port, options.host)
+    return 0
+
+
 def _evaluate(options: argparse.Namespace) -> int:
     from keras_resnet.recipes import evaluate, runs, sources
 
@@ -262,6 +269,7 @@ def _overrides(options: argparse.Namespace) -> dict[str, Any]:
         "train.devices": options.devices,
         "train.precision": options.precision,
         "data.name": getattr(options, "data", None),  # the quickstart has its own
+        "data.service": getattr(options, "data_service", None),
     }
     given = {key: value for key, value in short.items() if value is not None}
     return given | dict(parse_override(text) for text in options.set)
@@ -334,6 +342,7 @@ def _print_checks(
 _VERBS = {
     "quickstart": _quickstart,
     "train": _train,
+    "data-service": _data_service,
     "evaluate": _evaluate,
     "export": _export,
     "check": _check,

@@ -13,7 +13,8 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import tensorflow as tf
 
@@ -40,13 +41,15 @@ def served(batches: tf.data.Dataset, service: str) -> tf.data.Dataset:
         service=service,
         compression=None,  # uint8 images barely shrink
     )
-    return batches.apply(distributed).prefetch(2)
+    # The client's buffer fills at its own pace; what runs here has the options of `batches`.
+    return batches.apply(distributed).with_options(batches.options())
 
 
 @contextmanager
-def watched(service: str, advice: str) -> Iterator[None]:
+def watched(service: str, run: Path) -> Iterator[None]:
     """End the process (code 2) when the service is gone: TensorFlow would wait for it forever."""
     names = {_address(service): f"the data service {service}"} if service else {}
+    advice = f"Start it again and go on with: keras-resnet train --resume {run}"
     with cluster.watching(names, advice):
         yield
 
@@ -74,12 +77,11 @@ def serve(port: int, host: str | None = None) -> None:
         )
     except (tf.errors.OpError, RuntimeError) as error:
         raise UserError(f"Cannot serve at the ports {port} and {port + 1}: {error}") from error
-    print(f"serving batches at {_SCHEME}{host}:{port} (Ctrl-C ends it)", file=sys.stderr, flush=True)
-    try:
+    where = f"{_SCHEME}{host}:{port}"
+    print(f"serving batches at {where} (Ctrl-C ends it)", file=sys.stderr, flush=True)
+    with suppress(KeyboardInterrupt):
         threading.Event().wait()
-    except KeyboardInterrupt:
-        worker._stop()
-        dispatcher._stop()
+    del worker, dispatcher
 
 
 def _address(service: str) -> str:

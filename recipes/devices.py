@@ -12,9 +12,7 @@ from keras_resnet.recipes import cluster, workers
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
-def strategy(
-    devices: str, batch_size: int, wait_seconds: float = 300.0
-) -> tf.distribute.Strategy:
+def strategy(devices: str, batch_size: int, wait_seconds: float = 300.0) -> tf.distribute.Strategy:
     """Return the strategy for "auto", "cpu", "gpu", "cpu:N" (N logical devices) or "gpu:N".
 
     "auto" is every GPU that is visible, or else the CPU. One device gets the default strategy,

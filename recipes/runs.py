@@ -130,7 +130,7 @@ def locked(run: Run) -> Iterator[None]:
             file.seek(0)
             holder = file.read().strip() or "another process"
             raise UserError(
-                f"{run.path} is in use by {holder}. Wait for it or stop it, or choose another --out."
+                f"{run.path} is in use by {holder}. Wait for it, stop it, or choose another --out."
             ) from error
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")

@@ -144,7 +144,12 @@ def _train(
     open_run: Callable[[], runs.Run],
     callbacks: Sequence[keras.callbacks.Callback],
 ) -> runs.Run:
-    with _opened(job, open_run) as run, workers.together(job.strategy, run.name):
+    service = job.config.data.service
+    with (
+        _opened(job, open_run) as run,
+        data_service.watched(service, run.name),
+        workers.together(job.strategy, run.name),
+    ):
         keras.utils.set_random_seed(job.config.train.seed)
         loop = _loop(job)
         print(
@@ -331,9 +336,7 @@ def _best_model(job: _Job, run: runs.Run, loop: Loop) -> keras.Model:
     return model
 
 
-def _write_result(
-    job: _Job, run: runs.Run, loop: Loop, state: State, model: keras.Model
-) -> None:
+def _write_result(job: _Job, run: runs.Run, loop: Loop, state: State, model: keras.Model) -> None:
     config, dataset = job.config, job.dataset
     plain = to_stock(model)
     outputs = keras.layers.Activation("softmax", dtype="float32", name="predictions")(plain.output)
