@@ -87,6 +87,9 @@ def _train(sub: Parser) -> None:
         metavar="NAME|FOLDER",
         help="digits, a name of tensorflow-datasets, or a folder of images",
     )
+    sub.add_argument(
+        "--data-service", metavar="grpc://HOST:PORT", help="a 'keras-resnet data-service'"
+    )
     _recipe(sub)
 
 
@@ -108,6 +111,19 @@ def _recipe(sub: Parser) -> None:
         "--profile",
         action="store_true",
         help="write a TensorFlow profiler trace of ten steps for TensorBoard",
+    )
+
+
+def _data_service(sub: Parser) -> None:
+    sub.add_argument(
+        "--port",
+        type=_natural,
+        metavar="N",
+        default=5050,
+        help="where trainings ask (default 5050); the batches come from the port after it",
+    )
+    sub.add_argument(
+        "--host", help="name or address by which they reach this machine (default its host name)"
     )
 
 
@@ -208,6 +224,11 @@ _VERBS = {
         _finetune,
     ),
     "runs": ("list the runs of a folder", "runs", _runs),
+    "data-service": (
+        "prepare batches for trainings on other machines, until Ctrl-C",
+        "data-service --port 5050",
+        _data_service,
+    ),
     "evaluate": ("accuracy and loss on a labelled split", "evaluate RUN --split test", _evaluate),
     "export": (
         "write model files and check each against the model",

@@ -131,12 +131,22 @@ def _runs(options: argparse.Namespace) -> int:
 
 
 def _print_run(run: Any, as_json: bool) -> int:
+    if run.home:  # one of several workers, and not the one that writes
+        print(f"done; the chief wrote {run.home}", file=sys.stderr)
+        return 0
     summary = run.summary()
     if as_json:
         return _print_json({"run": str(run.path), **summary})
     test = summary["test"]
     print(f"test accuracy {test['accuracy']:.2%} on {test['n']} images · {run.model}")
     print(f"Next: keras-resnet export {run.path}")
+    return 0
+
+
+def _data_service(options: argparse.Namespace) -> int:
+    from keras_resnet.recipes import data_service
+
+    data_service.serve(options.port, options.host)
     return 0
 
 
@@ -301,6 +311,7 @@ def _overrides(options: argparse.Namespace) -> dict[str, Any]:
         "train.devices": options.devices,
         "train.precision": options.precision,
         "data.name": getattr(options, "data", None),  # the quickstart has its own
+        "data.service": getattr(options, "data_service", None),
     }
     given = {key: value for key, value in short.items() if value is not None}
     return given | dict(parse_override(text) for text in options.set)
@@ -381,6 +392,7 @@ _VERBS = {
     "train": _train,
     "finetune": _finetune,
     "runs": _runs,
+    "data-service": _data_service,
     "evaluate": _evaluate,
     "export": _export,
     "check": _check,

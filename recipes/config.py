@@ -64,6 +64,7 @@ class TrainConfig:
     sizes: tuple[int, ...] = ()  # progressive resizing: pixels a side, one after another
     size_boundaries: tuple[float, ...] = ()  # the fractions of the run where they change
     checkpoint_minutes: float = 1.0  # also saved at the end of every epoch
+    wait_seconds: float = 300.0  # for the other machines or the data service to answer
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,7 @@ _LIMITS = {
     "train.clip_norm": (0, math.inf),
     "train.ema": (0, 1),
     "train.checkpoint_minutes": (0, math.inf),
+    "train.wait_seconds": (0, math.inf),
     "optimizer.learning_rate": (0, math.inf),
     "optimizer.reference_batch": (0, math.inf),
     "optimizer.momentum": (0, 1),

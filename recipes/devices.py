@@ -7,19 +7,23 @@ from pathlib import Path
 import tensorflow as tf
 
 from keras_resnet.errors import UnknownNameError, UserError
+from keras_resnet.recipes import cluster, workers
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
-def strategy(devices: str, batch_size: int) -> tf.distribute.Strategy:
+def strategy(devices: str, batch_size: int, wait_seconds: float = 300.0) -> tf.distribute.Strategy:
     """Return the strategy for "auto", "cpu", "gpu", "cpu:N" (N logical devices) or "gpu:N".
 
     "auto" is every GPU that is visible, or else the CPU. One device gets the default strategy,
-    several a MirroredStrategy.
+    several a MirroredStrategy, several machines (see `recipes/cluster.py`) a
+    MultiWorkerMirroredStrategy over the devices of all, once all are there.
 
     Raises:
-        UserError: unknown or absent devices, or a batch that does not divide among them.
+        UserError: unknown or absent devices, a batch that does not divide among them, or another
+            machine that does not answer for `wait_seconds`.
     """
+    machines = cluster.from_environment()
     kind, colon, number = devices.partition(":")
     if kind not in ("auto", "cpu", "gpu") or (colon and (kind == "auto" or not number.isdigit())):
         raise UserError(f"devices is auto, cpu, gpu, cpu:N or gpu:N; received '{devices}'.")
@@ -33,13 +37,23 @@ def strategy(devices: str, batch_size: int) -> tf.distribute.Strategy:
         raise UserError(f"devices wants 1 or more; received '{devices}'.")
     if kind == "gpu" and count > len(gpus):
         raise UserError(f"devices = '{devices}', but {len(gpus)} GPUs are visible.")
-    if batch_size % count:
+    if machines and kind == "cpu" and count > 1:
         raise UserError(
-            f"The global batch of {batch_size} does not divide among {count} devices; "
-            f"take a multiple of {count}."
+            f"devices = '{devices}' is for a process on its own; on several machines each one "
+            "computes on its CPU as a whole. Start more of them instead."
+        )
+    replicas = count * (len(machines.addresses) if machines else 1)
+    if batch_size % replicas:
+        raise UserError(
+            f"The global batch of {batch_size} does not divide among {replicas} devices; "
+            f"take a multiple of {replicas}."
         )
     if kind == "cpu":
         _hide_gpus_and_split_cpu(count)
+    if machines:
+        if kind == "gpu":
+            tf.config.set_visible_devices(gpus[:count], "GPU")
+        return workers.strategy(machines, count if kind == "gpu" else 0, wait_seconds)
     if count == 1:
         return tf.distribute.get_strategy()
     return tf.distribute.MirroredStrategy([f"{kind.upper()}:{index}" for index in range(count)])

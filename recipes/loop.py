@@ -14,6 +14,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_resnet.recipes import workers
 from keras_resnet.recipes.averages import Averages
 from keras_resnet.recipes.data import AnySplit, evaluation_batches
 from keras_resnet.recipes.losses import LOSSES, LossScale
@@ -105,6 +106,8 @@ class Loop:
 
     def distribute(self, batches: tf.data.Dataset) -> Iterator[Any]:
         """Return an iterator that hands every replica its share of each global batch."""
+        if workers.count(self.strategy) > 1:
+            return iter(workers.distribute(self.strategy, batches))
         return iter(self.strategy.experimental_distribute_dataset(batches))
 
     def train_step(self, iterator: Iterator[Any]) -> None:
@@ -256,6 +259,15 @@ class Loop:
         """Give all replicas the mean of their BN moving statistics, which each keeps on its own."""
         if self.strategy.num_replicas_in_sync == 1:
             return
-        for variable in self.model.non_trainable_variables:
-            local = self.strategy.experimental_local_results(variable.value)
-            variable.value.assign(tf.add_n([tf.identity(v) for v in local]) / len(local))
+        variables = self.model.non_trainable_variables
+        for variable, mean in zip(variables, self._mean_statistics(), strict=True):
+            variable.value.assign(self.strategy.experimental_local_results(mean)[0])
+
+    @tf.function
+    def _mean_statistics(self) -> list[Any]:
+        def replica() -> list[Any]:
+            statistics = [tf.identity(v.value) for v in self.model.non_trainable_variables]
+            context = tf.distribute.get_replica_context()
+            return context.all_reduce(tf.distribute.ReduceOp.MEAN, statistics)
+
+        return self.strategy.run(replica)

@@ -6,12 +6,17 @@ best.weights.h5    best on the validation split  summary.json      what came out
 model.keras        the result: stock Keras layers, float32, RGB 0...255 in, probabilities out
 labels.txt         its class names, one a line
 start.keras        of a fine-tuning: the model it started from
+.lock              who trains in it; locked as long as that process lives
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -27,9 +32,21 @@ from keras_resnet.recipes.config import Config, load_config, save_config
 
 @dataclass(frozen=True)
 class Run:
-    """Paths of one run."""
+    """Paths of one run.
+
+    Attributes:
+        path: where this process reads and writes.
+        home: where the run lies, as people know it, if `path` is the own, passing copy of a worker
+            that is not the chief.
+    """
 
     path: Path
+    home: Path | None = None
+
+    @property
+    def name(self) -> Path:
+        """The folder as people know it."""
+        return self.home or self.path
 
     @property
     def config(self) -> Config:
@@ -156,6 +173,35 @@ def _describe(run: Run) -> dict[str, Any]:
         "minutes": sum(float(row["seconds"]) for row in rows) / 60,
         "state": "finished" if summary else "unfinished",
     }
+
+
+@contextmanager
+def locked(run: Run) -> Iterator[None]:
+    """Keep other processes from training in the same folder.
+
+    The operating system gives the lock back when the process ends, however it ends.
+
+    Raises:
+        UserError: another process trains there; the message says which.
+    """
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # Windows
+        yield
+        return
+    with (run.path / ".lock").open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise UserError(
+                f"{run.path} is in use by {holder}. Wait for it, stop it, or choose another --out."
+            ) from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

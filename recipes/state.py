@@ -10,12 +10,16 @@ import tensorflow as tf
 
 from keras_resnet.errors import UserError
 from keras_resnet.files import replacing
+from keras_resnet.recipes import workers
 from keras_resnet.recipes.loop import Loop
 from keras_resnet.recipes.runs import Run
 
 
 class State:
     """Checkpoints of a run; making one goes on from the newest that can be read.
+
+    Of several workers each saves into its own folder, since a checkpoint has sums over all of them,
+    but only the chief's is kept, and all go on from that one.
 
     Attributes:
         epochs_done: epochs that were evaluated and logged. A state saved between the last step of
@@ -38,23 +42,42 @@ class State:
         checkpoint.seconds = self.seconds
         self.manager = tf.train.CheckpointManager(checkpoint, str(self.folder), max_to_keep=2)
         self.saved_at = time.perf_counter()
-        if self.manager.checkpoints:
-            self._restore(checkpoint)
-        else:
+        self.votes = workers.Votes(loop.strategy)
+        restored = self._restore(checkpoint) if self.manager.checkpoints else ""
+        restored = workers.share(loop.strategy, restored.encode()).decode()
+        if not restored:
             self.save()  # there is a state to go back to from the first step on
+        elif workers.count(loop.strategy) > 1:
+            self._restore_the_chiefs(checkpoint, Path(restored).name)
 
-    def _restore(self, checkpoint: tf.train.Checkpoint) -> None:
+    def _restore_the_chiefs(self, checkpoint: tf.train.Checkpoint, name: str) -> None:
+        """Hand the chief's files to all, so that the machines need not share a disk."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        is_chief = workers.index(self.loop.strategy) == 0
+        for suffix in ("index", "data-00000-of-00001"):
+            path = self.folder / f"{name}.{suffix}"
+            content = workers.share(self.loop.strategy, path.read_bytes() if is_chief else b"")
+            if not is_chief:
+                path.write_bytes(content)
+        if not is_chief:
+            checkpoint.restore(str(self.folder / name)).assert_consumed()
+
+    def _restore(self, checkpoint: tf.train.Checkpoint) -> str:
         for path in reversed(self.manager.checkpoints):
             try:
                 checkpoint.restore(path).assert_consumed()
-                return
+                return str(path)
             except (tf.errors.OpError, ValueError, AssertionError):
                 print(f"warning: cannot read the checkpoint {path}", file=sys.stderr)
         raise UserError(f"No checkpoint in {self.folder} fits this run; start it anew.")
 
     def save_if_due(self) -> None:
-        """Save when the interval has passed."""
-        if time.perf_counter() - self.saved_at >= self.interval:
+        """Save when the interval has passed; called at every step.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C on one of several workers.
+        """
+        if self.votes.any_in_a_while(time.perf_counter() - self.saved_at >= self.interval):
             self.save()
 
     def save(self) -> None:
@@ -95,4 +118,4 @@ class State:
             for path in self.folder.glob(f"{Path(latest).name}.*"):
                 path.unlink()
             latest = older[-1]
-        return str(latest)
+        return str(self.run.name / "checkpoints" / Path(latest).name)

@@ -9,33 +9,32 @@ from __future__ import annotations
 import importlib.metadata
 import math
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import keras
-import tensorflow as tf
 
-from keras_resnet import registry
 from keras_resnet.errors import UserError
 from keras_resnet.export import runtimes
 from keras_resnet.files import replacing
 from keras_resnet.models.layers import to_stock
 from keras_resnet.recipes import (
-    augment,
     data,
-    devices,
+    data_service,
     evaluate,
     optimizers,
     runs,
-    schedules,
     transfer,
+    workers,
 )
 from keras_resnet.recipes.callbacks import ProgressBar
 from keras_resnet.recipes.config import Config
+from keras_resnet.recipes.job import Job, build_model, dtype_policy, prepare
 from keras_resnet.recipes.loop import Loop, NonFiniteLossError
 from keras_resnet.recipes.state import State
 
@@ -69,10 +68,9 @@ def run(
     Raises:
         UserError: something the caller can mend (data, devices, folder, config, NaN loss).
     """
-    job = _prepare(config, start)  # what can be refused is refused before a folder is made
-    return _train(
-        job, runs.create(out, name or config.model, job.config, start), callbacks, profile
-    )
+    job = prepare(config, start)  # what can be refused is refused before a folder is made
+    name = name or config.model
+    return _train(job, lambda: runs.create(out, name, job.config, start), callbacks, profile)
 
 
 def resume(
@@ -90,144 +88,81 @@ def resume(
     if found.model.is_file():
         raise UserError(f"{path} is finished; its model is {found.model}.")
     start = runtimes.load_keras(found.start) if found.start.is_file() else None
-    return _train(_prepare(found.config, start), found, callbacks, profile)
-
-
-@dataclass(frozen=True)
-class _Job:
-    """A config with all that it names, found and checked."""
-
-    config: Config
-    start: keras.Model | None
-    strategy: tf.distribute.Strategy
-    dataset: data.Dataset
-    schedule: keras.optimizers.schedules.LearningRateSchedule
-    precision: str
-    steps_per_epoch: int
-    total_steps: int
-
-    @property
-    def epochs(self) -> int:
-        """Their number; the last one may be cut short."""
-        return -(-self.total_steps // self.steps_per_epoch)
-
-    @property
-    def sizes(self) -> tuple[tuple[int, int], ...]:
-        """(first step, pixels a side) of progressive resizing; a change waits for its epoch."""
-        train = self.config.train
-        epochs = [round(self.epochs * fraction) for fraction in (0.0, *train.size_boundaries)]
-        starts = [epoch * self.steps_per_epoch for epoch in epochs]
-        return tuple(zip(starts, train.sizes, strict=False))
-
-
-def _prepare(config: Config, start: keras.Model | None) -> _Job:
-    train = config.train
-    if start is None:
-        registry.architecture(config.model)
-    if start is None and config.finetune.frozen:
-        raise UserError(
-            "finetune.frozen keeps layers that were trained before as they are; start from some "
-            "with: keras-resnet finetune MODEL --data NAME|FOLDER"
-        )
-    augment.check(config.augment, train.batch_size)
-    if train.deterministic:
-        tf.config.experimental.enable_op_determinism()
-    optimizers.check(config.optimizer)
-    strategy = devices.strategy(train.devices, train.batch_size)
-    if train.batch_size % (strategy.num_replicas_in_sync * train.accumulate):
-        raise UserError(
-            f"train.batch_size = {train.batch_size} does not divide into {train.accumulate} parts "
-            f"(train.accumulate) on each of {strategy.num_replicas_in_sync} devices."
-        )
-    dataset = data.configured_dataset(config.data)
-    _ = dataset.input_shape  # refuses images of many sizes before they are looked through
-    steps_per_epoch = len(dataset.train) // train.batch_size
-    if steps_per_epoch == 0:
-        raise UserError(
-            f"train.batch_size = {train.batch_size} is more than the {len(dataset.train)} "
-            "training images."
-        )
-    total_steps = train.steps or train.epochs * steps_per_epoch
-    precision = devices.precision(train.precision)
-    if start is None:
-        _require_size(config, (*train.sizes, *dataset.input_shape[:2]))
-    return _Job(
-        # A resumed run computes in the precision it began with, whatever it resumes on, and finds
-        # a folder of images wherever it is resumed from.
-        config=replace(
-            config,
-            train=replace(train, precision=precision),
-            data=replace(config.data, name=dataset.name),
-        ),
-        start=start,
-        strategy=strategy,
-        dataset=dataset,
-        schedule=schedules.schedule(
-            config.optimizer, config.schedule, total_steps, train.batch_size
-        ),
-        precision=precision,
-        steps_per_epoch=steps_per_epoch,
-        total_steps=total_steps,
-    )
-
-
-def _require_size(config: Config, sides: Sequence[int]) -> None:
-    least = registry.architecture(config.model).min_size
-    if min(sides) < least:
-        raise UserError(
-            f"'{config.model}' takes images of {least}×{least} pixels or more; data.image_size and "
-            f"train.sizes give {min(sides)}."
-        )
+    return _train(prepare(found.config, start), lambda: found, callbacks, profile)
 
 
 def _train(
-    job: _Job, run: runs.Run, callbacks: Sequence[keras.callbacks.Callback], profile: bool
+    job: Job,
+    open_run: Callable[[], runs.Run],
+    callbacks: Sequence[keras.callbacks.Callback],
+    profile: bool,
 ) -> runs.Run:
-    keras.utils.set_random_seed(job.config.train.seed)
-    loop = _loop(job)
-    print(
-        f"{run.path}: {job.config.model} on {job.config.data.name}, {len(job.dataset.train):,} "
-        f"training images, {job.precision}, {job.strategy.num_replicas_in_sync} device(s)",
-        file=sys.stderr,
-    )
-    state = State(run, loop, job.config.train.checkpoint_minutes)
-    runs.drop_rows_from(run.log, int(state.epochs_done))
-    observers = keras.callbacks.CallbackList(
-        [
-            ProgressBar(job.total_steps, job.epochs, int(loop.step)),
-            keras.callbacks.CSVLogger(str(run.log), append=True),
-            keras.callbacks.TensorBoard(
-                str(run.path / "tensorboard"),
-                write_graph=False,
-                profile_batch=_PROFILED_STEPS if profile else 0,
-            ),
-            *callbacks,
-        ],
-        model=loop.model,
-    )
-    _fit(job, loop, state, observers)
-    _finish(job, run, loop, state)
-    return run
+    service = job.config.data.service
+    with (
+        _opened(job, open_run) as run,
+        data_service.watched(service, run.name),
+        workers.together(job.strategy, run.name),
+    ):
+        keras.utils.set_random_seed(job.config.train.seed)
+        loop = _loop(job)
+        print(
+            f"{run.name}: {job.config.model} on {job.config.data.name}, "
+            f"{len(job.dataset.train):,} training images, {job.precision}, "
+            f"{job.strategy.num_replicas_in_sync} device(s)",
+            file=sys.stderr,
+        )
+        state = State(run, loop, job.config.train.checkpoint_minutes)
+        runs.drop_rows_from(run.log, int(state.epochs_done))
+        observers = [] if run.home else _observers(job, run, loop, profile)
+        observers = keras.callbacks.CallbackList([*observers, *callbacks], model=loop.model)
+        with state.votes.on_interrupt():
+            _fit(job, loop, state, observers)
+        _finish(job, run, loop, state)
+        return run
 
 
-def _model(job: _Job, shape: tuple[int | None, int | None, int]) -> keras.Model:
-    """The network from RGB 0...255 to logits."""
-    if job.start is not None:
-        return transfer.adapt(job.start, shape, len(job.dataset.class_names))
-    return registry.create_model(
-        job.config.model,
-        input_shape=shape,
-        classes=len(job.dataset.class_names),
-        classifier_activation=None,
-        include_preprocessing=True,
-    )
+@contextmanager
+def _opened(job: Job, open_run: Callable[[], runs.Run]) -> Iterator[runs.Run]:
+    """The run, locked. Only the chief's is real: other workers get a folder that is thrown away."""
+    facts = asdict(job.config) | {"training images": len(job.dataset.train)}
+    workers.require_same(job.strategy, facts)
+    with ExitStack() as stack:
+        if workers.index(job.strategy) == 0:
+            try:
+                run = open_run()
+                stack.enter_context(runs.locked(run))
+            except UserError as error:  # it is every worker's
+                workers.share(job.strategy, f"error {error}".encode())
+                raise
+            workers.share(job.strategy, f"run {run.path}".encode())
+        else:
+            kind, _, text = workers.share(job.strategy).decode().partition(" ")
+            if kind == "error":
+                raise UserError(f"The chief: {text}")
+            scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="keras-resnet-"))
+            run = runs.Run(Path(scratch), home=Path(text))
+        yield run
 
 
-def _loop(job: _Job) -> Loop:
+def _observers(
+    job: Job, run: runs.Run, loop: Loop, profile: bool
+) -> list[keras.callbacks.Callback]:
+    return [
+        ProgressBar(job.total_steps, job.epochs, int(loop.step)),
+        keras.callbacks.CSVLogger(str(run.log), append=True),
+        keras.callbacks.TensorBoard(
+            str(run.path / "tensorboard"),
+            write_graph=False,
+            profile_batch=_PROFILED_STEPS if profile else 0,
+        ),
+    ]
+
+
+def _loop(job: Job) -> Loop:
     config, train = job.config, job.config.train
     shape = (None, None, job.dataset.input_shape[-1]) if train.sizes else job.dataset.input_shape
-    with job.strategy.scope(), _dtype_policy(job.precision):
-        model = _model(job, shape)
+    with job.strategy.scope(), dtype_policy(job.precision):
+        model = build_model(job, shape)
         for layer in model.layers:
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.synchronized = train.synchronized_bn
@@ -250,7 +185,7 @@ def _loop(job: _Job) -> Loop:
     )
 
 
-def _fit(job: _Job, loop: Loop, state: State, observers: keras.callbacks.CallbackList) -> None:
+def _fit(job: Job, loop: Loop, state: State, observers: keras.callbacks.CallbackList) -> None:
     """From the loop's step to the last: update, save, and at the end of each epoch evaluate."""
     batches = data.training_batches(
         job.dataset.train,
@@ -261,6 +196,8 @@ def _fit(job: _Job, loop: Loop, state: State, observers: keras.callbacks.Callbac
         sizes=job.sizes,
         classes=len(job.dataset.class_names),
     )
+    if job.config.data.service:
+        batches = data_service.served(batches, job.config.data.service)
     iterator = loop.distribute(batches)
     observers.on_train_begin()
     try:
@@ -275,23 +212,23 @@ def _fit(job: _Job, loop: Loop, state: State, observers: keras.callbacks.Callbac
                 logs |= {f"val_{key}": value for key, value in validation.items()}
             observers.on_epoch_end(epoch, logs)
             state.finish_epoch()
-            if loop.model.stop_training:  # a callback's wish, as in Keras
+            if state.votes.any(loop.model.stop_training):  # a callback's wish, as in Keras
                 break
     except KeyboardInterrupt as error:
         state.save()
-        raise Interrupted(str(state.run.path)) from error
+        raise Interrupted(str(state.run.name)) from error
     except NonFiniteLossError as error:
         raise UserError(
             f"The loss became NaN or infinite at step {error.step} of {job.total_steps}, so the "
             f"run was stopped. The last good state is {state.drop_from(error.step)}. Lower "
             "optimizer.learning_rate or raise schedule.warmup: in a new run, or in "
-            f"{state.run.path / 'config.toml'} and go on with --resume."
+            f"{state.run.name / 'config.toml'} and go on with --resume."
         ) from error
     finally:
         observers.on_train_end()
 
 
-def _choose_layers(job: _Job, loop: Loop, epoch: int) -> None:
+def _choose_layers(job: Job, loop: Loop, epoch: int) -> None:
     """Of a fine-tuning: which layers learn in this epoch."""
     if job.start is None:
         return
@@ -305,7 +242,7 @@ def _choose_layers(job: _Job, loop: Loop, epoch: int) -> None:
 
 
 def _train_epoch(
-    job: _Job,
+    job: Job,
     loop: Loop,
     state: State,
     observers: keras.callbacks.CallbackList,
@@ -328,7 +265,7 @@ def _train_epoch(
     return _progress(job, loop, began, first)
 
 
-def _progress(job: _Job, loop: Loop, began: float, first: int) -> dict[str, float]:
+def _progress(job: Job, loop: Loop, began: float, first: int) -> dict[str, float]:
     """What is shown and logged: means since the epoch began, speed since `began` at step `first`.
 
     This waits for the last step.
@@ -345,7 +282,7 @@ def _progress(job: _Job, loop: Loop, began: float, first: int) -> dict[str, floa
     }
 
 
-def _validate(job: _Job, loop: Loop, state: State, epoch: int) -> dict[str, float]:
+def _validate(job: Job, loop: Loop, state: State, epoch: int) -> dict[str, float]:
     """Loss and accuracy on the validation split; the weights are kept if they are the best yet."""
     with loop.evaluated_weights():
         validation = loop.evaluate(job.dataset.validation)
@@ -355,14 +292,28 @@ def _validate(job: _Job, loop: Loop, state: State, epoch: int) -> dict[str, floa
     return validation
 
 
-def _finish(job: _Job, run: runs.Run, loop: Loop, state: State) -> None:
-    """Write the model of the best epoch and what it does on the test split, evaluated once."""
+def _finish(job: Job, run: runs.Run, loop: Loop, state: State) -> None:
+    """Write the model of the best epoch and what it does on the test split, evaluated once.
+
+    The chief does; the other workers wait for it.
+    """
+    with dtype_policy(job.precision), loop.evaluated_weights():
+        model = None if run.home else _best_model(job, run, loop)
+    if model is not None:
+        _write_result(job, run, loop, state, model)
+    workers.share(job.strategy)
+
+
+def _best_model(job: Job, run: runs.Run, loop: Loop) -> keras.Model:
+    if run.best.is_file():
+        loop.model.load_weights(run.best)
+    model = build_model(job, job.dataset.input_shape)  # of one size
+    model.set_weights(loop.model.get_weights())
+    return model
+
+
+def _write_result(job: Job, run: runs.Run, loop: Loop, state: State, model: keras.Model) -> None:
     config, dataset = job.config, job.dataset
-    with _dtype_policy(job.precision), loop.evaluated_weights():
-        if run.best.is_file():
-            loop.model.load_weights(run.best)
-        model = _model(job, job.dataset.input_shape)  # of one size
-        model.set_weights(loop.model.get_weights())
     plain = to_stock(model)
     outputs = keras.layers.Activation("softmax", dtype="float32", name="predictions")(plain.output)
     (run.path / "labels.txt").write_text("\n".join(dataset.class_names) + "\n", encoding="utf-8")
@@ -384,6 +335,7 @@ def _finish(job: _Job, run: runs.Run, loop: Loop, state: State) -> None:
             "seconds": round(float(state.seconds), 1),
             "precision": job.precision,
             "replicas": job.strategy.num_replicas_in_sync,
+            "workers": workers.count(job.strategy),
             "versions": {
                 package: importlib.metadata.version(package) for package in ("keras", "tensorflow")
             },
@@ -391,17 +343,6 @@ def _finish(job: _Job, run: runs.Run, loop: Loop, state: State) -> None:
     )
     with replacing(run.model) as partial:  # last, since it is what marks the run as finished
         result.save(partial)
-
-
-@contextmanager
-def _dtype_policy(name: str) -> Iterator[Any]:
-    """Build under a Keras dtype policy and leave the process' own as it was."""
-    previous = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(name)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(previous)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,135 @@
+"""What a config means here: everything it names, found and checked before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import keras
+import tensorflow as tf
+
+from keras_resnet import registry
+from keras_resnet.errors import UserError
+from keras_resnet.recipes import (
+    augment,
+    data,
+    data_service,
+    devices,
+    optimizers,
+    schedules,
+    transfer,
+)
+from keras_resnet.recipes.config import Config
+
+
+@dataclass(frozen=True)
+class Job:
+    """A config with all that it names, found and checked."""
+
+    config: Config
+    start: keras.Model | None
+    strategy: tf.distribute.Strategy
+    dataset: data.Dataset
+    schedule: keras.optimizers.schedules.LearningRateSchedule
+    precision: str
+    steps_per_epoch: int
+    total_steps: int
+
+    @property
+    def epochs(self) -> int:
+        """Their number; the last one may be cut short."""
+        return -(-self.total_steps // self.steps_per_epoch)
+
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """(first step, pixels a side) of progressive resizing; a change waits for its epoch."""
+        train = self.config.train
+        epochs = [round(self.epochs * fraction) for fraction in (0.0, *train.size_boundaries)]
+        starts = [epoch * self.steps_per_epoch for epoch in epochs]
+        return tuple(zip(starts, train.sizes, strict=False))
+
+
+def prepare(config: Config, start: keras.Model | None) -> Job:
+    train = config.train
+    if start is None:
+        registry.architecture(config.model)
+    if start is None and config.finetune.frozen:
+        raise UserError(
+            "finetune.frozen keeps layers that were trained before as they are; start from some "
+            "with: keras-resnet finetune MODEL --data NAME|FOLDER"
+        )
+    augment.check(config.augment, train.batch_size)
+    if train.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    optimizers.check(config.optimizer)
+    strategy = devices.strategy(train.devices, train.batch_size, train.wait_seconds)
+    if train.batch_size % (strategy.num_replicas_in_sync * train.accumulate):
+        raise UserError(
+            f"train.batch_size = {train.batch_size} does not divide into {train.accumulate} parts "
+            f"(train.accumulate) on each of {strategy.num_replicas_in_sync} devices."
+        )
+    data_service.require(config.data.service, train.wait_seconds)
+    dataset = data.configured_dataset(config.data)
+    _ = dataset.input_shape  # refuses images of many sizes before they are looked through
+    steps_per_epoch = len(dataset.train) // train.batch_size
+    if steps_per_epoch == 0:
+        raise UserError(
+            f"train.batch_size = {train.batch_size} is more than the {len(dataset.train)} "
+            "training images."
+        )
+    total_steps = train.steps or train.epochs * steps_per_epoch
+    precision = devices.precision(train.precision)
+    if start is None:
+        _require_size(config, (*train.sizes, *dataset.input_shape[:2]))
+    return Job(
+        # A resumed run computes in the precision it began with, whatever it resumes on, and finds
+        # a folder of images wherever it is resumed from.
+        config=replace(
+            config,
+            train=replace(train, precision=precision),
+            data=replace(config.data, name=dataset.name),
+        ),
+        start=start,
+        strategy=strategy,
+        dataset=dataset,
+        schedule=schedules.schedule(
+            config.optimizer, config.schedule, total_steps, train.batch_size
+        ),
+        precision=precision,
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total_steps,
+    )
+
+
+def _require_size(config: Config, sides: Sequence[int]) -> None:
+    least = registry.architecture(config.model).min_size
+    if min(sides) < least:
+        raise UserError(
+            f"'{config.model}' takes images of {least}×{least} pixels or more; data.image_size and "
+            f"train.sizes give {min(sides)}."
+        )
+
+
+def build_model(job: Job, shape: tuple[int | None, int | None, int]) -> keras.Model:
+    """The network from RGB 0...255 to logits."""
+    if job.start is not None:
+        return transfer.adapt(job.start, shape, len(job.dataset.class_names))
+    return registry.create_model(
+        job.config.model,
+        input_shape=shape,
+        classes=len(job.dataset.class_names),
+        classifier_activation=None,
+        include_preprocessing=True,
+    )
+
+
+@contextmanager
+def dtype_policy(name: str) -> Iterator[Any]:
+    """Build under a Keras dtype policy and leave the process' own as it was."""
+    previous = keras.config.dtype_policy()
+    keras.config.setdtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.setdtype_policy(previous)
