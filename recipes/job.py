@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from keras_resnet import registry
-from keras_resnet.errors import UserError
+from keras_resnet.errors import UnknownNameError, UserError
 from keras_resnet.recipes import (
     augment,
     data,
@@ -21,6 +21,8 @@ from keras_resnet.recipes import (
     transfer,
 )
 from keras_resnet.recipes.config import Config
+from keras_resnet.recipes.loop import Loop
+from keras_resnet.recipes.losses import LOSSES
 
 
 @dataclass(frozen=True)
@@ -51,18 +53,16 @@ class Job:
 
 
 def prepare(config: Config, start: keras.Model | None) -> Job:
+    """Find what `config` names; `start` is the model that a fine-tuning starts from.
+
+    Raises:
+        UserError: unknown names, absent data, devices, workers or services, or sizes that do not
+            go together.
+    """
+    _check_names(config, start)
     train = config.train
-    if start is None:
-        registry.architecture(config.model)
-    if start is None and config.finetune.frozen:
-        raise UserError(
-            "finetune.frozen keeps layers that were trained before as they are; start from some "
-            "with: keras-resnet finetune MODEL --data NAME|FOLDER"
-        )
-    augment.check(config.augment, train.batch_size)
     if train.deterministic:
         tf.config.experimental.enable_op_determinism()
-    optimizers.check(config.optimizer)
     strategy = devices.strategy(train.devices, train.batch_size, train.wait_seconds)
     if train.batch_size % (strategy.num_replicas_in_sync * train.accumulate):
         raise UserError(
@@ -71,17 +71,11 @@ def prepare(config: Config, start: keras.Model | None) -> Job:
         )
     data_service.require(config.data.service, train.wait_seconds)
     dataset = data.configured_dataset(config.data)
-    _ = dataset.input_shape  # refuses images of many sizes before they are looked through
-    steps_per_epoch = len(dataset.train) // train.batch_size
-    if steps_per_epoch == 0:
-        raise UserError(
-            f"train.batch_size = {train.batch_size} is more than the {len(dataset.train)} "
-            "training images."
-        )
+    if start is None:  # before images of many sizes are looked through
+        _require_size(config, (*train.sizes, *dataset.input_shape[:2]))
+    steps_per_epoch = _steps_per_epoch(dataset, train.batch_size)
     total_steps = train.steps or train.epochs * steps_per_epoch
     precision = devices.precision(train.precision)
-    if start is None:
-        _require_size(config, (*train.sizes, *dataset.input_shape[:2]))
     return Job(
         # A resumed run computes in the precision it began with, whatever it resumes on, and finds
         # a folder of images wherever it is resumed from.
@@ -100,6 +94,30 @@ def prepare(config: Config, start: keras.Model | None) -> Job:
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
     )
+
+
+def _check_names(config: Config, start: keras.Model | None) -> None:
+    if start is None:
+        registry.architecture(config.model)
+    if start is None and config.finetune.frozen:
+        raise UserError(
+            "finetune.frozen keeps layers that were trained before as they are; start from some "
+            "with: keras-resnet finetune MODEL --data NAME|FOLDER"
+        )
+    if config.train.loss not in LOSSES:
+        raise UnknownNameError("train.loss", config.train.loss, LOSSES, "")
+    augment.check(config.augment, config.train.batch_size)
+    optimizers.check(config.optimizer)
+
+
+def _steps_per_epoch(dataset: data.Dataset, batch_size: int) -> int:
+    steps = len(dataset.train) // batch_size
+    if steps == 0:
+        raise UserError(
+            f"train.batch_size = {batch_size} is more than the {len(dataset.train)} training "
+            "images."
+        )
+    return steps
 
 
 def _require_size(config: Config, sides: Sequence[int]) -> None:
@@ -124,8 +142,36 @@ def build_model(job: Job, shape: tuple[int | None, int | None, int]) -> keras.Mo
     )
 
 
+def build_loop(job: Job) -> Loop:
+    """The network and its optimizer in their loop, under the job's strategy and precision."""
+    config, train = job.config, job.config.train
+    shape = (None, None, job.dataset.input_shape[-1]) if train.sizes else job.dataset.input_shape
+    with job.strategy.scope(), dtype_policy(job.precision):
+        model = build_model(job, shape)
+        for layer in model.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.synchronized = train.synchronized_bn
+        optimizer, l2 = optimizers.build(
+            config.optimizer, job.schedule, train.weight_decay, model.trainable_variables
+        )
+        # Callbacks look for model.optimizer; the loss scaling is the loop's.
+        model.compile(optimizer, auto_scale_loss=False, jit_compile=False)
+    return Loop(
+        job.strategy,
+        model,
+        optimizer,
+        batch_size=train.batch_size,
+        weight_decay=l2,
+        label_smoothing=train.label_smoothing,
+        loss=train.loss,
+        accumulate=train.accumulate,
+        clip_norm=train.clip_norm,
+        ema=train.ema,
+    )
+
+
 @contextmanager
-def dtype_policy(name: str) -> Iterator[Any]:
+def dtype_policy(name: str) -> Iterator[None]:
     """Build under a Keras dtype policy and leave the process' own as it was."""
     previous = keras.config.dtype_policy()
     keras.config.setdtype_policy(name)

@@ -27,14 +27,13 @@ from keras_resnet.recipes import (
     data,
     data_service,
     evaluate,
-    optimizers,
     runs,
     transfer,
     workers,
 )
 from keras_resnet.recipes.callbacks import ProgressBar
 from keras_resnet.recipes.config import Config
-from keras_resnet.recipes.job import Job, build_model, dtype_policy, prepare
+from keras_resnet.recipes.job import Job, build_loop, build_model, dtype_policy, prepare
 from keras_resnet.recipes.loop import Loop, NonFiniteLossError
 from keras_resnet.recipes.state import State
 
@@ -104,7 +103,7 @@ def _train(
         workers.together(job.strategy, run.name),
     ):
         keras.utils.set_random_seed(job.config.train.seed)
-        loop = _loop(job)
+        loop = build_loop(job)
         print(
             f"{run.name}: {job.config.model} on {job.config.data.name}, "
             f"{len(job.dataset.train):,} training images, {job.precision}, "
@@ -156,33 +155,6 @@ def _observers(
             profile_batch=_PROFILED_STEPS if profile else 0,
         ),
     ]
-
-
-def _loop(job: Job) -> Loop:
-    config, train = job.config, job.config.train
-    shape = (None, None, job.dataset.input_shape[-1]) if train.sizes else job.dataset.input_shape
-    with job.strategy.scope(), dtype_policy(job.precision):
-        model = build_model(job, shape)
-        for layer in model.layers:
-            if isinstance(layer, keras.layers.BatchNormalization):
-                layer.synchronized = train.synchronized_bn
-        optimizer, l2 = optimizers.build(
-            config.optimizer, job.schedule, train.weight_decay, model.trainable_variables
-        )
-        # Callbacks look for model.optimizer; the loss scaling is the loop's.
-        model.compile(optimizer, auto_scale_loss=False, jit_compile=False)
-    return Loop(
-        job.strategy,
-        model,
-        optimizer,
-        batch_size=train.batch_size,
-        weight_decay=l2,
-        label_smoothing=train.label_smoothing,
-        loss=train.loss,
-        accumulate=train.accumulate,
-        clip_norm=train.clip_norm,
-        ema=train.ema,
-    )
 
 
 def _fit(job: Job, loop: Loop, state: State, observers: keras.callbacks.CallbackList) -> None:
