@@ -104,9 +104,9 @@ class _Job:
 
 def _prepare(config: Config) -> _Job:
     train = config.train
+    optimizers.check(config.optimizer)
     registry.architecture(config.model)
     augment.check(config.augment)
-    optimizers.check(config.optimizer)
     strategy = devices.strategy(train.devices, train.batch_size)
     dataset = data.load_dataset(config.data.name, config.data.validation, config.data.split_seed)
     steps_per_epoch = len(dataset.train) // train.batch_size
