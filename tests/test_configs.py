@@ -8,14 +8,8 @@ from keras_resnet import registry
 from keras_resnet.recipes import augment, optimizers, schedules, train
 from keras_resnet.recipes.config import CONFIGS, list_configs, load_config, save_config
 
-# A deep network takes most of a minute to trace.
-DEEP = ("resnet110", "resnet50v1_5", "resnet50v2")
-
-
-def _with_deep_ones_slow():
-    for name in list_configs():
-        deep = load_config(name).model in DEEP
-        yield pytest.param(name, marks=[pytest.mark.slow] if deep else [])
+# Between them, the keys that the shipped configs use; the others are run in the slow tests.
+REPRESENTATIVE = ("cifar10/resnet20_fast", "imagenet/resnet18_a2", "imagenet/resnet18_lars")
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +31,7 @@ def test_every_config_names_what_there_is(name, tmp_path):
     save_config(loaded, tmp_path / "config.toml")
     assert load_config(tmp_path / "config.toml") == loaded
     registry.architecture(loaded.model)
-    augment.check(loaded.augment)
+    augment.check(loaded.augment, loaded.train.batch_size)
     optimizers.check(loaded.optimizer)
     schedules.schedule(loaded.optimizer, loaded.schedule, 1000, loaded.train.batch_size)
     opening = (CONFIGS / f"{name}.toml").read_text().split("\n\n")[0]
@@ -46,21 +40,31 @@ def test_every_config_names_what_there_is(name, tmp_path):
         assert "not run." in opening
 
 
-@pytest.mark.parametrize("name", _with_deep_ones_slow())
-def test_every_config_runs_two_steps(name, photos, tmp_path):
-    """As it is, but for the images, their sizes and their number."""
-    config = load_config(name)
-    size = 64 if config.data.image_size else 32
-    sizes = [side * size // (config.data.image_size or size) for side in config.train.sizes]
+def _run_two_steps(name, photos, out, **network):
+    """Train as the config says, but for the images, their sizes and their number."""
+    shipped = load_config(name)
+    size = 64 if shipped.data.image_size else 32
+    scale = size / (shipped.data.image_size or size)
     tiny = {
         "data.name": str(photos),
         "data.validation": 0,
         "data.image_size": size,
         "train.steps": 2,
         "train.batch_size": 6,
-        "train.sizes": sizes,
+        "train.sizes": [round(side * scale) for side in shipped.train.sizes],
         "train.precision": "float32",
     }
-    run = train.run(load_config(name, tiny), tmp_path / "run")
+    run = train.run(load_config(name, {**tiny, **network}), out)
     assert run.summary()["steps"] == 2
     assert run.model.is_file()
+
+
+@pytest.mark.parametrize("name", REPRESENTATIVE)
+def test_a_config_runs_two_steps_in_a_small_network(name, photos, tmp_path):
+    _run_two_steps(name, photos, tmp_path / "run", model="resnet8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list_configs())
+def test_every_config_runs_two_steps(name, photos, tmp_path):
+    _run_two_steps(name, photos, tmp_path / "run")
