@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -43,15 +43,16 @@ class Cluster:
         return f"worker {index}{' (the chief)' if index == 0 else ''} at {address}"
 
 
-def from_environment(environ: Mapping[str, str] = os.environ) -> Cluster | None:
+def from_environment() -> Cluster | None:
     """The cluster that `TF_CONFIG` or a Slurm job step describes; None for a process on its own.
 
     Raises:
         UserError: TF_CONFIG is malformed, or of parameter servers.
     """
-    if environ.get("TF_CONFIG", "").strip():
-        cluster = _from_tf_config(environ["TF_CONFIG"])
-    elif int(environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1 and "SLURM_PROCID" in environ:
+    cluster: Cluster | None
+    if os.environ.get("TF_CONFIG", "").strip():
+        cluster = _from_tf_config(os.environ["TF_CONFIG"])
+    elif int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
         cluster = _from_slurm()
     else:
         return None
@@ -108,7 +109,9 @@ def split_address(address: str) -> tuple[str, int]:
 def _from_slurm() -> Cluster:
     """One worker per task of the job step (`srun`); the ports are 8888 and up."""
     try:
-        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(auto_set_gpu=False)
+        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
+            gpus_per_node=0, gpus_per_task=0, auto_set_gpu=False
+        )
         addresses = tuple(resolver.cluster_spec().as_dict()["worker"])
     except (RuntimeError, ValueError, KeyError) as error:
         raise UserError(f"Slurm's variables do not describe a job step: {error}") from error
@@ -190,6 +193,9 @@ def watching(addresses: dict[str, str], advice: str) -> Iterator[None]:
     TensorFlow raises an error when it notices; where it would wait forever (while a cluster
     starts, or for a data service) nothing but the end of the process helps.
     """
+    if not addresses:
+        yield
+        return
     finished = threading.Event()
 
     def watch() -> None:

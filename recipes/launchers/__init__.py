@@ -1,0 +1,1 @@
+"""How cluster managers start the workers of a run; see docs/several_machines.md."""
