@@ -1,0 +1,151 @@
+"""The benchmarks' arithmetic and their turns; what they measure is no matter for a test."""
+
+import importlib
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+# A peer without a framework: its turns go to a file that all write to.
+TOY = """
+import sys
+sys.path.insert(0, {peers!r})
+from turns import Turns
+turns = Turns()
+print("not an answer")  # frameworks print what they like
+if turns.options["dies"]:
+    sys.exit("out of luck")
+turns.answer(parameters=1)
+while steps := turns.wait():
+    with open(turns.options["log"], "a") as log:
+        log.write(turns.options["name"])
+    turns.report(ms=[1.0] * steps)
+"""
+
+
+@pytest.fixture
+def training(monkeypatch):
+    """benchmarks/training.py as a module, as if it were run from its folder."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    yield importlib.import_module("training")
+    for name in ("training", "interleaved"):
+        del sys.modules[name]
+
+
+def turn(**figures):
+    return {"peak_memory_mib": 100, "idle_cpu_s": 0.0, **figures}
+
+
+def test_ratios_are_between_turns_of_one_round(training):
+    """A machine that is twice as slow in the second round changes the times, not the ratios."""
+    answers = {
+        "ours": [turn(ms=[10.0, 11.0, 90.0]), turn(ms=[22.0, 22.0, 22.0])],
+        "torch": [turn(ms=[22.0, 22.0, 22.0]), turn(ms=[44.0, 40.0, 48.0], peak_memory_mib=300)],
+    }
+    ours, torch = training.step_rows(answers)
+    assert ours["ms"] == {"median": 16.5, "least": 11.0, "most": 22.0}  # of the rounds' medians
+    assert ours["ratio"] is None
+    assert torch["ratio"] == {"median": 2.0, "least": 2.0, "most": 2.0}
+    assert torch["peak_memory_mib"] == 300
+    assert torch["n"] == 6
+    assert torch["rounds"][1]["ms"] == [44.0, 40.0, 48.0]
+
+
+def test_epochs_compare_images_per_second(training):
+    """The first epoch may lack the warm-up's images, so seconds alone do not compare."""
+    answers = {
+        "ours": [turn(images=1000, seconds=2.0, stall_s=0.1, input_wait=0.02)],
+        "keras-fit": [turn(images=900, seconds=3.6, stall_s=0.2, input_wait=None)],
+    }
+    ours, fit = training.epoch_rows(answers)
+    assert ours["images_per_second"]["median"] == 500
+    assert ours["input_wait"]["median"] == 0.02
+    assert fit["ratio"]["median"] == 2.0
+    assert fit["input_wait"] is None
+
+
+def test_a_printed_table_has_every_figure(training, capsys):
+    answers = {"ours": [turn(ms=[1000.0])], "keras-fit": [turn(ms=[1500.0])]}
+    shared = {"model": "resnet20", "precision": "float32", "batch_size": 128}
+    rows = [{**shared, **row} for row in training.step_rows(answers)]
+    left_out = {"model": "resnet20", "precision": "float32", "peer": "torch", "reason": "no torch"}
+    training._print(training.Record(rows, [left_out]))
+    printed = capsys.readouterr().out
+    assert "1500.0 (1500.0 to 1500.0)  1.50 (1.50 to 1.50)" in printed
+    assert "left out: resnet20, float32, torch: no torch" in printed
+
+
+def test_peers_take_turns_in_processes_of_their_own(training, tmp_path):
+    interleaved = sys.modules["interleaved"]
+    script, log = tmp_path / "toy.py", tmp_path / "log"
+    script.write_text(TOY.format(peers=str(BENCHMARKS / "peers")))
+    peers = [
+        interleaved.Peer(name, sys.executable, script, {"name": name, "log": str(log), "dies": ""})
+        for name in "abc"
+    ]
+    with interleaved.workers(peers) as started:
+        answers = interleaved.take_turns(started, rounds=3, steps=2)
+    assert log.read_text() == "abcbcacab"
+    assert [t["ms"] for t in answers["b"]] == [[1.0, 1.0]] * 3
+    # A Python process with nothing imported takes some MiB, this one with TensorFlow hundreds.
+    assert all(4 < t["peak_memory_mib"] < 100 for turns in answers.values() for t in turns)
+    assert all(worker.process.returncode is not None for worker in started)
+
+
+def test_a_peer_that_dies_ends_the_run_with_its_last_words(training, tmp_path):
+    interleaved = sys.modules["interleaved"]
+    script = tmp_path / "toy.py"
+    script.write_text(TOY.format(peers=str(BENCHMARKS / "peers")))
+    peer = interleaved.Peer("toy", sys.executable, script, {"dies": "yes"})
+    died = pytest.raises(SystemExit, match=r"'toy' died:\n(?s:.*)out of luck")
+    with died, interleaved.workers([peer]):
+        pass
+
+
+def test_peers_of_different_networks_are_not_compared(training):
+    assert training._same_parameters({"ours": 5, "torch": 5}) == 5
+    with pytest.raises(SystemExit, match=r"same network.*'torch': 6"):
+        training._same_parameters({"ours": 5, "torch": 6})
+
+
+def test_a_peer_that_is_not_there_is_left_out_with_the_reason(training, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["training.py", "--torch-python", "/bin/false"])
+    options = training._parse()
+    peers, left_out = training._peers(options, {"precision": "mixed_bfloat16"})
+    assert [peer.name for peer in peers] == ["ours", "ours-float32", "keras-fit"]
+    assert [entry["peer"] for entry in left_out] == ["torch", "torch-compiled"]
+    assert "--torch-python" in left_out[0]["reason"]
+
+
+def test_epochs_are_of_one_network(training, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["training.py", "--epoch", "--model", "resnet50"])
+    with pytest.raises(SystemExit):
+        training._parse()
+    assert "--epoch is of resnet20" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", [["--steps", "2"], ["--epoch", "--images", "512"]])
+def test_training_runs_for_real(mode, tmp_path):
+    """Ours and stock Keras, one round; PyTorch is no dependency of this repository."""
+    record = tmp_path / "record.json"
+    command = [sys.executable, BENCHMARKS / "training.py", "--model", "resnet20", "--rounds", "1"]
+    command += ["--precision", "float32", "--peers", "keras-fit", "--json", record, *mode]
+    path = os.pathsep.join([str(BENCHMARKS.parent), os.environ.get("PYTHONPATH", "")])
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": path})
+    content = json.loads(record.read_text())
+    ours, fit = content["rows"]
+    assert (ours["peer"], fit["peer"]) == ("ours", "keras-fit")
+    assert ours["parameters"] == fit["parameters"] == 269_722
+    assert math.isfinite(fit["ratio"]["median"])
+    assert fit["ratio"]["median"] > 0
+    if "--epoch" in mode:
+        # 512 images are 4 steps, the first epoch's first two are the warm-up.
+        assert ours["rounds"][0]["images"] == fit["rounds"][0]["images"] == 256
+        assert 0 <= ours["input_wait"]["median"] < 1
