@@ -109,8 +109,11 @@ def split_address(address: str) -> tuple[str, int]:
 def _from_slurm() -> Cluster:
     """One worker per task of the job step (`srun`); the ports are 8888 and up."""
     try:
+        # The numbers of GPUs keep it from asking nvidia-smi; Slurm itself binds GPUs to tasks.
         resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
-            gpus_per_node=0, gpus_per_task=0, auto_set_gpu=False
+            gpus_per_node=int(os.environ["SLURM_STEP_NUM_TASKS"]),
+            gpus_per_task=1,
+            auto_set_gpu=False,
         )
         addresses = tuple(resolver.cluster_spec().as_dict()["worker"])
     except (RuntimeError, ValueError, KeyError) as error:

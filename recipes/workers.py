@@ -46,7 +46,7 @@ def strategy(cluster: Cluster, gpus: int, wait_seconds: float) -> tf.distribute.
         wait_seconds: how long the others may take to start.
 
     Raises:
-        UserError: a worker that does not answer, or this worker's port is taken.
+        UserError: a worker that does not answer or is lost, or this worker's port is taken.
     """
     clusters.meet(cluster, wait_seconds)
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
@@ -56,8 +56,13 @@ def strategy(cluster: Cluster, gpus: int, wait_seconds: float) -> tf.distribute.
         num_accelerators={"GPU": gpus},
         rpc_layer="grpc",
     )
-    with clusters.watching(_watched(cluster), "Start all workers again."):
-        return tf.distribute.MultiWorkerMirroredStrategy(resolver)
+    advice = "Start all workers again."
+    try:
+        with clusters.watching(_watched(cluster), advice):
+            return tf.distribute.MultiWorkerMirroredStrategy(resolver)
+    except tf.errors.OpError as error:  # e.g. one that still belongs to an earlier start
+        first_line = error.message.strip().splitlines()[0][:200]
+        raise UserError(f"The workers do not come together ({first_line}). {advice}") from error
 
 
 def count(strategy: tf.distribute.Strategy) -> int:
