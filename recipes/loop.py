@@ -68,12 +68,13 @@ class Loop:
     ) -> None:
         """Build the optimizer's variables and the metrics; see the class."""
         self.strategy, self.model, self.optimizer = strategy, model, optimizer
+        self.variables = list(model.trainable_variables)  # all, also while some do not learn
         self.batch_size, self.weight_decay = batch_size, weight_decay
         self.label_smoothing, self.loss_function = label_smoothing, LOSSES[loss]
         self.accumulate, self.clip_norm = accumulate, clip_norm
         with strategy.scope():
             self.averages = Averages(model, ema) if ema else None
-            optimizer.build(model.trainable_variables)
+            optimizer.build(self.variables)
             self.loss = keras.metrics.Mean(name="loss")
             self.accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
         # The gradients arrive reduced (see _replica_gradients), and Keras has no public switch

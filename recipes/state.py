@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import tensorflow as tf
@@ -13,6 +15,15 @@ from keras_resnet.files import replacing
 from keras_resnet.recipes import workers
 from keras_resnet.recipes.loop import Loop
 from keras_resnet.recipes.runs import Run
+
+# What TensorFlow makes of a full disk, a quota, a folder that has gone or may not be written.
+_WRITE_ERRORS = (
+    tf.errors.ResourceExhaustedError,
+    tf.errors.UnknownError,
+    tf.errors.PermissionDeniedError,
+    tf.errors.NotFoundError,
+    tf.errors.DataLossError,
+)
 
 
 class State:
@@ -69,7 +80,28 @@ class State:
                 return str(path)
             except (tf.errors.OpError, ValueError, AssertionError):
                 print(f"warning: cannot read the checkpoint {path}", file=sys.stderr)
-        raise UserError(f"No checkpoint in {self.folder} fits this run; start it anew.")
+        raise UserError(
+            f"No checkpoint in {self.run.name / 'checkpoints'} fits this run"
+            f"{self._first_difference(self.manager.latest_checkpoint)}. Was config.toml changed? "
+            "Undo that, or start a new run."
+        )
+
+    def _first_difference(self, path: str) -> str:
+        """Where the model and a checkpoint part; "" if it cannot be read."""
+        try:
+            saved = tf.train.load_checkpoint(path).get_variable_to_shape_map()
+        except (tf.errors.OpError, ValueError):
+            return ""
+        name = "optimizer/_trainable_variables/{}/.ATTRIBUTES/VARIABLE_VALUE"
+        variables = self.loop.variables
+        for index, variable in enumerate(variables):
+            shape = saved.get(name.format(index))
+            if shape is None or tuple(shape) != tuple(variable.shape):
+                there = "absent" if shape is None else f"of shape {tuple(shape)}"
+                return f": {variable.path} has shape {tuple(variable.shape)}, there it is {there}"
+        if name.format(len(variables)) in saved:
+            return f": it has more layers than '{self.loop.model.name}'"
+        return ": the network is the same, but the optimizer, train.ema or the precision is not"
 
     def save_if_due(self) -> None:
         """Save when the interval has passed; called at every step.
@@ -85,12 +117,36 @@ class State:
 
         Raises:
             NonFiniteLossError: the loss is not finite; the last checkpoint stays.
+            UserError: it cannot be written, e.g. the disk is full; the last checkpoint stays.
         """
         self.loop.require_finite_loss()
         now = time.perf_counter()
         self.seconds.assign_add(now - self.saved_at)
         self.saved_at = now
-        self.manager.save(checkpoint_number=int(self.loop.step))
+        with self.writing():
+            self.manager.save(checkpoint_number=int(self.loop.step))
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Write to the run's folder in the body.
+
+        Raises:
+            UserError: that is not possible.
+        """
+        try:
+            yield
+        except (OSError, *_WRITE_ERRORS) as error:
+            latest = self.manager.latest_checkpoint
+            kept = (
+                f"Step {latest.rpartition('-')[2]} is the last one saved"
+                if latest
+                else "Nothing is saved"
+            )
+            first_line = str(error).strip().splitlines()[0]
+            raise UserError(
+                f"Cannot write to {self.run.name}: {first_line}. {saved} is what was saved last; "
+                f"make room and go on with: keras-resnet train --resume {self.run.name}"
+            ) from error
 
     def finish_epoch(self) -> None:
         """Close the epoch and save."""
@@ -102,7 +158,7 @@ class State:
         """Save the weights if this epoch is the best yet; of equals, the later and calmer one."""
         if accuracy < float(self.best_accuracy):
             return
-        with replacing(self.run.best) as partial:
+        with self.writing(), replacing(self.run.best) as partial:
             self.loop.model.save_weights(partial)
         self.best_accuracy.assign(accuracy)
         self.best_epoch.assign(epoch)

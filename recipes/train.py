@@ -182,7 +182,8 @@ def _fit(job: Job, loop: Loop, state: State, observers: keras.callbacks.Callback
                 validation = _validate(job, loop, state, epoch)
                 observers.on_test_end(validation)
                 logs |= {f"val_{key}": value for key, value in validation.items()}
-            observers.on_epoch_end(epoch, logs)
+            with state.writing():
+                observers.on_epoch_end(epoch, logs)
             state.finish_epoch()
             if state.votes.any(loop.model.stop_training):  # a callback's wish, as in Keras
                 break

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -580,6 +581,46 @@ def test_a_torn_checkpoint_falls_back_to_the_one_before(tmp_path, capsys):
     run = train.resume(tmp_path / "run")
     assert "cannot read the checkpoint" in capsys.readouterr().err
     assert run.summary()["steps"] == 18
+
+
+class _NoRoom(keras.callbacks.Callback):
+    """From step 5 on no file can become longer than 100 bytes, as on a full disk."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == 5:
+            _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+
+
+def test_a_full_disk_ends_the_run_and_the_last_checkpoint_survives(tmp_path):
+    loaded = config.load_config(
+        "debug/tiny", {"train.epochs": 2, "train.checkpoint_minutes": 0.0, "data.validation": 0}
+    )
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(UserError, match=r"Step 5 is what was saved last; make room"):
+            train.run(loaded, tmp_path / "run", callbacks=[_NoRoom()])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    latest = tf.train.latest_checkpoint(str(tmp_path / "run" / "checkpoints"))
+    assert latest.endswith("-5")
+    assert train.resume(tmp_path / "run").summary()["steps"] == 22
+
+
+def test_a_checkpoint_of_another_model_is_refused_by_its_first_difference(tmp_path):
+    loaded = config.load_config("debug/tiny", {"train.epochs": 2})
+    with pytest.raises(train.Interrupted):
+        train.run(loaded, tmp_path / "run", callbacks=[_Interrupt("step")])
+    path = tmp_path / "run" / "config.toml"
+    text = path.read_text()
+    path.write_text(text.replace('model = "resnet8"', 'model = "resnet20"'))
+    with pytest.raises(UserError, match=r"stem_bn/gamma has shape \(16,\)|stem_conv"):
+        train.resume(tmp_path / "run")
+    path.write_text(text.replace("ema = 0.0", "ema = 0.9"))
+    with pytest.raises(UserError, match=r"network is the same, but .* train.ema"):
+        train.resume(tmp_path / "run")
+    path.write_text(text)
+    assert train.resume(tmp_path / "run").summary()["steps"] == 18
 
 
 def test_callbacks_may_stop_the_training(tmp_path):
