@@ -82,7 +82,11 @@ def _train(sub: Parser) -> None:
     sub.add_argument("--list", action="store_true", help="list the shipped configs")
     sub.add_argument("--resume", metavar="RUN", help="go on with an interrupted run")
     sub.add_argument("--out", metavar="FOLDER", help="default runs/NAME-DATE-TIME")
-    sub.add_argument("--data", metavar="NAME", help="digits, or a name of tensorflow-datasets")
+    sub.add_argument(
+        "--data",
+        metavar="NAME",
+        help="digits, a name of tensorflow-datasets, or a folder of images",
+    )
     _training(sub)
 
 

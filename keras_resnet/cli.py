@@ -106,7 +106,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     if out is not None and not out.parent.is_dir():
         raise UserError(f"No such folder: {out.parent}")
     source = sources.find(options.model, options.weights, options.classes)
-    dataset = _dataset(options.data, source)
+    runtime = source.runtime()
+    dataset = _dataset(options.data, source, runtime)
     if source.labels and source.labels != dataset.class_names:
         print(
             f"warning: the classes of '{dataset.name}' are not those of {options.model}",
@@ -117,7 +118,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         "model": options.model,
         "data": dataset.name,
         "split": options.split,
-        **evaluate.measure(source.runtime(), split),
+        **evaluate.measure(runtime, split),
     }
     if out is not None:
         runs.write_json(out, result)
@@ -264,16 +265,22 @@ def _overrides(options: argparse.Namespace) -> dict[str, Any]:
     return given | dict(parse_override(text) for text in options.set)
 
 
-def _dataset(name: str | None, source: Any) -> Any:
-    """The dataset of --data, or the one the run was trained on (with its own split)."""
-    from keras_resnet.recipes.data import load_dataset
+def _dataset(name: str | None, source: Any, runtime: Any = None) -> Any:
+    """The dataset of --data, or the one the run was trained on (with its own split).
+
+    Images that vary in size are given out at the model's.
+    """
+    from keras_resnet.recipes.data import canonical, configured_dataset, load_dataset
 
     config = source.run.config.data if source.run else None
-    if config is not None and name in (None, config.name):
-        return load_dataset(config.name, config.validation, config.split_seed)
+    if config is not None and (name is None or canonical(name) == config.name):
+        return configured_dataset(config)
     if name is None:
-        raise UserError("Give --data, the name of a dataset, e.g. --data cifar10.")
-    return load_dataset(name)
+        raise UserError("Give --data, a dataset's name or a folder of images, e.g. --data cifar10.")
+    dataset = load_dataset(name)
+    if dataset.sized:
+        return dataset
+    return dataset.at((runtime or source.runtime()).input_shape[0] or 224)
 
 
 def _folder_images(folder: Path, shape: tuple[int | None, int | None, int]) -> Any:

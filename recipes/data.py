@@ -1,7 +1,8 @@
-"""Images by name: scikit-learn's digits or a dataset of tensorflow-datasets, held in memory.
+"""Labelled images by name: the digits of scikit-learn, a dataset of tensorflow-datasets, a folder.
 
-`tfds` finds prepared data under `TFDS_DATA_DIR` (default `~/tensorflow_datasets`) and downloads
-what is missing where there is a network.
+Small images of one size are held decoded in memory (`Split`); images that vary in size stay encoded
+where they lie (`EncodedSplit`). `tfds` finds prepared data under `TFDS_DATA_DIR` (default
+`~/tensorflow_datasets`) and downloads what is missing where there is a network.
 """
 
 from __future__ import annotations
@@ -13,33 +14,22 @@ import sys
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from keras_resnet.errors import UnknownNameError, UserError, require
-from keras_resnet.recipes.augment import CROPS, flip, mirrored, resize_at
-from keras_resnet.recipes.config import AugmentConfig
+from keras_resnet.recipes.augment import mirrored, vary
+from keras_resnet.recipes.config import AugmentConfig, DataConfig
+from keras_resnet.recipes.files import read_folder, refuse_archive
+from keras_resnet.recipes.images import IN_MEMORY_BYTES, EncodedSplit
+from keras_resnet.recipes.records import read_split
+from keras_resnet.recipes.splits import Draw, Split, options
 
-_IN_MEMORY_BYTES = 4 * 2**30
-
-
-@dataclass(frozen=True)
-class Split:
-    """Images uint8 (n, height, width, channels) in RGB 0...255 and labels int32 (n,)."""
-
-    images: np.ndarray
-    labels: np.ndarray
-
-    def __len__(self) -> int:
-        """The number of images."""
-        return len(self.labels)
-
-    def sample(self, count: int) -> Split:
-        """Return `count` images at fixed, evenly spaced indices (all, if there are fewer)."""
-        index = np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(int)
-        return Split(self.images[index], self.labels[index])
+AnySplit = Split | EncodedSplit
+_Loaded = tuple[AnySplit, AnySplit, tuple[str, ...]]  # train, test, class names
 
 
 @dataclass(frozen=True)
@@ -47,12 +37,37 @@ class Dataset:
     """A labelled dataset; `validation` was cut from the original training split."""
 
     name: str
-    train: Split
-    validation: Split
-    test: Split
+    train: AnySplit
+    validation: AnySplit
+    test: AnySplit
     class_names: tuple[str, ...]
 
-    def split(self, name: str) -> Split:
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of the images that are evaluated.
+
+        Raises:
+            UserError: the images vary in size and none was chosen.
+        """
+        return self.train.image_shape
+
+    @property
+    def sized(self) -> bool:
+        """Whether the images are given out in one size; if not, choose it (`at`)."""
+        return self.train.sized
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """The images that cannot be decoded."""
+        splits = (self.train, self.validation, self.test)
+        return tuple(name for split in splits for name in split.left_out)
+
+    def at(self, size: int, crop_fraction: float = 0.875) -> Dataset:
+        """The same images at `size` pixels a side; `crop_fraction` is of `load_dataset`."""
+        parts = [part.at(size, crop_fraction) for part in (self.train, self.validation, self.test)]
+        return Dataset(self.name, *parts, self.class_names)
+
+    def split(self, name: str) -> AnySplit:
         """Return "train", "validation" or "test".
 
         Raises:
@@ -60,38 +75,77 @@ class Dataset:
         """
         if name not in ("train", "validation", "test"):
             raise UnknownNameError("split", name, ("train", "validation", "test"), "")
-        split: Split = getattr(self, name)
+        split: AnySplit = getattr(self, name)
         if len(split) == 0:
             raise UserError(f"The {name} split of '{self.name}' is empty (data.validation = 0).")
         return split
 
 
-def load_dataset(name: str, validation: int = 0, split_seed: int = 0) -> Dataset:
+def load_dataset(
+    name: str,
+    validation: int = 0,
+    split_seed: int = 0,
+    image_size: int = 0,
+    crop_fraction: float = 0.875,
+) -> Dataset:
     """Load a dataset and hold `validation` images out of its training split.
 
+    Args:
+        name: "digits", a name of tensorflow-datasets, or a folder (layout: recipes/files.py); where
+            a name could be both, the folder is taken.
+        validation: how many images.
+        split_seed: which ones.
+        image_size: pixels a side; 0: the size all images have. It must be given, here or by
+            `Dataset.at`, for images that vary before they are used.
+        crop_fraction: for images that vary, the central part of the shorter side that is evaluated.
+
     Raises:
-        UserError: unknown name, data that is not there and cannot be downloaded, no labels,
-            images of varying size, or a validation split larger than the training split.
+        UserError: unknown name, data that is not there and cannot be downloaded, an archive, no
+            labels, or a validation split larger than the training split.
     """
-    loader = _load_digits if name == "digits" else _load_tfds
-    train, test, class_names = loader(name)
-    if validation >= len(train):
+    name = canonical(name)
+    train, test, class_names = _loader(name)(name)
+    if validation >= train.places:
         raise UserError(
             f"data.validation = {validation} leaves nothing to train on: '{name}' has "
-            f"{len(train)} training images."
+            f"{train.places} training images."
         )
-    order = np.random.default_rng(split_seed).permutation(len(train))
+    order = np.random.default_rng(split_seed).permutation(train.places)
     held_out, kept = np.sort(order[:validation]), np.sort(order[validation:])
-    return Dataset(
-        name=name,
-        train=Split(train.images[kept], train.labels[kept]),
-        validation=Split(train.images[held_out], train.labels[held_out]),
-        test=test,
-        class_names=class_names,
+    dataset = Dataset(name, train.subset(kept), train.subset(held_out), test, class_names)
+    return dataset.at(image_size, crop_fraction) if image_size else dataset
+
+
+def configured_dataset(config: DataConfig) -> Dataset:
+    """`load_dataset` of a config."""
+    return load_dataset(
+        config.name, config.validation, config.split_seed, config.image_size, config.crop_fraction
     )
 
 
-def _load_digits(name: str) -> tuple[Split, Split, tuple[str, ...]]:
+def canonical(name: str) -> str:
+    """The name of a dataset that means the same in every working directory."""
+    path = Path(name).expanduser()
+    return str(path.resolve()) if path.is_dir() else name
+
+
+def _loader(name: str) -> Any:
+    refuse_archive(name)
+    if Path(name).is_dir():
+        return _load_folder
+    if name == "digits":
+        return _load_digits
+    if name.startswith((".", "~", "/")) or os.path.exists(name):
+        raise UserError(f"'{name}' is no folder; give a folder of images or a dataset's name.")
+    return _load_tfds
+
+
+def _load_folder(name: str) -> _Loaded:
+    train, test, names = read_folder(Path(name))
+    return EncodedSplit(train), EncodedSplit(test), names
+
+
+def _load_digits(name: str) -> _Loaded:
     """UCI handwritten digits as 32×32 RGB; a fixed fifth, drawn at random, is the test split."""
     raw = require("sklearn.datasets", "recipes").load_digits()
     image_module = require("PIL.Image", "recipes")
@@ -108,31 +162,42 @@ def _load_digits(name: str) -> tuple[Split, Split, tuple[str, ...]]:
     return Split(images[train], labels[train]), Split(images[test], labels[test]), names
 
 
-def _load_tfds(name: str) -> tuple[Split, Split, tuple[str, ...]]:
+def _load_tfds(name: str) -> _Loaded:
     tfds = require("tensorflow_datasets", "recipes")
     builder = _tfds_builder(tfds, name)
     features = builder.info.features  # known before anything is downloaded
     if "image" not in features or "label" not in features:
         raise UserError(f"'{name}' has no 'image' and 'label': its features are {list(features)}.")
-    if None in features["image"].shape:
-        raise UserError(f"The images of '{name}' vary in size; this recipe wants one size.")
     _prepare(builder, name)
     splits = builder.info.splits
-    missing = {"train", "test"} - set(splits)
-    if missing:
-        raise UserError(f"'{name}' has no split {sorted(missing)}; it has {sorted(splits)}.")
-    count = splits["train"].num_examples + splits["test"].num_examples
-    size = count * int(np.prod(features["image"].shape))
-    if size > _IN_MEMORY_BYTES:
-        raise UserError(f"'{name}' takes {size / 2**30:.0f} GiB decoded; this recipe holds 4 GiB.")
-    train, test = (
-        Split(part["image"], part["label"].astype("int32"))
-        for part in (
-            tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1, shuffle_files=False))
-            for split in ("train", "test")
+    held_back = [split for split in ("test", "validation") if split in splits]
+    if "train" not in splits or not held_back:
+        raise UserError(
+            f"'{name}' wants a split train and a test or validation; it has {sorted(splits)}."
         )
-    )
-    return train, test, tuple(features["label"].names)
+    load = _load_encoded if None in features["image"].shape else _load_decoded
+    for split in held_back:  # ImageNet's test split has the label -1 throughout
+        test = load(builder, split)
+        if test.subset(np.arange(min(10, test.places))).labels.min() >= 0:
+            return load(builder, "train"), test, tuple(features["label"].names)
+    raise UserError(f"'{name}' has no labels in {' and '.join(held_back)}.")
+
+
+def _load_encoded(builder: Any, split: str) -> EncodedSplit:
+    return EncodedSplit(read_split(builder, split))
+
+
+def _load_decoded(builder: Any, split: str) -> Split:
+    info = builder.info
+    size = info.splits[split].num_examples * int(np.prod(info.features["image"].shape))
+    if size > IN_MEMORY_BYTES:
+        raise UserError(
+            f"The {split} split of '{info.name}' takes {size / 2**30:.0f} GiB decoded; images of "
+            f"one size are held in memory, up to {IN_MEMORY_BYTES >> 30} GiB."
+        )
+    tfds = require("tensorflow_datasets", "recipes")
+    part = tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1, shuffle_files=False))
+    return Split(part["image"], part["label"].astype("int32"))
 
 
 def _tfds_builder(tfds: Any, name: str) -> Any:
@@ -170,64 +235,73 @@ def _require_network() -> None:
 
 
 def training_batches(
-    split: Split,
+    split: AnySplit,
     batch_size: int,
     seed: int,
     augment: AugmentConfig,
     start_step: int = 0,
     sizes: Sequence[tuple[int, int]] = (),
+    classes: int = 0,
 ) -> tf.data.Dataset:
     """Endless (images, labels) batches from `start_step` on; batch t is a function of (seed, t).
 
     Every epoch is a new permutation of the split; what does not fill a batch is left out of that
-    epoch. Images stay uint8: the model normalises them on its device. `sizes` are (first step,
-    pixels a side) of progressive resizing.
+    epoch, and with `augment.repeats` an epoch shows 1 / repeats of the images. Images stay uint8:
+    the model normalises them on its device.
+
+    Args:
+        split: the training split.
+        batch_size: a multiple of `augment.repeats`.
+        seed: of order and augmentation.
+        augment: see AugmentConfig.
+        start_step: the first batch's t.
+        sizes: (first step, pixels a side) of progressive resizing.
+        classes: their number; needed for mixup and CutMix, whose labels are float32
+            (batch, classes). Otherwise labels are int32 (batch,).
     """
-    count = len(split)
-    steps_per_epoch = count // batch_size
-    images, labels = tf.constant(split.images), tf.constant(split.labels)
+    draws = _draws(len(split), batch_size, seed, augment, start_step)
+    batches = split.cropped(draws, augment, sizes).map(
+        lambda images, labels, key: vary(images, labels, key, augment, classes),
+        num_parallel_calls=2,
+        deterministic=True,
+    )
+    return batches.prefetch(4).with_options(options())
+
+
+def _draws(
+    count: int, batch_size: int, seed: int, augment: AugmentConfig, start_step: int
+) -> tf.data.Dataset:
+    """The Draw of each batch from `start_step` on."""
+    steps_per_epoch, distinct = count // batch_size, batch_size // augment.repeats
     coins = tf.constant(np.random.default_rng(seed).random(count) < 0.5)
 
     def epoch_of_indices(epoch: Any) -> tf.data.Dataset:
         key = tf.stack([tf.cast(seed, tf.int64), epoch])
         order = tf.random.experimental.stateless_shuffle(tf.range(count), seed=key)
-        order = tf.reshape(order[: steps_per_epoch * batch_size], [steps_per_epoch, batch_size])
+        order = tf.reshape(order[: steps_per_epoch * distinct], [steps_per_epoch, distinct])
         steps = epoch * steps_per_epoch + tf.range(steps_per_epoch, dtype=tf.int64)
         return tf.data.Dataset.from_tensor_slices((order, steps))
 
-    def batch(index: Any, step: Any) -> tuple[Any, Any]:
+    def draw(index: Any, step: Any) -> Draw:
+        index = tf.tile(index, [augment.repeats])
         # The shuffle uses (seed, epoch); another first word keeps the two streams apart.
         key = tf.stack([tf.cast(seed, tf.int64) + 2**32, step])
         crop_key, flip_key = tf.unstack(tf.random.split(key, 2))
-        cropped = CROPS[augment.crop](tf.gather(images, index), crop_key)
-        mirror = mirrored(
-            augment.flip, tf.gather(coins, index), step // steps_per_epoch, flip_key
-        )
-        images_of_step = resize_at(step, flip(cropped, mirror), sizes)
-        return images_of_step, tf.gather(labels, index)
+        epoch = step // steps_per_epoch
+        mirror = mirrored(augment.flip, tf.gather(coins, index), epoch, flip_key)
+        return Draw(index, step, mirror, crop_key, tf.random.fold_in(key, 1))
 
     first_epoch, skipped = divmod(start_step, steps_per_epoch)
     epochs = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
-    batches = epochs.flat_map(epoch_of_indices).skip(skipped)
-    batches = batches.map(batch, num_parallel_calls=2, deterministic=True).prefetch(4)
-    return batches.with_options(_options())
+    return epochs.flat_map(epoch_of_indices).skip(skipped).map(draw)
 
 
-def evaluation_batches(split: Split, batch_size: int) -> tf.data.Dataset:
+def evaluation_batches(split: AnySplit, batch_size: int) -> tf.data.Dataset:
     """Every image once: (images, labels, weights), the last batch filled up with weight 0."""
     count = len(split)
     filled = -(-count // batch_size) * batch_size
-    index = np.arange(filled) % count
     weights = (np.arange(filled) < count).astype("float32")
-    images, labels = tf.constant(split.images), tf.constant(split.labels)
-    batches = tf.data.Dataset.from_tensor_slices((index, weights)).batch(batch_size, True)
-    batches = batches.map(lambda i, w: (tf.gather(images, i), tf.gather(labels, i), w))
-    return batches.prefetch(2).with_options(_options())
-
-
-def _options() -> tf.data.Options:
-    options = tf.data.Options()
-    # With autotuning some runs stood still for seconds at the end of an epoch.
-    options.autotune.enabled = False
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    return options
+    images = split.batches(np.arange(filled) % count, batch_size)
+    weights = tf.data.Dataset.from_tensor_slices(weights).batch(batch_size)
+    batches = tf.data.Dataset.zip(images, weights).map(lambda pair, weights: (*pair, weights))
+    return batches.prefetch(2).with_options(options())

@@ -14,28 +14,35 @@ import numpy as np
 
 from keras_resnet.errors import UserError
 from keras_resnet.export import runtimes
-from keras_resnet.recipes.data import Split
+from keras_resnet.recipes.data import AnySplit, evaluation_batches
+
+_BATCH = 64
 
 
-def measure(runtime: runtimes.Runtime, split: Split) -> dict[str, Any]:
+def measure(runtime: runtimes.Runtime, split: AnySplit) -> dict[str, Any]:
     """Return {"accuracy", "loss", "n"}: top-1 and mean cross entropy over `split`.
 
     Raises:
         UserError: the images or the labels do not fit the model.
     """
-    probabilities = runtime.probabilities(split.images)
-    classes = probabilities.shape[-1]
-    if split.labels.max() >= classes:
-        raise UserError(
-            f"The data has labels up to {split.labels.max()}, the model knows {classes} classes."
-        )
-    hits = probabilities.argmax(-1) == split.labels
-    right = probabilities[np.arange(len(split)), split.labels]
-    loss = float(-np.log(np.maximum(right, 1e-7)).mean())
-    return {"accuracy": float(hits.mean()), "loss": loss, "n": len(split)}
+    hits, loss, count = 0, 0.0, len(split)
+    for images, labels, weights in evaluation_batches(
+        split, min(_BATCH, count)
+    ).as_numpy_iterator():
+        real = weights > 0
+        labels, probabilities = labels[real], runtime.probabilities(images[real])
+        if labels.max() >= probabilities.shape[-1]:
+            raise UserError(
+                f"The data has labels up to {labels.max()}, the model knows "
+                f"{probabilities.shape[-1]} classes."
+            )
+        hits += int((probabilities.argmax(-1) == labels).sum())
+        right = probabilities[np.arange(len(labels)), labels]
+        loss -= float(np.log(np.maximum(right, 1e-7)).sum())
+    return {"accuracy": hits / count, "loss": loss / count, "n": count}
 
 
-def measure_model(model: keras.Model, split: Split) -> dict[str, Any]:
+def measure_model(model: keras.Model, split: AnySplit) -> dict[str, Any]:
     """`measure` of a Keras model in memory."""
     return measure(runtimes.KerasRuntime(model), split)
 

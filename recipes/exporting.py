@@ -25,7 +25,7 @@ def export_source(
     `check_count` limits the test images (evenly spaced); None takes all of them. They measure
     what a file does and choose nothing.
     """
-    checked = dataset.test if check_count is None else dataset.test.sample(check_count)
+    checked = dataset.test.sample(len(dataset.test) if check_count is None else check_count)
     return export(
         source.keras_model(),
         formats,

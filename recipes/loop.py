@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_resnet.recipes.data import Split, evaluation_batches
+from keras_resnet.recipes.data import AnySplit, evaluation_batches
 
 
 class NonFiniteLossError(RuntimeError):
@@ -290,7 +290,7 @@ class Loop:
             for variable, value in zip(self.model.weights, raw, strict=True):
                 variable.assign(value)
 
-    def evaluate(self, split: Split) -> dict[str, float]:
+    def evaluate(self, split: AnySplit) -> dict[str, float]:
         """Exact mean loss and accuracy over every image of `split`, of the weights in the model."""
         sums = tf.zeros([3])
         for batch in self.distribute(evaluation_batches(split, self.batch_size)):

@@ -16,7 +16,7 @@ from keras_resnet.errors import UserError, require
 from keras_resnet.export import manifest
 from keras_resnet.recipes import runs, sources, train
 from keras_resnet.recipes.config import load_config
-from keras_resnet.recipes.data import Dataset, load_dataset
+from keras_resnet.recipes.data import Dataset, configured_dataset
 from keras_resnet.recipes.exporting import export_source
 
 CONFIG = "digits/resnet8"
@@ -46,7 +46,7 @@ def run(out: str | Path = "quickstart", overrides: dict[str, Any] | None = None)
     else:
         finished = train.resume(folder)
     config = finished.config
-    dataset = load_dataset(config.data.name, config.data.validation, config.data.split_seed)
+    dataset = configured_dataset(config.data)
     source = sources.find(str(folder))
     report = export_source(source, dataset, FORMATS, out / "exports", overwrite=True)
     keras_row = {
@@ -75,9 +75,10 @@ def _write_samples(dataset: Dataset, folder: Path) -> list[Path]:
     image_module = require("PIL.Image", "recipes")
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.png" for name in dataset.class_names]
+    test = dataset.test.sample(len(dataset.test))
     for index, path in enumerate(paths):
-        first = int((dataset.test.labels == index).argmax())
-        image_module.fromarray(dataset.test.images[first]).save(path)
+        first = int((test.labels == index).argmax())
+        image_module.fromarray(test.images[first]).save(path)
     return paths
 
 

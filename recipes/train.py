@@ -90,8 +90,7 @@ class _Job:
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """(height, width, channels) of the images that are evaluated."""
-        shape: tuple[int, int, int] = self.dataset.train.images.shape[1:]
-        return shape
+        return self.dataset.input_shape
 
     @property
     def sizes(self) -> tuple[tuple[int, int], ...]:
@@ -106,9 +105,10 @@ def _prepare(config: Config) -> _Job:
     train = config.train
     optimizers.check(config.optimizer)
     registry.architecture(config.model)
-    augment.check(config.augment)
+    augment.check(config.augment, train.batch_size)
     strategy = devices.strategy(train.devices, train.batch_size)
-    dataset = data.load_dataset(config.data.name, config.data.validation, config.data.split_seed)
+    dataset = data.configured_dataset(config.data)
+    _ = dataset.input_shape  # refuses images of many sizes before they are looked through
     steps_per_epoch = len(dataset.train) // train.batch_size
     if steps_per_epoch == 0:
         raise UserError(
@@ -118,8 +118,13 @@ def _prepare(config: Config) -> _Job:
     total_steps = train.steps or train.epochs * steps_per_epoch
     precision = devices.precision(train.precision)
     return _Job(
-        # A resumed run computes in the precision it began with, whatever it resumes on.
-        config=replace(config, train=replace(train, precision=precision)),
+        # A resumed run computes in the precision it began with, whatever it resumes on, and finds
+        # a folder of images wherever it is resumed from.
+        config=replace(
+            config,
+            train=replace(train, precision=precision),
+            data=replace(config.data, name=dataset.name),
+        ),
         strategy=strategy,
         dataset=dataset,
         schedule=schedules.schedule(
@@ -199,6 +204,7 @@ def _fit(job: _Job, loop: Loop, state: State, observers: keras.callbacks.Callbac
         job.config.augment,
         start_step=int(loop.step),
         sizes=job.sizes,
+        classes=len(job.dataset.class_names),
     )
     iterator = loop.distribute(batches)
     observers.on_train_begin()
@@ -289,6 +295,7 @@ def _finish(job: _Job, run: runs.Run, loop: Loop, state: State) -> None:
             "model": config.model,
             "parameters": result.count_params(),
             "data": config.data.name,
+            "images_left_out": len(dataset.left_out),
             "steps": int(loop.step),
             "best_epoch": int(state.best_epoch),
             "validation": {"accuracy": float(state.best_accuracy), "n": len(dataset.validation)}

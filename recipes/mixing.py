@@ -1,0 +1,76 @@
+"""Batches in which every image is mixed with the next one, and their targets with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+
+def mix(images: Any, targets: Any, seed: Any, mixup_alpha: float, cutmix_alpha: float) -> Any:
+    """`mixup` or `cutmix` with an alpha above 0; of both, the batch draws one by a fair coin.
+
+    Args:
+        images: uint8 (batch, height, width, channels).
+        targets: float32 (batch, classes).
+        seed: stateless seed of the batch.
+        mixup_alpha: of its Beta(alpha, alpha); 0: never.
+        cutmix_alpha: likewise.
+
+    Returns:
+        images and targets of the same shapes and types.
+    """
+    coin_seed, seed = tf.unstack(tf.random.split(seed, 2))
+    if not cutmix_alpha:
+        return mixup(images, targets, seed, mixup_alpha)
+    if not mixup_alpha:
+        return cutmix(images, targets, seed, cutmix_alpha)
+    return tf.cond(
+        tf.random.stateless_uniform([], coin_seed) < 0.5,
+        lambda: mixup(images, targets, seed, mixup_alpha),
+        lambda: cutmix(images, targets, seed, cutmix_alpha),
+    )
+
+
+def mixup(images: Any, targets: Any, seed: Any, alpha: float) -> Any:
+    """The weighted mean of each image and the next (arXiv:1710.09412); one weight for the batch."""
+    kept = beta(seed, alpha)
+    first, second = tf.cast(images, tf.float32), tf.cast(_next(images), tf.float32)
+    mixed = tf.cast(second + kept * (first - second) + 0.5, images.dtype)
+    return mixed, _mean(targets, kept)
+
+
+def cutmix(images: Any, targets: Any, seed: Any, alpha: float) -> Any:
+    """A rectangle of each image comes from the next (arXiv:1905.04899); one for the batch.
+
+    The targets are weighted by the pixels that were exchanged, after the rectangle was cut off at
+    the border.
+    """
+    seeds = tf.random.split(seed, 2)
+    side = tf.sqrt(1.0 - beta(seeds[0], alpha))  # of the rectangle, in parts of the image's
+    centre = tf.random.stateless_uniform([2], seeds[1])
+
+    def span(middle: Any, length: Any) -> Any:
+        pixel = (tf.range(tf.cast(length, tf.float32)) + 0.5) / tf.cast(length, tf.float32)
+        return tf.abs(pixel - middle) < side / 2
+
+    rows, columns = span(centre[0], tf.shape(images)[1]), span(centre[1], tf.shape(images)[2])
+    exchanged = rows[:, None] & columns[None, :]
+    kept = 1.0 - tf.reduce_mean(tf.cast(exchanged, tf.float32))
+    return tf.where(exchanged[..., None], _next(images), images), _mean(targets, kept)
+
+
+def beta(seed: Any, alpha: float) -> Any:
+    """A number drawn from Beta(alpha, alpha), float32."""
+    # In float64, where gammas of a small alpha seldom underflow; if both do, 0 is as good as 1.
+    first, second = tf.unstack(tf.random.stateless_gamma([2], seed, alpha, dtype=tf.float64))
+    return tf.cast(tf.math.divide_no_nan(first, first + second), tf.float32)
+
+
+def _next(batch: Any) -> Any:
+    """Each image's partner. The batch is in random order already, so its neighbour will do."""
+    return tf.roll(batch, -1, axis=0)
+
+
+def _mean(targets: Any, kept: Any) -> Any:
+    return kept * targets + (1.0 - kept) * _next(targets)

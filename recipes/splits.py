@@ -1,0 +1,111 @@
+"""Images decoded in memory, and what every kind of split has in common.
+
+`Split` (here) and `EncodedSplit` (images.py) have the same face: `len`, `labels`, `image_shape`,
+`sized`, `left_out`, `places`, `subset`, `at`, `sample`, and two methods that give batches:
+
+    cropped(draws, augment, sizes)    (images, labels, key) of training batches
+    batches(index, batch_size)        (images, labels) of the images at `index`, for evaluation
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from keras_resnet.recipes.augment import CROPS, flip, resize_at, resized
+from keras_resnet.recipes.config import AugmentConfig
+
+# Images decoded at once, and what an affinity mask leaves of the machine (a Slurm job, taskset).
+PARALLEL = max(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
+
+
+class Draw(NamedTuple):
+    """What decides a training batch; a pure function of (seed, step)."""
+
+    index: Any  # which images, int (batch,)
+    step: Any  # int64
+    mirrored: Any  # which of them are mirrored, bool (batch,)
+    crop_key: Any  # stateless seed of the crops
+    key: Any  # stateless seed of what comes after them
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images uint8 (n, height, width, channels) in RGB 0...255 and labels int32 (n,)."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    sized: ClassVar[bool] = True
+    left_out: ClassVar[tuple[str, ...]] = ()  # an image that cannot be read has not come this far
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.labels)
+
+    @property
+    def places(self) -> int:
+        """How many indices `subset` knows."""
+        return len(self)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels)."""
+        shape: tuple[int, int, int] = self.images.shape[1:]
+        return shape
+
+    def subset(self, index: np.ndarray) -> Split:
+        """The images at `index`."""
+        return Split(self.images[index], self.labels[index])
+
+    def sample(self, count: int) -> Split:
+        """Return `count` images at fixed, evenly spaced indices (all, if there are fewer)."""
+        return self.subset(spaced(len(self), count))
+
+    def at(self, size: int, crop_fraction: float) -> Split:
+        """The same images, resized to `size` pixels a side; nothing is cut off."""
+        if self.image_shape[:2] == (size, size):
+            return self
+        parts = [
+            resized(tf.constant(self.images[start : start + 256]), size).numpy()
+            for start in range(0, len(self), 256)
+        ]
+        empty = np.zeros((0, size, size, self.image_shape[2]), "uint8")
+        return Split(np.concatenate([empty, *parts]), self.labels)
+
+    def cropped(
+        self, draws: tf.data.Dataset, augment: AugmentConfig, sizes: Sequence[tuple[int, int]]
+    ) -> tf.data.Dataset:
+        """(images, labels, key) of each Draw: cropped, mirrored, at the size of its step."""
+        images, labels = tf.constant(self.images), tf.constant(self.labels)
+
+        def crop(draw: Draw) -> tuple[Any, Any, Any]:
+            cropped = CROPS[augment.crop](tf.gather(images, draw.index), draw.crop_key, augment)
+            batch = resize_at(draw.step, flip(cropped, draw.mirrored), sizes)
+            return batch, tf.gather(labels, draw.index), draw.key
+
+        return draws.map(crop, num_parallel_calls=2, deterministic=True)
+
+    def batches(self, index: np.ndarray, batch_size: int) -> tf.data.Dataset:
+        """(images, labels) of the images at `index`, in this order."""
+        images, labels = tf.constant(self.images), tf.constant(self.labels)
+        places = tf.data.Dataset.from_tensor_slices(index).batch(batch_size)
+        return places.map(lambda i: (tf.gather(images, i), tf.gather(labels, i)))
+
+
+def spaced(length: int, count: int) -> np.ndarray:
+    """`count` evenly spaced indices below `length`; all, if there are fewer."""
+    return np.linspace(0, length - 1, min(count, length)).round().astype(int)
+
+
+def options() -> tf.data.Options:
+    """The options of every pipeline."""
+    options = tf.data.Options()
+    # With autotuning some runs stood still for seconds at the end of an epoch.
+    options.autotune.enabled = False
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return options
