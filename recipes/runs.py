@@ -138,8 +138,8 @@ def list_runs(folder: str | Path) -> list[dict[str, Any]]:
     """Describe the runs in `folder` (and one folder below), the latest first.
 
     A row has "run" (its path), "model", "data", "done" and "total" ("unit": epochs or steps),
-    "validation" and "test" (accuracy, or None), "minutes" of training, "state" (finished or
-    unfinished).
+    "validation" and "test" (accuracy, or None), "minutes" of training, "state" (finished,
+    running or interrupted).
 
     Raises:
         UserError: `folder` does not exist.
@@ -171,8 +171,18 @@ def _describe(run: Run) -> dict[str, Any]:
         "validation": max(validation, default=None),
         "test": summary["test"]["accuracy"] if summary else None,
         "minutes": sum(float(row["seconds"]) for row in rows) / 60,
-        "state": "finished" if summary else "unfinished",
+        "state": "finished" if summary else "running" if _in_use(run) else "interrupted",
     }
+
+
+def _in_use(run: Run) -> bool:
+    try:
+        with locked(run):
+            return False
+    except UserError:
+        return True
+    except OSError:  # of a folder that may not be written
+        return False
 
 
 @contextmanager

@@ -137,11 +137,7 @@ class State:
             yield
         except (OSError, *_WRITE_ERRORS) as error:
             latest = self.manager.latest_checkpoint
-            kept = (
-                f"Step {latest.rpartition('-')[2]} is the last one saved"
-                if latest
-                else "Nothing is saved"
-            )
+            saved = f"Step {latest.rpartition('-')[2]}" if latest else "Nothing"
             first_line = str(error).strip().splitlines()[0]
             raise UserError(
                 f"Cannot write to {self.run.name}: {first_line}. {saved} is what was saved last; "
