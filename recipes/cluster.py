@@ -78,13 +78,17 @@ def _from_tf_config(text: str) -> Cluster | None:
     everyone = (*chiefs, *workers)
     if len(chiefs) > 1 or len(set(everyone)) < len(everyone):
         raise _malformed("there is one chief at most, and each worker has an address of its own")
-    task = table.get("task")
-    kind, index = (task.get("type"), task.get("index")) if isinstance(task, dict) else (None, None)
-    if kind not in jobs or not str(index).isdecimal() or int(index) >= len(jobs[kind]):
-        raise _malformed(
-            f"'task' has a type of {sorted(jobs)} and an index into its list; received {task!r}"
-        )
-    return Cluster(everyone, int(index) + (len(chiefs) if kind == "worker" else 0))
+    kind, index = _task(table.get("task"), jobs)
+    return Cluster(everyone, index + (len(chiefs) if kind == "worker" else 0))
+
+
+def _task(task: Any, jobs: dict[str, list[str]]) -> tuple[str, int]:
+    kind, index = (task.get("type"), task.get("index")) if isinstance(task, dict) else ("", "")
+    if kind in jobs and str(index).isdecimal() and int(str(index)) < len(jobs[kind]):
+        return kind, int(str(index))
+    raise _malformed(
+        f"'task' has a type of {sorted(jobs)} and an index into its list; received {task!r}"
+    )
 
 
 def _malformed(what: str) -> UserError:

@@ -166,8 +166,7 @@ def test_a_killed_worker_ends_the_run_on_the_other_and_both_resume_it(tmp_path, 
     assert time.monotonic() - began < 90
 
     config = run / "config.toml"
-    done = int(runs.find(run).log.read_text().splitlines()[-1].split(",")[0]) + 2
-    config.write_text(config.read_text().replace("epochs = 2000", f"epochs = {done + 1}"))
+    config.write_text(config.read_text().replace("epochs = 2000", "epochs = 4"))
     again = _start_workers(["-m", "keras_resnet", "train", "--resume", run], _loopback())
     for process in again:
         code, output = _ends(process)
@@ -185,19 +184,27 @@ def test_two_machines_without_a_common_disk_train_and_resume(tmp_path):
         _make_namespaces(names)
         prefixes = [("ip", "netns", "exec", name) for name in names]
         addresses = ["10.77.0.1:12345", "10.77.0.2:12345"]
-        pair = [
-            _start(
-                _train_command(tmp_path / f"run{index}", train__epochs=1),
-                {"TF_CONFIG": _tf_config(addresses, index)},
-                prefixes[index],
-            )
-            for index in range(2)
-        ]
-        for process in pair:
+        chiefs, others = tmp_path / "run0", tmp_path / "run1"
+
+        def both(command, epochs):
+            for index, arguments in enumerate((command, _train_command(others, **epochs))):
+                env = {"TF_CONFIG": _tf_config(addresses, index)}
+                yield _start(arguments, env, prefixes[index])
+
+        for process in list(both(_train_command(chiefs, train__epochs=1), {"train__epochs": 1})):
             code, output = _ends(process)
             assert code == 0, output
-        assert runs.find(tmp_path / "run0").summary()["replicas"] == 2
-        assert not (tmp_path / "run1").exists()
+        assert runs.find(chiefs).summary()["replicas"] == 2
+        (chiefs / "model.keras").unlink()
+        config = chiefs / "config.toml"
+        config.write_text(config.read_text().replace("epochs = 1", "epochs = 2"))
+        resume = ["-m", "keras_resnet", "train", "--resume", chiefs]
+        for process in list(both(resume, {"train__epochs": 2})):
+            code, output = _ends(process)
+            assert code == 0, output
+            assert "epoch   1/" not in output
+        assert runs.find(chiefs).summary()["steps"] == 18
+        assert not others.exists()
     finally:
         for name in names:
             subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
