@@ -55,7 +55,8 @@ def test_help_and_typing_errors_do_not_load_tensorflow():
 
 
 def test_every_verb_has_help_with_an_example(capsys):
-    verbs = ("quickstart", "train", "evaluate", "export", "check", "predict", "list", "show")
+    verbs = ("quickstart", "train", "data-service", "evaluate", "export", "check", "predict")
+    verbs = (*verbs, "list", "show")
     for verb in verbs:
         with pytest.raises(SystemExit) as caught:
             main([verb, "--help"])
