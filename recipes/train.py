@@ -123,7 +123,10 @@ def _train(
 @contextmanager
 def _opened(job: Job, open_run: Callable[[], runs.Run]) -> Iterator[runs.Run]:
     """The run, locked. Only the chief's is real: other workers get a folder that is thrown away."""
-    facts = asdict(job.config) | {"training images": len(job.dataset.train)}
+    facts = {"model": job.config.model, "the number of training images": len(job.dataset.train)}
+    for section, table in asdict(job.config).items():
+        if isinstance(table, dict):
+            facts |= {f"{section}.{key}": value for key, value in table.items()}
     workers.require_same(job.strategy, facts)
     with ExitStack() as stack:
         if workers.index(job.strategy) == 0:

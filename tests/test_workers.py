@@ -139,7 +139,7 @@ def test_different_configs_are_refused_on_every_worker(tmp_path):
     for process in pair:
         code, output = _ends(process)
         assert code == 2
-        assert "The workers differ: train is" in output or "train.seed is 0" in output
+        assert "The workers differ: train.seed is 0 for the chief and 1 for worker 1" in output
     assert not (tmp_path / "run").exists()
 
 
