@@ -20,126 +20,6 @@ from keras_resnet.errors import UserError
 from keras_resnet.recipes import augment, config, data, devices, evaluate, runs, schedules, train
 from keras_resnet.recipes.loop import Loop, NonFiniteLossError
 
-# Data ---------------------------------------------------------------------------------------------
-
-
-def test_splits_are_fixed_and_share_nothing(digits):
-    again = data.load_dataset("digits", validation=180)
-    other = data.load_dataset("digits", validation=180, split_seed=1)
-    assert [len(s) for s in (digits.train, digits.validation, digits.test)] == [1257, 180, 360]
-    np.testing.assert_array_equal(digits.train.images, again.train.images)
-    assert not np.array_equal(digits.validation.labels, other.validation.labels)
-    everything = np.concatenate([digits.train.images, digits.validation.images, digits.test.images])
-    raw = data.load_dataset("digits")
-    assert len(everything) == 1797
-    assert sorted(image.tobytes() for image in everything) == sorted(
-        image.tobytes() for image in (*raw.train.images, *raw.test.images)
-    )
-
-
-def _batches(split, steps, start=0, name="pad_crop_flip"):
-    batches = data.training_batches(split, 32, 7, augment.augmentation(name), start_step=start)
-    return [(x.numpy(), y.numpy()) for x, y in batches.take(steps)]
-
-
-def test_a_batch_is_a_function_of_seed_and_step(digits):
-    """So a run resumed at step 50, in its second epoch, sees what it would have seen."""
-    whole = _batches(digits.train, 60)
-    resumed = _batches(digits.train, 10, start=50)
-    for (x, y), (x2, y2) in zip(whole[50:], resumed, strict=True):
-        np.testing.assert_array_equal(x, x2)
-        np.testing.assert_array_equal(y, y2)
-
-
-def test_an_epoch_has_every_image_once_and_the_next_another_order(digits):
-    per_epoch = len(digits.train) // 32
-    plain = _batches(digits.train, 2 * per_epoch, name="none")
-    first, second = (
-        [image.tobytes() for x, _ in part for image in x]
-        for part in (plain[:per_epoch], plain[per_epoch:])
-    )
-    known = {image.tobytes() for image in digits.train.images}
-    assert len(set(first)) == len(first) == per_epoch * 32
-    assert set(first) <= known
-    assert first != second
-
-
-def test_pad_crop_flip_cuts_from_the_padded_image():
-    images = np.random.default_rng(0).integers(1, 256, (64, 8, 8, 3)).astype("uint8")
-    augmented = augment.pad_crop_flip(tf.constant(images), tf.constant([1, 2])).numpy()
-    padded = np.pad(images, ((0, 0), (4, 4), (4, 4), (0, 0)))
-    found = []
-    for original, result in zip(padded, augmented, strict=True):
-        crops = {
-            (y, x, flipped): original[y : y + 8, x : x + 8][:, :: -1 if flipped else 1]
-            for y in range(9)
-            for x in range(9)
-            for flipped in (False, True)
-        }
-        found.append([where for where, crop in crops.items() if np.array_equal(crop, result)])
-    assert all(found)
-    offsets = {where[0][:2] for where in found}
-    assert len(offsets) > 20  # 64 draws of 81 places
-    assert 15 < sum(where[0][2] for where in found) < 49  # 64 fair coins, four sigma
-
-
-def test_shift_does_not_mirror():
-    image = np.zeros((1, 8, 8, 3), "uint8")
-    image[:, :, :4] = 255
-    for step in range(20):
-        shifted = augment.shift(tf.constant(image), tf.constant([0, step])).numpy()
-        assert shifted[0, 4, 0, 0] == 255
-        assert shifted[0, 4, 7, 0] == 0
-
-
-def test_evaluation_counts_every_image_once(digits):
-    weights = sum(float(tf.reduce_sum(w)) for _, _, w in data.evaluation_batches(digits.test, 50))
-    assert weights == len(digits.test)
-
-
-@pytest.mark.parametrize(
-    ("name", "validation", "message"),
-    [
-        ("digit", 0, "Did you mean 'digits'"),
-        ("digits", 2000, "leaves nothing to train on"),
-    ],
-)
-def test_bad_data_is_refused(name, validation, message):
-    with pytest.raises(UserError, match=message):
-        data.load_dataset(name, validation)
-
-
-def test_data_that_is_not_there_says_where_to_put_it(tmp_path, monkeypatch):
-    def no_network(*_):
-        raise OSError("Name or service not known")
-
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    monkeypatch.setattr(data.socket, "getaddrinfo", no_network)
-    monkeypatch.setattr(data.urllib.request, "getproxies", dict)
-    with pytest.raises(UserError, match=r"'mnist' is not under .* set TFDS_DATA_DIR"):
-        data.load_dataset("mnist")
-
-
-def _cifar10():
-    folder = Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
-    if not (folder / "cifar10").is_dir():
-        pytest.skip(f"CIFAR-10 is not prepared under {folder} (set TFDS_DATA_DIR)")
-    return data.load_dataset("cifar10", validation=5000)
-
-
-def test_cifar10_loads_by_name():
-    dataset = _cifar10()
-    assert [len(s) for s in (dataset.train, dataset.validation, dataset.test)] == [
-        45000,
-        5000,
-        10000,
-    ]
-    assert dataset.train.images.shape[1:] == (32, 32, 3)
-    assert dataset.train.images.dtype == np.uint8
-    assert dataset.class_names[3] == "cat"
-    assert np.bincount(dataset.test.labels).tolist() == [1000] * 10
-
-
 # Config -------------------------------------------------------------------------------------------
 
 
@@ -149,7 +29,7 @@ def test_every_config_loads_and_survives_its_own_toml(name, tmp_path):
     config.save_config(loaded, tmp_path / "config.toml")
     assert config.load_config(tmp_path / "config.toml") == loaded
     keras_resnet.registry.architecture(loaded.model)
-    augment.augmentation(loaded.data.augment)
+    augment.check(loaded.augment, loaded.train.batch_size)
     schedules.schedule(loaded.optimizer, loaded.schedule, 1000)
     opening = (config.CONFIGS / f"{name}.toml").read_text().split("\n\n")[0]
     assert f"keras-resnet train {name}" in opening
