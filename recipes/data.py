@@ -26,7 +26,7 @@ from keras_resnet.recipes.config import AugmentConfig, DataConfig
 from keras_resnet.recipes.files import read_folder, refuse_archive
 from keras_resnet.recipes.images import IN_MEMORY_BYTES, EncodedSplit
 from keras_resnet.recipes.records import read_split
-from keras_resnet.recipes.splits import Draw, Split, options
+from keras_resnet.recipes.splits import Draw, Split, options, plain
 
 AnySplit = Split | EncodedSplit
 _Loaded = tuple[AnySplit, AnySplit, tuple[str, ...]]  # train, test, class names
@@ -261,7 +261,7 @@ def training_batches(
     """
     draws = _draws(len(split), batch_size, seed, augment, start_step)
     batches = split.cropped(draws, augment, sizes).map(
-        lambda images, labels, key: vary(images, labels, key, augment, classes),
+        plain(lambda images, labels, key: vary(images, labels, key, augment, classes)),
         num_parallel_calls=2,
         deterministic=True,
     )
@@ -293,7 +293,7 @@ def _draws(
 
     first_epoch, skipped = divmod(start_step, steps_per_epoch)
     epochs = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
-    return epochs.flat_map(epoch_of_indices).skip(skipped).map(draw)
+    return epochs.flat_map(plain(epoch_of_indices)).skip(skipped).map(plain(draw))
 
 
 def evaluation_batches(split: AnySplit, batch_size: int) -> tf.data.Dataset:
@@ -303,5 +303,7 @@ def evaluation_batches(split: AnySplit, batch_size: int) -> tf.data.Dataset:
     weights = (np.arange(filled) < count).astype("float32")
     images = split.batches(np.arange(filled) % count, batch_size)
     weights = tf.data.Dataset.from_tensor_slices(weights).batch(batch_size)
-    batches = tf.data.Dataset.zip(images, weights).map(lambda pair, weights: (*pair, weights))
+    batches = tf.data.Dataset.zip(images, weights).map(
+        plain(lambda pair, weights: (*pair, weights))
+    )
     return batches.prefetch(2).with_options(options())

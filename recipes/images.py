@@ -19,7 +19,7 @@ import tensorflow as tf
 from keras_resnet.errors import UserError
 from keras_resnet.recipes.augment import CROPS, random_box, resize_at, resized, side_at
 from keras_resnet.recipes.config import AugmentConfig
-from keras_resnet.recipes.splits import PARALLEL, Draw, Split, options, spaced
+from keras_resnet.recipes.splits import PARALLEL, Draw, Split, options, plain, spaced
 
 IN_MEMORY_BYTES = 4 * 2**30
 
@@ -68,7 +68,7 @@ class Source:
         if len(self) > 20_000:
             print(f"looking through {len(self):,} images once", file=sys.stderr)
         probed = tf.data.Dataset.range(len(self)).map(
-            self._probe, num_parallel_calls=PARALLEL, deterministic=True
+            plain(self._probe), num_parallel_calls=PARALLEL, deterministic=True
         )
         found = list(probed.ignore_errors().batch(4096).with_options(options()))
         if len(self) and not found:
@@ -194,11 +194,11 @@ class EncodedSplit:
                 images = resize_at(draw.step, varied, sizes)
             return images, pixels[1], draw.key
 
-        pixels = draws.flat_map(partial(_one_by_one, sizes=cut_to)).map(
-            partial(self._vary_one, augment), num_parallel_calls=PARALLEL, deterministic=True
+        pixels = draws.flat_map(plain(partial(_one_by_one, sizes=cut_to))).map(
+            plain(partial(self._vary_one, augment)), num_parallel_calls=PARALLEL, deterministic=True
         )
         pairs = tf.data.Dataset.zip(pixels.batch(batch_size, drop_remainder=True), draws)
-        return pairs.map(finish)
+        return pairs.map(plain(finish))
 
     def _vary_one(
         self, augment: AugmentConfig, index: Any, mirrored: Any, numbers: Any, side: Any
@@ -219,7 +219,7 @@ class EncodedSplit:
             return tf.ensure_shape(image, [size, size, 3]), label
 
         places = tf.data.Dataset.from_tensor_slices(index)
-        cut = places.map(cut_one, num_parallel_calls=PARALLEL, deterministic=True)
+        cut = places.map(plain(cut_one), num_parallel_calls=PARALLEL, deterministic=True)
         return cut.batch(batch_size).with_options(options())
 
     def _central(self, height: Any, width: Any) -> tuple[Any, Any, Any, Any]:
@@ -262,22 +262,22 @@ def cut(encoded: Any, side: Any, box: Box) -> Any:
 
 def _cut_jpeg(encoded: Any, side: Any, box: Box) -> Any:
     shape = tf.io.extract_jpeg_shape(encoded)
-    place = tf.stack(box(shape[0], shape[1]))  # top, left, height, width
+    top, left, height, width = box(shape[0], shape[1])
+    corners = tf.stack([top, left, top + height, left + width])
 
     def decode(ratio: int) -> Callable[[], Any]:
-        scaled = tf.concat([place[:2] // ratio, tf.maximum(place[2:] // ratio, 1)], axis=0)
+        first, last = tf.split((corners + ratio // 2) // ratio, 2)
         return lambda: tf.raw_ops.DecodeAndCropJpeg(  # tf.image's has no `ratio` for the crop
             contents=encoded,
-            crop_window=scaled,
+            crop_window=tf.concat([first, tf.maximum(last - first, 1)], axis=0),
             channels=3,
             ratio=ratio,
-            fancy_upscaling=False,
             dct_method="INTEGER_FAST",
         )
 
     # libjpeg scales while it decodes. What is left is less than halving (below an eighth: any
     # factor), for which bilinear interpolation needs no other filter.
-    surplus = tf.reduce_min(place[2:]) // side
+    surplus = tf.minimum(height, width) // side
     halvings = sum(tf.cast(surplus >= ratio, tf.int32) for ratio in (2, 4, 8))
     pixels = tf.switch_case(halvings, [decode(ratio) for ratio in (1, 2, 4, 8)])
     return resized(pixels, side, antialias=False)

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -88,13 +88,19 @@ class Split:
             batch = resize_at(draw.step, flip(cropped, draw.mirrored), sizes)
             return batch, tf.gather(labels, draw.index), draw.key
 
-        return draws.map(crop, num_parallel_calls=2, deterministic=True)
+        return draws.map(plain(crop), num_parallel_calls=2, deterministic=True)
 
     def batches(self, index: np.ndarray, batch_size: int) -> tf.data.Dataset:
         """(images, labels) of the images at `index`, in this order."""
         images, labels = tf.constant(self.images), tf.constant(self.labels)
         places = tf.data.Dataset.from_tensor_slices(index).batch(batch_size)
-        return places.map(lambda i: (tf.gather(images, i), tf.gather(labels, i)))
+        return places.map(plain(lambda i: (tf.gather(images, i), tf.gather(labels, i))))
+
+
+def plain(function: Callable[..., Any]) -> Callable[..., Any]:
+    """For `map` and `flat_map`: as it is. AutoGraph's rewriting would take seconds a pipeline."""
+    converted: Callable[..., Any] = tf.autograph.experimental.do_not_convert(function)
+    return converted
 
 
 def spaced(length: int, count: int) -> np.ndarray:
