@@ -250,7 +250,8 @@ loop.train_step(loop.distribute(tf.data.Dataset.from_tensors((images, labels))))
 moving = model.get_layer("bn").moving_mean.value
 local = [float(v[0]) for v in strategy.experimental_local_results(moving)]
 assert local == [10.0, 30.0], local
-loop.evaluate(Split(images, labels))
+with loop.evaluated_weights():
+    loop.evaluate(Split(images, labels))
 local = [float(v[0]) for v in strategy.experimental_local_results(moving)]
 assert local == [20.0, 20.0], local
 """
