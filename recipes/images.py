@@ -72,7 +72,7 @@ class Source:
         )
         found = list(probed.ignore_errors().batch(4096).with_options(options()))
         if len(self) and not found:
-            raise UserError(f"None of {len(self):,} images can be decoded, e.g. {self.where(0)}.")
+            raise UserError(f"None of {len(self):,} images can be decoded; {self._why(0)}")
         places = np.concatenate([np.zeros(0, "int64"), *(p.numpy() for p, _ in found)])
         labels = np.concatenate([np.zeros(0, "int32"), *(x.numpy() for _, x in found)])
         bad = np.setdiff1d(np.arange(len(self)), places)
@@ -85,6 +85,14 @@ class Source:
                 file=sys.stderr,
             )
         return Tried(self.subset(places), labels, names)
+
+    def _why(self, place: int) -> str:
+        """What happens where an image is decoded."""
+        try:
+            self._probe(tf.constant(place))
+        except (tf.errors.OpError, ValueError) as error:
+            return f"{self.where(place)}: {str(error).splitlines()[0][:300]}"
+        return self.where(place)
 
     def _probe(self, place: Any) -> tuple[Any, Any]:
         encoded, label = self.read(place)

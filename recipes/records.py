@@ -43,7 +43,7 @@ class Records(Source):
         shards, shard, offset = self._tensors
         # tf.data.TFRecordDataset has no parameter for the offsets that its operation takes.
         records = tf.raw_ops.TFRecordDatasetV2(
-            filenames=tf.gather(shards, tf.gather(shard, place)),
+            filenames=tf.gather(shards, tf.gather(shard, place))[None],
             compression_type="",
             buffer_size=tf.constant(0, tf.int64),
             byte_offsets=tf.gather(offset, place)[None],
