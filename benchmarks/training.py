@@ -62,7 +62,7 @@ def main() -> None:
     # Every framework starts as many threads as it may use cores, and the workers inherit this.
     cores = sorted(os.sched_getaffinity(0))[: options.threads]
     os.sched_setaffinity(0, cores)
-    settings = {"threads": len(cores), "load_average": round(os.getloadavg()[0], 2)}
+    settings: dict[str, Any] = {"threads": len(cores), "load_average": round(os.getloadavg()[0], 2)}
     if settings["load_average"] > 0.5:
         print(f"warning: other work runs here (load {os.getloadavg()[0]:.1f})", file=sys.stderr)
     record = Record()
