@@ -216,7 +216,7 @@ class EncodedSplit:
         if augment.crop == "resized":
             box = partial(random_box, numbers=numbers, min_area=augment.min_area)
         image, label = self._cut(index, side, box)
-        return tf.cond(mirrored, lambda: image[:, ::-1], lambda: image), label
+        return tf.cond(mirrored, lambda: tf.reverse(image, [1]), lambda: image), label
 
     def batches(self, index: np.ndarray, batch_size: int) -> tf.data.Dataset:
         """(images, labels) of the images at `index`, in this order: their central square."""
