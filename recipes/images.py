@@ -58,7 +58,7 @@ class Source:
         """What is left when every image has been decoded once, at an eighth of its size.
 
         This is done when a split is first used and costs about half an epoch of decoding. In return
-        every count, split and batch is what it says: with bad images found on the way, either a
+        every count, split and batch is what it says: were bad images found on the way, either a
         batch would hang on the history of the run, or how many are left out would be known at the
         end only.
 
