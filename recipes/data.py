@@ -64,8 +64,10 @@ class Dataset:
 
     def at(self, size: int, crop_fraction: float = 0.875) -> Dataset:
         """The same images at `size` pixels a side; `crop_fraction` is of `load_dataset`."""
-        parts = [part.at(size, crop_fraction) for part in (self.train, self.validation, self.test)]
-        return Dataset(self.name, *parts, self.class_names)
+        train, validation, test = (
+            split.at(size, crop_fraction) for split in (self.train, self.validation, self.test)
+        )
+        return Dataset(self.name, train, validation, test, self.class_names)
 
     def split(self, name: str) -> AnySplit:
         """Return "train", "validation" or "test".

@@ -58,7 +58,7 @@ class Source:
         """What is left when every image has been decoded once, at an eighth of its size.
 
         This is done when a split is first used and costs about half an epoch of decoding. In return
-        every count, split and batch is what it says: with bad images found on the way, either a
+        every count, split and batch is what it says: were bad images found on the way, either a
         batch would hang on the history of the run, or how many are left out would be known at the
         end only.
 
@@ -216,7 +216,7 @@ class EncodedSplit:
         if augment.crop == "resized":
             box = partial(random_box, numbers=numbers, min_area=augment.min_area)
         image, label = self._cut(index, side, box)
-        return tf.cond(mirrored, lambda: image[:, ::-1], lambda: image), label
+        return tf.cond(mirrored, lambda: tf.reverse(image, [1]), lambda: image), label
 
     def batches(self, index: np.ndarray, batch_size: int) -> tf.data.Dataset:
         """(images, labels) of the images at `index`, in this order: their central square."""
