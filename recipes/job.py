@@ -174,8 +174,8 @@ def build_loop(job: Job) -> Loop:
 def dtype_policy(name: str) -> Iterator[None]:
     """Build under a Keras dtype policy and leave the process' own as it was."""
     previous = keras.config.dtype_policy()
-    keras.config.setdtype_policy(name)
+    keras.config.set_dtype_policy(name)
     try:
         yield
     finally:
-        keras.config.setdtype_policy(previous)
+        keras.config.set_dtype_policy(previous)
