@@ -258,9 +258,9 @@ class Loop:
 
     def average_statistics(self) -> None:
         """Give all replicas the mean of their BN moving statistics, which each keeps on its own."""
-        if self.strategy.num_replicas_in_sync == 1:
-            return
         variables = self.model.non_trainable_variables
+        if self.strategy.num_replicas_in_sync == 1 or not variables:
+            return
         for variable, mean in zip(variables, self._mean_statistics(), strict=True):
             variable.value.assign(self.strategy.experimental_local_results(mean)[0])
 

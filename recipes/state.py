@@ -19,6 +19,7 @@ from keras_resnet.recipes.runs import Run
 # What TensorFlow makes of a full disk, a quota, a folder that has gone or may not be written.
 _WRITE_ERRORS = (
     tf.errors.ResourceExhaustedError,
+    tf.errors.OutOfRangeError,  # "File too large"
     tf.errors.UnknownError,
     tf.errors.PermissionDeniedError,
     tf.errors.NotFoundError,
@@ -138,9 +139,10 @@ class State:
         except (OSError, *_WRITE_ERRORS) as error:
             latest = self.manager.latest_checkpoint
             saved = f"Step {latest.rpartition('-')[2]}" if latest else "Nothing"
-            first_line = str(error).strip().splitlines()[0]
+            # TensorFlow's messages begin with the operation and end with what the system said.
+            reason = str(error).strip().splitlines()[0].rpartition("; ")[2].partition(" [Op:")[0]
             raise UserError(
-                f"Cannot write to {self.run.name}: {first_line}. {saved} is what was saved last; "
+                f"Cannot write to {self.run.name}: {reason}. {saved} is what was saved last; "
                 f"make room and go on with: keras-resnet train --resume {self.run.name}"
             ) from error
 

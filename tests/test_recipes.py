@@ -460,7 +460,7 @@ def test_a_full_disk_ends_the_run_and_the_last_checkpoint_survives(tmp_path):
     )
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
-        with pytest.raises(UserError, match=r"Step 5 is what was saved last; make room"):
+        with pytest.raises(UserError, match=r"File too large. Step 5 is what was saved last"):
             train.run(loaded, tmp_path / "run", callbacks=[_NoRoom()])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -476,7 +476,7 @@ def test_a_checkpoint_of_another_model_is_refused_by_its_first_difference(tmp_pa
     path = tmp_path / "run" / "config.toml"
     text = path.read_text()
     path.write_text(text.replace('model = "resnet8"', 'model = "resnet20"'))
-    with pytest.raises(UserError, match=r"stem_bn/gamma has shape \(16,\)|stem_conv"):
+    with pytest.raises(UserError, match=r"stage1_block1_conv1/kernel has shape \(3, 3"):
         train.resume(tmp_path / "run")
     path.write_text(text.replace("ema = 0.0", "ema = 0.9"))
     with pytest.raises(UserError, match=r"network is the same, but .* train.ema"):
