@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from keras_resnet import registry
-from keras_resnet.recipes import augment, optimizers, schedules, train
+from keras_resnet.recipes import augment, finetune, optimizers, schedules, train
 from keras_resnet.recipes.config import CONFIGS, list_configs, load_config, save_config
 
 # Between them, the keys that the shipped configs use; the others are run in the slow tests.
@@ -35,7 +35,8 @@ def test_every_config_names_what_there_is(name, tmp_path):
     optimizers.check(loaded.optimizer)
     schedules.schedule(loaded.optimizer, loaded.schedule, 1000, loaded.train.batch_size)
     opening = (CONFIGS / f"{name}.toml").read_text().split("\n\n")[0]
-    assert f"keras-resnet train {name}\n" in f"{opening}\n"
+    started = "finetune RUN --data FOLDER" if name == finetune.CONFIG else f"train {name}"
+    assert f"keras-resnet {started}\n" in f"{opening}\n"
     if "Published" in opening:
         assert "not run." in opening or "Measured" in opening
 

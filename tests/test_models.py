@@ -300,3 +300,12 @@ def test_a_stock_copy_loads_where_keras_resnet_was_never_imported(tmp_path, resn
     expected = resnet20.predict(images[:4].astype("float32"), verbose=0)
     # The fused and the stock BN differ by float32 rounding; these are probabilities.
     np.testing.assert_allclose(np.load(tmp_path / "y.npy"), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("build", "least"), [("resnet18", 32), ("resnet50v2", 32), ("resnet20", 4)]
+)
+def test_images_that_leave_nothing_to_the_last_stage_are_refused(build, least):
+    with pytest.raises(UserError, match=f"{least}×{least} pixels or more"):
+        keras_resnet.create_model(build, input_shape=(64, least - 1, 3))
+    assert keras_resnet.create_model(build, input_shape=(least, least, 3)).count_params() > 0

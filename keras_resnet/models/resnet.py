@@ -22,11 +22,15 @@ from keras_resnet.models.blocks import (
     Transform,
     Unit,
     head,
+    imagenet_preact_stem,
     imagenet_stem,
     operations,
     option_b,
     residual_unit,
 )
+
+# Of a stem of your own nothing is known, so it refuses no image.
+_STEM_STRIDES: dict[Stem, int] = {imagenet_stem: 4, imagenet_preact_stem: 4}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +53,6 @@ class ResNetSpec:
     style: Style = field(default_factory=Style)
     preprocessing: str = "torch"  # a key of keras_resnet.preprocessing.PREPROCESSING
     input_size: int = 224
-    min_size: int = 32  # pixels a side that leave one in the last feature map: the total stride
     classes: int = 1000
 
     def __post_init__(self) -> None:
@@ -68,6 +71,11 @@ class ResNetSpec:
                     f"{name} is a function of keras_resnet.models.blocks; received "
                     f"{getattr(self, name)!r}."
                 )
+
+    @property
+    def min_size(self) -> int:
+        """Pixels a side that leave one in the last feature map: the total stride."""
+        return _STEM_STRIDES.get(self.stem, 1) * 2 ** (len(self.depths) - 1)
 
     def units(self) -> Iterator[tuple[Unit, int]]:
         """Every unit in order, with its width: `stage1_block1`, `stage1_block2`, ..."""

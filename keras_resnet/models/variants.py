@@ -197,7 +197,6 @@ _CIFAR = ResNetSpec(
     stem_width=16,
     preprocessing="cifar",
     input_size=32,
-    min_size=4,
     classes=10,
 )
 _CIFAR_SOURCE = f"{HE_2015}, section 4.2"
