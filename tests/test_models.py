@@ -36,7 +36,11 @@ COUNTS = {
     "resnet110": (1_727_962, 1_736_058),
     "resnetv2_164": (1_703_258, None),
 }
-LARGE = ("resnet1202", "resnetv2_1001")
+# Prefixes: also v1_5 and v2 of that depth.
+LARGE = (
+    *("resnet101", "resnet152", "resnet1202"),
+    *("resnetv2_101", "resnetv2_152", "resnetv2_200", "resnetv2_1001"),
+)
 
 
 @pytest.mark.parametrize("name", COUNTS)

@@ -231,6 +231,7 @@ def two_devices(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_two_devices_compute_what_one_does(trained, two_devices):
     name, before, after, _ = trained
     with np.load(two_devices / f"{name}.npz") as several:
