@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -39,7 +38,6 @@ class ProgressBar(keras.callbacks.Callback):
         super().__init__()
         self.console = Console(file=sys.stderr)
         self.total, self.epochs, self.done = total_steps, epochs, done
-        self.began = time.perf_counter()
         self.bar = _Bar(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -63,7 +61,6 @@ class ProgressBar(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Move the bar; `logs` come with some of the steps."""
         self.bar.advance(self.task)
-        self.done += 1
         if logs:
             self.bar.measured = _summary(logs)
 

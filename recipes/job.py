@@ -34,9 +34,13 @@ class Job:
     strategy: tf.distribute.Strategy
     dataset: data.Dataset
     schedule: keras.optimizers.schedules.LearningRateSchedule
-    precision: str
     steps_per_epoch: int
     total_steps: int
+
+    @property
+    def precision(self) -> str:
+        """The dtype policy, resolved."""
+        return self.config.train.precision
 
     @property
     def epochs(self) -> int:
@@ -90,7 +94,6 @@ def prepare(config: Config, start: keras.Model | None) -> Job:
         schedule=schedules.schedule(
             config.optimizer, config.schedule, total_steps, train.batch_size
         ),
-        precision=precision,
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
     )

@@ -89,7 +89,7 @@ class Loop:
         is_float16 = model.dtype_policy.compute_dtype == "float16"
         self.loss_scale = LossScale() if is_float16 else None
         self.input_seconds = 0.0
-        self.trained = len(model.trainable_variables)
+        self.trained = len(self.variables)
 
     @property
     def checkpoint(self) -> tf.train.Checkpoint:
