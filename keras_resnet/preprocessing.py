@@ -64,7 +64,12 @@ def rescale(x: Any, mode: str) -> Any:
 def has_preprocessing(model: keras.Model) -> bool:
     """Whether `model` normalises its input itself, so that it takes raw pixels."""
     inside = (keras.layers.Rescaling, keras.layers.Normalization)
-    return any(isinstance(layer, inside) for layer in model.layers)
+    for layer in model.layers:  # in the order of the graph
+        if isinstance(layer, inside):
+            return True
+        if layer.weights:  # what scales behind the first weights is the network's own
+            return False
+    return False
 
 
 def missing_preprocessing(model: keras.Model) -> str | None:

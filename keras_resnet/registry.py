@@ -27,6 +27,8 @@ class Builder(Protocol):
         classifier_activation: str | None = "softmax",
         name: str | None = None,
         include_preprocessing: bool = False,
+        features: bool = False,
+        **options: Any,
     ) -> keras.Model:
         """Build the network; the arguments are those of `keras_resnet.build`."""
 

@@ -9,7 +9,7 @@ from conftest import randomize_batch_norms, run_python
 
 import keras_resnet
 from keras_resnet.errors import UnknownNameError, UserError
-from keras_resnet.models import blocks
+from keras_resnet.models import blocks, shortcuts, stems
 from keras_resnet.models.layers import BatchNormalization
 from keras_resnet.weights.convert import from_keras_applications
 
@@ -36,11 +36,6 @@ COUNTS = {
     "resnet110": (1_727_962, 1_736_058),
     "resnetv2_164": (1_703_258, None),
 }
-# Prefixes: also v1_5 and v2 of that depth.
-LARGE = (
-    *("resnet101", "resnet152", "resnet1202"),
-    *("resnetv2_101", "resnetv2_152", "resnetv2_200", "resnetv2_1001"),
-)
 
 
 @pytest.mark.parametrize("name", COUNTS)
@@ -60,22 +55,31 @@ def test_resnet1202_has_the_published_parameters():
     assert model.count_params() == 19_510_906
 
 
+# One of every family and form in the default lane, the rest in the slow one.
+SMALL = (
+    *("resnet8", "resnet18", "resnet20", "resnet20_c", "resnet50v1_5", "resnet50v2"),
+    *("resnetv2_18", "resnetv2_20", "resnetv2_50", "plain20", "plain18", "seresnet20"),
+    *("resnet18_a", "resnet18d", "wrn16_4"),
+)
+
+
 def _families():
-    """Every network but the largest, which the slow lane builds."""
+    default = (*SMALL, *keras_resnet.list_models("test_*"), *keras_resnet.list_models("resnet20_*"))
     names = keras_resnet.list_models()
-    large = [n for n in names if n.startswith(LARGE)]
-    return [pytest.param(n, marks=pytest.mark.slow) if n in large else n for n in names]
+    return [n if n in default else pytest.param(n, marks=pytest.mark.slow) for n in names]
 
 
 @pytest.mark.parametrize("name", _families())
 def test_every_network_builds_and_speaks_the_contract(name):
-    model = keras_resnet.create_model(name, classes=7, input_shape=(64, 64, 3))
+    size = max(64, keras_resnet.registry.architecture(name).min_size)
+    model = keras_resnet.create_model(name, classes=7, input_shape=(size, size, 3))
     assert model.name == name
-    assert model.input_shape == (None, 64, 64, 3)
+    assert model.input_shape == (None, size, size, 3)
     assert model.output_shape == (None, 7)
     layers = {layer.name for layer in model.layers}
-    assert {"images", "stem_conv", "stage1_block1_conv1", "stage2_block1_add", "head"} <= layers
-    assert not [n for n in layers if not n.startswith(("images", "stem", "stage", "head", "pred"))]
+    assert {"images", "head", "predictions"} <= layers
+    prefixes = ("images", "stem", "stage", "head", "predictions")
+    assert not [n for n in layers if not n.startswith(prefixes)]
     assert all(isinstance(layer, keras.Layer) for layer in model.layers)
 
 
@@ -83,8 +87,9 @@ def test_names_functions_and_specs_are_one_table():
     for name in keras_resnet.list_models():
         function = keras_resnet.registry.architecture(name).builder.__name__
         assert callable(getattr(keras_resnet, function))
-        assert function.lower() == name
+        assert function.lower().replace("_", "") == name.replace("_", "")
         assert name in keras_resnet.SPECS
+        assert function in keras_resnet._public.__all__
 
 
 def test_list_models_takes_a_pattern():
@@ -192,8 +197,8 @@ def test_a_network_of_no_table():
         depths=(1, 2),
         widths=(8, 16),
         transform=blocks.bottleneck,
-        shortcut=blocks.option_c,
-        stem=blocks.cifar_stem,
+        shortcut=shortcuts.option_c,
+        stem=stems.cifar_stem,
         stem_width=8,
         classes=5,
         input_size=16,
@@ -207,7 +212,7 @@ def test_a_network_of_no_table():
         replace(spec, transform="basic")
     with pytest.raises(UserError, match="Option A adds channels"):
         keras_resnet.build(
-            replace(spec, shortcut=blocks.option_a, transform=blocks.basic, stem_width=64)
+            replace(spec, shortcut=shortcuts.option_a, transform=blocks.basic, stem_width=64)
         )
 
 
@@ -218,7 +223,7 @@ def test_option_a_is_subsampling_and_zero_channels():
     x = np.random.default_rng(0).normal(size=(2, 7, 6, 4)).astype("float32")
     unit = blocks.Unit("u", blocks.Style(), blocks.POST_ACTIVATION, 2, 4, 10)
     inputs = keras.layers.Input(x.shape[1:])
-    model = keras.Model(inputs, blocks.option_a(inputs, inputs, unit))
+    model = keras.Model(inputs, shortcuts.option_a(inputs, inputs, unit))
     expected = np.pad(x[:, ::2, ::2], ((0, 0), (0, 0), (0, 0), (3, 3)))
     np.testing.assert_array_equal(model.predict(x, verbose=0), expected)
 
@@ -228,7 +233,7 @@ def test_the_preactivation_stem_pools_with_minus_infinity(size):
     """PyTorch's MaxPool2d(3, 2, padding=1), on negative features too."""
     x = np.random.default_rng(0).normal(size=(1, 2 * size, 2 * size, 3)).astype("float32")
     inputs = keras.layers.Input(x.shape[1:])
-    outputs = blocks.imagenet_preact_stem(inputs, 4, blocks.PRE_ACTIVATION, blocks.Style())
+    outputs = stems.imagenet_preact_stem(inputs, 4, blocks.PRE_ACTIVATION, blocks.Style())
     model = keras.Model(inputs, outputs)
     conv = keras.Model(inputs, model.get_layer("stem_conv").output).predict(x, verbose=0)
     padded = np.pad(conv, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-np.inf)

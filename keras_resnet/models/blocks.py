@@ -1,20 +1,20 @@
 """The pieces of a residual network, named as in the papers.
 
 A residual unit is `y = h(x) + F(x)`, `x_next = f(y)` (Identity Mappings, arXiv:1603.05027,
-eq. 1-2): a *shortcut* is an `h`, a *transform* lists the weight layers of `F`, and an *order* says
-where BN and ReLU stand around them and after the addition (that is `f`).
+eq. 1-2): a *shortcut* is an `h`, a *transform* lists the weight layers of `F`, an *order* says
+where BN and ReLU stand around them and after the addition (that is `f`), and a *junction* is what
+the paper's ablations make of the `+`. Shortcuts and junctions are in `shortcuts`, stems in `stems`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from keras import layers
 
-from keras_resnet.errors import UserError
-from keras_resnet.models.layers import BatchNormalization
+from keras_resnet.models.layers import BatchNormalization, Conv2D
 
 Tensor = Any  # a KerasTensor; Keras ships no types
 
@@ -26,6 +26,16 @@ class Conv:
     kernel: int
     filters: int
     stride: int = 1
+    dilation: int = 1
+    groups: int = 1  # the cardinality of ResNeXt (arXiv:1611.05431)
+    dropout: float = 0.0  # rate on its activated input (Wide ResNet, arXiv:1605.07146)
+
+
+@dataclass(frozen=True)
+class SqueezeExcitation:
+    """Recalibrate F's output per channel through a bottleneck of `filters` (arXiv:1709.01507)."""
+
+    filters: int
 
 
 @dataclass(frozen=True)
@@ -38,7 +48,11 @@ class Order:
     after_add: tuple[str, ...]  # f, after the addition
 
 
+# Fig. 4, a to e.
 POST_ACTIVATION = Order(before=(), after=("bn", "relu"), last=("bn",), after_add=("relu",))
+BN_AFTER_ADDITION = Order(before=(), after=("bn", "relu"), last=(), after_add=("bn", "relu"))
+RELU_BEFORE_ADDITION = Order(before=(), after=("bn", "relu"), last=("bn", "relu"), after_add=())
+RELU_ONLY_PRE_ACTIVATION = Order(before=("relu",), after=("bn",), last=("bn",), after_add=())
 PRE_ACTIVATION = Order(before=("bn", "relu"), after=(), last=(), after_add=())
 
 
@@ -70,39 +84,59 @@ class Unit:
     stride: int
     in_channels: int
     out_channels: int
+    downsamples: bool = False  # the resolution falls here (or would, if not for `output_stride`)
+    dilation: int = 1  # how far apart its neighbours are, strides before it having been left out
+    drop_rate: float = 0.0  # chance of a training step without F
+    zero_init_last: bool = False  # F starts as zero, the unit as its shortcut
 
 
-Transform = Callable[[int, int], tuple[Conv, ...]]
+Transform = Callable[[int, int], tuple[Conv | SqueezeExcitation, ...]]
 Shortcut = Callable[[Tensor, Tensor, Unit], Tensor]
+Junction = Callable[[Tensor, Tensor, Unit], Tensor]
 Stem = Callable[[Tensor, int, Order, Style], Tensor]
 
 
 # Operations -------------------------------------------------------------------------------------
 
 
-def convolution(x: Tensor, conv: Conv, style: Style, name: str, *, followed_by_bn: bool) -> Tensor:
+def convolution(
+    x: Tensor,
+    conv: Conv,
+    style: Style,
+    name: str,
+    *,
+    followed_by_bn: bool,
+    kernel_initializer: str = "he_normal",  # arXiv:1502.01852, the papers' initialisation
+) -> Tensor:
     """A convolution with the style's padding and bias. `name` holds "conv" ("stem_conv")."""
     same = style.padding == "same" or conv.stride == 1  # at stride 1 "same" is symmetric
     if not same and conv.kernel > 1:
         x = layers.ZeroPadding2D(conv.kernel // 2, name=name.replace("conv", "pad"))(x)
     biased = {"none": False, "without_bn": not followed_by_bn, "all": True}[style.conv_bias]
-    return layers.Conv2D(
+    return Conv2D(
         conv.filters,
         conv.kernel,
         strides=conv.stride,
         padding="same" if same else "valid",
+        dilation_rate=conv.dilation if conv.kernel > 1 else 1,
+        groups=conv.groups,
         use_bias=biased,
-        kernel_initializer="he_normal",  # arXiv:1502.01852, the papers' initialisation
+        kernel_initializer=kernel_initializer,
         name=name,
     )(x)
 
 
-def operations(x: Tensor, kinds: tuple[str, ...], style: Style, name: str) -> Tensor:
+def operations(
+    x: Tensor, kinds: tuple[str, ...], style: Style, name: str, *, gamma: str = "ones"
+) -> Tensor:
     """Apply "bn" and "relu" in turn. `name` has a `{}` for the kind: "stage1_block1_{}2"."""
     for kind in kinds:
         if kind == "bn":
             layer = BatchNormalization(
-                momentum=style.bn_momentum, epsilon=style.bn_epsilon, name=name.format(kind)
+                momentum=style.bn_momentum,
+                epsilon=style.bn_epsilon,
+                gamma_initializer=gamma,
+                name=name.format(kind),
             )
         else:
             layer = layers.Activation(kind, name=name.format(kind))
@@ -113,42 +147,6 @@ def operations(x: Tensor, kinds: tuple[str, ...], style: Style, name: str) -> Te
 def subsample(x: Tensor, stride: int, name: str) -> Tensor:
     """Every `stride`-th pixel, as the shortcut of a strided unit without projection."""
     return layers.AveragePooling2D(1, strides=stride, name=name)(x) if stride > 1 else x
-
-
-# Stems ------------------------------------------------------------------------------------------
-
-
-def cifar_stem(x: Tensor, width: int, order: Order, style: Style) -> Tensor:
-    """One 3×3 convolution (He 2015, section 4.2)."""
-    return _stem_convolution(x, Conv(3, width), order, style)
-
-
-def imagenet_stem(x: Tensor, width: int, order: Order, style: Style) -> Tensor:
-    """7×7 convolution of stride 2 and a 3×3 max-pool of stride 2 (He 2015, Table 1).
-
-    The pool pads with zeros, which after a ReLU equals padding with -inf.
-    """
-    x = _stem_convolution(x, Conv(7, width, 2), order, style)
-    x = layers.ZeroPadding2D(1, name="stem_pool_pad")(x)
-    return layers.MaxPooling2D(3, strides=2, name="stem_pool")(x)
-
-
-def imagenet_preact_stem(x: Tensor, width: int, order: Order, style: Style) -> Tensor:
-    """The ImageNet stem before pre-activation units, where the pooled features are not ReLU'd yet.
-
-    They may be negative, so the pool must pad with -inf (Keras Applications' ResNet50V2 pads
-    zeros). Stock layers pad so only at stride 1, hence pool first and subsample then.
-    """
-    x = _stem_convolution(x, Conv(7, width, 2), order, style)
-    x = layers.MaxPooling2D(3, strides=1, padding="same", name="stem_pool")(x)
-    return subsample(x, 2, "stem_subsample")
-
-
-def _stem_convolution(x: Tensor, conv: Conv, order: Order, style: Style) -> Tensor:
-    """Pre-activation units bring their own first BN and ReLU; others need them in the stem."""
-    follow = () if order.before else order.after
-    x = convolution(x, conv, style, "stem_conv", followed_by_bn="bn" in follow)
-    return operations(x, follow, style, "stem_{}")
 
 
 # Transforms F -----------------------------------------------------------------------------------
@@ -169,56 +167,71 @@ def bottleneck_v1_5(width: int, stride: int) -> tuple[Conv, ...]:
     return Conv(1, width), Conv(3, width, stride), Conv(1, 4 * width)
 
 
-# Shortcuts h: of the unit's input x and its first activation (the same without pre-activation) ----
+def grouped(groups: int, base_width: int) -> Transform:
+    """Bottleneck (v1.5) whose 3×3 has `groups` paths of `base_width` filters in the first stage.
 
-
-def option_a(x: Tensor, activated: Tensor, unit: Unit) -> Tensor:
-    """Identity; new channels are zeros, so no parameters (He 2015, section 3.3, option A)."""
-    x = subsample(x, unit.stride, f"{unit.name}_shortcut_subsample")
-    new = unit.out_channels - unit.in_channels
-    if new == 0:
-        return x
-    if new < 0:
-        raise UserError(
-            f"Option A adds channels; {unit.name} goes from {unit.in_channels} to "
-            f"{unit.out_channels} (is the stem wider than the first stage?)."
-        )
-    # Half on either side, as the public CIFAR weights have it. channels_first here only means
-    # "pad the last axis".
-    pad = layers.ZeroPadding2D(
-        ((0, 0), (new // 2, new - new // 2)),
-        data_format="channels_first",
-        name=f"{unit.name}_shortcut_pad",
-    )
-    return pad(x)
-
-
-def option_b(x: Tensor, activated: Tensor, unit: Unit) -> Tensor:
-    """Identity, and a projection where the channels change (option B)."""
-    if unit.in_channels == unit.out_channels:
-        return subsample(x, unit.stride, f"{unit.name}_shortcut_subsample")
-    return option_c(x, activated, unit)
-
-
-def option_c(x: Tensor, activated: Tensor, unit: Unit) -> Tensor:
-    """A projection in every unit (option C).
-
-    Pre-activation units project the activated input and have no BN of their own on the shortcut
-    (arXiv:1603.05027, section 4 and appendix).
+    `grouped(32, 4)` is ResNeXt-50's 32×4d (arXiv:1611.05431, Table 1); one group of twice
+    ResNet-50's width, `grouped(1, 128)`, is Wide ResNet-50-2's (arXiv:1605.07146, Table 8).
     """
-    style = unit.style
-    bn = style.shortcut_bn and not unit.order.before
-    conv = Conv(1, unit.out_channels, unit.stride)
-    name = f"{unit.name}_shortcut"
-    x = convolution(activated, conv, style, f"{name}_conv", followed_by_bn=bn)
-    return operations(x, ("bn",) if bn else (), style, name + "_{}")
+
+    def transform(width: int, stride: int) -> tuple[Conv, ...]:
+        inner = width * base_width // 64 * groups
+        return Conv(1, inner), Conv(3, inner, stride, groups=groups), Conv(1, 4 * width)
+
+    return transform
+
+
+def wide_basic(dropout: float) -> Transform:
+    """Two 3×3 convolutions with dropout between them (arXiv:1605.07146, Fig. 1d)."""
+
+    def transform(width: int, stride: int) -> tuple[Conv, ...]:
+        return Conv(3, width, stride), Conv(3, width, dropout=dropout)
+
+    return transform
+
+
+def squeeze_excitation(transform: Transform, reduction: int = 16) -> Transform:
+    """`transform` with its output recalibrated (arXiv:1709.01507, Fig. 3)."""
+
+    def recalibrated(width: int, stride: int) -> tuple[Conv | SqueezeExcitation, ...]:
+        parts = transform(width, stride)
+        return *parts, SqueezeExcitation(out_channels(parts) // reduction)
+
+    return recalibrated
+
+
+def held(parts: tuple[Conv | SqueezeExcitation, ...], unit: Unit) -> Iterator[Any]:
+    """The parts of a transform at the unit's resolution and dilation (arXiv:1511.07122).
+
+    A stride that is left out doubles the dilation of what follows it, so that every second pixel
+    of the result is what the strided transform gives.
+    """
+    dilation = unit.dilation
+    for part in parts:
+        if isinstance(part, SqueezeExcitation):
+            yield part
+            continue
+        left_out = part.stride > unit.stride
+        yield replace(part, stride=1 if left_out else part.stride, dilation=dilation)
+        dilation *= part.stride if left_out else 1
+
+
+def out_channels(transform: tuple[Conv | SqueezeExcitation, ...]) -> int:
+    """Channels of F(x): those of its last convolution."""
+    return [part.filters for part in transform if isinstance(part, Conv)][-1]
 
 
 # The unit ---------------------------------------------------------------------------------------
 
 
 def residual_unit(
-    x: Tensor, unit: Unit, transform: tuple[Conv, ...], shortcut: Shortcut, *, activate_x: bool
+    x: Tensor,
+    unit: Unit,
+    transform: tuple[Conv | SqueezeExcitation, ...],
+    shortcut: Shortcut,
+    junction: Junction,
+    *,
+    activate_x: bool,
 ) -> Tensor:
     """`y = h(x) + F(x)`, `x_next = f(y)`.
 
@@ -228,30 +241,60 @@ def residual_unit(
     activated = operations(x, unit.order.before, unit.style, unit.name + "_{}1")
     if activate_x:
         x = activated
-    y = layers.Add(name=f"{unit.name}_add")(
-        [shortcut(x, activated, unit), _transform(activated, unit, transform)]
-    )
+    f = _transform(activated, unit, transform)
+    y = junction(shortcut(x, activated, unit), f, unit)
     return operations(y, unit.order.after_add, unit.style, unit.name + "_out_{}")
 
 
-def _transform(x: Tensor, unit: Unit, convs: tuple[Conv, ...]) -> Tensor:
+def _transform(x: Tensor, unit: Unit, parts: tuple[Conv | SqueezeExcitation, ...]) -> Tensor:
     """F(x), from the already activated input."""
-    order, style, name = unit.order, unit.style, unit.name
-    for index, conv in enumerate(convs, start=1):
-        if index > 1:
-            x = operations(x, order.before, style, f"{name}_{{}}{index}")
-        after = order.after if index < len(convs) else order.last
-        # In pre-activation the BN after a convolution is the one before the next.
-        followed_by_bn = "bn" in after or ("bn" in order.before and index < len(convs))
-        x = convolution(x, conv, style, f"{name}_conv{index}", followed_by_bn=followed_by_bn)
-        x = operations(x, after, style, f"{name}_{{}}{index}")
+    convs = [part for part in parts if isinstance(part, Conv)]
+    for number, conv in enumerate(convs, start=1):
+        x = _weight_layer(x, unit, conv, number, last=number == len(convs))
+    for part in parts:
+        if isinstance(part, SqueezeExcitation):
+            x = _squeeze_excitation(x, part, unit)
+    if unit.drop_rate:  # one draw an image (arXiv:1603.09382)
+        name = f"{unit.name}_drop_path"
+        x = layers.Dropout(unit.drop_rate, noise_shape=(None, 1, 1, 1), name=name)(x)
     return x
 
 
-def head(x: Tensor, classes: int, activation: str | None) -> Tensor:
-    """Global average pooling and the classifier, in float32 under every dtype policy."""
-    x = layers.GlobalAveragePooling2D(dtype="float32", name="head_pool")(x)
-    x = layers.Dense(classes, dtype="float32", name="head")(x)
-    if activation is None:
-        return x
-    return layers.Activation(activation, dtype="float32", name="predictions")(x)
+def _weight_layer(x: Tensor, unit: Unit, conv: Conv, number: int, *, last: bool) -> Tensor:
+    """One convolution of F with the operations around it."""
+    order, style, name = unit.order, unit.style, unit.name
+    if number > 1:
+        x = operations(x, order.before, style, f"{name}_{{}}{number}")
+    if conv.dropout:
+        x = layers.Dropout(conv.dropout, name=f"{name}_drop{number}")(x)
+    after = order.last if last else order.after
+    zeros = last and unit.zero_init_last  # in the last gamma, or, no BN there, in the last kernel
+    x = convolution(
+        x,
+        conv,
+        style,
+        f"{name}_conv{number}",
+        # In pre-activation the BN after a convolution is the one before the next.
+        followed_by_bn="bn" in after or ("bn" in order.before and not last),
+        kernel_initializer="zeros" if zeros and "bn" not in after else "he_normal",
+    )
+    gamma = "zeros" if zeros else "ones"
+    return operations(x, after, style, f"{name}_{{}}{number}", gamma=gamma)
+
+
+def _squeeze_excitation(x: Tensor, part: SqueezeExcitation, unit: Unit) -> Tensor:
+    """`x · σ(W2 relu(W1 pool(x)))`; 1×1 convolutions (timm's) are the paper's dense layers."""
+
+    def layer(filters: int, activation: str, name: str) -> layers.Layer:
+        return layers.Conv2D(
+            filters,
+            1,
+            activation=activation,
+            kernel_initializer="he_normal",
+            name=f"{unit.name}_{name}",
+        )
+
+    s = layers.GlobalAveragePooling2D(keepdims=True, name=f"{unit.name}_se_pool")(x)
+    s = layer(part.filters, "relu", "se_reduce")(s)
+    s = layer(unit.out_channels, "sigmoid", "se_expand")(s)
+    return layers.Multiply(name=f"{unit.name}_se_scale")([x, s])

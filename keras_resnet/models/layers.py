@@ -58,6 +58,37 @@ class BatchNormalization(keras.layers.BatchNormalization):
         )
 
 
+@keras.saving.register_keras_serializable(package="keras_resnet")
+class Conv2D(keras.layers.Conv2D):
+    """Keras' Conv2D whose grouped convolutions run through TensorFlow's own kernel.
+
+    On the CPU Keras 3 compiles a grouped convolution with XLA, whose gradient takes hundreds of
+    times as long as the kernel's (`benchmarks/grouped_convolution.py`). One group takes the stock
+    path, and config keys, weights and results are those of the stock layer, so `to_stock` is a
+    change of class.
+
+    Shapes: `(batch, height, width, channels)` in and out.
+    """
+
+    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
+        """Convolve `inputs` with `kernel`; the layer adds bias and activation."""
+        if self.groups == 1:
+            return super().convolution_op(inputs, kernel)
+        return tf.nn.conv2d(
+            inputs,
+            keras.ops.convert_to_tensor(kernel),
+            strides=list(self.strides),
+            padding=self.padding.upper(),
+            dilations=list(self.dilation_rate),
+        )
+
+
+_STOCK: dict[type, type] = {
+    BatchNormalization: keras.layers.BatchNormalization,
+    Conv2D: keras.layers.Conv2D,
+}
+
+
 def to_stock(model: keras.Model, dtype: str = "float32") -> keras.Model:
     """Return the same network and weights in stock Keras layers of one `dtype`.
 
@@ -74,7 +105,7 @@ def to_stock(model: keras.Model, dtype: str = "float32") -> keras.Model:
             return to_stock(layer, dtype)
         if not isinstance(layer, keras.Layer):  # an operator such as `x * 2` or `keras.ops.relu`
             return type(layer).from_config(layer.get_config())
-        cls = keras.layers.BatchNormalization if type(layer) is BatchNormalization else type(layer)
+        cls = _STOCK.get(type(layer), type(layer))
         return cls.from_config({**layer.get_config(), "dtype": dtype})
 
     copy = keras.models.clone_model(model, clone_function=rebuild)

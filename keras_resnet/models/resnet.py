@@ -1,46 +1,45 @@
-"""The one builder of every residual network: stem, stages, head, from one `ResNetSpec`."""
+"""Every residual network from one `ResNetSpec`: stem, stages of residual units, head."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-import keras
-from keras import layers
-
-from keras_resnet import preprocessing
-from keras_resnet import weights as weights_module
 from keras_resnet.errors import UserError
 from keras_resnet.models.blocks import (
     POST_ACTIVATION,
+    Junction,
     Order,
     Shortcut,
     Stem,
     Style,
+    Tensor,
     Transform,
     Unit,
-    head,
-    imagenet_preact_stem,
-    imagenet_stem,
+    held,
     operations,
-    option_b,
+    out_channels,
     residual_unit,
 )
+from keras_resnet.models.builder import Network, Trunk
+from keras_resnet.models.shortcuts import addition, option_b
+from keras_resnet.models.stems import deep_stem, imagenet_preact_stem, imagenet_stem
 
 # Of a stem of your own nothing is known, so it refuses no image.
-_STEM_STRIDES: dict[Stem, int] = {imagenet_stem: 4, imagenet_preact_stem: 4}
+_STEM_STRIDES: dict[Stem, int] = {imagenet_stem: 4, deep_stem: 4, imagenet_preact_stem: 4}
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResNetSpec:
+class ResNetSpec(Network):
     """A residual network. `build` turns it into a Keras model; `dataclasses.replace` varies it."""
 
     depths: tuple[int, ...]  # units per stage
     widths: tuple[int, ...]  # filters of the 3×3 convolutions per stage
     transform: Transform  # F
     shortcut: Shortcut = option_b  # h
+    junction: Junction = addition  # the + of h(x) + F(x)
     order: Order = POST_ACTIVATION  # BN and ReLU around F's weights, and f
     stem: Stem = imagenet_stem
     stem_width: int = 64
@@ -51,110 +50,104 @@ class ResNetSpec:
     # or let the first shortcut carry the stem's output as it is (timm's resnetv2_18).
     activate_stem: bool = False
     style: Style = field(default_factory=Style)
-    preprocessing: str = "torch"  # a key of keras_resnet.preprocessing.PREPROCESSING
-    input_size: int = 224
-    classes: int = 1000
+    # Options of a training or a task: the network's weights stay what they are.
+    # Input pixels a side to one of the last map; stages past it dilate instead (torchvision's
+    # replace_stride_with_dilation). None: the total stride.
+    output_stride: int | None = None
+    # Chance of a training step without the last unit's F, falling linearly to 0 at the input
+    # (arXiv:1603.09382, eq. 4, where p_L = 1 - stochastic_depth). Kept F are scaled up by
+    # 1 / (1 - chance) in training (torchvision, timm), the paper's are scaled down at inference.
+    stochastic_depth: float = 0.0
+    # Units start as their shortcuts: zeros in the last gamma (arXiv:1706.02677, section 5.1) or,
+    # where no BN ends F, in the last kernel (timm).
+    zero_init_last: bool = False
 
     def __post_init__(self) -> None:
         """Check what would otherwise fail deep inside Keras.
 
         Raises:
-            UserError: stages without a width, or names where functions are meant.
+            UserError: stages without a width, names where functions are meant, an impossible
+                output stride or rate.
         """
         if len(self.depths) != len(self.widths):
             raise UserError(
                 f"depths and widths are one per stage; received {self.depths} and {self.widths}."
             )
-        for name in ("transform", "shortcut", "stem"):
+        for name in ("transform", "shortcut", "junction", "stem"):
             if not callable(getattr(self, name)):
                 raise UserError(
-                    f"{name} is a function of keras_resnet.models.blocks; received "
-                    f"{getattr(self, name)!r}."
+                    f"{name} is a function (see keras_resnet.models.blocks, shortcuts and stems); "
+                    f"received {getattr(self, name)!r}."
                 )
+        if not 0 <= self.stochastic_depth < 1:
+            raise UserError(
+                f"stochastic_depth is a chance from 0 to below 1; received {self.stochastic_depth}."
+            )
+        strides = [self._stem_stride() * 2**n for n in range(len(self.depths))]
+        if self.output_stride is not None and self.output_stride not in strides:
+            raise UserError(
+                f"output_stride is one of {', '.join(map(str, strides))} for this network; "
+                f"received {self.output_stride}."
+            )
+
+    def _stem_stride(self) -> int:
+        return _STEM_STRIDES.get(self.stem, 1)
 
     @property
     def min_size(self) -> int:
         """Pixels a side that leave one in the last feature map: the total stride."""
-        return _STEM_STRIDES.get(self.stem, 1) * 2 ** (len(self.depths) - 1)
+        return self._stem_stride() * 2 ** (len(self.depths) - 1)
 
     def units(self) -> Iterator[tuple[Unit, int]]:
         """Every unit in order, with its width: `stage1_block1`, `stage1_block2`, ..."""
-        channels = self.stem_width
+        channels, number, dilation = self.stem_width, 0, 1
+        stride = self._stem_stride()
+        limit = self.output_stride or self.min_size
         for stage, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True), 1):
             for block in range(1, depth + 1):
                 if self.stride_unit == "first":
-                    strided = block == 1 and stage > 1
+                    downsamples = block == 1 and stage > 1
                 else:
-                    strided = block == depth and stage < len(self.depths)
-                out = self.transform(width, 1)[-1].filters
+                    downsamples = block == depth and stage < len(self.depths)
+                number += 1
                 unit = Unit(
                     name=f"stage{stage}_block{block}",
                     style=self.style,
                     order=self.order,
-                    stride=2 if strided else 1,
+                    stride=2 if downsamples and stride < limit else 1,
                     in_channels=channels,
-                    out_channels=out,
+                    out_channels=out_channels(self.transform(width, 1)),
+                    downsamples=downsamples,
+                    dilation=dilation,
+                    drop_rate=self.stochastic_depth * number / sum(self.depths),
+                    zero_init_last=self.zero_init_last,
                 )
                 yield unit, width
-                channels = out
+                channels = unit.out_channels
+                stride *= unit.stride
+                # Past a stride that was left out, neighbours are that much further apart.
+                dilation *= 2 if downsamples and unit.stride == 1 else 1
 
-
-def build(
-    spec: ResNetSpec,
-    *,
-    include_top: bool = True,
-    weights: str | None = None,
-    input_tensor: Any = None,
-    input_shape: tuple[int | None, int | None, int] | None = None,
-    pooling: str | None = None,
-    classes: int | None = None,
-    classifier_activation: str | None = "softmax",
-    name: str = "resnet",
-    include_preprocessing: bool = False,
-) -> keras.Model:
-    """Build the functional Keras model of `spec`.
-
-    Args:
-        spec: the network.
-        include_top: end in global average pooling and a dense classifier (float32 under every
-            dtype policy); otherwise in the last feature map.
-        weights: None (random initialisation) or the path of a `.weights.h5` file.
-        input_tensor: a Keras tensor to build on instead of a new input.
-        input_shape: (height, width, channels), the spec's size by default; None for a free size.
-        pooling: without the top, "avg" or "max" over the last feature map, or None.
-        classes: width of the classifier, the spec's by default.
-        classifier_activation: "softmax" gives probabilities, None logits.
-        name: the model's name.
-        include_preprocessing: put the normalisation inside, so that the model takes RGB 0...255.
-
-    Returns:
-        A model from (batch, height, width, channels) to (batch, classes); without the top to
-        (batch, height / 32, width / 32, channels) (CIFAR networks: / 4) or (batch, channels).
-
-    Raises:
-        UserError: an impossible shape, pooling or weights.
-    """
-    if classes is not None and classes < 1:
-        raise UserError(f"classes is at least 1; received {classes}.")
-    inputs = _inputs(spec, input_tensor, input_shape)
-    x = preprocessing.rescale(inputs, spec.preprocessing) if include_preprocessing else inputs
-    x = spec.stem(x, spec.stem_width, spec.order, spec.style)
-    for index, (unit, width) in enumerate(spec.units()):
-        transform = spec.transform(width, unit.stride)
-        activate_x = spec.activate_stem and index == 0
-        x = residual_unit(x, unit, transform, spec.shortcut, activate_x=activate_x)
-    x = operations(x, spec.order.before, spec.style, "head_{}")
-    if include_top:
-        x = head(x, spec.classes if classes is None else classes, classifier_activation)
-    else:
-        x = _pool(x, pooling)
-    if input_tensor is not None:  # the model starts where the given tensor comes from
-        sources = keras.utils.get_source_inputs(input_tensor)
-        inputs = sources[0] if len(sources) == 1 else sources
-    _allow_recursion(sum(spec.depths))
-    model = keras.Model(inputs, x, name=name)
-    weights_module.load(model, weights)
-    return model
+    def trunk(self, x: Tensor) -> Trunk:
+        """Build stem and stages. A stage's feature is its last map before the resolution falls
+        (with `stride_unit="last"` that is before the stage's last unit)."""
+        _allow_recursion(sum(self.depths))
+        features: dict[str, Tensor] = {}
+        x = self.stem(x, self.stem_width, self.order, self.style)
+        for index, (unit, width) in enumerate(self.units()):
+            if unit.downsamples:
+                features[f"stage{len(features) + 1}"] = x
+            transform = self.transform(width, 2 if unit.downsamples else 1)
+            x = residual_unit(
+                x,
+                unit,
+                tuple(held(transform, unit)),
+                self.shortcut,
+                self.junction,
+                activate_x=self.activate_stem and index == 0,
+            )
+        x = operations(x, self.order.before, self.style, "head_{}")
+        return Trunk(x, {**features, f"stage{len(features) + 1}": x})
 
 
 def _allow_recursion(units: int) -> None:
@@ -166,33 +159,3 @@ def _allow_recursion(units: int) -> None:
     needed = 12 * units + 1000
     if sys.getrecursionlimit() < needed:
         sys.setrecursionlimit(needed)
-
-
-def _inputs(spec: ResNetSpec, input_tensor: Any, input_shape: Any) -> Any:
-    if keras.config.image_data_format() != "channels_last":
-        raise UserError(
-            "keras_resnet builds channels_last networks; this process is set to channels_first. "
-            "Call keras.config.set_image_data_format('channels_last')."
-        )
-    if input_tensor is not None:
-        return input_tensor
-    shape = (spec.input_size, spec.input_size, 3) if input_shape is None else tuple(input_shape)
-    valid = len(shape) == 3 and all(s is None or (isinstance(s, int) and s > 0) for s in shape)
-    if not valid or shape[-1] is None:
-        raise UserError(f"input_shape is (height, width, channels); received {input_shape}.")
-    if any(side is not None and side < spec.min_size for side in shape[:2]):
-        raise UserError(
-            f"This network takes images of {spec.min_size}×{spec.min_size} pixels or more; "
-            f"received input_shape {shape}."
-        )
-    return layers.Input(shape, name="images")
-
-
-def _pool(x: Any, pooling: str | None) -> Any:
-    if pooling is None:
-        return x
-    if pooling == "avg":
-        return layers.GlobalAveragePooling2D(dtype="float32", name="head_pool")(x)
-    if pooling == "max":
-        return layers.GlobalMaxPooling2D(dtype="float32", name="head_pool")(x)
-    raise UserError(f"pooling is 'avg', 'max' or None; received {pooling!r}.")

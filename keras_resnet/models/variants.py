@@ -1,77 +1,84 @@
-"""The table of residual networks: a row is a public function, a registry name and a spec."""
+"""Residual networks for ImageNet: a row is a public function, a registry name and a spec."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
-
-import keras
 
 from keras_resnet import registry
-from keras_resnet.models import blocks
+from keras_resnet.models import blocks, shortcuts, stems
 from keras_resnet.models.blocks import PRE_ACTIVATION, Style
-from keras_resnet.models.resnet import ResNetSpec, build
+from keras_resnet.models.builder import row
+from keras_resnet.models.resnet import ResNetSpec
+
+__all__ = [
+    "Plain18",
+    "Plain34",
+    "ResNeXt50_32x4d",
+    "ResNeXt101_32x4d",
+    "ResNeXt101_32x8d",
+    "ResNeXt101_64x4d",
+    "ResNet18",
+    "ResNet18D",
+    "ResNet18_A",
+    "ResNet18_C",
+    "ResNet34",
+    "ResNet34D",
+    "ResNet34_A",
+    "ResNet34_C",
+    "ResNet50",
+    "ResNet50C",
+    "ResNet50D",
+    "ResNet50S",
+    "ResNet50V1_5",
+    "ResNet50V2",
+    "ResNet50_A",
+    "ResNet50_C",
+    "ResNet101",
+    "ResNet101D",
+    "ResNet101V1_5",
+    "ResNet101V2",
+    "ResNet101_A",
+    "ResNet101_C",
+    "ResNet152",
+    "ResNet152D",
+    "ResNet152V1_5",
+    "ResNet152V2",
+    "ResNet152_A",
+    "ResNet152_C",
+    "ResNet200D",
+    "ResNetV2_18",
+    "ResNetV2_34",
+    "ResNetV2_50",
+    "ResNetV2_101",
+    "ResNetV2_152",
+    "ResNetV2_200",
+    "SEResNeXt50_32x4d",
+    "SEResNeXt101_32x4d",
+    "SEResNeXt101_32x8d",
+    "SEResNeXt101_64x4d",
+    "SEResNet18",
+    "SEResNet34",
+    "SEResNet50",
+    "SEResNet101",
+    "SEResNet152",
+    "TestResNet",
+    "TestResNetV2",
+    "TestSEResNeXtD",
+    "Wide_ResNet50_2",
+    "Wide_ResNet101_2",
+]
 
 HE_2015 = "arXiv:1512.03385"
 IDENTITY_MAPPINGS = "arXiv:1603.05027"
 
-SPECS: dict[str, ResNetSpec] = {}
-
-
-def _row(function: str, spec: ResNetSpec, summary: str, source: str) -> registry.Builder:
-    """Register `spec` and return its public function; the registry name is in lower case."""
-    registry_name = function.lower()
-
-    def builder(
-        include_top: bool = True,
-        weights: str | None = None,
-        input_tensor: Any = None,
-        input_shape: tuple[int | None, int | None, int] | None = None,
-        pooling: str | None = None,
-        classes: int | None = None,
-        classifier_activation: str | None = "softmax",
-        name: str | None = None,
-        include_preprocessing: bool = False,
-    ) -> keras.Model:
-        return build(
-            spec,
-            include_top=include_top,
-            weights=weights,
-            input_tensor=input_tensor,
-            input_shape=input_shape,
-            pooling=pooling,
-            classes=classes,
-            classifier_activation=classifier_activation,
-            name=name or registry_name,
-            include_preprocessing=include_preprocessing,
-        )
-
-    builder.__name__ = builder.__qualname__ = function
-    builder.__doc__ = (
-        f"{summary} ({source}).\n\nRegistry name `{registry_name}`; by default "
-        f"{spec.input_size}×{spec.input_size}×3 in, {spec.classes} classes out, preprocessing "
-        f'"{spec.preprocessing}". Arguments, shapes and errors: see `keras_resnet.build`.'
-    )
-    SPECS[registry_name] = spec
-    registry.register(
-        registry.Architecture(
-            name=registry_name,
-            builder=builder,
-            summary=summary,
-            source=source,
-            preprocessing=spec.preprocessing,
-            input_size=spec.input_size,
-            min_size=spec.min_size,
-            classes=spec.classes,
-        )
-    )
-    return builder
-
-
 # ImageNet, v1: the paper's -----------------------------------------------------------------------
 
+# Units per stage (He 2015, Table 1; 200: Identity Mappings, Table 5).
+_D18, _D34, _D50 = (2, 2, 2, 2), (3, 4, 6, 3), (3, 4, 6, 3)
+_D101, _D152, _D200 = (3, 4, 23, 3), (3, 8, 36, 3), (3, 24, 36, 3)
+
 _V1 = ResNetSpec(
-    depths=(2, 2, 2, 2),
+    depths=_D18,
     widths=(64, 128, 256, 512),
     transform=blocks.basic,
     style=Style(bn_epsilon=1.001e-5),  # Keras Applications'
@@ -79,29 +86,26 @@ _V1 = ResNetSpec(
 )
 _T1 = f"{HE_2015}, Table 1"
 
-ResNet18 = _row("ResNet18", replace(_V1, style=Style(), preprocessing="torch"), "ResNet-18", _T1)
-ResNet34 = _row(
-    "ResNet34",
-    replace(_V1, depths=(3, 4, 6, 3), style=Style(), preprocessing="torch"),
-    "ResNet-34",
-    _T1,
-)
-_V1_50 = replace(_V1, transform=blocks.bottleneck, depths=(3, 4, 6, 3))
-ResNet50 = _row(
+_V1_18 = replace(_V1, style=Style(), preprocessing="torch")
+_V1_34 = replace(_V1_18, depths=_D34)
+ResNet18 = row("ResNet18", _V1_18, "ResNet-18", _T1)
+ResNet34 = row("ResNet34", _V1_34, "ResNet-34", _T1)
+_V1_50 = replace(_V1, transform=blocks.bottleneck, depths=_D50)
+ResNet50 = row(
     "ResNet50",
     _V1_50,
     "ResNet-50 as in the paper, stride in the first 1×1 (timm's resnet50 is resnet50v1_5)",
     _T1,
 )
-ResNet101 = _row(
+ResNet101 = row(
     "ResNet101",
-    replace(_V1_50, depths=(3, 4, 23, 3)),
+    replace(_V1_50, depths=_D101),
     "ResNet-101 as in the paper (timm's resnet101 is resnet101v1_5)",
     _T1,
 )
-ResNet152 = _row(
+ResNet152 = row(
     "ResNet152",
-    replace(_V1_50, depths=(3, 8, 36, 3)),
+    replace(_V1_50, depths=_D152),
     "ResNet-152 as in the paper (timm's resnet152 is resnet152v1_5)",
     _T1,
 )
@@ -111,18 +115,18 @@ ResNet152 = _row(
 _V1_5 = replace(_V1_50, transform=blocks.bottleneck_v1_5, style=Style(), preprocessing="torch")
 _T1_5 = f"{HE_2015}, Table 1, with the stride in the 3×3"
 
-ResNet50V1_5 = _row(
+ResNet50V1_5 = row(
     "ResNet50V1_5", _V1_5, "ResNet-50 v1.5, what torchvision and timm call resnet50", _T1_5
 )
-ResNet101V1_5 = _row(
+ResNet101V1_5 = row(
     "ResNet101V1_5",
-    replace(_V1_5, depths=(3, 4, 23, 3)),
+    replace(_V1_5, depths=_D101),
     "ResNet-101 v1.5, what torchvision and timm call resnet101",
     _T1_5,
 )
-ResNet152V1_5 = _row(
+ResNet152V1_5 = row(
     "ResNet152V1_5",
-    replace(_V1_5, depths=(3, 8, 36, 3)),
+    replace(_V1_5, depths=_D152),
     "ResNet-152 v1.5, what torchvision and timm call resnet152",
     _T1_5,
 )
@@ -130,27 +134,27 @@ ResNet152V1_5 = _row(
 # ImageNet, v2 in Keras Applications' form ---------------------------------------------------------
 
 _KERAS_V2 = ResNetSpec(
-    depths=(3, 4, 6, 3),
+    depths=_D50,
     widths=(64, 128, 256, 512),
     transform=blocks.bottleneck_v1_5,
     order=PRE_ACTIVATION,
-    stem=blocks.imagenet_stem,  # pads un-activated features with zeros; the paper's form: -inf
+    stem=stems.imagenet_stem,  # pads un-activated features with zeros; the paper's form: -inf
     stride_unit="last",
     style=Style(conv_bias="without_bn", bn_epsilon=1.001e-5),
     preprocessing="tf",
 )
 _KERAS = f"{IDENTITY_MAPPINGS}; keras.applications' form"
 
-ResNet50V2 = _row("ResNet50V2", _KERAS_V2, "Pre-activation ResNet-50 of Keras Applications", _KERAS)
-ResNet101V2 = _row(
+ResNet50V2 = row("ResNet50V2", _KERAS_V2, "Pre-activation ResNet-50 of Keras Applications", _KERAS)
+ResNet101V2 = row(
     "ResNet101V2",
-    replace(_KERAS_V2, depths=(3, 4, 23, 3)),
+    replace(_KERAS_V2, depths=_D101),
     "Pre-activation ResNet-101 of Keras Applications",
     _KERAS,
 )
-ResNet152V2 = _row(
+ResNet152V2 = row(
     "ResNet152V2",
-    replace(_KERAS_V2, depths=(3, 8, 36, 3)),
+    replace(_KERAS_V2, depths=_D152),
     "Pre-activation ResNet-152 of Keras Applications",
     _KERAS,
 )
@@ -158,108 +162,141 @@ ResNet152V2 = _row(
 # ImageNet, v2 in the paper's form (timm's names) --------------------------------------------------
 
 _V2 = ResNetSpec(
-    depths=(2, 2, 2, 2),
+    depths=_D18,
     widths=(64, 128, 256, 512),
     transform=blocks.basic,
     order=PRE_ACTIVATION,
-    stem=blocks.imagenet_preact_stem,
+    stem=stems.imagenet_preact_stem,
     preprocessing="tf",
 )
-_V2_50 = replace(_V2, transform=blocks.bottleneck_v1_5, depths=(3, 4, 6, 3))
+_V2_50 = replace(_V2, transform=blocks.bottleneck_v1_5, depths=_D50)
 _FULL = f"{IDENTITY_MAPPINGS}, Fig. 4e"
 
-ResNetV2_18 = _row("ResNetV2_18", _V2, "Pre-activation ResNet-18", _FULL)
-ResNetV2_34 = _row(
-    "ResNetV2_34", replace(_V2, depths=(3, 4, 6, 3)), "Pre-activation ResNet-34", _FULL
+ResNetV2_18 = row("ResNetV2_18", _V2, "Pre-activation ResNet-18", _FULL)
+ResNetV2_34 = row("ResNetV2_34", replace(_V2, depths=_D34), "Pre-activation ResNet-34", _FULL)
+ResNetV2_50 = row("ResNetV2_50", _V2_50, "Pre-activation ResNet-50", _FULL)
+ResNetV2_101 = row(
+    "ResNetV2_101", replace(_V2_50, depths=_D101), "Pre-activation ResNet-101", _FULL
 )
-ResNetV2_50 = _row("ResNetV2_50", _V2_50, "Pre-activation ResNet-50", _FULL)
-ResNetV2_101 = _row(
-    "ResNetV2_101", replace(_V2_50, depths=(3, 4, 23, 3)), "Pre-activation ResNet-101", _FULL
+ResNetV2_152 = row(
+    "ResNetV2_152", replace(_V2_50, depths=_D152), "Pre-activation ResNet-152", _FULL
 )
-ResNetV2_152 = _row(
-    "ResNetV2_152", replace(_V2_50, depths=(3, 8, 36, 3)), "Pre-activation ResNet-152", _FULL
-)
-ResNetV2_200 = _row(
+ResNetV2_200 = row(
     "ResNetV2_200",
-    replace(_V2_50, depths=(3, 24, 36, 3)),
+    replace(_V2_50, depths=_D200),
     "Pre-activation ResNet-200",
     f"{IDENTITY_MAPPINGS}, Table 5",
 )
 
-# CIFAR, v1: 6n + 2 weight layers ------------------------------------------------------------------
+# Plain nets, and the shortcut options -------------------------------------------------------------
 
-_CIFAR = ResNetSpec(
-    depths=(3, 3, 3),
-    widths=(16, 32, 64),
+# Option A's padding is what no junction takes up: a plain net has no layer of its shortcuts.
+_PLAIN = {"shortcut": shortcuts.option_a, "junction": shortcuts.no_shortcut}
+Plain18 = row("Plain18", replace(_V1_18, **_PLAIN), "ResNet-18 without shortcuts", _T1)
+Plain34 = row("Plain34", replace(_V1_34, **_PLAIN), "ResNet-34 without shortcuts", _T1)
+
+
+def _options(depth: int, spec: ResNetSpec) -> tuple[registry.Builder, ...]:
+    """ResNet-`depth` with option A and with option C; its own name is option B's."""
+    return tuple(
+        row(
+            f"ResNet{depth}_{option}",
+            replace(spec, shortcut=shortcut),
+            f"ResNet-{depth}, option {option} shortcuts",
+            f"{HE_2015}, Table 3",
+        )
+        for option, shortcut in (("A", shortcuts.option_a), ("C", shortcuts.option_c))
+    )
+
+
+ResNet18_A, ResNet18_C = _options(18, _V1_18)
+ResNet34_A, ResNet34_C = _options(34, _V1_34)
+ResNet50_A, ResNet50_C = _options(50, _V1_50)
+ResNet101_A, ResNet101_C = _options(101, replace(_V1_50, depths=_D101))
+ResNet152_A, ResNet152_C = _options(152, replace(_V1_50, depths=_D152))
+
+# ResNet-C, -D and -S: other stems and shortcuts (timm's names) ------------------------------------
+
+_TRICKS = "arXiv:1812.01187, section 4"
+_C = {"stem": stems.deep_stem}
+_D = {"stem": stems.deep_stem, "shortcut": shortcuts.option_d}
+
+ResNet50C = row("ResNet50C", replace(_V1_5, **_C), "ResNet-50-C: deep stem", _TRICKS)
+ResNet50S = row(
+    "ResNet50S",
+    replace(_V1_5, **_C, stem_width=128),
+    "ResNet-50-S: deep stem of twice the width",
+    "timm's resnet50s",
+)
+_DEEP = "deep stem, average-pool shortcuts"
+ResNet18D = row("ResNet18D", replace(_V1_18, **_D), f"ResNet-18-D: {_DEEP}", _TRICKS)
+ResNet34D = row("ResNet34D", replace(_V1_34, **_D), f"ResNet-34-D: {_DEEP}", _TRICKS)
+_V1_5D = replace(_V1_5, **_D)
+ResNet50D = row("ResNet50D", _V1_5D, f"ResNet-50-D: {_DEEP}", _TRICKS)
+ResNet101D = row("ResNet101D", replace(_V1_5D, depths=_D101), f"ResNet-101-D: {_DEEP}", _TRICKS)
+ResNet152D = row("ResNet152D", replace(_V1_5D, depths=_D152), f"ResNet-152-D: {_DEEP}", _TRICKS)
+ResNet200D = row("ResNet200D", replace(_V1_5D, depths=_D200), f"ResNet-200-D: {_DEEP}", _TRICKS)
+
+# Descendants: SE, ResNeXt, Wide -------------------------------------------------------------------
+
+_SE = "arXiv:1709.01507, Table 1"
+_NEXT = "arXiv:1611.05431, Table 1"
+_WIDE = "arXiv:1605.07146, Table 8"
+
+
+def _se(spec: ResNetSpec) -> ResNetSpec:
+    return replace(spec, transform=blocks.squeeze_excitation(spec.transform))
+
+
+SEResNet18 = row("SEResNet18", _se(_V1_18), "SE-ResNet-18", _SE)
+SEResNet34 = row("SEResNet34", _se(_V1_34), "SE-ResNet-34", _SE)
+SEResNet50 = row("SEResNet50", _se(_V1_5), "SE-ResNet-50", _SE)
+SEResNet101 = row("SEResNet101", _se(replace(_V1_5, depths=_D101)), "SE-ResNet-101", _SE)
+SEResNet152 = row("SEResNet152", _se(replace(_V1_5, depths=_D152)), "SE-ResNet-152", _SE)
+
+_X50_32 = replace(_V1_5, transform=blocks.grouped(32, 4))
+_X101_32 = replace(_X50_32, depths=_D101)
+_X101_32X8 = replace(_X101_32, transform=blocks.grouped(32, 8))
+_X101_64 = replace(_X101_32, transform=blocks.grouped(64, 4))
+
+ResNeXt50_32x4d = row("ResNeXt50_32x4d", _X50_32, "ResNeXt-50 32×4d", _NEXT)
+ResNeXt101_32x4d = row("ResNeXt101_32x4d", _X101_32, "ResNeXt-101 32×4d", _NEXT)
+ResNeXt101_32x8d = row("ResNeXt101_32x8d", _X101_32X8, "ResNeXt-101 32×8d", _NEXT)
+ResNeXt101_64x4d = row("ResNeXt101_64x4d", _X101_64, "ResNeXt-101 64×4d", _NEXT)
+
+SEResNeXt50_32x4d = row("SEResNeXt50_32x4d", _se(_X50_32), "SE-ResNeXt-50 32×4d", _SE)
+SEResNeXt101_32x4d = row("SEResNeXt101_32x4d", _se(_X101_32), "SE-ResNeXt-101 32×4d", _SE)
+SEResNeXt101_32x8d = row("SEResNeXt101_32x8d", _se(_X101_32X8), "SE-ResNeXt-101 32×8d", _SE)
+SEResNeXt101_64x4d = row("SEResNeXt101_64x4d", _se(_X101_64), "SE-ResNeXt-101 64×4d", _SE)
+
+_W50 = replace(_V1_5, transform=blocks.grouped(1, 128))
+Wide_ResNet50_2 = row("Wide_ResNet50_2", _W50, "Wide ResNet-50-2", _WIDE)
+Wide_ResNet101_2 = row("Wide_ResNet101_2", replace(_W50, depths=_D101), "Wide ResNet-101-2", _WIDE)
+
+# Tiny, for tests that need the family and not its size --------------------------------------------
+
+_TEST = ResNetSpec(
+    depths=(1, 2),
+    widths=(8, 16),
     transform=blocks.basic,
-    shortcut=blocks.option_a,
-    stem=blocks.cifar_stem,
-    stem_width=16,
+    stem_width=8,
     preprocessing="cifar",
     input_size=32,
     classes=10,
 )
-_CIFAR_SOURCE = f"{HE_2015}, section 4.2"
-
-
-def _cifar_v1(depth: int, option: str) -> registry.Builder:
-    """ResNet-`depth` of the CIFAR family; its own name is option A's, as in the paper."""
-    shortcut = {"A": blocks.option_a, "B": blocks.option_b, "C": blocks.option_c}[option]
-    spec = replace(_CIFAR, depths=((depth - 2) // 6,) * 3, shortcut=shortcut)
-    suffix = "" if option == "A" else f"_{option}"
-    summary = f"CIFAR ResNet-{depth}, option {option} shortcuts"
-    return _row(f"ResNet{depth}{suffix}", spec, summary, _CIFAR_SOURCE)
-
-
-ResNet20, ResNet20_B, ResNet20_C = (_cifar_v1(20, option) for option in "ABC")
-ResNet32, ResNet32_B, ResNet32_C = (_cifar_v1(32, option) for option in "ABC")
-ResNet44, ResNet44_B, ResNet44_C = (_cifar_v1(44, option) for option in "ABC")
-ResNet56, ResNet56_B, ResNet56_C = (_cifar_v1(56, option) for option in "ABC")
-ResNet110, ResNet110_B, ResNet110_C = (_cifar_v1(110, option) for option in "ABC")
-ResNet1202, ResNet1202_B, ResNet1202_C = (_cifar_v1(1202, option) for option in "ABC")
-
-ResNet8 = _row(
-    "ResNet8",
-    replace(
-        _CIFAR,
-        depths=(1, 1, 1),
-        shortcut=blocks.option_b,
-        style=Style(
-            conv_bias="all",
-            padding="same",
-            shortcut_bn=False,
-            bn_epsilon=1e-3,
-        ),
-        preprocessing="raw",
-    ),
-    "ResNet-8 of MLPerf Tiny, for microcontrollers",
-    "arXiv:2106.07597, image classification",
+_TINY = "of this project"
+TestResNet = row("TestResNet", _TEST, "Tiny ResNet for tests", _TINY, "test_resnet")
+TestResNetV2 = row(
+    "TestResNetV2",
+    replace(_TEST, order=PRE_ACTIVATION, stem=stems.imagenet_preact_stem),
+    "Tiny pre-activation ResNet for tests",
+    _TINY,
+    "test_resnetv2",
 )
-
-# CIFAR, v2 ----------------------------------------------------------------------------------------
-
-_CIFAR_V2 = replace(_CIFAR, order=PRE_ACTIVATION, activate_stem=True)
-_CIFAR_V2_SOURCE = f"{IDENTITY_MAPPINGS}, section 4"
-
-
-def _cifar_v2(depth: int) -> registry.Builder:
-    """Basic units to 110 (6n + 2, option A), bottlenecks beyond (9n + 2, projections)."""
-    if depth <= 110:
-        spec = replace(_CIFAR_V2, depths=((depth - 2) // 6,) * 3)
-    else:
-        spec = replace(
-            _CIFAR_V2,
-            depths=((depth - 2) // 9,) * 3,
-            transform=blocks.bottleneck_v1_5,
-            shortcut=blocks.option_b,
-        )
-    return _row(f"ResNetV2_{depth}", spec, f"CIFAR pre-activation ResNet-{depth}", _CIFAR_V2_SOURCE)
-
-
-ResNetV2_20 = _cifar_v2(20)
-ResNetV2_32 = _cifar_v2(32)
-ResNetV2_44 = _cifar_v2(44)
-ResNetV2_56 = _cifar_v2(56)
-ResNetV2_110 = _cifar_v2(110)
-ResNetV2_164 = _cifar_v2(164)
-ResNetV2_1001 = _cifar_v2(1001)
+TestSEResNeXtD = row(
+    "TestSEResNeXtD",
+    _se(replace(_TEST, transform=blocks.grouped(4, 32), **_D)),
+    "Tiny SE-ResNeXt-D for tests",
+    _TINY,
+    "test_seresnextd",
+)

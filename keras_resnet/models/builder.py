@@ -1,0 +1,259 @@
+"""From a network to a Keras model: what every family shares, from the input to the classifier.
+
+A family is a frozen dataclass derived from `Network` (its `trunk`, maybe its `head`) and one table
+of rows; `row` makes of each a public function and a registry name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import keras
+from keras import layers
+
+from keras_resnet import preprocessing, registry
+from keras_resnet import weights as weights_module
+from keras_resnet.errors import UnknownNameError, UserError
+
+Tensor = Any  # a KerasTensor; Keras ships no types
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """What a network's layers before its head give."""
+
+    output: Tensor  # the last feature map
+    # The last map of every resolution ("stage1", "stage2", ...), as pyramids want them.
+    features: dict[str, Tensor]
+    # Where auxiliary classifiers branch off: "aux1", ...
+    auxiliary: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network(ABC):
+    """What `build` needs to know. Every field is an option of the network's builder."""
+
+    dropout: float = 0.0  # rate before the classifier (VGG and AlexNet: before each dense layer)
+    preprocessing: str = "torch"  # a key of keras_resnet.preprocessing.PREPROCESSING
+    input_size: int = 224
+    classes: int = 1000
+
+    @property
+    @abstractmethod
+    def min_size(self) -> int:
+        """Pixels a side of the smallest image the network takes."""
+
+    @abstractmethod
+    def trunk(self, x: Tensor) -> Trunk:
+        """Build the layers from the (preprocessed) images to the last feature map."""
+
+    def head(self, x: Tensor, classes: int) -> Tensor:
+        """Global average pooling and the classifier: from the last feature map to logits."""
+        x = layers.GlobalAveragePooling2D(dtype="float32", name="head_pool")(x)
+        return classifier(x, classes, self.dropout)
+
+    def auxiliary_head(self, name: str, x: Tensor, classes: int) -> Tensor:
+        """Build the auxiliary classifier `name` on its branch `x`, to logits."""
+        raise NotImplementedError(f"{type(self).__name__} has no auxiliary classifiers.")
+
+
+def classifier(x: Tensor, classes: int, dropout: float) -> Tensor:
+    """Dropout and the dense layer `head`, in float32 under every dtype policy."""
+    if dropout:
+        x = layers.Dropout(dropout, dtype="float32", name="head_dropout")(x)
+    return layers.Dense(classes, dtype="float32", name="head")(x)
+
+
+def build(
+    network: Network,
+    *,
+    include_top: bool = True,
+    weights: str | None = None,
+    input_tensor: Any = None,
+    input_shape: tuple[int | None, int | None, int] | None = None,
+    pooling: str | None = None,
+    classes: int | None = None,
+    classifier_activation: str | None = "softmax",
+    name: str = "network",
+    include_preprocessing: bool = False,
+    features: bool = False,
+    **options: Any,
+) -> keras.Model:
+    """Build the functional Keras model of `network`.
+
+    Args:
+        network: e.g. a `ResNetSpec`.
+        include_top: end in the classifier (float32 under every dtype policy); otherwise in the
+            last feature map.
+        weights: None (random initialisation) or the path of a `.weights.h5` file.
+        input_tensor: a Keras tensor to build on instead of a new input.
+        input_shape: (height, width, channels), the network's size by default; None for a free size.
+        pooling: without the top, "avg" or "max" over the last feature map, or None.
+        classes: width of the classifier, the network's by default.
+        classifier_activation: "softmax" gives probabilities, None logits.
+        name: the model's name.
+        include_preprocessing: put the normalisation inside, so that the model takes RGB 0...255.
+        features: end in the feature pyramid instead: `{"stage1": map, "stage2": map, ...}`, the
+            last map of every resolution.
+        options: fields of the network to change, such as `dropout=0.2`, and for residual networks
+            `output_stride=8`, `stochastic_depth=0.1`, `zero_init_last=True`.
+
+    Returns:
+        A model from (batch, height, width, channels) to (batch, classes); without the top to
+        (batch, height / 32, width / 32, channels) (CIFAR networks: / 4) or (batch, channels).
+        With auxiliary classifiers to a dictionary: `predictions`, `aux1`, ...
+
+    Raises:
+        UserError: an impossible shape, pooling, option or weights.
+    """
+    network = _changed(network, options, name)
+    if classes is not None and classes < 1:
+        raise UserError(f"classes is at least 1; received {classes}.")
+    inputs = _inputs(network, input_tensor, input_shape)
+    x = inputs
+    if include_preprocessing:
+        x = preprocessing.rescale(inputs, network.preprocessing)
+    trunk = network.trunk(x)
+    outputs: Any
+    if features:
+        outputs = trunk.features
+    elif include_top:
+        classes = network.classes if classes is None else classes
+        outputs = _classifiers(network, trunk, classes, classifier_activation)
+    else:
+        outputs = _pool(trunk.output, pooling)
+    if input_tensor is not None:  # the model starts where the given tensor comes from
+        sources = keras.utils.get_source_inputs(input_tensor)
+        inputs = sources[0] if len(sources) == 1 else sources
+    model = keras.Model(inputs, outputs, name=name)
+    weights_module.load(model, weights)
+    return model
+
+
+def _changed(network: Network, options: dict[str, Any], name: str) -> Network:
+    known = [field.name for field in dataclasses.fields(network)]
+    for option in options:
+        if option not in known:
+            see = f"'{name}' is a {type(network).__name__}, whose fields these are."
+            raise UnknownNameError("option", option, known, see)
+    return dataclasses.replace(network, **options)
+
+
+def _classifiers(network: Network, trunk: Trunk, classes: int, activation: str | None) -> Any:
+    """The probabilities (or logits); with auxiliary classifiers a dictionary of all."""
+
+    def end(logits: Tensor, name: str) -> Tensor:
+        if activation is None:
+            return logits
+        return layers.Activation(activation, dtype="float32", name=name)(logits)
+
+    predictions = end(network.head(trunk.output, classes), "predictions")
+    if not trunk.auxiliary:
+        return predictions
+    others = {
+        name: end(network.auxiliary_head(name, x, classes), f"{name}_predictions")
+        for name, x in trunk.auxiliary.items()
+    }
+    return {"predictions": predictions, **others}
+
+
+def _inputs(network: Network, input_tensor: Any, input_shape: Any) -> Any:
+    if keras.config.image_data_format() != "channels_last":
+        raise UserError(
+            "keras_resnet builds channels_last networks; this process is set to channels_first. "
+            "Call keras.config.set_image_data_format('channels_last')."
+        )
+    if input_tensor is not None:
+        return input_tensor
+    size = network.input_size
+    shape = (size, size, 3) if input_shape is None else tuple(input_shape)
+    valid = len(shape) == 3 and all(s is None or (isinstance(s, int) and s > 0) for s in shape)
+    if not valid or shape[-1] is None:
+        raise UserError(f"input_shape is (height, width, channels); received {input_shape}.")
+    least = network.min_size
+    if any(side is not None and side < least for side in shape[:2]):
+        raise UserError(
+            f"This network takes images of {least}×{least} pixels or more; "
+            f"received input_shape {shape}."
+        )
+    return layers.Input(shape, name="images")
+
+
+def _pool(x: Any, pooling: str | None) -> Any:
+    if pooling is None:
+        return x
+    if pooling == "avg":
+        return layers.GlobalAveragePooling2D(dtype="float32", name="head_pool")(x)
+    if pooling == "max":
+        return layers.GlobalMaxPooling2D(dtype="float32", name="head_pool")(x)
+    raise UserError(f"pooling is 'avg', 'max' or None; received {pooling!r}.")
+
+
+# The tables ---------------------------------------------------------------------------------------
+
+SPECS: dict[str, Network] = {}
+
+AnyNetwork = TypeVar("AnyNetwork", bound=Network)
+
+
+def row(
+    function: str, network: Network, summary: str, source: str, name: str | None = None
+) -> registry.Builder:
+    """Register `network` and return its public function.
+
+    The registry name is the function's in lower case, unless `name` gives timm's.
+    """
+    registry_name = name or function.lower()
+
+    def builder(
+        include_top: bool = True,
+        weights: str | None = None,
+        input_tensor: Any = None,
+        input_shape: tuple[int | None, int | None, int] | None = None,
+        pooling: str | None = None,
+        classes: int | None = None,
+        classifier_activation: str | None = "softmax",
+        name: str | None = None,
+        include_preprocessing: bool = False,
+        features: bool = False,
+        **options: Any,
+    ) -> keras.Model:
+        return build(
+            network,
+            include_top=include_top,
+            weights=weights,
+            input_tensor=input_tensor,
+            input_shape=input_shape,
+            pooling=pooling,
+            classes=classes,
+            classifier_activation=classifier_activation,
+            name=name or registry_name,
+            include_preprocessing=include_preprocessing,
+            features=features,
+            **options,
+        )
+
+    builder.__name__ = builder.__qualname__ = function
+    builder.__doc__ = (
+        f"{summary} ({source}).\n\nRegistry name `{registry_name}`; by default "
+        f"{network.input_size}×{network.input_size}×3 in, {network.classes} classes out, "
+        f'preprocessing "{network.preprocessing}". Arguments, shapes and errors: see '
+        "`keras_resnet.build`."
+    )
+    SPECS[registry_name] = network
+    registry.register(
+        registry.Architecture(
+            name=registry_name,
+            builder=builder,
+            summary=summary,
+            source=source,
+            preprocessing=network.preprocessing,
+            input_size=network.input_size,
+            min_size=network.min_size,
+            classes=network.classes,
+        )
+    )
+    return builder
