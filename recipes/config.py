@@ -106,6 +106,8 @@ class Config:
     """One training run."""
 
     model: str
+    # Fields of the network's spec that differ, such as stochastic_depth = 0.05.
+    network: dict[str, Any] = field(default_factory=dict)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -257,7 +259,9 @@ def _convert(kind: Any, value: Any, key: str) -> Any:
         return float(value)
     if typing.get_origin(kind) is tuple and isinstance(value, list | tuple):
         return tuple(_convert(typing.get_args(kind)[0], item, key) for item in value)
-    if typing.get_origin(kind) is tuple or type(value) is not kind:
+    if typing.get_origin(kind) is dict and isinstance(value, dict):
+        return dict(value)
+    if typing.get_origin(kind) is not None or type(value) is not kind:
         expected = getattr(kind, "__name__", str(kind))
         raise UserError(f"'{key}' is a {expected}; received {value!r}.")
     return value

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from keras_resnet import registry
 from keras_resnet.errors import UnknownNameError, UserError
+from keras_resnet.models import builder
 from keras_resnet.recipes import (
     augment,
     data,
@@ -102,6 +103,9 @@ def prepare(config: Config, start: keras.Model | None) -> Job:
 def _check_names(config: Config, start: keras.Model | None) -> None:
     if start is None:
         registry.architecture(config.model)
+        builder.with_options(builder.SPECS[config.model], config.network, config.model)
+    if start is not None and config.network:
+        raise UserError("[network] is for a network that is built; a fine-tuning starts from one.")
     if start is None and config.finetune.frozen:
         raise UserError(
             "finetune.frozen keeps layers that were trained before as they are; start from some "
@@ -142,6 +146,7 @@ def build_model(job: Job, shape: tuple[int | None, int | None, int]) -> keras.Mo
         classes=len(job.dataset.class_names),
         classifier_activation=None,
         include_preprocessing=True,
+        **job.config.network,
     )
 
 

@@ -101,7 +101,14 @@ class Loop:
             metrics=[v.value for v in (*self.loss.variables, *self.accuracy.variables)],
             **({"loss_scale": self.loss_scale} if self.loss_scale else {}),
             **({"averages": self.averages} if self.averages else {}),
+            **({"random": self._random_states()} if self._random_states() else {}),
         )
+
+    def _random_states(self) -> list[tf.Variable]:
+        """Where dropout's generators are; Keras' layers keep them from a checkpoint."""
+        weights = {id(variable) for variable in self.model.non_trainable_weights}
+        variables = self.model.non_trainable_variables
+        return [variable.value for variable in variables if id(variable) not in weights]
 
     # Training -----------------------------------------------------------------------------------
 
@@ -258,7 +265,7 @@ class Loop:
 
     def average_statistics(self) -> None:
         """Give all replicas the mean of their BN moving statistics, which each keeps on its own."""
-        variables = self.model.non_trainable_variables
+        variables = self.model.non_trainable_weights  # without the states of random generators
         if self.strategy.num_replicas_in_sync == 1 or not variables:
             return
         for variable, mean in zip(variables, self._mean_statistics(), strict=True):
@@ -267,7 +274,7 @@ class Loop:
     @tf.function
     def _mean_statistics(self) -> list[Any]:
         def replica() -> list[Any]:
-            statistics = [tf.identity(v.value) for v in self.model.non_trainable_variables]
+            statistics = [tf.identity(v.value) for v in self.model.non_trainable_weights]
             context = tf.distribute.get_replica_context()
             return context.all_reduce(tf.distribute.ReduceOp.MEAN, statistics)
 

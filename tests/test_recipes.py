@@ -356,6 +356,7 @@ RESUMED = {
     "augment.crop": "shift",
     "augment.flip": "alternating",
     "train.ema": 0.9,
+    "network.stochastic_depth": 0.2,  # its random generators are part of the state
 }
 
 

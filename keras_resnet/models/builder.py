@@ -41,6 +41,14 @@ class Network(ABC):
     input_size: int = 224
     classes: int = 1000
 
+    def __post_init__(self) -> None:
+        """Check what would otherwise fail deep inside Keras.
+
+        Raises:
+            UserError: an impossible rate.
+        """
+        check_rate("dropout", self.dropout)
+
     @property
     @abstractmethod
     def min_size(self) -> int:
@@ -58,6 +66,12 @@ class Network(ABC):
     def auxiliary_head(self, name: str, x: Tensor, classes: int) -> Tensor:
         """Build the auxiliary classifier `name` on its branch `x`, to logits."""
         raise NotImplementedError(f"{type(self).__name__} has no auxiliary classifiers.")
+
+
+def check_rate(name: str, rate: float) -> None:
+    """Raise UserError unless `rate` is a chance below 1."""
+    if not 0 <= rate < 1:
+        raise UserError(f"{name} is a chance from 0 to below 1; received {rate}.")
 
 
 def classifier(x: Tensor, classes: int, dropout: float) -> Tensor:
@@ -109,7 +123,7 @@ def build(
     Raises:
         UserError: an impossible shape, pooling, option or weights.
     """
-    network = _changed(network, options, name)
+    network = with_options(network, options, name)
     if classes is not None and classes < 1:
         raise UserError(f"classes is at least 1; received {classes}.")
     inputs = _inputs(network, input_tensor, input_shape)
@@ -133,12 +147,20 @@ def build(
     return model
 
 
-def _changed(network: Network, options: dict[str, Any], name: str) -> Network:
-    known = [field.name for field in dataclasses.fields(network)]
-    for option in options:
-        if option not in known:
+def with_options(network: Network, options: dict[str, Any], name: str) -> Network:
+    """Return `network` with the fields of `options` changed; `name` is for the message.
+
+    Raises:
+        UserError: no such field, or a word where a number is meant.
+    """
+    fields = [field.name for field in dataclasses.fields(network)]
+    for option, value in options.items():
+        if option not in fields:
             see = f"'{name}' is a {type(network).__name__}, whose fields these are."
-            raise UnknownNameError("option", option, known, see)
+            raise UnknownNameError("option", option, fields, see)
+        number = isinstance(getattr(network, option), int | float)
+        if number and not isinstance(value, int | float):
+            raise UserError(f"The option '{option}' is a number; received {value!r}.")
     return dataclasses.replace(network, **options)
 
 

@@ -23,7 +23,7 @@ from keras_resnet.models.blocks import (
     out_channels,
     residual_unit,
 )
-from keras_resnet.models.builder import Network, Trunk
+from keras_resnet.models.builder import Network, Trunk, check_rate
 from keras_resnet.models.shortcuts import addition, option_b
 from keras_resnet.models.stems import deep_stem, imagenet_preact_stem, imagenet_stem
 
@@ -69,6 +69,8 @@ class ResNetSpec(Network):
             UserError: stages without a width, names where functions are meant, an impossible
                 output stride or rate.
         """
+        super().__post_init__()
+        check_rate("stochastic_depth", self.stochastic_depth)
         if len(self.depths) != len(self.widths):
             raise UserError(
                 f"depths and widths are one per stage; received {self.depths} and {self.widths}."
@@ -79,10 +81,6 @@ class ResNetSpec(Network):
                     f"{name} is a function (see keras_resnet.models.blocks, shortcuts and stems); "
                     f"received {getattr(self, name)!r}."
                 )
-        if not 0 <= self.stochastic_depth < 1:
-            raise UserError(
-                f"stochastic_depth is a chance from 0 to below 1; received {self.stochastic_depth}."
-            )
         strides = [self._stem_stride() * 2**n for n in range(len(self.depths))]
         if self.output_stride is not None and self.output_stride not in strides:
             raise UserError(
