@@ -133,7 +133,8 @@ def _multi_scale(runtime: Runtime, split: AnySplit, scales: tuple[int, ...]) -> 
 
     He 2015 turns the classifier into a convolution and averages its scores over all positions.
     Behind global average pooling the classifier is linear in the position, so the network itself,
-    run on the whole image, gives that average. Mirror images, which Simonyan & Zisserman
+    run on the whole image, gives that average. (Kept as a sliding 7×7 window, the pooling would
+    give the border less weight; the paper does not say.) Mirror images, which Simonyan & Zisserman
     (arXiv:1409.1556, section 3.2) average as well, He does not mention and we leave out.
     """
     elements = split.whole(scales).as_numpy_iterator()
