@@ -51,6 +51,19 @@ class Runtime:
         """Run one image (1, height, width, channels), as a device does; this is what is timed."""
         return self._run(image)
 
+    def any_size(self) -> Runtime:
+        """The same model for images of any size; itself, if it is.
+
+        Raises:
+            UserError: it is a file of one size.
+        """
+        if self.input_shape[:2] == (None, None):
+            return self
+        raise UserError(
+            f"This file takes images of {self.input_shape[0]}×{self.input_shape[1]} only. "
+            "Evaluate the run folder or the .keras file that it was made from."
+        )
+
     def _run(self, images: np.ndarray) -> np.ndarray:
         raise NotImplementedError
 
@@ -78,12 +91,40 @@ class KerasRuntime(Runtime):
         import tensorflow as tf
 
         self.input_shape, self.classes = classifier_shape(model)
+        self._model = model
         self._infer = tf.function(
             lambda images: model(images, training=False), reduce_retracing=True
         )
 
     def _run(self, images: np.ndarray) -> np.ndarray:
         return np.asarray(self._infer(images.astype("float32")), dtype="float32")
+
+    def any_size(self) -> Runtime:
+        """The same layers and weights on an input of free size.
+
+        Raises:
+            UserError: the layers know the size, as a Dense behind a Flatten does.
+        """
+        if self.input_shape[:2] == (None, None):
+            return self
+        import keras
+
+        def free(image: Any) -> Any:
+            shape = (None, None, image.shape[-1])
+            return keras.Input(shape, dtype=image.dtype, name=image.name)
+
+        try:
+            inputs = keras.tree.map_structure(free, self._model.input)
+            model = keras.models.clone_model(self._model, input_tensors=inputs)
+            model.set_weights(self._model.get_weights())
+        except (ValueError, TypeError) as error:
+            height, width = self.input_shape[:2]
+            raise UserError(
+                f"'{self._model.name}' is made for images of {height}×{width} (its classifier is "
+                "not behind global pooling), so it cannot be shown whole images of other sizes. "
+                "Evaluate it on crops: --crops 10."
+            ) from error
+        return KerasRuntime(model)
 
 
 class SavedModelRuntime(Runtime):

@@ -72,6 +72,10 @@ def _natural(text: str) -> int:
     return int(text)
 
 
+def _naturals(text: str) -> tuple[int, ...]:
+    return tuple(_natural(part.strip()) for part in text.split(","))
+
+
 def _quickstart(sub: Parser) -> None:
     sub.add_argument("--out", metavar="FOLDER", default="quickstart", help="default ./quickstart")
     _training(sub)
@@ -150,6 +154,21 @@ def _evaluate(sub: Parser) -> None:
     _model(sub)
     sub.add_argument("--data", metavar="NAME", help="dataset; default the run's")
     sub.add_argument("--split", default="test", help="train, validation or test (default)")
+    sub.add_argument(
+        "--crops",
+        type=_natural,
+        default=1,
+        metavar="1|10",
+        help="the central crop (default), or corners, centre and their mirror images, averaged",
+    )
+    sub.add_argument(
+        "--scales",
+        type=_naturals,
+        default=(),
+        metavar="N,N,…",
+        help="average over whole images with the shorter side at each of these pixels; "
+        "He et al. 2015: 224,256,384,480,640",
+    )
     sub.add_argument("--out", metavar="FILE", help="also write the result as JSON")
 
 

@@ -116,9 +116,9 @@ def _runs(options: argparse.Namespace) -> int:
     rows = [
         [
             row["run"],
-            row["model"],
-            row["data"],
-            f"{row['done']}/{row['total']} {row['unit']}",
+            row["model"] or "–",
+            row["data"] or "–",
+            f"{row['done']}/{row['total']} {row['unit']}" if row["unit"] else "–",
             _number(row["validation"], ".2%"),
             _number(row["test"], ".2%"),
             _number(row["minutes"], ".1f"),
@@ -127,6 +127,9 @@ def _runs(options: argparse.Namespace) -> int:
         for row in found
     ]
     print_table(f"Runs in {options.folder}", header, rows)
+    for row in found:
+        if row["problem"]:
+            print(f"warning: {row['run']}: {row['problem']}", file=sys.stderr)
     return 0
 
 
@@ -151,14 +154,15 @@ def _data_service(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from keras_resnet.recipes import evaluate, runs, sources
+    from keras_resnet.recipes import crops, evaluate, runs, sources
 
+    protocol = crops.Protocol(options.crops, options.scales)
     out = None if options.out is None else Path(options.out)
     if out is not None and not out.parent.is_dir():
         raise UserError(f"No such folder: {out.parent}")
     source = sources.find(options.model, options.weights, options.classes)
     runtime = source.runtime()
-    dataset = _dataset(options.data, source, runtime)
+    dataset = _dataset(options.data, source, runtime, whole=protocol.whole)
     if source.labels and source.labels != dataset.class_names:
         print(
             f"warning: the classes of '{dataset.name}' are not those of {options.model}",
@@ -169,15 +173,17 @@ def _evaluate(options: argparse.Namespace) -> int:
         "model": options.model,
         "data": dataset.name,
         "split": options.split,
-        **evaluate.measure(runtime, split),
+        **evaluate.measure(runtime, split, protocol),
     }
     if out is not None:
         runs.write_json(out, result)
     if options.json:
         return _print_json(result)
+    top5 = f", top-5 {result['top5']:.2%}" if "top5" in result else ""
     print(
-        f"{options.model}: accuracy {result['accuracy']:.2%}, loss {result['loss']:.4f} "
-        f"on {result['n']} images ({dataset.name}, {options.split})"
+        f"{options.model}: accuracy {result['accuracy']:.2%}{top5}, loss {result['loss']:.4f} "
+        f"on {result['n']} images ({dataset.name}, {options.split}; "
+        f"{crops.describe(result['protocol'])})"
     )
     return 0
 
@@ -317,20 +323,22 @@ def _overrides(options: argparse.Namespace) -> dict[str, Any]:
     return given | dict(parse_override(text) for text in options.set)
 
 
-def _dataset(name: str | None, source: Any, runtime: Any = None) -> Any:
+def _dataset(name: str | None, source: Any, runtime: Any = None, whole: bool = False) -> Any:
     """The dataset of --data, or the one the run was trained on (with its own split).
 
-    Images that vary in size are given out at the model's.
+    Images that vary in size are given out at the model's; with `whole` they stay as they are.
     """
+    from dataclasses import replace
+
     from keras_resnet.recipes.data import canonical, configured_dataset, load_dataset
 
     config = source.run.config.data if source.run else None
     if config is not None and (name is None or canonical(name) == config.name):
-        return configured_dataset(config)
+        return configured_dataset(replace(config, image_size=0) if whole else config)
     if name is None:
         raise UserError("Give --data, a dataset's name or a folder of images, e.g. --data cifar10.")
     dataset = load_dataset(name)
-    if dataset.sized:
+    if dataset.sized or whole:
         return dataset
     return dataset.at((runtime or source.runtime()).input_shape[0] or 224)
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+_LINE_SECONDS = 60.0  # between lines where no bar can be shown
 
 
 @contextmanager
@@ -38,3 +43,37 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
     # A narrow terminal wraps a long line; rich would cut figures to its width.
     console.width = max(console.width, 120)
     console.print(table)
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar with the time left on stderr; call what is given with how many more are done.
+
+    Where stderr is no terminal (a log file) it is a line a minute.
+    """
+    console = Console(file=sys.stderr)
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    task = bar.add_task(what, total=total)
+    began = said = time.monotonic()
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done, said
+        done += count
+        bar.advance(task, count)
+        now = time.monotonic()
+        if bar.disable and done < total and now - said >= _LINE_SECONDS:
+            said, minutes = now, (now - began) / done * (total - done) / 60
+            print(f"{what}: {done:,} of {total:,}, {minutes:.1f} min left", file=sys.stderr)
+
+    with bar:
+        yield advance

@@ -130,6 +130,17 @@ def resized(images: Any, side: Any, antialias: bool = True) -> Any:
     return to_uint8(tf.image.resize(images, [side, side], antialias=antialias))
 
 
+def fitted(image: Any, shape: Any, side: int) -> Any:
+    """Resize all of a uint8 image so that its shorter side is `side`.
+
+    `shape` is the (height, width) it had before it was decoded at a part of its size.
+    """
+    shape = tf.cast(shape, tf.int64)
+    shorter = tf.reduce_min(shape)
+    target = tf.cast((shape * side + shorter // 2) // shorter, tf.int32)
+    return to_uint8(tf.image.resize(image, target, antialias=True))
+
+
 def flip(images: Any, mirrored: Any) -> Any:
     """Mirror the images for which `mirrored` (batch,) is true."""
     # A slice with a negative step takes several times as long.

@@ -1,4 +1,4 @@
-"""Keras callbacks of the recipes: the progress bar; CSV and TensorBoard logs are Keras' own."""
+"""Keras callbacks of the recipes: the progress bar and log.csv; TensorBoard's log is Keras' own."""
 
 from __future__ import annotations
 
@@ -72,6 +72,20 @@ class ProgressBar(keras.callbacks.Callback):
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Take the bar away."""
         self.bar.stop()
+
+
+class Log(keras.callbacks.CSVLogger):
+    """A row per epoch, of what was measured.
+
+    Keras' own adds a val_… column of "NA" for each where there is no validation split.
+    """
+
+    keys: list[str] | None
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Name the columns before Keras does; write the row."""
+        self.keys = sorted(logs or {}) if self.keys is None else self.keys
+        super().on_epoch_end(epoch, logs)
 
 
 def _summary(logs: dict[str, Any]) -> str:

@@ -2,6 +2,8 @@
 
 keras-resnet evaluate RUN [--split test]
 keras-resnet evaluate FILE --data cifar10
+keras-resnet evaluate RUN --crops 10
+keras-resnet evaluate RUN --scales 224,256,384,480,640
 """
 
 from __future__ import annotations
@@ -12,39 +14,49 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_resnet.console import progress
 from keras_resnet.errors import UserError
 from keras_resnet.export import runtimes
-from keras_resnet.recipes.data import AnySplit, evaluation_batches
+from keras_resnet.recipes.crops import SINGLE_CROP, Protocol, predictions
+from keras_resnet.recipes.data import AnySplit
 
-_BATCH = 64
 
+def measure(
+    runtime: runtimes.Runtime, split: AnySplit, protocol: Protocol = SINGLE_CROP
+) -> dict[str, Any]:
+    """Evaluate every image of `split` by `protocol`.
 
-def measure(runtime: runtimes.Runtime, split: AnySplit) -> dict[str, Any]:
-    """Return {"accuracy", "loss", "n"}: top-1 and mean cross entropy over `split`.
+    Returns:
+        {"accuracy", "loss", "n", "protocol"}: top-1, mean cross entropy, the number of images,
+        `Protocol.record`; and "top5" where there are more than 5 classes.
 
     Raises:
-        UserError: the images or the labels do not fit the model.
+        UserError: the images or the labels do not fit the model, or the protocol does not.
     """
-    hits, loss, count = 0, 0.0, len(split)
-    for images, labels, weights in evaluation_batches(
-        split, min(_BATCH, count)
-    ).as_numpy_iterator():
-        real = weights > 0
-        labels, probabilities = labels[real], runtime.probabilities(images[real])
-        if labels.max() >= probabilities.shape[-1]:
-            raise UserError(
-                f"The data has labels up to {labels.max()}, the model knows "
-                f"{probabilities.shape[-1]} classes."
-            )
-        hits += int((probabilities.argmax(-1) == labels).sum())
-        right = probabilities[np.arange(len(labels)), labels]
-        loss -= float(np.log(np.maximum(right, 1e-7)).sum())
-    return {"accuracy": hits / count, "loss": loss / count, "n": count}
+    hits, loss, count = np.zeros(5, int), 0.0, len(split)  # hits: of the first guess, second, ...
+    with progress("evaluating", count) as advance:
+        for probabilities, labels in predictions(runtime, split, protocol):
+            classes = probabilities.shape[-1]
+            if labels.max() >= classes:
+                raise UserError(
+                    f"The data has labels up to {labels.max()}, the model knows {classes} classes."
+                )
+            best = np.argsort(-probabilities, axis=-1, kind="stable")[:, :5]
+            hits[: best.shape[1]] += (best == labels[:, None]).sum(0)
+            right = probabilities[np.arange(len(labels)), labels]
+            loss -= float(np.log(np.maximum(right, 1e-7)).sum())
+            advance(len(labels))
+    result = {"accuracy": int(hits[0]) / count, "loss": loss / count, "n": count}
+    if classes > 5:
+        result["top5"] = int(hits.sum()) / count
+    return {**result, "protocol": protocol.record(runtime, split)}
 
 
-def measure_model(model: keras.Model, split: AnySplit) -> dict[str, Any]:
+def measure_model(
+    model: keras.Model, split: AnySplit, protocol: Protocol = SINGLE_CROP
+) -> dict[str, Any]:
     """`measure` of a Keras model in memory."""
-    return measure(runtimes.KerasRuntime(model), split)
+    return measure(runtimes.KerasRuntime(model), split, protocol)
 
 
 if __name__ == "__main__":

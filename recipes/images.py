@@ -17,9 +17,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.errors import UserError
-from keras_resnet.recipes.augment import CROPS, random_box, resize_at, resized, side_at
+from keras_resnet.recipes.augment import CROPS, fitted, random_box, resize_at, resized, side_at
 from keras_resnet.recipes.config import AugmentConfig
-from keras_resnet.recipes.splits import PARALLEL, Draw, Split, options, plain, spaced
+from keras_resnet.recipes.splits import PARALLEL, Draw, Split, in_order, options, plain, spaced
 
 IN_MEMORY_BYTES = 4 * 2**30
 
@@ -230,6 +230,17 @@ class EncodedSplit:
         cut = places.map(plain(cut_one), num_parallel_calls=PARALLEL, deterministic=True)
         return cut.batch(batch_size).with_options(options())
 
+    def whole(self, sides: Sequence[int]) -> tf.data.Dataset:
+        """(images, label) of every image in order, its shorter side resized to each of `sides`."""
+        source = self.source.tried.sound
+
+        def scale(place: Any) -> tuple[tuple[Any, ...], Any]:
+            encoded, label = source.read(place)
+            pixels, shape = decode_whole(encoded, max(sides))
+            return tuple(fitted(pixels, shape, side) for side in sides), label
+
+        return in_order(len(self), scale)
+
     def _central(self, height: Any, width: Any) -> tuple[Any, Any, Any, Any]:
         return central_box(height, width, self.crop_fraction)
 
@@ -283,12 +294,17 @@ def _cut_jpeg(encoded: Any, side: Any, box: Box) -> Any:
             dct_method="INTEGER_FAST",
         )
 
-    # libjpeg scales while it decodes. What is left is less than halving (below an eighth: any
-    # factor), for which bilinear interpolation needs no other filter.
-    surplus = tf.minimum(height, width) // side
-    halvings = sum(tf.cast(surplus >= ratio, tf.int32) for ratio in (2, 4, 8))
-    pixels = tf.switch_case(halvings, [decode(ratio) for ratio in (1, 2, 4, 8)])
+    # What is left is less than halving (below an eighth: any factor), for which bilinear
+    # interpolation needs no other filter.
+    pixels = _scaled_down(tf.minimum(height, width), side, decode)
     return resized(pixels, side, antialias=False)
+
+
+def _scaled_down(shorter: Any, side: Any, decode: Callable[[int], Callable[[], Any]]) -> Any:
+    """`decode` a JPEG at the least of its size that leaves `side`: libjpeg scales as it decodes."""
+    surplus = shorter // side
+    halvings = sum(tf.cast(surplus >= ratio, tf.int32) for ratio in (2, 4, 8))
+    return tf.switch_case(halvings, [decode(ratio) for ratio in (1, 2, 4, 8)])
 
 
 def _cut_png(encoded: Any, side: Any, box: Box) -> Any:
@@ -296,3 +312,26 @@ def _cut_png(encoded: Any, side: Any, box: Box) -> Any:
     shape = tf.shape(pixels)
     top, left, height, width = box(shape[0], shape[1])
     return resized(pixels[top : top + height, left : left + width], side)
+
+
+def decode_whole(encoded: Any, side: int) -> tuple[Any, Any]:
+    """Decode all of an image: uint8 (height, width, 3), RGB; and its own (height, width).
+
+    A JPEG is decoded at a half, a quarter or an eighth where that leaves its shorter side `side`.
+    """
+
+    def jpeg() -> tuple[Any, Any]:
+        shape = tf.io.extract_jpeg_shape(encoded)[:2]
+
+        def decode(ratio: int) -> Callable[[], Any]:
+            return lambda: tf.io.decode_jpeg(
+                encoded, channels=3, ratio=ratio, dct_method="INTEGER_FAST"
+            )
+
+        return _scaled_down(tf.reduce_min(shape), side, decode), shape
+
+    def png() -> tuple[Any, Any]:
+        pixels = tf.io.decode_png(encoded, channels=3)
+        return pixels, tf.shape(pixels)[:2]
+
+    return tf.cond(tf.io.is_jpeg(encoded), jpeg, png)

@@ -79,8 +79,9 @@ class Run:
             return []
         with self.log.open(newline="") as file:
             rows = list(csv.DictReader(file))
-        # Keras' logger adds val_… columns of "NA" where there is no validation split.
-        return [{key: value for key, value in row.items() if value != "NA"} for row in rows]
+        # Keras' logger, which earlier runs used as it is, writes "NA" where there is no validation
+        # split; a row that was added to such a log since then is shorter.
+        return [{key: v for key, v in row.items() if v not in (None, "NA")} for row in rows]
 
     def summary(self) -> dict[str, Any]:
         """What came out of the finished run."""
@@ -138,8 +139,9 @@ def list_runs(folder: str | Path) -> list[dict[str, Any]]:
     """Describe the runs in `folder` (and one folder below), the latest first.
 
     A row has "run" (its path), "model", "data", "done" and "total" ("unit": epochs or steps),
-    "validation" and "test" (accuracy, or None), "minutes" of training, "state" (finished,
-    running or interrupted).
+    "validation" and "test" (accuracy, or None), "minutes" of training, "state" (finished, running,
+    interrupted, or unreadable) and "problem": why a run cannot be read, of which nothing else is
+    known.
 
     Raises:
         UserError: `folder` does not exist.
@@ -152,7 +154,19 @@ def list_runs(folder: str | Path) -> list[dict[str, Any]]:
         key=lambda path: path.stat().st_mtime,
         reverse=True,
     )
-    return [_describe(Run(path.parent)) for path in configs]
+    return [_describe_or_say_why(Run(path.parent)) for path in configs]
+
+
+def _describe_or_say_why(run: Run) -> dict[str, Any]:
+    """One bad file, or a run of another version, does not hide the others."""
+    try:
+        return {**_describe(run), "problem": None}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        unknown = dict.fromkeys(
+            ("model", "data", "done", "total", "unit", "validation", "test", "minutes")
+        )
+        problem = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        return {"run": str(run.path), **unknown, "state": "unreadable", "problem": problem}
 
 
 def _describe(run: Run) -> dict[str, Any]:

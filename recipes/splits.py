@@ -1,10 +1,11 @@
 """Images decoded in memory, and what every kind of split has in common.
 
 `Split` (here) and `EncodedSplit` (images.py) have the same face: `len`, `labels`, `image_shape`,
-`sized`, `left_out`, `places`, `subset`, `at`, `sample`, and two methods that give batches:
+`sized`, `left_out`, `places`, `subset`, `at`, `sample`, and three methods that give images:
 
     cropped(draws, augment, sizes)    (images, labels, key) of training batches
     batches(index, batch_size)        (images, labels) of the images at `index`, for evaluation
+    whole(sides)                      (one image at several sizes, label), for evaluation
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet.recipes.augment import CROPS, flip, resize_at, resized
+from keras_resnet.recipes.augment import CROPS, fitted, flip, resize_at, resized
 from keras_resnet.recipes.config import AugmentConfig
 
 # Images decoded at once, and what an affinity mask leaves of the machine (a Slurm job, taskset).
@@ -96,11 +97,29 @@ class Split:
         places = tf.data.Dataset.from_tensor_slices(index).batch(batch_size)
         return places.map(plain(lambda i: (tf.gather(images, i), tf.gather(labels, i))))
 
+    def whole(self, sides: Sequence[int]) -> tf.data.Dataset:
+        """(images, label) of every image in order, its shorter side resized to each of `sides`."""
+        images, labels = tf.constant(self.images), tf.constant(self.labels)
+
+        def scale(place: Any) -> tuple[tuple[Any, ...], Any]:
+            shape = self.image_shape[:2]
+            return tuple(fitted(images[place], shape, side) for side in sides), labels[place]
+
+        return in_order(len(self), scale)
+
 
 def plain(function: Callable[..., Any]) -> Callable[..., Any]:
     """For `map` and `flat_map`: as it is. AutoGraph's rewriting would take seconds a pipeline."""
     converted: Callable[..., Any] = tf.autograph.experimental.do_not_convert(function)
     return converted
+
+
+def in_order(count: int, element: Callable[[Any], Any]) -> tf.data.Dataset:
+    """`element` of every place below `count`."""
+    elements = tf.data.Dataset.range(count).map(
+        plain(element), num_parallel_calls=PARALLEL, deterministic=True
+    )
+    return elements.prefetch(PARALLEL).with_options(options())
 
 
 def spaced(length: int, count: int) -> np.ndarray:

@@ -31,7 +31,7 @@ from keras_resnet.recipes import (
     transfer,
     workers,
 )
-from keras_resnet.recipes.callbacks import ProgressBar
+from keras_resnet.recipes.callbacks import Log, ProgressBar
 from keras_resnet.recipes.config import Config
 from keras_resnet.recipes.job import Job, build_loop, build_model, dtype_policy, prepare
 from keras_resnet.recipes.loop import Loop, NonFiniteLossError
@@ -151,7 +151,7 @@ def _observers(
 ) -> list[keras.callbacks.Callback]:
     return [
         ProgressBar(job.total_steps, job.epochs, int(loop.step)),
-        keras.callbacks.CSVLogger(str(run.log), append=True),
+        Log(str(run.log), append=True),
         keras.callbacks.TensorBoard(
             str(run.path / "tensorboard"),
             write_graph=False,
