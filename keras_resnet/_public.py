@@ -50,6 +50,7 @@ from keras_resnet.models.variants import (
     ResNetV2_1001,
 )
 from keras_resnet.preprocessing import preprocess
+from keras_resnet.profiling import profile
 from keras_resnet.registry import create_model, list_models
 
 __all__ = [
@@ -104,5 +105,6 @@ __all__ = [
     "create_model",
     "list_models",
     "preprocess",
+    "profile",
     "to_stock",
 ]
