@@ -301,7 +301,9 @@ def _profile(options: argparse.Namespace) -> int:
     from keras_resnet import profiling, registry
 
     model: Any = options.model
-    if model not in registry.list_models() and (Path(model).exists() or Path(model).suffix):
+    path = Path(model)
+    is_path = path.exists() or path.suffix == ".keras" or len(path.parts) > 1
+    if is_path and model not in registry.list_models():
         from keras_resnet.recipes import sources
 
         model = sources.find(model).keras_model()
