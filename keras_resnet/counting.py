@@ -187,11 +187,7 @@ class Graph:
         for index, step in enumerate(self.steps):
             operation = step.operation
             output = self._shape(step.outputs[0])
-            if step.inputs:
-                given = [self._shape(number) for number in step.inputs]
-                field = receptive_field(operation, [fields[n] for n in step.inputs], given, output)
-            else:
-                field = PIXEL if len(output) == 4 else Field()
+            field = self._field(step, fields, output)
             own = is_weighted(operation) or not step.inputs
             leader = index if own else max(leaders[number] for number in step.inputs)
             fields.update(dict.fromkeys(step.outputs, field))
@@ -210,6 +206,14 @@ class Graph:
                 jump=field.jump,
                 follows=self.steps[leader].operation.name,
             )
+
+    def _field(self, step: _Step, fields: dict[int, Field], output: tuple[int, ...]) -> Field:
+        if not step.inputs:
+            return PIXEL if len(output) == 4 else Field()
+        shapes = [self._shape(number) for number in step.inputs]
+        return receptive_field(
+            step.operation, [fields[number] for number in step.inputs], shapes, output
+        )
 
     def peak_bytes(self) -> int:
         """The largest sum of live buffers."""
