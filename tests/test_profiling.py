@@ -43,9 +43,10 @@ def seen(account):
 
 # Published figures --------------------------------------------------------------------------------
 
-# Multiply-adds in millions, as printed. torchvision's model table (18, 34, v1.5, "GFLOPS" 1.81,
-# 3.66, 4.09); Keras Applications' ResNet50 counted by hand (3.858); akamaster's table prints 0.27 M
-# parameters and 41 M operations for ResNet-20, which is option B's rounded up, 40.8.
+# Multiply-adds in millions: ResNet-18 as in torchvision's model table (1.81 "GFLOPS"), ResNet-50
+# with the stride in the 1×1 as in Keras Applications (3.858 G). ResNet-20 by hand: 27·16·32² of the
+# stem, 6·2304·32² of stage 1, 5·9216·16² + 4608·16² of stage 2, as many of stage 3, and 640;
+# option B adds 2·16·32·16². Both are the 41 M that are commonly printed.
 MILLIONS = {
     "resnet20": 40.55,
     "resnet20_b": 40.81,
