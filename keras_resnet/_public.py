@@ -8,6 +8,7 @@ from keras_resnet.models.layers import BatchNormalization, Conv2D, to_stock
 from keras_resnet.models.resnet import ResNetSpec
 from keras_resnet.models.variants import *  # noqa: F403
 from keras_resnet.preprocessing import preprocess
+from keras_resnet.profiling import profile
 from keras_resnet.registry import create_model, list_models
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "create_model",
     "list_models",
     "preprocess",
+    "profile",
     "to_stock",
 ]
 __all__ += variants.__all__

@@ -229,6 +229,34 @@ def _show(sub: Parser) -> None:
     sub.add_argument("name", help="a name of 'keras-resnet list'")
 
 
+def _profile(sub: Parser) -> None:
+    sub.add_argument("model", help="a name of 'keras-resnet list', a run folder or a .keras file")
+    sub.add_argument(
+        "--input-shape",
+        type=_shape,
+        metavar="H,W,C",
+        help="e.g. 224,224,3; default the network's own",
+    )
+    sub.add_argument(
+        "--multiply-add",
+        type=int,
+        choices=(1, 2),
+        default=1,
+        help="count a multiplication with its addition as 1 (default) or as 2 (FLOP)",
+    )
+    sub.add_argument("--csv", metavar="FILE", help="write a line per layer")
+    sub.add_argument("--picture", metavar="FILE", help="draw the account: .svg, or .png")
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    parts = text.split(",")
+    if len(parts) != 3 or not all(part.isdecimal() and int(part) for part in parts):
+        raise argparse.ArgumentTypeError(
+            f"wants height, width and channels, e.g. 224,224,3; received '{text}'"
+        )
+    return tuple(int(part) for part in parts)
+
+
 # What each is for, an example, and the function that adds its options.
 _VERBS = {
     "quickstart": (
@@ -258,4 +286,9 @@ _VERBS = {
     "predict": ("classify images", "predict RUN/exports/resnet20-int8.tflite cat.jpg", _predict),
     "list": ("list the networks", "list 'resnetv2_*'", _list),
     "show": ("what a network is", "show resnet50", _show),
+    "profile": (
+        "memory, parameters and multiply-adds, layer by layer",
+        "profile resnet50 --picture resnet50.svg",
+        _profile,
+    ),
 }

@@ -303,6 +303,25 @@ def _show(options: argparse.Namespace) -> int:
     )
 
 
+def _profile(options: argparse.Namespace) -> int:
+    from keras_resnet import profiling, registry
+
+    model: Any = options.model
+    path = Path(model)
+    is_path = path.exists() or path.suffix == ".keras" or len(path.parts) > 1
+    if is_path and model not in registry.list_models():
+        from keras_resnet.recipes import sources
+
+        model = sources.find(model).keras_model()
+    account = profiling.profile(model, options.input_shape, multiply_add=options.multiply_add)
+    if options.csv:
+        account.to_csv(options.csv)
+    if options.picture:
+        account.picture(options.picture)
+    print(account.to_json() if options.json else account)
+    return 0
+
+
 # What verbs share -------------------------------------------------------------------------------
 
 
@@ -407,4 +426,5 @@ _VERBS = {
     "predict": _predict,
     "list": _list,
     "show": _show,
+    "profile": _profile,
 }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -34,15 +36,32 @@ def quiet_stderr() -> Iterator[None]:
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print to stdout; the first column is text, the others are numbers."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for index, name in enumerate(header):
-        table.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
     console = Console(highlight=False)
     # A narrow terminal wraps a long line; rich would cut figures to its width.
     console.width = max(console.width, 120)
-    console.print(table)
+    console.print(_table(title, header, rows, 1))
+
+
+def table_text(
+    title: str, header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1
+) -> str:
+    """The same table as plain text, as wide as it needs; the first `text_columns` are text."""
+    file = io.StringIO()
+    table = _table(title, header, rows, text_columns)
+    Console(file=file, highlight=False, width=1000, color_system=None).print(table)
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
+
+
+def _table(
+    title: str, header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int
+) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for index, name in enumerate(header):
+        justify: Literal["left", "right"] = "left" if index < text_columns else "right"
+        table.add_column(name, justify=justify, no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 @contextmanager
