@@ -1,4 +1,4 @@
-"""The networks: counts as published, the naming contract, Keras' interface, parity."""
+"""The networks: the naming contract, Keras' interface, parity."""
 
 from dataclasses import replace
 
@@ -13,58 +13,11 @@ from keras_resnet.models import blocks, shortcuts, stems
 from keras_resnet.models.layers import BatchNormalization
 from keras_resnet.weights.convert import from_keras_applications
 
-# Trainable and total parameters. Sources: keras.applications' documentation (V2), torchvision's
-# model table (18, 34, 50), He 2015 / akamaster's table for CIFAR, MLPerf Tiny's paper for ResNet-8;
-# v1's total is torchvision's plus the BN statistics.
-COUNTS = {
-    "resnet18": (11_689_512, None),
-    "resnet34": (21_797_672, None),
-    "resnet50": (25_557_032, 25_610_152),
-    "resnet101": (None, 44_654_504),
-    "resnet152": (None, 60_344_232),
-    "resnet50v1_5": (25_557_032, 25_610_152),
-    "resnet50v2": (None, 25_613_800),
-    "resnet101v2": (None, 44_675_560),
-    "resnet152v2": (None, 60_380_648),
-    "resnetv2_50": (25_549_352, None),
-    "resnet8": (None, 78_666),
-    "resnet20": (269_722, 271_098),
-    "resnet20_b": (269_722 + 2_752, None),
-    "resnet32": (464_154, 466_426),
-    "resnet44": (658_586, 661_754),
-    "resnet56": (853_018, 857_082),
-    "resnet110": (1_727_962, 1_736_058),
-    "resnetv2_164": (1_703_258, None),
-}
-
-
-@pytest.mark.parametrize("name", COUNTS)
-def test_parameters_are_the_published_ones(name):
-    model = keras_resnet.create_model(name)
-    trainable, total = COUNTS[name]
-    if trainable is not None:
-        assert sum(np.prod(v.shape) for v in model.trainable_variables) == trainable
-    if total is not None:
-        assert model.count_params() == total
-
-
-@pytest.mark.slow
-def test_resnet1202_has_the_published_parameters():
-    model = keras_resnet.ResNet1202()
-    assert sum(np.prod(v.shape) for v in model.trainable_variables) == 19_421_274
-    assert model.count_params() == 19_510_906
-
-
-# One of every family and form in the default lane, the rest in the slow one.
-SMALL = (
-    *("resnet8", "resnet18", "resnet20", "resnet20_c", "resnet50v1_5", "resnet50v2"),
-    *("resnetv2_18", "resnetv2_20", "resnetv2_50", "plain20", "plain18", "seresnet20"),
-    *("resnet18_a", "resnet18d", "wrn16_4"),
-)
-
 
 def _families():
-    default = (*SMALL, *keras_resnet.list_models("test_*"), *keras_resnet.list_models("resnet20_*"))
+    """The tiny ones and some forms in the default lane, the rest in the slow one."""
+    default = ["resnet8", "resnet20", "resnet50v2", "resnetv2_20"]
+    default += keras_resnet.list_models("test_*")
     names = keras_resnet.list_models()
     return [n if n in default else pytest.param(n, marks=pytest.mark.slow) for n in names]
 

@@ -190,12 +190,15 @@ def wide_basic(dropout: float) -> Transform:
     return transform
 
 
-def squeeze_excitation(transform: Transform, reduction: int = 16) -> Transform:
-    """`transform` with its output recalibrated (arXiv:1709.01507, Fig. 3)."""
+def squeeze_excitation(transform: Transform, least: int = 1) -> Transform:
+    """`transform` with its output recalibrated (arXiv:1709.01507, Fig. 3; reduction 16).
+
+    `least` filters are in the middle: timm has 8 or more, which only narrow networks notice.
+    """
 
     def recalibrated(width: int, stride: int) -> tuple[Conv | SqueezeExcitation, ...]:
         parts = transform(width, stride)
-        return *parts, SqueezeExcitation(out_channels(parts) // reduction)
+        return *parts, SqueezeExcitation(max(least, out_channels(parts) // 16))
 
     return recalibrated
 

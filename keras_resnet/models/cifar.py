@@ -9,7 +9,7 @@ from keras_resnet import registry
 from keras_resnet.models import blocks, shortcuts, stems
 from keras_resnet.models.blocks import PRE_ACTIVATION, Style
 from keras_resnet.models.builder import row
-from keras_resnet.models.resnet import ResNetSpec
+from keras_resnet.models.resnet import HE_2015, IDENTITY_MAPPINGS, ResNetSpec
 
 __all__ = [
     "WRN16_4",
@@ -87,9 +87,6 @@ __all__ = [
     "SEResNet164",
     "WRN28_10_Dropout",
 ]
-
-HE_2015 = "arXiv:1512.03385"
-IDENTITY_MAPPINGS = "arXiv:1603.05027"
 
 # CIFAR, v1: 6n + 2 weight layers ------------------------------------------------------------------
 

@@ -27,6 +27,9 @@ from keras_resnet.models.builder import Network, Trunk, check_rate
 from keras_resnet.models.shortcuts import addition, option_b
 from keras_resnet.models.stems import deep_stem, imagenet_preact_stem, imagenet_stem
 
+HE_2015 = "arXiv:1512.03385"
+IDENTITY_MAPPINGS = "arXiv:1603.05027"
+
 # Of a stem of your own nothing is known, so it refuses no image.
 _STEM_STRIDES: dict[Stem, int] = {imagenet_stem: 4, deep_stem: 4, imagenet_preact_stem: 4}
 

@@ -8,7 +8,7 @@ from keras_resnet import registry
 from keras_resnet.models import blocks, shortcuts, stems
 from keras_resnet.models.blocks import PRE_ACTIVATION, Style
 from keras_resnet.models.builder import row
-from keras_resnet.models.resnet import ResNetSpec
+from keras_resnet.models.resnet import HE_2015, IDENTITY_MAPPINGS, ResNetSpec
 
 __all__ = [
     "Plain18",
@@ -67,9 +67,6 @@ __all__ = [
     "Wide_ResNet50_2",
     "Wide_ResNet101_2",
 ]
-
-HE_2015 = "arXiv:1512.03385"
-IDENTITY_MAPPINGS = "arXiv:1603.05027"
 
 # ImageNet, v1: the paper's -----------------------------------------------------------------------
 
@@ -245,7 +242,7 @@ _WIDE = "arXiv:1605.07146, Table 8"
 
 
 def _se(spec: ResNetSpec) -> ResNetSpec:
-    return replace(spec, transform=blocks.squeeze_excitation(spec.transform))
+    return replace(spec, transform=blocks.squeeze_excitation(spec.transform, least=8))
 
 
 SEResNet18 = row("SEResNet18", _se(_V1_18), "SE-ResNet-18", _SE)
