@@ -1,12 +1,20 @@
 """The names that `import keras_resnet` gives; `keras_resnet/__init__.py` says why they are here."""
 
 from keras_resnet.errors import UserError
-from keras_resnet.models import cifar, variants
+from keras_resnet.models import alexnet, cifar, variants, vgg
+from keras_resnet.models.alexnet import *  # noqa: F403
 from keras_resnet.models.builder import SPECS, Network, build
+from keras_resnet.models.chain import ChainSpec
 from keras_resnet.models.cifar import *  # noqa: F403
-from keras_resnet.models.layers import BatchNormalization, Conv2D, to_stock
+from keras_resnet.models.layers import (
+    BatchNormalization,
+    Conv2D,
+    LocalResponseNormalization,
+    to_stock,
+)
 from keras_resnet.models.resnet import ResNetSpec
 from keras_resnet.models.variants import *  # noqa: F403
+from keras_resnet.models.vgg import *  # noqa: F403
 from keras_resnet.preprocessing import preprocess
 from keras_resnet.profiling import profile
 from keras_resnet.registry import create_model, list_models
@@ -14,7 +22,9 @@ from keras_resnet.registry import create_model, list_models
 __all__ = [
     "SPECS",
     "BatchNormalization",
+    "ChainSpec",
     "Conv2D",
+    "LocalResponseNormalization",
     "Network",
     "ResNetSpec",
     "UserError",
@@ -27,3 +37,5 @@ __all__ = [
 ]
 __all__ += variants.__all__
 __all__ += cifar.__all__
+__all__ += alexnet.__all__
+__all__ += vgg.__all__
