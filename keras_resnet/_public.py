@@ -1,9 +1,13 @@
 """The names that `import keras_resnet` gives; `keras_resnet/__init__.py` says why they are here."""
 
 from keras_resnet.errors import UserError
-from keras_resnet.models import cifar, variants
+from keras_resnet.models import cifar, densenet, highway, variants
 from keras_resnet.models.builder import SPECS, Network, build
 from keras_resnet.models.cifar import *  # noqa: F403
+from keras_resnet.models.deepen import deepen
+from keras_resnet.models.densenet import *  # noqa: F403
+from keras_resnet.models.ensemble import ensemble
+from keras_resnet.models.highway import *  # noqa: F403
 from keras_resnet.models.layers import BatchNormalization, Conv2D, to_stock
 from keras_resnet.models.resnet import ResNetSpec
 from keras_resnet.models.variants import *  # noqa: F403
@@ -19,9 +23,13 @@ __all__ = [
     "UserError",
     "build",
     "create_model",
+    "deepen",
+    "ensemble",
     "list_models",
     "preprocess",
     "to_stock",
 ]
 __all__ += variants.__all__
 __all__ += cifar.__all__
+__all__ += densenet.__all__
+__all__ += highway.__all__

@@ -12,29 +12,30 @@ from keras_resnet.models.layers import BatchNormalization
 
 
 def from_keras_applications(source: keras.Model, target: keras.Model) -> None:
-    """Copy the weights of `keras.applications.ResNet*` into our network of the same form, in place.
+    """Copy the weights of a `keras.applications` model into our network of the same form, in place.
 
-    v1's convolutions have biases before BN; ours have none, and `BN(x + b)` with moving mean `m`
-    is `BN(x)` with `m - b`. v1 takes BGR ("caffe" preprocessing); ours takes RGB, so the input
+    ResNet v1's convolutions have biases before BN; ours have none, and `BN(x + b)` with moving mean
+    `m` is `BN(x)` with `m - b`. It takes BGR ("caffe" preprocessing); ours takes RGB, so the input
     channels of the first convolution are reversed.
 
     Args:
-        source: ResNet50, 101, 152 (into `resnet50`, ...) or ResNet50V2, ... (into `resnet50v2`).
+        source: ResNet50, 101, 152 (into `resnet50`, ...), ResNet50V2, ... (into `resnet50v2`) or
+            DenseNet121, 169, 201 (into `densenet121`, ...).
         target: ours, of the same depth, classes and `include_top`.
 
     Raises:
         UserError: the networks do not correspond; the message names the first layer.
     """
-    preact = _has(source, "post_bn")
+    preact, dense = _has(source, "post_bn"), _has(source, "pool2_bn")
     biases: dict[str, np.ndarray] = {}
     for layer in target.layers:
         if not layer.weights:
             continue
-        name = _keras_applications_name(layer.name, preact)
+        name = _densenet_name(layer.name) if dense else _resnet_name(layer.name, preact)
         if name is None or not _has(source, name):
             raise UserError(f"'{source.name}' has no layer that corresponds to '{layer.name}'.")
         values = source.get_layer(name).get_weights()
-        if name == "conv1_conv" and not preact:
+        if name == "conv1_conv" and not (preact or dense):
             values[0] = values[0][:, :, ::-1]
         if isinstance(layer, keras.layers.Conv2D) and not layer.use_bias and len(values) == 2:
             biases[layer.name.replace("conv", "bn")] = values.pop()
@@ -51,7 +52,7 @@ def _has(model: keras.Model, name: str) -> bool:
     return any(layer.name == name for layer in model.layers)
 
 
-def _keras_applications_name(name: str, preact: bool) -> str | None:
+def _resnet_name(name: str, preact: bool) -> str | None:
     """Translate e.g. stage2_block1_conv2 → conv3_block1_2_conv."""
     whole = {"stem_conv": "conv1_conv", "stem_bn": "conv1_bn", "head": "predictions"}
     if name in whole or name == "head_bn":
@@ -65,3 +66,18 @@ def _keras_applications_name(name: str, preact: bool) -> str | None:
     if preact and kind == "bn":  # theirs count from the BN before the first convolution
         return f"{block_name}_preact_bn" if index == 1 else f"{block_name}_{index - 1}_bn"
     return f"{block_name}_{index}_{kind}"
+
+
+def _densenet_name(name: str) -> str | None:
+    """Translate e.g. stage2_block1_conv2 → conv3_block1_2_conv, stage2_transition_bn → pool3_bn."""
+    whole = {"stem_conv": "conv1_conv", "stem_bn": "conv1_bn", "head": "predictions"}
+    if name in whole or name == "head_bn":
+        return whole.get(name, "bn")
+    match = re.fullmatch(r"stage(\d)_(?:transition|block(\d+))_(conv|bn)(\d?)", name)
+    if match is None:
+        return None
+    stage, block, kind, number = match.groups()
+    if block is None:
+        return f"pool{int(stage) + 1}_{kind}"
+    index = int(number) - (kind == "bn")  # theirs count from the BN before the first convolution
+    return f"conv{int(stage) + 1}_block{block}_{index}_{kind}"
