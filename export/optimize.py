@@ -11,30 +11,46 @@ def fold_rescaling(model: keras.Model) -> keras.Model:
 
     `conv(s·x + o) = conv'(x + o/s)` with the kernel's input channels times `s`. Zeros padded in
     between stay zeros on both sides, so this is exact; the offset must stay, since a padded zero
-    stands for a pixel of the mean colour. One multiplication per pixel disappears.
+    stands for a pixel of the mean colour. One multiplication per pixel disappears; in an ensemble,
+    one for every member.
 
     Returns the model itself where there is no such pair.
     """
-    rescaling = next((x for x in model.layers if isinstance(x, keras.layers.Rescaling)), None)
-    convolution = _convolution_behind(rescaling) if rescaling is not None else None
-    if rescaling is None or convolution is None:
+    pairs = {
+        layer.name: convolution
+        for layer in model.layers
+        if isinstance(layer, keras.layers.Rescaling)
+        and (convolution := _convolution_behind(layer)) is not None
+    }
+    if not pairs:
         return model
-    channels = convolution.get_weights()[0].shape[2]
-    scale = np.broadcast_to(np.asarray(rescaling.scale, "float64"), [channels])
-    offset = np.broadcast_to(np.asarray(rescaling.offset, "float64"), [channels])
 
     def rebuild(layer: keras.Layer) -> keras.Layer:
         config = layer.get_config()
-        if layer is rescaling:
+        if layer.name in pairs:
+            scale, offset = _per_channel(layer, pairs[layer.name])
             config |= {"scale": 1.0, "offset": (offset / scale).tolist()}
         return type(layer).from_config(config)
 
     folded = keras.models.clone_model(model, clone_function=rebuild)
     folded.set_weights(model.get_weights())
-    target = folded.get_layer(convolution.name)
-    kernel, *bias = target.get_weights()
-    target.set_weights([kernel * scale[:, None].astype("float32"), *bias])
+    for name, convolution in pairs.items():
+        scale, _ = _per_channel(model.get_layer(name), convolution)
+        target = folded.get_layer(convolution.name)
+        kernel, *bias = target.get_weights()
+        target.set_weights([kernel * scale[:, None].astype("float32"), *bias])
     return folded
+
+
+def _per_channel(
+    rescaling: keras.layers.Rescaling, convolution: keras.layers.Conv2D
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scale and offset, one for every input channel of the convolution."""
+    channels = [convolution.get_weights()[0].shape[2]]
+    return (
+        np.broadcast_to(np.asarray(rescaling.scale, "float64"), channels),
+        np.broadcast_to(np.asarray(rescaling.offset, "float64"), channels),
+    )
 
 
 def _convolution_behind(layer: keras.Layer) -> keras.Layer | None:

@@ -64,11 +64,13 @@ def rescale(x: Any, mode: str) -> Any:
 def has_preprocessing(model: keras.Model) -> bool:
     """Whether `model` normalises its input itself, so that it takes raw pixels."""
     inside = (keras.layers.Rescaling, keras.layers.Normalization)
-    for layer in model.layers:  # in the order of the graph
-        if isinstance(layer, inside):
+    behind: set[int] = set()  # what scales behind weights is the network's own
+    for layer in model.layers:  # in the order of the graph, where an ensemble's members mingle
+        parents = [x.operation for node in layer._inbound_nodes for x in node.parent_nodes]
+        if isinstance(layer, inside) and behind.isdisjoint(map(id, parents)):
             return True
-        if layer.weights:  # what scales behind the first weights is the network's own
-            return False
+        if layer.weights or not behind.isdisjoint(map(id, parents)):
+            behind.add(id(layer))
     return False
 
 

@@ -132,7 +132,7 @@ class ResNetSpec(Network):
     def trunk(self, x: Tensor) -> Trunk:
         """Build stem and stages. A stage's feature is its last map before the resolution falls
         (with `stride_unit="last"` that is before the stage's last unit)."""
-        _allow_recursion(sum(self.depths))
+        allow_recursion(sum(self.depths))
         features: dict[str, Tensor] = {}
         x = self.stem(x, self.stem_width, self.order, self.style)
         for index, (unit, width) in enumerate(self.units()):
@@ -151,7 +151,7 @@ class ResNetSpec(Network):
         return Trunk(x, {**features, f"stage{len(features) + 1}": x})
 
 
-def _allow_recursion(units: int) -> None:
+def allow_recursion(units: int) -> None:
     """Keras walks a functional graph recursively: to build it, and to clone or load it later.
 
     Python's limit of 1000 frames is too low for the 600 units of ResNet-1202, so it is raised, and

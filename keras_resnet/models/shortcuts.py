@@ -103,11 +103,14 @@ def constant_scaling(shortcut: float, residual: float) -> Junction:
     return junction
 
 
-def exclusive_gating(bias: float) -> Junction:
-    """`y = (1 - g) · h(x) + g · F(x)`, as the units of Highway networks (Fig. 2c)."""
+def exclusive_gating(bias: float, kernel: int = 1) -> Junction:
+    """`y = (1 - g) · h(x) + g · F(x)`, as the units of Highway networks (Fig. 2c).
+
+    `kernel` is the gate's: 1 in the ablation, F's in a highway network.
+    """
 
     def junction(h: Tensor, f: Tensor, unit: Unit) -> Tensor:
-        gate = _gate(h, bias, unit)
+        gate = _gate(h, bias, unit, kernel)
         f = layers.Multiply(name=f"{unit.name}_residual_gate")([gate, f])
         return addition(_carried(h, gate, unit), f, unit)
 
@@ -132,11 +135,12 @@ def dropout_shortcut(rate: float) -> Junction:
     return junction
 
 
-def _gate(h: Tensor, bias: float, unit: Unit) -> Tensor:
-    """g = σ(W x + b) of a 1×1 convolution; taken of h(x), which is x where no channels change."""
+def _gate(h: Tensor, bias: float, unit: Unit, kernel: int = 1) -> Tensor:
+    """g = σ(W x + b) of a convolution; taken of h(x), which is x where no channels change."""
     g = layers.Conv2D(
         unit.out_channels,
-        1,
+        kernel,
+        padding="same",
         kernel_initializer="he_normal",
         bias_initializer=initializers.Constant(bias),
         name=f"{unit.name}_gate_conv",
