@@ -1,0 +1,157 @@
+"""Weights of PyTorch's networks (torchvision, timm, public CIFAR weights) in our layer names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_resnet.errors import UserError
+
+# A row translates the name of one of their modules into ours. A group whose name ends in 0 counts
+# from 0 in theirs and from 1 in ours.
+Row = tuple[str, str]
+
+_BLOCK = r"layer(?P<stage>\d+)\.(?P<block0>\d+)\."
+_OUR_BLOCK = "stage{stage}_block{block0}_"
+
+_UNITS: tuple[Row, ...] = (
+    (_BLOCK + r"(?P<kind>conv|bn)(?P<number>\d)", _OUR_BLOCK + "{kind}{number}"),
+    (_BLOCK + r"se\.fc1", _OUR_BLOCK + "se_reduce"),
+    (_BLOCK + r"se\.fc2", _OUR_BLOCK + "se_expand"),
+    (r"fc|linear", "head"),
+)
+_STEM: tuple[Row, ...] = ((r"conv1", "stem_conv"), (r"bn1", "stem_bn"))
+_DEEP_STEM: tuple[Row, ...] = (
+    (r"conv1\.0", "stem_conv1"),
+    (r"conv1\.1", "stem_bn1"),
+    (r"conv1\.3", "stem_conv2"),
+    (r"conv1\.4", "stem_bn2"),
+    (r"conv1\.6", "stem_conv3"),
+    (r"bn1", "stem_bn3"),
+)
+_SHORTCUT: tuple[Row, ...] = (
+    (_BLOCK + r"(downsample|shortcut)\.0", _OUR_BLOCK + "shortcut_conv"),
+    (_BLOCK + r"(downsample|shortcut)\.1", _OUR_BLOCK + "shortcut_bn"),
+)
+_POOLED_SHORTCUT: tuple[Row, ...] = (  # theirs has the pool, or nothing in its place, at 0
+    (_BLOCK + r"downsample\.1", _OUR_BLOCK + "shortcut_conv"),
+    (_BLOCK + r"downsample\.2", _OUR_BLOCK + "shortcut_bn"),
+)
+_V2_BLOCK = r"stages\.(?P<stage0>\d+)\.blocks\.(?P<block0>\d+)\."
+_OUR_V2_BLOCK = "stage{stage0}_block{block0}_"
+
+FAMILIES: dict[str, tuple[Row, ...]] = {
+    "ResNet, ResNeXt, Wide ResNet, SE-ResNet": _STEM + _SHORTCUT + _UNITS,
+    "the same with a deep stem": _DEEP_STEM + _SHORTCUT + _UNITS,
+    "ResNet-D": _DEEP_STEM + _POOLED_SHORTCUT + _UNITS,
+    "timm's pre-activation ResNet": (
+        (r"stem\.conv", "stem_conv"),
+        (_V2_BLOCK + r"conv(?P<number>\d)", _OUR_V2_BLOCK + "conv{number}"),
+        (_V2_BLOCK + r"norm(?P<number>\d)", _OUR_V2_BLOCK + "bn{number}"),
+        (_V2_BLOCK + r"downsample\.conv", _OUR_V2_BLOCK + "shortcut_conv"),
+        (r"norm", "head_bn"),
+        (r"head\.fc", "head"),
+    ),
+}
+
+# Our variables under PyTorch's names.
+_ENTRIES = {
+    "kernel": "weight",
+    "gamma": "weight",
+    "bias": "bias",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}
+
+
+def from_torch(state_dict: Mapping[str, Any], target: keras.Model) -> None:
+    """Copy the state dict of a PyTorch network into our network of the same form, in place.
+
+    Which library and family it is follows from the names. Nothing is copied unless every entry
+    has a place and every weight of `target` an entry.
+
+    Args:
+        state_dict: arrays or CPU tensors by name, e.g. of torchvision's `resnet50` (for
+            `resnet50v1_5`) or of `read_state_dict`. A `module.` prefix and `num_batches_tracked`
+            are ignored.
+        target: ours, with the top and as many classes; build it so, and take what you need.
+
+    Raises:
+        UserError: the networks do not correspond; the message names the first entry or layer.
+    """
+    entries = {
+        name.removeprefix("module."): value
+        for name, value in state_dict.items()
+        if not name.endswith("num_batches_tracked")
+    }
+    places = {
+        f"{layer.name}.{_ENTRIES[variable.name]}": (layer, variable)
+        for layer in target.layers
+        for variable in layer.weights
+    }
+    rows = max(FAMILIES.values(), key=lambda rows: sum(_rename(n, rows) in places for n in entries))
+    fitted = []
+    for name, value in entries.items():
+        place = _rename(name, rows)
+        if place not in places:
+            would_be = f" (it would be '{place}')" if place else ""
+            raise UserError(f"'{target.name}' has no place for '{name}'{would_be}. {_ADVICE}")
+        layer, variable = places.pop(place)
+        array = _arrange(np.asarray(value), layer)
+        if array.shape != tuple(variable.shape):
+            raise UserError(
+                f"'{name}' is {np.shape(value)} and does not fit {variable.name} of "
+                f"'{layer.name}', {tuple(variable.shape)}. {_ADVICE}"
+            )
+        fitted.append((variable, array))
+    if places:
+        layer, variable = next(iter(places.values()))
+        raise UserError(
+            f"The state dict has nothing for {variable.name} of '{layer.name}', "
+            f"{tuple(variable.shape)}. {_ADVICE}"
+        )
+    for variable, array in fitted:
+        variable.assign(array)
+
+
+_ADVICE = "Is it the same network? 'keras-resnet list' says which of theirs each of ours is."
+
+
+def _rename(name: str, rows: tuple[Row, ...]) -> str | None:
+    """Translate e.g. layer2.0.conv1.weight → stage2_block1_conv1.weight."""
+    module, _, entry = name.rpartition(".")
+    for pattern, template in rows:
+        match = re.fullmatch(pattern, module)
+        if match:
+            groups = match.groupdict().items()
+            ours = {key: int(text) + 1 if key.endswith("0") else text for key, text in groups}
+            return f"{template.format(**ours)}.{entry}"
+    return None
+
+
+def _arrange(value: np.ndarray, layer: keras.Layer) -> np.ndarray:
+    """Put the axes of a kernel in Keras' order; vectors stay as they are."""
+    if isinstance(layer, keras.layers.Dense) and value.ndim > 1:
+        if value.shape[2:] == (1, 1):  # timm's pre-activation classifier is a 1×1 convolution
+            value = value[:, :, 0, 0]
+        if flattened := _flattened_shape(layer):
+            # PyTorch flattens (channels, height, width), Keras (height, width, channels).
+            height, width, channels = flattened
+            value = value.reshape(-1, channels, height, width).transpose(0, 2, 3, 1)
+        return value.reshape(value.shape[0], -1).T
+    if value.ndim == 4:  # (out, in, height, width) → (height, width, in, out)
+        return value.transpose(2, 3, 1, 0)
+    return value
+
+
+def _flattened_shape(layer: keras.Layer) -> tuple[int, int, int] | None:
+    """Shape of the features that `layer` takes flattened, or None."""
+    before = layer.input._keras_history.operation
+    while isinstance(before, (keras.layers.Dropout, keras.layers.Activation)):
+        before = before.input._keras_history.operation
+    return before.input.shape[1:] if isinstance(before, keras.layers.Flatten) else None
