@@ -37,7 +37,7 @@ class Peer:
 
     library: str
     name: str
-    size: int = 64  # leaves 2×2 pixels in the last stage
+    size: int = 72  # 36, 18, 9, 5, 3 pixels in the stages: odd ones too
     native_size: int = 224  # of the account
     # Variance of the kernels times their fan-in. With more, activations outgrow the offsets (the
     # BN normalises by numbers that are not theirs); with less, the image's part of them fades.
@@ -68,10 +68,13 @@ PEERS: dict[str, Peer] = {
     "resnet101v1_5": _torchvision("resnet101"),
     "resnet152v1_5": _torchvision("resnet152", gain=0.8),
     "resnext50_32x4d": _torchvision("resnext50_32x4d"),
+    "resnext101_32x4d": _timm("resnext101_32x4d"),
     "resnext101_32x8d": _torchvision("resnext101_32x8d"),
     "resnext101_64x4d": _torchvision("resnext101_64x4d"),
     "wide_resnet50_2": _torchvision("wide_resnet50_2"),
     "wide_resnet101_2": _torchvision("wide_resnet101_2"),
+    "resnet50c": _timm("resnet50c"),
+    "resnet50s": _timm("resnet50s"),
     **{f"resnet{depth}d": _timm(f"resnet{depth}d") for depth in (18, 34, 50, 101)},
     **{f"resnet{depth}d": _timm(f"resnet{depth}d", gain=0.8) for depth in (152, 200)},
     **{f"seresnet{depth}": _timm(f"seresnet{depth}") for depth in (18, 34, 50, 101, 152)},
