@@ -38,7 +38,7 @@ class _Tensor:
 
 
 def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
-    """Read the state dict that `torch.save` wrote, alone or in a checkpoint under "state_dict".
+    """Read the state dict that `torch.save` wrote, alone or in a checkpoint.
 
     Both formats: zip (since PyTorch 1.6) and the one before. Dtypes: float16/32/64, int64.
 
@@ -51,8 +51,8 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     try:
         with path.open("rb") as file:
             content, storages = (_zip if zipfile.is_zipfile(path) else _old)(file)
-        if "state_dict" in content:
-            content = content["state_dict"]
+        for key in ("state_dict", "model"):  # timm's checkpoints, and torchvision's
+            content = content.get(key, content)
         return {name: _array(tensor, storages) for name, tensor in content.items()}
     except UserError as error:
         raise UserError(f"{path}: {error}") from error

@@ -42,7 +42,8 @@ class Peer:
     # Variance of the kernels times their fan-in. With more, activations outgrow the offsets (the
     # BN normalises by numbers that are not theirs); with less, the image's part of them fades.
     gain: float = 1.0
-    auxiliary: dict[str, str] = field(default_factory=dict)  # head: the module it stands on
+    # Auxiliary classifiers by our name: their module, and the one whose output it takes.
+    auxiliary: dict[str, tuple[str, str]] = field(default_factory=dict)
     options: dict[str, bool] = field(default_factory=dict)
 
     def build(self, classes: int) -> torch.nn.Module:
@@ -93,7 +94,7 @@ PEERS: dict[str, Peer] = {
         "googlenet",
         size=224,
         gain=1.7,
-        auxiliary={"aux1": "inception4a", "aux2": "inception4d"},
+        auxiliary={"aux1": ("aux1", "inception4a"), "aux2": ("aux2", "inception4d")},
         options={"aux_logits": True, "init_weights": False},
     ),
     "inception_v3": _torchvision(
@@ -101,7 +102,7 @@ PEERS: dict[str, Peer] = {
         size=299,
         gain=1.7,
         native_size=299,
-        auxiliary={"AuxLogits": "Mixed_6e"},
+        auxiliary={"aux1": ("AuxLogits", "Mixed_6e")},
         options={"aux_logits": True, "init_weights": False},
     ),
     "inception_resnet_v2": _timm("inception_resnet_v2", size=299, native_size=299, gain=1.3),
@@ -113,22 +114,22 @@ PEERS: dict[str, Peer] = {
 
 
 def outputs(peer: Peer, model: torch.nn.Module, dtype: torch.dtype) -> dict[str, np.ndarray]:
-    """Logits of every head in inference mode, where their own `forward` leaves auxiliary ones out.
+    """Logits of every classifier in inference mode; their own `forward` leaves auxiliary ones out.
 
     Returns:
-        "logits" and the auxiliary heads' by name, each (2, CLASSES) in float64.
+        "predictions" and the auxiliary classifiers' by our name, each (2, CLASSES) in float64.
     """
     model = model.to(dtype)
-    features: dict[str, torch.Tensor] = {}
-    for head, module in peer.auxiliary.items():
-        model.get_submodule(module).register_forward_hook(
-            lambda _module, _inputs, output, head=head: features.update({head: output})
+    result: dict[str, torch.Tensor] = {}
+    for name, (head, branch) in peer.auxiliary.items():
+        model.get_submodule(branch).register_forward_hook(
+            lambda _module, _inputs, output, name=name, head=head: result.update(
+                {name: model.get_submodule(head)(output)}
+            )
         )
     with torch.inference_mode():
         inputs = torch.from_numpy(images(peer.size).transpose(0, 3, 1, 2).copy()).to(dtype)
-        result = {"logits": model(inputs)}
-        for head, feature in features.items():
-            result[head] = model.get_submodule(head)(feature)
+        result["predictions"] = model(inputs)
     return {name: logits.double().numpy() for name, logits in result.items()}
 
 
