@@ -24,8 +24,8 @@ GOLDEN = Path(__file__).parent / "golden"
 QUICK = {"resnet18", "resnet18d", "resnetv2_18", "seresnext50_32x4d"}
 
 # Theirs is float64, ours float32: rounding over up to 200 layers, for which the peers' own float32
-# gives 1.3e-6 of the largest logit and ours 1e-6. One gamma of one channel of ResNet-18's last
-# stage, changed by 1 %, gives 4e-5.
+# gives 1.3e-6 of the largest logit and ours 1e-6 (3e-6 where dense layers sum 25,088 numbers). One
+# gamma of one channel of ResNet-18's last stage, changed by 1 %, gives 4e-5.
 TOLERANCE = 1e-5
 
 
@@ -67,7 +67,7 @@ def names():
 @pytest.mark.parametrize("name", names())
 def test_logits_equal_the_peer(name):
     about, theirs = golden(name)
-    model = built(name, about)
+    model = built(name, about, **({"auxiliary": True} if len(theirs) > 1 else {}))
     from_torch(weights(about), model)
     assert max(differences(model, about, theirs)) <= TOLERANCE
     norms = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]

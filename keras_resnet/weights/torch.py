@@ -47,32 +47,30 @@ def from_torch(state_dict: Mapping[str, Any], target: keras.Model) -> None:
         for layer in target.layers
         for variable in layer.weights
     }
-    rows = max(FAMILIES.values(), key=lambda rows: sum(rename(n, rows) in places for n in entries))
+    family = max(FAMILIES, key=lambda f: sum(rename(n, FAMILIES[f]) in places for n in entries))
+    advice = f"The names were read as: {family}. Is '{target.name}' that network, with the top?"
     fitted = []
     for name, value in entries.items():
-        place = rename(name, rows)
+        place = rename(name, FAMILIES[family])
         if place not in places:
             would_be = f" (it would be '{place}')" if place else ""
-            raise UserError(f"'{target.name}' has no place for '{name}'{would_be}. {_ADVICE}")
+            raise UserError(f"'{target.name}' has no place for '{name}'{would_be}. {advice}")
         layer, variable = places.pop(place)
         array = _arrange(np.asarray(value), layer)
         if array.shape != tuple(variable.shape):
             raise UserError(
                 f"'{name}' is {np.shape(value)} and does not fit {variable.name} of "
-                f"'{layer.name}', {tuple(variable.shape)}. {_ADVICE}"
+                f"'{layer.name}', {tuple(variable.shape)}. {advice}"
             )
         fitted.append((variable, array))
     if places:
         layer, variable = next(iter(places.values()))
         raise UserError(
             f"The state dict has nothing for {variable.name} of '{layer.name}', "
-            f"{tuple(variable.shape)}. {_ADVICE}"
+            f"{tuple(variable.shape)}. {advice}"
         )
     for variable, array in fitted:
         variable.assign(array)
-
-
-_ADVICE = "Is it the same network? 'keras-resnet list' says which of theirs each of ours is."
 
 
 def _arrange(value: np.ndarray, layer: keras.Layer) -> np.ndarray:

@@ -90,14 +90,14 @@ PEERS: dict[str, Peer] = {
         for bn in ("", "_bn")
     },
     "alexnet": _torchvision("alexnet", size=224, gain=2.0),
-    "googlenet": _torchvision(
+    "googlenet_bn": _torchvision(
         "googlenet",
         size=224,
         gain=1.7,
         auxiliary={"aux1": ("aux1", "inception4a"), "aux2": ("aux2", "inception4d")},
         options={"aux_logits": True, "init_weights": False},
     ),
-    "inception_v3": _torchvision(
+    "inception_v3_torch": _torchvision(
         "inception_v3",
         size=299,
         gain=1.7,
