@@ -19,9 +19,12 @@ from keras_resnet.recipes import load_dataset
 from keras_resnet.weights.convert import from_mlperf_tiny
 from keras_resnet.weights.torch import from_torch
 from keras_resnet.weights.torch_files import read_state_dict
+from keras_resnet.weights.torch_names import FAMILIES, rename
 
 GOLDEN = Path(__file__).parent / "golden"
-QUICK = {"resnet18", "resnet18d", "resnetv2_18", "seresnext50_32x4d"}
+NAMES = sorted(path.stem for path in (GOLDEN / "parity").glob("*.npz"))
+# Besides ResNet-18, on which the other tests stand.
+QUICK = {"resnet18d", "resnetv2_18", "seresnext50_32x4d", "alexnet", "googlenet_bn", "densenet121"}
 
 # Theirs is float64, ours float32: rounding over up to 200 layers, for which the peers' own float32
 # gives 1.3e-6 of the largest logit and ours 1e-6 (3e-6 where dense layers sum 25,088 numbers). One
@@ -60,8 +63,13 @@ def differences(model, about, theirs):
 
 
 def names():
-    found = sorted(path.stem for path in (GOLDEN / "parity").glob("*.npz"))
-    return [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in found]
+    known = [name for name in NAMES if name in keras_resnet.list_models()]
+    return [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in known]
+
+
+@pytest.mark.slow
+def test_every_golden_file_is_of_a_network():
+    assert set(NAMES) <= set(keras_resnet.list_models())
 
 
 @pytest.mark.parametrize("name", names())
@@ -86,6 +94,7 @@ def resnet18():
 def test_the_comparison_finds_one_wrong_channel(resnet18):
     """A channel of the last stage, scaled by 1 % more than theirs."""
     about, theirs = golden("resnet18")
+    assert max(differences(resnet18, about, theirs)) <= TOLERANCE
     gamma = resnet18.get_layer("stage4_block2_bn1").gamma
     right = np.array(gamma)
     gamma.assign(np.where(np.arange(right.size) == 0, 1.01, 1) * right)
@@ -122,6 +131,14 @@ def test_nothing_is_copied_unless_all_fits(resnet18):
             from_torch(wrong, resnet18)
     for old, new in zip(before, resnet18.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+def test_names_of_torchvisions_older_files():
+    """torchvision's densenet121-a639ec97.pth and its like write `norm.1` for today's `norm1`."""
+    rows = FAMILIES["torchvision's DenseNet"]
+    for norm in ("norm1", "norm.1"):
+        name = f"features.denseblock1.denselayer2.{norm}.bias"
+        assert rename(name, rows) == "stage1_block2_bn1.bias"
 
 
 @pytest.mark.parametrize("file", ["state_dict.pth", "old_checkpoint.th"])
