@@ -72,6 +72,16 @@ def test_every_golden_file_is_of_a_network():
     assert set(NAMES) <= set(keras_resnet.list_models())
 
 
+def test_parameters_and_multiply_adds_are_the_peers():
+    """Counted on their networks; auxiliary classifiers left out on both sides."""
+    record = json.loads((GOLDEN / "complexity.json").read_text(encoding="utf-8"))
+    theirs = {name: golden(name)[0] for name in NAMES if name in record}
+    assert len(theirs) > 30
+    for name, about in theirs.items():
+        ours = (record[name]["trainable"], record[name]["multiply_adds"])
+        assert ours == (about["parameters"], about["multiply_adds"]), name
+
+
 @pytest.mark.parametrize("name", names())
 def test_logits_equal_the_peer(name):
     about, theirs = golden(name)

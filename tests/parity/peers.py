@@ -134,17 +134,16 @@ def outputs(peer: Peer, model: torch.nn.Module, dtype: torch.dtype) -> dict[str,
 
 
 def account(peer: Peer) -> dict[str, int]:
-    """Trainable parameters and multiply-adds (convolutions and matrix products), 1000 classes.
+    """Trainable parameters and multiply-adds (convolutions, matrix products) for 1000 classes.
 
-    Auxiliary heads count as parameters; they take no part in the multiply-adds.
+    Auxiliary classifiers do not count.
     """
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         model = peer.build(1000)
         model(torch.empty(1, 3, peer.native_size, peer.native_size))
-    return {
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "multiply_adds": counter.get_total_flops() // 2,
-    }
+    auxiliary = tuple(f"{head}." for head, _ in peer.auxiliary.values())
+    counted = [p.numel() for name, p in model.named_parameters() if not name.startswith(auxiliary)]
+    return {"parameters": sum(counted), "multiply_adds": counter.get_total_flops() // 2}
 
 
 def write(name: str, peer: Peer) -> None:
