@@ -59,6 +59,30 @@ def from_keras_applications(source: keras.Model, target: keras.Model) -> None:
         raise UserError(f"No BN takes the bias of the convolution before {min(biases)}.")
 
 
+def from_mlperf_tiny(source: keras.Model, target: keras.Model) -> None:
+    """Copy MLPerf Tiny's image classification network into our `resnet8`, in place.
+
+    Its layers are numbered, not named, but stand in the order of ours.
+
+    Args:
+        source: `pretrainedResnet.h5` of the benchmark, loaded by Keras.
+        target: `resnet8` for 10 classes.
+
+    Raises:
+        UserError: the layers do not correspond one to one; nothing was copied.
+    """
+    theirs, ours = ([layer for layer in m.layers if layer.weights] for m in (source, target))
+    shapes = [[[w.shape for w in layer.weights] for layer in side] for side in (theirs, ours)]
+    if shapes[0] != shapes[1]:
+        raise UserError(
+            f"'{source.name}' ({len(theirs)} layers with weights) is not the network that "
+            f"'{target.name}' ({len(ours)}) is; expected MLPerf Tiny's pretrainedResnet.h5 and "
+            "resnet8 with 10 classes."
+        )
+    for their_layer, our_layer in zip(theirs, ours, strict=True):
+        our_layer.set_weights(their_layer.get_weights())
+
+
 def _has(model: keras.Model, name: str) -> bool:
     return any(layer.name == name for layer in model.layers)
 
