@@ -241,11 +241,18 @@ def test_logits_equal_keras_applications(name, size):
 
 
 def test_the_converter_names_what_does_not_correspond():
-    theirs = keras.applications.ResNet50(weights=None, input_shape=(64, 64, 3))
+    small = {"input_shape": (64, 64, 3)}
+    theirs = keras.applications.ResNet50(weights=None, **small)
     with pytest.raises(UserError, match="no layer that corresponds to 'stage3_block7"):
-        from_keras_applications(theirs, keras_resnet.ResNet101(input_shape=(64, 64, 3)))
-    with pytest.raises(UserError, match="'conv1_conv' do not fit 'stem_conv'"):
+        from_keras_applications(theirs, keras_resnet.ResNet101(**small))
+    with pytest.raises(UserError, match="'resnet20' has no layer that corresponds to 'conv2_block"):
         from_keras_applications(theirs, keras_resnet.ResNet20())
+    other = keras_resnet.ResNet50(classes=7, **small)
+    before = other.get_weights()
+    with pytest.raises(UserError, match="'predictions' do not fit 'head'"):
+        from_keras_applications(theirs, other)
+    for old, new in zip(before, other.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)  # nothing was copied
 
 
 def test_a_stock_copy_loads_where_keras_resnet_was_never_imported(tmp_path, resnet20, images):

@@ -1,25 +1,42 @@
-"""Weights of other libraries in our layer names."""
+"""Weights of other Keras models in our layer names."""
 
 from __future__ import annotations
-
-import re
 
 import keras
 import numpy as np
 
 from keras_resnet.errors import UserError
 from keras_resnet.models.layers import BatchNormalization
+from keras_resnet.weights.graph_order import weighted_in_graph_order
+from keras_resnet.weights.names import Row, translate
 
-# Layers that have one name in every network of theirs: ours, theirs.
-_WHOLE = {
-    "stem_conv": "conv1_conv",
-    "stem_bn": "conv1_bn",
-    "head_bn": "post_bn",
-    "head_dense1": "fc1",
-    "head_dense2": "fc2",
-    "head": "predictions",
+_UNIT = r"conv(?P<stage2>\d)_block(?P<block>\d+)_"
+_OURS = "stage{stage2}_block{block}_"
+_STEM: tuple[Row, ...] = ((r"conv1_(?P<kind>conv|bn)", "stem_{kind}"), ("predictions", "head"))
+
+FAMILIES: dict[str, tuple[Row, ...]] = {
+    "ResNet": (
+        *_STEM,
+        (_UNIT + r"0_(?P<kind>conv|bn)", _OURS + "shortcut_{kind}"),
+        (_UNIT + r"(?P<number>\d)_(?P<kind>conv|bn)", _OURS + "{kind}{number}"),
+    ),
+    # Their BNs count from the one before the first convolution, ours too: from 0, from 1.
+    "ResNetV2 or DenseNet": (
+        *_STEM,
+        (_UNIT + "preact_bn", _OURS + "bn1"),
+        (_UNIT + "0_conv", _OURS + "shortcut_conv"),
+        (_UNIT + r"(?P<number>\d)_conv", _OURS + "conv{number}"),
+        (_UNIT + r"(?P<number0>\d)_bn", _OURS + "bn{number0}"),
+        (r"pool(?P<stage2>\d)_(?P<kind>conv|bn)", "stage{stage2}_transition_{kind}"),
+        (r"(post_)?bn", "head_bn"),
+    ),
+    "VGG": (
+        (r"block(?P<stage>\d)_conv(?P<number>\d)", "stage{stage}_conv{number}"),
+        (r"fc(?P<number>\d)", "head_dense{number}"),
+        ("predictions", "head"),
+    ),
 }
-_TAKES_BGR = ("conv1_conv", "block1_conv1")  # the first convolutions of ResNet v1 and VGG
+_TAKES_BGR = ("ResNet", "VGG")  # "caffe" preprocessing
 
 
 def from_keras_applications(source: keras.Model, target: keras.Model) -> None:
@@ -27,36 +44,69 @@ def from_keras_applications(source: keras.Model, target: keras.Model) -> None:
 
     ResNet v1's convolutions have biases before BN; ours have none, and `BN(x + b)` with moving mean
     `m` is `BN(x)` with `m - b`. ResNet v1 and VGG take BGR ("caffe" preprocessing); ours takes RGB,
-    so the input channels of the first convolution are reversed.
+    so the input channels of the first convolution are reversed. The Inceptions' BN has no gamma;
+    ours is 1.
 
     Args:
         source: ResNet50, 101, 152 (into `resnet50`, ...), ResNet50V2, ... (into `resnet50v2`, ...),
-            VGG16 or VGG19.
+            VGG16, VGG19, DenseNet121, 169, 201, InceptionV3 or InceptionResNetV2.
         target: ours, of the same depth, classes, `include_top` and, with VGG's top, image size.
 
     Raises:
-        UserError: the networks do not correspond; the message names the first layer.
+        UserError: the networks do not correspond; the message names the first layer, and nothing
+            was copied.
     """
-    preact = _has(source, "post_bn")
+    pairs, takes_bgr = _pairs(source, target)
+    fitted = []
     biases: dict[str, np.ndarray] = {}
-    for layer in target.layers:
-        if not layer.weights:
-            continue
-        name = _keras_applications_name(layer.name, preact)
-        if name is None or not _has(source, name):
-            raise UserError(f"'{source.name}' has no layer that corresponds to '{layer.name}'.")
-        values = source.get_layer(name).get_weights()
-        if name in _TAKES_BGR and not preact:
+    for layer, other in pairs:
+        values = other.get_weights()
+        if takes_bgr and layer is pairs[0][0]:
             values[0] = values[0][:, :, ::-1]
+        if isinstance(other, keras.layers.BatchNormalization) and not other.scale:
+            values.insert(0, np.ones_like(values[0]))
         if isinstance(layer, keras.layers.Conv2D) and not layer.use_bias and len(values) == 2:
             biases[layer.name.replace("conv", "bn")] = values.pop()
         if isinstance(layer, BatchNormalization) and layer.name in biases:
             values[2] = values[2] - biases.pop(layer.name)
         if [v.shape for v in values] != [tuple(w.shape) for w in layer.weights]:
-            raise UserError(f"The weights of '{name}' do not fit '{layer.name}'.")
-        layer.set_weights(values)
+            raise UserError(f"The weights of '{other.name}' do not fit '{layer.name}'.")
+        fitted.append((layer, values))
     if biases:
         raise UserError(f"No BN takes the bias of the convolution before {min(biases)}.")
+    for layer, values in fitted:
+        layer.set_weights(values)
+
+
+Pairs = list[tuple[keras.Layer, keras.Layer]]  # ours and theirs
+
+
+def _pairs(source: keras.Model, target: keras.Model) -> tuple[Pairs, bool]:
+    """Our layers with theirs, the first convolution first, and whether that one takes BGR."""
+    theirs = {layer.name: layer for layer in source.layers if layer.weights}
+    if any(name.startswith("conv2d") for name in theirs):  # the Inceptions number most of them
+        return _pairs_in_graph_order(source, target), False
+    family = max(FAMILIES, key=lambda f: sum(bool(translate(n, FAMILIES[f])) for n in theirs))
+    ours = {translate(name, FAMILIES[family]): layer for name, layer in theirs.items()}
+    pairs = []
+    for layer in target.layers:
+        if layer.weights and layer.name not in ours:
+            raise UserError(f"'{source.name}' has no layer that corresponds to '{layer.name}'.")
+        if layer.weights:
+            pairs.append((layer, ours.pop(layer.name)))
+    if ours:
+        left = next(iter(ours.values())).name
+        raise UserError(f"'{target.name}' has no layer that corresponds to '{left}'.")
+    return pairs, family in _TAKES_BGR
+
+
+def _pairs_in_graph_order(source: keras.Model, target: keras.Model) -> Pairs:
+    theirs, ours = weighted_in_graph_order(source), weighted_in_graph_order(target)
+    if len(ours) != len(theirs):
+        raise UserError(
+            f"'{source.name}' has {len(theirs)} layers with weights, '{target.name}' {len(ours)}."
+        )
+    return list(zip(ours, theirs, strict=True))
 
 
 def from_mlperf_tiny(source: keras.Model, target: keras.Model) -> None:
@@ -81,24 +131,3 @@ def from_mlperf_tiny(source: keras.Model, target: keras.Model) -> None:
         )
     for their_layer, our_layer in zip(theirs, ours, strict=True):
         our_layer.set_weights(their_layer.get_weights())
-
-
-def _has(model: keras.Model, name: str) -> bool:
-    return any(layer.name == name for layer in model.layers)
-
-
-def _keras_applications_name(name: str, preact: bool) -> str | None:
-    """Translate, e.g. stage2_block1_conv2 → conv3_block1_2_conv, stage2_conv1 → block2_conv1."""
-    if name in _WHOLE:
-        return _WHOLE[name]
-    if match := re.fullmatch(r"stage(\d)_conv(\d)", name):
-        return "block{}_conv{}".format(*match.groups())
-    match = re.fullmatch(r"stage(\d)_block(\d+)_(shortcut_)?(conv|bn)(\d?)", name)
-    if match is None:
-        return None
-    stage, block, shortcut, kind, number = match.groups()
-    block_name = f"conv{int(stage) + 1}_block{block}"
-    index = 0 if shortcut else int(number)
-    if preact and kind == "bn":  # theirs count from the BN before the first convolution
-        return f"{block_name}_preact_bn" if index == 1 else f"{block_name}_{index - 1}_bn"
-    return f"{block_name}_{index}_{kind}"

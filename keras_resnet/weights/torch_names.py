@@ -1,15 +1,8 @@
-"""The layer names of PyTorch's networks (torchvision, timm, public CIFAR weights) in ours.
-
-A row is a regular expression for the name of one of their modules, and our layer's name with the
-expression's groups in it; a family is a tuple of rows. A new network is a new tuple.
-"""
+"""The module names of PyTorch's networks (torchvision, timm, public CIFAR weights) in ours."""
 
 from __future__ import annotations
 
-import re
-
-# A group whose name ends in 0 counts from 0 in theirs and from 1 in ours.
-Row = tuple[str, str]
+from keras_resnet.weights.names import Row, translate
 
 _BLOCK = r"layer(?P<stage>\d+)\.(?P<block0>\d+)\."
 _OUR_BLOCK = "stage{stage}_block{block0}_"
@@ -187,10 +180,5 @@ FAMILIES: dict[str, tuple[Row, ...]] = {
 def rename(name: str, rows: tuple[Row, ...]) -> str | None:
     """Translate e.g. layer2.0.conv1.weight → stage2_block1_conv1.weight."""
     module, _, entry = name.rpartition(".")
-    for pattern, template in rows:
-        match = re.fullmatch(pattern, module)
-        if match:
-            groups = match.groupdict().items()
-            ours = {key: int(text) + 1 if key.endswith("0") else text for key, text in groups}
-            return f"{template.format(**ours)}.{entry}"
-    return None
+    ours = translate(module, rows)
+    return ours and f"{ours}.{entry}"
