@@ -187,10 +187,14 @@ ResNetV2_200 = row(
 
 # Plain nets, and the shortcut options -------------------------------------------------------------
 
-# Option A's padding is what no junction takes up: a plain net has no layer of its shortcuts.
-_PLAIN = {"shortcut": shortcuts.option_a, "junction": shortcuts.no_shortcut}
-Plain18 = row("Plain18", replace(_V1_18, **_PLAIN), "ResNet-18 without shortcuts", _T1)
-Plain34 = row("Plain34", replace(_V1_34, **_PLAIN), "ResNet-34 without shortcuts", _T1)
+
+def _plain(spec: ResNetSpec) -> ResNetSpec:
+    # Option A has no weights, and its padding is taken up by no junction.
+    return replace(spec, shortcut=shortcuts.option_a, junction=shortcuts.no_shortcut)
+
+
+Plain18 = row("Plain18", _plain(_V1_18), "ResNet-18 without shortcuts", _T1)
+Plain34 = row("Plain34", _plain(_V1_34), "ResNet-34 without shortcuts", _T1)
 
 
 def _options(depth: int, spec: ResNetSpec) -> tuple[registry.Builder, ...]:
@@ -215,20 +219,25 @@ ResNet152_A, ResNet152_C = _options(152, replace(_V1_50, depths=_D152))
 # ResNet-C, -D and -S: other stems and shortcuts (timm's names) ------------------------------------
 
 _TRICKS = "arXiv:1812.01187, section 4"
-_C = {"stem": stems.deep_stem}
-_D = {"stem": stems.deep_stem, "shortcut": shortcuts.option_d}
 
-ResNet50C = row("ResNet50C", replace(_V1_5, **_C), "ResNet-50-C: deep stem", _TRICKS)
+
+def _d(spec: ResNetSpec) -> ResNetSpec:
+    return replace(spec, stem=stems.deep_stem, shortcut=shortcuts.option_d)
+
+
+_V1_5C = replace(_V1_5, stem=stems.deep_stem)
+_V1_5D = _d(_V1_5)
+
+ResNet50C = row("ResNet50C", _V1_5C, "ResNet-50-C: deep stem", _TRICKS)
 ResNet50S = row(
     "ResNet50S",
-    replace(_V1_5, **_C, stem_width=128),
+    replace(_V1_5C, stem_width=128),
     "ResNet-50-S: deep stem of twice the width",
     "timm's resnet50s",
 )
 _DEEP = "deep stem, average-pool shortcuts"
-ResNet18D = row("ResNet18D", replace(_V1_18, **_D), f"ResNet-18-D: {_DEEP}", _TRICKS)
-ResNet34D = row("ResNet34D", replace(_V1_34, **_D), f"ResNet-34-D: {_DEEP}", _TRICKS)
-_V1_5D = replace(_V1_5, **_D)
+ResNet18D = row("ResNet18D", _d(_V1_18), f"ResNet-18-D: {_DEEP}", _TRICKS)
+ResNet34D = row("ResNet34D", _d(_V1_34), f"ResNet-34-D: {_DEEP}", _TRICKS)
 ResNet50D = row("ResNet50D", _V1_5D, f"ResNet-50-D: {_DEEP}", _TRICKS)
 ResNet101D = row("ResNet101D", replace(_V1_5D, depths=_D101), f"ResNet-101-D: {_DEEP}", _TRICKS)
 ResNet152D = row("ResNet152D", replace(_V1_5D, depths=_D152), f"ResNet-152-D: {_DEEP}", _TRICKS)
@@ -292,7 +301,7 @@ TestResNetV2 = row(
 )
 TestSEResNeXtD = row(
     "TestSEResNeXtD",
-    _se(replace(_TEST, transform=blocks.grouped(4, 32), **_D)),
+    _se(_d(replace(_TEST, transform=blocks.grouped(4, 32)))),
     "Tiny SE-ResNeXt-D for tests",
     _TINY,
     "test_seresnextd",
