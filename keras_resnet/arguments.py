@@ -150,6 +150,11 @@ def _model(
     sub.add_argument("--classes", type=_natural, metavar="N", help="classes of these weights")
 
 
+def _ensemble(sub: Parser) -> None:
+    sub.add_argument("models", nargs="+", metavar="MODEL", help="run folders or .keras files")
+    sub.add_argument("--out", metavar="FILE", required=True, help="the .keras file to write")
+
+
 def _evaluate(sub: Parser) -> None:
     _model(sub)
     sub.add_argument("--data", metavar="NAME", help="dataset; default the run's")
@@ -275,6 +280,11 @@ _VERBS = {
         "prepare batches for trainings on other machines, until Ctrl-C",
         "data-service --port 5050",
         _data_service,
+    ),
+    "ensemble": (
+        "average the probabilities of several models in one file",
+        "ensemble RUN1 RUN2 --out ensemble.keras",
+        _ensemble,
     ),
     "evaluate": ("accuracy and loss on a labelled split", "evaluate RUN --split test", _evaluate),
     "export": (

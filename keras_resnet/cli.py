@@ -153,6 +153,26 @@ def _data_service(options: argparse.Namespace) -> int:
     return 0
 
 
+def _ensemble(options: argparse.Namespace) -> int:
+    from keras_resnet.recipes import ensembling
+
+    model = ensembling.write(options.models, Path(options.out))
+    result = {
+        "file": options.out,
+        "members": options.models,
+        "classes": model.output_shape[-1],
+        "parameters_total": model.count_params(),
+    }
+    if options.json:
+        return _print_json(result)
+    print(
+        f"{options.out}: {len(options.models)} members, {result['classes']} classes, "
+        f"{result['parameters_total']:,} parameters"
+    )
+    print(f"Next: keras-resnet evaluate {options.out} --data NAME")
+    return 0
+
+
 def _evaluate(options: argparse.Namespace) -> int:
     from keras_resnet.recipes import crops, evaluate, runs, sources
 
@@ -420,6 +440,7 @@ _VERBS = {
     "finetune": _finetune,
     "runs": _runs,
     "data-service": _data_service,
+    "ensemble": _ensemble,
     "evaluate": _evaluate,
     "export": _export,
     "check": _check,
