@@ -1,9 +1,13 @@
 """The names that `import keras_resnet` gives; `keras_resnet/__init__.py` says why they are here."""
 
 from keras_resnet.errors import UserError
-from keras_resnet.models import cifar, variants
+from keras_resnet.models import cifar, googlenet, inception, inception_resnet, variants
+from keras_resnet.models.auxiliary import inference_model, loss_weights
 from keras_resnet.models.builder import SPECS, Network, build
 from keras_resnet.models.cifar import *  # noqa: F403
+from keras_resnet.models.googlenet import *  # noqa: F403
+from keras_resnet.models.inception import *  # noqa: F403
+from keras_resnet.models.inception_resnet import *  # noqa: F403
 from keras_resnet.models.layers import BatchNormalization, Conv2D, to_stock
 from keras_resnet.models.resnet import ResNetSpec
 from keras_resnet.models.variants import *  # noqa: F403
@@ -19,9 +23,14 @@ __all__ = [
     "UserError",
     "build",
     "create_model",
+    "inference_model",
     "list_models",
+    "loss_weights",
     "preprocess",
     "to_stock",
 ]
 __all__ += variants.__all__
 __all__ += cifar.__all__
+__all__ += googlenet.__all__
+__all__ += inception.__all__
+__all__ += inception_resnet.__all__

@@ -9,22 +9,27 @@ import numpy as np
 
 from keras_resnet.errors import UserError
 from keras_resnet.models.layers import BatchNormalization
+from keras_resnet.weights.graph_order import copy_in_graph_order
 
 
 def from_keras_applications(source: keras.Model, target: keras.Model) -> None:
-    """Copy the weights of `keras.applications.ResNet*` into our network of the same form, in place.
+    """Copy the weights of a network of `keras.applications` into ours of the same form, in place.
 
-    v1's convolutions have biases before BN; ours have none, and `BN(x + b)` with moving mean `m`
-    is `BN(x)` with `m - b`. v1 takes BGR ("caffe" preprocessing); ours takes RGB, so the input
-    channels of the first convolution are reversed.
+    ResNet v1's convolutions have biases before BN; ours have none, and `BN(x + b)` with moving mean `m`
+    is `BN(x)` with `m - b`. It takes BGR ("caffe" preprocessing); ours takes RGB, so the input
+    channels of the first convolution are reversed. The Inceptions' BN has no gamma; ours is 1.
 
     Args:
-        source: ResNet50, 101, 152 (into `resnet50`, ...) or ResNet50V2, ... (into `resnet50v2`).
+        source: ResNet50, 101, 152 (into `resnet50`, ...) or ResNet50V2, ... (into `resnet50v2`),
+            InceptionV3 (into `inception_v3`), InceptionResNetV2 (into `inception_resnet_v2`).
         target: ours, of the same depth, classes and `include_top`.
 
     Raises:
         UserError: the networks do not correspond; the message names the first layer.
     """
+    if _has(source, "mixed0") or _has(source, "mixed_5b"):  # Inception v3, Inception-ResNet v2
+        copy_in_graph_order(source, target)
+        return
     preact = _has(source, "post_bn")
     biases: dict[str, np.ndarray] = {}
     for layer in target.layers:
