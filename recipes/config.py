@@ -56,6 +56,7 @@ class TrainConfig:
     precision: str = "auto"  # float32 | mixed_float16 | mixed_bfloat16
     devices: str = "auto"  # auto | cpu | cpu:2 (logical devices) | gpu | gpu:2
     synchronized_bn: bool = False  # BN statistics over all devices
+    auxiliary: bool = False  # also the auxiliary classifiers of GoogLeNet or Inception v3
     loss: str = "cross_entropy"  # or "binary_cross_entropy" (arXiv:2110.00476)
     label_smoothing: float = 0.0
     weight_decay: float = 1e-4  # on kernels; BN and biases are spared

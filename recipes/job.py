@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from keras_resnet import registry
 from keras_resnet.errors import UnknownNameError, UserError
+from keras_resnet.models.builder import SPECS
 from keras_resnet.recipes import (
     augment,
     data,
@@ -107,10 +108,27 @@ def _check_names(config: Config, start: keras.Model | None) -> None:
             "finetune.frozen keeps layers that were trained before as they are; start from some "
             "with: keras-resnet finetune MODEL --data NAME|FOLDER"
         )
+    if config.train.auxiliary:
+        _check_auxiliary(config, start)
     if config.train.loss not in LOSSES:
         raise UnknownNameError("train.loss", config.train.loss, LOSSES, "")
     augment.check(config.augment, config.train.batch_size)
     optimizers.check(config.optimizer)
+
+
+def _check_auxiliary(config: Config, start: keras.Model | None) -> None:
+    known = [name for name, network in SPECS.items() if hasattr(network, "auxiliary")]
+    if start is not None or config.model not in known:
+        model = f"'{config.model}'" if start is None else "A network that was trained before"
+        raise UserError(
+            f"train.auxiliary: {model} has no auxiliary classifiers; these have, trained from the "
+            f"start: {', '.join(known)}."
+        )
+    if config.train.sizes:
+        raise UserError(
+            "train.auxiliary and train.sizes exclude each other: auxiliary classifiers are made "
+            "for one image size."
+        )
 
 
 def _steps_per_epoch(dataset: data.Dataset, batch_size: int) -> int:
@@ -124,7 +142,8 @@ def _steps_per_epoch(dataset: data.Dataset, batch_size: int) -> int:
 
 
 def _require_size(config: Config, sides: Sequence[int]) -> None:
-    least = registry.architecture(config.model).min_size
+    auxiliary = {"auxiliary": True} if config.train.auxiliary else {}
+    least = replace(SPECS[config.model], **auxiliary).min_size
     if min(sides) < least:
         raise UserError(
             f"'{config.model}' takes images of {least}×{least} pixels or more; data.image_size and "
@@ -133,7 +152,7 @@ def _require_size(config: Config, sides: Sequence[int]) -> None:
 
 
 def build_model(job: Job, shape: tuple[int | None, int | None, int]) -> keras.Model:
-    """The network from RGB 0...255 to logits."""
+    """The network from RGB 0...255 to logits; `inference_model` drops its auxiliary ones."""
     if job.start is not None:
         return transfer.adapt(job.start, shape, len(job.dataset.class_names))
     return registry.create_model(
@@ -142,6 +161,7 @@ def build_model(job: Job, shape: tuple[int | None, int | None, int]) -> keras.Mo
         classes=len(job.dataset.class_names),
         classifier_activation=None,
         include_preprocessing=True,
+        **({"auxiliary": True} if job.config.train.auxiliary else {}),
     )
 
 
@@ -150,7 +170,7 @@ def build_loop(job: Job) -> Loop:
     config, train = job.config, job.config.train
     shape = (None, None, job.dataset.input_shape[-1]) if train.sizes else job.dataset.input_shape
     with job.strategy.scope(), dtype_policy(job.precision):
-        model = build_model(job, shape)
+        model = build_model(job, shape)  # with its auxiliary classifiers, if any
         for layer in model.layers:
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.synchronized = train.synchronized_bn

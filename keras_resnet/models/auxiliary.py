@@ -1,11 +1,11 @@
 """Auxiliary classifiers: how much they count in training, and the network without them.
 
-    model = keras_resnet.GoogLeNet(auxiliary=True)
-    weights = keras_resnet.loss_weights(model)
-    losses = dict.fromkeys(weights, "sparse_categorical_crossentropy")
-    model.compile("sgd", loss=losses, loss_weights=weights)
-    model.fit(images, dict.fromkeys(weights, labels))
-    keras_resnet.inference_model(model).save("googlenet.keras")
+model = keras_resnet.GoogLeNet(auxiliary=True)
+weights = keras_resnet.loss_weights(model)
+losses = dict.fromkeys(weights, "sparse_categorical_crossentropy")
+model.compile("sgd", loss=losses, loss_weights=weights)
+model.fit(images, dict.fromkeys(weights, labels))
+keras_resnet.inference_model(model).save("googlenet.keras")
 """
 
 from __future__ import annotations
@@ -66,4 +66,8 @@ def inference_model(model: keras.Model) -> keras.Model:
     outputs = _outputs(model)
     if outputs is None:
         return model
-    return keras.Model(model.input, outputs["predictions"], name=model.name)
+    predictions = outputs["predictions"]
+    last = model.get_layer("predictions")
+    if last.activation is keras.activations.linear:  # what names the logits among several outputs
+        predictions = last.input
+    return keras.Model(model.input, predictions, name=model.name)

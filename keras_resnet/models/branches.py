@@ -88,7 +88,8 @@ def concatenated(x: Tensor, module: Module, form: Form, name: str) -> Tensor:
     Layers are named `NAME_branch1_conv1`, `NAME_branch2_conv1`, `NAME_branch2_conv2`, ...
     """
     ends = [
-        _branch(x, branch, form, f"{name}_branch{number}") for number, branch in enumerate(module, 1)
+        _branch(x, branch, form, f"{name}_branch{number}")
+        for number, branch in enumerate(module, 1)
     ]
     return layers.Concatenate(name=f"{name}_concat")(ends)
 
@@ -126,7 +127,9 @@ def narrowed(module: Module, divisor: int) -> Module:
 
     def narrow(part: Conv | Pool | Fork) -> Conv | Pool | Fork:
         if isinstance(part, Fork):
-            return Fork(tuple(replace(conv, filters=conv.filters // divisor) for conv in part.convs))
+            return Fork(
+                tuple(replace(conv, filters=conv.filters // divisor) for conv in part.convs)
+            )
         return part if isinstance(part, Pool) else replace(part, filters=part.filters // divisor)
 
     return tuple(tuple(narrow(part) for part in branch) for branch in module)

@@ -1,4 +1,4 @@
-"""GoogLeNet (Inception v1): the paper's form and torchvision's, with their auxiliary classifiers."""
+"""GoogLeNet (Inception v1), the paper's form and torchvision's, with auxiliary classifiers."""
 
 from __future__ import annotations
 
@@ -71,9 +71,9 @@ class GoogLeNetSpec(Network):
 
     @property
     def min_size(self) -> int:
-        """Pixels a side that leave one in the last map (and the auxiliary pools their 5)."""
-        if self.auxiliary and self.auxiliary_pool == "strided":
-            return 79
+        """Pixels a side that leave one in the last map, and what the auxiliary pools need."""
+        if self.auxiliary:  # 5 pixels, or the 2 without which Keras' adaptive pool fails
+            return 79 if self.auxiliary_pool == "strided" else 31
         return 31 if self.last_pool == 3 else 15
 
     def trunk(self, x: Tensor) -> Trunk:

@@ -176,7 +176,8 @@ InceptionV3_Torch = row(
     "inception_v3_torch",
 )
 _SIXTEENTH = tuple(
-    tuple((letter, narrowed(module, 16)) for letter, module in stage[:2]) for stage in _STAGES
+    tuple((letter, narrowed(module, 16)) for letter, module in stage[:count])
+    for stage, count in zip(_STAGES, (1, 2, 2), strict=True)
 )
 TestInception = row(
     "TestInception",

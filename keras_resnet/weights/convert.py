@@ -15,8 +15,8 @@ from keras_resnet.weights.graph_order import copy_in_graph_order
 def from_keras_applications(source: keras.Model, target: keras.Model) -> None:
     """Copy the weights of a network of `keras.applications` into ours of the same form, in place.
 
-    ResNet v1's convolutions have biases before BN; ours have none, and `BN(x + b)` with moving mean `m`
-    is `BN(x)` with `m - b`. It takes BGR ("caffe" preprocessing); ours takes RGB, so the input
+    ResNet v1's convolutions have biases before BN; ours have none, and `BN(x + b)` with moving mean
+    `m` is `BN(x)` with `m - b`. It takes BGR ("caffe" preprocessing); ours takes RGB, so the input
     channels of the first convolution are reversed. The Inceptions' BN has no gamma; ours is 1.
 
     Args:
