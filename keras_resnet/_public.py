@@ -1,23 +1,41 @@
 """The names that `import keras_resnet` gives; `keras_resnet/__init__.py` says why they are here."""
 
 from keras_resnet.errors import UserError
-from keras_resnet.models import cifar, googlenet, inception, inception_resnet, variants
+from keras_resnet.models import (
+    alexnet,
+    cifar,
+    googlenet,
+    inception,
+    inception_resnet,
+    variants,
+    vgg,
+)
+from keras_resnet.models.alexnet import *  # noqa: F403
 from keras_resnet.models.auxiliary import inference_model, loss_weights
 from keras_resnet.models.builder import SPECS, Network, build
+from keras_resnet.models.chain import ChainSpec
 from keras_resnet.models.cifar import *  # noqa: F403
 from keras_resnet.models.googlenet import *  # noqa: F403
 from keras_resnet.models.inception import *  # noqa: F403
 from keras_resnet.models.inception_resnet import *  # noqa: F403
-from keras_resnet.models.layers import BatchNormalization, Conv2D, to_stock
+from keras_resnet.models.layers import (
+    BatchNormalization,
+    Conv2D,
+    LocalResponseNormalization,
+    to_stock,
+)
 from keras_resnet.models.resnet import ResNetSpec
 from keras_resnet.models.variants import *  # noqa: F403
+from keras_resnet.models.vgg import *  # noqa: F403
 from keras_resnet.preprocessing import preprocess
 from keras_resnet.registry import create_model, list_models
 
 __all__ = [
     "SPECS",
     "BatchNormalization",
+    "ChainSpec",
     "Conv2D",
+    "LocalResponseNormalization",
     "Network",
     "ResNetSpec",
     "UserError",
@@ -34,3 +52,5 @@ __all__ += cifar.__all__
 __all__ += googlenet.__all__
 __all__ += inception.__all__
 __all__ += inception_resnet.__all__
+__all__ += alexnet.__all__
+__all__ += vgg.__all__

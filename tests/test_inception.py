@@ -1,19 +1,25 @@
 """GoogLeNet, Inception v3, Inception-ResNet v2: counts as published, figures, parity, life."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from golden import onnx_graphs
 
 import keras_resnet
 from keras_resnet.errors import UserError
 from keras_resnet.export import export
 from keras_resnet.models import branches, googlenet
 from keras_resnet.models.branches import Conv, Form, Pool
+from keras_resnet.models.layers import LocalResponseNormalization
 from keras_resnet.weights.convert import from_keras_applications
+from keras_resnet.weights.graph_order import layers_in_order
 
+GOLDEN = Path(__file__).parent / "golden"
 PARITY = ("InceptionV3", "InceptionResNetV2")
 
 
@@ -41,7 +47,7 @@ def _multiply_adds(model):
 # weights (googlenet; arXiv:1409.4842 says 1.5 billion, and Table 1's rows sum up to 6.8 million).
 _COUNTS = {
     "googlenet": (6_998_552, 13_378_280, 1_582_671_872),
-    "googlenet_bn": (6_624_904, 13_004_888, 1_497_353_216),
+    "googlenet_bn": (6_624_904, 13_004_888, 1_498_376_192),
     "inception_v3_torch": (23_834_568, 27_161_264, 5_713_216_096),
     "inception_v3": (23_834_568, 27_161_264, 5_713_216_096),
 }
@@ -201,6 +207,67 @@ def test_the_least_size_is_the_smallest_that_works(name, options, least):
 # Parity with an independent implementation --------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def googlenet_222():
+    """At the size where the light graph's pools, which round down, do what Caffe's do."""
+    return keras_resnet.GoogLeNet(input_shape=(222, 222, 3))
+
+
+def _as_onnx(layer):
+    """A layer of ours in ONNX's words, channels first; pads where it is not a layer that pads."""
+    height, width, channels = layer.output.shape[1:]
+    entry = {"output": [1, channels, height, width]}
+    if isinstance(layer, keras.layers.Conv2D):
+        pads = [3] * 4 if layer.name == "stem_conv1" else [layer.kernel_size[0] // 2] * 4
+        entry |= {"op": "Conv", "kernel_shape": list(layer.kernel_size), "pads": pads}
+        return entry | {"strides": list(layer.strides)}
+    if isinstance(layer, keras.layers.MaxPooling2D):
+        entry |= {"op": "MaxPool", "kernel_shape": list(layer.pool_size)}
+        return entry | {"strides": list(layer.strides)}
+    if isinstance(layer, LocalResponseNormalization):
+        constants = {"alpha": layer.alpha, "beta": layer.beta, "bias": layer.bias}
+        return entry | {"op": "LRN", "size": layer.size, **constants}
+    return entry | {"op": {"Activation": "Relu", "Concatenate": "Concat"}[type(layer).__name__]}
+
+
+def test_googlenet_is_the_light_graph(googlenet_222):
+    """BVLC's GoogLeNet in ONNX's words: every layer, in order, with kernel, stride and shape."""
+    graph = json.loads((GOLDEN / "onnx_layers.json").read_text())["googlenet"]
+    end = [node["op"] for node in graph].index("AveragePool")
+    assert [n["op"] for n in graph[end:] if n["op"] != "Reshape"] == [
+        *("AveragePool", "Dropout", "Gemm", "Softmax")
+    ]
+    for node in graph[:2]:  # its 112 pixels, of which the pool takes 111
+        node["output"][2:] = [111, 111]
+    for node in graph:
+        if node["op"] == "MaxPool":
+            del node["pads"]
+    layers = layers_in_order(googlenet_222)[1:]
+    trunk = layers[: [layer.name for layer in layers].index("head_pool")]
+    ours = [_as_onnx(x) for x in trunk if not isinstance(x, keras.layers.ZeroPadding2D)]
+    assert ours == graph[:end]
+
+
+def test_googlenet_computes_what_onnx_runtime_does(googlenet_222):
+    weighted = [layer for layer in layers_in_order(googlenet_222) if layer.weights]
+    for index, layer in enumerate(weighted):
+        if layer.name == "head":
+            kernel = onnx_graphs.weights(2 * index, (1, 1, 1000, 1024))[0, 0].T
+        else:
+            height, width, channels, filters = layer.kernel.shape
+            kernel = onnx_graphs.weights(2 * index, (filters, channels, height, width))
+            kernel = kernel.transpose(2, 3, 1, 0)
+        layer.set_weights([kernel, onnx_graphs.weights(2 * index + 1, layer.bias.shape)])
+    ends = [googlenet_222.get_layer(name).output for name in ("head_pool", "head")]
+    pixels = onnx_graphs.image("googlenet").transpose(0, 2, 3, 1)[:, :222, :222]
+    outputs = keras.Model(googlenet_222.input, ends)(pixels)
+    golden = np.load(GOLDEN / "onnx_logits.npz")
+    for ours, name in zip(outputs, ("pooled", "logits"), strict=True):
+        theirs = golden[f"googlenet_{name}"]
+        # Sums of up to 1728 products in another order, through 22 layers.
+        np.testing.assert_allclose(ours[0], theirs, atol=1e-5 * np.abs(theirs).max())
+
+
 def _randomized(model):
     """Statistics and biases of a trained network; Keras Applications' BN has no gamma here."""
     rng = np.random.default_rng(0)
@@ -253,12 +320,11 @@ def test_features_equal_keras_applications():
 # Every network's life -----------------------------------------------------------------------------
 
 
-def _life():
-    slow = ("test_inception", "test_inception_resnet", *_COUNTS, "inception_resnet_v2")
-    return ["test_googlenet", *(pytest.param(name, marks=pytest.mark.slow) for name in slow)]
+TINY = ("test_googlenet", "test_inception", "test_inception_resnet")
 
 
-@pytest.mark.parametrize("name", _life())
+@pytest.mark.slow  # a run in test_auxiliary.py trains and saves the first of them every day
+@pytest.mark.parametrize("name", [*TINY, *_COUNTS, "inception_resnet_v2"])
 def test_learns_saves_and_exports(name, tmp_path):
     keras.utils.set_random_seed(0)
     size = keras_resnet.registry.architecture(name).min_size + 1

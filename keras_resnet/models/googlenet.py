@@ -10,6 +10,7 @@ from keras import layers
 from keras_resnet.errors import UserError
 from keras_resnet.models.branches import Conv, Form, Module, Pool, concatenated, convolution
 from keras_resnet.models.builder import Network, Tensor, Trunk, row
+from keras_resnet.models.layers import LocalResponseNormalization
 
 __all__ = ["GoogLeNet", "GoogLeNet_BN", "TestGoogLeNet"]
 
@@ -97,7 +98,8 @@ class GoogLeNetSpec(Network):
         return Trunk(x, features, auxiliary if self.auxiliary else {})
 
     def _normalized(self, x: Tensor, name: str) -> Tensor:
-        return x
+        """With Caffe's constants; the paper gives none."""
+        return LocalResponseNormalization(name=name)(x) if self.lrn else x
 
     def auxiliary_head(self, name: str, x: Tensor, classes: int) -> Tensor:
         """An auxiliary classifier (arXiv:1409.4842, section 5): from a map to logits.

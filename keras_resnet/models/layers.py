@@ -7,6 +7,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_resnet.errors import UserError
+
 
 @keras.saving.register_keras_serializable(package="keras_resnet")
 class BatchNormalization(keras.layers.BatchNormalization):
@@ -83,6 +85,77 @@ class Conv2D(keras.layers.Conv2D):
         )
 
 
+@keras.saving.register_keras_serializable(package="keras_resnet")
+class LocalResponseNormalization(keras.layers.Layer):
+    """`y = x / (bias + alpha / size * s)^beta`, where `s` sums x² over `size` channels around each.
+
+    Krizhevsky et al., 2012, section 3.3. The arguments are Caffe's, PyTorch's and ONNX's; the paper
+    and TensorFlow's operation do not divide `alpha` by the window. Their constants: `alpha` 5e-4
+    (1e-4 undivided) and `bias` 2 in the paper, 1e-4 and 1 in Caffe's AlexNet.
+
+    Computed in float32 under every dtype policy: in half precision the squares overflow or are
+    lost beside `bias`. `to_stock` writes it in stock layers.
+
+    Shapes: `(batch, height, width, channels)` in and out.
+
+    Raises:
+        UserError: a `size` without a middle.
+    """
+
+    def __init__(
+        self,
+        size: int = 5,
+        alpha: float = 1e-4,
+        beta: float = 0.75,
+        bias: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if size < 1 or size % 2 == 0:
+            raise UserError(f"size is an odd number of channels; received {size}.")
+        self.size, self.alpha, self.beta, self.bias = size, alpha, beta, bias
+
+    def call(self, inputs: Any) -> Any:
+        """Divide `inputs` by what their neighbours along the channels amount to."""
+        outputs = tf.nn.local_response_normalization(
+            tf.cast(inputs, tf.float32),
+            depth_radius=self.size // 2,
+            bias=self.bias,
+            alpha=self.alpha / self.size,
+            beta=self.beta,
+        )
+        return tf.cast(outputs, inputs.dtype)
+
+    def stock(self, x: Any) -> Any:
+        """Build the same on the Keras tensor `x` of stock layers and one stock operation (a power).
+
+        Channels are padded and pooled as the width of a channels_first image.
+        """
+        names = {"dtype": self.dtype_policy, "data_format": "channels_first"}
+        radius = self.size // 2
+        y = keras.layers.Multiply(name=f"{self.name}_square", dtype=self.dtype_policy)([x, x])
+        y = keras.layers.ZeroPadding2D(
+            ((0, 0), (radius, radius)), name=f"{self.name}_pad", **names
+        )(y)
+        y = keras.layers.AveragePooling2D(
+            (1, self.size), strides=1, name=f"{self.name}_mean", **names
+        )(y)
+        y = keras.layers.Rescaling(
+            self.alpha, self.bias, name=f"{self.name}_base", dtype=self.dtype_policy
+        )(y)
+        factor = keras.ops.power(y, -self.beta)
+        return keras.layers.Multiply(name=self.name, dtype=self.dtype_policy)([x, factor])
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Return `input_shape`."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        own = {"size": self.size, "alpha": self.alpha, "beta": self.beta, "bias": self.bias}
+        return {**super().get_config(), **own}
+
+
 _STOCK: dict[type, type] = {
     BatchNormalization: keras.layers.BatchNormalization,
     Conv2D: keras.layers.Conv2D,
@@ -94,6 +167,7 @@ def to_stock(model: keras.Model, dtype: str = "float32") -> keras.Model:
 
     Saved files and exports are made of this copy: it loads without keras_resnet, and a
     mixed-precision model converts to no runtime before it is rebuilt in float32.
+    A `LocalResponseNormalization` becomes several layers, the last of its name.
     Layers that are not ours keep their class; models inside the model are rebuilt likewise.
 
     Raises:
@@ -108,6 +182,13 @@ def to_stock(model: keras.Model, dtype: str = "float32") -> keras.Model:
         cls = _STOCK.get(type(layer), type(layer))
         return cls.from_config({**layer.get_config(), "dtype": dtype})
 
-    copy = keras.models.clone_model(model, clone_function=rebuild)
+    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(layer, LocalResponseNormalization):
+            return layer.stock(*args)
+        return layer(*args, **kwargs)
+
+    # Keras calls no layer of a Sequential model, and the zoo builds none.
+    called = {} if isinstance(model, keras.Sequential) else {"call_function": call}
+    copy = keras.models.clone_model(model, clone_function=rebuild, **called)
     copy.set_weights(model.get_weights())
     return copy

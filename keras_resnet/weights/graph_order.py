@@ -17,7 +17,7 @@ def copy_in_graph_order(source: keras.Model, target: keras.Model) -> None:
     Raises:
         UserError: the networks do not correspond; the message names the first layer.
     """
-    theirs, ours = _weighted(source), _weighted(target)
+    theirs, ours = ([x for x in layers_in_order(m) if x.weights] for m in (source, target))
     for layer, other in zip(ours, theirs, strict=False):
         values = other.get_weights()
         if isinstance(other, keras.layers.BatchNormalization) and not other.scale:
@@ -31,15 +31,19 @@ def copy_in_graph_order(source: keras.Model, target: keras.Model) -> None:
         )
 
 
-def _weighted(model: keras.Model) -> list[keras.Layer]:
-    """Layers with weights, each after those it depends on. (No recursion: 780 layers deep.)"""
+def layers_in_order(model: keras.Model) -> list[keras.Layer]:
+    """Every layer after those it depends on, depth first from the outputs.
+
+    `model.layers` sorts by the distance to the output, which a padding layer more changes.
+    """
     order: list[keras.Layer] = []
     seen: set[int] = set()
+    # No recursion: Inception-ResNet v2 is hundreds of layers deep.
     stack = [(tensor._keras_history.operation, False) for tensor in reversed(model.outputs)]
     while stack:
         layer, inputs_done = stack.pop()
         if inputs_done:
-            order += [layer] if layer.weights else []
+            order.append(layer)
         elif id(layer) not in seen:
             seen.add(id(layer))
             stack.append((layer, True))
