@@ -248,6 +248,11 @@ def classifier_shape(model: Any) -> tuple[tuple[int | None, ...], int]:
     one = all(
         isinstance(shape, tuple) and isinstance(shape[-1], int) for shape in (inputs, outputs)
     )
+    if isinstance(getattr(model, "output", None), dict):
+        raise UserError(
+            f"'{model.name}' has the outputs {', '.join(model.output)}; drop the auxiliary ones "
+            "first: keras_resnet.inference_model(model)."
+        )
     if not one or len(inputs) != 4 or len(outputs) != 2:
         raise UserError(
             "Expected a functional Keras model from one image (batch, height, width, channels) to "

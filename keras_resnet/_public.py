@@ -5,18 +5,25 @@ from keras_resnet.models import (
     alexnet,
     cifar,
     densenet,
+    googlenet,
     highway,
+    inception,
+    inception_resnet,
     variants,
     vgg,
 )
 from keras_resnet.models.alexnet import *  # noqa: F403
+from keras_resnet.models.auxiliary import inference_model, loss_weights
 from keras_resnet.models.builder import SPECS, Network, build
 from keras_resnet.models.chain import ChainSpec
 from keras_resnet.models.cifar import *  # noqa: F403
 from keras_resnet.models.deepen import deepen
 from keras_resnet.models.densenet import *  # noqa: F403
 from keras_resnet.models.ensemble import ensemble
+from keras_resnet.models.googlenet import *  # noqa: F403
 from keras_resnet.models.highway import *  # noqa: F403
+from keras_resnet.models.inception import *  # noqa: F403
+from keras_resnet.models.inception_resnet import *  # noqa: F403
 from keras_resnet.models.layers import (
     BatchNormalization,
     Conv2D,
@@ -43,7 +50,9 @@ __all__ = [
     "create_model",
     "deepen",
     "ensemble",
+    "inference_model",
     "list_models",
+    "loss_weights",
     "preprocess",
     "profile",
     "to_stock",
@@ -52,5 +61,8 @@ __all__ += variants.__all__
 __all__ += cifar.__all__
 __all__ += alexnet.__all__
 __all__ += vgg.__all__
+__all__ += googlenet.__all__
+__all__ += inception.__all__
+__all__ += inception_resnet.__all__
 __all__ += densenet.__all__
 __all__ += highway.__all__

@@ -106,7 +106,7 @@ class Config:
     """One training run."""
 
     model: str
-    # Fields of the network's spec that differ, such as stochastic_depth = 0.05.
+    # Fields of the network's spec that differ: stochastic_depth = 0.05, auxiliary = true, ...
     network: dict[str, Any] = field(default_factory=dict)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)

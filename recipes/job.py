@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from keras_resnet import registry
 from keras_resnet.errors import UnknownNameError, UserError
-from keras_resnet.models import builder
+from keras_resnet.models.builder import SPECS, Network, with_options
 from keras_resnet.recipes import (
     augment,
     data,
@@ -103,7 +103,7 @@ def prepare(config: Config, start: keras.Model | None) -> Job:
 def _check_names(config: Config, start: keras.Model | None) -> None:
     if start is None:
         registry.architecture(config.model)
-        builder.with_options(builder.SPECS[config.model], config.network, config.model)
+        _check_network(config)
     if start is not None and config.network:
         raise UserError("[network] is for a network that is built; a fine-tuning starts from one.")
     if start is None and config.finetune.frozen:
@@ -117,6 +117,18 @@ def _check_names(config: Config, start: keras.Model | None) -> None:
     optimizers.check(config.optimizer)
 
 
+def _network(config: Config) -> Network:
+    return with_options(SPECS[config.model], config.network, config.model)
+
+
+def _check_network(config: Config) -> None:
+    if getattr(_network(config), "auxiliary", False) and config.train.sizes:
+        raise UserError(
+            "network.auxiliary and train.sizes exclude each other: auxiliary classifiers are made "
+            "for one image size."
+        )
+
+
 def _steps_per_epoch(dataset: data.Dataset, batch_size: int) -> int:
     steps = len(dataset.train) // batch_size
     if steps == 0:
@@ -128,7 +140,7 @@ def _steps_per_epoch(dataset: data.Dataset, batch_size: int) -> int:
 
 
 def _require_size(config: Config, sides: Sequence[int]) -> None:
-    least = registry.architecture(config.model).min_size
+    least = _network(config).min_size
     if min(sides) < least:
         raise UserError(
             f"'{config.model}' takes images of {least}×{least} pixels or more; data.image_size and "
@@ -137,7 +149,7 @@ def _require_size(config: Config, sides: Sequence[int]) -> None:
 
 
 def build_model(job: Job, shape: tuple[int | None, int | None, int]) -> keras.Model:
-    """The network from RGB 0...255 to logits."""
+    """The network from RGB 0...255 to logits; `inference_model` drops its auxiliary ones."""
     if job.start is not None:
         return transfer.adapt(job.start, shape, len(job.dataset.class_names))
     return registry.create_model(
@@ -155,7 +167,7 @@ def build_loop(job: Job) -> Loop:
     config, train = job.config, job.config.train
     shape = (None, None, job.dataset.input_shape[-1]) if train.sizes else job.dataset.input_shape
     with job.strategy.scope(), dtype_policy(job.precision):
-        model = build_model(job, shape)
+        model = build_model(job, shape)  # with its auxiliary classifiers, if any
         for layer in model.layers:
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.synchronized = train.synchronized_bn

@@ -14,6 +14,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_resnet.models.auxiliary import loss_weights
 from keras_resnet.recipes import workers
 from keras_resnet.recipes.averages import Averages
 from keras_resnet.recipes.data import AnySplit, evaluation_batches
@@ -28,6 +29,10 @@ class NonFiniteLossError(RuntimeError):
         self.step = step
 
 
+def _by_name(outputs: Any) -> dict[str, Any]:
+    return outputs if isinstance(outputs, dict) else {"predictions": outputs}
+
+
 def _classes_of(labels: Any) -> Any:
     return tf.argmax(labels, -1) if labels.shape.rank == 2 else labels
 
@@ -39,7 +44,9 @@ class Loop:
 
     Args:
         strategy: what the updates are spread over.
-        model: from uint8 images (batch, height, width, channels) to logits (batch, classes).
+        model: from uint8 images (batch, height, width, channels) to logits (batch, classes); with
+            auxiliary classifiers, whose losses are added as `keras_resnet.loss_weights` says, to a
+            dictionary of them. Accuracy and evaluation are those of its "predictions".
         optimizer: any Keras optimizer without gradient clipping or accumulation of its own.
         batch_size: global, over all replicas.
         weight_decay: L2 on kernels, added to the gradient (He 2015: 1e-4); BN and biases are
@@ -68,6 +75,7 @@ class Loop:
     ) -> None:
         """Build the optimizer's variables and the metrics; see the class."""
         self.strategy, self.model, self.optimizer = strategy, model, optimizer
+        self.loss_weights = loss_weights(model)
         self.variables = list(model.trainable_variables)  # all, also while some do not learn
         self.batch_size, self.weight_decay = batch_size, weight_decay
         self.label_smoothing, self.loss_function = label_smoothing, LOSSES[loss]
@@ -164,12 +172,14 @@ class Loop:
 
     def _part_gradients(self, images: Any, labels: Any, scale: Any) -> tuple[Any, list[Any]]:
         with tf.GradientTape() as tape:
-            logits = self.model(images, training=True)
-            losses = self._losses(labels, logits)
+            logits = _by_name(self.model(images, training=True))
+            losses = tf.add_n(
+                [w * self._losses(labels, logits[name]) for name, w in self.loss_weights.items()]
+            )
             loss = tf.reduce_sum(losses) / self.batch_size
             scaled = loss * scale
         self.loss.update_state(losses)
-        self.accuracy.update_state(_classes_of(labels), logits)
+        self.accuracy.update_state(_classes_of(labels), logits["predictions"])
         return loss, tape.gradient(scaled, self.model.trainable_variables)
 
     def _accumulated_gradients(self, images: Any, labels: Any, scale: Any) -> tuple[Any, list[Any]]:
@@ -256,7 +266,7 @@ class Loop:
     @tf.function
     def _evaluation_step(self, batch: Any) -> Any:
         def replica(images: Any, labels: Any, weights: Any) -> Any:
-            logits = self.model(images, training=False)
+            logits = _by_name(self.model(images, training=False))["predictions"]
             hits = tf.cast(tf.argmax(logits, -1, output_type=labels.dtype) == labels, tf.float32)
             parts = (self._losses(labels, logits) * weights, hits * weights, weights)
             return tf.stack([tf.reduce_sum(part) for part in parts])

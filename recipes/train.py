@@ -22,6 +22,7 @@ import keras
 from keras_resnet.errors import UserError
 from keras_resnet.export import runtimes
 from keras_resnet.files import replacing
+from keras_resnet.models.auxiliary import inference_model
 from keras_resnet.models.layers import to_stock
 from keras_resnet.recipes import (
     data,
@@ -285,7 +286,7 @@ def _best_model(job: Job, run: runs.Run, loop: Loop) -> keras.Model:
         loop.model.load_weights(run.best)
     model = build_model(job, job.dataset.input_shape)  # of one size
     model.set_weights(loop.model.get_weights())
-    return model
+    return inference_model(model)
 
 
 def _write_result(job: Job, run: runs.Run, loop: Loop, state: State, model: keras.Model) -> None:

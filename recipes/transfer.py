@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from keras_resnet.errors import UserError
+from keras_resnet.models.auxiliary import inference_model
 from keras_resnet.models.layers import BatchNormalization
 
 # What stays float32 under every precision: bfloat16 would round grey levels and logits.
@@ -39,12 +40,14 @@ def adapt(
 ) -> keras.Model:
     """Return `start` with a new head, for images of `input_shape`, in the current dtype policy.
 
-    From RGB 0...255 (batch, height, width, channels) to logits (batch, classes).
+    From RGB 0...255 (batch, height, width, channels) to logits (batch, classes); auxiliary
+    classifiers are left out.
 
     Raises:
         UserError: the weights do not fit another image size (Flatten before the classifier), or
             another number of channels.
     """
+    start = inference_model(start)
     head = classifier(start)
     body = keras.Model(start.input, head.input)
     inputs = keras.layers.Input(input_shape, name="images")

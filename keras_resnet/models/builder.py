@@ -113,12 +113,14 @@ def build(
         features: end in the feature pyramid instead: `{"stage1": map, "stage2": map, ...}`, the
             last map of every resolution.
         options: fields of the network to change, such as `dropout=0.2`, and for residual networks
-            `output_stride=8`, `stochastic_depth=0.1`, `zero_init_last=True`.
+            `output_stride=8`, `stochastic_depth=0.1`, `zero_init_last=True`; for GoogLeNet and
+            Inception v3 `auxiliary=True` (with the top).
 
     Returns:
         A model from (batch, height, width, channels) to (batch, classes); without the top to
         (batch, height / 32, width / 32, channels) (CIFAR networks: / 4) or (batch, channels).
-        With auxiliary classifiers to a dictionary: `predictions`, `aux1`, ...
+        With auxiliary classifiers to a dictionary: `predictions`, `aux1`, ...; see
+        `keras_resnet.loss_weights` and `keras_resnet.inference_model`.
 
     Raises:
         UserError: an impossible shape, pooling, option or weights.
@@ -165,18 +167,22 @@ def with_options(network: Network, options: dict[str, Any], name: str) -> Networ
 
 
 def _classifiers(network: Network, trunk: Trunk, classes: int, activation: str | None) -> Any:
-    """The probabilities (or logits); with auxiliary classifiers a dictionary of all."""
+    """The probabilities (or logits); with auxiliary classifiers a dictionary of all.
+
+    Keras finds the loss of an output by the name of its last layer, so with several outputs the
+    layers that end them are named as the dictionary's keys, also where they do nothing (logits).
+    """
 
     def end(logits: Tensor, name: str) -> Tensor:
-        if activation is None:
+        if activation is None and not trunk.auxiliary:
             return logits
-        return layers.Activation(activation, dtype="float32", name=name)(logits)
+        return layers.Activation(activation or "linear", dtype="float32", name=name)(logits)
 
     predictions = end(network.head(trunk.output, classes), "predictions")
     if not trunk.auxiliary:
         return predictions
     others = {
-        name: end(network.auxiliary_head(name, x, classes), f"{name}_predictions")
+        name: end(network.auxiliary_head(name, x, classes), name)
         for name, x in trunk.auxiliary.items()
     }
     return {"predictions": predictions, **others}

@@ -1,4 +1,4 @@
-"""What the ONNX project's light graphs of AlexNet, ZFNet512 and VGG-19 are and compute.
+"""What the ONNX project's light graphs of AlexNet, ZFNet512, VGG-19 and GoogLeNet are and compute.
 
 The graphs are the tests of the `onnx` package: BVLC's and other Caffe nets, converted, without
 weights. Written here, next to this file: `onnx_layers.json`, every layer with its kernel, stride,
@@ -15,6 +15,9 @@ import numpy as np
 
 HERE = Path(__file__).parent
 GRAPHS = {"alexnet_caffe": "bvlc_alexnet", "zfnet512": "zfnet512", "vgg19": "vgg19"}
+# The conversion lost that Caffe's pools round up: 224 pixels become 112, 55, 27, 13, 6. The first
+# 222 of them alone become 111, 55, 27, 13, 6 with either rounding, so its image is blank past them.
+ROUNDED_DOWN = {"googlenet": "inception_v1"}
 KEPT = ("kernel_shape", "strides", "pads", "group", "size", "alpha", "beta", "bias")
 
 
@@ -29,10 +32,13 @@ def weights(index, shape):
     return (raw.astype("float32") * np.float32(bound / 128)).reshape(shape)
 
 
-def image():
+def image(name=""):
     """One image (1, 3, 224, 224) as the nets take them, the mean subtracted."""
     raw = np.frombuffer(np.random.RandomState(99).bytes(3 * 224 * 224), "int8")
-    return raw.astype("float32").reshape(1, 3, 224, 224)
+    pixels = raw.astype("float32").reshape(1, 3, 224, 224)
+    if name in ROUNDED_DOWN:
+        pixels[:, :, 222:] = pixels[:, :, :, 222:] = 0
+    return pixels
 
 
 def _load(graph):
@@ -79,7 +85,7 @@ def _layers(model):
         yield {"op": node.op_type, **rounded, "output": shapes[node.output[0]]}
 
 
-def _run(model, shapes):
+def _run(model, shapes, pixels):
     """The average of the last feature map, and the logits, in ONNX Runtime."""
     import onnxruntime
     from onnx import helper
@@ -97,7 +103,7 @@ def _run(model, shapes):
     feed = {name: weights(n, shape) for n, (name, shape) in enumerate(shapes.items())}
     for entry in session.get_inputs():
         if entry.name.endswith("data_0"):
-            feed[entry.name] = image()
+            feed[entry.name] = pixels
         elif entry.name not in feed:
             feed[entry.name] = np.zeros(entry.shape, "float32")  # a queue no layer reads
     last_map, logits = session.run(wanted, feed)
@@ -107,10 +113,10 @@ def _run(model, shapes):
 def main():
     """Write both files."""
     layers, arrays = {}, {}
-    for ours, graph in GRAPHS.items():
+    for ours, graph in (GRAPHS | ROUNDED_DOWN).items():
         model, shapes = _load(graph)
         layers[ours] = list(_layers(model))
-        arrays[f"{ours}_pooled"], arrays[f"{ours}_logits"] = _run(model, shapes)
+        arrays[f"{ours}_pooled"], arrays[f"{ours}_logits"] = _run(model, shapes, image(ours))
         print(ours, len(shapes), arrays[f"{ours}_logits"][:4], arrays[f"{ours}_logits"].std())
     rows = {
         name: "[\n    " + ",\n    ".join(map(json.dumps, table)) + "\n  ]"

@@ -1,0 +1,73 @@
+"""Auxiliary classifiers: how much they count in training, and the network without them.
+
+model = keras_resnet.GoogLeNet(auxiliary=True)
+weights = keras_resnet.loss_weights(model)
+losses = dict.fromkeys(weights, "sparse_categorical_crossentropy")
+model.compile("sgd", loss=losses, loss_weights=weights)
+model.fit(images, dict.fromkeys(weights, labels))
+keras_resnet.inference_model(model).save("googlenet.keras")
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from keras_resnet.errors import UserError
+
+# By the number of auxiliary classifiers, which a saved, renamed or converted model still tells.
+# Two: GoogLeNet's 0.3 each (arXiv:1409.4842, section 5). One: Inception v3's 0.4, with which
+# TF-Slim trains it and PyTorch's tutorial fine-tunes it; its paper gives none.
+_WEIGHTS = {0: 0.0, 1: 0.4, 2: 0.3}
+
+
+def _outputs(model: keras.Model) -> dict[str, Any] | None:
+    """The outputs by name if `model` has auxiliary ones, None if it has one output.
+
+    Raises:
+        UserError: other outputs than these.
+    """
+    output = model.output
+    if isinstance(output, dict) and "predictions" in output and len(output) - 1 in _WEIGHTS:
+        return output
+    if isinstance(output, (dict, list, tuple)):
+        names = list(output) if isinstance(output, dict) else f"{len(output)} outputs without names"
+        raise UserError(
+            "Expected a classifier with the output 'predictions' and up to two auxiliary ones "
+            f"(as create_model('googlenet', auxiliary=True) gives); '{model.name}' has {names}."
+        )
+    return None
+
+
+def loss_weights(model: keras.Model) -> dict[str, float]:
+    """What each output's loss counts: `{"predictions": 1.0, "aux1": 0.3, "aux2": 0.3}`.
+
+    Give `model.compile` a dictionary of losses with the same keys: Keras does not share one loss
+    among weighted outputs. Of a network without auxiliary classifiers: `{"predictions": 1.0}`.
+
+    Raises:
+        UserError: the model has other outputs.
+    """
+    outputs = _outputs(model) or {"predictions": model.output}
+    weight = _WEIGHTS[len(outputs) - 1]
+    return {name: 1.0 if name == "predictions" else weight for name in outputs}
+
+
+def inference_model(model: keras.Model) -> keras.Model:
+    """Return `model` without its auxiliary classifiers: one output, and the same layers.
+
+    Layers and weights are shared, not copied: training one changes both. What it was compiled with
+    stays with `model`. A model that has one output is returned as it is.
+
+    Raises:
+        UserError: the model has other outputs.
+    """
+    outputs = _outputs(model)
+    if outputs is None:
+        return model
+    predictions = outputs["predictions"]
+    last = model.get_layer("predictions")
+    if last.activation is keras.activations.linear:  # what names the logits among several outputs
+        predictions = last.input
+    return keras.Model(model.input, predictions, name=model.name)
