@@ -131,20 +131,14 @@ class LocalResponseNormalization(keras.layers.Layer):
 
         Channels are padded and pooled as the width of a channels_first image.
         """
-        names = {"dtype": self.dtype_policy, "data_format": "channels_first"}
-        radius = self.size // 2
-        y = keras.layers.Multiply(name=f"{self.name}_square", dtype=self.dtype_policy)([x, x])
-        y = keras.layers.ZeroPadding2D(
-            ((0, 0), (radius, radius)), name=f"{self.name}_pad", **names
-        )(y)
-        y = keras.layers.AveragePooling2D(
-            (1, self.size), strides=1, name=f"{self.name}_mean", **names
-        )(y)
-        y = keras.layers.Rescaling(
-            self.alpha, self.bias, name=f"{self.name}_base", dtype=self.dtype_policy
-        )(y)
-        factor = keras.ops.power(y, -self.beta)
-        return keras.layers.Multiply(name=self.name, dtype=self.dtype_policy)([x, factor])
+        of, name, radius = keras.layers, self.name, self.size // 2
+        policy = {"dtype": self.dtype_policy}
+        pad, first = ((0, 0), (radius, radius)), {"data_format": "channels_first", **policy}
+        y = of.Multiply(name=f"{name}_square", **policy)([x, x])
+        y = of.ZeroPadding2D(pad, name=f"{name}_pad", **first)(y)
+        y = of.AveragePooling2D((1, self.size), strides=1, name=f"{name}_mean", **first)(y)
+        y = of.Rescaling(self.alpha, self.bias, name=f"{name}_base", **policy)(y)
+        return of.Multiply(name=name, **policy)([x, keras.ops.power(y, -self.beta)])
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Return `input_shape`."""

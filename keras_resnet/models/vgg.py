@@ -25,11 +25,10 @@ _VGG = "arXiv:1409.1556, Table 1"
 
 def _stages(depths: tuple[int, ...], widths: tuple[int, ...]) -> tuple[Conv | Pool, ...]:
     """3×3 convolutions and a 2×2 pool per stage."""
-    chain: list[Conv | Pool] = []
+    layers: list[Conv | Pool] = []
     for depth, width in zip(depths, widths, strict=True):
-        chain += [Conv(3, width, pad=1)] * depth
-        chain.append(Pool(2))
-    return tuple(chain)
+        layers += [*(Conv(3, width, pad=1) for _ in range(depth)), Pool(2)]
+    return tuple(layers)
 
 
 # The paper's columns A, B, D, E: convolutions per stage. Initial weights are Glorot's (section 3.1
