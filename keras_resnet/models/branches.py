@@ -64,7 +64,9 @@ class Form:
 def convolution(x: Tensor, conv: Conv, form: Form, name: str) -> Tensor:
     """Convolution, BN and ReLU; `name` has a `{}` for the kind: "stage3_a_branch1_{}1"."""
     if conv.padding == "symmetric":
-        x = layers.ZeroPadding2D(conv.kernel // 2, name=name.format("pad"))(x)
+        kernel = conv.kernel if isinstance(conv.kernel, tuple) else (conv.kernel, conv.kernel)
+        pad = kernel[0] // 2, kernel[1] // 2
+        x = layers.ZeroPadding2D(pad, name=name.format("pad"))(x)
     x = Conv2D(
         conv.filters,
         conv.kernel,

@@ -110,7 +110,7 @@ def stem(x: Tensor, widths: StemWidths, form: Form) -> tuple[Tensor, dict[str, T
         Conv(1, widths[3]),
         Conv(3, widths[4], 1, "valid"),
     )
-    features = {}
+    features: dict[str, Tensor] = {}
     for number, conv in enumerate(convs, 1):
         x = convolution(x, conv, form, f"stem_{{}}{number}")
         if number in (3, 5):

@@ -150,7 +150,7 @@ class LocalResponseNormalization(keras.layers.Layer):
         return {**super().get_config(), **own}
 
 
-_STOCK: dict[type, type] = {
+_STOCK: dict[type, Any] = {
     BatchNormalization: keras.layers.BatchNormalization,
     Conv2D: keras.layers.Conv2D,
 }
