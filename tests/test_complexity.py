@@ -53,6 +53,25 @@ PARAMETERS = {
     "resnetv2_50": 25_549_352,
     "resnetv2_101": 44_541_480,
     "resnetv2_152": 60_185_128,
+    # torchvision
+    "alexnet": 61_100_840,
+    "vgg11": 132_863_336,
+    "vgg13": 133_047_848,
+    "vgg16": 138_357_544,
+    "vgg19": 143_667_240,
+    "vgg11_bn": 132_868_840,
+    "vgg13_bn": 133_053_736,
+    "vgg16_bn": 138_365_992,
+    "vgg19_bn": 143_678_248,
+    "googlenet_bn": 6_624_904,
+    "densenet121": 7_978_856,
+    "densenet169": 14_149_480,
+    "densenet201": 20_013_928,
+    "densenet161": 28_681_000,
+    # timm
+    "inception_resnet_v2": 55_843_464,
+    # BVLC's AlexNet
+    "alexnet_caffe": 60_965_224,
     # CIFAR
     "resnet20": 269_722,
     "resnet20_b": 269_722 + 2_752,
@@ -67,6 +86,10 @@ TOTALS = {
     "resnet50v2": 25_613_800,
     "resnet101v2": 44_675_560,
     "resnet152v2": 60_380_648,
+    "densenet121": 8_062_504,
+    "densenet169": 14_307_880,
+    "densenet201": 20_242_984,
+    "inception_resnet_v2": 55_873_736 + 30_272,  # theirs have no gamma; the 30,272 are all 1 here
     "resnet8": 78_666,
     "resnet20": 271_098,
     "resnet110": 1_736_058,
@@ -83,6 +106,16 @@ OPERATIONS = {
     "resnext101_64x4d": 15.460,
     "wide_resnet50_2": 11.398,
     "wide_resnet101_2": 22.753,
+    "alexnet": 0.714,
+    "vgg11": 7.609,
+    "vgg13": 11.308,
+    "vgg16": 15.470,
+    "vgg19": 19.632,
+    "googlenet_bn": 1.498,
+    "densenet121": 2.834,
+    "densenet169": 3.360,
+    "densenet201": 4.291,
+    "densenet161": 7.728,
 }
 # Papers round: WRN (arXiv:1605.07146, Tables 2 and 4), Identity Mappings' ResNets, SE (Table 4).
 ROUNDED = {
@@ -94,6 +127,15 @@ ROUNDED = {
     "resnetv2_164": (1.7e6, 0.05e6),
     "resnetv2_1001": (10.2e6, 0.2e6),
     "seresnet110": (1.7e6, 0.05e6),
+    # DenseNet (arXiv:1608.06993, Table 2), Highway (arXiv:1507.06228, Table 1).
+    "densenet40_12": (1.0e6, 0.05e6),
+    "densenet100_12": (7.0e6, 0.05e6),
+    "densenet100_24": (27.2e6, 0.05e6),
+    "densenet_bc100_12": (0.8e6, 0.05e6),
+    "densenet_bc250_24": (15.3e6, 0.05e6),
+    "densenet_bc190_40": (25.6e6, 0.05e6),
+    "highway19": (2.3e6, 0.05e6),
+    "highway32": (1.25e6, 0.005e6),
 }
 
 
