@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import keras
 from keras import layers
 
 from keras_resnet.models.layers import BatchNormalization, Conv2D
@@ -58,7 +57,6 @@ class Form:
     # that are not padding (TensorFlow, so Keras Applications).
     pool_counts_padding: bool = False
     kernel_initializer: str = "glorot_uniform"  # Keras Applications'
-    bias: float = 0.0  # its initial value
 
 
 def convolution(x: Tensor, conv: Conv, form: Form, name: str) -> Tensor:
@@ -74,7 +72,6 @@ def convolution(x: Tensor, conv: Conv, form: Form, name: str) -> Tensor:
         padding="same" if conv.padding == "same" else "valid",
         use_bias=not form.bn,
         kernel_initializer=form.kernel_initializer,
-        bias_initializer=keras.initializers.Constant(form.bias),
         name=name.format("conv"),
     )(x)
     if form.bn:

@@ -138,13 +138,11 @@ def _halved(x: Tensor, size: int, name: str) -> Tensor:
 
 _PAPER = "arXiv:1409.4842, Table 1"
 
-# Weights start as in BVLC's Caffe model: without BN, Keras' initialisation would fade over 22
-# layers. Pixels as there, too.
+# The paper leaves the first weights open. BVLC's (Xavier's, biases of 0.2) halve the variance at
+# every ReLU, and there is no BN to restore it over 22 layers; He's keep it. Pixels are BVLC's.
 GoogLeNet = row(
     "GoogLeNet",
-    GoogLeNetSpec(
-        form=Form(bn=False, kernel_initializer="lecun_uniform", bias=0.2), preprocessing="caffe"
-    ),
+    GoogLeNetSpec(form=Form(bn=False, kernel_initializer="he_normal"), preprocessing="caffe"),
     "GoogLeNet (Inception v1) as in the paper: 5×5 branches, LRN, no BN; with auxiliary=True its "
     "two auxiliary classifiers",
     _PAPER,
