@@ -89,7 +89,7 @@ TOTALS = {
     "densenet121": 8_062_504,
     "densenet169": 14_307_880,
     "densenet201": 20_242_984,
-    "inception_resnet_v2": 55_873_736 + 30_272,  # theirs have no gamma; the 30,272 are all 1 here
+    "inception_resnet_v2": 55_873_736 + 30_272,  # and a gamma of 1 for each of their BNs' channels
     "resnet8": 78_666,
     "resnet20": 271_098,
     "resnet110": 1_736_058,
@@ -127,7 +127,7 @@ ROUNDED = {
     "resnetv2_164": (1.7e6, 0.05e6),
     "resnetv2_1001": (10.2e6, 0.2e6),
     "seresnet110": (1.7e6, 0.05e6),
-    # DenseNet (arXiv:1608.06993, Table 2), Highway (arXiv:1507.06228, Table 1).
+    # DenseNet (arXiv:1608.06993, Table 2), Highway (arXiv:1507.06228, Table 2).
     "densenet40_12": (1.0e6, 0.05e6),
     "densenet100_12": (7.0e6, 0.05e6),
     "densenet100_24": (27.2e6, 0.05e6),

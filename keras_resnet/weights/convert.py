@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_resnet.errors import UserError
 from keras_resnet.models.layers import BatchNormalization
-from keras_resnet.weights.graph_order import weighted_in_graph_order
+from keras_resnet.weights.graph_order import layers_in_order
 from keras_resnet.weights.names import Row, translate
 
 _UNIT = r"conv(?P<stage2>\d)_block(?P<block>\d+)_"
@@ -101,7 +101,7 @@ def _pairs(source: keras.Model, target: keras.Model) -> tuple[Pairs, bool]:
 
 
 def _pairs_in_graph_order(source: keras.Model, target: keras.Model) -> Pairs:
-    theirs, ours = weighted_in_graph_order(source), weighted_in_graph_order(target)
+    theirs, ours = ([x for x in layers_in_order(m) if x.weights] for m in (source, target))
     if len(ours) != len(theirs):
         raise UserError(
             f"'{source.name}' has {len(theirs)} layers with weights, '{target.name}' {len(ours)}."

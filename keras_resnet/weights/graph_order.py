@@ -5,19 +5,19 @@ from __future__ import annotations
 import keras
 
 
-def weighted_in_graph_order(model: keras.Model) -> list[keras.Layer]:
-    """Layers with weights, depth first from the outputs, each after those it depends on.
+def layers_in_order(model: keras.Model) -> list[keras.Layer]:
+    """Every layer after those it depends on, depth first from the outputs.
 
-    Two models of one graph have them in the same order, in whichever they were built. (No
-    recursion: 780 layers deep.)
+    `model.layers` sorts by the distance to the output, which a padding layer more changes.
     """
     order: list[keras.Layer] = []
     seen: set[int] = set()
+    # No recursion: Inception-ResNet v2 is hundreds of layers deep.
     stack = [(tensor._keras_history.operation, False) for tensor in reversed(model.outputs)]
     while stack:
         layer, inputs_done = stack.pop()
         if inputs_done:
-            order += [layer] if layer.weights else []
+            order.append(layer)
         elif id(layer) not in seen:
             seen.add(id(layer))
             stack.append((layer, True))

@@ -49,8 +49,6 @@ def load() -> Record:
 
 def page(record: Record) -> str:
     """docs/models.md."""
-    from keras_resnet import SPECS, list_models
-
     lines = [
         "# The networks",
         "",
@@ -59,33 +57,40 @@ def page(record: Record) -> str:
         "convolutions and dense layers for one image of the network's own size (see",
         "[account.md](account.md)). `keras-resnet show NAME` tells more of each.",
     ]
-    names = [name for name in list_models() if name in record]
-    for title, group in groupby(sorted(names, key=_family), key=_family):
-        lines += ["", f"## {title[1]}", "", HEADER, RULE]
-        lines += [_row(name, record[name]) for name in group]
-    tested = [name for name in SPECS if name.startswith("test_")]
-    lines += ["", f"For tests that need a family, not its size: {', '.join(tested)}.", ""]
-    return "\n".join(lines)
+    for family, names in groupby(sorted(record, key=_family), key=_family):
+        lines += ["", f"## {list(FAMILIES.values())[family]}", "", HEADER, RULE]
+        lines += [_row(name, record[name]) for name in names]
+    return "\n".join([*lines, ""])
 
 
 HEADER = "| name | function | parameters | multiply-adds (M) | input | source |"
 RULE = "| --- | --- | ---: | ---: | ---: | --- |"
 
 
-def _family(name: str) -> tuple[int, str]:
-    """The heading a network stands under, and where that stands."""
-    from keras_resnet import SPECS
-    from keras_resnet.models.resnet import ResNetSpec
+# In the order of the page, by the class of the network; of residual ones by their image's size.
+FAMILIES = {
+    "ResNetSpec": "Residual networks for ImageNet",
+    "ResNetSpec32": "Residual networks for CIFAR",
+    "ChainSpec": "AlexNet, ZFNet and VGG",
+    "GoogLeNetSpec": "GoogLeNet",
+    "InceptionSpec": "Inception v3",
+    "InceptionResNetSpec": "Inception-ResNet v2",
+    "DenseNetSpec": "DenseNet",
+    "HighwaySpec": "Highway networks",
+    "": "Tiny, for tests that need the family and not its size",
+}
 
-    network = SPECS[name]
-    kinds = list(dict.fromkeys(type(spec) for spec in SPECS.values()))
+
+def _family(name: str) -> int:
+    """The heading a network stands under, counted from the first."""
+    from keras_resnet import SPECS
+
+    kind = type(SPECS[name]).__name__
     if name.startswith("test_"):
-        return 99, "Tiny"
-    if isinstance(network, ResNetSpec):
-        small = network.input_size < 64
-        return int(small), f"Residual networks for {'CIFAR' if small else 'ImageNet'}"
-    title = (type(network).__doc__ or "").splitlines()[0].rstrip(".")
-    return 2 + kinds.index(type(network)), title
+        kind = ""
+    elif kind == "ResNetSpec" and SPECS[name].input_size == 32:
+        kind = "ResNetSpec32"
+    return list(FAMILIES).index(kind)
 
 
 def _row(name: str, counts: dict[str, int]) -> str:
