@@ -1,6 +1,6 @@
 """DenseNets (arXiv:1608.06993): every layer reads the feature maps of all layers before it.
 
-A row is a public function, a registry name and a `DenseNet`. The layer names follow torchvision's:
+A row is a public function, a registry name and a `DenseNetSpec`. The layer names follow torchvision's:
 `stage1_block6_conv2` is its `features.denseblock1.denselayer6.conv2`, `stage1_transition_bn` its
 `features.transition1.norm`, `stem_conv` its `features.conv0`, `head_bn` its `features.norm5`.
 """
@@ -51,7 +51,7 @@ _STEMS: dict[str, tuple[Stem, Order]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class DenseNet(Network):
+class DenseNetSpec(Network):
     """A DenseNet; the letters are the paper's (section 3)."""
 
     depths: tuple[int, ...]  # dense layers per block
@@ -123,7 +123,7 @@ class DenseNet(Network):
 
 # ImageNet -----------------------------------------------------------------------------------------
 
-_IMAGENET = DenseNet(
+_IMAGENET = DenseNetSpec(
     depths=(6, 12, 24, 16),
     growth_rate=32,
     stem="imagenet",
@@ -133,7 +133,7 @@ _IMAGENET = DenseNet(
 _TABLE_1 = "arXiv:1608.06993, Table 1"
 
 
-def _imagenet(depth: int, network: DenseNet) -> registry.Builder:
+def _imagenet(depth: int, network: DenseNetSpec) -> registry.Builder:
     k = network.growth_rate
     return row(f"DenseNet{depth}", network, f"DenseNet-{depth}, growth rate {k}", _TABLE_1)
 
@@ -150,7 +150,7 @@ DenseNet161 = _imagenet(
 
 # CIFAR: L weight layers in three blocks, growth rate k --------------------------------------------
 
-_CIFAR = DenseNet(
+_CIFAR = DenseNetSpec(
     depths=(12, 12, 12),
     growth_rate=12,
     stem="cifar",

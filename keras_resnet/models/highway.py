@@ -33,7 +33,7 @@ __all__ = ["Highway19", "Highway32", "TestHighway"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Highway(Network):
+class HighwaySpec(Network):
     """Stages of convolutions; those that keep the width are highway layers."""
 
     widths: tuple[tuple[int, ...], ...]  # filters of every convolution, per stage
@@ -90,19 +90,19 @@ _TABLE_2 = "arXiv:1507.06228, Table 2"
 
 Highway19 = row(
     "Highway19",
-    Highway(widths=((32, 32, 32, 48, 48), (80,) * 6, (128,) * 6)),  # FitNet 4's
+    HighwaySpec(widths=((32, 32, 32, 48, 48), (80,) * 6, (128,) * 6)),  # FitNet 4's
     "Highway B for CIFAR, 19 layers",
     _TABLE_2,
 )
 Highway32 = row(
     "Highway32",
-    Highway(widths=((30,) * 10, (60,) * 10, (96,) * 10), kernels=(3, 1)),
+    HighwaySpec(widths=((30,) * 10, (60,) * 10, (96,) * 10), kernels=(3, 1)),
     "Highway C for CIFAR, 32 layers; its widths are ours",
     _TABLE_2,
 )
 TestHighway = row(
     "TestHighway",
-    Highway(widths=((8, 8), (16, 16)), kernels=(3, 1), dense_units=16),
+    HighwaySpec(widths=((8, 8), (16, 16)), kernels=(3, 1), dense_units=16),
     "Tiny highway network for tests",
     "of this project",
     "test_highway",
