@@ -9,12 +9,10 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import randomize_batch_norms
 from golden import onnx_graphs
 
 import keras_resnet
 from keras_resnet.errors import UserError
-from keras_resnet.export import export
 from keras_resnet.models.chain import Pool
 from keras_resnet.models.layers import LocalResponseNormalization
 from keras_resnet.weights.convert import from_keras_applications
@@ -260,39 +258,3 @@ def test_rounding_up_is_padding_that_never_wins():
     np.testing.assert_array_equal(whole[:, :2, :2], down.predict(x, verbose=0))
     before = keras.Model(up.input, up.get_layer("stage2_relu1").output).predict(x, verbose=0)
     np.testing.assert_array_equal(whole[:, 2, 2], before[:, 4:, 4:].max(axis=(1, 2)))
-
-
-# Every network's life -----------------------------------------------------------------------------
-
-
-def _life():
-    tiny = ("test_alexnet", "test_vgg")
-    return [*tiny, *(pytest.param(name, marks=pytest.mark.slow) for name in COUNTS)]
-
-
-@pytest.mark.parametrize("name", _life())
-def test_learns_saves_and_exports(name, tmp_path):
-    keras.utils.set_random_seed(0)
-    size = keras_resnet.registry.architecture(name).min_size + 16
-    model = keras_resnet.create_model(
-        name, classes=7, input_shape=(size, size, 3), include_preprocessing=True
-    )
-    randomize_batch_norms(model)
-    pixels = np.random.default_rng(0).integers(0, 256, (8, size, size, 3)).astype("float32")
-    labels = np.arange(8) % 7
-    # Plain SGD; the loss with dropout is noise, so it is taken without, before and after.
-    model.compile(keras.optimizers.SGD(1e-3), "sparse_categorical_crossentropy")
-    first = model.evaluate(pixels, labels, verbose=0)
-    for _ in range(20):
-        model.train_on_batch(pixels, labels)
-    assert model.evaluate(pixels, labels, verbose=0) < first
-    model.save(tmp_path / "m.keras")
-    loaded = keras.models.load_model(tmp_path / "m.keras")
-    expected = model.predict(pixels, verbose=0)
-    np.testing.assert_array_equal(loaded.predict(pixels, verbose=0), expected)
-    images = pixels.astype("uint8")
-    out = tmp_path / "out"
-    report = export(model, ["tflite-float32"], out=out, check_images=images, verbose=False)
-    (item,) = report.checks
-    # The check's own promise for float32 files.
-    assert item.logit_error < 1e-4

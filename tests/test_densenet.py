@@ -11,7 +11,6 @@ from keras.src.applications.densenet import DenseNet as KerasDenseNet
 
 import keras_resnet
 from keras_resnet.errors import UnknownNameError, UserError
-from keras_resnet.export import export
 from keras_resnet.weights.convert import from_keras_applications
 
 # Trainable parameters of torchvision, total of Keras Applications' documentation.
@@ -167,19 +166,3 @@ def test_the_smallest_image_is_exact(name, least):
     free = keras_resnet.build(spec, include_top=False, input_shape=(None, None, 3))
     with pytest.raises(ValueError, match="size would be zero"):
         free.compute_output_shape((1, least - 1, least - 1, 3))
-
-
-def test_it_learns_saves_and_exports(tmp_path, images):
-    keras.utils.set_random_seed(0)
-    model = keras_resnet.TestDenseNet(include_preprocessing=True)
-    model.compile(keras.optimizers.SGD(0.05), "sparse_categorical_crossentropy")
-    colours = images[:, :1, :1].astype("float32")  # noise alone looks the same to a mean over it
-    x, y = (images + colours) / 2, np.arange(32) % 10
-    losses = model.fit(x, y, batch_size=32, epochs=20, verbose=0).history["loss"]
-    assert losses[-1] < 0.9 * losses[0]
-    keras_resnet.to_stock(model).save(tmp_path / "m.keras")
-    loaded = keras.models.load_model(tmp_path / "m.keras")
-    # Fused against stock BN: float32 rounding, of probabilities.
-    np.testing.assert_allclose(loaded.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-5)
-    report = export(model, ["tflite-float32"], out=tmp_path / "out", check_images=images)
-    assert report.passed

@@ -16,9 +16,10 @@ SIZE, BATCH = 64, 8
 
 
 def _every():
+    """The inceptions are tiny in width only: their many layers take half a minute each."""
     names = keras_resnet.list_models()
-    slow = [pytest.param(n, marks=pytest.mark.slow) for n in names if not n.startswith("test_")]
-    return [*keras_resnet.list_models("test_*"), *slow]
+    default = {name for name in names if name.startswith("test_") and "inception" not in name}
+    return [n if n in default else pytest.param(n, marks=pytest.mark.slow) for n in names]
 
 
 def _model(name, **arguments):
@@ -68,7 +69,7 @@ def _learns(model, images):
     """20 steps on one fixed batch lower the loss."""
     labels = np.arange(len(images)) % 5
     model.compile(
-        keras.optimizers.SGD(0.01, momentum=0.9, clipnorm=1.0),
+        keras.optimizers.Adam(1e-3),  # also where first weights are small and no BN follows
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
     losses = [model.train_on_batch(images, labels) for _ in range(20)]

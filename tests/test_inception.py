@@ -307,8 +307,6 @@ def test_features_equal_keras_applications():
     expected = np.asarray(theirs(x))
     # float32 rounding over 94 layers.
     assert np.abs(np.asarray(model(x)) - expected).max() <= 1e-5 * np.abs(expected).max()
-    with pytest.raises(UserError, match=r"'.*' do not fit 'stem_conv1'"):
-        from_keras_applications(theirs, keras_resnet.TestInception())
     shallow = keras_resnet.build(
         replace(keras_resnet.SPECS["inception_v3"], stages=()), include_top=False
     )

@@ -1,6 +1,6 @@
 """DenseNets (arXiv:1608.06993): every layer reads the feature maps of all layers before it.
 
-A row is a public function, a registry name and a `DenseNetSpec`. The layer names follow torchvision's:
+A row is a function, a registry name and a `DenseNetSpec`. The layer names follow torchvision's:
 `stage1_block6_conv2` is its `features.denseblock1.denselayer6.conv2`, `stage1_transition_bn` its
 `features.transition1.norm`, `stem_conv` its `features.conv0`, `head_bn` its `features.norm5`.
 """
@@ -66,11 +66,12 @@ class DenseNetSpec(Network):
     style: Style = field(default_factory=Style)
 
     def __post_init__(self) -> None:
-        """Check the name of the stem.
+        """Check what would otherwise fail deep inside Keras.
 
         Raises:
-            UnknownNameError: it is none of ours.
+            UserError: a stem that is none of ours, or an impossible rate.
         """
+        super().__post_init__()
         if self.stem not in _STEMS:
             raise UnknownNameError("stem", self.stem, _STEMS, "")
 
