@@ -299,7 +299,8 @@ def _list(options: argparse.Namespace) -> int:
     entries = [registry.architecture(name) for name in names]
     if options.json:
         return _print_json({"models": [{"name": e.name, "summary": e.summary} for e in entries]})
-    return _print_lines(f"{entry.name:<16} {entry.summary}" for entry in entries)
+    width = max(len(name) for name in names)
+    return _print_lines(f"{entry.name:<{width}} {entry.summary}" for entry in entries)
 
 
 def _show(options: argparse.Namespace) -> int:

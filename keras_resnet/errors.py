@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import typing
 from collections.abc import Iterable
 from types import ModuleType
+from typing import Any
 
 DISTRIBUTION = "keras-resnet-zoo"
 
@@ -39,6 +41,18 @@ class MissingExtraError(UserError):
             f"This needs the package '{module}', which is not installed. "
             f'Run: pip install "{DISTRIBUTION}[{extra}]" (in a checkout: pip install ".[{extra}]")'
         )
+
+
+def require_choices(instance: Any) -> None:
+    """Refuse a field of a dataclass whose value is none of its annotation's `Literal`.
+
+    Raises:
+        UnknownNameError: with the nearest one.
+    """
+    for name, hint in typing.get_type_hints(type(instance)).items():
+        value = getattr(instance, name)
+        if typing.get_origin(hint) is typing.Literal and value not in typing.get_args(hint):
+            raise UnknownNameError(name, value, typing.get_args(hint), "")
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -49,14 +49,23 @@ PREPROCESSING: dict[str, Preprocessing | None] = {
 }
 
 
+def require_mode(mode: str) -> None:
+    """Refuse what is no key of `PREPROCESSING`.
+
+    Raises:
+        UnknownNameError: with the nearest one.
+    """
+    if mode not in PREPROCESSING:
+        raise UnknownNameError("preprocessing", mode, PREPROCESSING, "")
+
+
 def rescale(x: Any, mode: str) -> Any:
     """Put the `Rescaling` of `mode` on a Keras tensor of RGB 0...255 (nothing for "raw").
 
     Raises:
         UnknownNameError: `mode` is not in `PREPROCESSING`.
     """
-    if mode not in PREPROCESSING:
-        raise UnknownNameError("preprocessing", mode, PREPROCESSING, "")
+    require_mode(mode)
     preprocessing = PREPROCESSING[mode]
     return x if preprocessing is None else preprocessing.layer(x.shape[-1])(x)
 

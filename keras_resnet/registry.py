@@ -74,7 +74,7 @@ def list_models(pattern: str = "*") -> list[str]:
     return [name for name in _ARCHITECTURES if fnmatch.fnmatch(name, pattern)]
 
 
-def create_model(name: str, **arguments: Any) -> keras.Model:
+def create_model(name: str, /, **arguments: Any) -> keras.Model:
     """Build a network by registry name; `arguments` are those of `keras_resnet.build`.
 
     Raises:

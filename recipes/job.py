@@ -122,6 +122,12 @@ def _network(config: Config) -> Network:
 
 
 def _check_network(config: Config) -> None:
+    given = {"classes", "input_size", "preprocessing"} & set(config.network)
+    if given:
+        raise UserError(
+            f"network.{min(given)} is not for a config: classes and image size follow from the "
+            "data, and the normalisation is the network's own."
+        )
     if getattr(_network(config), "auxiliary", False) and config.train.sizes:
         raise UserError(
             "network.auxiliary and train.sizes exclude each other: auxiliary classifiers are made "

@@ -6,7 +6,6 @@ import pytest
 
 import keras_resnet
 from keras_resnet.errors import UserError
-from keras_resnet.export import export
 
 
 @pytest.mark.parametrize(
@@ -68,22 +67,6 @@ def test_features_and_the_smallest_image():
     assert keras_resnet.Highway19(input_shape=(4, 4, 1)).output_shape == (None, 10)
     with pytest.raises(UserError, match="4×4 pixels or more"):
         keras_resnet.Highway19(input_shape=(3, 4, 3))
-
-
-def test_it_learns_saves_and_exports(tmp_path, images):
-    keras.utils.set_random_seed(0)
-    model = keras_resnet.TestHighway(include_preprocessing=True)
-    model.compile(keras.optimizers.SGD(0.05), "sparse_categorical_crossentropy")
-    colours = images[:, :1, :1].astype("float32")  # noise alone looks the same to a mean over it
-    x, y = (images + colours) / 2, np.arange(32) % 10
-    losses = model.fit(x, y, batch_size=32, epochs=20, verbose=0).history["loss"]
-    assert losses[-1] < 0.9 * losses[0]
-    keras_resnet.to_stock(model).save(tmp_path / "m.keras")
-    loaded = keras.models.load_model(tmp_path / "m.keras")
-    # The same stock operations on the same weights.
-    np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
-    report = export(model, ["tflite-float32"], out=tmp_path / "out", check_images=images)
-    assert report.passed
 
 
 @pytest.mark.slow

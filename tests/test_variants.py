@@ -215,3 +215,43 @@ def test_all_ablations_are_there():
     for depth in (20, 56, 110, 164):
         for name in ABLATIONS:
             assert f"resnet{depth}_{name}" in keras_resnet.SPECS
+
+
+def test_the_bottlenecks_of_cifar_stride_in_their_first_convolution():
+    """As the authors' program has them; the sum of multiply-adds would not tell from where."""
+    for name in ("resnet164", "resnetv2_164", "resnet164_bn_after_add"):
+        model = keras_resnet.create_model(name)
+        strides = [model.get_layer(f"stage2_block1_conv{n}").strides[0] for n in (1, 2, 3)]
+        assert strides == [2, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("plain20", {"zero_init_last": True}, "for networks with shortcuts"),
+        ("plain20", {"stochastic_depth": 0.1}, "for networks with shortcuts"),
+        ("resnet20_relu_before_add", {"zero_init_last": True}, "passes no gradient"),
+        ("resnet8", {"output_stride": 2}, "needs symmetric padding"),
+        ("resnet20", {"stride_unit": "frist"}, "Did you mean 'first'"),
+        ("test_vgg", {"drop": "atfer"}, "Did you mean 'after'"),
+        ("test_resnet", {"depths": (0, 1)}, "1 or more"),
+        ("test_resnet", {"depths": 3}, "'depths' is a tuple"),
+        ("test_resnet", {"dropout": "much"}, "'dropout' is a number"),
+        ("test_densenet", {"dropout": 5}, "dropout is a chance"),
+        ("test_densenet", {"drop_rate": 1}, "drop_rate is a chance"),
+        ("test_resnet", {"preprocessing": "tf"}, "include_preprocessing=True"),
+        ("test_resnet", {"preprocessing": "torhc", "include_preprocessing": True}, "'torch'"),
+        ("test_resnet", {"pooling": "mean"}, "pooling is 'avg'"),
+        ("test_resnet", {"classes": 2.5}, "classes is a whole number"),
+        ("test_resnet", {"input_shape": 32}, "height, width, channels"),
+        ("test_resnet", {"input_tensor": np.zeros((1, 32, 32, 3))}, "is a Keras tensor"),
+    ],
+)
+def test_impossible_options_are_refused(name, options, message):
+    with pytest.raises(UserError, match=message):
+        keras_resnet.create_model(name, **options)
+
+
+def test_a_given_tensor_is_as_large_as_the_network_needs():
+    with pytest.raises(UserError, match="8×8 pixels or more"):
+        keras_resnet.TestResNet(input_tensor=keras.layers.Input((4, 32, 3)))

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from keras import layers
 
+from keras_resnet.errors import require_choices
 from keras_resnet.models.layers import BatchNormalization, Conv2D
 
 Tensor = Any  # a KerasTensor; Keras ships no types
@@ -72,6 +73,10 @@ class Style:
     shortcut_bn: bool = True
     bn_epsilon: float = 1e-5  # PyTorch's; Keras Applications 1.001e-5, Keras' default 1e-3
     bn_momentum: float = 0.9  # PyTorch's 0.1 counted from the other end; Keras' default is 0.99
+
+    def __post_init__(self) -> None:
+        """Refuse a choice that there is not."""
+        require_choices(self)
 
 
 @dataclass(frozen=True)

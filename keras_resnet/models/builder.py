@@ -16,7 +16,7 @@ from keras import layers
 
 from keras_resnet import preprocessing, registry
 from keras_resnet import weights as weights_module
-from keras_resnet.errors import UnknownNameError, UserError
+from keras_resnet.errors import UnknownNameError, UserError, require_choices
 
 Tensor = Any  # a KerasTensor; Keras ships no types
 
@@ -45,9 +45,11 @@ class Network(ABC):
         """Check what would otherwise fail deep inside Keras.
 
         Raises:
-            UserError: an impossible rate.
+            UserError: an impossible rate, or a choice that there is not.
         """
+        require_choices(self)
         check_rate("dropout", self.dropout)
+        preprocessing.require_mode(self.preprocessing)
 
     @property
     @abstractmethod
@@ -125,9 +127,16 @@ def build(
     Raises:
         UserError: an impossible shape, pooling, option or weights.
     """
+    if "preprocessing" in options and not include_preprocessing:
+        raise UserError(
+            "preprocessing= is for include_preprocessing=True; outside the model "
+            "keras_resnet.preprocess knows only the network's own."
+        )
     network = with_options(network, options, name)
-    if classes is not None and classes < 1:
-        raise UserError(f"classes is at least 1; received {classes}.")
+    if classes is not None and not (isinstance(classes, int) and classes >= 1):
+        raise UserError(f"classes is a whole number, 1 or more; received {classes!r}.")
+    if pooling not in (None, "avg", "max"):
+        raise UserError(f"pooling is 'avg', 'max' or None; received {pooling!r}.")
     inputs = _inputs(network, input_tensor, input_shape)
     x = inputs
     if include_preprocessing:
@@ -160,9 +169,11 @@ def with_options(network: Network, options: dict[str, Any], name: str) -> Networ
         if option not in fields:
             see = f"'{name}' is a {type(network).__name__}, whose fields these are."
             raise UnknownNameError("option", option, fields, see)
-        number = isinstance(getattr(network, option), int | float)
-        if number and not isinstance(value, int | float):
+        default = getattr(network, option)
+        if isinstance(default, int | float) and not isinstance(value, int | float):
             raise UserError(f"The option '{option}' is a number; received {value!r}.")
+        if isinstance(default, tuple) and not isinstance(value, tuple):
+            raise UserError(f"The option '{option}' is a tuple; received {value!r}.")
     return dataclasses.replace(network, **options)
 
 
@@ -195,29 +206,38 @@ def _inputs(network: Network, input_tensor: Any, input_shape: Any) -> Any:
             "Call keras.config.set_image_data_format('channels_last')."
         )
     if input_tensor is not None:
+        if not keras.backend.is_keras_tensor(input_tensor) or input_shape is not None:
+            raise UserError(
+                "input_tensor is a Keras tensor, as keras.layers.Input gives, and has a shape, so "
+                f"there is no input_shape beside it; received {input_tensor!r} and {input_shape}."
+            )
+        _require_shape(network, tuple(input_tensor.shape[1:]))
         return input_tensor
     size = network.input_size
-    shape = (size, size, 3) if input_shape is None else tuple(input_shape)
-    valid = len(shape) == 3 and all(s is None or (isinstance(s, int) and s > 0) for s in shape)
-    if not valid or shape[-1] is None:
-        raise UserError(f"input_shape is (height, width, channels); received {input_shape}.")
+    shape = (size, size, 3) if input_shape is None else input_shape
+    _require_shape(network, shape)
+    return layers.Input(shape, name="images")
+
+
+def _require_shape(network: Network, shape: Any) -> None:
+    valid = isinstance(shape, tuple | list) and len(shape) == 3
+    if not valid or not all(s is None or (isinstance(s, int) and s > 0) for s in shape):
+        raise UserError(f"input_shape is (height, width, channels); received {shape}.")
+    if shape[-1] is None:
+        raise UserError(f"The number of channels is fixed; received input_shape {shape}.")
     least = network.min_size
     if any(side is not None and side < least for side in shape[:2]):
         raise UserError(
             f"This network takes images of {least}×{least} pixels or more; "
             f"received input_shape {shape}."
         )
-    return layers.Input(shape, name="images")
 
 
 def _pool(x: Any, pooling: str | None) -> Any:
     if pooling is None:
         return x
-    if pooling == "avg":
-        return layers.GlobalAveragePooling2D(dtype="float32", name="head_pool")(x)
-    if pooling == "max":
-        return layers.GlobalMaxPooling2D(dtype="float32", name="head_pool")(x)
-    raise UserError(f"pooling is 'avg', 'max' or None; received {pooling!r}.")
+    kind = layers.GlobalAveragePooling2D if pooling == "avg" else layers.GlobalMaxPooling2D
+    return kind(dtype="float32", name="head_pool")(x)
 
 
 # The tables ---------------------------------------------------------------------------------------

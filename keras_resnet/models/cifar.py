@@ -107,15 +107,15 @@ _CIFAR_SOURCE = f"{HE_2015}, section 4.2"
 def _deep(spec: ResNetSpec, depth: int) -> ResNetSpec:
     """`spec` of 6n + 2 = `depth` weight layers; 164 and 1001 are 9n + 2, of bottlenecks.
 
-    Those have projections where channels change, the others option A (Identity Mappings, section 5
-    and appendix).
+    Those stride in their first 1×1 and have projections where channels change (Identity Mappings,
+    appendix, and its authors' program); the others have option A.
     """
     if depth not in (164, 1001):
         return replace(spec, depths=((depth - 2) // 6,) * 3)
     return replace(
         spec,
         depths=((depth - 2) // 9,) * 3,
-        transform=blocks.bottleneck_v1_5,
+        transform=blocks.bottleneck,
         shortcut=shortcuts.option_b,
     )
 

@@ -25,7 +25,7 @@ from keras_resnet.models.blocks import (
     convolution,
     operations,
 )
-from keras_resnet.models.builder import Network, Trunk, row
+from keras_resnet.models.builder import Network, Trunk, check_rate, row
 from keras_resnet.models.resnet import allow_recursion
 
 __all__ = [
@@ -72,6 +72,7 @@ class DenseNetSpec(Network):
             UserError: a stem that is none of ours, or an impossible rate.
         """
         super().__post_init__()
+        check_rate("drop_rate", self.drop_rate)
         if self.stem not in _STEMS:
             raise UnknownNameError("stem", self.stem, _STEMS, "")
 

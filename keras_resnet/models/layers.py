@@ -74,7 +74,7 @@ class Conv2D(keras.layers.Conv2D):
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
         """Convolve `inputs` with `kernel`; the layer adds bias and activation."""
-        if self.groups == 1:
+        if self.groups == 1 or self.data_format != "channels_last":
             return super().convolution_op(inputs, kernel)
         return tf.nn.conv2d(
             inputs,

@@ -24,7 +24,7 @@ from keras_resnet.models.blocks import (
     residual_unit,
 )
 from keras_resnet.models.builder import Network, Trunk, check_rate
-from keras_resnet.models.shortcuts import addition, option_b
+from keras_resnet.models.shortcuts import addition, no_shortcut, option_b
 from keras_resnet.models.stems import deep_stem, imagenet_preact_stem, imagenet_stem
 
 HE_2015 = "arXiv:1512.03385"
@@ -49,8 +49,9 @@ class ResNetSpec(Network):
     # The unit that halves the resolution between two stages: the first of the next (the papers,
     # torchvision) or the last of the one before (Keras Applications' ResNet50V2).
     stride_unit: Literal["first", "last"] = "first"
-    # Pre-activation only: take the first activation before the first split (the paper, for CIFAR)
-    # or let the first shortcut carry the stem's output as it is (timm's resnetv2_18).
+    # Pre-activation only: take the first activation before the first split (the paper's appendix)
+    # or let the first shortcut carry the stem's output as it is (timm's resnetv2_18 and 34). Where
+    # the first unit projects, as of bottlenecks, both are the same.
     activate_stem: bool = False
     style: Style = field(default_factory=Style)
     # Options of a training or a task: the network's weights stay what they are.
@@ -74,9 +75,10 @@ class ResNetSpec(Network):
         """
         super().__post_init__()
         check_rate("stochastic_depth", self.stochastic_depth)
-        if len(self.depths) != len(self.widths):
+        if len(self.depths) != len(self.widths) or min(self.depths, default=0) < 1:
             raise UserError(
-                f"depths and widths are one per stage; received {self.depths} and {self.widths}."
+                "depths and widths are one per stage, 1 or more; received "
+                f"{self.depths} and {self.widths}."
             )
         for name in ("transform", "shortcut", "junction", "stem"):
             if not callable(getattr(self, name)):
@@ -88,7 +90,29 @@ class ResNetSpec(Network):
         if self.output_stride is not None and self.output_stride not in strides:
             raise UserError(
                 f"output_stride is one of {', '.join(map(str, strides))} for this network; "
-                f"received {self.output_stride}."
+                f"received {self.output_stride!r}."
+            )
+        self._check_options()
+
+    def _check_options(self) -> None:
+        """Refuse options that would leave another function or a network that cannot learn."""
+        dilates = self.output_stride not in (None, self.min_size)
+        if dilates and self.style.padding == "same":
+            raise UserError(
+                'output_stride needs symmetric padding: TensorFlow\'s "same" centres a strided 3×3 '
+                "between the pixels that the shortcut takes, so without the stride the trained "
+                "weights make another function."
+            )
+        plain = self.junction is no_shortcut
+        if plain and (self.stochastic_depth or self.zero_init_last):
+            raise UserError(
+                "stochastic_depth and zero_init_last are for networks with shortcuts: a plain net "
+                "without F(x) passes nothing on."
+            )
+        if self.zero_init_last and "relu" in self.order.last:
+            raise UserError(
+                "zero_init_last: F ends in a ReLU here, which passes no gradient at 0, so the "
+                "zeros would stay."
             )
 
     def _stem_stride(self) -> int:

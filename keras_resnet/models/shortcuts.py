@@ -136,7 +136,11 @@ def dropout_shortcut(rate: float) -> Junction:
 
 
 def _gate(h: Tensor, bias: float, unit: Unit, kernel: int = 1) -> Tensor:
-    """g = σ(W x + b) of a convolution; taken of h(x), which is x where no channels change."""
+    """g = σ(W x + b) of a convolution, without BN.
+
+    The paper says it of x, and of units that change neither size nor channels. In those that do, x
+    here is h(x), which has the size of y; what option A pads is zeros to the gate, too.
+    """
     g = layers.Conv2D(
         unit.out_channels,
         kernel,

@@ -204,7 +204,7 @@ def _options(depth: int, spec: ResNetSpec) -> tuple[registry.Builder, ...]:
             f"ResNet{depth}_{option}",
             replace(spec, shortcut=shortcut),
             f"ResNet-{depth}, option {option} shortcuts",
-            f"{HE_2015}, Table 3",
+            f"{HE_2015}, section 3.3",
         )
         for option, shortcut in (("A", shortcuts.option_a), ("C", shortcuts.option_c))
     )

@@ -6,6 +6,7 @@ state dict consists of, and those to methods of its own: a foreign pickle ends i
 
 from __future__ import annotations
 
+import math
 import pickle
 import zipfile
 from collections import OrderedDict
@@ -94,6 +95,8 @@ class _Reader(pickle.Unpickler):
 
 def _zip(file: BinaryIO) -> tuple[Any, Mapping[str, np.ndarray]]:
     with zipfile.ZipFile(file) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise UserError("it is compressed, as PyTorch's files never are.")
         [root] = [n.removesuffix("data.pkl") for n in archive.namelist() if n.endswith("/data.pkl")]
         with archive.open(f"{root}data.pkl") as pickled:
             reader = _Reader(pickled)  # type: ignore[arg-type]
@@ -120,6 +123,8 @@ def _old(file: BinaryIO) -> tuple[Any, Mapping[str, np.ndarray]]:
 def _array(tensor: _Tensor, storages: Mapping[str, np.ndarray]) -> np.ndarray:
     """A copy of the view; NumPy refuses one that leaves its storage."""
     storage = storages[tensor.storage]
+    if math.prod(tensor.shape) > storage.size:  # a stride of 0 would make a few bytes gigabytes
+        raise UserError(f"it holds a tensor of {tensor.shape}, larger than its storage.")
     size = storage.itemsize
     strides = tuple(stride * size for stride in tensor.strides)
     return np.ndarray(tensor.shape, storage.dtype, storage, tensor.offset * size, strides).copy()
