@@ -248,7 +248,8 @@ def classifier_shape(model: Any) -> tuple[tuple[int | None, ...], int]:
     one = all(
         isinstance(shape, tuple) and isinstance(shape[-1], int) for shape in (inputs, outputs)
     )
-    if isinstance(getattr(model, "output", None), dict):
+    outputs_by_name = getattr(model, "output", None)
+    if isinstance(outputs_by_name, dict) and "predictions" in outputs_by_name:
         raise UserError(
             f"'{model.name}' has the outputs {', '.join(model.output)}; drop the auxiliary ones "
             "first: keras_resnet.inference_model(model)."

@@ -331,9 +331,12 @@ def _profile(options: argparse.Namespace) -> int:
     path = Path(model)
     is_path = path.exists() or path.suffix == ".keras" or len(path.parts) > 1
     if is_path and model not in registry.list_models():
+        from keras_resnet.export import runtimes
         from keras_resnet.recipes import sources
 
-        model = sources.find(model).keras_model()
+        source = sources.find(model)
+        source.require_keras()
+        model = runtimes.load_keras(source.path or path)  # not only classifiers
     account = profiling.profile(model, options.input_shape, multiply_add=options.multiply_add)
     if options.csv:
         account.to_csv(options.csv)

@@ -407,6 +407,9 @@ def test_the_command(capsys, tmp_path):
     assert content["total"]["multiply_adds"] == 12_501_632
     assert (tmp_path / "a.csv").is_file()
     assert (tmp_path / "a.svg").is_file()
+    keras_resnet.ResNet8(features=True).save(tmp_path / "pyramid.keras")  # no classifier
+    assert main(["profile", str(tmp_path / "pyramid.keras"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["total"]["multiply_adds"] == 12_501_632 - 640
 
 
 @pytest.mark.parametrize(
