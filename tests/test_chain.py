@@ -3,7 +3,6 @@
 import json
 import re
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import keras
@@ -18,55 +17,6 @@ from keras_resnet.models.layers import LocalResponseNormalization
 from keras_resnet.weights.convert import from_keras_applications
 
 GOLDEN = Path(__file__).parent / "golden"
-
-# torchvision's model table (AlexNet, VGG), Keras Applications' (VGG16, VGG19), BVLC's weights file;
-# ZFNet's follow from the sides of its Fig. 3, ZFNet512's from ONNX's graph.
-COUNTS = {
-    "alexnet": 61_100_840,
-    "alexnet_caffe": 60_965_224,
-    "zfnet": 62_357_608,
-    "zfnet512": 87_250_536,
-    "vgg11": 132_863_336,
-    "vgg11_bn": 132_868_840,
-    "vgg13": 133_047_848,
-    "vgg13_bn": 133_053_736,
-    "vgg16": 138_357_544,
-    "vgg16_bn": 138_365_992,
-    "vgg19": 143_667_240,
-    "vgg19_bn": 143_678_248,
-}
-# Multiply-adds of all convolutions and dense layers: torchvision's table for AlexNet and VGG (its
-# "GFLOPS", 0.71, 7.61, 11.31, 15.47, 19.63).
-GMACS = {"alexnet": 0.71, "vgg11": 7.61, "vgg13": 11.31, "vgg16": 15.47, "vgg19": 19.63}
-
-
-def _trainable(model):
-    return sum(np.prod(v.shape, dtype="int64") for v in model.trainable_variables)
-
-
-@pytest.mark.parametrize("name", COUNTS)
-def test_parameters_are_the_published_ones(name):
-    """The trunk is built, the head (up to 124 million) reckoned; the slow lane builds both."""
-    spec = keras_resnet.SPECS[name]
-    trunk = keras_resnet.create_model(name, include_top=False)
-    widths = [np.prod(trunk.output_shape[1:]), *spec.hidden, 1000]
-    head = sum((a + 1) * b for a, b in pairwise(widths))
-    assert _trainable(trunk) + head == COUNTS[name]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", COUNTS)
-def test_the_whole_has_the_published_parameters_and_multiply_adds(name):
-    model = keras_resnet.create_model(name)
-    assert _trainable(model) == COUNTS[name]
-    macs = 0
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense):
-            macs += np.prod(layer.output.shape[1:-1]) * np.prod(layer.kernel.shape, dtype="int64")
-    plain = name.removesuffix("_bn")
-    if plain in GMACS:
-        assert round(macs / 1e9, 2) == GMACS[plain]
-
 
 # ONNX's light graphs ------------------------------------------------------------------------------
 

@@ -70,6 +70,11 @@ PARAMETERS = {
     "densenet161": 28_681_000,
     # timm
     "inception_resnet_v2": 55_843_464,
+    # ONNX's graphs
+    "googlenet": 6_998_552,
+    "zfnet512": 87_250_536,
+    # github.com/andreasveit/densenet-pytorch
+    "densenet_bc100_12": 769_162,
     # BVLC's AlexNet
     "alexnet_caffe": 60_965_224,
     # CIFAR

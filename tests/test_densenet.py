@@ -13,47 +13,6 @@ import keras_resnet
 from keras_resnet.errors import UnknownNameError, UserError
 from keras_resnet.weights.convert import from_keras_applications
 
-# Trainable parameters of torchvision, total of Keras Applications' documentation.
-IMAGENET = {
-    "densenet121": (7_978_856, 8_062_504),
-    "densenet169": (14_149_480, 14_307_880),
-    "densenet201": (20_013_928, 20_242_984),
-    "densenet161": (28_681_000, None),
-}
-# Millions, as Table 2 prints them; BC-100-12 exactly is andreasveit/densenet-pytorch's.
-CIFAR = {
-    "densenet40_12": 1.0,
-    "densenet100_12": 7.0,
-    "densenet100_24": 27.2,
-    "densenet_bc100_12": 0.8,
-    "densenet_bc250_24": 15.3,
-    "densenet_bc190_40": 25.6,
-}
-
-
-def _slow_but(default, names):
-    return [n if n == default else pytest.param(n, marks=pytest.mark.slow) for n in names]
-
-
-def _trainable(model):
-    return sum(np.prod(v.shape) for v in model.trainable_variables)
-
-
-@pytest.mark.parametrize("name", _slow_but("densenet121", IMAGENET))
-def test_parameters_are_the_published_ones(name):
-    model = keras_resnet.create_model(name)
-    trainable, total = IMAGENET[name]
-    assert _trainable(model) == trainable
-    assert total is None or model.count_params() == total
-
-
-@pytest.mark.parametrize("name", _slow_but("densenet40_12", CIFAR))
-def test_cifar_parameters_are_those_of_table_2(name):
-    trainable = _trainable(keras_resnet.create_model(name))
-    assert round(trainable / 1e6, 1) == CIFAR[name]
-    if name == "densenet_bc100_12":
-        assert trainable == 769_162
-
 
 @pytest.mark.parametrize(("name", "depth"), [("densenet40_12", 40), ("densenet_bc100_12", 100)])
 def test_l_is_the_number_of_weight_layers(name, depth):

@@ -95,6 +95,7 @@ def test_squeeze_excitation_scales_channels_by_the_gates():
     w1, b1, w2, b2 = (w for n in ("reduce", "expand") for w in layers[n].get_weights())
     squeezed = np.maximum(f.mean((1, 2)) @ w1[0, 0] + b1, 0)
     gates = 1 / (1 + np.exp(-(squeezed @ w2[0, 0] + b2)))
+    # float32 means and sums of some dozen terms.
     np.testing.assert_allclose(scaled, f * gates[:, None, None], rtol=1e-5, atol=1e-6)
 
 
@@ -108,6 +109,7 @@ def test_resnet_d_projects_the_average_of_all_pixels():
     padded = np.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0)), constant_values=np.nan)
     averages = np.nanmean(padded.reshape(2, 4, 2, 3, 2, 3), axis=(2, 4))  # edge: what is there
     expected = averages @ kernel / np.sqrt(1 + 1e-5)
+    # float32 sums of a dozen terms.
     np.testing.assert_allclose(model.predict(x, verbose=0), expected, atol=1e-5)
 
 
@@ -179,6 +181,7 @@ def test_stochastic_depth_drops_whole_units_and_only_in_training():
     scale = kept.max((1, 2, 3)) / f.max((1, 2, 3))
     dropped = scale == 0
     assert 30 <= dropped.sum() <= 60  # 64 draws at 0.75: five standard deviations around 48
+    # One float32 product each.
     np.testing.assert_allclose(kept[~dropped], 4 * f[~dropped], rtol=1e-6)
     f, kept = (np.asarray(y) for y in taps(x, training=False))
     np.testing.assert_array_equal(f, kept)
