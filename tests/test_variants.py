@@ -5,6 +5,7 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
+from conftest import run_python
 
 import keras_resnet
 from keras_resnet.errors import UnknownNameError, UserError
@@ -133,6 +134,32 @@ def _small(name):
     spec = keras_resnet.SPECS[name]
     depths, widths = (2,) * len(spec.depths), (8, 16, 24, 32)[: len(spec.depths)]
     return replace(spec, depths=depths, widths=widths, stem_width=8)
+
+
+GROUPED_GRADIENT = """
+import keras, numpy as np, tensorflow as tf
+import keras_resnet
+images = tf.constant(np.random.default_rng(0).normal(size=(2, 5, 5, 4)), "float32")
+stock = keras.layers.Conv2D(6, 3, groups=2, dtype="float32")
+stock(images)
+for dtype, tolerance in (("float32", 1e-5), ("mixed_float16", 1e-2)):  # their rounding
+    ours = keras_resnet.Conv2D(6, 3, groups=2, dtype=dtype)
+    ours(images)
+    ours.set_weights(stock.get_weights())
+    gradients = []
+    for layer in (ours, stock):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.cast(layer(images), "float32") ** 2)
+        gradients.append(tape.gradient(loss, layer.kernel.value).numpy())
+    difference = np.abs(gradients[0] - gradients[1]).max() / np.abs(gradients[1]).max()
+    assert difference < tolerance, (dtype, difference)
+"""
+
+
+@pytest.mark.parametrize("onednn", ["1", "0"])
+def test_grouped_convolutions_learn_on_every_machine(onednn):
+    """float16 on CPUs, and CPUs without oneDNN, take stock Keras' way."""
+    run_python(GROUPED_GRADIENT, env={"TF_ENABLE_ONEDNN_OPTS": onednn})
 
 
 @pytest.mark.parametrize("name", ["resnet50", "resnet50v2", "resnetv2_50", "resnet18", "resnet20"])

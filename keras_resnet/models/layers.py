@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import keras
@@ -60,21 +61,40 @@ class BatchNormalization(keras.layers.BatchNormalization):
         )
 
 
+@cache
+def _has_grouped_gradients(dtype: str) -> bool:
+    """Whether TensorFlow can train a grouped convolution of `dtype` here; tried once."""
+    with tf.init_scope():  # also while a graph is being traced
+        try:
+            tf.raw_ops.Conv2DBackpropInput(
+                input_sizes=[1, 4, 4, 4],
+                filter=tf.zeros([3, 3, 2, 4], dtype),
+                out_backprop=tf.zeros([1, 4, 4, 4], dtype),
+                strides=[1, 1, 1, 1],
+                padding="SAME",
+            )
+        except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
+            return False
+    return True
+
+
 @keras.saving.register_keras_serializable(package="keras_resnet")
 class Conv2D(keras.layers.Conv2D):
     """Keras' Conv2D whose grouped convolutions run through TensorFlow's own kernel.
 
     On the CPU Keras 3 compiles a grouped convolution with XLA, whose gradient takes hundreds of
     times as long as the kernel's (`benchmarks/grouped_convolution.py`). One group takes the stock
-    path, and config keys, weights and results are those of the stock layer, so `to_stock` is a
-    change of class.
+    path, as do dtypes and machines for which TensorFlow has no such gradient (float16 on CPUs;
+    CPUs without oneDNN). Config keys, weights and results are those of the stock layer, so
+    `to_stock` is a change of class.
 
     Shapes: `(batch, height, width, channels)` in and out.
     """
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
         """Convolve `inputs` with `kernel`; the layer adds bias and activation."""
-        if self.groups == 1 or self.data_format != "channels_last":
+        ours = self.groups > 1 and self.data_format == "channels_last"
+        if not ours or not _has_grouped_gradients(self.compute_dtype):
             return super().convolution_op(inputs, kernel)
         return tf.nn.conv2d(
             inputs,
