@@ -10,13 +10,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
-import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +32,11 @@ def main() -> None:
     if options.build:
         print(json.dumps(_build_alone(options.build)))
         return
+    from keras_resnet.export import manifest
+
     record: dict[str, Any] = {
-        "date": date.today().isoformat(),
-        "machine": platform.processor() or platform.machine(),
+        "created": manifest.now(),
+        **manifest.environment(),
         "n": options.rounds,
         "pairs": {name: _in_turns(name, options.rounds) for name in PAIRS},
         "alone": {name: _in_a_process(name) for name in DEEP},
@@ -51,8 +50,8 @@ def main() -> None:
     for name, alone in record["alone"].items():
         print(
             f"{name:<14} {alone['seconds']:.1f} s, {alone['layers']:,} layers, "
-            f"{alone['parameters']:,} parameters, peak {alone['peak_mib']:,} MiB, "
-            f"{alone['import_mib']:,} of them after the import"
+            f"{alone['parameters']:,} parameters, peak {alone['peak_mib']:,} MiB "
+            f"({alone['import_mib']:,} MiB after the import)"
         )
     if options.json:
         Path(options.json).write_text(json.dumps(record, indent=1) + "\n")
@@ -106,7 +105,9 @@ def _build_alone(name: str) -> dict[str, Any]:
 
 
 def _peak_mib() -> int:
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)  # KiB on Linux
+    """VmHWM; getrusage would begin with the peak of the process that started this one."""
+    status = Path("/proc/self/status").read_text()
+    return round(int(status.split("VmHWM:")[1].split()[0]) / 1024)
 
 
 if __name__ == "__main__":

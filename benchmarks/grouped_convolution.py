@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import time
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +28,7 @@ def main() -> None:
     import keras
 
     import keras_resnet
+    from keras_resnet.export import manifest
 
     steps = {"ours": _step(keras_resnet.Conv2D), "stock": _step(keras.layers.Conv2D)}
     seconds: dict[str, list[float]] = {who: [] for who in steps}
@@ -40,8 +39,8 @@ def main() -> None:
             if number >= 0:
                 seconds[who].append(time.perf_counter() - began)
     record: dict[str, Any] = {
-        "date": date.today().isoformat(),
-        "machine": platform.processor() or platform.machine(),
+        "created": manifest.now(),
+        **manifest.environment(),
         "n": options.rounds,
         **{who: spread(values) for who, values in seconds.items()},
         "ratio": ratio(seconds["stock"], seconds["ours"]),
