@@ -109,7 +109,7 @@ class Loop:
             metrics=[v.value for v in (*self.loss.variables, *self.accuracy.variables)],
             **({"loss_scale": self.loss_scale} if self.loss_scale else {}),
             **({"averages": self.averages} if self.averages else {}),
-            **({"random": self._random_states()} if self._random_states() else {}),
+            **({"random": states} if (states := self._random_states()) else {}),
         )
 
     def _random_states(self) -> list[tf.Variable]:

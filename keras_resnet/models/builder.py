@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import keras
 from keras import layers
@@ -243,8 +243,6 @@ def _pool(x: Any, pooling: str | None) -> Any:
 # The tables ---------------------------------------------------------------------------------------
 
 SPECS: dict[str, Network] = {}
-
-AnyNetwork = TypeVar("AnyNetwork", bound=Network)
 
 
 def row(
