@@ -1,6 +1,7 @@
 """The names that `import keras_resnet` gives; `keras_resnet/__init__.py` says why they are here."""
 
 from keras_resnet.errors import UserError
+from keras_resnet.labels import decode_predictions
 from keras_resnet.models import (
     alexnet,
     cifar,
@@ -48,6 +49,7 @@ __all__ = [
     "UserError",
     "build",
     "create_model",
+    "decode_predictions",
     "deepen",
     "ensemble",
     "inference_model",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 from keras_resnet.errors import UnknownNameError, UserError
@@ -40,10 +40,19 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         raise UnknownNameError("command", arguments[0], verbs, "See: keras-resnet --help")
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
-        known = [name for name in verbs[arguments[0]]._option_string_actions if len(name) > 2]
+        known = [name for name in _option_names(verbs[arguments[0]]) if len(name) > 2]
         see = f"See: keras-resnet {arguments[0]} --help"
         raise UnknownNameError("argument", unknown[0], known, see)
     return options
+
+
+def _option_names(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """Of a verb and of what comes below it."""
+    yield from parser._option_string_actions
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                yield from _option_names(below)
 
 
 def _verb(
@@ -146,8 +155,11 @@ def _model(
     sub: Parser, what: str = "a run folder, a file (.keras, SavedModel folder, .tflite)"
 ) -> None:
     sub.add_argument("model", help=f"{what}, or NAME --weights")
-    sub.add_argument("--weights", metavar="FILE", help="weights (.weights.h5) for a NAME")
-    sub.add_argument("--classes", type=_natural, metavar="N", help="classes of these weights")
+    sub.add_argument(
+        "--weights",
+        metavar="TAG|FILE",
+        help="for a NAME: imagenet, cifar10, … (see 'keras-resnet weights list') or a .weights.h5",
+    )
 
 
 def _ensemble(sub: Parser) -> None:
@@ -157,7 +169,11 @@ def _ensemble(sub: Parser) -> None:
 
 def _evaluate(sub: Parser) -> None:
     _model(sub)
-    sub.add_argument("--data", metavar="NAME", help="dataset; default the run's")
+    sub.add_argument(
+        "--data",
+        metavar="NAME",
+        help="dataset; default what the run or the weights were trained on",
+    )
     sub.add_argument("--split", default="test", help="train, validation or test (default)")
     sub.add_argument(
         "--crops",
@@ -174,6 +190,14 @@ def _evaluate(sub: Parser) -> None:
         help="average over whole images with the shorter side at each of these pixels; "
         "He et al. 2015: 224,256,384,480,640",
     )
+    sub.add_argument(
+        "--resize",
+        type=_natural,
+        metavar="N",
+        help="the shorter side of the whole image before its centre is cut out, as torchvision and "
+        "timm do to the grey level; slower than the default",
+    )
+    sub.add_argument("--interpolation", help="of --resize: bilinear (default) or bicubic")
     sub.add_argument("--out", metavar="FILE", help="also write the result as JSON")
 
 
@@ -188,7 +212,12 @@ def _export(sub: Parser) -> None:
         "--data",
         metavar="NAME|FOLDER",
         help="a dataset (calibration on its training, check on its test images) or a folder of "
-        "images (for both); default the run's dataset",
+        "images (for both); default what the run or the weights were trained on",
+    )
+    sub.add_argument(
+        "--calibration",
+        metavar="NAME|FOLDER",
+        help="calibrate on the training images of this dataset, or on a folder of images, instead",
     )
     sub.add_argument(
         "--input-type",
@@ -224,6 +253,53 @@ def _predict(sub: Parser) -> None:
     sub.add_argument(
         "--top", type=_natural, default=5, metavar="K", help="classes to show (default 5)"
     )
+
+
+def _weights(sub: Parser) -> None:
+    actions = sub.add_subparsers(metavar="ACTION", required=True)
+    for name, (about, add_options) in _WEIGHTS_ACTIONS.items():
+        action = actions.add_parser(name, help=about, description=about, allow_abbrev=False)
+        action.set_defaults(action=name)
+        action.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+        add_options(action)
+
+
+def _weights_list(sub: Parser) -> None:
+    sub.add_argument("pattern", nargs="?", default="*", help="shell pattern of the network's name")
+
+
+def _weights_of(sub: Parser) -> None:
+    sub.add_argument("name", help="a name of 'keras-resnet weights list'")
+    sub.add_argument(
+        "--weights", metavar="TAG", help="e.g. imagenet/torchvision_v2; default the network's first"
+    )
+
+
+def _weights_verify(sub: Parser) -> None:
+    sub.add_argument("pattern", nargs="?", default="*", help="shell pattern of the network's name")
+
+
+def _weights_import(sub: Parser) -> None:
+    sub.add_argument(
+        "file", help="weights of PyTorch (.pth, .safetensors), Keras (.h5, .keras), or a run folder"
+    )
+    sub.add_argument("--as", dest="name", required=True, metavar="NAME", help="the network")
+    sub.add_argument("--out", metavar="FILE", help="default NAME.weights.h5")
+    sub.add_argument(
+        "--preprocessing",
+        metavar="MODE",
+        help="what they were trained with (tf, caffe, torch, …); default as published",
+    )
+    sub.add_argument("--overwrite", action="store_true", help="replace the file")
+
+
+_WEIGHTS_ACTIONS: dict[str, tuple[str, Callable[[Parser], None]]] = {
+    "list": ("trained weights: whose, how accurate, how large, under which licence", _weights_list),
+    "info": ("all that is known of some weights", _weights_of),
+    "fetch": ("download some weights into the cache", _weights_of),
+    "verify": ("check the hashes of the weights that are here", _weights_verify),
+    "import": ("turn a weights file of another library into ours", _weights_import),
+}
 
 
 def _list(sub: Parser) -> None:
@@ -295,6 +371,11 @@ _VERBS = {
     "check": ("check an export folder again", "check RUN/exports", _check),
     "predict": ("classify images", "predict RUN/exports/resnet20-int8.tflite cat.jpg", _predict),
     "list": ("list the networks", "list 'resnetv2_*'", _list),
+    "weights": (
+        "trained weights: list, info, fetch, verify, import",
+        "weights list 'resnet50*'",
+        _weights,
+    ),
     "show": ("what a network is", "show resnet50", _show),
     "profile": (
         "memory, parameters and multiply-adds, layer by layer",

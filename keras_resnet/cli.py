@@ -7,7 +7,6 @@ Results go to stdout (`--json`: one object), progress and errors to stderr. Exit
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_resnet import arguments
-from keras_resnet.console import print_table, quiet_stderr
+from keras_resnet.console import print_json, print_table, quiet_stderr
 from keras_resnet.errors import UserError
 
 
@@ -57,7 +56,7 @@ def _quickstart(options: argparse.Namespace) -> int:
 
     result = quickstart.run(options.out, _overrides(options))
     if options.json:
-        return _print_json(result, result["passed"])
+        return print_json(result, result["passed"])
     model = result["model"]
     _print_checks(result["files"], f"Accuracy on {model['n']} test images", model)
     pictures = [Path(path) for path in result["images"]]
@@ -74,7 +73,7 @@ def _train(options: argparse.Namespace) -> int:
 
     if options.list:
         names = config.list_configs()
-        return _print_json({"configs": names}) if options.json else _print_lines(names)
+        return print_json({"configs": names}) if options.json else _print_lines(names)
     if (options.config is None) == (options.resume is None):
         raise UserError(
             "Give a config (see --list), e.g. cifar10/resnet20, or --resume RUN, and not both."
@@ -97,7 +96,7 @@ def _train(options: argparse.Namespace) -> int:
 def _finetune(options: argparse.Namespace) -> int:
     from keras_resnet.recipes import config, finetune, sources
 
-    source = sources.find(options.model, options.weights, options.classes)
+    source = sources.find(options.model, options.weights)
     source.require_keras()
     loaded = config.load_config(options.config, _overrides(options))
     run = finetune.run(source, loaded, options.out, profile=options.profile)
@@ -109,7 +108,7 @@ def _runs(options: argparse.Namespace) -> int:
 
     found = runs.list_runs(options.folder)
     if options.json:
-        return _print_json({"runs": found})
+        return print_json({"runs": found})
     if not found:
         raise UserError(f"No runs in {options.folder}. Start one: keras-resnet train --list")
     header = ("run", "model", "data", "done", "validation", "test", "minutes", "state")
@@ -139,7 +138,7 @@ def _print_run(run: Any, as_json: bool) -> int:
         return 0
     summary = run.summary()
     if as_json:
-        return _print_json({"run": str(run.path), **summary})
+        return print_json({"run": str(run.path), **summary})
     test = summary["test"]
     print(f"test accuracy {test['accuracy']:.2%} on {test['n']} images · {run.model}")
     print(f"Next: keras-resnet export {run.path}")
@@ -164,7 +163,7 @@ def _ensemble(options: argparse.Namespace) -> int:
         "parameters_total": model.count_params(),
     }
     if options.json:
-        return _print_json(result)
+        return print_json(result)
     print(
         f"{options.out}: {len(options.models)} members, {result['classes']} classes, "
         f"{result['parameters_total']:,} parameters"
@@ -176,14 +175,14 @@ def _ensemble(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> int:
     from keras_resnet.recipes import crops, evaluate, runs, sources
 
-    protocol = crops.Protocol(options.crops, options.scales)
+    source = sources.find(options.model, options.weights)
+    protocol = crops.Protocol(options.crops, options.scales, _single_crop(options, source))
     out = None if options.out is None else Path(options.out)
     if out is not None and not out.parent.is_dir():
         raise UserError(f"No such folder: {out.parent}")
-    source = sources.find(options.model, options.weights, options.classes)
-    runtime = source.runtime()
+    runtime = source.runtime(protocol.single.size or None if protocol.single else None)
     dataset = _dataset(options.data, source, runtime, whole=protocol.whole)
-    if source.labels and source.labels != dataset.class_names:
+    if source.labels and not source.has_classes(dataset.class_names):
         print(
             f"warning: the classes of '{dataset.name}' are not those of {options.model}",
             file=sys.stderr,
@@ -198,7 +197,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     if out is not None:
         runs.write_json(out, result)
     if options.json:
-        return _print_json(result)
+        return print_json(result)
     top5 = f", top-5 {result['top5']:.2%}" if "top5" in result else ""
     print(
         f"{options.model}: accuracy {result['accuracy']:.2%}{top5}, loss {result['loss']:.4f} "
@@ -209,10 +208,9 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from keras_resnet.export import export
     from keras_resnet.recipes import exporting, sources
 
-    source = sources.find(options.model, options.weights, options.classes)
+    source = sources.find(options.model, options.weights)
     source.require_keras()
     beside = source.run.path / "exports" if source.run else Path(f"{source.name}-exports")
     shared: dict[str, Any] = {
@@ -222,17 +220,15 @@ def _export(options: argparse.Namespace) -> int:
         "preprocessing": options.preprocessing,
         "overwrite": options.overwrite,
     }
-    folder = Path(options.data or "")
-    if options.data and folder.is_dir():
-        model = source.keras_model()
-        images = _folder_images(folder, model.input_shape[1:])
-        report = export(model, **shared, calibration=images, name=source.name, labels=source.labels)
-    else:
-        report = exporting.export_source(
-            source, _dataset(options.data, source), **shared, check_count=options.check_images
-        )
+    report = exporting.export_source(
+        source,
+        _export_data(options, source),
+        **shared,
+        calibration=options.calibration,
+        check_count=options.check_images,
+    )
     if options.json:
-        return _print_json(report.manifest, report.passed)
+        return print_json(report.manifest, report.passed)
     checked = report.manifest["check"]
     _print_checks(
         report.manifest["files"], f"Checked on {checked['n']} images: {checked['images']}"
@@ -240,6 +236,21 @@ def _export(options: argparse.Namespace) -> int:
     print(f"\n{report.folder}")
     print(f"Next: keras-resnet predict {Path(shared['out']) / report.checks[-1].file} IMAGE")
     return 0 if report.passed else 1
+
+
+def _export_data(options: argparse.Namespace, source: Any) -> Any:
+    """What an export is calibrated and checked on; None for what --calibration names."""
+    if options.data is not None and Path(options.data).is_dir():
+        return Path(options.data)
+    try:
+        return _dataset(options.data, source)
+    except UserError as error:
+        if options.data is not None:
+            raise
+        if options.calibration is None:
+            raise UserError(f"{error} Or give --calibration with a folder of images.") from error
+        print("Checked on the calibration images, as there is no --data.", file=sys.stderr)
+        return None
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -252,7 +263,7 @@ def _check(options: argparse.Namespace) -> int:
     rows = [{"bytes": manifest.size(folder / item.file), **item.to_dict()} for item in checks]
     passed = all(item.passed for item in checks)
     if options.json:
-        return _print_json({"exports": options.exports, "passed": passed, "files": rows}, passed)
+        return print_json({"exports": options.exports, "passed": passed, "files": rows}, passed)
     reference = manifest.read_reference(folder)
     _print_checks(rows, f"Checked on {len(reference.images)} images: {reference.source}")
     return 0 if passed else 1
@@ -262,7 +273,7 @@ def _predict(options: argparse.Namespace) -> int:
     from keras_resnet.preprocessing import read_image
     from keras_resnet.recipes import sources
 
-    source = sources.find(options.model, options.weights, options.classes)
+    source = sources.find(options.model, options.weights)
     runtime = source.runtime()
     height, width, channels = runtime.input_shape
     names = source.labels or tuple(f"class {index}" for index in range(runtime.classes))
@@ -279,7 +290,7 @@ def _predict(options: argparse.Namespace) -> int:
         results.append({"image": path, "top": top})
     failed = [result for result in results if "error" in result]
     if options.json:
-        _print_json({"model": options.model, "predictions": results})
+        print_json({"model": options.model, "predictions": results})
     for result in [] if options.json else results:
         for index, entry in enumerate(result.get("top", ())):
             shown = result["image"] if index == 0 else ""
@@ -298,17 +309,19 @@ def _list(options: argparse.Namespace) -> int:
         raise UserError(f"No model matches '{options.pattern}'. Try '*50*'.")
     entries = [registry.architecture(name) for name in names]
     if options.json:
-        return _print_json({"models": [{"name": e.name, "summary": e.summary} for e in entries]})
+        return print_json({"models": [{"name": e.name, "summary": e.summary} for e in entries]})
     width = max(len(name) for name in names)
     return _print_lines(f"{entry.name:<{width}} {entry.summary}" for entry in entries)
 
 
 def _show(options: argparse.Namespace) -> int:
     from keras_resnet import registry
+    from keras_resnet.weights import catalog
 
-    card = registry.describe(options.name)
+    tags = [entry.tag for entry in catalog.of_model(options.name)]
+    card = {**registry.describe(options.name), "weights": tags}
     if options.json:
-        return _print_json(card)
+        return print_json(card)
     height, width, channels = card["input"]
     return _print_lines(
         (
@@ -319,9 +332,15 @@ def _show(options: argparse.Namespace) -> int:
             f"{card['parameters_total']:,} with BN statistics",
             f"input          {height}×{width}×{channels}, preprocessing '{card['preprocessing']}'",
             f"classes        {card['classes']}",
-            "weights        none in this version",
+            f"weights        {', '.join(tags) or 'none'}",
         )
     )
+
+
+def _weights(options: argparse.Namespace) -> int:
+    from keras_resnet import cli_weights
+
+    return cli_weights.run(options)
 
 
 def _profile(options: argparse.Namespace) -> int:
@@ -378,6 +397,8 @@ def _dataset(name: str | None, source: Any, runtime: Any = None, whole: bool = F
     config = source.run.config.data if source.run else None
     if config is not None and (name is None or canonical(name) == config.name):
         return configured_dataset(replace(config, image_size=0) if whole else config)
+    if name is None and source.entry is not None:
+        name = source.entry.data
     if name is None:
         raise UserError("Give --data, a dataset's name or a folder of images, e.g. --data cifar10.")
     dataset = load_dataset(name)
@@ -386,24 +407,18 @@ def _dataset(name: str | None, source: Any, runtime: Any = None, whole: bool = F
     return dataset.at((runtime or source.runtime()).input_shape[0] or 224)
 
 
-def _folder_images(folder: Path, shape: tuple[int | None, int | None, int]) -> Any:
-    """Up to 256 images of a folder, evenly spaced by name."""
-    import numpy as np
+def _single_crop(options: argparse.Namespace, source: Any) -> Any:
+    """The crop that --resize asks for, or by which the accuracy of the weights was measured."""
+    from keras_resnet.recipes.single_crop import SingleCrop
 
-    from keras_resnet.preprocessing import read_image
-
-    suffixes = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp"}
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes)
-    if not paths:
-        raise UserError(f"No images (.jpg, .png, …) in {folder}.")
-    chosen = paths[:: -(-len(paths) // 256)]
-    height, width, channels = shape
-    return np.stack([read_image(p, (height or 224, width or 224), channels) for p in chosen])
-
-
-def _print_json(content: dict[str, Any], passed: bool = True) -> int:
-    print(json.dumps(content, indent=2, ensure_ascii=False))
-    return 0 if passed else 1
+    if options.resize is not None:
+        return SingleCrop(options.resize, interpolation=options.interpolation or "bilinear")
+    if options.interpolation is not None:
+        raise UserError("--interpolation goes with --resize, e.g. --resize 256.")
+    if source.entry is not None and options.crops == 1 and not options.scales:
+        recorded = source.entry.evaluation
+        return SingleCrop(recorded.resize, recorded.size, recorded.interpolation)
+    return None
 
 
 def _print_lines(lines: Any) -> int:
@@ -450,6 +465,7 @@ _VERBS = {
     "check": _check,
     "predict": _predict,
     "list": _list,
+    "weights": _weights,
     "show": _show,
     "profile": _profile,
 }

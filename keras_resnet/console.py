@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 
 _LINE_SECONDS = 60.0  # between lines where no bar can be shown
@@ -34,12 +44,20 @@ def quiet_stderr() -> Iterator[None]:
         os.close(nowhere)
 
 
-def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print to stdout; the first column is text, the others are numbers."""
+def print_json(content: dict[str, Any], passed: bool = True) -> int:
+    """Print one object to stdout; return the exit code: 0, or 1 if something did not pass."""
+    print(json.dumps(content, indent=2, ensure_ascii=False))
+    return 0 if passed else 1
+
+
+def print_table(
+    title: str, header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1
+) -> None:
+    """Print to stdout; the first `text_columns` are text, the others are numbers."""
     console = Console(highlight=False)
     # A narrow terminal wraps a long line; rich would cut figures to its width.
     console.width = max(console.width, 120)
-    console.print(_table(title, header, rows, 1))
+    console.print(_table(title, header, rows, text_columns))
 
 
 def table_text(
@@ -70,29 +88,56 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
     Where stderr is no terminal (a log file) it is a line a minute.
     """
+    columns = [MofNCompleteColumn()]
+    with _progress(what, total, 0, columns, lambda done, rate: f"{done:,} of {total:,}") as advance:
+        yield advance
+
+
+@contextmanager
+def transfer(what: str, total: int | None, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """The same for bytes, `done` of which are there already; None is a length not known."""
+
+    def line(done: int, rate: float) -> str:
+        whole = "" if total is None else f" of {total / 1e6:.1f}"
+        return f"{done / 1e6:.1f}{whole} MB, {rate / 1e6:.2f} MB/s"
+
+    with _progress(what, total, done, [DownloadColumn(), TransferSpeedColumn()], line) as advance:
+        yield advance
+
+
+@contextmanager
+def _progress(
+    what: str,
+    total: int | None,
+    done: int,
+    columns: Sequence[ProgressColumn],
+    line: Callable[[int, float], str],
+) -> Iterator[Callable[[int], None]]:
+    """`columns` are for terminals; `line` makes the text from what is done and a second's gain."""
     console = Console(file=sys.stderr)
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        *columns,
         TimeRemainingColumn(),
         TextColumn("left"),
         console=console,
         transient=True,
         disable=not console.is_terminal,
     )
-    task = bar.add_task(what, total=total)
+    task = bar.add_task(what, total=total, completed=done)
     began = said = time.monotonic()
-    done = 0
+    start = done
 
     def advance(count: int) -> None:
         nonlocal done, said
         done += count
         bar.advance(task, count)
         now = time.monotonic()
-        if bar.disable and done < total and now - said >= _LINE_SECONDS:
-            said, minutes = now, (now - began) / done * (total - done) / 60
-            print(f"{what}: {done:,} of {total:,}, {minutes:.1f} min left", file=sys.stderr)
+        if bar.disable and done != total and now - said >= _LINE_SECONDS:
+            said, rate = now, (done - start) / max(now - began, 1e-9)
+            left = "" if total is None else f", {(total - done) / rate / 60:.1f} min left"
+            print(f"{what}: {line(done, rate)}{left}", file=sys.stderr)
 
     with bar:
         yield advance

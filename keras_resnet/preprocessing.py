@@ -25,7 +25,7 @@ class Preprocessing:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
-    def layer(self, channels: int) -> keras.layers.Rescaling:
+    def layer(self, channels: int, name: str = "rescaling") -> keras.layers.Rescaling:
         """The stock layer. Images that are not RGB take the average over the three channels."""
         mean, std = np.array(self.mean), np.array(self.std)
         if channels != 3:
@@ -35,9 +35,13 @@ class Preprocessing:
             scale=(1 / std).tolist(),
             offset=(-mean / std).tolist(),
             dtype="float32",
-            name="rescaling",
+            name=name,
         )
 
+
+# From what a network takes to what its weights were trained with (`convert`); in an ensemble after
+# the member's name.
+BETWEEN = "rescaling_between"
 
 PREPROCESSING: dict[str, Preprocessing | None] = {
     "raw": None,  # the pixels as they are: MLPerf Tiny
@@ -70,17 +74,53 @@ def rescale(x: Any, mode: str) -> Any:
     return x if preprocessing is None else preprocessing.layer(x.shape[-1])(x)
 
 
+def convert(x: Any, given: str, wanted: str) -> Any:
+    """Put the `Rescaling` from one mode to another on a Keras tensor; none where they are one.
+
+    A layer at the input, not a change of the first convolution: a zero that is padded there means
+    another colour in each mode.
+    """
+    if given == wanted:
+        return x
+    raw = Preprocessing((0.0,) * 3, (1.0,) * 3)
+    before, after = (PREPROCESSING[mode] or raw for mode in (given, wanted))
+    std = [b / a for b, a in zip(before.std, after.std, strict=True)]
+    mean = [b - a for b, a in zip(before.mean, after.mean, strict=True)]
+    # ((x·s + m) - m') / s' = (x - (m' - m)/s) / (s'/s)
+    between = Preprocessing(
+        tuple(-m / s for m, s in zip(mean, before.std, strict=True)), tuple(1 / s for s in std)
+    )
+    return between.layer(x.shape[-1], BETWEEN)(x)
+
+
 def has_preprocessing(model: keras.Model) -> bool:
     """Whether `model` normalises its input itself, so that it takes raw pixels."""
     inside = (keras.layers.Rescaling, keras.layers.Normalization)
     behind: set[int] = set()  # what scales behind weights is the network's own
     for layer in model.layers:  # in the order of the graph, where an ensemble's members mingle
         parents = [x.operation for node in layer._inbound_nodes for x in node.parent_nodes]
-        if isinstance(layer, inside) and behind.isdisjoint(map(id, parents)):
+        from_raw = isinstance(layer, inside) and not layer.name.endswith(BETWEEN)
+        if from_raw and behind.isdisjoint(map(id, parents)):
             return True
         if layer.weights or not behind.isdisjoint(map(id, parents)):
             behind.add(id(layer))
     return False
+
+
+def mode_inside(model: keras.Model) -> str | None:
+    """The mode of the normalisation inside `model`, "raw" where there is none; None: another."""
+    inside = [x for x in model.layers if isinstance(x, keras.layers.Rescaling)]
+    if not inside:
+        return "raw"
+    channels = inside[0].input.shape[-1]
+    for mode, preprocessing in PREPROCESSING.items():
+        if preprocessing is not None:
+            layer = preprocessing.layer(channels)
+            if np.allclose(layer.scale, inside[0].scale) and np.allclose(
+                layer.offset, inside[0].offset
+            ):
+                return mode
+    return None
 
 
 def missing_preprocessing(model: keras.Model) -> str | None:

@@ -19,7 +19,7 @@ class Builder(Protocol):
     def __call__(
         self,
         include_top: bool = True,
-        weights: str | None = None,
+        weights: Any = None,
         input_tensor: Any = None,
         input_shape: tuple[int | None, int | None, int] | None = None,
         pooling: str | None = None,

@@ -1,6 +1,7 @@
 """What of an image a network is shown in evaluation: one crop, ten crops, or all at several sizes.
 
-Single crop    the central square (AlexNet's and every later paper's plain figure)
+Single crop    the central square (AlexNet's and every later paper's plain figure), cut the fast way
+               (images.py) or by the protocol of published weights as PIL does (single_crop.py)
 10-crop        the four corners and the centre, and their mirror images; probabilities averaged
                (AlexNet, NIPS 2012, section 4.1; He 2015, arXiv:1512.03385, section 3.4)
 Multi-scale    the network run fully convolutionally on the whole image, its shorter side at each of
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from keras_resnet.errors import UserError
 from keras_resnet.export.runtimes import Runtime
 from keras_resnet.recipes.data import AnySplit, evaluation_batches
 from keras_resnet.recipes.images import EncodedSplit
+from keras_resnet.recipes.single_crop import SingleCrop
 
 _BATCH = 64  # views at once
 _PIXELS = _BATCH * 224**2  # of whole images at once, which may be large
@@ -35,16 +37,18 @@ class Protocol:
     Attributes:
         crops: 1 or 10.
         scales: pixels of the shorter side; whole images are shown at each of them. (): crops are.
+        single: how the one crop is cut; None: the central square that the split gives out.
     """
 
     crops: int = 1
     scales: tuple[int, ...] = ()
+    single: SingleCrop | None = None
 
     def __post_init__(self) -> None:
         """Check the values.
 
         Raises:
-            UserError: another number of crops, an impossible scale, or crops and scales together.
+            UserError: another number of crops, an impossible scale, or two protocols at once.
         """
         if self.crops not in (1, 10):
             raise UserError(f"There is evaluation with 1 or 10 crops; received {self.crops}.")
@@ -56,28 +60,42 @@ class Protocol:
             raise UserError(
                 "Multi-scale evaluation shows whole images, no crops: give --crops or --scales."
             )
+        if self.single and (self.scales or self.crops != 1):
+            raise UserError(
+                "A resized image is shown by its one central crop: give --resize, or --crops 10, "
+                "or --scales."
+            )
 
     @property
     def whole(self) -> bool:
         """Whether it starts from whole images, not from the squares a split gives out."""
-        return self.crops != 1 or bool(self.scales)
+        return self.crops != 1 or bool(self.scales) or self.single is not None
 
     def record(self, runtime: Runtime, split: AnySplit) -> dict[str, Any]:
         """What a result says of how it was measured.
 
         {"crops", "size": pixels a side of the crops, "resize": of the shorter side before they are
-        cut, "scales"}; None: images as they are, or not of this protocol.
+        cut, "scales", "interpolation"}; None: images as they are, or not of this protocol. With an
+        interpolation the crop is what PIL cuts; without, it is cut the fast way of images.py.
         """
-        size, resize = None, None
+        size, resize, interpolation = None, None, None
         if self.crops == 10:
             size = crop_size(runtime, split)
             resize = resize_for(size)
+        elif single := single_crop(self.single, runtime, split):
+            size, resize, interpolation = single.size, single.resize, single.interpolation
         elif not self.scales:
             size = split.image_shape[0]
             if isinstance(split, EncodedSplit):
                 resize = round(size / split.crop_fraction)
         scales = list(self.scales) or None
-        return {"crops": self.crops, "size": size, "resize": resize, "scales": scales}
+        return {
+            "crops": self.crops,
+            "size": size,
+            "resize": resize,
+            "scales": scales,
+            "interpolation": interpolation,
+        }
 
 
 SINGLE_CROP = Protocol()
@@ -90,7 +108,8 @@ def describe(record: dict[str, Any]) -> str:
     if record["resize"] is None:
         return "images as they are"
     crops = "central crop" if record["crops"] == 1 else f"{record['crops']} crops"
-    return f"{crops} of {record['size']}, shorter side {record['resize']}"
+    filtered = f", {record['interpolation']}" if record.get("interpolation") else ""
+    return f"{crops} of {record['size']}, shorter side {record['resize']}{filtered}"
 
 
 def predictions(runtime: Runtime, split: AnySplit, protocol: Protocol) -> Predictions:
@@ -103,6 +122,8 @@ def predictions(runtime: Runtime, split: AnySplit, protocol: Protocol) -> Predic
         return _multi_scale(runtime.any_size(), split, protocol.scales)
     if protocol.crops == 10:
         return _ten_crop(runtime, split)
+    if single := single_crop(protocol.single, runtime, split):
+        return _recorded_crop(runtime, split, single)
     return _single_crop(runtime, split)
 
 
@@ -111,6 +132,12 @@ def _single_crop(runtime: Runtime, split: AnySplit) -> Predictions:
     for images, labels, weights in batches.as_numpy_iterator():
         real = weights > 0
         yield runtime.probabilities(images[real]), labels[real]
+
+
+def _recorded_crop(runtime: Runtime, split: AnySplit, single: SingleCrop) -> Predictions:
+    batches = split.shown(single.cut).batch(_BATCH).prefetch(1)
+    for images, labels in batches.as_numpy_iterator():
+        yield runtime.probabilities(images), labels
 
 
 def _ten_crop(runtime: Runtime, split: AnySplit) -> Predictions:
@@ -188,10 +215,34 @@ def _probabilities(runtime: Runtime, views: np.ndarray) -> np.ndarray:
 
 
 def crop_size(runtime: Runtime, split: AnySplit) -> int:
-    """Pixels a side of the ten crops: what the model takes, or the split gives out, or 224."""
+    """Pixels a side of crops: what the model takes, or the split gives out, or 224."""
     if runtime.input_shape[0]:
         return runtime.input_shape[0]
     return min(split.image_shape[:2]) if split.sized else 224
+
+
+def single_crop(single: SingleCrop | None, runtime: Runtime, split: AnySplit) -> SingleCrop | None:
+    """`single` with its size, which is `crop_size` unless it has one.
+
+    None where the split gives its images out as they are, all of the crop's size.
+
+    Raises:
+        UserError: the model takes images of another size, or the crop is larger than the image.
+    """
+    if single is None:
+        return None
+    height, width = runtime.input_shape[:2]
+    size = single.size or crop_size(runtime, split)
+    if height not in (None, size) or width not in (None, size):
+        raise UserError(
+            f"The protocol shows crops of {size}×{size}, but the model takes {height}×{width}: "
+            f"build it with input_shape=({size}, {size}, 3), or give a protocol of your own, e.g. "
+            f"--resize {resize_for(height or size)}."
+        )
+    in_memory = not isinstance(split, EncodedSplit)
+    if in_memory and (size, size) == split.image_shape[:2] == (single.resize, single.resize):
+        return None
+    return replace(single, size=size)
 
 
 def resize_for(size: int) -> int:

@@ -4,6 +4,7 @@ keras-resnet evaluate RUN [--split test]
 keras-resnet evaluate FILE --data cifar10
 keras-resnet evaluate RUN --crops 10
 keras-resnet evaluate RUN --scales 224,256,384,480,640
+keras-resnet evaluate FILE --data imagenet2012 --resize 232 --interpolation bicubic
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ def measure(
     Raises:
         UserError: the images or the labels do not fit the model, or the protocol does not.
     """
+    record = protocol.record(runtime, split)  # refuses before `len` looks through the images
     hits, loss, count = np.zeros(5, int), 0.0, len(split)  # hits: of the first guess, second, ...
     with progress("evaluating", count) as advance:
         for probabilities, labels in predictions(runtime, split, protocol):
@@ -49,7 +51,7 @@ def measure(
     result = {"accuracy": int(hits[0]) / count, "loss": loss / count, "n": count}
     if classes > 5:
         result["top5"] = int(hits.sum()) / count
-    return {**result, "protocol": protocol.record(runtime, split)}
+    return {**result, "protocol": record}
 
 
 def measure_model(

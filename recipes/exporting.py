@@ -1,20 +1,30 @@
-"""Export a model with a dataset at hand: calibrated on training images, checked on test images."""
+"""Export a model with data at hand: calibrated on training images, checked on test images."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from keras_resnet.errors import UserError
 from keras_resnet.export import ExportReport, export
-from keras_resnet.recipes.data import Dataset
+from keras_resnet.preprocessing import read_image
+from keras_resnet.recipes.data import AnySplit, Dataset, load_dataset
 from keras_resnet.recipes.sources import Source
+from keras_resnet.recipes.splits import Split, spaced
+
+_CALIBRATION_IMAGES = 256
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp"}
 
 
 def export_source(
     source: Source,
-    dataset: Dataset,
+    data: Dataset | Path | None,
     formats: tuple[str, ...],
     out: Path,
     *,
+    calibration: str | None = None,
     input_type: str = "uint8",
     preprocessing: str | None = None,
     check_count: int | None = None,
@@ -22,21 +32,75 @@ def export_source(
 ) -> ExportReport:
     """Write and check the files of a model; the other arguments are those of `export`.
 
-    `check_count` limits the test images (evenly spaced); None takes all of them. They measure
-    what a file does and choose nothing.
+    Args:
+        source: the model.
+        data: calibration on its training, check on its test images; or a folder of images for
+            both; None for what `calibration` names.
+        formats: see `export`.
+        out: see `export`.
+        calibration: instead of the training images, those of another dataset, or a folder's.
+        input_type: see `export`.
+        preprocessing: see `export`.
+        check_count: limits the test images (evenly spaced); None takes all of them. They measure
+            what a file does and choose nothing.
+        overwrite: see `export`.
+
+    Raises:
+        UserError: no images, or what `export` raises.
     """
-    checked = dataset.test.sample(len(dataset.test) if check_count is None else check_count)
+    model = source.keras_model()
+    shape = model.input_shape[1:]
+    given = None if calibration is None else _images_of(calibration, shape)
+    labels = source.labels
+    checked: dict[str, Any] = {}
+    if isinstance(data, Dataset):
+        labels = labels or data.class_names
+        test = _some(data.test, data.test.places if check_count is None else check_count)
+        checked = {
+            "check_images": test.images,
+            "check_labels": test.labels,
+            "check_source": f"of the {data.test.places:,} test images of {data.name}",
+        }
+        if given is None and data.train.places:  # of ImageNet there may be the validation images
+            given = _some(data.train, _CALIBRATION_IMAGES).images
+    elif data is not None:
+        images = _folder_images(data, shape)
+        checked = {"check_images": images, "check_source": f"the images of {data}"}
+        given = images if given is None else given
     return export(
-        source.keras_model(),
+        model,
         formats,
         out=out,
-        calibration=dataset.train.sample(256).images,
+        calibration=given,
         input_type=input_type,
         preprocessing=preprocessing,
         name=source.name,
-        labels=source.labels or dataset.class_names,
-        check_images=checked.images,
-        check_labels=checked.labels,
-        check_source=f"of the {len(dataset.test):,} test images of {dataset.name}",
+        labels=labels,
         overwrite=overwrite,
+        **checked,
     )
+
+
+def _some(split: AnySplit, count: int) -> Split:
+    """Evenly spaced images. Only these are decoded: of ImageNet not all have to be tried first."""
+    return split.subset(spaced(split.places, count)).sample(count)
+
+
+def _images_of(name: str, shape: Any) -> np.ndarray:
+    """Images to calibrate on: of a folder, or the training images of a dataset."""
+    if Path(name).is_dir():
+        return _folder_images(Path(name), shape)
+    dataset = load_dataset(name)
+    if not dataset.sized:
+        dataset = dataset.at(shape[0] or 224)
+    return _some(dataset.train, _CALIBRATION_IMAGES).images
+
+
+def _folder_images(folder: Path, shape: Any) -> np.ndarray:
+    """Up to 256 images of a folder, evenly spaced by name."""
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
+    if not paths:
+        raise UserError(f"No images (.jpg, .png, …) in {folder}.")
+    chosen = paths[:: -(-len(paths) // _CALIBRATION_IMAGES)]
+    height, width, channels = shape
+    return np.stack([read_image(p, (height or 224, width or 224), channels) for p in chosen])

@@ -1,7 +1,7 @@
 """Fine-tune a trained network on other classes: first its new head alone, then all of it.
 
 keras-resnet finetune RUN|FILE.keras --data FOLDER [--set data.image_size=64]
-keras-resnet finetune NAME --weights FILE.weights.h5 --data FOLDER
+keras-resnet finetune NAME --weights TAG --data FOLDER
 """
 
 from __future__ import annotations

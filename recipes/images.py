@@ -19,6 +19,7 @@ import tensorflow as tf
 from keras_resnet.errors import UserError
 from keras_resnet.recipes.augment import CROPS, fitted, random_box, resize_at, resized, side_at
 from keras_resnet.recipes.config import AugmentConfig
+from keras_resnet.recipes.single_crop import decode
 from keras_resnet.recipes.splits import PARALLEL, Draw, Split, in_order, options, plain, spaced
 
 IN_MEMORY_BYTES = 4 * 2**30
@@ -240,6 +241,16 @@ class EncodedSplit:
             return tuple(fitted(pixels, shape, side) for side in sides), label
 
         return in_order(len(self), scale)
+
+    def shown(self, view: Callable[[Any], Any]) -> tf.data.Dataset:
+        """(`view` of the image, decoded in full, label) of every image in order."""
+        source = self.source.tried.sound
+
+        def show(place: Any) -> tuple[Any, Any]:
+            encoded, label = source.read(place)
+            return view(decode(encoded)), label
+
+        return in_order(len(self), show)
 
     def _central(self, height: Any, width: Any) -> tuple[Any, Any, Any, Any]:
         return central_box(height, width, self.crop_fraction)

@@ -1,4 +1,4 @@
-"""What a verb of the command line takes as a model: `NAME [--weights FILE] | RUN | FILE`."""
+"""What a verb of the command line takes as a model: `NAME --weights TAG|FILE | RUN | FILE`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from keras_resnet import registry
+from keras_resnet import weights as weights_module
 from keras_resnet.errors import UserError
 from keras_resnet.export import manifest, runtimes
+from keras_resnet.labels import class_ids, class_names
 from keras_resnet.preprocessing import missing_preprocessing
 from keras_resnet.recipes import runs
+from keras_resnet.weights import catalog
 
 
 @dataclass(frozen=True)
@@ -22,25 +25,36 @@ class Source:
         name: for people and file names.
         path: its file or folder; None for a network built by name.
         run: the run it belongs to, if any.
-        labels: its class names, if they lie beside it.
+        labels: its class names, if they lie beside it or belong to the weights.
+        weights: of a network built by name.
     """
 
     name: str
     path: Path | None
     run: runs.Run | None
     labels: tuple[str, ...] | None
-    weights: str | None = None
-    classes: int | None = None
+    weights: Path | weights_module.Entry | None = None
 
-    def keras_model(self) -> Any:
-        """The model in Keras.
+    @property
+    def entry(self) -> weights_module.Entry | None:
+        """The weights' entry in the catalog, if they are of it."""
+        return self.weights if isinstance(self.weights, weights_module.Entry) else None
+
+    def has_classes(self, names: tuple[str, ...]) -> bool:
+        """Whether these are its classes; data sets call ImageNet's by WordNet's ids."""
+        ids = () if self.entry is None else class_ids(self.entry.data)
+        return names in (self.labels, ids)
+
+    def keras_model(self, size: int | None = None) -> Any:
+        """The model in Keras; a network built by name for images of `size` pixels a side.
 
         Raises:
             UserError: the source is an exported file, or its labels are of another model.
         """
         if self.path is None:
+            shape = None if size is None else (size, size, 3)
             model = registry.create_model(
-                self.name, weights=self.weights, classes=self.classes, include_preprocessing=True
+                self.name, weights=self.weights, input_shape=shape, include_preprocessing=True
             )
         else:
             self.require_keras()
@@ -60,10 +74,10 @@ class Source:
                 "NAME with --weights."
             )
 
-    def runtime(self) -> runtimes.Runtime:
+    def runtime(self, size: int | None = None) -> runtimes.Runtime:
         """The model ready to run on RGB 0...255, whatever kind of file it is."""
         if self.path is None or self.path.suffix == ".keras":
-            model = self.keras_model()
+            model = self.keras_model(size)
             if hint := missing_preprocessing(model):
                 print(f"warning: {hint} Here it gets RGB 0...255.", file=sys.stderr)
             return runtimes.KerasRuntime(model)
@@ -79,37 +93,48 @@ class Source:
             )
 
 
-def find(reference: str, weights: str | None = None, classes: int | None = None) -> Source:
+def find(reference: str, weights: str | None = None) -> Source:
     """Resolve a run folder, a file, or a registry name with trained weights.
 
     Raises:
         UserError: nothing of that name, an unfinished run, or a network without weights.
     """
+    if weights is not None:
+        return _with_weights(reference, weights)
     path = Path(reference)
-    if weights is None and runs.is_run(path):
+    if runs.is_run(path):
         run = runs.find(path)
         if not run.model.is_file():
             raise UserError(
                 f"The run {path} is not finished. Continue it: keras-resnet train --resume {path}"
             )
         return Source(run.config.model, run.model, run, _labels(path))
-    if weights is None and (path / manifest.MANIFEST).is_file():
+    if (path / manifest.MANIFEST).is_file():
         files = ", ".join(entry["file"] for entry in manifest.read(path)["files"])
         raise UserError(f"{path} is an export folder; name one of its files: {files}")
-    if weights is None and path.exists():
+    if path.exists():
         parent = path.parent
         beside = runs.find(parent) if runs.is_run(parent) else None
         return Source(path.stem, path, beside, _labels(parent))
-    if weights is None and (path.suffix or len(path.parts) > 1):
+    if path.suffix or len(path.parts) > 1:
         raise UserError(f"No such file or folder: {path}")
-    architecture = registry.architecture(reference)
-    if weights is None:
-        raise UserError(
-            f"'{architecture.name}' has no trained weights in this version, and an untrained "
-            "network answers at random. Give --weights FILE.weights.h5, a run folder or a file."
-        )
-    labels = _labels(Path(weights).parent)
-    return Source(architecture.name, None, None, labels, weights, classes)
+    name = registry.architecture(reference).name
+    tags = ", ".join(entry.tag for entry in catalog.of_model(name))
+    raise UserError(
+        f"'{name}' alone is an untrained network, and answers at random. Give --weights "
+        + (f"(one of: {tags}; or FILE.weights.h5)" if tags else "FILE.weights.h5")
+        + ", a run folder or a file."
+    )
+
+
+def _with_weights(name: str, weights: str) -> Source:
+    found = weights_module.resolve(registry.architecture(name).name, weights)
+    if isinstance(found, weights_module.Entry):
+        return Source(name, None, None, class_names(found.data), found)
+    assert found is not None
+    if weights_module.classes_in(found) is None:
+        raise UserError(f"{found} has no classifier: it was saved without the top.")
+    return Source(name, None, None, _labels(found.parent), found)
 
 
 def _labels(folder: Path) -> tuple[str, ...] | None:

@@ -1,11 +1,12 @@
 """Images decoded in memory, and what every kind of split has in common.
 
 `Split` (here) and `EncodedSplit` (images.py) have the same face: `len`, `labels`, `image_shape`,
-`sized`, `left_out`, `places`, `subset`, `at`, `sample`, and three methods that give images:
+`sized`, `left_out`, `places`, `subset`, `at`, `sample`, and four methods that give images:
 
     cropped(draws, augment, sizes)    (images, labels, key) of training batches
     batches(index, batch_size)        (images, labels) of the images at `index`, for evaluation
     whole(sides)                      (one image at several sizes, label), for evaluation
+    shown(view)                       (view of one image as it is, label), for evaluation
 """
 
 from __future__ import annotations
@@ -106,6 +107,11 @@ class Split:
             return tuple(fitted(images[place], shape, side) for side in sides), labels[place]
 
         return in_order(len(self), scale)
+
+    def shown(self, view: Callable[[Any], Any]) -> tf.data.Dataset:
+        """(`view` of the image, label) of every image in order."""
+        images, labels = tf.constant(self.images), tf.constant(self.labels)
+        return in_order(len(self), lambda place: (view(images[place]), labels[place]))
 
 
 def plain(function: Callable[..., Any]) -> Callable[..., Any]:

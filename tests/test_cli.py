@@ -179,7 +179,7 @@ def test_predict_takes_a_name_with_weights_and_refuses_one_without(capsys, pictu
     arguments = ["predict", "resnet8", picture]
     assert main([*arguments, "--weights", str(tmp_path / "w.weights.h5")]) == 0
     assert main(arguments) == 2
-    assert "untrained network answers at random" in capsys.readouterr().err
+    assert "untrained network, and answers at random" in capsys.readouterr().err
 
 
 def test_export_a_keras_file_with_a_folder_of_images(capsys, digits, tiny_run, tmp_path):
@@ -205,7 +205,7 @@ def test_export_a_keras_file_with_a_folder_of_images(capsys, digits, tiny_run, t
         (["show", "resnet5O"], "Did you mean 'resnet50'"),
         (["lst"], "Did you mean 'list'"),
         (["list", "vit*"], "No model matches"),
-        (["train", "cifar10/resnet21"], "Did you mean 'cifar10/resnet20'"),
+        (["train", "cifar10/resnett20"], "Did you mean 'cifar10/resnet20'"),
         (["train"], "Give a config"),
         (["train", "debug/tiny", "--resume", "x"], "Give a config"),
         (["train", "--resume", "nowhere"], "not a run folder"),

@@ -94,7 +94,7 @@ def _of_probabilities(probabilities, labels):
 
 def _assert_measured(measured, probabilities, labels, **protocol):
     expected = _of_probabilities(np.stack(probabilities), labels)
-    record = {"crops": 1, "size": None, "resize": None, "scales": None}
+    record = dict.fromkeys(("size", "resize", "scales", "interpolation"), None) | {"crops": 1}
     assert measured.pop("protocol") == record | protocol
     assert measured == pytest.approx(expected, **CLOSE)
 
@@ -142,7 +142,8 @@ def test_a_single_crop_is_what_the_split_gives_out(model, small, photos):
     )
     split = data.load_dataset(str(photos), image_size=32).test
     measured = evaluate.measure_model(model, split)
-    assert measured["protocol"] == {"crops": 1, "size": 32, "resize": 37, "scales": None}
+    record = {"crops": 1, "size": 32, "resize": 37, "scales": None, "interpolation": None}
+    assert measured["protocol"] == record
 
 
 def test_ten_crops_are_averaged_after_the_softmax(model, photos):
@@ -252,7 +253,8 @@ def test_the_command(tiny_run, capsys, tmp_path):
     command = ["evaluate", str(tiny_run.path), "--split", "validation"]
     assert main([*command, "--scales", "32,40", "--json", "--out", str(tmp_path / "e.json")]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert result["protocol"] == {"crops": 1, "size": None, "resize": None, "scales": [32, 40]}
+    record = {"crops": 1, "size": None, "resize": None, "scales": [32, 40], "interpolation": None}
+    assert result["protocol"] == record
     assert result["n"] == 180
     assert result["accuracy"] <= result["top5"] <= 1
     assert json.loads((tmp_path / "e.json").read_text()) == result

@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -87,7 +89,7 @@ def build(
     network: Network,
     *,
     include_top: bool = True,
-    weights: str | None = None,
+    weights: weights_module.Weights = None,
     input_tensor: Any = None,
     input_shape: tuple[int | None, int | None, int] | None = None,
     pooling: str | None = None,
@@ -104,14 +106,21 @@ def build(
         network: e.g. a `ResNetSpec`.
         include_top: end in the classifier (float32 under every dtype policy); otherwise in the
             last feature map.
-        weights: None (random initialisation) or the path of a `.weights.h5` file.
+        weights: None (random initialisation), the path of a `.weights.h5` file, or weights of the
+            catalog: "imagenet", "cifar10" (the default ones of the network `name`), or one tag,
+            "imagenet/torchvision_v2"; see `keras-resnet weights list`. They are fetched once and
+            their hash is checked. With another number of classes the classifier stays new, other
+            than RGB images adapt the first convolution; a message says so.
         input_tensor: a Keras tensor to build on instead of a new input.
         input_shape: (height, width, channels), the network's size by default; None for a free size.
         pooling: without the top, "avg" or "max" over the last feature map, or None.
         classes: width of the classifier, the network's by default.
         classifier_activation: "softmax" gives probabilities, None logits.
-        name: the model's name.
-        include_preprocessing: put the normalisation inside, so that the model takes RGB 0...255.
+        name: the model's name; for weights of the catalog the network's registry name.
+        include_preprocessing: put the normalisation inside, so that the model takes RGB 0...255:
+            that of the weights. Outside, the model takes the network's own (see
+            `keras_resnet.preprocess`) whatever the weights were trained with; a layer
+            `rescaling_between` makes up the difference.
         features: end in the feature pyramid instead: `{"stage1": map, "stage2": map, ...}`, the
             last map of every resolution.
         options: fields of the network to change, such as `dropout=0.2`, and for residual networks
@@ -133,29 +142,76 @@ def build(
             "keras_resnet.preprocess knows only the network's own."
         )
     network = with_options(network, options, name)
+    found = weights_module.resolve(name, weights)
+    trained_with = _trained_with(network, found, options)
     if classes is not None and not (isinstance(classes, int) and classes >= 1):
         raise UserError(f"classes is a whole number, 1 or more; received {classes!r}.")
     if pooling not in (None, "avg", "max"):
         raise UserError(f"pooling is 'avg', 'max' or None; received {pooling!r}.")
     inputs = _inputs(network, input_tensor, input_shape)
-    x = inputs
     if include_preprocessing:
-        x = preprocessing.rescale(inputs, network.preprocessing)
+        x = preprocessing.rescale(inputs, trained_with)
+    else:
+        x = preprocessing.convert(inputs, network.preprocessing, trained_with)
     trunk = network.trunk(x)
     outputs: Any
     if features:
         outputs = trunk.features
     elif include_top:
-        classes = network.classes if classes is None else classes
+        classes = classes or weights_module.classes_in(found) or network.classes
         outputs = _classifiers(network, trunk, classes, classifier_activation)
     else:
         outputs = _pool(trunk.output, pooling)
+    behind: list[str] = []
     if input_tensor is not None:  # the model starts where the given tensor comes from
         sources = keras.utils.get_source_inputs(input_tensor)
         inputs = sources[0] if len(sources) == 1 else sources
+        behind = [layer.name for layer in keras.Model(inputs, input_tensor).layers]
     model = keras.Model(inputs, outputs, name=name)
-    weights_module.load(model, weights)
+    weights_module.load(model, found, partial(_whole, network, name), behind)
     return model
+
+
+# Of a training or a task: the weights' function stays what it was in inference.
+_FREE_OPTIONS = {
+    "auxiliary",
+    "auxiliary_dropout",
+    "classes",
+    "drop_rate",
+    "dropout",
+    "input_size",
+    "output_stride",
+    "preprocessing",
+    "stochastic_depth",
+    "zero_init_last",
+}
+
+
+def _trained_with(
+    network: Network, found: Path | weights_module.Entry | None, options: dict[str, Any]
+) -> str:
+    """The preprocessing that the weights want; refuse options that make another network."""
+    about = weights_module.about(found)
+    others = sorted(options.keys() - _FREE_OPTIONS)
+    if about.network is not None and others:
+        raise UserError(
+            f"The weights '{found}' are of '{about.network}' as it is registered; leave "
+            f"{', '.join(others)} out."
+        )
+    mode = about.preprocessing or network.preprocessing
+    if options.get("preprocessing", mode) != mode:
+        raise UserError(
+            f"The weights '{found}' were trained with preprocessing '{mode}'; leave "
+            f"preprocessing='{network.preprocessing}' out."
+        )
+    return mode
+
+
+def _whole(network: Network, name: str, classes: int, auxiliary: bool) -> keras.Model:
+    """The network as files have it."""
+    options: dict[str, Any] = {"auxiliary": auxiliary} if hasattr(network, "auxiliary") else {}
+    whole = dataclasses.replace(network, **options)
+    return build(whole, classes=classes, classifier_activation=None, name=name)
 
 
 def with_options(network: Network, options: dict[str, Any], name: str) -> Network:
@@ -256,7 +312,7 @@ def row(
 
     def builder(
         include_top: bool = True,
-        weights: str | None = None,
+        weights: weights_module.Weights = None,
         input_tensor: Any = None,
         input_shape: tuple[int | None, int | None, int] | None = None,
         pooling: str | None = None,
@@ -270,7 +326,7 @@ def row(
         return build(
             network,
             include_top=include_top,
-            weights=weights,
+            weights=weights_module.resolve(registry_name, weights),  # `name` may be the user's
             input_tensor=input_tensor,
             input_shape=input_shape,
             pooling=pooling,

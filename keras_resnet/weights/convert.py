@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import keras
 import numpy as np
 
@@ -78,15 +80,30 @@ def from_keras_applications(source: keras.Model, target: keras.Model) -> None:
         layer.set_weights(values)
 
 
+def takes_bgr(source: keras.Model) -> bool:
+    """Whether a Keras Applications model with the top takes BGR ("caffe" preprocessing)."""
+    names = [layer.name for layer in source.layers]
+    return not _is_numbered(names) and _family(names) in _TAKES_BGR
+
+
+def _is_numbered(names: Iterable[str]) -> bool:
+    """Whether it is an Inception, most of whose layers have numbers for names."""
+    return any(name.startswith("conv2d") for name in names)
+
+
+def _family(names: Iterable[str]) -> str:
+    return max(FAMILIES, key=lambda f: sum(bool(translate(n, FAMILIES[f])) for n in names))
+
+
 Pairs = list[tuple[keras.Layer, keras.Layer]]  # ours and theirs
 
 
 def _pairs(source: keras.Model, target: keras.Model) -> tuple[Pairs, bool]:
     """Our layers with theirs, the first convolution first, and whether that one takes BGR."""
     theirs = {layer.name: layer for layer in source.layers if layer.weights}
-    if any(name.startswith("conv2d") for name in theirs):  # the Inceptions number most of them
+    if _is_numbered(theirs):
         return _pairs_in_graph_order(source, target), False
-    family = max(FAMILIES, key=lambda f: sum(bool(translate(n, FAMILIES[f])) for n in theirs))
+    family = _family(theirs)
     ours = {translate(name, FAMILIES[family]): layer for name, layer in theirs.items()}
     pairs = []
     for layer in target.layers:
@@ -121,13 +138,19 @@ def from_mlperf_tiny(source: keras.Model, target: keras.Model) -> None:
     Raises:
         UserError: the layers do not correspond one to one; nothing was copied.
     """
-    theirs, ours = ([layer for layer in m.layers if layer.weights] for m in (source, target))
-    shapes = [[[w.shape for w in layer.weights] for layer in side] for side in (theirs, ours)]
-    if shapes[0] != shapes[1]:
+    theirs = [layer.get_weights() for layer in source.layers if layer.weights]
+    set_in_order(theirs, target, source.name)
+
+
+def set_in_order(arrays: Sequence[Sequence[np.ndarray]], target: keras.Model, source: str) -> None:
+    """`from_mlperf_tiny` with the layers' arrays; `source` names them in messages."""
+    ours = [layer for layer in target.layers if layer.weights]
+    shapes = [[weight.shape for weight in layer.weights] for layer in ours]
+    if [[array.shape for array in layer] for layer in arrays] != shapes:
         raise UserError(
-            f"'{source.name}' ({len(theirs)} layers with weights) is not the network that "
-            f"'{target.name}' ({len(ours)}) is; expected MLPerf Tiny's pretrainedResnet.h5 and "
-            "resnet8 with 10 classes."
+            f"'{source}' ({len(arrays)} layers with weights) is not the network that "
+            f"'{target.name}' ({len(ours)} layers) is; expected MLPerf Tiny's pretrainedResnet.h5 "
+            "and resnet8 with 10 classes."
         )
-    for their_layer, our_layer in zip(theirs, ours, strict=True):
-        our_layer.set_weights(their_layer.get_weights())
+    for values, layer in zip(arrays, ours, strict=True):
+        layer.set_weights(values)

@@ -37,11 +37,7 @@ def from_torch(state_dict: Mapping[str, Any], target: keras.Model) -> None:
     Raises:
         UserError: the networks do not correspond; the message names the first entry or layer.
     """
-    entries = {
-        name.removeprefix("module."): value
-        for name, value in state_dict.items()
-        if not name.endswith("num_batches_tracked")
-    }
+    entries = weights_of(state_dict)
     places = {
         f"{layer.name}.{_ENTRIES[variable.name]}": (layer, variable)
         for layer in target.layers
@@ -71,6 +67,15 @@ def from_torch(state_dict: Mapping[str, Any], target: keras.Model) -> None:
         )
     for variable, array in fitted:
         variable.assign(array)
+
+
+def weights_of(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries that are weights, without the `module.` of a wrapped network."""
+    return {
+        name.removeprefix("module."): value
+        for name, value in state_dict.items()
+        if not name.endswith("num_batches_tracked")
+    }
 
 
 def _arrange(value: np.ndarray, layer: keras.Layer) -> np.ndarray:

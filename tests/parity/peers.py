@@ -12,7 +12,9 @@ Without arguments it also writes small weight files as PyTorch does: tests/golde
 
 from __future__ import annotations
 
+import io
 import json
+import lzma
 import sys
 import warnings
 from collections import OrderedDict
@@ -29,6 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "parity"
 CLASSES = 16
+_PERIOD = 251  # numbers; a prime, so that channels differ
 
 
 @dataclass(frozen=True)
@@ -207,12 +210,42 @@ def write_torch_files(folder: Path) -> None:
     torch.save(torch.nn.Linear(1, 1), folder / "whole_model.pth")  # needs code, so is refused
 
 
+def write_checkpoint(folder: Path) -> None:
+    """Write a whole torchvision ResNet-18 of 1000 classes as published ones are, and its logits.
+
+    Every entry is a short pattern again and again, and the file compressed, to be kept in git.
+    """
+    model = torchvision.models.resnet18(weights=None).eval()
+    state_dict = OrderedDict(
+        (name, value if name.endswith("num_batches_tracked") else _pattern(name, value))
+        for name, value in model.state_dict().items()
+    )
+    model.load_state_dict(state_dict)
+    checkpoint = io.BytesIO()
+    torch.save(state_dict, checkpoint)
+    path = folder / "resnet18.pth.xz"
+    path.write_bytes(lzma.compress(checkpoint.getvalue(), preset=9))
+    peer = Peer("torchvision", "resnet18")
+    logits = outputs(peer, model, torch.float64)["predictions"]
+    np.savez_compressed(folder / "resnet18_logits.npz", size=peer.size, logits=logits)
+    spread = np.abs(logits[0] - logits[1]).max() / np.abs(logits).max()
+    print(f"{path}: {path.stat().st_size} bytes, images differ by {spread:.2f}")
+
+
+def _pattern(name: str, value: torch.Tensor) -> torch.Tensor:
+    """The first numbers that `fill` would give, repeated."""
+    shape = tuple(value.shape)
+    short = state({name: (_PERIOD, *shape[1:])}, 1.0)[name].ravel()[:_PERIOD]
+    return torch.from_numpy(np.resize(short, shape).copy())
+
+
 def main() -> None:
     """Write the files of the registry names given, or all."""
     warnings.filterwarnings("ignore")
     GOLDEN.mkdir(parents=True, exist_ok=True)
     if len(sys.argv) == 1:
         write_torch_files(GOLDEN.parent / "torch_files")
+        write_checkpoint(GOLDEN.parent / "torch_files")
     for name in sys.argv[1:] or PEERS:
         write(name, PEERS[name])
 

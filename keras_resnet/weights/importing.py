@@ -1,0 +1,331 @@
+"""A foreign weights file to ours, compared with the network it is from."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_resnet import registry
+from keras_resnet.errors import UserError
+from keras_resnet.files import replacing
+from keras_resnet.models.auxiliary import inference_model
+from keras_resnet.preprocessing import mode_inside, preprocess, require_mode
+from keras_resnet.weights import SUFFIX, catalog
+from keras_resnet.weights.convert import takes_bgr
+from keras_resnet.weights.fitting import Note, arrays_of, fit
+from keras_resnet.weights.readers import Contents, Foreign, contents, put, read
+from keras_resnet.weights.torch import weights_of
+
+_LEAST_SIZE = 64  # pixels: two a side in the last map of the ImageNet networks, so quick
+_LEAST_IMAGENET = 224  # pixels; timm has no networks for CIFAR
+# Of the largest logit. float32 against float32 gives 1e-5 at most over 200 layers; a stride in the
+# wrong convolution gives more than 1e-2.
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Our logits against those of the network that the file is of, with the same weights.
+
+    Attributes:
+        peer: the other network, "torchvision's resnet50"; "" if none was run.
+        difference: the largest, relative to the largest logit; None if none was run.
+        note: why not.
+    """
+
+    peer: str = ""
+    difference: float | None = None
+    note: str = ""
+
+    def __str__(self) -> str:
+        """For people."""
+        if self.difference is None:
+            return f"not run: {self.note}"
+        return f"{self.difference:.1e} of the largest logit from {self.peer}"
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What `import_file` wrote."""
+
+    model: str  # registry name
+    source: Path
+    library: str  # "PyTorch", "Keras Applications", "MLPerf Tiny" or "keras_resnet"
+    path: Path  # the new file
+    sha256: str  # of it
+    classes: int
+    parameters: int  # trainable or not, without auxiliary classifiers
+    preprocessing: str  # what they were trained with
+    assumed: bool  # whether that is a guess
+    parity: Parity
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {**asdict(self), "source": str(self.source), "path": str(self.path)}
+
+    def __str__(self) -> str:
+        """For people; the last line builds the network."""
+        guess = ", assumed: --preprocessing MODE gives another" if self.assumed else ""
+        lines = (
+            ("model", f"{self.model}, {self.classes} classes, {self.parameters:,} parameters"),
+            ("from", f"{self.source} ({self.library})"),
+            ("file", str(self.path)),
+            ("sha256", self.sha256),
+            ("pixels", f"preprocessing '{self.preprocessing}'{guess}"),
+            ("parity", str(self.parity)),
+        )
+        call = f'"{self.model}", weights="{self.path}"'
+        if self.classes != registry.architecture(self.model).classes:
+            call += f", classes={self.classes}"
+        table = "\n".join(f"{key:7} {text}" for key, text in lines)
+        return f"{table}\n\nkeras_resnet.create_model({call})"
+
+
+def import_file(
+    path: str | Path,
+    name: str,
+    out: str | Path | None = None,
+    parity: bool = True,
+    overwrite: bool = False,
+    preprocessing: str | None = None,
+) -> ImportReport:
+    """Turn a foreign weights file into a `.weights.h5` of network `name`.
+
+    Auxiliary classifiers are left behind: they serve training, and the file fits the network
+    without them.
+
+    Args:
+        path: what `readers.fill` takes.
+        name: registry name.
+        out: the new file, `NAME.weights.h5` in the current folder by default.
+        parity: run the network that the file is of, if its library is installed, and compare.
+        overwrite: replace a file that is there.
+        preprocessing: what the weights were trained with (a key of `PREPROCESSING`), which the new
+            file says from then on; default that of the library's published weights of the network.
+
+    Raises:
+        UserError: as `readers.fill`; the file to write exists or has another ending; or the logits
+            differ by more than `TOLERANCE`. Nothing was written.
+    """
+    path, out = Path(path), Path(out or f"{name}{SUFFIX}")
+    found = contents(path, name)
+    _require_writable(out, overwrite)
+    likely, assumed = _preprocessing(name, found.library)
+    mode, assumed = preprocessing or likely, assumed and preprocessing is None
+    require_mode(mode)
+    target, size = _network(name, found)
+    foreign = read(path, name, size)
+    put(foreign, target, path)
+    model = inference_model(target) if found.auxiliary else target
+    compared = _compare(foreign, model, name, size) if parity else Parity(note="not asked for")
+    return _written(model, name, path, found.library, out, mode, compared, assumed)
+
+
+def import_run(
+    folder: str | Path, name: str, out: str | Path | None = None, overwrite: bool = False
+) -> ImportReport:
+    """Turn the model of a finished run of network `name` into a `.weights.h5`.
+
+    Raises:
+        UserError: no finished run, another network, or the file to write exists.
+    """
+    folder, out = Path(folder), Path(out or f"{name}{SUFFIX}")
+    _require_writable(out, overwrite)
+    file = folder / "model.keras"
+    if not file.is_file():
+        raise UserError(f"{folder} is no finished run: it has no model.keras.")
+    theirs = keras.models.load_model(file, compile=False)
+    preprocessing = mode_inside(theirs)
+    if preprocessing is None:
+        raise UserError(f"{file} normalises its input in a way of its own.")
+    ours = registry.create_model(
+        name,
+        classes=theirs.output_shape[-1],
+        input_shape=theirs.input_shape[1:],
+        include_preprocessing=True,
+        preprocessing=preprocessing,
+    )
+    fit(arrays_of(theirs), ours, f"the weights of {folder}")
+    images = _images(theirs.input_shape[1] or registry.architecture(name).input_size)
+    answers = [_logits(model, images) for model in (theirs, ours)]
+    compared = _parity(f"the run's {file.name}", *answers)
+    return _written(ours, name, folder, "keras_resnet", out, preprocessing, compared)
+
+
+def _logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """Of a model that ends in a softmax, which would hide a difference where it is certain."""
+    head = keras.Model(model.input, model.get_layer("head").output)
+    return np.asarray(head(images[..., : model.input_shape[-1]], training=False))
+
+
+def _written(
+    model: keras.Model,
+    name: str,
+    source: Path,
+    library: str,
+    out: Path,
+    preprocessing: str,
+    parity: Parity,
+    assumed: bool = False,
+) -> ImportReport:
+    """Save the weights, unless their network said something else."""
+    if parity.difference is not None and not parity.difference <= TOLERANCE:
+        raise UserError(
+            f"{source}: the logits of '{name}' differ from {parity.peer} by "
+            f"{parity.difference:.1e} of the largest, more than {TOLERANCE:.0e}. "
+            "Nothing was written."
+        )
+    with replacing(out) as partial:
+        model.save_weights(partial)
+        Note(name, preprocessing).write(partial)
+        sha256 = hashlib.sha256(partial.read_bytes()).hexdigest()
+    return ImportReport(
+        model=name,
+        source=source,
+        library=library,
+        path=out,
+        sha256=sha256,
+        classes=model.output_shape[-1],
+        parameters=model.count_params(),
+        preprocessing=preprocessing,
+        assumed=assumed,
+        parity=parity,
+    )
+
+
+def _preprocessing(name: str, library: str) -> tuple[str, bool]:
+    """What weights of that kind were trained with, and whether that is only assumed."""
+    sources = _TORCH_PEERS if library == "PyTorch" else (library,)
+    known = {e.preprocessing for e in catalog.of_model(name) if e.source in sources}
+    if len(known) == 1:
+        return known.pop(), False
+    architecture = registry.architecture(name)
+    if library == "PyTorch" and architecture.preprocessing == "cifar":
+        # github.com/akamaster/pytorch_resnet_cifar10 takes ImageNet's numbers; others CIFAR's.
+        return "torch", True
+    return architecture.preprocessing, library != "MLPerf Tiny"
+
+
+def _require_writable(out: Path, overwrite: bool) -> None:
+    if not out.name.endswith(SUFFIX):
+        raise UserError(f"The new file ends in {SUFFIX}; received {out}.")
+    if not out.parent.is_dir():
+        raise UserError(f"No such folder: {out.parent}")
+    if out.exists() and not overwrite:
+        raise UserError(f"{out} exists. Give another name, or remove it.")
+
+
+def _network(name: str, found: Contents) -> tuple[keras.Model, int]:
+    """Network `name` for the file, giving logits, and the image size to compare it at."""
+    arguments: dict[str, Any] = {"classes": found.classes, "classifier_activation": None}
+    if found.auxiliary:
+        arguments["auxiliary"] = True
+    known = registry.architecture(name)
+    small = min(known.input_size, max(_LEAST_SIZE, known.min_size))
+    try:
+        return registry.create_model(name, input_shape=(None, None, 3), **arguments), small
+    except UserError:  # dense layers on a map of one size: VGG, AlexNet
+        return registry.create_model(name, **arguments), known.input_size
+
+
+# Parity -------------------------------------------------------------------------------------------
+
+
+def _compare(foreign: Foreign, model: keras.Model, name: str, size: int) -> Parity:
+    images = preprocess(_images(size), name)
+    try:
+        peer, theirs = _RUN[foreign.contents.library](foreign, name, images)
+    except _NotRunError as reason:
+        return Parity(note=str(reason))
+    return _parity(peer, theirs, np.asarray(model(images, training=False)))
+
+
+def _parity(peer: str, theirs: np.ndarray, ours: np.ndarray) -> Parity:
+    return Parity(peer, float(np.abs(ours - theirs).max() / np.abs(theirs).max()))
+
+
+def _images(size: int) -> np.ndarray:
+    """Two RGB images, (2, size, size, 3): patches under noise, as noise alone averages out."""
+    generator = np.random.Generator(np.random.PCG64(0))
+    patch = np.arange(size) * 4 // size
+    patches = generator.integers(0, 192, (2, 4, 4, 3))[:, patch][:, :, patch]
+    return patches + generator.integers(0, 64, (2, size, size, 3))
+
+
+class _NotRunError(Exception):
+    """There is no peer to run; the message says why, or what to install."""
+
+
+Answer = tuple[str, np.ndarray]  # the peer, and its logits
+
+
+def _run_keras(foreign: Foreign, name: str, images: np.ndarray) -> Answer:
+    step = -1 if takes_bgr(foreign.source) else 1
+    theirs = foreign.source(images[..., ::step], training=False)
+    return f"keras.applications' {foreign.family}", np.asarray(theirs)
+
+
+def _run_torch(foreign: Foreign, name: str, images: np.ndarray) -> Answer:
+    peers = [(library, peer) for library, peer in catalog_peers(name) if library in _TORCH_PEERS]
+    if not peers:
+        raise _NotRunError(f"no network of torchvision or timm is known to be '{name}'")
+    installed = [p for p in peers if all(map(importlib.util.find_spec, ("torch", p[0])))]
+    if not installed:
+        raise _NotRunError(f"pip install {peers[0][0]}")
+    problems = []
+    for library, peer in dict.fromkeys(installed):
+        try:
+            return f"{library}'s {peer}", _run_torch_peer(library, peer, foreign, images)
+        except _NotRunError as reason:  # a file of timm's is not torchvision's
+            problems.append(str(reason))
+    raise _NotRunError("; ".join(problems))
+
+
+def _run_torch_peer(library: str, peer: str, foreign: Foreign, images: np.ndarray) -> np.ndarray:
+    """The logits of their network, run in a process of its own."""
+    found = foreign.contents
+    request = json.dumps([library, peer, found.classes, found.auxiliary])
+    weights = {k: np.asarray(v, np.float32) for k, v in weights_of(foreign.source).items()}
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder, name) for name in ("weights.npz", "images.npy", "logits.npy")]
+        np.savez(files[0], **weights)  # type: ignore[arg-type]
+        np.save(files[1], images)
+        # -P: the folder of the program holds a torch.py of ours.
+        command = [sys.executable, "-P", str(_TORCH_PROGRAM), request, *map(str, files)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+            raise _NotRunError(f"{library} could not run its {peer} ({why.strip()})")
+        return np.asarray(np.load(files[2]))
+
+
+def _run_none(foreign: Foreign, name: str, images: np.ndarray) -> Answer:
+    raise _NotRunError(f"{foreign.contents.library} has no package to compare with")
+
+
+_TORCH_PEERS = ("torchvision", "timm")
+_TORCH_PROGRAM = Path(__file__).with_name("torch_peer.py")
+_RUN: Mapping[str, Callable[[Foreign, str, np.ndarray], Answer]] = {
+    "PyTorch": _run_torch,
+    "Keras Applications": _run_keras,
+    "MLPerf Tiny": _run_none,
+}
+
+
+def catalog_peers(name: str) -> list[tuple[str, str]]:
+    """(library, its name of the network) of every published file of network `name`."""
+    published = [(e.source, e.peer.partition(".")[0]) for e in catalog.of_model(name)]
+    if published or registry.architecture(name).input_size < _LEAST_IMAGENET:
+        return published
+    return [("timm", name)]  # whose names of ImageNet networks are ours
