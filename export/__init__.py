@@ -24,7 +24,7 @@ from keras_resnet.errors import UnknownNameError, UserError, require
 from keras_resnet.export import check, manifest, optimize, runtimes, saved_model, tflite
 from keras_resnet.models.layers import to_stock
 
-__all__ = ["FORMATS", "ExportReport", "export"]
+__all__ = ["FORMATS", "ExportReport", "export", "require_arguments"]
 
 FORMATS = ("savedmodel", *(name for name in check.TOLERANCES if name.startswith("tflite-")))
 
@@ -100,10 +100,7 @@ def export(
         UserError: unknown format, a model or images that do not fit, no calibration images,
             `out` exists or cannot be written.
     """
-    formats = _known(formats)
-    tflite.require_input_type(input_type)
-    if any(kind.startswith("tflite-") for kind in formats):
-        require("ai_edge_litert", "export")
+    formats = require_arguments(formats, out, input_type, overwrite)
     calibration = None if calibration is None else np.asarray(calibration)
     hints = _hints(model, preprocessing, calibration)
     for hint in hints:
@@ -139,6 +136,22 @@ def export(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return ExportReport(out, content, checks, reference.accuracy, keras_latency)
+
+
+def require_arguments(
+    formats: Sequence[str], out: str | Path, input_type: str = "uint8", overwrite: bool = False
+) -> tuple[str, ...]:
+    """Check what needs no model; return the formats, each once.
+
+    Raises:
+        UserError: see `export`.
+    """
+    formats = _known(formats)
+    tflite.require_input_type(input_type)
+    if any(kind.startswith("tflite-") for kind in formats):
+        require("ai_edge_litert", "export")
+    _free_folder(out, overwrite)
+    return formats
 
 
 def _hints(

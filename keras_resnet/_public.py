@@ -34,7 +34,7 @@ from keras_resnet.models.layers import (
 from keras_resnet.models.resnet import ResNetSpec
 from keras_resnet.models.variants import *  # noqa: F403
 from keras_resnet.models.vgg import *  # noqa: F403
-from keras_resnet.preprocessing import preprocess
+from keras_resnet.preprocessing import load_images, preprocess
 from keras_resnet.profiling import profile
 from keras_resnet.registry import create_model, list_models
 
@@ -54,6 +54,7 @@ __all__ = [
     "ensemble",
     "inference_model",
     "list_models",
+    "load_images",
     "loss_weights",
     "preprocess",
     "profile",

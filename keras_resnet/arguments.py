@@ -290,6 +290,9 @@ def _weights_import(sub: Parser) -> None:
         metavar="MODE",
         help="what they were trained with (tf, caffe, torch, …); default as published",
     )
+    sub.add_argument(
+        "--data", metavar="NAME", help="what they were trained on, e.g. cifar10: names the classes"
+    )
     sub.add_argument("--overwrite", action="store_true", help="replace the file")
 
 

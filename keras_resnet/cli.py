@@ -234,8 +234,15 @@ def _export(options: argparse.Namespace) -> int:
         report.manifest["files"], f"Checked on {checked['n']} images: {checked['images']}"
     )
     print(f"\n{report.folder}")
-    print(f"Next: keras-resnet predict {Path(shared['out']) / report.checks[-1].file} IMAGE")
-    return 0 if report.passed else 1
+    if report.passed:
+        print(f"Next: keras-resnet predict {Path(shared['out']) / report.checks[-1].file} IMAGE")
+        return 0
+    if checked["n"] < _FEW_IMAGES:
+        print(
+            f"{checked['n']} images are few to judge by: a single one that differs weighs. Give "
+            "more, or a dataset (--data)."
+        )
+    return 1
 
 
 def _export_data(options: argparse.Namespace, source: Any) -> Any:
@@ -251,6 +258,9 @@ def _export_data(options: argparse.Namespace, source: Any) -> Any:
             raise UserError(f"{error} Or give --calibration with a folder of images.") from error
         print("Checked on the calibration images, as there is no --data.", file=sys.stderr)
         return None
+
+
+_FEW_IMAGES = 100
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -274,6 +284,8 @@ def _predict(options: argparse.Namespace) -> int:
     from keras_resnet.recipes import sources
 
     source = sources.find(options.model, options.weights)
+    if not any(Path(path).exists() for path in options.images):  # before weights are fetched
+        raise UserError(f"No such image: {', '.join(options.images)}")
     runtime = source.runtime()
     height, width, channels = runtime.input_shape
     names = source.labels or tuple(f"class {index}" for index in range(runtime.classes))
@@ -397,8 +409,7 @@ def _dataset(name: str | None, source: Any, runtime: Any = None, whole: bool = F
     config = source.run.config.data if source.run else None
     if config is not None and (name is None or canonical(name) == config.name):
         return configured_dataset(replace(config, image_size=0) if whole else config)
-    if name is None and source.entry is not None:
-        name = source.entry.data
+    name = name or source.data
     if name is None:
         raise UserError("Give --data, a dataset's name or a folder of images, e.g. --data cifar10.")
     dataset = load_dataset(name)

@@ -107,12 +107,15 @@ def _import(options: argparse.Namespace) -> int:
 
     arguments = (options.file, options.name, options.out)
     if Path(options.file).is_dir():
-        if options.preprocessing is not None:
-            raise UserError("A run says itself what it was trained with: drop --preprocessing.")
+        if options.preprocessing or options.data:
+            raise UserError("--preprocessing and --data are for files of other libraries.")
         report = importing.import_run(*arguments, overwrite=options.overwrite)
     else:
         report = importing.import_file(
-            *arguments, overwrite=options.overwrite, preprocessing=options.preprocessing
+            *arguments,
+            overwrite=options.overwrite,
+            preprocessing=options.preprocessing,
+            data=options.data,
         )
     if options.json:
         return print_json(report.to_dict())

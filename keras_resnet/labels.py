@@ -75,7 +75,7 @@ def decode_predictions(
     scores = np.asarray(predictions)
     if scores.ndim != 2 or scores.shape[1] != len(classes):
         counts = {path.stem: len(_classes(path.stem)) for path in sorted(_FOLDER.glob("*.txt"))}
-        known = ", ".join(f"'{name}' ({count} classes)" for name, count in counts.items())
+        known = ", ".join(f"data='{name}' ({count} classes)" for name, count in counts.items())
         raise UserError(
             f"decode_predictions(data='{data}') expects predictions of shape (batch, "
             f"{len(classes)}); received {scores.shape}. Names are known for {known}."

@@ -7,6 +7,7 @@ flipped once, when such weights are converted.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,20 +145,48 @@ def preprocess(images: Any, model: keras.Model | str) -> np.ndarray:
 
     Raises:
         UnknownNameError: the model (by its `name`) is not of this zoo.
-        UserError: `images` has not four dimensions.
+        UserError: `images` are no numbers of four dimensions, or not of the model's size.
     """
-    array = np.asarray(images, dtype="float32")
-    if array.ndim != 4:
+    array = np.asarray(images)
+    if array.ndim != 4 or array.dtype.kind not in "uif":
         raise UserError(
-            f"Expected a batch of images (batch, height, width, channels), received {array.shape}."
+            "Expected a batch of images (batch, height, width, channels), received "
+            f"{array.shape} of {array.dtype}. keras_resnet.load_images reads files."
         )
-    if not isinstance(model, str) and has_preprocessing(model):
-        return array
-    mode = registry.architecture(model if isinstance(model, str) else model.name).preprocessing
+    inside = not isinstance(model, str) and has_preprocessing(model)
+    name = model if isinstance(model, str) else model.name
+    mode = "raw" if inside else registry.architecture(name).preprocessing
+    if not isinstance(model, str):
+        _require_shape(array, model)
     preprocessing = PREPROCESSING[mode]
-    if preprocessing is None:
-        return array
-    return np.asarray(preprocessing.layer(array.shape[-1])(array))
+    array = array.astype("float32")
+    return (
+        array if preprocessing is None else np.asarray(preprocessing.layer(array.shape[-1])(array))
+    )
+
+
+def _require_shape(images: np.ndarray, model: keras.Model) -> None:
+    expected = model.input_shape[1:]
+    if any(e not in (None, r) for e, r in zip(expected, images.shape[1:], strict=True)):
+        raise UserError(
+            f"'{model.name}' takes images of {expected}, received {images.shape[1:]}. "
+            "keras_resnet.load_images reads files at its size."
+        )
+
+
+def load_images(paths: Sequence[str | Path], model: keras.Model) -> np.ndarray:
+    """Read image files as `model` takes them, as `keras-resnet predict` does: see `read_image`.
+
+    Returns:
+        RGB 0...255 (n, height, width, channels), uint8, for `preprocess`; 224 pixels a side where
+        the model's size is free.
+
+    Raises:
+        UserError: a file that is absent or no image.
+    """
+    height, width, channels = model.input_shape[1:]
+    files = [paths] if isinstance(paths, str | Path) else paths
+    return np.stack([read_image(p, (height or 224, width or 224), channels) for p in files])
 
 
 def read_image(path: str | Path, size: tuple[int, int], channels: int = 3) -> np.ndarray:

@@ -27,6 +27,7 @@ from keras_resnet.recipes.files import read_folder, refuse_archive
 from keras_resnet.recipes.images import IN_MEMORY_BYTES, EncodedSplit
 from keras_resnet.recipes.records import read_split
 from keras_resnet.recipes.splits import Draw, Split, options, plain
+from keras_resnet.weights.download import OFFLINE, is_offline
 
 AnySplit = Split | EncodedSplit
 _Loaded = tuple[AnySplit, AnySplit, tuple[str, ...]]  # train, test, class names
@@ -231,7 +232,9 @@ def _prepare(builder: Any, name: str) -> None:
 
 
 def _require_network() -> None:
-    """Fail at once where there is no network; tfds would retry for minutes."""
+    """Fail at once where there is no network, or none is wanted; tfds would retry for minutes."""
+    if is_offline():
+        raise OSError(f"{OFFLINE} is set")
     if not urllib.request.getproxies():
         socket.getaddrinfo("storage.googleapis.com", 443)
 

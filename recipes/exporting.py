@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_resnet.errors import UserError
-from keras_resnet.export import ExportReport, export
-from keras_resnet.preprocessing import read_image
+from keras_resnet.export import ExportReport, export, require_arguments
+from keras_resnet.preprocessing import load_images
 from keras_resnet.recipes.data import AnySplit, Dataset, load_dataset
 from keras_resnet.recipes.sources import Source
 from keras_resnet.recipes.splits import Split, spaced
@@ -48,9 +49,11 @@ def export_source(
     Raises:
         UserError: no images, or what `export` raises.
     """
+    require_arguments(formats, out, input_type, overwrite)  # before the model, which takes seconds
+    if calibration is not None and _looks_like_a_path(calibration):
+        raise UserError(f"No such folder: {calibration}")
     model = source.keras_model()
-    shape = model.input_shape[1:]
-    given = None if calibration is None else _images_of(calibration, shape)
+    given = None if calibration is None else _images_of(calibration, model)
     labels = source.labels
     checked: dict[str, Any] = {}
     if isinstance(data, Dataset):
@@ -64,7 +67,7 @@ def export_source(
         if given is None and data.train.places:  # of ImageNet there may be the validation images
             given = _some(data.train, _CALIBRATION_IMAGES).images
     elif data is not None:
-        images = _folder_images(data, shape)
+        images = _folder_images(data, model)
         checked = {"check_images": images, "check_source": f"the images of {data}"}
         given = images if given is None else given
     return export(
@@ -81,26 +84,30 @@ def export_source(
     )
 
 
+def _looks_like_a_path(name: str) -> bool:
+    path = Path(name)
+    return not path.is_dir() and (path.exists() or len(path.parts) > 1)
+
+
 def _some(split: AnySplit, count: int) -> Split:
     """Evenly spaced images. Only these are decoded: of ImageNet not all have to be tried first."""
     return split.subset(spaced(split.places, count)).sample(count)
 
 
-def _images_of(name: str, shape: Any) -> np.ndarray:
+def _images_of(name: str, model: keras.Model) -> np.ndarray:
     """Images to calibrate on: of a folder, or the training images of a dataset."""
     if Path(name).is_dir():
-        return _folder_images(Path(name), shape)
+        return _folder_images(Path(name), model)
     dataset = load_dataset(name)
     if not dataset.sized:
-        dataset = dataset.at(shape[0] or 224)
+        dataset = dataset.at(model.input_shape[1] or 224)
     return _some(dataset.train, _CALIBRATION_IMAGES).images
 
 
-def _folder_images(folder: Path, shape: Any) -> np.ndarray:
+def _folder_images(folder: Path, model: keras.Model) -> np.ndarray:
     """Up to 256 images of a folder, evenly spaced by name."""
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
     if not paths:
         raise UserError(f"No images (.jpg, .png, …) in {folder}.")
     chosen = paths[:: -(-len(paths) // _CALIBRATION_IMAGES)]
-    height, width, channels = shape
-    return np.stack([read_image(p, (height or 224, width or 224), channels) for p in chosen])
+    return load_images(chosen, model)

@@ -15,6 +15,7 @@ from keras_resnet.labels import class_ids, class_names
 from keras_resnet.preprocessing import missing_preprocessing
 from keras_resnet.recipes import runs
 from keras_resnet.weights import catalog
+from keras_resnet.weights.fitting import read_note
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,14 @@ class Source:
         """The weights' entry in the catalog, if they are of it."""
         return self.weights if isinstance(self.weights, weights_module.Entry) else None
 
+    @property
+    def data(self) -> str | None:
+        """What the weights were trained on, by tensorflow-datasets' name, if that is known."""
+        return weights_module.about(self.weights).data
+
     def has_classes(self, names: tuple[str, ...]) -> bool:
         """Whether these are its classes; data sets call ImageNet's by WordNet's ids."""
-        ids = () if self.entry is None else class_ids(self.entry.data)
+        ids = () if self.data is None else class_ids(self.data)
         return names in (self.labels, ids)
 
     def keras_model(self, size: int | None = None) -> Any:
@@ -112,6 +118,9 @@ def find(reference: str, weights: str | None = None) -> Source:
     if (path / manifest.MANIFEST).is_file():
         files = ", ".join(entry["file"] for entry in manifest.read(path)["files"])
         raise UserError(f"{path} is an export folder; name one of its files: {files}")
+    if path.name.endswith(weights_module.SUFFIX) and path.is_file():
+        name = read_note(path).network or "NAME"
+        raise UserError(f"{path} is weights without a network; give: {name} --weights {path}")
     if path.exists():
         parent = path.parent
         beside = runs.find(parent) if runs.is_run(parent) else None
@@ -129,12 +138,13 @@ def find(reference: str, weights: str | None = None) -> Source:
 
 def _with_weights(name: str, weights: str) -> Source:
     found = weights_module.resolve(registry.architecture(name).name, weights)
-    if isinstance(found, weights_module.Entry):
-        return Source(name, None, None, class_names(found.data), found)
-    assert found is not None
-    if weights_module.classes_in(found) is None:
+    if isinstance(found, Path) and weights_module.classes_in(found) is None:
         raise UserError(f"{found} has no classifier: it was saved without the top.")
-    return Source(name, None, None, _labels(found.parent), found)
+    data = weights_module.about(found).data
+    labels = class_names(data) if data else None
+    if isinstance(found, Path):
+        labels = _labels(found.parent) or labels
+    return Source(name, None, None, labels, found)
 
 
 def _labels(folder: Path) -> tuple[str, ...] | None:

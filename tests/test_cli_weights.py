@@ -9,12 +9,14 @@ import pytest
 from PIL import Image
 from weights_server import serving
 
-from keras_resnet import weights
+import keras_resnet
+from keras_resnet import registry, weights
 from keras_resnet.cli import main
 from keras_resnet.errors import UserError
 from keras_resnet.labels import class_names
 from keras_resnet.recipes import data, load_dataset
 from keras_resnet.weights import catalog
+from keras_resnet.weights.fitting import Note
 
 PUBLISHED = "resnet50", "imagenet/keras"
 
@@ -158,3 +160,27 @@ def test_export_and_evaluate_by_tag_on_the_data_of_the_weights(cache, capsys, tm
     manifest = output(capsys, *arguments, "--check-images", "100", "--out", str(tmp_path / "out"))
     assert manifest["check"]["images"] == "of the 10,000 test images of cifar10"
     assert manifest["check"]["keras_accuracy"] > 0.8  # of 100 images, by a network of above 91 %
+
+
+def test_an_imported_file_names_the_classes_and_the_data(cache, pictures, capsys, tmp_path):
+    path = tmp_path / "mine.weights.h5"
+    keras_resnet.ResNet8().save_weights(path)
+    Note("resnet8", "raw", "cifar10").write(path)
+    picture = str(pictures / "0.png")
+    result = output(capsys, "predict", "resnet8", "--weights", str(path), picture)
+    assert result["predictions"][0]["top"][0]["label"] in class_names("cifar10")
+    assert main(["predict", str(path), picture]) == 2
+    assert f"give: resnet8 --weights {path}" in capsys.readouterr().err
+
+
+def test_what_needs_no_model_is_refused_before_one_is_built(pictures, capsys, monkeypatch):
+    monkeypatch.setattr(registry, "create_model", lambda *_, **__: pytest.fail("was built"))
+    export = ["export", "resnet20", "--weights", "cifar10", "--calibration"]
+    for arguments, message in (
+        ([*export, str(pictures), "--formats", "int8"], "Did you mean 'tflite-int8'"),
+        ([*export, str(pictures / "none")], "No such folder"),
+        ([*export, str(pictures), "--out", str(pictures)], "exists"),
+        (["predict", "resnet20", "--weights", "cifar10", "catt.jpg"], "No such image: catt.jpg"),
+    ):
+        assert main(arguments) == 2
+        assert message in capsys.readouterr().err

@@ -628,3 +628,15 @@ def test_progress_on_a_terminal_is_a_bar_with_rate_and_estimate(folder, path, mo
         fetch(server, path)
     said = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
     assert re.search(r"x\.pth ━.*/300\.0 kB .*[kM]?B/s \d:\d\d:\d\d left", said), said
+
+
+def test_without_a_network_it_fails_at_once(folder, monkeypatch):
+    """No server of that name, as without a connection: nothing is tried again."""
+    monkeypatch.setattr(transfers, "FIRST_WAIT", 60)
+    began = time.monotonic()
+    with pytest.raises(UserError, match="put the file at .* by hand") as error:
+        download.fetch(
+            "http://no-such-host.invalid/x.pth", folder / "cache" / "x.pth", sha(CONTENT)
+        )
+    assert time.monotonic() - began < 30
+    assert "What has arrived" not in str(error.value)

@@ -108,6 +108,8 @@ def test_the_new_file_says_what_it_was_trained_with(tiny):
         "test_resnet", classes=7, weights="a.weights.h5", include_preprocessing=True
     )
     np.testing.assert_allclose(model.get_layer("rescaling").scale, 1 / 127.5)
+    with pytest.raises(UserError, match=r"'cifar10' has 10 classes, .* 7"):
+        import_file("tiny.safetensors", "test_resnet", "c.weights.h5", data="cifar10")
     with pytest.raises(UserError, match="Did you mean 'torch'"):
         import_file("tiny.safetensors", "test_resnet", "b.weights.h5", preprocessing="troch")
 

@@ -89,3 +89,19 @@ def test_bad_images_are_refused_by_name(tmp_path):
             read_image(tmp_path / name, (8, 8))
     with pytest.raises(UserError, match="No such image"):
         read_image(tmp_path / "missing.png", (8, 8))
+
+
+def test_files_are_loaded_as_predict_reads_them(tmp_path):
+    """The shorter side fits, the centre is cut: a wide photograph is not squashed."""
+    pixels = np.zeros((40, 80, 3), "uint8")
+    pixels[:, 20:60] = 200
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    model = keras_resnet.ResNet8()
+    images = keras_resnet.load_images([tmp_path / "wide.png"] * 2, model)
+    assert (images.shape, images.dtype) == ((2, 32, 32, 3), np.uint8)
+    assert images[:, :, 2:-2].min() == 200  # the filter reaches over the edge
+    assert keras_resnet.load_images(tmp_path / "wide.png", model).shape[0] == 1
+    with pytest.raises(UserError, match=r"takes images of \(32, 32, 3\), received \(40, 80, 3\)"):
+        keras_resnet.preprocess(pixels[None], model)
+    with pytest.raises(UserError, match="load_images reads files"):
+        keras_resnet.preprocess("wide.png", model)

@@ -99,6 +99,10 @@ def test_files_that_are_no_weights(tmp_path):
         keras_resnet.ResNet20(weights=broken)
     with pytest.raises(UserError, match="No such weights file"):
         keras_resnet.ResNet20(weights=str(tmp_path / "absent.weights.h5"))
+    with pytest.raises(UserError, match="is a folder"):
+        keras_resnet.ResNet20(weights=tmp_path)
+    with pytest.raises(UserError, match="received True"):
+        keras_resnet.ResNet20(weights=True)
     with pytest.raises(UserError, match=r"weights import theirs\.pth --as resnet20"):
         keras_resnet.ResNet20(weights="theirs.pth")
 
@@ -236,6 +240,8 @@ def test_the_difference_survives_saving(saved, images, tmp_path):
         ("inception_v3", "imagenet/torchvision_v1", "use inception_v3_torch"),
         ("googlenet", "imagenet/torchvision_v1", "use googlenet_bn"),
         ("resnet50", "imagenet/torchvision", "are v1.5 weights: use resnet50v1_5"),
+        ("resnet50v1_5", "IMAGENET1K_V2", "Did you mean 'imagenet/torchvision_v2'"),
+        ("resnet50", "torchvision_v2", "Did you mean 'imagenet/torchvision_v2'"),
         ("resnet200d", "cifar10", "Unknown weights for 'resnet200d'"),
         ("resnet50", "imagenet/kears", "Did you mean 'imagenet/keras'"),
         ("resnet18_a", "imagenet", "No weights of 'resnet18_a'"),

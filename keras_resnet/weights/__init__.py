@@ -18,6 +18,7 @@ from keras_resnet.weights.keras_files import by_name
 Weights = str | Path | Entry | None
 
 SUFFIX = ".weights.h5"
+_LOAD_KERAS = ". A whole model of ours: keras.models.load_model"
 _FOREIGN = (".pth", ".pt", ".th", ".bin", ".safetensors", ".h5", ".hdf5", ".keras")
 
 # The same network with its top, for so many classes, with or without auxiliary classifiers.
@@ -32,16 +33,20 @@ def resolve(name: str, weights: Weights) -> Path | Entry | None:
     """
     if weights is None:
         return weights
+    if not isinstance(weights, str | Path | Entry):
+        raise UserError(f"weights= takes a tag or a {SUFFIX} file; received {weights!r}.")
     if not isinstance(weights, Entry):
         path = Path(weights)
         if path.name.endswith(SUFFIX):
             if not path.is_file():
                 raise UserError(f"No such weights file: {path}")
             weights = path
+        elif path.is_dir() and not (path / "model.keras").is_file():
+            raise UserError(f"{path} is a folder; weights= takes a tag or a {SUFFIX} file.")
         elif path.suffix.lower() in _FOREIGN or path.exists():
             raise UserError(
                 f"weights= takes a {SUFFIX} file; make one: keras-resnet weights import {path} "
-                f"--as {name}"
+                f"--as {name}" + _LOAD_KERAS * (path.suffix == ".keras")
             )
         else:
             weights = catalog.find(name, str(weights))
@@ -56,7 +61,7 @@ def about(weights: Path | Entry | None) -> Note:
     if weights is None:
         return Note()
     if isinstance(weights, Entry):
-        return Note(weights.model, weights.preprocessing)
+        return Note(weights.model, weights.preprocessing, weights.data)
     return read_note(weights)
 
 

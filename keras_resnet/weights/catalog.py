@@ -115,6 +115,9 @@ def find(name: str, tag: str) -> Entry:
     for entry in mine:
         if tag == entry.tag or (entry.default and tag == entry.tag.partition("/")[0]):
             return entry
+    full = _in_full(tag)
+    if full != tag and (full in [entry.tag for entry in mine] or _twins(name, full)):
+        raise UserError(f"Unknown weights '{tag}'. Did you mean '{full}'?")
     twins = _twins(name, tag)
     if twins:
         variant = f"{twins[0].variant} weights" if twins[0].variant else "weights of another form"
@@ -127,6 +130,13 @@ def find(name: str, tag: str) -> Entry:
         )
     see = f"Run 'keras-resnet weights list {name}' to see what they are."
     raise UnknownNameError(f"weights for '{name}'", tag, [entry.tag for entry in mine], see)
+
+
+def _in_full(tag: str) -> str:
+    """What is meant by torchvision's own names, and by what stands after the slash."""
+    if match := re.fullmatch(r"(?:imagenet1k|default)_?(v\d)", tag.lower()):
+        return f"imagenet/torchvision_{match[1]}"
+    return tag if "/" in tag else f"imagenet/{tag.lower()}"
 
 
 def _has(name: str, mine: tuple[Entry, ...]) -> str:

@@ -41,6 +41,11 @@ def cache_home() -> Path:
         raise UserError(f"No home directory for the cache. Set {HOME} to a folder.") from error
 
 
+def is_offline() -> bool:
+    """Whether $KERAS_RESNET_OFFLINE says that no connection may be opened."""
+    return os.environ.get(OFFLINE, "").lower() not in ("", "0", "false", "no", "off")
+
+
 @dataclass(frozen=True)
 class Digest:
     """A published hash: all of an MD5, or the first 8 to 64 hexadecimal digits of a SHA-256."""
@@ -103,7 +108,7 @@ def fetch(url: str, path: Path, digest: str, megabytes: float = 0.0) -> Path:
     if fault is None:
         return path
     address = _address(url)
-    if os.environ.get(OFFLINE, "").lower() not in ("", "0", "false", "no", "off"):
+    if is_offline():
         size = f"{megabytes:.1f} MB, " if megabytes else ""
         raise UserError(
             f"{fault}, and with {OFFLINE} set nothing is downloaded. Put the file of "

@@ -33,10 +33,12 @@ class Note:
     Attributes:
         network: registry name: plain20 and resnet20 have the same arrays, v1 and v1.5 too.
         preprocessing: what the weights were trained with.
+        data: what they were trained on, by tensorflow-datasets' name.
     """
 
     network: str | None = None
     preprocessing: str | None = None
+    data: str | None = None
 
     def write(self, path: Path) -> None:
         """Put it into a file."""

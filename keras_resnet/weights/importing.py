@@ -19,6 +19,7 @@ import numpy as np
 from keras_resnet import registry
 from keras_resnet.errors import UserError
 from keras_resnet.files import replacing
+from keras_resnet.labels import class_names
 from keras_resnet.models.auxiliary import inference_model
 from keras_resnet.preprocessing import mode_inside, preprocess, require_mode
 from keras_resnet.weights import SUFFIX, catalog
@@ -99,6 +100,7 @@ def import_file(
     parity: bool = True,
     overwrite: bool = False,
     preprocessing: str | None = None,
+    data: str | None = None,
 ) -> ImportReport:
     """Turn a foreign weights file into a `.weights.h5` of network `name`.
 
@@ -113,6 +115,7 @@ def import_file(
         overwrite: replace a file that is there.
         preprocessing: what the weights were trained with (a key of `PREPROCESSING`), which the new
             file says from then on; default that of the library's published weights of the network.
+        data: what they were trained on ("cifar10"), for the names of the classes.
 
     Raises:
         UserError: as `readers.fill`; the file to write exists or has another ending; or the logits
@@ -120,16 +123,19 @@ def import_file(
     """
     path, out = Path(path), Path(out or f"{name}{SUFFIX}")
     found = contents(path, name)
-    _require_writable(out, overwrite)
     likely, assumed = _preprocessing(name, found.library)
     mode, assumed = preprocessing or likely, assumed and preprocessing is None
     require_mode(mode)
+    if data is not None and len(class_names(data)) != found.classes:
+        raise UserError(f"'{data}' has {len(class_names(data))} classes, {path} {found.classes}.")
+    _require_writable(out, overwrite)
     target, size = _network(name, found)
     foreign = read(path, name, size)
     put(foreign, target, path)
     model = inference_model(target) if found.auxiliary else target
     compared = _compare(foreign, model, name, size) if parity else Parity(note="not asked for")
-    return _written(model, name, path, found.library, out, mode, compared, assumed)
+    note = Note(name, mode, data)
+    return _written(model, note, path, found.library, out, compared, assumed)
 
 
 def import_run(
@@ -141,10 +147,10 @@ def import_run(
         UserError: no finished run, another network, or the file to write exists.
     """
     folder, out = Path(folder), Path(out or f"{name}{SUFFIX}")
-    _require_writable(out, overwrite)
     file = folder / "model.keras"
     if not file.is_file():
         raise UserError(f"{folder} is no finished run: it has no model.keras.")
+    _require_writable(out, overwrite)
     theirs = keras.models.load_model(file, compile=False)
     preprocessing = mode_inside(theirs)
     if preprocessing is None:
@@ -160,7 +166,7 @@ def import_run(
     images = _images(theirs.input_shape[1] or registry.architecture(name).input_size)
     answers = [_logits(model, images) for model in (theirs, ours)]
     compared = _parity(f"the run's {file.name}", *answers)
-    return _written(ours, name, folder, "keras_resnet", out, preprocessing, compared)
+    return _written(ours, Note(name, preprocessing), folder, "keras_resnet", out, compared)
 
 
 def _logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
@@ -171,34 +177,33 @@ def _logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
 
 def _written(
     model: keras.Model,
-    name: str,
+    note: Note,
     source: Path,
     library: str,
     out: Path,
-    preprocessing: str,
     parity: Parity,
     assumed: bool = False,
 ) -> ImportReport:
     """Save the weights, unless their network said something else."""
     if parity.difference is not None and not parity.difference <= TOLERANCE:
         raise UserError(
-            f"{source}: the logits of '{name}' differ from {parity.peer} by "
+            f"{source}: the logits of '{note.network}' differ from {parity.peer} by "
             f"{parity.difference:.1e} of the largest, more than {TOLERANCE:.0e}. "
             "Nothing was written."
         )
     with replacing(out) as partial:
         model.save_weights(partial)
-        Note(name, preprocessing).write(partial)
+        note.write(partial)
         sha256 = hashlib.sha256(partial.read_bytes()).hexdigest()
     return ImportReport(
-        model=name,
+        model=str(note.network),
         source=source,
         library=library,
         path=out,
         sha256=sha256,
         classes=model.output_shape[-1],
         parameters=model.count_params(),
-        preprocessing=preprocessing,
+        preprocessing=str(note.preprocessing),
         assumed=assumed,
         parity=parity,
     )
@@ -223,7 +228,7 @@ def _require_writable(out: Path, overwrite: bool) -> None:
     if not out.parent.is_dir():
         raise UserError(f"No such folder: {out.parent}")
     if out.exists() and not overwrite:
-        raise UserError(f"{out} exists. Give another name, or remove it.")
+        raise UserError(f"{out} exists. Give another name (--out), or replace it (--overwrite).")
 
 
 def _network(name: str, found: Contents) -> tuple[keras.Model, int]:

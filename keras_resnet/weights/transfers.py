@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import shutil
+import socket
 import ssl
 import sys
 import time
@@ -113,6 +114,10 @@ class _PassingError(Exception):
         self.wait = wait
 
 
+class _NoSuchHostError(Exception):
+    """The name of the server is not known here: without a network, at once and every time."""
+
+
 class _Session(requests.Session):
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         target = super().get_redirect_target(resp)
@@ -137,23 +142,31 @@ def complete(address: str, partial: Partial, path: Path) -> None:
         while True:
             try:
                 return _ask(session, address, partial, path)
+            except _NoSuchHostError as failure:
+                raise _given_up(address, failure, partial, path) from failure
             except _PassingError as failure:
                 if partial.size() - most >= PROGRESS_BYTES:
                     failures, most = 0, partial.size()
                 failures += 1
                 if failures > RETRIES:
-                    raise _given_up(address, failure, path) from failure
+                    tried = _PassingError(f"{failure}; given up after {RETRIES + 1} tries")
+                    raise _given_up(address, tried, partial, path) from failure
                 wait = FIRST_WAIT * 2 ** (failures - 1) if failure.wait is None else failure.wait
                 wait = min(wait, LONGEST_WAIT)
                 say(f"{path.name}: {failure}; again in {wait:g} s ({failures} of {RETRIES}).")
                 time.sleep(wait)
 
 
-def _given_up(address: str, failure: _PassingError, path: Path) -> UserError:
+def _given_up(address: str, failure: Exception, partial: Partial, path: Path) -> UserError:
+    kept = "What has arrived is kept: run it again to go on. " if partial.size() else ""
+    mirror = (
+        f"{MIRROR} is set: is that the right address?"
+        if os.environ.get(MIRROR)
+        else f"{MIRROR} names a mirror."
+    )
     return UserError(
-        f"{shown(address)}: {failure}; given up after {RETRIES + 1} tries. What has arrived is "
-        f"kept: run it again to go on. Without a connection, put the file at {path} by hand; "
-        f"{MIRROR} names a mirror."
+        f"{shown(address)}: {failure}. {kept}Without a connection, put the file at {path} by hand; "
+        f"{mirror}"
     )
 
 
@@ -197,6 +210,8 @@ def _get(session: requests.Session, address: str, headers: dict[str, str]) -> re
                 f"{shown(address)}: {root.verify_message}. Behind a company's proxy, set "
                 "REQUESTS_CA_BUNDLE to the file of its certificates."
             ) from error
+        if isinstance(root, socket.gaierror) and root.errno == socket.EAI_NONAME:
+            raise _NoSuchHostError(_reason(error)) from error
         raise _PassingError(_reason(error)) from error
     except requests.RequestException as error:
         raise UserError(f"{shown(address)} cannot be asked: {shown(str(error))}") from error
