@@ -634,7 +634,7 @@ def test_without_a_network_it_fails_at_once(folder, monkeypatch):
     """No server of that name, as without a connection: nothing is tried again."""
     monkeypatch.setattr(transfers, "FIRST_WAIT", 60)
     began = time.monotonic()
-    with pytest.raises(UserError, match="put the file at .* by hand") as error:
+    with pytest.raises(UserError, match=r"put the file at .* by hand") as error:
         download.fetch(
             "http://no-such-host.invalid/x.pth", folder / "cache" / "x.pth", sha(CONTENT)
         )
