@@ -23,7 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         options = arguments.parse(list(sys.argv[1:] if argv is None else argv))
-        _import_quietly()
+        if options.verb != "weights" or options.action == "import":  # the rest needs no TensorFlow
+            _import_quietly()
         return _VERBS[options.verb](options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

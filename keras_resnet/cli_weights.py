@@ -9,10 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from keras_resnet import weights
 from keras_resnet.console import print_json, print_table
-from keras_resnet.errors import UserError
-from keras_resnet.weights import catalog, download
+from keras_resnet.errors import UnknownNameError, UserError
+from keras_resnet.weights import cache, catalog, download
 from keras_resnet.weights.catalog import Accuracy, Entry
 
 
@@ -35,7 +34,7 @@ def _list(options: argparse.Namespace) -> int:
             str(entry.evaluation.size),
             f"{entry.megabytes:.1f}",
             entry.license,
-            "yes" if weights.cached_path(entry).is_file() else "–",
+            "yes" if cache.cached_path(entry).is_file() else "–",
         ]
         for entry in found
     ]
@@ -79,7 +78,7 @@ def _info(options: argparse.Namespace) -> int:
 
 def _fetch(options: argparse.Namespace) -> int:
     entry = _chosen(options)
-    path = weights.fetch(entry)
+    path = cache.fetch(entry)
     if options.json:
         return print_json(_card(entry))
     print(path)
@@ -88,8 +87,8 @@ def _fetch(options: argparse.Namespace) -> int:
 
 def _verify(options: argparse.Namespace) -> int:
     """Check every file that is here; a broken one is named and the exit code is 1."""
-    here = [e for e in _matching(options.pattern) if weights.cached_path(e).is_file()]
-    rows = [{"weights": str(entry), "problem": weights.fault(entry)} for entry in here]
+    here = [e for e in _matching(options.pattern) if cache.cached_path(e).is_file()]
+    rows = [{"weights": str(entry), "problem": cache.fault(entry)} for entry in here]
     broken = [row for row in rows if row["problem"]]
     if options.json:
         return print_json({"verified": rows}, not broken)
@@ -131,17 +130,16 @@ def _matching(pattern: str) -> list[Entry]:
 
 
 def _chosen(options: argparse.Namespace) -> Entry:
-    from keras_resnet import registry
-
-    name = registry.architecture(options.name).name
-    mine = catalog.of_model(name)
-    if options.weights is None and mine:
-        return mine[0]
-    return catalog.find(name, options.weights or "imagenet")
+    mine = catalog.of_model(options.name)
+    if not mine:
+        known = {entry.model for entry in catalog.entries()}
+        see = "Run 'keras-resnet weights list' to see all."
+        raise UnknownNameError("network with weights", options.name, known, see)
+    return catalog.find(options.name, options.weights) if options.weights else mine[0]
 
 
 def _card(entry: Entry) -> dict[str, Any]:
-    path = weights.cached_path(entry)
+    path = cache.cached_path(entry)
     return {**asdict(entry), "path": str(path), "here": path.is_file()}
 
 

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from keras_resnet import registry
-from keras_resnet import weights as weights_module
 from keras_resnet.errors import UserError
 from keras_resnet.export import manifest, runtimes
 from keras_resnet.labels import class_ids, class_names
 from keras_resnet.preprocessing import missing_preprocessing
 from keras_resnet.recipes import runs
-from keras_resnet.weights import catalog
+from keras_resnet.weights import catalog, loading
 from keras_resnet.weights.fitting import read_note
 
 
@@ -34,17 +33,17 @@ class Source:
     path: Path | None
     run: runs.Run | None
     labels: tuple[str, ...] | None
-    weights: Path | weights_module.Entry | None = None
+    weights: Path | loading.Entry | None = None
 
     @property
-    def entry(self) -> weights_module.Entry | None:
+    def entry(self) -> loading.Entry | None:
         """The weights' entry in the catalog, if they are of it."""
-        return self.weights if isinstance(self.weights, weights_module.Entry) else None
+        return self.weights if isinstance(self.weights, loading.Entry) else None
 
     @property
     def data(self) -> str | None:
         """What the weights were trained on, by tensorflow-datasets' name, if that is known."""
-        return weights_module.about(self.weights).data
+        return loading.about(self.weights).data
 
     def has_classes(self, names: tuple[str, ...]) -> bool:
         """Whether these are its classes; data sets call ImageNet's by WordNet's ids."""
@@ -118,7 +117,7 @@ def find(reference: str, weights: str | None = None) -> Source:
     if (path / manifest.MANIFEST).is_file():
         files = ", ".join(entry["file"] for entry in manifest.read(path)["files"])
         raise UserError(f"{path} is an export folder; name one of its files: {files}")
-    if path.name.endswith(weights_module.SUFFIX) and path.is_file():
+    if path.name.endswith(loading.SUFFIX) and path.is_file():
         name = read_note(path).network or "NAME"
         raise UserError(f"{path} is weights without a network; give: {name} --weights {path}")
     if path.exists():
@@ -137,10 +136,10 @@ def find(reference: str, weights: str | None = None) -> Source:
 
 
 def _with_weights(name: str, weights: str) -> Source:
-    found = weights_module.resolve(registry.architecture(name).name, weights)
-    if isinstance(found, Path) and weights_module.classes_in(found) is None:
+    found = loading.resolve(registry.architecture(name).name, weights)
+    if isinstance(found, Path) and loading.classes_in(found) is None:
         raise UserError(f"{found} has no classifier: it was saved without the top.")
-    data = weights_module.about(found).data
+    data = loading.about(found).data
     labels = class_names(data) if data else None
     if isinstance(found, Path):
         labels = _labels(found.parent) or labels

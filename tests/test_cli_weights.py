@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -10,12 +12,13 @@ from PIL import Image
 from weights_server import serving
 
 import keras_resnet
-from keras_resnet import registry, weights
+from keras_resnet import registry
 from keras_resnet.cli import main
 from keras_resnet.errors import UserError
 from keras_resnet.labels import class_names
 from keras_resnet.recipes import data, load_dataset
 from keras_resnet.weights import catalog
+from keras_resnet.weights.cache import cached_path
 from keras_resnet.weights.fitting import Note
 
 PUBLISHED = "resnet50", "imagenet/keras"
@@ -65,7 +68,7 @@ def test_fetch_offline_says_what_to_put_where(cache, capsys):
     said = capsys.readouterr().err
     entry = catalog.find(*PUBLISHED)
     assert entry.url in said
-    assert str(weights.cached_path(entry)) in said
+    assert str(cached_path(entry)) in said
 
 
 def test_fetch_and_verify(cache, capsys, tmp_path, monkeypatch):
@@ -81,7 +84,7 @@ def test_fetch_and_verify(cache, capsys, tmp_path, monkeypatch):
     with serving(tmp_path / "mirror") as server:
         monkeypatch.setenv("KERAS_RESNET_MIRROR", server.url)
         assert main(["weights", "fetch", "resnet50"]) == 0
-        path = weights.cached_path(entry)
+        path = cached_path(entry)
         assert capsys.readouterr().out.strip() == str(path)
         assert path.read_bytes() == content
         assert main(["weights", "fetch", "resnet50"]) == 0
@@ -98,6 +101,23 @@ def test_fetch_and_verify(cache, capsys, tmp_path, monkeypatch):
 
 def test_show_has_the_tags(capsys):
     assert output(capsys, "show", "resnet20")["weights"] == ["cifar10"]
+
+
+def test_looking_needs_no_tensorflow():
+    """Which takes seconds to import."""
+    for arguments in (["list"], ["info", "resnet50"], ["verify"]):
+        result = subprocess.run(
+            [sys.executable, "-X", "importtime", "-m", "keras_resnet", "weights", *arguments],
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode == 0
+        assert "tensorflow" not in result.stderr
+
+
+def test_a_mistyped_name(capsys):
+    assert main(["weights", "info", "resnet5O"]) == 2
+    assert "Did you mean 'resnet50'" in capsys.readouterr().err
 
 
 def test_a_mistyped_action(capsys):

@@ -19,10 +19,9 @@ from test_parity import golden
 from weights_server import Fault, serving
 
 import keras_resnet
-from keras_resnet import weights
 from keras_resnet.errors import UserError
 from keras_resnet.preprocessing import PREPROCESSING, Preprocessing
-from keras_resnet.weights import catalog, transfers
+from keras_resnet.weights import cache, catalog, readers, transfers
 
 RAW = Preprocessing((0.0,) * 3, (1.0,) * 3)
 TORCH = [entry for entry in catalog.entries() if entry.source in ("torchvision", "timm")]
@@ -86,10 +85,10 @@ def test_torchvisions_resnet18(published, server, capsys):
 def test_nothing_is_read_of_a_file_with_another_hash(published, server, monkeypatch):
     entry = published(catalog.find("resnet18", "imagenet/torchvision_v1"), resnet18)
     wrong = replace(entry, hash="sha256:" + "0" * 64)
-    monkeypatch.setattr(weights.readers, "contents", lambda *_: pytest.fail("was read"))
+    monkeypatch.setattr(readers, "contents", lambda *_: pytest.fail("was read"))
     with pytest.raises(UserError, match="another file than the published one"):
         keras_resnet.ResNet18(weights=wrong)
-    assert not weights.cached_path(wrong).exists()
+    assert not cache.cached_path(wrong).exists()
 
 
 def test_an_answer_of_a_proxy_is_refused(published, server):

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 
 import keras_resnet
-from keras_resnet import weights
 from keras_resnet.errors import UserError
 from keras_resnet.preprocessing import PREPROCESSING, has_preprocessing
 from keras_resnet.recipes import load_dataset
 from keras_resnet.recipes.evaluate import measure_model
-from keras_resnet.weights import catalog, download
+from keras_resnet.weights import catalog, download, loading
 from keras_resnet.weights.fitting import Note
 
 OURS = [entry for entry in catalog.entries() if not entry.url]
@@ -312,7 +311,7 @@ def test_ours_are_as_accurate_as_the_catalog_says(entry):
 def test_weights_of_an_entry_with_another_preprocessing(images):
     """The catalog's word is used as a file's note is."""
     entry = replace(catalog.find("resnet20", "cifar10"), preprocessing="torch")
-    assert weights.about(entry).preprocessing == "torch"
+    assert loading.about(entry).preprocessing == "torch"
     model = keras_resnet.ResNet20(weights=entry, include_preprocessing=True)
     scale = np.asarray(model.get_layer("rescaling").scale)
     np.testing.assert_allclose(scale * PREPROCESSING["torch"].std, 1, rtol=1e-6)

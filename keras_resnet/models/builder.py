@@ -17,8 +17,8 @@ import keras
 from keras import layers
 
 from keras_resnet import preprocessing, registry
-from keras_resnet import weights as weights_module
 from keras_resnet.errors import UnknownNameError, UserError, require_choices
+from keras_resnet.weights import loading
 
 Tensor = Any  # a KerasTensor; Keras ships no types
 
@@ -89,7 +89,7 @@ def build(
     network: Network,
     *,
     include_top: bool = True,
-    weights: weights_module.Weights = None,
+    weights: loading.Weights = None,
     input_tensor: Any = None,
     input_shape: tuple[int | None, int | None, int] | None = None,
     pooling: str | None = None,
@@ -142,7 +142,7 @@ def build(
             "keras_resnet.preprocess knows only the network's own."
         )
     network = with_options(network, options, name)
-    found = weights_module.resolve(name, weights)
+    found = loading.resolve(name, weights)
     trained_with = _trained_with(network, found, options)
     if classes is not None and not (isinstance(classes, int) and classes >= 1):
         raise UserError(f"classes is a whole number, 1 or more; received {classes!r}.")
@@ -158,7 +158,7 @@ def build(
     if features:
         outputs = trunk.features
     elif include_top:
-        classes = classes or weights_module.classes_in(found) or network.classes
+        classes = classes or loading.classes_in(found) or network.classes
         outputs = _classifiers(network, trunk, classes, classifier_activation)
     else:
         outputs = _pool(trunk.output, pooling)
@@ -168,7 +168,7 @@ def build(
         inputs = sources[0] if len(sources) == 1 else sources
         behind = [layer.name for layer in keras.Model(inputs, input_tensor).layers]
     model = keras.Model(inputs, outputs, name=name)
-    weights_module.load(model, found, partial(_whole, network, name), behind)
+    loading.load(model, found, partial(_whole, network, name), behind)
     return model
 
 
@@ -188,10 +188,10 @@ _FREE_OPTIONS = {
 
 
 def _trained_with(
-    network: Network, found: Path | weights_module.Entry | None, options: dict[str, Any]
+    network: Network, found: Path | loading.Entry | None, options: dict[str, Any]
 ) -> str:
     """The preprocessing that the weights want; refuse options that make another network."""
-    about = weights_module.about(found)
+    about = loading.about(found)
     others = sorted(options.keys() - _FREE_OPTIONS)
     if about.network is not None and others:
         raise UserError(
@@ -312,7 +312,7 @@ def row(
 
     def builder(
         include_top: bool = True,
-        weights: weights_module.Weights = None,
+        weights: loading.Weights = None,
         input_tensor: Any = None,
         input_shape: tuple[int | None, int | None, int] | None = None,
         pooling: str | None = None,
@@ -326,7 +326,7 @@ def row(
         return build(
             network,
             include_top=include_top,
-            weights=weights_module.resolve(registry_name, weights),  # `name` may be the user's
+            weights=loading.resolve(registry_name, weights),  # `name` may be the user's
             input_tensor=input_tensor,
             input_shape=input_shape,
             pooling=pooling,

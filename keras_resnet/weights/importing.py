@@ -22,9 +22,10 @@ from keras_resnet.files import replacing
 from keras_resnet.labels import class_names
 from keras_resnet.models.auxiliary import inference_model
 from keras_resnet.preprocessing import mode_inside, preprocess, require_mode
-from keras_resnet.weights import SUFFIX, catalog
+from keras_resnet.weights import catalog
 from keras_resnet.weights.convert import takes_bgr
 from keras_resnet.weights.fitting import Note, arrays_of, fit
+from keras_resnet.weights.loading import SUFFIX
 from keras_resnet.weights.readers import Contents, Foreign, contents, put, read
 from keras_resnet.weights.torch import weights_of
 

@@ -1,0 +1,121 @@
+"""What `weights=` accepts, and how it gets into a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+import keras
+
+from keras_resnet import registry
+from keras_resnet.errors import UserError
+from keras_resnet.weights import cache, catalog, readers
+from keras_resnet.weights.catalog import Entry
+from keras_resnet.weights.fitting import HEADS, Note, arrays_of, fit, read_note
+from keras_resnet.weights.keras_files import by_name
+
+# Nothing, a file, a tag of the catalog ("imagenet/torchvision_v2"), or what a tag means.
+Weights = str | Path | Entry | None
+
+SUFFIX = ".weights.h5"
+_LOAD_KERAS = ". A whole model of ours: keras.models.load_model"
+_FOREIGN = (".pth", ".pt", ".th", ".bin", ".safetensors", ".h5", ".hdf5", ".keras")
+
+# The same network with its top, for so many classes, with or without auxiliary classifiers.
+Rebuild = Callable[[int, bool], keras.Model]
+
+
+def resolve(name: str, weights: Weights) -> Path | Entry | None:
+    """What `weights=` of network `name` means: nothing, a file, or weights of the catalog.
+
+    Raises:
+        UserError: no such file or tag, or a file of another library.
+    """
+    if weights is None:
+        return weights
+    if not isinstance(weights, str | Path | Entry):
+        raise UserError(f"weights= takes a tag or a {SUFFIX} file; received {weights!r}.")
+    if not isinstance(weights, Entry):
+        path = Path(weights)
+        if path.name.endswith(SUFFIX):
+            if not path.is_file():
+                raise UserError(f"No such weights file: {path}")
+            weights = path
+        elif path.is_dir() and not (path / "model.keras").is_file():
+            raise UserError(f"{path} is a folder; weights= takes a tag or a {SUFFIX} file.")
+        elif path.suffix.lower() in _FOREIGN or path.exists():
+            raise UserError(
+                f"weights= takes a {SUFFIX} file; make one: keras-resnet weights import {path} "
+                f"--as {name}" + _LOAD_KERAS * (path.suffix == ".keras")
+            )
+        else:
+            weights = catalog.find(name, str(weights))
+    of = about(weights).network
+    if of not in (None, name) and name in registry.list_models():
+        raise UserError(f"The weights '{weights}' are of '{of}', not of '{name}'.")
+    return weights
+
+
+def about(weights: Path | Entry | None) -> Note:
+    """What is known of resolved weights: their network, and what they were trained with."""
+    if weights is None:
+        return Note()
+    if isinstance(weights, Entry):
+        return Note(weights.model, weights.preprocessing, weights.data)
+    return read_note(weights)
+
+
+def classes_in(weights: Path | Entry | None) -> int | None:
+    """The width of the classifier in a `.weights.h5` file; None if it has none, or is none."""
+    if not isinstance(weights, Path):
+        return None
+    head = by_name(weights).get("head")
+    return None if head is None else int(head[0].shape[-1])
+
+
+def load(
+    model: keras.Model,
+    weights: Path | Entry | None,
+    rebuild: Rebuild,
+    behind: Collection[str] = (),
+) -> None:
+    """Load `weights` into `model` in place; None leaves it as it is.
+
+    Weights of the catalog are fetched if they are not there yet, and their hash is checked. The
+    layers named in `behind` come before the network and are left alone.
+
+    Raises:
+        UserError: no such file, weights that are not there and cannot be fetched, a wrong hash, or
+            weights of another network.
+    """
+    if weights is None:
+        return
+    if isinstance(weights, Path):
+        fit(by_name(weights), model, f"the weights in {weights}", behind)
+        return
+    path, of = cache.fetch(weights), f"the weights '{weights}'"
+    if not weights.url:
+        fit(by_name(path), model, of, behind)
+        return
+    found = readers.contents(path, weights.model)
+    if not behind and _is_whole(model, weights.model, found.classes, found.auxiliary):
+        readers.fill(model, path, weights.model)
+        return
+    whole = rebuild(found.classes, found.auxiliary)
+    readers.fill(whole, path, weights.model)
+    fit(arrays_of(whole), model, of, behind)
+
+
+def _is_whole(model: keras.Model, name: str, classes: int, auxiliary: bool) -> bool:
+    """Whether the file's network is this very one, so that no other has to be built to read it."""
+    layers = {layer.name: layer for layer in model.layers}
+    height, width, channels = model.inputs[0].shape[1:]
+    size = registry.architecture(name).input_size
+    flattens = any(isinstance(layer, keras.layers.Flatten) for layer in model.layers)
+    return (
+        "head" in layers
+        and (not flattens or height == width == size)  # `fit` has the words for another
+        and layers["head"].units == classes
+        and any(name.startswith(HEADS[1]) for name in layers) == auxiliary
+        and channels == 3
+    )
