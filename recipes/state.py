@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import tensorflow as tf
@@ -52,7 +52,7 @@ class State:
         checkpoint.best_accuracy = self.best_accuracy
         checkpoint.best_epoch = self.best_epoch
         checkpoint.seconds = self.seconds
-        self.manager = tf.train.CheckpointManager(checkpoint, str(self.folder), max_to_keep=2)
+        self.manager = self._manager(checkpoint)
         self.saved_at = time.perf_counter()
         self.votes = workers.Votes(loop.strategy)
         restored = self._restore(checkpoint) if self.manager.checkpoints else ""
@@ -61,6 +61,18 @@ class State:
             self.save()  # there is a state to go back to from the first step on
         elif workers.count(loop.strategy) > 1:
             self._restore_the_chiefs(checkpoint, Path(restored).name)
+
+    def _manager(self, checkpoint: tf.train.Checkpoint) -> tf.train.CheckpointManager:
+        """Refuse to start anew, and to drop the log, where there are checkpoints already."""
+        there, manager = any(self.folder.glob("ckpt-*.index")), None
+        with suppress(ValueError):  # TensorFlow's, of a file that it cannot read
+            manager = tf.train.CheckpointManager(checkpoint, str(self.folder), max_to_keep=2)
+        if manager is None or (there and not manager.checkpoints):
+            raise UserError(
+                f"{self.run.name / 'checkpoints' / 'checkpoint'}, which names the newest "
+                "checkpoint, is gone or damaged. Restore it, or start a new run."
+            )
+        return manager
 
     def _restore_the_chiefs(self, checkpoint: tf.train.Checkpoint, name: str) -> None:
         """Hand the chief's files to all, so that the machines need not share a disk."""

@@ -441,6 +441,12 @@ def test_a_torn_checkpoint_falls_back_to_the_one_before(tmp_path, capsys):
         train.run(loaded, tmp_path / "run", callbacks=[_Interrupt("log")])
     latest = tf.train.latest_checkpoint(str(tmp_path / "run" / "checkpoints"))
     Path(latest + ".index").write_bytes(b"torn")
+    state_file = tmp_path / "run" / "checkpoints" / "checkpoint"
+    content = state_file.read_bytes()
+    state_file.write_bytes(b"")  # without it the run would start anew, and its log be dropped
+    with pytest.raises(UserError, match="which names the newest checkpoint, is gone or damaged"):
+        train.resume(tmp_path / "run")
+    state_file.write_bytes(content)
     run = train.resume(tmp_path / "run")
     assert "cannot read the checkpoint" in capsys.readouterr().err
     assert run.summary()["steps"] == 18
