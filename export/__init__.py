@@ -109,7 +109,7 @@ def export(
     names = _checked_labels(labels, prepared)
     source = runtimes.KerasRuntime(prepared)
     reference = _reference(source, calibration, check_images, check_labels, check_source)
-    out = _free_folder(out, overwrite)
+    out = _with_parent(_free_folder(out, overwrite))  # a while after the first look
     name = name or model.name
     try:
         partial = Path(tempfile.mkdtemp(prefix=f".{out.name}-partial-", dir=out.parent))
@@ -261,6 +261,10 @@ def _free_folder(out: str | Path, overwrite: bool) -> Path:
         )
     if path.exists() and not ((path / manifest.MANIFEST).is_file() or _is_empty_folder(path)):
         raise UserError(f"{out} is not an export folder; it will not be overwritten.")
+    return path
+
+
+def _with_parent(path: Path) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -264,7 +264,7 @@ def _weights(sub: Parser) -> None:
         add_options(action)
 
 
-def _weights_list(sub: Parser) -> None:
+def _weights_matching(sub: Parser) -> None:
     sub.add_argument("pattern", nargs="?", default="*", help="shell pattern of the network's name")
 
 
@@ -273,10 +273,6 @@ def _weights_of(sub: Parser) -> None:
     sub.add_argument(
         "--weights", metavar="TAG", help="e.g. imagenet/torchvision_v2; default the network's first"
     )
-
-
-def _weights_verify(sub: Parser) -> None:
-    sub.add_argument("pattern", nargs="?", default="*", help="shell pattern of the network's name")
 
 
 def _weights_import(sub: Parser) -> None:
@@ -297,10 +293,13 @@ def _weights_import(sub: Parser) -> None:
 
 
 _WEIGHTS_ACTIONS: dict[str, tuple[str, Callable[[Parser], None]]] = {
-    "list": ("trained weights: whose, how accurate, how large, under which licence", _weights_list),
+    "list": (
+        "trained weights: whose, how accurate, how large, under which licence",
+        _weights_matching,
+    ),
     "info": ("all that is known of some weights", _weights_of),
     "fetch": ("download some weights into the cache", _weights_of),
-    "verify": ("check the hashes of the weights that are here", _weights_verify),
+    "verify": ("check the hashes of the weights that are here", _weights_matching),
     "import": ("turn a weights file of another library into ours", _weights_import),
 }
 

@@ -73,8 +73,10 @@ def expected(name: str) -> str:
     return "model of Keras Applications or MLPerf Tiny"
 
 
-def by_name(path: Path) -> dict[str, list[np.ndarray]]:
-    """The weights of every layer in a `.weights.h5` of Keras 3, by the layer's name.
+def by_name(
+    path: Path, take: Callable[[h5py.Dataset], Any] = lambda dataset: dataset[()]
+) -> dict[str, list[Any]]:
+    """The weights (or what `take` takes of them) of a `.weights.h5` of Keras 3, by layer name.
 
     Raises:
         UserError: damaged, or of another layout.
@@ -82,7 +84,9 @@ def by_name(path: Path) -> dict[str, list[np.ndarray]]:
     with _opened(path) as file:
         groups = [layer["vars"] for layer in file["layers"].values() if "vars" in layer]
         return {
-            str(group.attrs["name"]): [_checked(group[str(i)], file)[()] for i in range(len(group))]
+            str(group.attrs["name"]): [
+                take(_checked(group[str(i)], file)) for i in range(len(group))
+            ]
             for group in groups
             if len(group)
         }

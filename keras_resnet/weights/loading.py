@@ -69,8 +69,8 @@ def classes_in(weights: Path | Entry | None) -> int | None:
     """The width of the classifier in a `.weights.h5` file; None if it has none, or is none."""
     if not isinstance(weights, Path):
         return None
-    head = by_name(weights).get("head")
-    return None if head is None else int(head[0].shape[-1])
+    head = by_name(weights, lambda dataset: dataset.shape).get("head")
+    return None if head is None else int(head[0][-1])
 
 
 def load(
