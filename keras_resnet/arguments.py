@@ -106,6 +106,20 @@ def _train(sub: Parser) -> None:
     _recipe(sub)
 
 
+def _distill(sub: Parser) -> None:
+    sub.add_argument("config", help="a shipped config (see 'train --list') or a .toml file")
+    sub.add_argument(
+        "--teacher",
+        metavar="MODEL",
+        help="whom to learn from: a run folder, a .keras file, or NAME --weights; default the "
+        "config's",
+    )
+    sub.add_argument("--weights", metavar="TAG|FILE", help="of a teacher that is a NAME")
+    sub.add_argument("--out", metavar="FOLDER", help="default runs/NAME-DATE-TIME")
+    sub.add_argument("--data", metavar="NAME|FOLDER", help="as of 'train'")
+    _recipe(sub)
+
+
 def _finetune(sub: Parser) -> None:
     _model(sub, "the trained network to start from: a run folder, a .keras file")
     sub.add_argument("--data", metavar="NAME|FOLDER", required=True, help="what to train on")
@@ -348,6 +362,11 @@ _VERBS = {
         _quickstart,
     ),
     "train": ("train a config", "train cifar10/resnet20 --epochs 3", _train),
+    "distill": (
+        "train a config on the labels and on a trained network's answers",
+        "distill cifar10/resnet20_fast --teacher RUN",
+        _distill,
+    ),
     "finetune": (
         "train a trained network on other classes",
         "finetune RUN --data FOLDER",

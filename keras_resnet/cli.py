@@ -94,6 +94,23 @@ def _train(options: argparse.Namespace) -> int:
     return _print_run(run, options.json)
 
 
+def _distill(options: argparse.Namespace) -> int:
+    from keras_resnet.recipes import config, train
+
+    chosen = {"distill.teacher": options.teacher, "distill.weights": options.weights}
+    given = {key: value for key, value in chosen.items() if value is not None}
+    loaded = config.load_config(options.config, _overrides(options) | given)
+    if not loaded.distill.teacher:
+        raise UserError(
+            f"The config {options.config} names no teacher. Give --teacher: a run folder, a .keras "
+            "file, or a NAME with --weights."
+        )
+    name = Path(options.config).stem
+    return _print_run(
+        train.run(loaded, options.out, name=name, profile=options.profile), options.json
+    )
+
+
 def _finetune(options: argparse.Namespace) -> int:
     from keras_resnet.recipes import config, finetune, sources
 
@@ -468,6 +485,7 @@ def _print_checks(
 _VERBS = {
     "quickstart": _quickstart,
     "train": _train,
+    "distill": _distill,
     "finetune": _finetune,
     "runs": _runs,
     "data-service": _data_service,

@@ -102,6 +102,16 @@ class FinetuneConfig:
 
 
 @dataclass(frozen=True)
+class DistillConfig:
+    """A trained network whose answers are learned too (arXiv:1503.02531)."""
+
+    teacher: str = ""  # a run folder, a .keras file, or a NAME with weights; "": none
+    weights: str = ""  # of a NAME: a tag or a file
+    temperature: float = 4.0  # by which both networks' logits are divided
+    weight: float = 0.9  # the teacher's part of the loss; the rest is the labels'
+
+
+@dataclass(frozen=True)
 class Config:
     """One training run."""
 
@@ -114,6 +124,7 @@ class Config:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
 
     def __post_init__(self) -> None:
         """Check what no single field can tell.
@@ -167,6 +178,8 @@ _LIMITS = {
     "optimizer.momentum": (0, 1),
     "optimizer.beta_2": (0, 1),
     "finetune.frozen": (0, 1.01),
+    "distill.temperature": (0.1, math.inf),
+    "distill.weight": (0, 1.01),
     "optimizer.epsilon": (0, math.inf),
     "optimizer.trust": (0, math.inf),
     "schedule.warmup_hold": (0, 1.01),

@@ -17,6 +17,7 @@ from keras_resnet.recipes import (
     data,
     data_service,
     devices,
+    distill,
     optimizers,
     schedules,
     transfer,
@@ -32,6 +33,7 @@ class Job:
 
     config: Config
     start: keras.Model | None
+    teacher: keras.Model | None
     strategy: tf.distribute.Strategy
     dataset: data.Dataset
     schedule: keras.optimizers.schedules.LearningRateSchedule
@@ -57,8 +59,13 @@ class Job:
         return tuple(zip(starts, train.sizes, strict=False))
 
 
-def prepare(config: Config, start: keras.Model | None) -> Job:
-    """Find what `config` names; `start` is the model that a fine-tuning starts from.
+def prepare(config: Config, start: keras.Model | None, teacher: keras.Model | None) -> Job:
+    """Find what `config` names.
+
+    Args:
+        config: the run.
+        start: the model that a fine-tuning starts from.
+        teacher: the model that is learned from; see `distill.find_teacher`.
 
     Raises:
         UserError: unknown names, absent data, devices, workers or services, or sizes that do not
@@ -76,6 +83,9 @@ def prepare(config: Config, start: keras.Model | None) -> Job:
         )
     data_service.require(config.data.service, train.wait_seconds)
     dataset = data.configured_dataset(config.data)
+    if teacher is not None:
+        shown = _shown_shape(config, dataset)
+        distill.require_fit(teacher, shown, len(dataset.class_names))
     if start is None:  # before images of many sizes are looked through
         _require_size(config, (*train.sizes, *dataset.input_shape[:2]))
     steps_per_epoch = _steps_per_epoch(dataset, train.batch_size)
@@ -90,6 +100,7 @@ def prepare(config: Config, start: keras.Model | None) -> Job:
             data=replace(config.data, name=dataset.name),
         ),
         start=start,
+        teacher=teacher,
         strategy=strategy,
         dataset=dataset,
         schedule=schedules.schedule(
@@ -154,6 +165,11 @@ def _require_size(config: Config, sides: Sequence[int]) -> None:
         )
 
 
+def _shown_shape(config: Config, dataset: data.Dataset) -> tuple[int | None, int | None, int]:
+    """The shape of the images that are trained on; free where their size changes in the run."""
+    return (None, None, dataset.input_shape[-1]) if config.train.sizes else dataset.input_shape
+
+
 def build_model(job: Job, shape: tuple[int | None, int | None, int]) -> keras.Model:
     """The network from RGB 0...255 to logits; `inference_model` drops its auxiliary ones."""
     if job.start is not None:
@@ -171,12 +187,15 @@ def build_model(job: Job, shape: tuple[int | None, int | None, int]) -> keras.Mo
 def build_loop(job: Job) -> Loop:
     """The network and its optimizer in their loop, under the job's strategy and precision."""
     config, train = job.config, job.config.train
-    shape = (None, None, job.dataset.input_shape[-1]) if train.sizes else job.dataset.input_shape
+    shape = _shown_shape(config, job.dataset)
     with job.strategy.scope(), dtype_policy(job.precision):
         model = build_model(job, shape)  # with its auxiliary classifiers, if any
         for layer in model.layers:
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.synchronized = train.synchronized_bn
+        teacher = (
+            None if job.teacher is None else distill.Teacher(job.teacher, config.distill, shape)
+        )
         optimizer, l2 = optimizers.build(
             config.optimizer, job.schedule, train.weight_decay, model.trainable_variables
         )
@@ -193,6 +212,7 @@ def build_loop(job: Job) -> Loop:
         accumulate=train.accumulate,
         clip_norm=train.clip_norm,
         ema=train.ema,
+        teacher=teacher,
     )
 
 

@@ -18,6 +18,7 @@ from keras_resnet.models.auxiliary import loss_weights
 from keras_resnet.recipes import workers
 from keras_resnet.recipes.averages import Averages
 from keras_resnet.recipes.data import AnySplit, evaluation_batches
+from keras_resnet.recipes.distill import Teacher
 from keras_resnet.recipes.losses import LOSSES, LossScale
 
 
@@ -57,6 +58,7 @@ class Loop:
             statistics of its own.
         clip_norm: the largest norm of the gradient of the whole batch; 0 for any.
         ema: decay of the averaged weights; 0 for none.
+        teacher: whose answers are learned beside the labels.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Loop:
         accumulate: int = 1,
         clip_norm: float = 0.0,
         ema: float = 0.0,
+        teacher: Teacher | None = None,
     ) -> None:
         """Build the optimizer's variables and the metrics; see the class."""
         self.strategy, self.model, self.optimizer = strategy, model, optimizer
@@ -80,6 +83,7 @@ class Loop:
         self.batch_size, self.weight_decay = batch_size, weight_decay
         self.label_smoothing, self.loss_function = label_smoothing, LOSSES[loss]
         self.accumulate, self.clip_norm = accumulate, clip_norm
+        self.teacher = teacher
         with strategy.scope():
             self.averages = Averages(model, ema) if ema else None
             optimizer.build(self.variables)
@@ -178,6 +182,8 @@ class Loop:
             losses = tf.add_n(
                 [w * self._losses(labels, logits[name]) for name, w in self.loss_weights.items()]
             )
+            if self.teacher is not None:
+                losses = self.teacher.mix(losses, images, logits["predictions"])
             loss = tf.reduce_sum(losses) / self.batch_size
             scaled = loss * scale
         self.loss.update_state(losses)

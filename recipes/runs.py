@@ -6,6 +6,7 @@ best.weights.h5    best on the validation split  summary.json      what came out
 model.keras        the result: stock Keras layers, float32, RGB 0...255 in, probabilities out
 labels.txt         its class names, one a line
 start.keras        of a fine-tuning: the model it started from
+teacher.keras      of a distillation: the model it learns from
 .lock              who trains in it; locked as long as that process lives
 """
 
@@ -15,11 +16,12 @@ import csv
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -64,6 +66,11 @@ class Run:
         return self.path / "start.keras"
 
     @property
+    def teacher(self) -> Path:
+        """The model that a distillation learns from."""
+        return self.path / "teacher.keras"
+
+    @property
     def best(self) -> Path:
         """The weights of the best epoch."""
         return self.path / "best.weights.h5"
@@ -95,9 +102,15 @@ def is_run(path: str | Path) -> bool:
 
 
 def create(
-    out: str | Path | None, name: str, config: Config, start: keras.Model | None = None
+    out: str | Path | None,
+    name: str,
+    config: Config,
+    models: Mapping[str, keras.Model | None] = MappingProxyType({}),
 ) -> Run:
-    """Make a run folder: `out`, or `runs/NAME-DATE-TIME`; `start` is the model it starts from.
+    """Make a run folder: `out`, or `runs/NAME-DATE-TIME`.
+
+    `models` are the "start" and the "teacher" of which it keeps a copy, so that it can be resumed
+    without them.
 
     Raises:
         UserError: `out` exists and is not empty, or cannot be written.
@@ -115,9 +128,10 @@ def create(
     try:
         path.mkdir(parents=True, exist_ok=True)
         run = Run(path)
-        if start is not None:
-            with replacing(run.start) as partial:
-                to_stock(start).save(partial)
+        for role, model in models.items():
+            if model is not None:
+                with replacing(path / f"{role}.keras") as partial:
+                    to_stock(model).save(partial)
         save_config(config, path / "config.toml")  # last: it makes the folder a run
     except OSError as error:
         raise UserError(f"Cannot write the run folder {path}: {error.strerror}.") from error

@@ -27,6 +27,7 @@ from keras_resnet.models.layers import to_stock
 from keras_resnet.recipes import (
     data,
     data_service,
+    distill,
     evaluate,
     runs,
     transfer,
@@ -68,9 +69,11 @@ def run(
     Raises:
         UserError: something the caller can mend (data, devices, folder, config, NaN loss).
     """
-    job = prepare(config, start)  # what can be refused is refused before a folder is made
+    # What can be refused is refused before a folder is made.
+    job = prepare(config, start, distill.find_teacher(config.distill))
     name = name or config.model
-    return _train(job, lambda: runs.create(out, name, job.config, start), callbacks, profile)
+    models = {"start": start, "teacher": job.teacher}
+    return _train(job, lambda: runs.create(out, name, job.config, models), callbacks, profile)
 
 
 def resume(
@@ -87,8 +90,11 @@ def resume(
     found = runs.find(path)
     if found.model.is_file():
         raise UserError(f"{path} is finished; its model is {found.model}.")
-    start = runtimes.load_keras(found.start) if found.start.is_file() else None
-    return _train(prepare(found.config, start), lambda: found, callbacks, profile)
+    start, teacher = (
+        runtimes.load_keras(path) if path.is_file() else None
+        for path in (found.start, found.teacher)
+    )
+    return _train(prepare(found.config, start, teacher), lambda: found, callbacks, profile)
 
 
 def _train(
@@ -302,6 +308,7 @@ def _write_result(job: Job, run: runs.Run, loop: Loop, state: State, model: kera
             "model": config.model,
             "parameters": result.count_params(),
             "data": config.data.name,
+            **({} if job.teacher is None else {"teacher": job.teacher.name}),
             "images_left_out": len(dataset.left_out),
             "steps": int(loop.step),
             "best_epoch": int(state.best_epoch),

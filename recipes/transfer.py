@@ -52,7 +52,7 @@ def adapt(
     body = keras.Model(start.input, head.input)
     inputs = keras.layers.Input(input_shape, name="images")
     try:
-        copy = keras.models.clone_model(body, input_tensors=inputs, clone_function=_rebuild)
+        copy = keras.models.clone_model(body, input_tensors=inputs, clone_function=rebuild)
         copy.set_weights(body.get_weights())
     except ValueError as error:
         raise UserError(
@@ -63,7 +63,8 @@ def adapt(
     return keras.Model(copy.input, logits, name=start.name)
 
 
-def _rebuild(layer: Any) -> Any:
+def rebuild(layer: Any) -> Any:
+    """The layer anew in the current dtype policy, ours for batch normalisation, all to learn."""
     if not isinstance(layer, keras.Layer):
         return type(layer).from_config(layer.get_config())
     policy = "float32" if isinstance(layer, _FLOAT32) else keras.config.dtype_policy().name
