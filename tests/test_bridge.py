@@ -1,0 +1,88 @@
+"""Keras 3 → tf_keras: the same logits, or an error that names the layer."""
+
+import keras
+import numpy as np
+import pytest
+from conftest import randomize_batch_norms
+
+import keras_resnet
+from keras_resnet.errors import UserError
+from keras_resnet.recipes import bridge
+
+# One of every kind of block; the others are in the slow tests.
+REPRESENTATIVE = (
+    "resnet8",
+    "resnet20",
+    "resnetv2_20",
+    "seresnet20",
+    "resnet20_dropout_shortcut",
+    "resnet20_exclusive_gating",
+    "highway19",
+    "densenet40_12",
+)
+# Local response normalisation ends in a power, which is an operation and no layer.
+REFUSED = ("alexnet", "alexnet_caffe", "zfnet", "zfnet512", "googlenet")
+LARGE = ("resnet1202", "resnetv2_1001", "resnet152v2", "densenet201")
+
+
+def _hold(name):
+    keras.utils.set_random_seed(0)
+    spec = keras_resnet.SPECS[name]
+    side = min(max(spec.min_size, 64), spec.input_size) if spec.input_size > 64 else 32
+    side = spec.input_size if name.startswith(("vgg", "alexnet", "zfnet")) else side
+    model = randomize_batch_norms(
+        keras_resnet.create_model(
+            name,
+            input_shape=(side, side, 3),
+            classifier_activation=None,
+            include_preprocessing=True,
+        )
+    )
+    images = np.random.default_rng(0).integers(0, 256, (2, side, side, 3)).astype("float32")
+    expected = np.asarray(model(images, training=False))
+    legacy = bridge.to_legacy(model)
+    assert type(legacy).__module__.startswith("tf_keras")
+    assert {layer.name for layer in model.layers} <= {layer.name for layer in legacy.layers}
+    # The same float32 operations in kernels that sum in another order.
+    error = np.abs(np.asarray(legacy(images, training=False)) - expected).max()
+    assert error <= 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("name", REPRESENTATIVE)
+def test_the_logits_are_the_same(name):
+    _hold(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", keras_resnet.list_models())
+def test_every_network_bridges_or_is_refused_by_its_layer(name):
+    if name in LARGE:
+        pytest.skip("its family's smaller ones have the same layers")
+    if name in REFUSED:
+        with pytest.raises(UserError, match="has no counterpart"):
+            _hold(name)
+    else:
+        _hold(name)
+
+
+def _model(layer):
+    inputs = keras.layers.Input((8, 8, 3))
+    outputs = keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(layer(inputs)))
+    return keras.Model(inputs, outputs)
+
+
+def test_settings_that_were_renamed_arrive():
+    model = _model(keras.layers.LeakyReLU(negative_slope=0.25, name="leaky"))
+    legacy = bridge.to_legacy(model)
+    assert float(legacy.get_layer("leaky").alpha) == 0.25
+    images = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype("float32")
+    np.testing.assert_allclose(legacy(images), model(images), rtol=1e-5, atol=1e-6)
+
+
+def test_what_tf_keras_lacks_is_named():
+    with pytest.raises(UserError, match=r"'odd' \(RMSNormalization\) has no counterpart"):
+        bridge.to_legacy(_model(keras.layers.RMSNormalization(name="odd")))
+    with pytest.raises(UserError, match=r"no counterpart .* Multiply"):
+        bridge.to_legacy(_model(lambda x: x * 2))
+    with pytest.raises(UserError, match=r"'low' \(Dense\) has lora_alpha=2"):
+        bridge.to_legacy(_model(keras.layers.Dense(3, lora_rank=2, name="low")))
