@@ -1,0 +1,143 @@
+"""The Keras 3 side of quantization-aware training: what goes in, and what is made of the result.
+
+An int8 file rounds weights per output channel and activations per tensor (arXiv:1712.05877). A
+network is rewritten so that every layer can be; after training its weights are put on their grids
+and Keras' fake quantization stands wherever the file rounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_resnet.errors import UserError
+from keras_resnet.export import optimize
+from keras_resnet.models.auxiliary import inference_model
+from keras_resnet.models.layers import to_stock
+from keras_resnet.recipes import transfer
+
+Range = tuple[float, float]
+
+PIXELS: Range = (0.0, 255.0)
+_CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
+
+
+def prepared(model: keras.Model) -> keras.Model:
+    """Return `model` as it is quantized: float32, stock layers, RGB 0...255 to logits.
+
+    The scale of its normalisation moves into the first convolution. A BN that no convolution comes
+    before (pre-activation units, DenseNet) cannot be folded into weights; it becomes a 1×1
+    depthwise convolution, which an int8 file has and tensorflow-model-optimization trains.
+
+    Raises:
+        UserError: no Dense classifier at the end.
+    """
+    model = inference_model(model)
+    head = transfer.classifier(model)
+    network = keras.Model(model.input, head.output, name=model.name)
+    stock = optimize.fold_rescaling(to_stock(network))
+    affine = {layer.name for layer in stock.layers if _stands_alone(layer)}
+
+    def rebuild(layer: Any) -> Any:
+        if layer.name in affine:
+            return keras.layers.DepthwiseConv2D(1, name=layer.name)
+        config = layer.get_config()
+        if layer.name == head.name:
+            config["activation"] = "linear"
+        return type(layer).from_config(config)
+
+    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        return layer(*args) if layer.name in affine else layer(*args, **kwargs)  # without a mask
+
+    copy = keras.models.clone_model(stock, clone_function=rebuild, call_function=call)
+    for layer in stock.layers:
+        weights = _scale_and_offset(layer) if layer.name in affine else layer.get_weights()
+        copy.get_layer(layer.name).set_weights(weights)
+    return copy
+
+
+def _stands_alone(layer: Any) -> bool:
+    """Whether this is a BN whose input others read too, or that no convolution gives."""
+    if not isinstance(layer, keras.layers.BatchNormalization) or len(layer.output.shape) != 4:
+        return False
+    before = layer.input._keras_history.operation
+    fused = isinstance(before, _CONVOLUTIONS) and len(before._outbound_nodes) == 1
+    return not (fused and before.activation is keras.activations.linear)
+
+
+def _scale_and_offset(norm: keras.layers.BatchNormalization) -> list[np.ndarray]:
+    """What the BN computes, as kernel (1, 1, channels, 1) and bias of a depthwise convolution."""
+    mean, variance = np.asarray(norm.moving_mean), np.asarray(norm.moving_variance)
+    gamma = np.asarray(norm.gamma) if norm.scale else np.ones_like(mean)
+    beta = np.asarray(norm.beta) if norm.center else np.zeros_like(mean)
+    scale = gamma / np.sqrt(variance + norm.epsilon)
+    return [scale[None, None, :, None], beta - mean * scale]
+
+
+def normalisation(model: keras.Model) -> keras.layers.Rescaling | None:
+    """The `Rescaling` that stands at the input, if any."""
+    readers = [node.operation for node in model.input._keras_history.operation._outbound_nodes]
+    first = readers[0] if len(readers) == 1 else None
+    return first if isinstance(first, keras.layers.Rescaling) else None
+
+
+def range_behind(rescaling: keras.layers.Rescaling | None) -> Range:
+    """What pixels 0...255 become: known, so that it need not be learned."""
+    if rescaling is None:
+        return PIXELS
+    scale, offset = np.broadcast_arrays(rescaling.scale, rescaling.offset)
+    ends = np.stack([offset, offset + 255.0 * scale])
+    return min(0.0, float(ends.min())), max(0.0, float(ends.max()))
+
+
+def rounded(model: keras.Model, ranges: Mapping[str, Range]) -> keras.Model:
+    """Return `model` (see `prepared`) computing as its int8 file does.
+
+    Args:
+        model: with the trained weights.
+        ranges: by layer, what its output is rounded to 256 steps between; zero is one of them.
+
+    Raises:
+        UserError: a range of a layer that is not there.
+    """
+    missing = set(ranges) - {layer.name for layer in model.layers}
+    if missing:
+        raise UserError(f"'{model.name}' has no layer '{min(missing)}', whose range was learned.")
+    inputs = keras.layers.Input(model.input_shape[1:], name="images")
+    known = dict(ranges)
+    if (rescaling := normalisation(model)) is not None:
+        known[rescaling.name] = range_behind(rescaling)
+    outputs: dict[str, Any] = {}
+
+    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        y = layer(*args, **kwargs)
+        if layer.name in known:
+            y = keras.quantizers.fake_quant_with_min_max_vars(y, *known[layer.name])
+        outputs[layer.name] = y
+        return y
+
+    x = keras.quantizers.fake_quant_with_min_max_vars(inputs, *PIXELS)
+    keras.models.clone_model(model, input_tensors=x, call_function=call)
+    copy = keras.Model(inputs, outputs[model.layers[-1].name], name=model.name)
+    for layer in model.layers:
+        copy.get_layer(layer.name).set_weights(_on_grid(layer))
+    return copy
+
+
+def _on_grid(layer: keras.Layer) -> list[np.ndarray]:
+    """The weights, kernels rounded to 255 steps per output channel as the converter will.
+
+    The largest weight of a channel is on its grid, so that the converter finds the same one, also
+    after it has multiplied the channel by the scale of a BN.
+    """
+    weights = layer.get_weights()
+    if isinstance(layer, (*_CONVOLUTIONS, keras.layers.Dense)):
+        depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
+        axes = (0, 1) if depthwise else tuple(range(weights[0].ndim - 1))
+        step = np.abs(weights[0]).max(axis=axes, keepdims=True) / 127
+        step = np.where(step == 0, 1, step)
+        weights[0] = (np.round(weights[0] / step) * step).astype("float32")
+    return weights
