@@ -106,6 +106,7 @@ def export(
     for hint in hints:
         warnings.warn(hint, stacklevel=2)
     prepared = _prepare(model, preprocessing, calibration)
+    _require_formats_of(prepared, formats)
     names = _checked_labels(labels, prepared)
     source = runtimes.KerasRuntime(prepared)
     reference = _reference(source, calibration, check_images, check_labels, check_source)
@@ -152,6 +153,20 @@ def require_arguments(
         require("ai_edge_litert", "export")
     _free_folder(out, overwrite)
     return formats
+
+
+_QUANTIZED_FORMATS = ("savedmodel", "tflite-int8")
+
+
+def _require_formats_of(model: keras.Model, formats: tuple[str, ...]) -> None:
+    """Refuse of a model that was trained quantized what would undo or repeat that."""
+    others = [kind for kind in formats if kind not in _QUANTIZED_FORMATS]
+    if others and optimize.has_ranges(model):
+        raise UserError(
+            f"'{model.name}' was trained for int8 and rounds as such a file does; formats are "
+            f"{' and '.join(_QUANTIZED_FORMATS)}, received {others[0]}. Export the float model it "
+            "was made from for the others."
+        )
 
 
 def _hints(
@@ -299,7 +314,15 @@ def _write_files(
                     saved_model.write(optimize.fold_rescaling(model), batch_one, batch=1)
                 precision = kind.removeprefix("tflite-")
                 path = folder / f"{name}-{precision}.tflite"
-                path.write_bytes(tflite.convert(batch_one, precision, calibration, input_type))
+                path.write_bytes(
+                    tflite.convert(
+                        batch_one,
+                        precision,
+                        calibration,
+                        input_type,
+                        has_ranges=optimize.has_ranges(model),
+                    )
+                )
             paths[kind] = path
             if verbose:
                 print(f"{kind}: written in {time.perf_counter() - began:.1f} s", file=sys.stderr)

@@ -42,6 +42,12 @@ def fold_rescaling(model: keras.Model) -> keras.Model:
     return folded
 
 
+def has_ranges(model: keras.Model) -> bool:
+    """Whether `model` was trained quantized: it rounds activations itself, in Keras' operations."""
+    kinds = {type(operation).__name__ for operation in model.operations}
+    return "FakeQuantWithMinMaxVars" in kinds
+
+
 def _per_channel(
     rescaling: keras.layers.Rescaling, convolution: keras.layers.Conv2D
 ) -> tuple[np.ndarray, np.ndarray]:

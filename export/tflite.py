@@ -17,7 +17,12 @@ NEEDS_CALIBRATION = ("int8", "int16x8")
 
 
 def convert(
-    saved_model: Path, precision: str, calibration: np.ndarray | None, input_type: str
+    saved_model: Path,
+    precision: str,
+    calibration: np.ndarray | None,
+    input_type: str,
+    *,
+    has_ranges: bool = False,
 ) -> bytes:
     """Convert a SavedModel of batch 1 (see `saved_model.write`).
 
@@ -28,6 +33,7 @@ def convert(
             int8 weights: accurate, but most runtimes only have slow kernels for it).
         calibration: (n, height, width, channels) as the model takes them; for the integer two.
         input_type: of an int8 file's input and output: "uint8", "int8" or "float32".
+        has_ranges: the model was trained quantized and knows its ranges; none are measured.
 
     Raises:
         UserError: no calibration images, an unknown input type, or an unsupported operation.
@@ -38,11 +44,12 @@ def convert(
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if precision == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    if precision in NEEDS_CALIBRATION:
+    if precision in NEEDS_CALIBRATION and not has_ranges:
         samples = _pinned(precision, calibration)
         converter.representative_dataset = lambda: ({INPUT: image[None]} for image in samples)
     if precision == "int8":
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        if not has_ranges:  # this set wants images to measure on
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = INPUT_TYPES[input_type]
         converter.inference_output_type = INPUT_TYPES[input_type]
     elif precision == "int16x8":

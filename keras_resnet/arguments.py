@@ -120,6 +120,17 @@ def _distill(sub: Parser) -> None:
     _recipe(sub)
 
 
+def _qat(sub: Parser) -> None:
+    _model(sub, "the trained network to start from: a run folder, a .keras file")
+    sub.add_argument(
+        "--data", metavar="NAME|FOLDER", help="default what the run or the weights were trained on"
+    )
+    sub.add_argument("--config", default="compress/qat", help="default %(default)s")
+    sub.add_argument("--distill", action="store_true", help="learn the float network's answers too")
+    sub.add_argument("--out", metavar="FOLDER", help="default runs/qat-NAME-DATE-TIME")
+    _training(sub)
+
+
 def _finetune(sub: Parser) -> None:
     _model(sub, "the trained network to start from: a run folder, a .keras file")
     sub.add_argument("--data", metavar="NAME|FOLDER", required=True, help="what to train on")
@@ -366,6 +377,11 @@ _VERBS = {
         "train a config on the labels and on a trained network's answers",
         "distill cifar10/resnet20_fast --teacher RUN",
         _distill,
+    ),
+    "qat": (
+        "train a trained network on as its int8 file will compute",
+        "qat RUN --epochs 4",
+        _qat,
     ),
     "finetune": (
         "train a trained network on other classes",

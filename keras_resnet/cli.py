@@ -111,6 +111,22 @@ def _distill(options: argparse.Namespace) -> int:
     )
 
 
+def _qat(options: argparse.Namespace) -> int:
+    from keras_resnet.recipes import compress, config, sources
+
+    source = sources.find(options.model, options.weights)
+    source.require_keras()
+    given = _overrides(options)
+    data = source.run.config.data.name if source.run else source.data
+    if data is not None:
+        given = {"data.name": data, **given}
+    if options.distill:
+        given |= {"distill.teacher": options.model, "distill.weights": options.weights or ""}
+    loaded = config.load_config(options.config, given)
+    run = compress.run(source.keras_model(), loaded, options.out, name=f"qat-{source.name}")
+    return _print_run(run, options.json)
+
+
 def _finetune(options: argparse.Namespace) -> int:
     from keras_resnet.recipes import config, finetune, sources
 
@@ -486,6 +502,7 @@ _VERBS = {
     "quickstart": _quickstart,
     "train": _train,
     "distill": _distill,
+    "qat": _qat,
     "finetune": _finetune,
     "runs": _runs,
     "data-service": _data_service,

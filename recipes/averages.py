@@ -20,7 +20,7 @@ class Averages(tf.Module):
         self.model, self.decay = model, decay
         self.shadows = [
             tf.Variable(
-                weight.value,
+                tf.convert_to_tensor(weight),
                 trainable=False,
                 synchronization=tf.VariableSynchronization.ON_READ,
                 aggregation=tf.VariableAggregation.MEAN,
@@ -33,7 +33,7 @@ class Averages(tf.Module):
         t = tf.cast(step, tf.float32)
         rate = 1.0 - tf.minimum(self.decay, (1.0 + t) / (10.0 + t))
         for shadow, weight in zip(self.shadows, self.model.weights, strict=True):
-            value = tf.convert_to_tensor(weight.value)
+            value = tf.convert_to_tensor(weight)
             shadow.assign_sub(tf.cast(rate, value.dtype) * (shadow - value))
 
     def swap_in(self) -> list[Any]:

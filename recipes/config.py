@@ -112,6 +112,14 @@ class DistillConfig:
 
 
 @dataclass(frozen=True)
+class CompressConfig:
+    """How a trained network is made smaller while it is trained on."""
+
+    technique: str = ""  # a key of recipes.job.TECHNIQUES; "": none
+    freeze_bn: float = 0.5  # part of the run after which BN keeps its statistics
+
+
+@dataclass(frozen=True)
 class Config:
     """One training run."""
 
@@ -125,6 +133,7 @@ class Config:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
+    compress: CompressConfig = field(default_factory=CompressConfig)
 
     def __post_init__(self) -> None:
         """Check what no single field can tell.
@@ -180,6 +189,7 @@ _LIMITS = {
     "finetune.frozen": (0, 1.01),
     "distill.temperature": (0.1, math.inf),
     "distill.weight": (0, 1.01),
+    "compress.freeze_bn": (0, 1.01),
     "optimizer.epsilon": (0, math.inf),
     "optimizer.trust": (0, math.inf),
     "schedule.warmup_hold": (0, 1.01),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from types import ModuleType
 
 import keras
 import tensorflow as tf
@@ -25,6 +27,15 @@ from keras_resnet.recipes import (
 from keras_resnet.recipes.config import Config
 from keras_resnet.recipes.loop import Loop
 from keras_resnet.recipes.losses import LOSSES
+
+# Modules that train in a model of their own: `build_model`, `choose_layers` and `result`.
+TECHNIQUES = {"qat": "keras_resnet.recipes.quantizing"}
+
+
+def technique(config: Config) -> ModuleType | None:
+    """The module that compresses, in the process that may import it (`recipes.compress`)."""
+    name = config.compress.technique
+    return importlib.import_module(TECHNIQUES[name]) if name else None
 
 
 @dataclass(frozen=True)
@@ -122,6 +133,13 @@ def _check_names(config: Config, start: keras.Model | None) -> None:
             "finetune.frozen keeps layers that were trained before as they are; start from some "
             "with: keras-resnet finetune MODEL --data NAME|FOLDER"
         )
+    if config.compress.technique and config.compress.technique not in TECHNIQUES:
+        raise UnknownNameError("compress.technique", config.compress.technique, TECHNIQUES, "")
+    if config.compress.technique and start is None:
+        raise UserError(
+            "compress.technique works on a trained network; start from one with: keras-resnet "
+            f"{config.compress.technique} MODEL --data NAME|FOLDER"
+        )
     if config.train.loss not in LOSSES:
         raise UnknownNameError("train.loss", config.train.loss, LOSSES, "")
     augment.check(config.augment, config.train.batch_size)
@@ -188,8 +206,12 @@ def build_loop(job: Job) -> Loop:
     """The network and its optimizer in their loop, under the job's strategy and precision."""
     config, train = job.config, job.config.train
     shape = _shown_shape(config, job.dataset)
+    compressing = technique(config)
     with job.strategy.scope(), dtype_policy(job.precision):
-        model = build_model(job, shape)  # with its auxiliary classifiers, if any
+        if compressing is not None:
+            model = compressing.build_model(job, job.start)
+        else:
+            model = build_model(job, shape)  # with its auxiliary classifiers, if any
         for layer in model.layers:
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.synchronized = train.synchronized_bn
@@ -200,7 +222,8 @@ def build_loop(job: Job) -> Loop:
             config.optimizer, job.schedule, train.weight_decay, model.trainable_variables
         )
         # Callbacks look for model.optimizer; the loss scaling is the loop's.
-        model.compile(optimizer, auto_scale_loss=False, jit_compile=False)
+        if compressing is None:
+            model.compile(optimizer, auto_scale_loss=False, jit_compile=False)
     return Loop(
         job.strategy,
         model,

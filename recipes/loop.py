@@ -34,6 +34,11 @@ def _by_name(outputs: Any) -> dict[str, Any]:
     return outputs if isinstance(outputs, dict) else {"predictions": outputs}
 
 
+def _is_kernel(variable: Any) -> bool:
+    """Keras names it "kernel", tf_keras "conv/kernel:0"."""
+    return str(variable.name).rpartition("/")[2].partition(":")[0] == "kernel"
+
+
 def _classes_of(labels: Any) -> Any:
     return tf.argmax(labels, -1) if labels.shape.rank == 2 else labels
 
@@ -222,7 +227,7 @@ class Loop:
     def _replica_apply(self, gradients: list[Any]) -> None:
         variables = self.model.trainable_variables
         decayed = [
-            g + self.weight_decay * tf.convert_to_tensor(v) if v.name == "kernel" else g
+            g + self.weight_decay * tf.convert_to_tensor(v) if _is_kernel(v) else g
             for g, v in zip(gradients, variables, strict=True)
         ]
         self.optimizer.apply(decayed, variables)

@@ -23,6 +23,7 @@ Range = tuple[float, float]
 
 PIXELS: Range = (0.0, 255.0)
 _CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
+_WEIGHTED = (*_CONVOLUTIONS, keras.layers.Dense)
 
 
 def prepared(model: keras.Model) -> keras.Model:
@@ -30,7 +31,9 @@ def prepared(model: keras.Model) -> keras.Model:
 
     The scale of its normalisation moves into the first convolution. A BN that no convolution comes
     before (pre-activation units, DenseNet) cannot be folded into weights; it becomes a 1×1
-    depthwise convolution, which an int8 file has and tensorflow-model-optimization trains.
+    depthwise convolution, which an int8 file has and tensorflow-model-optimization trains. An
+    activation inside a layer of weights becomes a layer behind it: what a sigmoid reads is rounded
+    too.
 
     Raises:
         UserError: no Dense classifier at the end.
@@ -45,12 +48,17 @@ def prepared(model: keras.Model) -> keras.Model:
         if layer.name in affine:
             return keras.layers.DepthwiseConv2D(1, name=layer.name)
         config = layer.get_config()
-        if layer.name == head.name:
-            config["activation"] = "linear"
-        return type(layer).from_config(config)
+        return type(layer).from_config(
+            config | {"activation": "linear"} if isinstance(layer, _WEIGHTED) else config
+        )
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        return layer(*args) if layer.name in affine else layer(*args, **kwargs)  # without a mask
+        if layer.name in affine:
+            return layer(*args)  # a BN was given a mask
+        y, kind = layer(*args, **kwargs), stock.get_layer(layer.name).get_config().get("activation")
+        if not isinstance(layer, _WEIGHTED) or kind == "linear" or layer.name == head.name:
+            return y
+        return keras.layers.Activation(kind, name=f"{layer.name}_activation")(y)
 
     copy = keras.models.clone_model(stock, clone_function=rebuild, call_function=call)
     for layer in stock.layers:
@@ -134,7 +142,7 @@ def _on_grid(layer: keras.Layer) -> list[np.ndarray]:
     after it has multiplied the channel by the scale of a BN.
     """
     weights = layer.get_weights()
-    if isinstance(layer, (*_CONVOLUTIONS, keras.layers.Dense)):
+    if isinstance(layer, _WEIGHTED):
         depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
         axes = (0, 1) if depthwise else tuple(range(weights[0].ndim - 1))
         step = np.abs(weights[0]).max(axis=axes, keepdims=True) / 127

@@ -178,13 +178,20 @@ def choose_layers(job: Job, loop: Loop, epoch: int) -> None:
     loop.trained = len(loop.model.trainable_variables)
 
 
+def _keeps_range(network: keras.Model, name: str) -> bool:
+    """Whether an int8 file gives the range of the layer's input to its output, or knows it."""
+    return name == "quantize_layer" or isinstance(
+        network.get_layer(name), keras.layers.AveragePooling2D
+    )
+
+
 def result(start: keras.Model, trained: Any) -> keras.Model:
     """What was trained as a Keras 3 model that rounds as the int8 file will; see `quantizable`."""
     network, ranges = quantizable.prepared(start), {}
     for wrapper in trained.layers[-1].layers:
         variables, name = _variables(wrapper), _name(wrapper)
         for least, most in _RANGES:
-            if least in variables and name != "quantize_layer":
+            if least in variables and not _keeps_range(network, name):
                 ranges[name] = (float(variables[least]), float(variables[most]))
         if hasattr(wrapper, "layer") and wrapper.layer.weights:
             weights = {key.removeprefix("depthwise_"): v for key, v in variables.items()}

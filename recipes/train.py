@@ -25,6 +25,7 @@ from keras_resnet.files import replacing
 from keras_resnet.models.auxiliary import inference_model
 from keras_resnet.models.layers import to_stock
 from keras_resnet.recipes import (
+    compress,
     data,
     data_service,
     distill,
@@ -35,7 +36,14 @@ from keras_resnet.recipes import (
 )
 from keras_resnet.recipes.callbacks import Log, ProgressBar
 from keras_resnet.recipes.config import Config
-from keras_resnet.recipes.job import Job, build_loop, build_model, dtype_policy, prepare
+from keras_resnet.recipes.job import (
+    Job,
+    build_loop,
+    build_model,
+    dtype_policy,
+    prepare,
+    technique,
+)
 from keras_resnet.recipes.loop import Loop, NonFiniteLossError
 from keras_resnet.recipes.state import State
 
@@ -90,6 +98,19 @@ def resume(
     found = runs.find(path)
     if found.model.is_file():
         raise UserError(f"{path} is finished; its model is {found.model}.")
+    if found.config.compress.technique:
+        compress.train_apart(found)
+        return found
+    return go_on(found, callbacks=callbacks, profile=profile)
+
+
+def go_on(
+    found: runs.Run,
+    *,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    profile: bool = False,
+) -> runs.Run:
+    """`resume` in this very process."""
     start, teacher = (
         runtimes.load_keras(path) if path.is_file() else None
         for path in (found.start, found.teacher)
@@ -213,6 +234,9 @@ def _fit(job: Job, loop: Loop, state: State, observers: keras.callbacks.Callback
 
 def _choose_layers(job: Job, loop: Loop, epoch: int) -> None:
     """Of a fine-tuning: which layers learn in this epoch."""
+    if (compressing := technique(job.config)) is not None:
+        compressing.choose_layers(job, loop, epoch)
+        return
     if job.start is None:
         return
     choice, head = job.config.finetune, transfer.classifier(loop.model)
@@ -290,6 +314,9 @@ def _finish(job: Job, run: runs.Run, loop: Loop, state: State) -> None:
 def _best_model(job: Job, run: runs.Run, loop: Loop) -> keras.Model:
     if run.best.is_file():
         loop.model.load_weights(run.best)
+    if (compressing := technique(job.config)) is not None:
+        made: keras.Model = compressing.result(job.start, loop.model)
+        return made
     model = build_model(job, job.dataset.input_shape)  # of one size
     model.set_weights(loop.model.get_weights())
     return inference_model(model)
@@ -308,6 +335,7 @@ def _write_result(job: Job, run: runs.Run, loop: Loop, state: State, model: kera
             "model": config.model,
             "parameters": result.count_params(),
             "data": config.data.name,
+            **({"technique": name} if (name := config.compress.technique) else {}),
             **({} if job.teacher is None else {"teacher": job.teacher.name}),
             "images_left_out": len(dataset.left_out),
             "steps": int(loop.step),

@@ -1,0 +1,183 @@
+"""Compress a trained network with tensorflow-model-optimization: quantization-aware training.
+
+keras-resnet qat RUN|FILE.keras --data cifar10
+keras-resnet qat NAME --weights TAG --distill
+
+The work is done in a process of its own, since importing tensorflow-model-optimization turns
+`tf.keras` into tf_keras; `python -m keras_resnet.recipes.compress RUN` is that process.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_resnet.errors import UserError, require
+from keras_resnet.preprocessing import missing_preprocessing
+from keras_resnet.recipes import distill, runs
+from keras_resnet.recipes.config import Config, load_config
+from keras_resnet.recipes.job import prepare
+
+QAT = "compress/qat"
+_DONE, _FAULT, _STOPPED = 0, 2, 130  # exit codes of the process, as the command's
+
+
+def run(
+    model: keras.Model, config: Config, out: str | Path | None = None, *, name: str | None = None
+) -> runs.Run:
+    """Train `model` by the technique that `config.compress` names, in a new run folder.
+
+    The folder holds a copy of the model; the result is a run as any other.
+
+    Args:
+        model: a trained functional Keras 3 classifier that takes RGB 0...255: ours with
+            `include_preprocessing=True`, a run's, or your own.
+        config: what to train on and how.
+        out: the folder; default `runs/NAME-DATE-TIME`.
+        name: names it; default the technique and the model's name.
+
+    Raises:
+        UserError: a layer that cannot be quantized, a package that is not installed, or what
+            `train.run` refuses.
+    """
+    require("tf_keras", "compress")
+    if hint := missing_preprocessing(model):
+        raise UserError(f"{hint} Build it with include_preprocessing=True and save it again.")
+    if config.data.image_size == 0 and model.input_shape[1]:
+        config = replace(config, data=replace(config.data, image_size=model.input_shape[1]))
+    config = replace(
+        config, model=model.name, train=replace(config.train, precision="float32", sizes=())
+    )
+    teacher = distill.find_teacher(config.distill)
+    job = prepare(config, model, teacher)
+    name = name or f"{config.compress.technique}-{model.name}"
+    made = runs.create(out, name, job.config, {"start": model, "teacher": teacher})
+    try:
+        train_apart(made)
+    except UserError:
+        if not (made.path / "checkpoints").is_dir():  # it was refused before its first step
+            shutil.rmtree(made.path)
+        raise
+    return made
+
+
+def qat(
+    model: keras.Model,
+    data: str = "cifar10",
+    out: str | Path | None = None,
+    **settings: Any,
+) -> keras.Model:
+    """Return `model` trained quantized on `data`: it computes as its int8 file will.
+
+    The one-liner for notebooks; `settings` are keys of the config with a double underscore for the
+    dot (`train__epochs=2`). Export the result: `export(model, ["tflite-int8"], out=...)`.
+
+    Raises:
+        UserError: see `run`.
+    """
+    overrides = {key.replace("__", "."): value for key, value in settings.items()}
+    config = load_config(QAT, {"data.name": data, **overrides})
+    result: keras.Model = keras.models.load_model(run(model, config, out).model)
+    return result
+
+
+def train_apart(made: runs.Run) -> None:
+    """Train in a process of its own until the run is finished; go on where it stopped.
+
+    Its progress is shown here. When this process is interrupted, or dies, that one saves and stops.
+
+    Raises:
+        UserError: what the process said.
+        KeyboardInterrupt: it was interrupted; the message is the run's folder.
+    """
+    command = [sys.executable, "-m", "keras_resnet.recipes.compress", str(made.path)]
+    environment = {**os.environ, "TF_USE_LEGACY_KERAS": "1"}
+    with (
+        _shown() as stderr,
+        subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            start_new_session=True,  # Ctrl-C reaches it through its standard input only
+        ) as process,
+    ):
+        try:
+            said = process.stdout.read() if process.stdout else ""
+        except KeyboardInterrupt:
+            if process.stdin:
+                process.stdin.close()
+            process.wait()
+            raise KeyboardInterrupt(str(made.name)) from None
+    if process.returncode == _STOPPED:
+        raise KeyboardInterrupt(str(made.name))
+    if process.returncode != _DONE:
+        raise UserError(
+            said.strip()
+            or f"The process that trains {made.name} ended with code {process.returncode}. Go on "
+            f"with: keras-resnet train --resume {made.name}"
+        )
+
+
+@contextmanager
+def _shown() -> Iterator[Any]:
+    """Where the process writes its progress: this one's stderr, also where that is a notebook's."""
+    try:
+        yield sys.stderr.fileno()
+        return
+    except (OSError, AttributeError, ValueError):
+        pass
+    reader, writer = os.pipe()
+
+    def relay() -> None:
+        with open(reader, encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                print(line, end="", file=sys.stderr)
+
+    thread = threading.Thread(target=relay, daemon=True)
+    thread.start()
+    try:
+        yield writer
+    finally:
+        os.close(writer)
+        thread.join()
+
+
+def main(path: str) -> int:
+    """Be the process: train the run at `path`; return its exit code."""
+    from keras_resnet.recipes import train
+
+    threading.Thread(target=_stop_with_parent, daemon=True).start()
+    try:
+        train.go_on(runs.find(path))
+    except UserError as error:
+        print(error)
+        return _FAULT
+    except KeyboardInterrupt:
+        return _STOPPED
+    return _DONE
+
+
+def _stop_with_parent() -> None:
+    """Interrupt the training when standard input ends: the parent was interrupted, or is gone."""
+    import _thread
+
+    with suppress(OSError, ValueError):
+        sys.stdin.read()
+    _thread.interrupt_main()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,213 @@
+"""Quantization-aware training: what is rounded where, and that the file computes as the model."""
+
+import os
+
+import keras
+import numpy as np
+import pytest
+from conftest import run_python
+
+import keras_resnet
+from keras_resnet.cli import main
+from keras_resnet.errors import UserError
+from keras_resnet.export import export
+from keras_resnet.recipes import compress, config, evaluate, quantizable, runs, train
+
+SHIFT = {"augment.crop": "shift", "augment.flip": "none", "data.name": "digits"}
+
+
+def _settled(name, images, **options):
+    """A network whose BN statistics are those of some images, as after training."""
+    keras.utils.set_random_seed(0)
+    model = keras_resnet.create_model(name, include_preprocessing=True, **options)
+    for _ in range(30):
+        model(images.astype("float32"), training=True)
+    return model
+
+
+def _kinds(model):
+    return {type(operation).__name__ for operation in model.operations}
+
+
+# The rewrites ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["resnet20", "resnetv2_20", "seresnet20", "densenet40_12"])
+def test_a_prepared_network_gives_the_same_logits(name, images):
+    model = _settled(name, images)
+    prepared = quantizable.prepared(model)
+    logits = keras.Model(model.input, model.get_layer("head").output)
+    expected = logits.predict(images, verbose=0)
+    given = prepared.predict(images, verbose=0)
+    # The same float32 sums, with scales multiplied in before instead of after.
+    if logits.layers[-1].activation is keras.activations.softmax:
+        given = np.asarray(keras.ops.softmax(given))
+    assert np.abs(given - expected).max() <= 1e-5 * np.abs(expected).max()
+    standing = [
+        layer.name
+        for layer in prepared.layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+        and not isinstance(layer.input._keras_history.operation, keras.layers.Conv2D)
+    ]
+    assert not standing  # each is behind a convolution, into whose weights it folds
+
+
+def test_kernels_lie_on_255_steps_per_channel(resnet20):
+    rounded = quantizable.rounded(quantizable.prepared(resnet20), {})
+    for layer in rounded.layers:
+        if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense):
+            kernel = layer.get_weights()[0]
+            channels = kernel.reshape(-1, kernel.shape[-1])
+            steps = channels / (np.abs(channels).max(axis=0) / 127)
+            np.testing.assert_allclose(steps, np.round(steps), atol=1e-4)  # float32 division
+            original = resnet20.get_layer(layer.name).get_weights()[0]
+            if layer.name == "stage2_block1_conv1":
+                least = np.abs(original).reshape(-1, kernel.shape[-1]).max(axis=0) / 127 / 2
+                assert (np.abs(kernel - original) <= least * 1.001).all()  # half a step
+
+
+def test_the_range_of_pixels_is_known(resnet20):
+    rescaling = quantizable.normalisation(quantizable.prepared(resnet20))
+    least, most = quantizable.range_behind(rescaling)
+    means = (125.307, 122.961, 113.8575)  # the scale is in the first convolution
+    assert least == pytest.approx(-max(means), rel=1e-5)
+    assert most == pytest.approx(255 - min(means), rel=1e-5)
+    assert quantizable.range_behind(None) == (0, 255)
+
+
+def test_ranges_of_absent_layers_are_refused(resnet20):
+    with pytest.raises(UserError, match="no layer 'stage9'"):
+        quantizable.rounded(quantizable.prepared(resnet20), {"stage9": (0.0, 1.0)})
+
+
+# Training ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def qat_run(tiny_run, tmp_path_factory):
+    """ResNet-8 of the digits, trained quantized for two epochs by the command."""
+    out = tmp_path_factory.mktemp("qat") / "run"
+    settings = [f"{key}={value}" for key, value in SHIFT.items()]
+    options = ["--set", "data.validation=180", "--epochs", "2", "--distill", "--out", str(out)]
+    chosen = [part for setting in settings for part in ("--set", setting)]
+    assert main(["qat", str(tiny_run.path), *options, *chosen]) == 0
+    return runs.find(out)
+
+
+def test_the_run_is_as_any_other(qat_run, tiny_run, digits):
+    summary = qat_run.summary()
+    assert summary["technique"] == "qat"
+    assert summary["precision"] == "float32"
+    assert summary["teacher"] == "resnet8"
+    assert len(qat_run.rows()) == 2
+    model = keras.models.load_model(qat_run.model)
+    assert "FakeQuantWithMinMaxVars" in _kinds(model)
+    measured = evaluate.measure_model(model, digits.test)
+    assert measured["accuracy"] == summary["test"]["accuracy"]
+    # It goes on from what the float network knows: within 18 of 360 images of it.
+    assert measured["accuracy"] >= tiny_run.summary()["test"]["accuracy"] - 0.05
+    assert os.environ.get("TF_USE_LEGACY_KERAS") is None  # tfmot was in another process
+
+
+def test_the_model_loads_without_this_package_and_its_file_computes_the_same(
+    qat_run, digits, tmp_path
+):
+    code = "import sys, keras; print(keras.models.load_model(sys.argv[1]).count_params())"
+    assert int(run_python(code, qat_run.model, cwd=tmp_path).stdout.split()[-1]) > 70_000
+    model = keras.models.load_model(qat_run.model)
+    report = export(
+        model,
+        ["savedmodel", "tflite-int8"],
+        out=tmp_path / "exports",
+        check_images=digits.test.images,
+        check_labels=digits.test.labels,
+    )
+    assert report.passed
+    file = report.checks[1]
+    # Integer sums are exact where float ones round; a value half-way may fall to the other side.
+    assert file.agreement >= 0.99
+    assert file.snr_db >= 25
+    allowed = {"ADD", "CONV_2D", "FULLY_CONNECTED", "MEAN", "QUANTIZE", "SOFTMAX"}
+    assert set(file.operations) <= allowed | {"AVERAGE_POOL_2D", "RESHAPE"}
+    with pytest.raises(UserError, match="was trained for int8"):
+        export(model, ["tflite-float32"], out=tmp_path / "float")
+
+
+def test_an_interrupted_run_goes_on(tiny_run, tmp_path):
+    """In a process as the command has: the interrupt reaches the one that trains."""
+    code = """
+import os, signal, sys, threading, time
+from pathlib import Path
+from keras_resnet.cli import main
+def interrupt():
+    while not list(Path(sys.argv[2]).glob("log.csv")): time.sleep(0.2)
+    os.kill(os.getpid(), signal.SIGINT)
+threading.Thread(target=interrupt, daemon=True).start()
+sys.exit(main(["qat", sys.argv[1], "--epochs", "6", "--out", sys.argv[2], "--set",
+               "data.name=digits", "--set", "data.validation=0", "--set", "augment.crop=shift",
+               "--set", "augment.flip=none"]))
+"""
+    out = tmp_path / "run"
+    result = run_python(code, tiny_run.path, out, check=False)
+    assert result.returncode == 130, result.stderr
+    assert f"keras-resnet train --resume {out}" in result.stderr
+    done = len(runs.find(out).rows())
+    assert 1 <= done < 6
+    run = train.resume(out)
+    assert len(run.rows()) == 6
+    assert run.summary()["test"]["accuracy"] > 0.8
+
+
+def test_what_cannot_be_trained_quantized_is_refused(tmp_path):
+    settings = {**SHIFT, "data.validation": 0, "train.epochs": 1}
+    loaded = config.load_config(compress.QAT, settings)
+    inputs = keras.layers.Input((32, 32, 3))
+    x = keras.layers.Conv2D(4, 3)(keras.layers.Rescaling(1 / 255)(inputs))
+    x = keras.layers.PReLU(name="learned_slope", shared_axes=(1, 2))(x)
+    outputs = keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(x))
+    with pytest.raises(UserError, match="learned_slope"):
+        compress.run(keras.Model(inputs, outputs, name="own"), loaded, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(UserError, match="keras-resnet qat MODEL"):
+        train.run(loaded, tmp_path / "run")
+    with pytest.raises(UserError, match="include_preprocessing=True"):
+        compress.run(keras_resnet.ResNet20(), loaded, tmp_path / "run")
+
+
+def test_the_one_liner_takes_ones_own_network(digits, tmp_path):
+    """A plain CNN with activations inside its layers and a softmax in its classifier."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.layers.Input((32, 32, 3))
+    x = keras.layers.Rescaling(1 / 255)(inputs)
+    x = keras.layers.Conv2D(8, 3, strides=2, activation="relu")(x)
+    x = keras.layers.Conv2D(16, 3, strides=2, activation="relu")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, keras.layers.Dense(10, activation="softmax")(x), name="own")
+    model.compile("adam", "sparse_categorical_crossentropy")
+    model.fit(digits.train.images, digits.train.labels, epochs=8, verbose=0)
+    quantized = compress.qat(
+        model,
+        "digits",
+        tmp_path / "run",
+        train__epochs=1,
+        data__validation=0,
+        augment__crop="shift",
+        augment__flip="none",
+    )
+    float_hits, hits = (
+        (m.predict(digits.test.images, verbose=0).argmax(-1) == digits.test.labels).mean()
+        for m in (model, quantized)
+    )
+    assert hits >= float_hits - 0.05  # 18 of 360 images
+    report = export(
+        quantized,
+        ["tflite-int8"],
+        out=tmp_path / "exports",
+        check_images=digits.test.images,
+    )
+    assert report.passed
+
+
+def test_the_command_needs_a_trained_network(capsys):
+    assert main(["qat", "resnet20"]) == 2
+    assert "answers at random" in capsys.readouterr().err
