@@ -216,22 +216,7 @@ def _prepare(
         raise UserError(f"'{model.name}' normalises its input already; drop preprocessing=.")
     inputs = keras.layers.Input(shape, name=saved_model.INPUT)
     x = keras_resnet.preprocessing.rescale(inputs, preprocessing or "raw")
-    return _rebuilt_on(stock, inputs, x)
-
-
-def _rebuilt_on(model: keras.Model, inputs: Any, x: Any) -> keras.Model:
-    """The layers of `model` called anew on `x`, flat: no model inside a model."""
-    outputs = {}
-
-    def call(layer: keras.Layer, *arguments: Any, **keywords: Any) -> Any:
-        outputs[layer.name] = layer(*arguments, **keywords)
-        return outputs[layer.name]
-
-    keras.models.clone_model(model, input_tensors=x, call_function=call)
-    last = model.output._keras_history.operation.name
-    rebuilt = keras.Model(inputs, outputs[last], name=model.name)
-    rebuilt.set_weights(model.get_weights())
-    return to_stock(rebuilt)  # whose layers were called once
+    return optimize.rebuilt_on(stock, inputs, x)
 
 
 def _reference(

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 import numpy as np
+
+from keras_resnet.models.layers import to_stock
 
 
 def fold_rescaling(model: keras.Model) -> keras.Model:
@@ -20,7 +25,7 @@ def fold_rescaling(model: keras.Model) -> keras.Model:
         layer.name: convolution
         for layer in model.layers
         if isinstance(layer, keras.layers.Rescaling)
-        and (convolution := _convolution_behind(layer)) is not None
+        and (convolution := convolution_behind(layer)) is not None
     }
     if not pairs:
         return model
@@ -42,6 +47,29 @@ def fold_rescaling(model: keras.Model) -> keras.Model:
     return folded
 
 
+def rebuilt_on(
+    model: keras.Model,
+    inputs: Any,
+    x: Any,
+    behind: Callable[[keras.Layer, Any], Any] = lambda layer, y: y,
+) -> keras.Model:
+    """Call the layers of `model` anew on `x`, flat: no model inside a model.
+
+    `x` is made of `inputs`; `behind` may put something behind what a layer gives.
+    """
+    outputs = {}
+
+    def call(layer: Any, *arguments: Any, **keywords: Any) -> Any:
+        outputs[layer.name] = behind(layer, layer(*arguments, **keywords))
+        return outputs[layer.name]
+
+    keras.models.clone_model(model, input_tensors=x, call_function=call)
+    last = model.output._keras_history.operation.name
+    rebuilt = keras.Model(inputs, outputs[last], name=model.name)
+    rebuilt.set_weights(model.get_weights())
+    return to_stock(rebuilt)  # whose layers were called once
+
+
 def has_ranges(model: keras.Model) -> bool:
     """Whether `model` was trained quantized: it rounds activations itself, in Keras' operations."""
     kinds = {type(operation).__name__ for operation in model.operations}
@@ -59,7 +87,7 @@ def _per_channel(
     )
 
 
-def _convolution_behind(layer: keras.Layer) -> keras.Layer | None:
+def convolution_behind(layer: keras.Layer) -> keras.Layer | None:
     """The plain convolution that is the only reader of `layer`, zero padding in between allowed.
 
     It must read nothing else either: a convolution that is called twice has one kernel for both.
@@ -68,6 +96,6 @@ def _convolution_behind(layer: keras.Layer) -> keras.Layer | None:
     if len(readers) != 1 or len(readers[0]._inbound_nodes) != 1:
         return None
     if isinstance(readers[0], keras.layers.ZeroPadding2D):
-        return _convolution_behind(readers[0])
+        return convolution_behind(readers[0])
     plain = type(readers[0]) is keras.layers.Conv2D and readers[0].groups == 1
     return readers[0] if plain else None

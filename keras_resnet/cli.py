@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -117,9 +118,11 @@ def _qat(options: argparse.Namespace) -> int:
     source = sources.find(options.model, options.weights)
     source.require_keras()
     given = _overrides(options)
-    data = source.run.config.data.name if source.run else source.data
-    if data is not None:
-        given = {"data.name": data, **given}
+    own = asdict(source.run.config.data) if source.run else {"name": source.data}
+    if source.run and given.get("data.name", own["name"]) == own["name"]:  # and its split of them
+        given = {f"data.{key}": value for key, value in own.items()} | given
+    elif own["name"]:
+        given = {"data.name": source.data, **given}
     if options.distill:
         given |= {"distill.teacher": options.model, "distill.weights": options.weights or ""}
     loaded = config.load_config(options.config, given)

@@ -4,7 +4,7 @@ keras-resnet qat RUN|FILE.keras --data cifar10
 keras-resnet qat NAME --weights TAG --distill
 
 The work is done in a process of its own, since importing tensorflow-model-optimization turns
-`tf.keras` into tf_keras; `python -m keras_resnet.recipes.compress RUN` is that process.
+`tf.keras` into tf_keras.
 """
 
 from __future__ import annotations
@@ -30,6 +30,19 @@ from keras_resnet.recipes.job import prepare
 
 QAT = "compress/qat"
 _DONE, _FAULT, _STOPPED = 0, 2, 130  # exit codes of the process, as the command's
+# TensorFlow greets on stderr when it is imported and when it first looks for devices.
+_PROCESS = """
+import os, sys
+stderr = os.dup(2)
+os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+try:
+    import tensorflow
+    from keras_resnet.recipes import compress
+    tensorflow.config.list_physical_devices()
+finally:
+    os.dup2(stderr, 2)
+sys.exit(compress.main(sys.argv[1]))
+"""
 
 
 def run(
@@ -100,7 +113,7 @@ def train_apart(made: runs.Run) -> None:
         UserError: what the process said.
         KeyboardInterrupt: it was interrupted; the message is the run's folder.
     """
-    command = [sys.executable, "-m", "keras_resnet.recipes.compress", str(made.path)]
+    command = [sys.executable, "-c", _PROCESS, str(made.path)]
     environment = {**os.environ, "TF_USE_LEGACY_KERAS": "1"}
     with (
         _shown() as stderr,
@@ -177,7 +190,3 @@ def _stop_with_parent() -> None:
     with suppress(OSError, ValueError):
         sys.stdin.read()
     _thread.interrupt_main()
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))

@@ -22,6 +22,7 @@ from keras_resnet.recipes import transfer
 Range = tuple[float, float]
 
 PIXELS: Range = (0.0, 255.0)
+_PIXEL_UNIT = 64.0  # about the standard deviation of photographs' pixels; a power of 2 is exact
 _CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
 _WEIGHTED = (*_CONVOLUTIONS, keras.layers.Dense)
 
@@ -29,7 +30,7 @@ _WEIGHTED = (*_CONVOLUTIONS, keras.layers.Dense)
 def prepared(model: keras.Model) -> keras.Model:
     """Return `model` as it is quantized: float32, stock layers, RGB 0...255 to logits.
 
-    The scale of its normalisation moves into the first convolution. A BN that no convolution comes
+    A BN that no convolution comes
     before (pre-activation units, DenseNet) cannot be folded into weights; it becomes a 1×1
     depthwise convolution, which an int8 file has and tensorflow-model-optimization trains. An
     activation inside a layer of weights becomes a layer behind it: what a sigmoid reads is rounded
@@ -41,7 +42,7 @@ def prepared(model: keras.Model) -> keras.Model:
     model = inference_model(model)
     head = transfer.classifier(model)
     network = keras.Model(model.input, head.output, name=model.name)
-    stock = optimize.fold_rescaling(to_stock(network))
+    stock = _with_small_input(to_stock(network))
     affine = {layer.name for layer in stock.layers if _stands_alone(layer)}
 
     def rebuild(layer: Any) -> Any:
@@ -67,6 +68,27 @@ def prepared(model: keras.Model) -> keras.Model:
     return copy
 
 
+def _with_small_input(model: keras.Model) -> keras.Model:
+    """Divide the pixels of a network that takes them as they are, for the time of training.
+
+    Once BN is frozen, a step changes the outputs by the square of the inputs' size: with pixels up
+    to 255 the rate that suits the other layers diverges. `fold_rescaling` undoes it.
+    """
+    reader = optimize.convolution_behind(model.input._keras_history.operation)
+    if reader is None:
+        return model
+    inputs = keras.layers.Input(model.input_shape[1:], name="images")
+    x = keras.layers.Rescaling(1 / _PIXEL_UNIT, name="rescaling_in_training")(inputs)
+    copy = optimize.rebuilt_on(model, inputs, x)
+    kernel, *bias = reader.get_weights()
+    copy.get_layer(reader.name).set_weights([kernel * _PIXEL_UNIT, *bias])
+    return copy
+
+
+def _readers(model: keras.Model) -> list[Any]:
+    return list(model.input._keras_history.operation._outbound_nodes)
+
+
 def _stands_alone(layer: Any) -> bool:
     """Whether this is a BN whose input others read too, or that no convolution gives."""
     if not isinstance(layer, keras.layers.BatchNormalization) or len(layer.output.shape) != 4:
@@ -87,7 +109,7 @@ def _scale_and_offset(norm: keras.layers.BatchNormalization) -> list[np.ndarray]
 
 def normalisation(model: keras.Model) -> keras.layers.Rescaling | None:
     """The `Rescaling` that stands at the input, if any."""
-    readers = [node.operation for node in model.input._keras_history.operation._outbound_nodes]
+    readers = [node.operation for node in _readers(model)]
     first = readers[0] if len(readers) == 1 else None
     return first if isinstance(first, keras.layers.Rescaling) else None
 
@@ -105,7 +127,8 @@ def rounded(model: keras.Model, ranges: Mapping[str, Range]) -> keras.Model:
     """Return `model` (see `prepared`) computing as its int8 file does.
 
     Args:
-        model: with the trained weights.
+        model: with the trained weights, and the scale of its normalisation in the first
+            convolution.
         ranges: by layer, what its output is rounded to 256 steps between; zero is one of them.
 
     Raises:
@@ -118,20 +141,17 @@ def rounded(model: keras.Model, ranges: Mapping[str, Range]) -> keras.Model:
     known = dict(ranges)
     if (rescaling := normalisation(model)) is not None:
         known[rescaling.name] = range_behind(rescaling)
-    outputs: dict[str, Any] = {}
 
-    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        y = layer(*args, **kwargs)
-        if layer.name in known:
-            y = keras.quantizers.fake_quant_with_min_max_vars(y, *known[layer.name])
-        outputs[layer.name] = y
-        return y
+    def behind(layer: keras.Layer, y: Any) -> Any:
+        if layer.name not in known:
+            return y
+        return keras.quantizers.fake_quant_with_min_max_vars(y, *known[layer.name])
 
     x = keras.quantizers.fake_quant_with_min_max_vars(inputs, *PIXELS)
-    keras.models.clone_model(model, input_tensors=x, call_function=call)
-    copy = keras.Model(inputs, outputs[model.layers[-1].name], name=model.name)
+    copy = optimize.rebuilt_on(model, inputs, x, behind)
     for layer in model.layers:
-        copy.get_layer(layer.name).set_weights(_on_grid(layer))
+        if layer.weights:
+            copy.get_layer(layer.name).set_weights(_on_grid(layer))
     return copy
 
 

@@ -19,6 +19,7 @@ import tensorflow_model_optimization as tfmot
 import tf_keras
 
 from keras_resnet.errors import UserError
+from keras_resnet.export import optimize
 from keras_resnet.recipes import quantizable
 from keras_resnet.recipes.bridge import to_legacy
 from keras_resnet.recipes.job import Job
@@ -197,4 +198,4 @@ def result(start: keras.Model, trained: Any) -> keras.Model:
             weights = {key.removeprefix("depthwise_"): v for key, v in variables.items()}
             layer = network.get_layer(name)
             layer.set_weights([weights[variable.name].numpy() for variable in layer.weights])
-    return quantizable.rounded(network, ranges)
+    return quantizable.rounded(optimize.fold_rescaling(network), ranges)

@@ -10,10 +10,11 @@ from conftest import run_python
 import keras_resnet
 from keras_resnet.cli import main
 from keras_resnet.errors import UserError
-from keras_resnet.export import export
+from keras_resnet.export import export, optimize
 from keras_resnet.recipes import compress, config, evaluate, quantizable, runs, train
 
 SHIFT = {"augment.crop": "shift", "augment.flip": "none", "data.name": "digits"}
+SHIFT |= {"compress.freeze_bn": 0.5}
 
 
 def _settled(name, images, **options):
@@ -32,7 +33,7 @@ def _kinds(model):
 # The rewrites ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["resnet20", "resnetv2_20", "seresnet20", "densenet40_12"])
+@pytest.mark.parametrize("name", ["resnet8", "resnetv2_20", "seresnet20"])
 def test_a_prepared_network_gives_the_same_logits(name, images):
     model = _settled(name, images)
     prepared = quantizable.prepared(model)
@@ -67,7 +68,8 @@ def test_kernels_lie_on_255_steps_per_channel(resnet20):
 
 
 def test_the_range_of_pixels_is_known(resnet20):
-    rescaling = quantizable.normalisation(quantizable.prepared(resnet20))
+    folded = optimize.fold_rescaling(quantizable.prepared(resnet20))
+    rescaling = quantizable.normalisation(folded)
     least, most = quantizable.range_behind(rescaling)
     means = (125.307, 122.961, 113.8575)  # the scale is in the first convolution
     assert least == pytest.approx(-max(means), rel=1e-5)
@@ -88,7 +90,7 @@ def qat_run(tiny_run, tmp_path_factory):
     """ResNet-8 of the digits, trained quantized for two epochs by the command."""
     out = tmp_path_factory.mktemp("qat") / "run"
     settings = [f"{key}={value}" for key, value in SHIFT.items()]
-    options = ["--set", "data.validation=180", "--epochs", "2", "--distill", "--out", str(out)]
+    options = ["--epochs", "2", "--distill", "--out", str(out)]
     chosen = [part for setting in settings for part in ("--set", setting)]
     assert main(["qat", str(tiny_run.path), *options, *chosen]) == 0
     return runs.find(out)
@@ -140,10 +142,11 @@ import os, signal, sys, threading, time
 from pathlib import Path
 from keras_resnet.cli import main
 def interrupt():
-    while not list(Path(sys.argv[2]).glob("log.csv")): time.sleep(0.2)
+    log = Path(sys.argv[2]) / "log.csv"
+    while not log.is_file() or log.read_text().count("\\n") < 2: time.sleep(0.1)
     os.kill(os.getpid(), signal.SIGINT)
 threading.Thread(target=interrupt, daemon=True).start()
-sys.exit(main(["qat", sys.argv[1], "--epochs", "6", "--out", sys.argv[2], "--set",
+sys.exit(main(["qat", sys.argv[1], "--epochs", "3", "--out", sys.argv[2], "--set",
                "data.name=digits", "--set", "data.validation=0", "--set", "augment.crop=shift",
                "--set", "augment.flip=none"]))
 """
@@ -152,9 +155,9 @@ sys.exit(main(["qat", sys.argv[1], "--epochs", "6", "--out", sys.argv[2], "--set
     assert result.returncode == 130, result.stderr
     assert f"keras-resnet train --resume {out}" in result.stderr
     done = len(runs.find(out).rows())
-    assert 1 <= done < 6
+    assert 1 <= done < 3  # it stopped after an epoch, not at the end
     run = train.resume(out)
-    assert len(run.rows()) == 6
+    assert len(run.rows()) == 3
     assert run.summary()["test"]["accuracy"] > 0.8
 
 
@@ -183,8 +186,8 @@ def test_the_one_liner_takes_ones_own_network(digits, tmp_path):
     x = keras.layers.Conv2D(16, 3, strides=2, activation="relu")(x)
     x = keras.layers.GlobalAveragePooling2D()(x)
     model = keras.Model(inputs, keras.layers.Dense(10, activation="softmax")(x), name="own")
-    model.compile("adam", "sparse_categorical_crossentropy")
-    model.fit(digits.train.images, digits.train.labels, epochs=8, verbose=0)
+    model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
+    model.fit(digits.train.images, digits.train.labels, epochs=25, verbose=0)
     quantized = compress.qat(
         model,
         "digits",
