@@ -135,6 +135,7 @@ def test_the_model_loads_without_this_package_and_its_file_computes_the_same(
         export(model, ["tflite-float32"], out=tmp_path / "float")
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on(tiny_run, tmp_path):
     """In a process as the command has: the interrupt reaches the one that trains."""
     code = """
@@ -184,15 +185,16 @@ def test_the_one_liner_takes_ones_own_network(digits, tmp_path):
     x = keras.layers.Rescaling(1 / 255)(inputs)
     x = keras.layers.Conv2D(8, 3, strides=2, activation="relu")(x)
     x = keras.layers.Conv2D(16, 3, strides=2, activation="relu")(x)
-    x = keras.layers.GlobalAveragePooling2D()(x)
+    x = keras.layers.Flatten()(x)
     model = keras.Model(inputs, keras.layers.Dense(10, activation="softmax")(x), name="own")
-    model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
-    model.fit(digits.train.images, digits.train.labels, epochs=25, verbose=0)
+    model.compile("adam", "sparse_categorical_crossentropy")
+    model.fit(digits.train.images, digits.train.labels, epochs=12, verbose=0)
     quantized = compress.qat(
         model,
         "digits",
         tmp_path / "run",
         train__epochs=1,
+        optimizer__learning_rate=0.001,  # there is no BN to forgive more
         data__validation=0,
         augment__crop="shift",
         augment__flip="none",
