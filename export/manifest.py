@@ -25,7 +25,14 @@ if TYPE_CHECKING:
 SCHEMA = 1
 MANIFEST, REFERENCE, LABELS = "manifest.json", "reference.npz", "labels.txt"
 _REFERENCE_IMAGES, _REFERENCE_BYTES = 64, 8 * 2**20
-_PACKAGES = ("keras-resnet-zoo", "keras", "tensorflow", "ai-edge-litert", "numpy")
+_PACKAGES = (
+    "keras-resnet-zoo",
+    "keras",
+    "tensorflow",
+    "ai-edge-litert",
+    "ai-edge-quantizer",
+    "numpy",
+)
 
 
 def sha256(path: Path) -> str:

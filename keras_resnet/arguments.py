@@ -8,7 +8,10 @@ from typing import NoReturn
 
 from keras_resnet.errors import UnknownNameError, UserError
 
-FORMATS = "savedmodel, tflite-float32, tflite-float16, tflite-dynamic, tflite-int8, tflite-int16x8"
+FORMATS = (
+    "savedmodel, tflite-float32, tflite-float16, tflite-dynamic, tflite-int8, tflite-int16x8, "
+    "tflite-int4"
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -223,6 +226,13 @@ def _export(sub: Parser) -> None:
         "--input-type",
         default="uint8",
         help="input and output of the int8 file: uint8 (default), int8 or float32",
+    )
+    sub.add_argument(
+        "--keep-float",
+        metavar="LAYER,…",
+        default="",
+        help="layers that stay float32 in the int8 file, e.g. stem_conv,head (see the command "
+        "layers)",
     )
     sub.add_argument(
         "--preprocessing",

@@ -215,9 +215,10 @@ def _export(options: argparse.Namespace) -> int:
     source.require_keras()
     beside = source.run.path / "exports" if source.run else Path(f"{source.name}-exports")
     shared: dict[str, Any] = {
-        "formats": tuple(part.strip() for part in options.formats.split(",") if part.strip()),
+        "formats": _names(options.formats),
         "out": beside if options.out is None else options.out,
         "input_type": options.input_type,
+        "keep_float": _names(options.keep_float),
         "preprocessing": options.preprocessing,
         "overwrite": options.overwrite,
     }
@@ -431,6 +432,10 @@ def _single_crop(options: argparse.Namespace, source: Any) -> Any:
         recorded = source.entry.evaluation
         return SingleCrop(recorded.resize, recorded.size, recorded.interpolation)
     return None
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def _print_lines(lines: Any) -> int:

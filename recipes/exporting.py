@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ def export_source(
     *,
     calibration: str | None = None,
     input_type: str = "uint8",
+    keep_float: Sequence[str] = (),
     preprocessing: str | None = None,
     check_count: int | None = None,
     overwrite: bool = False,
@@ -41,6 +43,7 @@ def export_source(
         out: see `export`.
         calibration: instead of the training images, those of another dataset, or a folder's.
         input_type: see `export`.
+        keep_float: see `export`.
         preprocessing: see `export`.
         check_count: limits the test images (evenly spaced); None takes all of them. They measure
             what a file does and choose nothing.
@@ -76,6 +79,7 @@ def export_source(
         out=out,
         calibration=given,
         input_type=input_type,
+        keep_float=keep_float,
         preprocessing=preprocessing,
         name=source.name,
         labels=labels,
