@@ -36,7 +36,7 @@ class Runtime:
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Run images (n, height, width, channels) → float32 (n, classes)."""
-        self._check(images)
+        self.require_images(images)
         batches = range(0, len(images), _BATCH)
         return np.concatenate([self._run(images[start : start + _BATCH]) for start in batches])
 
@@ -68,7 +68,12 @@ class Runtime:
     def _run(self, images: np.ndarray) -> np.ndarray:
         raise NotImplementedError
 
-    def _check(self, images: np.ndarray) -> None:
+    def require_images(self, images: np.ndarray) -> None:
+        """Refuse images that are not (n, height, width, channels) of the file's size.
+
+        Raises:
+            UserError: with both sizes.
+        """
         expected, received = self.input_shape, images.shape[1:]
         fits = len(received) == 3 and all(
             e is None or e == r for e, r in zip(expected, received, strict=True)
@@ -200,7 +205,7 @@ class TFLiteRuntime(Runtime):
 
     def run_one(self, image: np.ndarray) -> np.ndarray:
         """Quantize as the file says, invoke, dequantize."""
-        self._interpreter.set_tensor(self._input["index"], _quantize(image, self._input))
+        self._interpreter.set_tensor(self._input["index"], quantize(image, self._input))
         self._interpreter.invoke()
         output = self._interpreter.get_tensor(self._output["index"])
         scale, zero_point = self._output["quantization"]
@@ -209,7 +214,8 @@ class TFLiteRuntime(Runtime):
         return output.astype("float32")
 
 
-def _quantize(image: np.ndarray, details: dict[str, Any]) -> np.ndarray:
+def quantize(image: np.ndarray, details: dict[str, Any]) -> np.ndarray:
+    """Turn float pixels into what the input tensor of these details takes."""
     scale, zero_point = details["quantization"]
     dtype = details["dtype"]
     if not scale:

@@ -1,4 +1,4 @@
-"""SavedModel → TFLite: float32, float16, dynamic, int8, int16x8, int4. Batch 1, signature names kept."""
+"""SavedModel → TFLite, in float or integers. Batch 1, signature names kept."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ def convert(
     """
     require_input_type(input_type)
     if precision == "int4":
-        return int4.quantize(convert(saved_model, "float32", None, input_type))
+        float32 = convert(saved_model, "float32", None, input_type)
+        with quiet_stderr():
+            return int4.quantize(float32)
     converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model))
     if precision != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]

@@ -257,6 +257,29 @@ def _check(sub: Parser) -> None:
     )
 
 
+def _layers(sub: Parser) -> None:
+    sub.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="a folder that 'export' wrote, or a float32 .tflite and the quantized one",
+    )
+    sub.add_argument(
+        "--images",
+        metavar="FOLDER|NAME|.npz",
+        help="images for the files: of a folder, a dataset's training images, or an array 'images' "
+        "as the float file takes them; default the reference.npz of the export",
+    )
+    sub.add_argument(
+        "--count", type=_natural, default=64, metavar="N", help="how many of them (default 64)"
+    )
+    sub.add_argument(
+        "--format", default="tflite-int8", help="which file of the folder (default %(default)s)"
+    )
+    sub.add_argument("--worst", action="store_true", help="the layers that add most error first")
+    sub.add_argument("--picture", metavar="FILE", help="draw the errors: .svg, or .png")
+
+
 def _predict(sub: Parser) -> None:
     _model(sub)
     sub.add_argument("images", nargs="+", metavar="IMAGE")
@@ -381,6 +404,11 @@ _VERBS = {
         _export,
     ),
     "check": ("check an export folder again", "check RUN/exports", _check),
+    "layers": (
+        "which layer of a quantized .tflite loses the signal",
+        "layers RUN/exports --worst",
+        _layers,
+    ),
     "predict": ("classify images", "predict RUN/exports/resnet20-int8.tflite cat.jpg", _predict),
     "list": ("list the networks", "list 'resnetv2_*'", _list),
     "weights": (

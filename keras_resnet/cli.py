@@ -357,6 +357,12 @@ def _weights(options: argparse.Namespace) -> int:
     return cli_weights.run(options)
 
 
+def _layers(options: argparse.Namespace) -> int:
+    from keras_resnet import cli_layers
+
+    return cli_layers.run(options)
+
+
 def _profile(options: argparse.Namespace) -> int:
     from keras_resnet import profiling, registry
 
@@ -480,6 +486,7 @@ _VERBS = {
     "evaluate": _evaluate,
     "export": _export,
     "check": _check,
+    "layers": _layers,
     "predict": _predict,
     "list": _list,
     "weights": _weights,

@@ -1,0 +1,79 @@
+"""The verb `keras-resnet layers`: which layer of a quantized file loses the signal."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+from keras_resnet.console import print_json
+from keras_resnet.errors import UserError
+from keras_resnet.export import layer_errors, manifest, runtimes
+from keras_resnet.recipes import exporting
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the verb; return the exit code."""
+    pair = _pair(options)
+    images = _images(options, *pair)
+    errors = layer_errors.measure(*pair, images)
+    if options.picture:
+        errors.picture(options.picture)
+    if options.json:
+        return print_json(errors.to_dict())
+    worst = errors.worst()
+    print(errors.table(worst if options.worst else errors.layers))
+    if errors.unmatched:
+        print(f"Without a counterpart in {pair[1]}: {', '.join(errors.unmatched)}")
+    named = [row for row in worst if row.operation != "INPUT"]
+    if named and options.format == "tflite-int8":
+        print(
+            f"\n{named[0].layer} adds most. In float32 it stays with: "
+            f"keras-resnet export MODEL --formats tflite-int8 --keep-float {named[0].layer}"
+        )
+    return 0
+
+
+def _pair(options: argparse.Namespace) -> tuple[Path, Path]:
+    """The float file and the quantized one."""
+    paths = [Path(path) for path in options.files]
+    if len(paths) == 2:
+        return paths[0], paths[1]
+    if len(paths) != 1 or not paths[0].is_dir():
+        raise UserError(
+            "Give an export folder, or a float32 .tflite and the quantized one: keras-resnet "
+            f"layers FLOAT.tflite QUANTIZED.tflite. Received {' '.join(options.files)}."
+        )
+    content = manifest.read(paths[0])
+    manifest.verify_hashes(paths[0], content)
+    files = {entry["format"]: paths[0] / entry["file"] for entry in content["files"]}
+    for kind in ("tflite-float32", options.format):
+        if kind not in files:
+            raise UserError(
+                f"{paths[0]} has no {kind} file; it has {', '.join(files)}. Export again: "
+                f"keras-resnet export MODEL --formats tflite-float32,{options.format} --overwrite"
+            )
+    return files["tflite-float32"], files[options.format]
+
+
+def _images(options: argparse.Namespace, float_file: Path, quantized_file: Path) -> np.ndarray:
+    """The first --count images of --images, or of the reference that an export lies beside."""
+    beside = float_file.parent / manifest.REFERENCE
+    source = options.images or (str(beside) if beside.is_file() else None)
+    if source is None:
+        raise UserError("Give --images: a folder of images, a dataset, or an .npz with 'images'.")
+    if source.endswith(".npz"):
+        return _archived(Path(source))[: options.count]
+    shape = runtimes.open_file(float_file).input_shape
+    return exporting.images_of(source, SimpleNamespace(input_shape=(None, *shape)), options.count)
+
+
+def _archived(path: Path) -> np.ndarray:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            images: np.ndarray = arrays["images"]
+            return images
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path} is no .npz file with an array 'images': {error}") from error
