@@ -34,6 +34,8 @@ class LayerError:
         range_used: extent of its values (of the float operation on those inputs) over the extent of
             the output's grid; None where the output is float.
         clipped: the share of those values that lie beyond the grid.
+        read_by: the layers that read it. Where they compute in integers they read it from the grid,
+            so that a layer gains little by float32 unless they are float32 with it.
 
     An SNR is infinite where the two are equal to the last bit.
     """
@@ -45,6 +47,7 @@ class LayerError:
     weight_snr_db: float | None
     range_used: float | None
     clipped: float | None
+    read_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,14 @@ def measure(float_file: str | Path, quantized_file: str | Path, images: np.ndarr
     kernels = [_kernel_snr(files, pair) for pair in pairs]
     _require_same_weights(files, [snr for snr in kernels if snr is not None])
     layers = [
-        LayerError(pair.layer, pair.operation, *total.ratios(), snr, *total.range())
+        LayerError(
+            pair.layer,
+            pair.operation,
+            *total.ratios(),
+            snr,
+            *total.range(),
+            read_by=_readers(files[0], pair.tensors[0]),
+        )
         for pair, total, snr in zip(pairs, sums, kernels, strict=True)
     ]
     found = {id(item) for item, _ in matched}
@@ -214,6 +224,10 @@ def _pairs(files: tuple[Probe, Probe], matched: list[tuple[Operation, Operation]
         tensors = (mine.outputs[0], theirs.outputs[0])
         pairs.append(_Pair(mine.layer, mine.kind, tensors, kernels))
     return pairs
+
+
+def _readers(file: Probe, tensor: int) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(x.layer for x in file.operations if tensor in x.inputs))
 
 
 class _Sums:

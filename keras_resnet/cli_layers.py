@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,13 +28,20 @@ def run(options: argparse.Namespace) -> int:
     print(errors.table(worst if options.worst else errors.layers))
     if errors.unmatched:
         print(f"Without a counterpart in {pair[1]}: {', '.join(errors.unmatched)}")
-    named = [row for row in worst if row.operation != "INPUT"]
-    if named and options.format == "tflite-int8":
-        print(
-            f"\n{named[0].layer} adds most. In float32 it stays with: "
-            f"keras-resnet export MODEL --formats tflite-int8 --keep-float {named[0].layer}"
-        )
+    if options.format == "tflite-int8" and worst[0].own_snr_db < math.inf:
+        _advise(worst[0])
     return 0
+
+
+def _advise(row: layer_errors.LayerError) -> None:
+    if row.operation == "INPUT":
+        print("\nMost is lost where the images are quantized: see --input-type of export.")
+        return
+    layers = ",".join([row.layer, *row.read_by])
+    print(
+        f"\n{row.layer} adds most. To keep it in float32, with what reads it:\n"
+        f"keras-resnet export MODEL --formats tflite-float32,tflite-int8 --keep-float {layers}"
+    )
 
 
 def _pair(options: argparse.Namespace) -> tuple[Path, Path]:
