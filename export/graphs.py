@@ -62,14 +62,6 @@ def operations(model: Any) -> tuple[Operation, ...]:
     return tuple(found)
 
 
-def kind_name(model: Any, operator: Any) -> str:
-    """What an `OperatorT` is."""
-    code = model.operatorCodes[operator.opcodeIndex]
-    if code.customCode:
-        return str(code.customCode.decode())
-    return _names("BuiltinOperator")[max(code.builtinCode, code.deprecatedBuiltinCode)]
-
-
 def _schema() -> Any:
     return require("ai_edge_litert.schema_py_generated", "export")
 
@@ -80,8 +72,15 @@ def _names(enumeration: str) -> dict[int, str]:
     return {code: name for name, code in values if name[0] != "_"}
 
 
+def _kind(model: Any, operator: Any) -> str:
+    code = model.operatorCodes[operator.opcodeIndex]
+    if code.customCode:
+        return str(code.customCode.decode())
+    return _names("BuiltinOperator")[max(code.builtinCode, code.deprecatedBuiltinCode)]
+
+
 def _nameless(model: Any, graph: Any, operator: Any) -> Operation:
-    kind = kind_name(model, operator)
+    kind = _kind(model, operator)
     inputs, outputs = (
         tuple(int(i) for i in tensors if i >= 0) for tensors in (operator.inputs, operator.outputs)
     )
@@ -92,7 +91,7 @@ def _nameless(model: Any, graph: Any, operator: Any) -> Operation:
         outputs=outputs,
         name=graph.tensors[outputs[0]].name.decode() if outputs else "",
         layers=(),
-        in_float=any(kind.startswith("FLOAT") for kind in types),
+        in_float=any(name.startswith("FLOAT") for name in types),
         kernel=types[1] if kind in _WITH_KERNEL else "",
     )
 
@@ -106,17 +105,18 @@ def _named(model: Any, graph: Any, found: list[Operation]) -> Iterator[Operation
         [part for name in (*more, item.name) for part in name.split(";")]
         for more, item in zip(texts, found, strict=True)
     ]
-    plain = _without_numbers([_layer(part) for item in parts for part in item])
+    plain = _without_numbers(found, parts)
     mains = [
         item.name
         if item.kind in BORDERS or not item.outputs
         else plain.get(_main(item, of), "") or ends.get(item.outputs[0], item.name)
         for item, of in zip(found, parts, strict=True)
     ]
+    taken = set(mains)
     for item, main, of in zip(found, mains, parts, strict=True):
         others = [plain[_layer(part)] for part in of if item.kind not in BORDERS and _layer(part)]
         # The converter merges equal constants, and with them names of other operations' layers.
-        own = [layer for layer in others if layer not in mains]
+        own = [layer for layer in others if layer not in taken]
         yield replace(item, layers=tuple(dict.fromkeys([main, *own])))
 
 
@@ -135,13 +135,21 @@ def _layer(part: str) -> str:
     return "" if len(path) < 2 else path[min(1, len(path) - 2)]
 
 
-def _without_numbers(layers: list[str]) -> dict[str, str]:
-    """The names of the layers; if all bear a number, those that Keras traced, it is taken off."""
-    distinct = {layer for layer in layers if layer}
+def _without_numbers(found: list[Operation], parts: list[list[str]]) -> dict[str, str]:
+    """The layers' names; if all bear a number, the one that Keras 3 appends, it is taken off.
+
+    Not if two kernels came to one name so: tf_keras numbers its layers themselves.
+    """
+    distinct = {_layer(part) for item in parts for part in item} - {""}
     numbered = {layer: _NUMBERED.fullmatch(layer) for layer in distinct}
-    if not all(numbered.values()):
-        return {layer: layer for layer in distinct}
-    return {layer: match[1] for layer, match in numbered.items() if match}
+    plain = {layer: match[1] for layer, match in numbered.items() if match}
+    mains = {
+        item.inputs[1]: _main(item, of)
+        for item, of in zip(found, parts, strict=True)
+        if item.kernel and _main(item, of)
+    }
+    unique = len({plain.get(main) for main in mains.values()}) == len(mains)
+    return plain if len(plain) == len(distinct) and unique else {name: name for name in distinct}
 
 
 def _output_names(model: Any, graph: Any, found: list[Operation]) -> dict[int, str]:

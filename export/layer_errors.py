@@ -113,7 +113,7 @@ class LayerErrors:
         path = Path(path)
         if not path.parent.is_dir():
             raise UserError(f"No such folder: {path.parent}")
-        fields = {
+        fields: dict[str, Sequence[float | None]] = {
             "error so far": [row.snr_db for row in self.layers],
             "the layer's own": [row.own_snr_db for row in self.layers],
             "of its weights": [row.weight_snr_db for row in self.layers],
@@ -208,7 +208,7 @@ def _match(first: Probe, second: Probe) -> list[tuple[Operation, Operation]]:
     found = {both[0].index(key): both[1].index(key) for key in common}
     left = [[i for i, key in enumerate(keys) if key not in common] for keys in both]
     kinds = [[both[k][i][::2] for i in left[k]] for k in (0, 1)]
-    for block in SequenceMatcher(None, *kinds, autojunk=False).get_matching_blocks():
+    for block in SequenceMatcher(None, kinds[0], kinds[1], autojunk=False).get_matching_blocks():
         for k in range(block.size):
             found[left[0][block.a + k]] = left[1][block.b + k]
     return [(first.operations[i], second.operations[j]) for i, j in sorted(found.items())]

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
+from keras_resnet import arguments_weights
 from keras_resnet.errors import UnknownNameError, UserError
 
 FORMATS = (
@@ -288,55 +289,6 @@ def _predict(sub: Parser) -> None:
     )
 
 
-def _weights(sub: Parser) -> None:
-    actions = sub.add_subparsers(metavar="ACTION", required=True)
-    for name, (about, add_options) in _WEIGHTS_ACTIONS.items():
-        action = actions.add_parser(name, help=about, description=about, allow_abbrev=False)
-        action.set_defaults(action=name)
-        action.add_argument("--json", action="store_true", help="print one JSON object on stdout")
-        add_options(action)
-
-
-def _weights_matching(sub: Parser) -> None:
-    sub.add_argument("pattern", nargs="?", default="*", help="shell pattern of the network's name")
-
-
-def _weights_of(sub: Parser) -> None:
-    sub.add_argument("name", help="a name of 'keras-resnet weights list'")
-    sub.add_argument(
-        "--weights", metavar="TAG", help="e.g. imagenet/torchvision_v2; default the network's first"
-    )
-
-
-def _weights_import(sub: Parser) -> None:
-    sub.add_argument(
-        "file", help="weights of PyTorch (.pth, .safetensors), Keras (.h5, .keras), or a run folder"
-    )
-    sub.add_argument("--as", dest="name", required=True, metavar="NAME", help="the network")
-    sub.add_argument("--out", metavar="FILE", help="default NAME.weights.h5")
-    sub.add_argument(
-        "--preprocessing",
-        metavar="MODE",
-        help="what they were trained with (tf, caffe, torch, …); default as published",
-    )
-    sub.add_argument(
-        "--data", metavar="NAME", help="what they were trained on, e.g. cifar10: names the classes"
-    )
-    sub.add_argument("--overwrite", action="store_true", help="replace the file")
-
-
-_WEIGHTS_ACTIONS: dict[str, tuple[str, Callable[[Parser], None]]] = {
-    "list": (
-        "trained weights: whose, how accurate, how large, under which licence",
-        _weights_matching,
-    ),
-    "info": ("all that is known of some weights", _weights_of),
-    "fetch": ("download some weights into the cache", _weights_of),
-    "verify": ("check the hashes of the weights that are here", _weights_matching),
-    "import": ("turn a weights file of another library into ours", _weights_import),
-}
-
-
 def _list(sub: Parser) -> None:
     sub.add_argument("pattern", nargs="?", default="*", help="shell pattern (default all)")
 
@@ -414,7 +366,7 @@ _VERBS = {
     "weights": (
         "trained weights: list, info, fetch, verify, import",
         "weights list 'resnet50*'",
-        _weights,
+        arguments_weights.add_options,
     ),
     "show": ("what a network is", "show resnet50", _show),
     "profile": (

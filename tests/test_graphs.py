@@ -1,0 +1,54 @@
+"""The Keras layers behind the operations of a TFLite file."""
+
+import flatbuffers
+import keras
+import pytest
+
+from keras_resnet.export import export, graphs
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A file whose layers' names look like each other's numbers, and one layer called twice."""
+    inputs = keras.layers.Input((8, 8, 3))
+    shared = keras.layers.Conv2D(3, 3, padding="same", name="shared")
+    x = shared(keras.layers.ReLU(name="conv_1")(shared(inputs)))
+    x = keras.layers.Conv2D(4, 3, name="conv", activation="relu")(x)
+    x = keras.layers.DepthwiseConv2D(3, padding="same", name="depth")(x)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    x = keras.layers.Dense(5, activation="softmax", name="last")(x)
+    out = tmp_path_factory.mktemp("graphs") / "out"
+    model = keras.Model(inputs, x, name="mine")
+    export(model, ["tflite-float32"], out=out, verbose=False)
+    return (out / "mine-float32.tflite").read_bytes()
+
+
+def test_operations_are_called_after_their_layers(data):
+    found = graphs.operations(graphs.read(data))
+    assert [(item.kind, item.layers, item.kernel) for item in found] == [
+        ("CONV_2D", ("shared", "conv_1"), "FLOAT32"),
+        ("CONV_2D", ("shared",), "FLOAT32"),
+        ("CONV_2D", ("conv",), "FLOAT32"),
+        ("DEPTHWISE_CONV_2D", ("depth",), "FLOAT32"),
+        ("MEAN", ("pool",), ""),
+        ("FULLY_CONNECTED", ("last",), "FLOAT32"),
+        ("SOFTMAX", ("predictions",), ""),  # the signature's name for the output
+    ]
+    assert all(item.in_float for item in found)
+    assert [item.inputs[0] for item in found[1:]] == [item.outputs[0] for item in found[:-1]]
+
+
+def test_numbers_that_tell_layers_apart_stay(data):
+    """tf_keras goes on counting in the second model of a program."""
+    model = graphs.read(data)
+    (graph,) = model.subgraphs
+    convolutions = [item for item in graphs.operations(model) if item.kind == "CONV_2D"]
+    for number, item in enumerate(convolutions, start=7):
+        for tensor in (item.inputs[1], item.outputs[0]):
+            graph.tensors[tensor].name = f"model_1/conv2d_{number}/Conv2D".encode()
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    found = graphs.operations(graphs.read(bytes(builder.Output())))
+    # The first two share a kernel, which bears the name it was given last.
+    layers = [item.layer for item in found if item.kind == "CONV_2D"]
+    assert layers == ["conv2d_8", "conv2d_8", "conv2d_9"]
