@@ -114,11 +114,11 @@ def export(
     """
     formats = require_arguments(formats, out, input_type, overwrite)
     calibration = None if calibration is None else np.asarray(calibration)
-    mixed.require_layers(keep_float, model, formats)
     hints = _hints(model, preprocessing, calibration, formats)
     for hint in hints:
         warnings.warn(hint, stacklevel=2)
     prepared = _prepare(model, preprocessing, calibration)
+    mixed.require_layers(keep_float, prepared, formats)
     names = _checked_labels(labels, prepared)
     source = runtimes.KerasRuntime(prepared)
     reference = _reference(source, calibration, check_images, check_labels, check_source)

@@ -105,51 +105,69 @@ def _named(model: Any, graph: Any, found: list[Operation]) -> Iterator[Operation
         [part for name in (*more, item.name) for part in name.split(";")]
         for more, item in zip(texts, found, strict=True)
     ]
-    plain = _without_numbers(found, parts)
+    layers = _layers(found, parts)
     mains = [
         item.name
         if item.kind in BORDERS or not item.outputs
-        else plain.get(_main(item, of), "") or ends.get(item.outputs[0], item.name)
+        else _main(item, of, layers) or ends.get(item.outputs[0], item.name)
         for item, of in zip(found, parts, strict=True)
     ]
     taken = set(mains)
     for item, main, of in zip(found, mains, parts, strict=True):
-        others = [plain[_layer(part)] for part in of if item.kind not in BORDERS and _layer(part)]
+        others = [layers[part] for part in of if item.kind not in BORDERS and layers[part]]
         # The converter merges equal constants, and with them names of other operations' layers.
         own = [layer for layer in others if layer not in taken]
         yield replace(item, layers=tuple(dict.fromkeys([main, *own])))
 
 
-def _main(operation: Operation, parts: list[str]) -> str:
+def _main(operation: Operation, parts: list[str], layers: dict[str, str]) -> str:
     """The layer with the kernel; of operations without one, what was there before the fusing."""
     if operation.kernel:
         for part in parts:
-            if _KERNEL.fullmatch(part.rpartition("/")[2]) and _layer(part):
-                return _layer(part)
-    return next((_layer(part) for part in reversed(parts) if _layer(part)), "")
+            if _is_kernel(part) and layers[part]:
+                return layers[part]
+    return next((layers[part] for part in reversed(parts) if layers[part]), "")
 
 
-def _layer(part: str) -> str:
-    """`stem_conv_1` of `resnet20_1/stem_conv_1/convolution`; "" where there is no layer in it."""
-    path = [step for step in part.split("/") if step != "StatefulPartitionedCall"]
-    return "" if len(path) < 2 else path[min(1, len(path) - 2)]
+def _is_kernel(part: str) -> bool:
+    return _KERNEL.fullmatch(part.rpartition("/")[2]) is not None
 
 
-def _without_numbers(found: list[Operation], parts: list[list[str]]) -> dict[str, str]:
-    """The layers' names; if all bear a number, the one that Keras 3 appends, it is taken off.
+def _layers(found: list[Operation], parts: list[list[str]]) -> dict[str, str]:
+    """The layer of each part of a name: `stem_conv` of `resnet20_1/stem_conv_1/convolution`.
 
-    Not if two kernels came to one name so: tf_keras numbers its layers themselves.
+    If all bear a number, the one that Keras 3 appends, it is taken off. Not if two kernels came to
+    one name so: tf_keras numbers its layers themselves.
     """
-    distinct = {_layer(part) for item in parts for part in item} - {""}
-    numbered = {layer: _NUMBERED.fullmatch(layer) for layer in distinct}
+    models = {
+        tuple(_path(part)[:depth])
+        for item, of in zip(found, parts, strict=True)
+        for part in of
+        if item.kernel and _is_kernel(part)
+        for depth in range(1, len(_path(part)) - 1)
+    }
+    layers = {part: _layer(_path(part), models) for of in parts for part in of}
+    numbered = {layer: _NUMBERED.fullmatch(layer) for layer in layers.values() if layer}
     plain = {layer: match[1] for layer, match in numbered.items() if match}
     mains = {
-        item.inputs[1]: _main(item, of)
+        item.inputs[1]: main
         for item, of in zip(found, parts, strict=True)
-        if item.kernel and _main(item, of)
+        if item.kernel and (main := _main(item, of, layers))
     }
     unique = len({plain.get(main) for main in mains.values()}) == len(mains)
-    return plain if len(plain) == len(distinct) and unique else {name: name for name in distinct}
+    if len(plain) < len(numbered) or not unique:
+        return layers
+    return {part: plain.get(layer, "") for part, layer in layers.items()}
+
+
+def _path(part: str) -> list[str]:
+    return [step for step in part.split("/") if step != "StatefulPartitionedCall"]
+
+
+def _layer(path: list[str], models: set[tuple[str, ...]]) -> str:
+    """What comes below the innermost model (there may be one within another); "" for nothing."""
+    depth = max((d for d in range(1, len(path) - 1) if tuple(path[:d]) in models), default=1)
+    return "" if len(path) < 2 else path[min(depth, len(path) - 2)]
 
 
 def _output_names(model: Any, graph: Any, found: list[Operation]) -> dict[int, str]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from keras_resnet import charts
-from keras_resnet.console import table_text
+from keras_resnet.console import progress, table_text
 from keras_resnet.errors import UserError
 from keras_resnet.export.graphs import Operation
 from keras_resnet.export.probing import Primed, Probe
@@ -270,14 +270,16 @@ def _run(files: tuple[Probe, Probe], pairs: list[_Pair], images: np.ndarray) -> 
     places = dict([inputs, *(pair.tensors for pair in pairs)])
     primed = Primed(files[0].data, places)
     sums = [_Sums(files[1].grid(pair.tensors[1])) for pair in pairs]
-    for image in images:
-        for file in files:
-            file.run(image)
-        found = {mine: files[1].value(theirs) for mine, theirs in places.items()}
-        own = primed.run(found)
-        for pair, total in zip(pairs, sums, strict=True):
-            expected = files[0].value(pair.tensors[0])
-            total.add(expected, found[pair.tensors[0]], own.get(pair.tensors[0], expected))
+    with progress("images", len(images)) as advance:
+        for image in images:
+            for file in files:
+                file.run(image)
+            found = {mine: files[1].value(theirs) for mine, theirs in places.items()}
+            own = primed.run(found)
+            for pair, total in zip(pairs, sums, strict=True):
+                expected = files[0].value(pair.tensors[0])
+                total.add(expected, found[pair.tensors[0]], own.get(pair.tensors[0], expected))
+            advance(1)
     return sums
 
 

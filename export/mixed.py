@@ -44,7 +44,7 @@ def require_layers(keep_float: Sequence[str], model: Any, formats: Sequence[str]
     """
     if isinstance(keep_float, str):
         raise UserError(f"keep_float is a list of layers' names; received {keep_float!r}.")
-    known = [layer.name for layer in model.layers]
+    known = [layer.name for layer in model._flatten_layers(include_self=False)]  # nested ones, too
     for name in keep_float:
         if name not in known:
             see = f"'keras-resnet profile' lists the layers of '{model.name}'."

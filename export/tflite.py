@@ -17,8 +17,8 @@ from keras_resnet.export.saved_model import INPUT
 INPUT_TYPES = {"uint8": tf.uint8, "int8": tf.int8, "float32": tf.float32}
 NEEDS_CALIBRATION = ("int8", "int16x8")
 INT16X8_IS_SLOW = (
-    "tflite-int16x8 is slow on CPUs, far slower than float32: LiteRT has reference kernels for it "
-    "only. It is for accelerators that have such kernels, and to see what 16-bit activations gain."
+    "tflite-int16x8 is slow on CPUs, far slower than float32: LiteRT runs its convolutions on "
+    "reference kernels. It is for accelerators that have others, and to see what 16 bits gain."
 )
 
 

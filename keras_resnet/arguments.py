@@ -272,7 +272,7 @@ def _layers(sub: Parser) -> None:
         "as the float file takes them; default the reference.npz of the export",
     )
     sub.add_argument(
-        "--count", type=_natural, default=64, metavar="N", help="how many of them (default 64)"
+        "--count", type=_natural, default=32, metavar="N", help="how many of them (default 32)"
     )
     sub.add_argument(
         "--format", default="tflite-int8", help="which file of the folder (default %(default)s)"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +20,7 @@ from keras_resnet.recipes import exporting
 def run(options: argparse.Namespace) -> int:
     """Run the verb; return the exit code."""
     pair = _pair(options)
-    images = _images(options, *pair)
+    images = _images(options, pair[0])
     errors = layer_errors.measure(*pair, images)
     if options.picture:
         errors.picture(options.picture)
@@ -66,7 +68,7 @@ def _pair(options: argparse.Namespace) -> tuple[Path, Path]:
     return files["tflite-float32"], files[options.format]
 
 
-def _images(options: argparse.Namespace, float_file: Path, quantized_file: Path) -> np.ndarray:
+def _images(options: argparse.Namespace, float_file: Path) -> np.ndarray:
     """The first --count images of --images, or of the reference that an export lies beside."""
     beside = float_file.parent / manifest.REFERENCE
     source = options.images or (str(beside) if beside.is_file() else None)
@@ -74,8 +76,20 @@ def _images(options: argparse.Namespace, float_file: Path, quantized_file: Path)
         raise UserError("Give --images: a folder of images, a dataset, or an .npz with 'images'.")
     if source.endswith(".npz"):
         return _archived(Path(source))[: options.count]
+    if (float_file.parent / manifest.MANIFEST).is_file():
+        _warn_of_range(manifest.read(float_file.parent)["input"])
     shape = runtimes.open_file(float_file).input_shape
     return exporting.images_of(source, SimpleNamespace(input_shape=(None, *shape)), options.count)
+
+
+def _warn_of_range(made_for: dict[str, Any]) -> None:
+    if not made_for["raw_pixels"] and made_for["range"][1] < 128:
+        low, high = made_for["range"]
+        print(
+            f"warning: the files were made for images of {low:g}…{high:g}, and these are RGB "
+            "0…255; an .npz with 'images' is taken as it is",
+            file=sys.stderr,
+        )
 
 
 def _archived(path: Path) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import flatbuffers
 import keras
+import numpy as np
 import pytest
 
 from keras_resnet.export import export, graphs
@@ -36,6 +37,26 @@ def test_operations_are_called_after_their_layers(data):
     ]
     assert all(item.in_float for item in found)
     assert [item.inputs[0] for item in found[1:]] == [item.outputs[0] for item in found[:-1]]
+
+
+def test_layers_of_a_model_within_the_model_have_their_own_names(tmp_path):
+    """As Keras' guide to transfer learning builds them; one of them can stay in float, too."""
+    image = keras.layers.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3, name="first", activation="relu")(image)
+    x = keras.layers.BatchNormalization(name="norm")(x)
+    inner = keras.Model(image, keras.layers.Conv2D(4, 3, name="second")(x), name="inner")
+    inputs = keras.layers.Input((8, 8, 3))
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(inner(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(5, name="last")(x), name="outer")
+    norm = inner.get_layer("norm")
+    norm.set_weights([value + 0.5 for value in norm.get_weights()])  # or it is left out
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3)).astype("uint8")
+    arguments = {"calibration": pixels, "out": tmp_path / "out", "verbose": False}
+    export(model, ["tflite-int8"], keep_float=["second"], **arguments)
+    data = (tmp_path / "out" / "outer-int8.tflite").read_bytes()
+    found = [x for x in graphs.operations(graphs.read(data)) if x.kind not in graphs.BORDERS]
+    assert [item.layer for item in found] == ["first", "norm", "norm", "second", "pool", "last"]
+    assert [item.layer for item in found if item.in_float] == ["second"]
 
 
 def test_numbers_that_tell_layers_apart_stay(data):
