@@ -21,16 +21,7 @@ import numpy as np
 
 import keras_resnet.preprocessing
 from keras_resnet.errors import UnknownNameError, UserError, require
-from keras_resnet.export import (
-    check,
-    int4,
-    manifest,
-    mixed,
-    optimize,
-    runtimes,
-    saved_model,
-    tflite,
-)
+from keras_resnet.export import check, manifest, mixed, optimize, runtimes, saved_model, tflite
 from keras_resnet.models.layers import to_stock
 
 __all__ = ["FORMATS", "ExportReport", "export", "require_arguments"]
@@ -142,8 +133,7 @@ def export(
             "model": name,
             "labels": names,
             "warnings": hints,
-            **({"keep_float": list(keep_float)} if keep_float else {}),
-            **({"int4_recipe": int4.recipe()} if "tflite-int4" in formats else {}),
+            **manifest.quantization(keep_float, formats),
             **_content(partial, reference, calibration, checks, keras_latency),
         }
         manifest.write_reference(partial, reference)

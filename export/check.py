@@ -48,7 +48,7 @@ TOLERANCES = {
     "tflite-int8": Tolerance(0.97, 10),
     "tflite-int16x8": Tolerance(0.97, 10),
     # A bit is 6 dB, so 4-bit weights are 24 dB noisier than the 8-bit ones of tflite-dynamic, whose
-    # outputs have about 40 dB. That leaves 16; 5 dB, noise of half the signal, is a fault.
+    # outputs have about 40 dB. That leaves 16; 5 dB, noise of over half the signal, is a fault.
     "tflite-int4": Tolerance(0.9, 5),
 }
 
