@@ -21,7 +21,7 @@ import numpy as np
 
 import keras_resnet.preprocessing
 from keras_resnet.errors import UnknownNameError, UserError, require
-from keras_resnet.export import check, manifest, optimize, runtimes, saved_model, tflite
+from keras_resnet.export import check, manifest, mixed, optimize, runtimes, saved_model, tflite
 from keras_resnet.models.layers import to_stock
 
 __all__ = ["FORMATS", "ExportReport", "export", "require_arguments"]
@@ -60,6 +60,7 @@ def export(
     out: str | Path,
     calibration: np.ndarray | None = None,
     input_type: str = "uint8",
+    keep_float: Sequence[str] = (),
     preprocessing: str | None = None,
     name: str | None = None,
     labels: Sequence[object] | None = None,
@@ -83,6 +84,8 @@ def export(
         calibration: training images (n, height, width, channels) as the model takes them; some
             hundred. Needed for int8 and int16x8.
         input_type: input and output of the int8 file: "uint8", "int8" or "float32".
+        keep_float: layers, by name, that stay float32 in the int8 file, e.g. those by which it
+            loses most (`export.layer_errors`).
         preprocessing: put this normalisation in front ("tf", "caffe", "torch", "cifar").
         name: names the files `NAME-int8.tflite`; default the model's name.
         labels: class names, for labels.txt.
@@ -102,11 +105,12 @@ def export(
     """
     formats = require_arguments(formats, out, input_type, overwrite)
     calibration = None if calibration is None else np.asarray(calibration)
-    hints = _hints(model, preprocessing, calibration)
+    hints = _hints(model, preprocessing, calibration, formats)
     for hint in hints:
         warnings.warn(hint, stacklevel=2)
     prepared = _prepare(model, preprocessing, calibration)
-    _require_formats_of(prepared, formats)
+    _require_formats_of(prepared, formats, keep_float)
+    mixed.require_layers(keep_float, prepared, formats)
     names = _checked_labels(labels, prepared)
     source = runtimes.KerasRuntime(prepared)
     reference = _reference(source, calibration, check_images, check_labels, check_source)
@@ -117,14 +121,21 @@ def export(
     except OSError as error:
         raise UserError(f"Cannot write to {out.parent}: {error.strerror}.") from error
     try:
-        paths = _write_files(prepared, name, formats, calibration, input_type, partial, verbose)
+        conversion = {
+            "calibration": calibration,
+            "input_type": input_type,
+            "keep_float": keep_float,
+            "has_ranges": optimize.has_ranges(prepared),
+        }
+        paths = _write_files(prepared, name, formats, conversion, partial, verbose)
         files = {path.name: (kind, runtimes.open_file(path)) for kind, path in paths.items()}
-        checks = check.compare(files, reference)
+        checks = check.compare(files, reference, keep_float)
         (keras_latency,) = check.median_latency([source], reference.images[:1])
         content = {
             "model": name,
             "labels": names,
             "warnings": hints,
+            **manifest.quantization(keep_float, formats),
             **_content(partial, reference, calibration, checks, keras_latency),
         }
         manifest.write_reference(partial, reference)
@@ -151,6 +162,8 @@ def require_arguments(
     tflite.require_input_type(input_type)
     if any(kind.startswith("tflite-") for kind in formats):
         require("ai_edge_litert", "export")
+    if "tflite-int4" in formats:
+        require("ai_edge_quantizer", "export")
     _free_folder(out, overwrite)
     return formats
 
@@ -158,8 +171,12 @@ def require_arguments(
 _QUANTIZED_FORMATS = ("savedmodel", "tflite-int8")
 
 
-def _require_formats_of(model: keras.Model, formats: tuple[str, ...]) -> None:
+def _require_formats_of(
+    model: keras.Model, formats: tuple[str, ...], keep_float: Sequence[str]
+) -> None:
     """Refuse of a model that was trained quantized what would undo or repeat that."""
+    if keep_float and optimize.has_ranges(model):
+        raise UserError(f"'{model.name}' was trained for int8 as a whole; drop keep_float.")
     others = [kind for kind in formats if kind not in _QUANTIZED_FORMATS]
     if others and optimize.has_ranges(model):
         raise UserError(
@@ -170,10 +187,15 @@ def _require_formats_of(model: keras.Model, formats: tuple[str, ...]) -> None:
 
 
 def _hints(
-    model: keras.Model, preprocessing: str | None, calibration: np.ndarray | None
+    model: keras.Model,
+    preprocessing: str | None,
+    calibration: np.ndarray | None,
+    formats: tuple[str, ...],
 ) -> list[str]:
-    """What looks like a mistake about the range of the input."""
+    """What looks like a mistake about the range of the input, or will disappoint."""
     hints = []
+    if "tflite-int16x8" in formats:
+        hints.append(tflite.INT16X8_IS_SLOW)
     missing = keras_resnet.preprocessing.missing_preprocessing(model)
     if missing and not preprocessing:
         hints.append(f"{missing} So do its files (see preprocessing=).")
@@ -280,12 +302,11 @@ def _write_files(
     model: keras.Model,
     name: str,
     formats: tuple[str, ...],
-    calibration: np.ndarray | None,
-    input_type: str,
+    conversion: dict[str, Any],
     folder: Path,
     verbose: bool,
 ) -> dict[str, Path]:
-    """Write every format; return {format: path}."""
+    """Write every format (`conversion`: see `tflite.convert`); return {format: path}."""
     paths = {}
     with tempfile.TemporaryDirectory(prefix="keras-resnet-") as scratch:
         batch_one = Path(scratch) / "saved_model"
@@ -299,15 +320,7 @@ def _write_files(
                     saved_model.write(optimize.fold_rescaling(model), batch_one, batch=1)
                 precision = kind.removeprefix("tflite-")
                 path = folder / f"{name}-{precision}.tflite"
-                path.write_bytes(
-                    tflite.convert(
-                        batch_one,
-                        precision,
-                        calibration,
-                        input_type,
-                        has_ranges=optimize.has_ranges(model),
-                    )
-                )
+                path.write_bytes(tflite.convert(batch_one, precision, **conversion))
             paths[kind] = path
             if verbose:
                 print(f"{kind}: written in {time.perf_counter() - began:.1f} s", file=sys.stderr)

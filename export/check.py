@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from keras_resnet.errors import UserError
-from keras_resnet.export import manifest, runtimes
+from keras_resnet.export import int4, manifest, mixed, runtimes
 from keras_resnet.export.runtimes import KerasRuntime, Runtime, SavedModelRuntime, TFLiteRuntime
 from keras_resnet.export.saved_model import INPUT, OUTPUT
 
@@ -47,6 +47,9 @@ TOLERANCES = {
     "tflite-dynamic": Tolerance(0.97, 10),
     "tflite-int8": Tolerance(0.97, 10),
     "tflite-int16x8": Tolerance(0.97, 10),
+    # A bit is 6 dB, so 4-bit weights are 24 dB noisier than the 8-bit ones of tflite-dynamic, whose
+    # outputs have about 40 dB. That leaves 16; 5 dB, noise of over half the signal, is a fault.
+    "tflite-int4": Tolerance(0.9, 5),
 }
 
 
@@ -96,17 +99,26 @@ class FileCheck:
         return {**asdict(self), "problems": list(self.problems), "passed": self.passed}
 
 
-def compare(files: dict[str, tuple[str, Runtime]], reference: Reference) -> list[FileCheck]:
-    """Check opened files ({name: (format, runtime)}) against the reference."""
-    checks = [_compare_one(name, *opened, reference) for name, opened in files.items()]
+def compare(
+    files: dict[str, tuple[str, Runtime]], reference: Reference, keep_float: Sequence[str] = ()
+) -> list[FileCheck]:
+    """Check opened files ({name: (format, runtime)}) against the reference.
+
+    `keep_float` are the layers of an int8 file that are to be in float32.
+    """
+    checks = [_compare_one(name, *opened, reference, keep_float) for name, opened in files.items()]
     fitting = [name for name, item in zip(files, checks, strict=True) if item.n]
     latency = median_latency([files[name][1] for name in fitting], reference.images[:1])
     measured = dict(zip(fitting, latency, strict=True))
     return [replace(item, latency_ms=measured.get(item.file)) for item in checks]
 
 
-def _compare_one(name: str, kind: str, runtime: Runtime, reference: Reference) -> FileCheck:
+def _compare_one(
+    name: str, kind: str, runtime: Runtime, reference: Reference, keep_float: Sequence[str]
+) -> FileCheck:
     problems = _interface_problems(kind, runtime, reference)
+    if isinstance(runtime, TFLiteRuntime):
+        problems += _operation_problems(kind, runtime, keep_float)
     found = FileCheck(
         file=name,
         format=kind,
@@ -157,15 +169,16 @@ def _interface_problems(kind: str, runtime: Runtime, reference: Reference) -> li
         problems.append(f"input shape {shape}, expected {expected}")
     if runtime.classes != reference.outputs.shape[-1]:
         problems.append(f"{runtime.classes} outputs, expected {reference.outputs.shape[-1]}")
-    if isinstance(runtime, TFLiteRuntime):
-        flex = [name for name in runtime.operations if name.startswith("Flex")]
-        if flex:
-            problems.append(f"operations the plain runtime lacks: {flex}")
-        if kind == "tflite-int8":
-            allowed = {"QUANTIZE", "DEQUANTIZE"} if runtime.input_dtype == "float32" else set()
-            floats = set(runtime.float_operations) - allowed
-            if floats:
-                problems.append(f"operations left in float: {sorted(floats)}")
+    return problems
+
+
+def _operation_problems(kind: str, runtime: TFLiteRuntime, keep_float: Sequence[str]) -> list[str]:
+    flex = [name for name in runtime.operations if name.startswith("Flex")]
+    problems = [f"operations the plain runtime lacks: {flex}"] if flex else []
+    if kind == "tflite-int8":
+        problems += mixed.problems(runtime.graph, keep_float, runtime.input_dtype == "float32")
+    elif kind == "tflite-int4":
+        problems += int4.problems(runtime.graph)
     return problems
 
 
@@ -246,4 +259,4 @@ def check_folder(folder: str | Path, model: Any = None) -> list[FileCheck]:
         entry["file"]: (entry["format"], runtimes.open_file(folder / entry["file"]))
         for entry in recorded["files"]
     }
-    return compare(files, reference)
+    return compare(files, reference, recorded.get("keep_float", ()))

@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import platform
 import zipfile
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_resnet.errors import UserError
+from keras_resnet.export import int4
 
 if TYPE_CHECKING:
     from keras_resnet.export.check import Reference
@@ -25,7 +27,14 @@ if TYPE_CHECKING:
 SCHEMA = 1
 MANIFEST, REFERENCE, LABELS = "manifest.json", "reference.npz", "labels.txt"
 _REFERENCE_IMAGES, _REFERENCE_BYTES = 64, 8 * 2**20
-_PACKAGES = ("keras-resnet-zoo", "keras", "tensorflow", "ai-edge-litert", "numpy")
+_PACKAGES = (
+    "keras-resnet-zoo",
+    "keras",
+    "tensorflow",
+    "ai-edge-litert",
+    "ai-edge-quantizer",
+    "numpy",
+)
 
 
 def sha256(path: Path) -> str:
@@ -54,6 +63,12 @@ def environment() -> dict[str, Any]:
         except importlib.metadata.PackageNotFoundError:
             versions[package] = "not installed"
     return {"versions": versions, "machine": f"{_processor()} ({platform.system()})"}
+
+
+def quantization(keep_float: Sequence[str], formats: Sequence[str]) -> dict[str, Any]:
+    """What was chosen of the quantization: layers kept in float32, the recipe of int4."""
+    kept = {"keep_float": list(keep_float)} if keep_float else {}
+    return {**kept, **({"int4_recipe": int4.recipe()} if "tflite-int4" in formats else {})}
 
 
 def _processor() -> str:

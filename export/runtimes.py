@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_resnet.console import quiet_stderr
 from keras_resnet.errors import UserError, require
+from keras_resnet.export import graphs
 
 _BATCH = 64
 
@@ -35,7 +36,7 @@ class Runtime:
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Run images (n, height, width, channels) → float32 (n, classes)."""
-        self._check(images)
+        self.require_images(images)
         batches = range(0, len(images), _BATCH)
         return np.concatenate([self._run(images[start : start + _BATCH]) for start in batches])
 
@@ -67,7 +68,12 @@ class Runtime:
     def _run(self, images: np.ndarray) -> np.ndarray:
         raise NotImplementedError
 
-    def _check(self, images: np.ndarray) -> None:
+    def require_images(self, images: np.ndarray) -> None:
+        """Refuse images that are not (n, height, width, channels) of the file's size.
+
+        Raises:
+            UserError: with both sizes.
+        """
         expected, received = self.input_shape, images.shape[1:]
         fits = len(received) == 3 and all(
             e is None or e == r for e, r in zip(expected, received, strict=True)
@@ -190,14 +196,16 @@ class TFLiteRuntime(Runtime):
         self.input_dtype = np.dtype(self._input["dtype"]).name
         self.output_dtype = np.dtype(self._output["dtype"]).name
         self.output_step = float(self._output["quantization"][0])
-        self.operations, self.float_operations = _operations(data)
+        self.graph = graphs.operations(graphs.read(data))
+        self.operations = _counted(item.kind for item in self.graph)
+        self.float_operations = _counted(item.kind for item in self.graph if item.in_float)
 
     def _run(self, images: np.ndarray) -> np.ndarray:
         return np.concatenate([self.run_one(image[None]) for image in images])
 
     def run_one(self, image: np.ndarray) -> np.ndarray:
         """Quantize as the file says, invoke, dequantize."""
-        self._interpreter.set_tensor(self._input["index"], _quantize(image, self._input))
+        self._interpreter.set_tensor(self._input["index"], quantize(image, self._input))
         self._interpreter.invoke()
         output = self._interpreter.get_tensor(self._output["index"])
         scale, zero_point = self._output["quantization"]
@@ -206,7 +214,8 @@ class TFLiteRuntime(Runtime):
         return output.astype("float32")
 
 
-def _quantize(image: np.ndarray, details: dict[str, Any]) -> np.ndarray:
+def quantize(image: np.ndarray, details: dict[str, Any]) -> np.ndarray:
+    """Turn float pixels into what the input tensor of these details takes."""
     scale, zero_point = details["quantization"]
     dtype = details["dtype"]
     if not scale:
@@ -216,25 +225,8 @@ def _quantize(image: np.ndarray, details: dict[str, Any]) -> np.ndarray:
     return np.clip(steps, limits.min, limits.max).astype(dtype)
 
 
-def _operations(data: bytes) -> tuple[dict[str, int], dict[str, int]]:
-    """Count the operations of a TFLite file, and those that read or write float tensors."""
-    schema = require("ai_edge_litert.schema_py_generated", "export")
-    model = schema.ModelT.InitFromPackedBuf(data, 0)
-    names = {code: name for name, code in vars(schema.BuiltinOperator).items() if name[0] != "_"}
-    floats = {schema.TensorType.FLOAT32, schema.TensorType.FLOAT16, schema.TensorType.FLOAT64}
-    every: Counter[str] = Counter()
-    in_float: Counter[str] = Counter()
-    for graph in model.subgraphs:
-        for operation in graph.operators:
-            code = model.operatorCodes[operation.opcodeIndex]
-            builtin = max(code.builtinCode, code.deprecatedBuiltinCode)
-            custom = code.customCode.decode() if code.customCode else ""
-            name = custom or names[builtin]
-            every[name] += 1
-            tensors = [*operation.inputs, *operation.outputs]
-            if any(i >= 0 and graph.tensors[i].type in floats for i in tensors):
-                in_float[name] += 1
-    return dict(sorted(every.items())), dict(sorted(in_float.items()))
+def _counted(kinds: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(kinds).items()))
 
 
 def classifier_shape(model: Any) -> tuple[tuple[int | None, ...], int]:

@@ -1,8 +1,9 @@
-"""SavedModel → TFLite: float32, float16, dynamic, int8, int16x8. Batch 1, signature names kept."""
+"""SavedModel → TFLite, in float or integers. Batch 1, signature names kept."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,15 @@ import tensorflow as tf
 
 from keras_resnet.console import quiet_stderr
 from keras_resnet.errors import UnknownNameError, UserError
+from keras_resnet.export import int4, mixed
 from keras_resnet.export.saved_model import INPUT
 
 INPUT_TYPES = {"uint8": tf.uint8, "int8": tf.int8, "float32": tf.float32}
 NEEDS_CALIBRATION = ("int8", "int16x8")
+INT16X8_IS_SLOW = (
+    "tflite-int16x8 is slow on CPUs, far slower than float32: LiteRT runs its convolutions on "
+    "reference kernels. It is for accelerators that have others, and to see what 16 bits gain."
+)
 
 
 def convert(
@@ -21,6 +27,7 @@ def convert(
     precision: str,
     calibration: np.ndarray | None,
     input_type: str,
+    keep_float: Sequence[str] = (),
     *,
     has_ranges: bool = False,
 ) -> bytes:
@@ -30,15 +37,21 @@ def convert(
         saved_model: its folder.
         precision: "float32"; "float16" (weights; half the bytes); "dynamic" (int8 weights, float
             activations); "int8" (all integer, per-channel weights); "int16x8" (int16 activations,
-            int8 weights: accurate, but most runtimes only have slow kernels for it).
+            int8 weights: accurate, but most runtimes only have slow kernels for it); "int4" (4-bit
+            weights, float activations).
         calibration: (n, height, width, channels) as the model takes them; for the integer two.
         input_type: of an int8 file's input and output: "uint8", "int8" or "float32".
+        keep_float: layers of an int8 file that stay in float32, by name.
         has_ranges: the model was trained quantized and knows its ranges; none are measured.
 
     Raises:
         UserError: no calibration images, an unknown input type, or an unsupported operation.
     """
     require_input_type(input_type)
+    if precision == "int4":
+        float32 = convert(saved_model, "float32", None, input_type)
+        with quiet_stderr():
+            return int4.quantize(float32)
     converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model))
     if precision != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -57,7 +70,11 @@ def convert(
         converter.target_spec.supported_ops = [mode]
     try:
         with quiet_stderr(), warnings.catch_warnings(action="ignore"):
+            if precision == "int8" and keep_float:
+                return mixed.convert(converter, keep_float)
             data: bytes = converter.convert()
+    except UserError:
+        raise
     except Exception as error:  # the converter raises its own, RuntimeError or ValueError
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise UserError(

@@ -6,9 +6,13 @@ import argparse
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
+from keras_resnet import arguments_weights
 from keras_resnet.errors import UnknownNameError, UserError
 
-FORMATS = "savedmodel, tflite-float32, tflite-float16, tflite-dynamic, tflite-int8, tflite-int16x8"
+FORMATS = (
+    "savedmodel, tflite-float32, tflite-float16, tflite-dynamic, tflite-int8, tflite-int16x8, "
+    "tflite-int4"
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -250,6 +254,13 @@ def _export(sub: Parser) -> None:
         help="input and output of the int8 file: uint8 (default), int8 or float32",
     )
     sub.add_argument(
+        "--keep-float",
+        metavar="LAYER,…",
+        default="",
+        help="layers that stay float32 in the int8 file, e.g. stem_conv,head (see the command "
+        "layers)",
+    )
+    sub.add_argument(
         "--preprocessing",
         metavar="MODE",
         help="put this normalisation inside a model that lacks it: tf, caffe, torch or cifar",
@@ -272,61 +283,35 @@ def _check(sub: Parser) -> None:
     )
 
 
+def _layers(sub: Parser) -> None:
+    sub.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="a folder that 'export' wrote, or a float32 .tflite and the quantized one",
+    )
+    sub.add_argument(
+        "--images",
+        metavar="FOLDER|NAME|.npz",
+        help="images for the files: of a folder, a dataset's training images, or an array 'images' "
+        "as the float file takes them; default the reference.npz of the export",
+    )
+    sub.add_argument(
+        "--count", type=_natural, default=32, metavar="N", help="how many of them (default 32)"
+    )
+    sub.add_argument(
+        "--format", default="tflite-int8", help="which file of the folder (default %(default)s)"
+    )
+    sub.add_argument("--worst", action="store_true", help="the layers that add most error first")
+    sub.add_argument("--picture", metavar="FILE", help="draw the errors: .svg, or .png")
+
+
 def _predict(sub: Parser) -> None:
     _model(sub)
     sub.add_argument("images", nargs="+", metavar="IMAGE")
     sub.add_argument(
         "--top", type=_natural, default=5, metavar="K", help="classes to show (default 5)"
     )
-
-
-def _weights(sub: Parser) -> None:
-    actions = sub.add_subparsers(metavar="ACTION", required=True)
-    for name, (about, add_options) in _WEIGHTS_ACTIONS.items():
-        action = actions.add_parser(name, help=about, description=about, allow_abbrev=False)
-        action.set_defaults(action=name)
-        action.add_argument("--json", action="store_true", help="print one JSON object on stdout")
-        add_options(action)
-
-
-def _weights_matching(sub: Parser) -> None:
-    sub.add_argument("pattern", nargs="?", default="*", help="shell pattern of the network's name")
-
-
-def _weights_of(sub: Parser) -> None:
-    sub.add_argument("name", help="a name of 'keras-resnet weights list'")
-    sub.add_argument(
-        "--weights", metavar="TAG", help="e.g. imagenet/torchvision_v2; default the network's first"
-    )
-
-
-def _weights_import(sub: Parser) -> None:
-    sub.add_argument(
-        "file", help="weights of PyTorch (.pth, .safetensors), Keras (.h5, .keras), or a run folder"
-    )
-    sub.add_argument("--as", dest="name", required=True, metavar="NAME", help="the network")
-    sub.add_argument("--out", metavar="FILE", help="default NAME.weights.h5")
-    sub.add_argument(
-        "--preprocessing",
-        metavar="MODE",
-        help="what they were trained with (tf, caffe, torch, …); default as published",
-    )
-    sub.add_argument(
-        "--data", metavar="NAME", help="what they were trained on, e.g. cifar10: names the classes"
-    )
-    sub.add_argument("--overwrite", action="store_true", help="replace the file")
-
-
-_WEIGHTS_ACTIONS: dict[str, tuple[str, Callable[[Parser], None]]] = {
-    "list": (
-        "trained weights: whose, how accurate, how large, under which licence",
-        _weights_matching,
-    ),
-    "info": ("all that is known of some weights", _weights_of),
-    "fetch": ("download some weights into the cache", _weights_of),
-    "verify": ("check the hashes of the weights that are here", _weights_matching),
-    "import": ("turn a weights file of another library into ours", _weights_import),
-}
 
 
 def _list(sub: Parser) -> None:
@@ -406,12 +391,17 @@ _VERBS = {
         _export,
     ),
     "check": ("check an export folder again", "check RUN/exports", _check),
+    "layers": (
+        "which layer of a quantized .tflite loses the signal",
+        "layers RUN/exports --worst",
+        _layers,
+    ),
     "predict": ("classify images", "predict RUN/exports/resnet20-int8.tflite cat.jpg", _predict),
     "list": ("list the networks", "list 'resnetv2_*'", _list),
     "weights": (
         "trained weights: list, info, fetch, verify, import",
         "weights list 'resnet50*'",
-        _weights,
+        arguments_weights.add_options,
     ),
     "show": ("what a network is", "show resnet50", _show),
     "profile": (

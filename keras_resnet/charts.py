@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from xml.sax.saxutils import escape
 
 from keras_resnet.errors import UserError, require
@@ -19,11 +20,12 @@ _SHARPNESS = 2  # pixels of a .png per pixel of the drawing
 
 @dataclass(frozen=True)
 class Column:
-    """One bar per row; `label` writes a value."""
+    """One bar per row; `label` writes a value. The heading has the sum of them, if that is one."""
 
     title: str
-    values: Sequence[int]
-    label: Callable[[int], str]
+    values: Sequence[float]
+    label: Callable[[Any], str]
+    summed: bool = True
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,8 @@ def bars(title: str, names: Sequence[str], columns: Sequence[Column]) -> Drawing
 
 
 def _add_column(drawing: Drawing, column: Column, x: float, top: float, colour: str) -> None:
-    heading = f"{column.label(sum(column.values))} {column.title}"
+    total = f"{column.label(sum(column.values))} " if column.summed else ""
+    heading = total + column.title
     drawing.texts.append(_Text(x, top - 10, heading, bold=True))
     longest = max(*column.values, 1)
     for row, value in enumerate(column.values):

@@ -251,9 +251,10 @@ def _export(options: argparse.Namespace) -> int:
     source.require_keras()
     beside = source.run.path / "exports" if source.run else Path(f"{source.name}-exports")
     shared: dict[str, Any] = {
-        "formats": tuple(part.strip() for part in options.formats.split(",") if part.strip()),
+        "formats": _names(options.formats),
         "out": beside if options.out is None else options.out,
         "input_type": options.input_type,
+        "keep_float": _names(options.keep_float),
         "preprocessing": options.preprocessing,
         "overwrite": options.overwrite,
     }
@@ -392,6 +393,12 @@ def _weights(options: argparse.Namespace) -> int:
     return cli_weights.run(options)
 
 
+def _layers(options: argparse.Namespace) -> int:
+    from keras_resnet import cli_layers
+
+    return cli_layers.run(options)
+
+
 def _profile(options: argparse.Namespace) -> int:
     from keras_resnet import profiling, registry
 
@@ -469,6 +476,10 @@ def _single_crop(options: argparse.Namespace, source: Any) -> Any:
     return None
 
 
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
 def _print_lines(lines: Any) -> int:
     print("\n".join(lines))
     return 0
@@ -513,6 +524,7 @@ _VERBS = {
     "evaluate": _evaluate,
     "export": _export,
     "check": _check,
+    "layers": _layers,
     "predict": _predict,
     "list": _list,
     "weights": _weights,

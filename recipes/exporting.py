@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ def export_source(
     *,
     calibration: str | None = None,
     input_type: str = "uint8",
+    keep_float: Sequence[str] = (),
     preprocessing: str | None = None,
     check_count: int | None = None,
     overwrite: bool = False,
@@ -41,6 +43,7 @@ def export_source(
         out: see `export`.
         calibration: instead of the training images, those of another dataset, or a folder's.
         input_type: see `export`.
+        keep_float: see `export`.
         preprocessing: see `export`.
         check_count: limits the test images (evenly spaced); None takes all of them. They measure
             what a file does and choose nothing.
@@ -53,7 +56,7 @@ def export_source(
     if calibration is not None and _looks_like_a_path(calibration):
         raise UserError(f"No such folder: {calibration}")
     model = source.keras_model()
-    given = None if calibration is None else _images_of(calibration, model)
+    given = None if calibration is None else images_of(calibration, model)
     labels = source.labels
     checked: dict[str, Any] = {}
     if isinstance(data, Dataset):
@@ -76,6 +79,7 @@ def export_source(
         out=out,
         calibration=given,
         input_type=input_type,
+        keep_float=keep_float,
         preprocessing=preprocessing,
         name=source.name,
         labels=labels,
@@ -94,20 +98,28 @@ def _some(split: AnySplit, count: int) -> Split:
     return split.subset(spaced(split.places, count)).sample(count)
 
 
-def _images_of(name: str, model: keras.Model) -> np.ndarray:
-    """Images to calibrate on: of a folder, or the training images of a dataset."""
+def images_of(name: str, model: keras.Model, count: int = _CALIBRATION_IMAGES) -> np.ndarray:
+    """Up to `count` images, evenly spaced, of a folder or of a dataset's training images.
+
+    Of `model` only the `input_shape` is looked at.
+
+    Raises:
+        UserError: no such dataset, or a folder without images.
+    """
     if Path(name).is_dir():
-        return _folder_images(Path(name), model)
+        return _folder_images(Path(name), model, count)
     dataset = load_dataset(name)
     if not dataset.sized:
         dataset = dataset.at(model.input_shape[1] or 224)
-    return _some(dataset.train, _CALIBRATION_IMAGES).images
+    return _some(dataset.train, count).images
 
 
-def _folder_images(folder: Path, model: keras.Model) -> np.ndarray:
-    """Up to 256 images of a folder, evenly spaced by name."""
+def _folder_images(
+    folder: Path, model: keras.Model, count: int = _CALIBRATION_IMAGES
+) -> np.ndarray:
+    """Up to `count` images of a folder, evenly spaced by name."""
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
     if not paths:
         raise UserError(f"No images (.jpg, .png, …) in {folder}.")
-    chosen = paths[:: -(-len(paths) // _CALIBRATION_IMAGES)]
+    chosen = paths[:: -(-len(paths) // count)]
     return load_images(chosen, model)

@@ -1,0 +1,187 @@
+"""What is in a TFLite file: its operations, and of which Keras layers each of them is made.
+
+The converter names a tensor after all that it fused into one operation, as in
+`resnet20_1/stem_relu_1/Relu;resnet20_1/stem_bn_1/batchnorm/add_1;resnet20_1/stem_conv_1/convolution`:
+the model, the layer and what it does, with a number that Keras appends when it traces.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+from keras_resnet.errors import require
+
+BORDERS = ("QUANTIZE", "DEQUANTIZE")  # between integers and floats; no layer
+_WITH_KERNEL = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+# What Keras 3, tf_keras and TensorFlow call the multiplication with a kernel.
+_KERNEL = re.compile(r"(convolution|Conv2D|depthwise\w*|separable_conv2d|MatMul)\d*")
+_NUMBERED = re.compile(r"(.+)_\d+")
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation of a file.
+
+    Attributes:
+        kind: as in TFLite's schema: CONV_2D, ADD, ...; or a custom operation's name.
+        inputs, outputs: indices of tensors.
+        name: of its first output.
+        layers: what it does, the layer that gives it its name first.
+        in_float: whether it reads or writes floats.
+        kernel: the type of its kernel, as in the schema: FLOAT32, INT8, INT4; "" if it has none.
+    """
+
+    kind: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    name: str
+    layers: tuple[str, ...]
+    in_float: bool
+    kernel: str
+
+    @property
+    def layer(self) -> str:
+        """The layer that it is called after."""
+        return self.layers[0]
+
+
+def read(data: bytes) -> Any:
+    """A TFLite file as the object (`ModelT`) of TFLite's schema."""
+    return _schema().ModelT.InitFromPackedBuf(data, 0)
+
+
+def operations(model: Any) -> tuple[Operation, ...]:
+    """The operations of what `read` gave, in the order they run."""
+    found: list[Operation] = []
+    for graph in model.subgraphs:
+        found += _named(model, graph, [_nameless(model, graph, item) for item in graph.operators])
+    return tuple(found)
+
+
+def _schema() -> Any:
+    return require("ai_edge_litert.schema_py_generated", "export")
+
+
+@cache
+def _names(enumeration: str) -> dict[int, str]:
+    values = vars(getattr(_schema(), enumeration)).items()
+    return {code: name for name, code in values if name[0] != "_"}
+
+
+def _kind(model: Any, operator: Any) -> str:
+    code = model.operatorCodes[operator.opcodeIndex]
+    if code.customCode:
+        return str(code.customCode.decode())
+    return _names("BuiltinOperator")[max(code.builtinCode, code.deprecatedBuiltinCode)]
+
+
+def _nameless(model: Any, graph: Any, operator: Any) -> Operation:
+    kind = _kind(model, operator)
+    inputs, outputs = (
+        tuple(int(i) for i in tensors if i >= 0) for tensors in (operator.inputs, operator.outputs)
+    )
+    types = [_names("TensorType")[graph.tensors[i].type] for i in (*inputs, *outputs)]
+    return Operation(
+        kind=kind,
+        inputs=inputs,
+        outputs=outputs,
+        name=graph.tensors[outputs[0]].name.decode() if outputs else "",
+        layers=(),
+        in_float=any(name.startswith("FLOAT") for name in types),
+        kernel=types[1] if kind in _WITH_KERNEL else "",
+    )
+
+
+def _named(model: Any, graph: Any, found: list[Operation]) -> Iterator[Operation]:
+    """The same operations with their layers."""
+    ends = _output_names(model, graph, found)
+    # The kernel is named after its layer alone; other constants may be shared by many.
+    texts = [[graph.tensors[item.inputs[1]].name.decode()] if item.kernel else [] for item in found]
+    parts = [
+        [part for name in (*more, item.name) for part in name.split(";")]
+        for more, item in zip(texts, found, strict=True)
+    ]
+    layers = _layers(found, parts)
+    mains = [
+        item.name
+        if item.kind in BORDERS or not item.outputs
+        else _main(item, of, layers) or ends.get(item.outputs[0], item.name)
+        for item, of in zip(found, parts, strict=True)
+    ]
+    taken = set(mains)
+    for item, main, of in zip(found, mains, parts, strict=True):
+        others = [layers[part] for part in of if item.kind not in BORDERS and layers[part]]
+        # The converter merges equal constants, and with them names of other operations' layers.
+        own = [layer for layer in others if layer not in taken]
+        yield replace(item, layers=tuple(dict.fromkeys([main, *own])))
+
+
+def _main(operation: Operation, parts: list[str], layers: dict[str, str]) -> str:
+    """The layer with the kernel; of operations without one, what was there before the fusing."""
+    if operation.kernel:
+        for part in parts:
+            if _is_kernel(part) and layers[part]:
+                return layers[part]
+    return next((layers[part] for part in reversed(parts) if layers[part]), "")
+
+
+def _is_kernel(part: str) -> bool:
+    return _KERNEL.fullmatch(part.rpartition("/")[2]) is not None
+
+
+def _layers(found: list[Operation], parts: list[list[str]]) -> dict[str, str]:
+    """The layer of each part of a name: `stem_conv` of `resnet20_1/stem_conv_1/convolution`.
+
+    If all bear a number, the one that Keras 3 appends, it is taken off. Not if two kernels came to
+    one name so: tf_keras numbers its layers themselves.
+    """
+    models = {
+        tuple(_path(part)[:depth])
+        for item, of in zip(found, parts, strict=True)
+        for part in of
+        if item.kernel and _is_kernel(part)
+        for depth in range(1, len(_path(part)) - 1)
+    }
+    layers = {part: _layer(_path(part), models) for of in parts for part in of}
+    numbered = {layer: _NUMBERED.fullmatch(layer) for layer in layers.values() if layer}
+    plain = {layer: match[1] for layer, match in numbered.items() if match}
+    mains = {
+        item.inputs[1]: main
+        for item, of in zip(found, parts, strict=True)
+        if item.kernel and (main := _main(item, of, layers))
+    }
+    unique = len({plain.get(main) for main in mains.values()}) == len(mains)
+    if len(plain) < len(numbered) or not unique:
+        return layers
+    return {part: plain.get(layer, "") for part, layer in layers.items()}
+
+
+def _path(part: str) -> list[str]:
+    return [step for step in part.split("/") if step != "StatefulPartitionedCall"]
+
+
+def _layer(path: list[str], models: set[tuple[str, ...]]) -> str:
+    """What comes below the innermost model (there may be one within another); "" for nothing."""
+    depth = max((d for d in range(1, len(path) - 1) if tuple(path[:d]) in models), default=1)
+    return "" if len(path) < 2 else path[min(depth, len(path) - 2)]
+
+
+def _output_names(model: Any, graph: Any, found: list[Operation]) -> dict[int, str]:
+    """The signature's name of each output, whose tensor does not tell its layer.
+
+    It belongs to the operation that computes it, not to the one that converts it.
+    """
+    names = {
+        output.tensorIndex: output.name.decode()
+        for signature in model.signatureDefs or ()
+        if model.subgraphs[signature.subgraphIndex] is graph
+        for output in signature.outputs
+    }
+    for item in reversed(found):
+        if item.kind in BORDERS and item.outputs[0] in names:
+            names[item.inputs[0]] = names[item.outputs[0]]
+    return names

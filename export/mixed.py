@@ -1,0 +1,86 @@
+"""int8 files in which some layers stay in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from keras_resnet.errors import UnknownNameError, UserError
+from keras_resnet.export import graphs
+
+
+def convert(converter: Any, keep_float: Sequence[str]) -> bytes:
+    """Convert to int8, but for the operations of the layers `keep_float`.
+
+    The converter calibrates and quantizes in two steps; only the second, which is not in its
+    public interface, takes a list of operations to leave alone.
+
+    Args:
+        converter: a `tf.lite.TFLiteConverter`, set up for int8 with a representative dataset.
+        keep_float: names of layers.
+
+    Raises:
+        UserError: a layer has no operation in the file that is called after it.
+    """
+    from tensorflow.lite.python.convert import mlir_quantize
+
+    converter._experimental_calibrate_only = True
+    calibrated = converter.convert()
+    data: bytes = mlir_quantize(
+        calibrated,
+        input_data_type=converter.inference_input_type,
+        output_data_type=converter.inference_output_type,
+        denylisted_nodes=_nodes(calibrated, keep_float),
+    )
+    return data
+
+
+def require_layers(keep_float: Sequence[str], model: Any, formats: Sequence[str]) -> None:
+    """Check that `keep_float` are layers of the Keras model and that an int8 file is asked for.
+
+    Raises:
+        UserError: a string, or no int8 file.
+        UnknownNameError: with the nearest layer.
+    """
+    if isinstance(keep_float, str):
+        raise UserError(f"keep_float is a list of layers' names; received {keep_float!r}.")
+    known = [layer.name for layer in model._flatten_layers(include_self=False)]  # nested ones, too
+    for name in keep_float:
+        if name not in known:
+            see = f"'keras-resnet profile' lists the layers of '{model.name}'."
+            raise UnknownNameError("layer", name, known, see)
+    if keep_float and "tflite-int8" not in formats:
+        raise UserError(f"keep_float is for tflite-int8; the formats are {', '.join(formats)}.")
+
+
+def problems(
+    operations: Sequence[graphs.Operation], keep_float: Sequence[str], float_input: bool
+) -> list[str]:
+    """What an int8 file computes in float though it should not, and the other way round."""
+    kept = set(keep_float)
+    borders = graphs.BORDERS if kept or float_input else ()
+    inner = [item for item in operations if item.kind not in borders]
+    in_float = [item for item in inner if item.in_float]
+    strays = {item.kind for item in in_float if kept.isdisjoint(item.layers)}
+    found = [f"operations left in float: {sorted(strays)}"] if strays else []
+    quantized = _layers(item for item in inner if not item.in_float) | (kept - _layers(in_float))
+    if wrong := sorted(kept & quantized):
+        found.append(f"layers not left in float: {wrong}")
+    return found
+
+
+def _layers(operations: Any) -> set[str]:
+    return {layer for item in operations for layer in item.layers}
+
+
+def _nodes(calibrated: bytes, keep_float: Sequence[str]) -> list[str]:
+    """The outputs of the operations of these layers, by which the converter knows them."""
+    operations = graphs.operations(graphs.read(calibrated))
+    for layer in keep_float:
+        if layer not in _layers(operations):
+            raise UserError(
+                f"The file has no operation called after the layer '{layer}', which the converter "
+                "made part of another or left out. 'keras-resnet layers' shows the names of an "
+                "export's operations; keep one of those."
+            )
+    return [item.name for item in operations if not set(keep_float).isdisjoint(item.layers)]
