@@ -6,6 +6,7 @@ best.weights.h5    best on the validation split  summary.json      what came out
 model.keras        the result: stock Keras layers, float32, RGB 0...255 in, probabilities out
 labels.txt         its class names, one a line
 start.keras        of a fine-tuning: the model it started from
+start.json         how that was made, if it was (pruned, ...); the summary repeats it
 .lock              who trains in it; locked as long as that process lives
 """
 
@@ -63,6 +64,12 @@ class Run:
         """The model that a fine-tuning started from."""
         return self.path / "start.keras"
 
+    def about_start(self) -> dict[str, Any]:
+        """How the model that it started from was made; empty if nothing is to be said of that."""
+        path = self.path / "start.json"
+        about: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+        return about
+
     @property
     def best(self) -> Path:
         """The weights of the best epoch."""
@@ -95,9 +102,15 @@ def is_run(path: str | Path) -> bool:
 
 
 def create(
-    out: str | Path | None, name: str, config: Config, start: keras.Model | None = None
+    out: str | Path | None,
+    name: str,
+    config: Config,
+    start: keras.Model | None = None,
+    about_start: dict[str, Any] | None = None,
 ) -> Run:
     """Make a run folder: `out`, or `runs/NAME-DATE-TIME`; `start` is the model it starts from.
+
+    `about_start` is what the summary will say of that model.
 
     Raises:
         UserError: `out` exists and is not empty, or cannot be written.
@@ -118,6 +131,8 @@ def create(
         if start is not None:
             with replacing(run.start) as partial:
                 to_stock(start).save(partial)
+        if about_start:
+            write_json(run.path / "start.json", about_start)
         save_config(config, path / "config.toml")  # last: it makes the folder a run
     except OSError as error:
         raise UserError(f"Cannot write the run folder {path}: {error.strerror}.") from error

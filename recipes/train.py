@@ -53,6 +53,7 @@ def run(
     name: str | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     start: keras.Model | None = None,
+    about_start: dict[str, Any] | None = None,
     profile: bool = False,
 ) -> runs.Run:
     """Train `config` in a new run folder and return the run; see `recipes/runs.py` for its files.
@@ -63,6 +64,7 @@ def run(
         name: names the default folder; default the model's name.
         callbacks: Keras callbacks beside the progress bar and the logs.
         start: a trained classifier to begin with; see `recipes.finetune.run`.
+        about_start: what the summary says of it: how it was made.
         profile: write a TensorFlow profiler trace of ten steps under `tensorboard/`.
 
     Raises:
@@ -70,7 +72,11 @@ def run(
     """
     job = prepare(config, start)  # what can be refused is refused before a folder is made
     name = name or config.model
-    return _train(job, lambda: runs.create(out, name, job.config, start), callbacks, profile)
+
+    def create() -> runs.Run:
+        return runs.create(out, name, job.config, start, about_start)
+
+    return _train(job, create, callbacks, profile)
 
 
 def resume(
@@ -300,6 +306,7 @@ def _write_result(job: Job, run: runs.Run, loop: Loop, state: State, model: kera
         run.path / "summary.json",
         {
             "model": config.model,
+            **run.about_start(),
             "parameters": result.count_params(),
             "data": config.data.name,
             "images_left_out": len(dataset.left_out),
