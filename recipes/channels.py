@@ -203,9 +203,8 @@ class Channels:
             if getattr(step.operation, "groups", 1) > 1 or _is_depthwise(step.operation):
                 total += whole * int(outputs.sum()) // outputs.size
             else:
-                total += (
-                    whole * int(inputs.sum()) * int(outputs.sum()) // inputs.size // outputs.size
-                )
+                left = int(inputs.sum()) * int(outputs.sum())
+                total += whole * left // (inputs.size * outputs.size)
         return total
 
     def without(self, kept: np.ndarray) -> keras.Model:
@@ -241,7 +240,7 @@ class Channels:
         return {}
 
     def _weights(self, step: Any, kept: np.ndarray) -> list[np.ndarray]:
-        """A layer's weights for the kept channels: the last axis, and of a kernel the one before."""
+        """A layer's weights for the kept channels, the last axis; of kernels also the one before."""
         layer, weights = step.operation, step.operation.get_weights()
         inputs, outputs = kept[self.of[step.inputs[0]]], kept[self.of[step.outputs[0]]]
         if _is_depthwise(layer):  # kernel: (height, width, channels, multiplier)

@@ -172,7 +172,7 @@ def choose(
     return budget.mask(budget.largest(ranking, most))
 
 
-# The network ---------------------------------------------------------------------------------------
+# The network --------------------------------------------------------------------------------------
 
 
 def prune_filters(
@@ -222,7 +222,7 @@ def prune_filters(
 
 
 def compare(before: keras.Model, after: keras.Model) -> dict[str, Any]:
-    """Return [before, after] of filters, multiply-adds and parameters, and of each layer's filters."""
+    """Return [before, after] of filters (in all, by layer), multiply-adds and parameters."""
     accounts = [profile(before), profile(after)]
     kernels = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
     names = [layer.name for layer in after.layers if isinstance(layer, kernels)]
@@ -232,7 +232,7 @@ def compare(before: keras.Model, after: keras.Model) -> dict[str, Any]:
     }
     return {
         "filters": [sum(pair[i] for pair in layers.values()) for i in (0, 1)],
-        "multiply_adds": [account.multiply_adds for account in accounts],
+        "multiply_adds": [account.total.multiply_adds for account in accounts],
         "parameters": [model.count_params() for model in (before, after)],
         "filters_by_layer": layers,
     }

@@ -179,9 +179,9 @@ def test_what_cannot_be_followed_is_named(build, named):
 
 
 def test_bad_wishes_are_refused(resnet20):
-    with pytest.raises(UserError, match="between 0 and 1; got 1.5"):
+    with pytest.raises(UserError, match=r"between 0 and 1; got 1\.5"):
         prune_filters(resnet20, 1.5)
-    with pytest.raises(UserError, match="cannot be pruned to 0.1%"):
+    with pytest.raises(UserError, match=r"cannot be pruned to 0\.1%"):
         prune_filters(resnet20, 0.001)
     with pytest.raises(UnknownNameError, match="Did you mean 'gamma'"):
         prune_filters(resnet20, criterion="gama")
@@ -267,7 +267,7 @@ def test_the_trained_head_is_kept_and_the_run_resumes(tiny_run, tmp_path):
 def test_other_classes_and_other_verbs_are_refused(tiny_run, tmp_path):
     keras.Model(*_seven_classes()).save(tmp_path / "seven.keras")
     loaded = config.load_config(prune.CONFIG, DIGITS)
-    with pytest.raises(UserError, match="7 classes that .* the data has 10"):
+    with pytest.raises(UserError, match=r"7 classes that .* the data has 10"):
         prune.run(sources.find(str(tmp_path / "seven.keras")), loaded, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     with pytest.raises(UserError, match="keras-resnet prune-filters"):
