@@ -12,7 +12,7 @@ those channels at zero, exactly.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NoReturn
 
 import keras
 import numpy as np
@@ -240,7 +240,7 @@ class Channels:
         return {}
 
     def _weights(self, step: Any, kept: np.ndarray) -> list[np.ndarray]:
-        """A layer's weights for the kept channels, the last axis; of kernels also the one before."""
+        """A layer's weights for the kept channels: last axis, in kernels also the one before."""
         layer, weights = step.operation, step.operation.get_weights()
         inputs, outputs = kept[self.of[step.inputs[0]]], kept[self.of[step.outputs[0]]]
         if _is_depthwise(layer):  # kernel: (height, width, channels, multiplier)
@@ -274,7 +274,7 @@ def _mixes(layer: Any) -> bool:
     return isinstance(layer, mixing) or activation in _MIXING_ACTIVATIONS
 
 
-def _refuse(layer: Any, why: str) -> None:
+def _refuse(layer: Any, why: str) -> NoReturn:
     raise UserError(
         f"The filters of this network cannot be pruned: {type(layer).__name__} '{layer.name}' "
         f"{why}."
