@@ -20,10 +20,10 @@ from keras_resnet.recipes.channels import Channels
 # too), SE with groups and an average pool in the shortcut, bottlenecks, none, concatenation, gates,
 # a head behind Flatten.
 NETWORKS = (
-    *("resnet20", "resnet20_b", "resnetv2_20", "seresnet20", "plain20", "test_resnet"),
-    *("test_resnetv2", "test_seresnextd", "test_densenet", "test_vgg", "test_highway"),
-    *("test_googlenet", "resnet20_exclusive_gating"),
+    *("resnet20", "test_resnet", "test_resnetv2", "test_seresnextd"),
+    *("test_densenet", "test_vgg", "test_highway", "separable"),
 )
+MORE = ("resnet20_b", "resnetv2_20", "seresnet20", "plain20", "test_googlenet", "test_inception")
 
 
 def _network(name):
@@ -65,7 +65,9 @@ def _with_zeros(channels, kept):
     return model
 
 
-@pytest.mark.parametrize("name", [*NETWORKS, "separable"])
+@pytest.mark.parametrize(
+    "name", [*NETWORKS, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE)]
+)
 def test_the_smaller_network_computes_what_the_zeroed_one_does(name):
     """To rounding: sums over fewer terms are added up in another order."""
     model = _separable() if name == "separable" else _network(name)
@@ -76,9 +78,9 @@ def test_the_smaller_network_computes_what_the_zeroed_one_does(name):
     images = (
         np.random.default_rng(3).integers(0, 256, (4, height, width, colours)).astype("float32")
     )
-    expected = _with_zeros(channels, kept).predict(images, verbose=0)
-    assert not np.allclose(expected, model.predict(images, verbose=0), rtol=1e-2)  # much is gone
-    found = smaller.predict(images, verbose=0)
+    expected = _with_zeros(channels, kept)(images).numpy()
+    assert not np.allclose(expected, model(images).numpy(), rtol=1e-2)  # much is gone
+    found = smaller(images).numpy()
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
     counts = [profile(m).total for m in (model, smaller)]
     assert counts[1].multiply_adds == channels.multiply_adds(kept)
@@ -97,9 +99,9 @@ def test_filters_that_do_nothing_go_first_and_the_logits_stay():
     model = _with_zeros(channels, kept)
     share = channels.multiply_adds(kept) / profile(model).total.multiply_adds
     images = rng.integers(0, 256, (4, 32, 32, 3)).astype("uint8")
-    expected = model.predict(images, verbose=0)
+    expected = model(images).numpy()
     for criterion in filter_pruning.CRITERIA:
-        found = prune_filters(model, share, criterion=criterion).predict(images, verbose=0)
+        found = prune_filters(model, share, criterion=criterion)(images).numpy()
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
@@ -200,7 +202,7 @@ assert "keras_resnet" not in sys.modules
 np.save(sys.argv[1] + "/logits.npy", model.predict(np.load(sys.argv[1] + "/images.npy"), verbose=0))
 """
     run_python(code, tmp_path)
-    expected = smaller.predict(images, verbose=0)
+    expected = smaller(images).numpy()
     np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), expected, rtol=1e-5, atol=1e-6)
 
 
@@ -217,10 +219,11 @@ DIGITS = {
 
 
 def test_prune_filters_trains_on_and_exports_int8(tiny_run, tmp_path, capsys):
-    """The tiny run is about 90 % right; with a new head one epoch would not come near it."""
+    """Chance is 10 % right; the tiny run, of eight epochs, is about 80 %."""
     out = tmp_path / "run"
     settings = [f"--set={key}={value}" for key, value in DIGITS.items() if key != "data.name"]
     arguments = ["prune-filters", str(tiny_run.path), "--data", "digits", "--keep", "0.5"]
+    settings.append("--batch-size=32")  # enough steps for BN's statistics
     assert main([*arguments, "--json", "--out", str(out), *settings]) == 0
     summary = json.loads(capsys.readouterr().out)
     pruned = summary["pruned_filters"]
