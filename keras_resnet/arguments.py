@@ -143,6 +143,23 @@ def _finetune(sub: Parser) -> None:
     _recipe(sub)
 
 
+def _prune_filters(sub: Parser) -> None:
+    _model(sub, "the trained network: a run folder, a .keras file")
+    sub.add_argument(
+        "--data", metavar="NAME|FOLDER", required=True, help="what to train on: the same classes"
+    )
+    sub.add_argument(
+        "--keep",
+        type=float,
+        metavar="PART",
+        help="of the multiply-adds, e.g. 0.5; default the config's",
+    )
+    sub.add_argument("--criterion", help="what filters are judged by: l1 (default) or gamma")
+    sub.add_argument("--config", default="compress/prune_filters", help="default %(default)s")
+    sub.add_argument("--out", metavar="FOLDER", help="default runs/prune-filters-NAME-DATE-TIME")
+    _recipe(sub)
+
+
 def _runs(sub: Parser) -> None:
     sub.add_argument("folder", nargs="?", default="runs", help="where to look (default ./runs)")
 
@@ -372,6 +389,11 @@ _VERBS = {
         "train a trained network on other classes",
         "finetune RUN --data FOLDER",
         _finetune,
+    ),
+    "prune-filters": (
+        "remove a trained network's least important filters and train it on",
+        "prune-filters resnet20 --weights cifar10 --data cifar10 --keep 0.5",
+        _prune_filters,
     ),
     "runs": ("list the runs of a folder", "runs", _runs),
     "data-service": (

@@ -140,6 +140,21 @@ def _finetune(options: argparse.Namespace) -> int:
     return _print_run(run, options.json)
 
 
+def _prune_filters(options: argparse.Namespace) -> int:
+    from keras_resnet.recipes import config, prune, sources
+
+    source = sources.find(options.model, options.weights)
+    source.require_keras()
+    loaded = config.load_config(options.config, _overrides(options))
+    run = prune.run(source, loaded, options.out, profile=options.profile)
+    if not options.json and not run.home:
+        pruned = run.summary()["pruned_filters"]
+        for what in ("filters", "multiply_adds", "parameters"):
+            before, after = pruned[what]
+            print(f"{what.replace('_', '-')} {before:,} → {after:,} ({after / before:.1%})")
+    return _print_run(run, options.json)
+
+
 def _runs(options: argparse.Namespace) -> int:
     from keras_resnet.recipes import runs
 
@@ -436,6 +451,8 @@ def _overrides(options: argparse.Namespace) -> dict[str, Any]:
         "train.precision": options.precision,
         "data.name": getattr(options, "data", None),  # the quickstart has its own
         "data.service": getattr(options, "data_service", None),
+        "pruning.keep": getattr(options, "keep", None),
+        "pruning.criterion": getattr(options, "criterion", None),
     }
     given = {key: value for key, value in short.items() if value is not None}
     return given | dict(parse_override(text) for text in options.set)
@@ -518,6 +535,7 @@ _VERBS = {
     "distill": _distill,
     "qat": _qat,
     "finetune": _finetune,
+    "prune-filters": _prune_filters,
     "runs": _runs,
     "data-service": _data_service,
     "ensemble": _ensemble,

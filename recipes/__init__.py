@@ -6,5 +6,6 @@ Programs are modules: `from keras_resnet.recipes import train`, then
 
 from keras_resnet.recipes.config import Config, load_config
 from keras_resnet.recipes.data import Dataset, Split, load_dataset
+from keras_resnet.recipes.filter_pruning import prune_filters
 
-__all__ = ["Config", "Dataset", "Split", "load_config", "load_dataset"]
+__all__ = ["Config", "Dataset", "Split", "load_config", "load_dataset", "prune_filters"]

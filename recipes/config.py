@@ -99,6 +99,18 @@ class FinetuneConfig:
 
     frozen: float = 0.0  # part of the run, from its start, in which only the new head learns
     train_bn: bool = False  # whether BN layers learn and renew their statistics after that
+    keep_head: bool = False  # go on with the trained classifier: the data has the same classes
+
+
+@dataclass(frozen=True)
+class PruningConfig:
+    """What `prune-filters` removes before it trains; see `recipes.prune_filters`."""
+
+    keep: float = 1.0  # the part of the multiply-adds that is left; 1: nothing is pruned
+    criterion: str = "l1"  # a key of recipes.filter_pruning.CRITERIA
+    ranking: str = "uniform"  # a key of recipes.filter_pruning.RANKINGS
+    least: int = 4  # filters that stay in every layer
+    divisor: int = 1  # the filters that stay are a multiple of it
 
 
 @dataclass(frozen=True)
@@ -134,6 +146,7 @@ class Config:
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
     compress: CompressConfig = field(default_factory=CompressConfig)
+    pruning: PruningConfig = field(default_factory=PruningConfig)
 
     def __post_init__(self) -> None:
         """Check what no single field can tell.
@@ -190,6 +203,9 @@ _LIMITS = {
     "distill.temperature": (0.1, math.inf),
     "distill.weight": (0, 1.01),
     "compress.freeze_bn": (0, 1.01),
+    "pruning.keep": (0, 1.01),
+    "pruning.least": (1, math.inf),
+    "pruning.divisor": (1, math.inf),
     "optimizer.epsilon": (0, math.inf),
     "optimizer.trust": (0, math.inf),
     "schedule.warmup_hold": (0, 1.01),

@@ -10,6 +10,7 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -46,16 +47,51 @@ def run(
         UserError: no Dense classifier at the model's end, normalisation that is not inside the
             model, or what `train.run` refuses.
     """
+    if config.pruning.keep < 1:
+        raise UserError("pruning.keep is for keras-resnet prune-filters; finetune keeps all.")
     start = source.keras_model()
+    return train_from(
+        start,
+        config,
+        out,
+        model=source.name,
+        name=f"finetune-{source.name}",
+        callbacks=callbacks,
+        profile=profile,
+    )
+
+
+def train_from(
+    start: keras.Model,
+    config: Config,
+    out: str | Path | None,
+    *,
+    model: str,
+    name: str,
+    about: dict[str, Any] | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    profile: bool = False,
+) -> runs.Run:
+    """Train `start`, which the run calls `model`, as `run` does; `name` names the default folder.
+
+    Raises:
+        UserError: as `run`.
+    """
     if hint := missing_preprocessing(start):
         raise UserError(f"{hint} Build it with include_preprocessing=True and save it again.")
     transfer.classifier(start)
     if config.data.image_size == 0 and start.input_shape[1]:
         data = dataclasses.replace(config.data, image_size=start.input_shape[1])
         config = dataclasses.replace(config, data=data)
-    config = dataclasses.replace(config, model=source.name)
-    name = f"finetune-{source.name}"
-    return train.run(config, out, name=name, callbacks=callbacks, start=start, profile=profile)
+    return train.run(
+        dataclasses.replace(config, model=model),
+        out,
+        name=name,
+        callbacks=callbacks,
+        start=start,
+        about_start=about,
+        profile=profile,
+    )
 
 
 if __name__ == "__main__":

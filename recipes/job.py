@@ -97,6 +97,8 @@ def prepare(config: Config, start: keras.Model | None, teacher: keras.Model | No
     if teacher is not None:
         shown = _shown_shape(config, dataset)
         distill.require_fit(teacher, shown, len(dataset.class_names))
+    if start is not None and config.finetune.keep_head:
+        transfer.require_classes(start, len(dataset.class_names))
     if start is None:  # before images of many sizes are looked through
         _require_size(config, (*train.sizes, *dataset.input_shape[:2]))
     steps_per_epoch = _steps_per_epoch(dataset, train.batch_size)
@@ -139,6 +141,11 @@ def _check_names(config: Config, start: keras.Model | None) -> None:
         raise UserError(
             "compress.technique works on a trained network; start from one with: keras-resnet "
             f"{config.compress.technique} MODEL --data NAME|FOLDER"
+        )
+    if start is None and config.pruning.keep < 1:
+        raise UserError(
+            "pruning.keep is for a trained network; prune one with: keras-resnet prune-filters "
+            "MODEL --data NAME|FOLDER"
         )
     if config.train.loss not in LOSSES:
         raise UnknownNameError("train.loss", config.train.loss, LOSSES, "")
@@ -191,7 +198,8 @@ def _shown_shape(config: Config, dataset: data.Dataset) -> tuple[int | None, int
 def build_model(job: Job, shape: tuple[int | None, int | None, int]) -> keras.Model:
     """The network from RGB 0...255 to logits; `inference_model` drops its auxiliary ones."""
     if job.start is not None:
-        return transfer.adapt(job.start, shape, len(job.dataset.class_names))
+        keep_head, classes = job.config.finetune.keep_head, len(job.dataset.class_names)
+        return transfer.adapt(job.start, shape, classes, keep_head=keep_head)
     return registry.create_model(
         job.config.model,
         input_shape=shape,

@@ -7,6 +7,7 @@ model.keras        the result: stock Keras layers, float32, RGB 0...255 in, prob
 labels.txt         its class names, one a line
 start.keras        of a fine-tuning: the model it started from
 teacher.keras      of a distillation: the model it learns from
+start.json         how that was made, if it was (pruned, ...); the summary repeats it
 .lock              who trains in it; locked as long as that process lives
 """
 
@@ -65,6 +66,12 @@ class Run:
         """The model that a fine-tuning started from."""
         return self.path / "start.keras"
 
+    def about_start(self) -> dict[str, Any]:
+        """How the model that it started from was made; empty if nothing is to be said of that."""
+        path = self.path / "start.json"
+        about: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+        return about
+
     @property
     def teacher(self) -> Path:
         """The model that a distillation learns from."""
@@ -106,11 +113,14 @@ def create(
     name: str,
     config: Config,
     models: Mapping[str, keras.Model | None] = MappingProxyType({}),
+    about_start: dict[str, Any] | None = None,
 ) -> Run:
     """Make a run folder: `out`, or `runs/NAME-DATE-TIME`.
 
     `models` are the "start" and the "teacher" of which it keeps a copy, so that it can be resumed
     without them.
+
+    `about_start` is what the summary will say of that model.
 
     Raises:
         UserError: `out` exists and is not empty, or cannot be written.
@@ -132,6 +142,8 @@ def create(
             if model is not None:
                 with replacing(path / f"{role}.keras") as partial:
                     to_stock(model).save(partial)
+        if about_start:
+            write_json(run.path / "start.json", about_start)
         save_config(config, path / "config.toml")  # last: it makes the folder a run
     except OSError as error:
         raise UserError(f"Cannot write the run folder {path}: {error.strerror}.") from error

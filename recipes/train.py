@@ -62,6 +62,7 @@ def run(
     name: str | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     start: keras.Model | None = None,
+    about_start: dict[str, Any] | None = None,
     profile: bool = False,
 ) -> runs.Run:
     """Train `config` in a new run folder and return the run; see `recipes/runs.py` for its files.
@@ -72,6 +73,7 @@ def run(
         name: names the default folder; default the model's name.
         callbacks: Keras callbacks beside the progress bar and the logs.
         start: a trained classifier to begin with; see `recipes.finetune.run`.
+        about_start: what the summary says of it: how it was made.
         profile: write a TensorFlow profiler trace of ten steps under `tensorboard/`.
 
     Raises:
@@ -81,7 +83,11 @@ def run(
     job = prepare(config, start, distill.find_teacher(config.distill))
     name = name or config.model
     models = {"start": start, "teacher": job.teacher}
-    return _train(job, lambda: runs.create(out, name, job.config, models), callbacks, profile)
+
+    def create() -> runs.Run:
+        return runs.create(out, name, job.config, models, about_start)
+
+    return _train(job, create, callbacks, profile)
 
 
 def resume(
@@ -333,6 +339,7 @@ def _write_result(job: Job, run: runs.Run, loop: Loop, state: State, model: kera
         run.path / "summary.json",
         {
             "model": config.model,
+            **run.about_start(),
             "parameters": result.count_params(),
             "data": config.data.name,
             **({"technique": name} if (name := config.compress.technique) else {}),

@@ -35,10 +35,30 @@ def classifier(model: keras.Model) -> keras.layers.Dense:
     return last
 
 
+def require_classes(start: keras.Model, classes: int) -> None:
+    """Refuse to go on with the head of `start` for another number of classes.
+
+    Raises:
+        UserError: it has another number.
+    """
+    units = classifier(inference_model(start)).units
+    if units != classes:
+        raise UserError(
+            f"finetune.keep_head goes on with the {units} classes that '{start.name}' knows; the "
+            f"data has {classes}. For other classes: keras-resnet finetune."
+        )
+
+
 def adapt(
-    start: keras.Model, input_shape: tuple[int | None, int | None, int], classes: int
+    start: keras.Model,
+    input_shape: tuple[int | None, int | None, int],
+    classes: int,
+    *,
+    keep_head: bool = False,
 ) -> keras.Model:
     """Return `start` with a new head, for images of `input_shape`, in the current dtype policy.
+
+    With `keep_head` the new head has the weights of the old one.
 
     From RGB 0...255 (batch, height, width, channels) to logits (batch, classes); auxiliary
     classifiers are left out.
@@ -59,7 +79,12 @@ def adapt(
             f"'{start.name}' takes images of {start.input_shape[1:]} and cannot take "
             f"{tuple(input_shape)}: {str(error).splitlines()[0]}"
         ) from error
-    logits = keras.layers.Dense(classes, dtype="float32", name=head.name)(copy.output)
+    dense = keras.layers.Dense(
+        classes, use_bias=head.use_bias or not keep_head, dtype="float32", name=head.name
+    )
+    logits = dense(copy.output)
+    if keep_head:
+        dense.set_weights(head.get_weights())
     return keras.Model(copy.input, logits, name=start.name)
 
 
