@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_resnet.console import quiet_stderr
 from keras_resnet.errors import UnknownNameError, UserError
+from keras_resnet.export import ranges
 from keras_resnet.export.saved_model import INPUT
 
 INPUT_TYPES = {"uint8": tf.uint8, "int8": tf.int8, "float32": tf.float32}
@@ -17,7 +18,11 @@ NEEDS_CALIBRATION = ("int8", "int16x8")
 
 
 def convert(
-    saved_model: Path, precision: str, calibration: np.ndarray | None, input_type: str
+    saved_model: Path,
+    precision: str,
+    calibration: np.ndarray | None,
+    input_type: str,
+    calibration_method: str = ranges.MIN_MAX,
 ) -> bytes:
     """Convert a SavedModel of batch 1 (see `saved_model.write`).
 
@@ -28,6 +33,8 @@ def convert(
             int8 weights: accurate, but most runtimes only have slow kernels for it).
         calibration: (n, height, width, channels) as the model takes them; for the integer two.
         input_type: of an int8 file's input and output: "uint8", "int8" or "float32".
+        calibration_method: of an int8 file, see `ranges.parse`. int16 activations have 65,536
+            steps for the whole range, so none has to be cut off.
 
     Raises:
         UserError: no calibration images, an unknown input type, or an unsupported operation.
@@ -50,6 +57,8 @@ def convert(
         converter.target_spec.supported_ops = [mode]
     try:
         with quiet_stderr(), warnings.catch_warnings(action="ignore"):
+            if precision == "int8" and calibration_method != ranges.MIN_MAX:
+                return ranges.convert(converter, calibration_method, samples)
             data: bytes = converter.convert()
     except Exception as error:  # the converter raises its own, RuntimeError or ValueError
         lines = [line for line in str(error).splitlines() if line.strip()]

@@ -217,6 +217,7 @@ def _export(options: argparse.Namespace) -> int:
     shared: dict[str, Any] = {
         "formats": tuple(part.strip() for part in options.formats.split(",") if part.strip()),
         "out": beside if options.out is None else options.out,
+        "calibration_method": options.calibration_method,
         "input_type": options.input_type,
         "preprocessing": options.preprocessing,
         "overwrite": options.overwrite,

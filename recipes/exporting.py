@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_resnet.errors import UserError
-from keras_resnet.export import ExportReport, export, require_arguments
+from keras_resnet.export import ExportReport, export, ranges, require_arguments
 from keras_resnet.preprocessing import load_images
 from keras_resnet.recipes.data import AnySplit, Dataset, load_dataset
 from keras_resnet.recipes.sources import Source
@@ -26,6 +26,7 @@ def export_source(
     out: Path,
     *,
     calibration: str | None = None,
+    calibration_method: str = ranges.MIN_MAX,
     input_type: str = "uint8",
     preprocessing: str | None = None,
     check_count: int | None = None,
@@ -40,6 +41,7 @@ def export_source(
         formats: see `export`.
         out: see `export`.
         calibration: instead of the training images, those of another dataset, or a folder's.
+        calibration_method: see `export`.
         input_type: see `export`.
         preprocessing: see `export`.
         check_count: limits the test images (evenly spaced); None takes all of them. They measure
@@ -49,7 +51,8 @@ def export_source(
     Raises:
         UserError: no images, or what `export` raises.
     """
-    require_arguments(formats, out, input_type, overwrite)  # before the model, which takes seconds
+    # Before the model, which takes seconds.
+    require_arguments(formats, out, input_type, overwrite, calibration_method)
     if calibration is not None and _looks_like_a_path(calibration):
         raise UserError(f"No such folder: {calibration}")
     model = source.keras_model()
@@ -75,6 +78,7 @@ def export_source(
         formats,
         out=out,
         calibration=given,
+        calibration_method=calibration_method,
         input_type=input_type,
         preprocessing=preprocessing,
         name=source.name,
