@@ -62,7 +62,7 @@ def _rebuilt(model: keras.Model, rewritten: dict[str, keras.Layer]) -> keras.Mod
         return layer(*arguments, **keywords)
 
     copy = keras.models.clone_model(model, clone_function=rebuild, call_function=call)
-    for layer in model.layers:
+    for layer in (x for x in model.layers if x.weights):
         weights = _kernel_and_bias(layer) if layer.name in rewritten else layer.get_weights()
         copy.get_layer(layer.name).set_weights(weights)
     return copy
