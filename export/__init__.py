@@ -144,7 +144,7 @@ def export(
             "model": name,
             "labels": names,
             "warnings": hints,
-            "calibration_method": calibration_method,
+            "calibration_method": ranges.full_name(calibration_method),
             "rewrites": rewrites,
             **_content(partial, reference, calibration, checks, keras_latency),
         }

@@ -38,7 +38,7 @@ def parse(text: str) -> tuple[str, float]:
     """Split "percentile:99.9" into name and value; the value may be left out.
 
     "min-max": the least and the largest value of all images; what the converter does itself.
-    "percentile:P" (default 99.99): without the largest 100 - P percent of the values, and without
+    "percentile:P" (default 99.999): without the largest 100 - P percent of the values, and without
     as many of the least.
     "moving-average:D" (default 0.99): the averages of the images' least and largest values, where
     each image before the last counts D times the one after it.
@@ -63,6 +63,12 @@ def parse(text: str) -> tuple[str, float]:
             f"received '{text}'."
         )
     return name, value
+
+
+def full_name(text: str) -> str:
+    """`text` with its value, for the manifest: "percentile" is "percentile:99.999"."""
+    name, value = parse(text)
+    return name if name == MIN_MAX else f"{name}:{value:g}"
 
 
 def convert(converter: Any, method: str, samples: np.ndarray) -> bytes:
@@ -169,6 +175,6 @@ def _moving_average(
 _Method = Callable[[Iterator[dict[int, np.ndarray]], dict[int, Range], float], dict[int, Range]]
 # Default value, the least and the largest it may be, function.
 _METHODS: dict[str, tuple[float, float, float, _Method]] = {
-    "percentile": (99.99, 50.0, 100.0, _percentile),
+    "percentile": (99.999, 50.0, 100.0, _percentile),
     "moving-average": (0.99, 0.0, 1.0, _moving_average),
 }
