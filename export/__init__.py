@@ -5,7 +5,6 @@ TFLite needs `pip install "keras-resnet-zoo[export]"`.
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import tempfile
@@ -21,7 +20,20 @@ import numpy as np
 
 import keras_resnet.preprocessing
 from keras_resnet.errors import UnknownNameError, UserError, require
-from keras_resnet.export import check, manifest, mixed, optimize, runtimes, saved_model, tflite
+from keras_resnet.export import (
+    batch_norms,
+    check,
+    folders,
+    manifest,
+    mixed,
+    optimize,
+    ranges,
+    runtimes,
+    saved_model,
+    tflite,
+)
+from keras_resnet.export.calibration import hints as calibration_hints
+from keras_resnet.export.calibration import require_images
 from keras_resnet.models.layers import to_stock
 
 __all__ = ["FORMATS", "ExportReport", "export", "require_arguments"]
@@ -59,6 +71,7 @@ def export(
     *,
     out: str | Path,
     calibration: np.ndarray | None = None,
+    calibration_method: str = ranges.MIN_MAX,
     input_type: str = "uint8",
     keep_float: Sequence[str] = (),
     preprocessing: str | None = None,
@@ -83,6 +96,8 @@ def export(
         out: the folder, made under a temporary name and renamed when complete.
         calibration: training images (n, height, width, channels) as the model takes them; some
             hundred. Needed for int8 and int16x8.
+        calibration_method: how the int8 file's ranges come from them: "min-max", "percentile",
+            "percentile:99.9", "moving-average" or "moving-average:0.9"; see `ranges.parse`.
         input_type: input and output of the int8 file: "uint8", "int8" or "float32".
         keep_float: layers, by name, that stay float32 in the int8 file, e.g. those by which it
             loses most (`export.layer_errors`).
@@ -103,18 +118,19 @@ def export(
         UserError: unknown format, a model or images that do not fit, no calibration images,
             `out` exists or cannot be written.
     """
-    formats = require_arguments(formats, out, input_type, overwrite)
+    formats = require_arguments(formats, out, input_type, overwrite, calibration_method)
     calibration = None if calibration is None else np.asarray(calibration)
-    hints = _hints(model, preprocessing, calibration, formats)
+    hints = calibration_hints(model, preprocessing, calibration, formats)
     for hint in hints:
         warnings.warn(hint, stacklevel=2)
     prepared = _prepare(model, preprocessing, calibration)
-    _require_formats_of(prepared, formats, keep_float)
+    ranges.require_use(prepared, formats, calibration_method, keep_float)
     mixed.require_layers(keep_float, prepared, formats)
     names = _checked_labels(labels, prepared)
     source = runtimes.KerasRuntime(prepared)
     reference = _reference(source, calibration, check_images, check_labels, check_source)
-    out = _with_parent(_free_folder(out, overwrite))  # a while after the first look
+    require_images(calibration, formats)
+    out = folders.with_parent(folders.free(out, overwrite))  # a while after the first look
     name = name or model.name
     try:
         partial = Path(tempfile.mkdtemp(prefix=f".{out.name}-partial-", dir=out.parent))
@@ -123,11 +139,12 @@ def export(
     try:
         conversion = {
             "calibration": calibration,
+            "calibration_method": calibration_method,
             "input_type": input_type,
             "keep_float": keep_float,
             "has_ranges": optimize.has_ranges(prepared),
         }
-        paths = _write_files(prepared, name, formats, conversion, partial, verbose)
+        paths, rewrites = _write_files(prepared, name, formats, conversion, partial, verbose)
         files = {path.name: (kind, runtimes.open_file(path)) for kind, path in paths.items()}
         checks = check.compare(files, reference, keep_float)
         (keras_latency,) = check.median_latency([source], reference.images[:1])
@@ -136,13 +153,15 @@ def export(
             "labels": names,
             "warnings": hints,
             **manifest.quantization(keep_float, formats),
+            "calibration_method": ranges.full_name(calibration_method),
+            "rewrites": rewrites,
             **_content(partial, reference, calibration, checks, keras_latency),
         }
         manifest.write_reference(partial, reference)
         if names is not None:
             (partial / manifest.LABELS).write_text("\n".join(names) + "\n", encoding="utf-8")
         manifest.write(partial, content)
-        _move_into_place(partial, out)
+        folders.move_into_place(partial, out)
         for item in [item for item in checks if verbose and not item.passed]:
             print(f"{item.file} FAILED its check: {'; '.join(item.problems)}", file=sys.stderr)
     finally:
@@ -151,7 +170,11 @@ def export(
 
 
 def require_arguments(
-    formats: Sequence[str], out: str | Path, input_type: str = "uint8", overwrite: bool = False
+    formats: Sequence[str],
+    out: str | Path,
+    input_type: str = "uint8",
+    overwrite: bool = False,
+    calibration_method: str = ranges.MIN_MAX,
 ) -> tuple[str, ...]:
     """Check what needs no model; return the formats, each once.
 
@@ -160,52 +183,13 @@ def require_arguments(
     """
     formats = _known(formats)
     tflite.require_input_type(input_type)
+    ranges.require_method(calibration_method, formats)
     if any(kind.startswith("tflite-") for kind in formats):
         require("ai_edge_litert", "export")
     if "tflite-int4" in formats:
         require("ai_edge_quantizer", "export")
-    _free_folder(out, overwrite)
+    folders.free(out, overwrite)
     return formats
-
-
-_QUANTIZED_FORMATS = ("savedmodel", "tflite-int8")
-
-
-def _require_formats_of(
-    model: keras.Model, formats: tuple[str, ...], keep_float: Sequence[str]
-) -> None:
-    """Refuse of a model that was trained quantized what would undo or repeat that."""
-    if keep_float and optimize.has_ranges(model):
-        raise UserError(f"'{model.name}' was trained for int8 as a whole; drop keep_float.")
-    others = [kind for kind in formats if kind not in _QUANTIZED_FORMATS]
-    if others and optimize.has_ranges(model):
-        raise UserError(
-            f"'{model.name}' was trained for int8 and rounds as such a file does; formats are "
-            f"{' and '.join(_QUANTIZED_FORMATS)}, received {others[0]}. Export the float model it "
-            "was made from for the others."
-        )
-
-
-def _hints(
-    model: keras.Model,
-    preprocessing: str | None,
-    calibration: np.ndarray | None,
-    formats: tuple[str, ...],
-) -> list[str]:
-    """What looks like a mistake about the range of the input, or will disappoint."""
-    hints = []
-    if "tflite-int16x8" in formats:
-        hints.append(tflite.INT16X8_IS_SLOW)
-    missing = keras_resnet.preprocessing.missing_preprocessing(model)
-    if missing and not preprocessing:
-        hints.append(f"{missing} So do its files (see preprocessing=).")
-    normalises = preprocessing or keras_resnet.preprocessing.has_preprocessing(model)
-    if normalises and calibration is not None and calibration.size and calibration.max() <= 2:
-        hints.append(
-            "The model normalises its input itself, so it probably takes RGB 0...255; the "
-            f"calibration images reach {float(calibration.max()):g} only."
-        )
-    return hints
 
 
 def _known(formats: Sequence[str]) -> tuple[str, ...]:
@@ -271,33 +255,6 @@ def _checked_labels(labels: Sequence[object] | None, model: keras.Model) -> list
     return None if labels is None else [str(label) for label in labels]
 
 
-def _free_folder(out: str | Path, overwrite: bool) -> Path:
-    if not str(out).strip():
-        raise UserError("out is empty; give the folder to write to.")
-    path = Path(out).resolve()
-    if path.is_file():
-        raise UserError(f"{out} is a file; give the folder to write to.")
-    if path.exists() and not overwrite and not _is_empty_folder(path):
-        raise UserError(
-            f"{out} exists. Choose another folder, or overwrite it (--overwrite, overwrite=True)."
-        )
-    if path.exists() and not ((path / manifest.MANIFEST).is_file() or _is_empty_folder(path)):
-        raise UserError(f"{out} is not an export folder; it will not be overwritten.")
-    return path
-
-
-def _with_parent(path: Path) -> Path:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"Cannot make {path.parent}: {error.strerror}.") from error
-    return path
-
-
-def _is_empty_folder(path: Path) -> bool:
-    return path.is_dir() and not any(path.iterdir())
-
-
 def _write_files(
     model: keras.Model,
     name: str,
@@ -305,9 +262,13 @@ def _write_files(
     conversion: dict[str, Any],
     folder: Path,
     verbose: bool,
-) -> dict[str, Path]:
-    """Write every format (`conversion`: see `tflite.convert`); return {format: path}."""
-    paths = {}
+) -> tuple[dict[str, Path], dict[str, Any]]:
+    """Write every format (`conversion`: see `tflite.convert`).
+
+    Returns:
+        {format: path}, and what was rewritten for the TFLite files.
+    """
+    paths, rewrites = {}, {}
     with tempfile.TemporaryDirectory(prefix="keras-resnet-") as scratch:
         batch_one = Path(scratch) / "saved_model"
         for kind in formats:
@@ -317,14 +278,15 @@ def _write_files(
                 saved_model.write(model, path)
             else:
                 if not batch_one.exists():
-                    saved_model.write(optimize.fold_rescaling(model), batch_one, batch=1)
+                    folded, rewrites = batch_norms.to_depthwise(optimize.fold_rescaling(model))
+                    saved_model.write(folded, batch_one, batch=1)
                 precision = kind.removeprefix("tflite-")
                 path = folder / f"{name}-{precision}.tflite"
                 path.write_bytes(tflite.convert(batch_one, precision, **conversion))
             paths[kind] = path
             if verbose:
                 print(f"{kind}: written in {time.perf_counter() - began:.1f} s", file=sys.stderr)
-    return paths
+    return paths, rewrites
 
 
 def _content(
@@ -374,19 +336,3 @@ def _file_entry(folder: Path, item: check.FileCheck) -> dict[str, Any]:
     path = folder / item.file
     hashes = {"bytes": manifest.size(path), "sha256": manifest.sha256(path)}
     return {**hashes, **item.to_dict()}
-
-
-def _move_into_place(partial: Path, out: Path) -> None:
-    """Rename; an older export is moved aside first and comes back if that fails."""
-    os.chmod(partial, 0o755)  # mkdtemp makes it private
-    if not out.exists():
-        os.rename(partial, out)
-        return
-    old = partial.with_name(partial.name + "-old")
-    os.rename(out, old)
-    try:
-        os.rename(partial, out)
-    except BaseException:
-        os.rename(old, out)
-        raise
-    shutil.rmtree(old)

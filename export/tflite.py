@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from keras_resnet.console import quiet_stderr
 from keras_resnet.errors import UnknownNameError, UserError
-from keras_resnet.export import int4, mixed
+from keras_resnet.export import int4, mixed, ranges
 from keras_resnet.export.saved_model import INPUT
 
 INPUT_TYPES = {"uint8": tf.uint8, "int8": tf.int8, "float32": tf.float32}
@@ -27,6 +27,7 @@ def convert(
     precision: str,
     calibration: np.ndarray | None,
     input_type: str,
+    calibration_method: str = ranges.MIN_MAX,
     keep_float: Sequence[str] = (),
     *,
     has_ranges: bool = False,
@@ -41,6 +42,8 @@ def convert(
             weights, float activations).
         calibration: (n, height, width, channels) as the model takes them; for the integer two.
         input_type: of an int8 file's input and output: "uint8", "int8" or "float32".
+        calibration_method: of an int8 file, see `ranges.parse`. int16 activations have 65,536
+            steps for the whole range, so none has to be cut off.
         keep_float: layers of an int8 file that stay in float32, by name.
         has_ranges: the model was trained quantized and knows its ranges; none are measured.
 
@@ -72,6 +75,8 @@ def convert(
         with quiet_stderr(), warnings.catch_warnings(action="ignore"):
             if precision == "int8" and keep_float:
                 return mixed.convert(converter, keep_float)
+            if precision == "int8" and calibration_method != ranges.MIN_MAX:
+                return ranges.convert(converter, calibration_method, samples)
             data: bytes = converter.convert()
     except UserError:
         raise

@@ -266,6 +266,13 @@ def _export(sub: Parser) -> None:
         help="calibrate on the training images of this dataset, or on a folder of images, instead",
     )
     sub.add_argument(
+        "--calibration-method",
+        default="min-max",
+        metavar="METHOD",
+        help="how the ranges of the int8 file come from the images: min-max (default), "
+        "percentile, percentile:99.9, moving-average or moving-average:0.9",
+    )
+    sub.add_argument(
         "--input-type",
         default="uint8",
         help="input and output of the int8 file: uint8 (default), int8 or float32",

@@ -268,6 +268,7 @@ def _export(options: argparse.Namespace) -> int:
     shared: dict[str, Any] = {
         "formats": _names(options.formats),
         "out": beside if options.out is None else options.out,
+        "calibration_method": options.calibration_method,
         "input_type": options.input_type,
         "keep_float": _names(options.keep_float),
         "preprocessing": options.preprocessing,

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_resnet.errors import UserError
-from keras_resnet.export import ExportReport, export, require_arguments
+from keras_resnet.export import ExportReport, export, ranges, require_arguments
 from keras_resnet.preprocessing import load_images
 from keras_resnet.recipes.data import AnySplit, Dataset, load_dataset
 from keras_resnet.recipes.sources import Source
@@ -27,6 +27,7 @@ def export_source(
     out: Path,
     *,
     calibration: str | None = None,
+    calibration_method: str = ranges.MIN_MAX,
     input_type: str = "uint8",
     keep_float: Sequence[str] = (),
     preprocessing: str | None = None,
@@ -42,6 +43,7 @@ def export_source(
         formats: see `export`.
         out: see `export`.
         calibration: instead of the training images, those of another dataset, or a folder's.
+        calibration_method: see `export`.
         input_type: see `export`.
         keep_float: see `export`.
         preprocessing: see `export`.
@@ -52,7 +54,8 @@ def export_source(
     Raises:
         UserError: no images, or what `export` raises.
     """
-    require_arguments(formats, out, input_type, overwrite)  # before the model, which takes seconds
+    # Before the model, which takes seconds.
+    require_arguments(formats, out, input_type, overwrite, calibration_method)
     if calibration is not None and _looks_like_a_path(calibration):
         raise UserError(f"No such folder: {calibration}")
     model = source.keras_model()
@@ -78,6 +81,7 @@ def export_source(
         formats,
         out=out,
         calibration=given,
+        calibration_method=calibration_method,
         input_type=input_type,
         keep_float=keep_float,
         preprocessing=preprocessing,

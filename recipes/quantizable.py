@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from keras_resnet.errors import UserError
-from keras_resnet.export import optimize
+from keras_resnet.export import batch_norms, optimize
 from keras_resnet.models.auxiliary import inference_model
 from keras_resnet.models.layers import to_stock
 from keras_resnet.recipes import transfer
@@ -23,8 +23,7 @@ Range = tuple[float, float]
 
 PIXELS: Range = (0.0, 255.0)
 _PIXEL_UNIT = 64.0  # about the standard deviation of photographs' pixels; a power of 2 is exact
-_CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
-_WEIGHTED = (*_CONVOLUTIONS, keras.layers.Dense)
+_WEIGHTED = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
 
 
 def prepared(model: keras.Model) -> keras.Model:
@@ -42,30 +41,27 @@ def prepared(model: keras.Model) -> keras.Model:
     model = inference_model(model)
     head = transfer.classifier(model)
     network = keras.Model(model.input, head.output, name=model.name)
-    stock = _with_small_input(to_stock(network))
-    affine = {layer.name for layer in stock.layers if _stands_alone(layer)}
+    stock, _ = batch_norms.to_depthwise(_with_small_input(to_stock(network)))
 
     def rebuild(layer: Any) -> Any:
-        if layer.name in affine:
-            return keras.layers.DepthwiseConv2D(1, name=layer.name)
         config = layer.get_config()
         return type(layer).from_config(
             config | {"activation": "linear"} if isinstance(layer, _WEIGHTED) else config
         )
 
-    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        if layer.name in affine:
-            return layer(*args)  # a BN was given a mask
-        y, kind = layer(*args, **kwargs), stock.get_layer(layer.name).get_config().get("activation")
+    def behind(layer: keras.Layer, y: Any) -> Any:
+        kind = stock.get_layer(layer.name).get_config().get("activation")
         if not isinstance(layer, _WEIGHTED) or kind == "linear" or layer.name == head.name:
             return y
         return keras.layers.Activation(kind, name=f"{layer.name}_activation")(y)
 
-    copy = keras.models.clone_model(stock, clone_function=rebuild, call_function=call)
-    for layer in stock.layers:
-        weights = _scale_and_offset(layer) if layer.name in affine else layer.get_weights()
-        copy.get_layer(layer.name).set_weights(weights)
-    return copy
+    linear = keras.models.clone_model(
+        stock,
+        clone_function=rebuild,
+        call_function=lambda layer, *args, **kwargs: behind(layer, layer(*args, **kwargs)),
+    )
+    linear.set_weights(stock.get_weights())
+    return linear
 
 
 def _with_small_input(model: keras.Model) -> keras.Model:
@@ -87,24 +83,6 @@ def _with_small_input(model: keras.Model) -> keras.Model:
 
 def _readers(model: keras.Model) -> list[Any]:
     return list(model.input._keras_history.operation._outbound_nodes)
-
-
-def _stands_alone(layer: Any) -> bool:
-    """Whether this is a BN whose input others read too, or that no convolution gives."""
-    if not isinstance(layer, keras.layers.BatchNormalization) or len(layer.output.shape) != 4:
-        return False
-    before = layer.input._keras_history.operation
-    fused = isinstance(before, _CONVOLUTIONS) and len(before._outbound_nodes) == 1
-    return not (fused and before.activation is keras.activations.linear)
-
-
-def _scale_and_offset(norm: keras.layers.BatchNormalization) -> list[np.ndarray]:
-    """What the BN computes, as kernel (1, 1, channels, 1) and bias of a depthwise convolution."""
-    mean, variance = np.asarray(norm.moving_mean), np.asarray(norm.moving_variance)
-    gamma = np.asarray(norm.gamma) if norm.scale else np.ones_like(mean)
-    beta = np.asarray(norm.beta) if norm.center else np.zeros_like(mean)
-    scale = gamma / np.sqrt(variance + norm.epsilon)
-    return [scale[None, None, :, None], beta - mean * scale]
 
 
 def normalisation(model: keras.Model) -> keras.layers.Rescaling | None:

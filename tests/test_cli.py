@@ -192,10 +192,13 @@ def test_export_a_keras_file_with_a_folder_of_images(capsys, digits, tiny_run, t
         "export",
         str(tmp_path / "mine.keras"),
         *("--formats", "tflite-int8", "--data", str(tmp_path / "photos")),
+        *("--calibration-method", "percentile:99.9"),
         *("--out", str(tmp_path / "out")),
     )
     assert code == 0
     assert report["calibration_images"] == 20
+    assert report["calibration_method"] == "percentile:99.9"
+    assert "20 calibration images are few" in report["warnings"][0]
     assert (tmp_path / "out" / "mine-int8.tflite").is_file()
 
 

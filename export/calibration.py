@@ -1,0 +1,128 @@
+"""The images that a file is calibrated on: what is refused, and what looks like a mistake."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from keras_resnet import preprocessing, registry
+from keras_resnet.errors import UserError
+from keras_resnet.export import tflite
+
+# Fewer and the ranges of the activations hang on single images.
+_FEW = 32
+# Grey levels between the mean pixel of the images and that of the normalisation. Those of ImageNet,
+# CIFAR-10, digits and "tf" lie within 50 of each other.
+_FAR = 50
+# Grey levels. Photographs spread by 50 to 70; [0, 1] taken for normalised images by at most 30.
+_FLAT = 32
+
+
+def require_images(images: np.ndarray | None, formats: Sequence[str]) -> None:
+    """Refuse images that cannot say what range an activation has.
+
+    Raises:
+        UserError: numbers that are not finite, or one and the same number everywhere.
+    """
+    if images is None or not _calibrates(formats):
+        return
+    if not np.isfinite(images).all():
+        raise UserError("The calibration images have values that are not finite.")
+    if images.min() == images.max():
+        raise UserError(
+            f"Every value of the calibration images is {images.min():g}, so they say nothing of "
+            "the ranges of the activations. Give some hundred images from the training data."
+        )
+
+
+def hints(
+    model: keras.Model, mode: str | None, images: np.ndarray | None, formats: Sequence[str]
+) -> list[str]:
+    """What looks like a mistake about the calibration images, or will disappoint.
+
+    Args:
+        model: as `export` was given it.
+        mode: the normalisation that is put in front of it, if any.
+        images: the calibration images, if any.
+        formats: the files to be made.
+    """
+    found = []
+    missing = preprocessing.missing_preprocessing(model)
+    if missing and not mode:
+        found.append(f"{missing} So do its files (see preprocessing=).")
+    if "tflite-int16x8" in formats:
+        found.append(tflite.INT16X8_IS_SLOW)
+    if images is None or not images.size:
+        return found
+    if _calibrates(formats) and (few := _few(images)):
+        found.append(few)
+    if odd := _odd_range(model, mode, images):
+        found.append(odd)
+    return found
+
+
+def _calibrates(formats: Sequence[str]) -> bool:
+    return any(kind.removeprefix("tflite-") in tflite.NEEDS_CALIBRATION for kind in formats)
+
+
+def _few(images: np.ndarray) -> str | None:
+    count = len(images)
+    if count > 1 and (images == images[:1]).all():
+        return f"The {count} calibration images are all the same one; some hundred are usual."
+    if count < _FEW:
+        return f"{count} calibration images are few; some hundred are usual."
+    return None
+
+
+def _odd_range(model: keras.Model, mode: str | None, images: np.ndarray) -> str | None:
+    """Whether the images can be what the model takes: the pixels of photographs, or normalised."""
+    normalisation = _normalisation(model, mode)
+    inside = mode or preprocessing.has_preprocessing(model)
+    if inside or _is_made_for_pixels(model):
+        if wrong := _not_pixels(images):
+            itself = "normalises its input itself, so it " if inside else ""
+            return f"The model {itself}probably takes RGB 0...255; {wrong}"
+        pixels = images
+    elif normalisation is not None:
+        pixels = images * np.float32(np.mean(normalisation.std)) + np.mean(normalisation.mean)
+        if pixels.min() < -_FAR or pixels.max() > 255 + _FAR:
+            return (
+                f"'{model.name}' takes normalised images; the calibration images reach from "
+                f"{images.min():g} to {images.max():g}. See keras_resnet.preprocess."
+            )
+    if normalisation is None:
+        return None
+    mean, spread, expected = pixels.mean(), pixels.std(), np.mean(normalisation.mean)
+    if abs(mean - expected) <= _FAR and spread >= _FLAT:
+        return None
+    return (
+        f"The calibration images have the mean pixel {mean:.0f} and the standard deviation "
+        f"{spread:.0f} (in 0...255); the model's normalisation expects about {expected:.0f}, and "
+        "photographs spread by about 60. Are they like the training images?"
+    )
+
+
+def _not_pixels(images: np.ndarray) -> str | None:
+    if images.min() < 0:
+        return (
+            f"the calibration images reach from {images.min():g} to {images.max():g}, as if they "
+            "were normalised already."
+        )
+    if images.max() <= 2:
+        return f"the calibration images reach {float(images.max()):g} only."
+    return None
+
+
+def _normalisation(model: keras.Model, mode: str | None) -> preprocessing.Preprocessing | None:
+    """The one put in front, the one inside, or, of a bare network of the zoo, the one outside."""
+    mode = mode or preprocessing.mode_inside(model)
+    if mode == "raw" and model.name in registry.list_models():
+        mode = registry.architecture(model.name).preprocessing
+    return preprocessing.PREPROCESSING.get(mode or "raw")
+
+
+def _is_made_for_pixels(model: keras.Model) -> bool:
+    known = model.name in registry.list_models()
+    return known and registry.architecture(model.name).preprocessing == "raw"

@@ -1,0 +1,63 @@
+"""The folder of an export: checked before anything is written, in place when all of it is there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from keras_resnet.errors import UserError
+from keras_resnet.export import manifest
+
+
+def free(out: str | Path, overwrite: bool) -> Path:
+    """Resolve the path of a folder that an export may write.
+
+    Raises:
+        UserError: a file, or a folder that is not to be overwritten.
+    """
+    if not str(out).strip():
+        raise UserError("out is empty; give the folder to write to.")
+    path = Path(out).resolve()
+    if path.is_file():
+        raise UserError(f"{out} is a file; give the folder to write to.")
+    if path.exists() and not overwrite and not _is_empty_folder(path):
+        raise UserError(
+            f"{out} exists. Choose another folder, or overwrite it (--overwrite, overwrite=True)."
+        )
+    if path.exists() and not ((path / manifest.MANIFEST).is_file() or _is_empty_folder(path)):
+        raise UserError(f"{out} is not an export folder; it will not be overwritten.")
+    return path
+
+
+def with_parent(path: Path) -> Path:
+    """Make the folder that `path` lies in; return `path`.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"Cannot make {path.parent}: {error.strerror}.") from error
+    return path
+
+
+def move_into_place(partial: Path, out: Path) -> None:
+    """Rename; an older export is moved aside first and comes back if that fails."""
+    os.chmod(partial, 0o755)  # mkdtemp makes it private
+    if not out.exists():
+        os.rename(partial, out)
+        return
+    old = partial.with_name(partial.name + "-old")
+    os.rename(out, old)
+    try:
+        os.rename(partial, out)
+    except BaseException:
+        os.rename(old, out)
+        raise
+    shutil.rmtree(old)
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
