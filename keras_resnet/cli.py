@@ -10,12 +10,11 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from keras_resnet import arguments
-from keras_resnet.console import print_json, print_table, quiet_stderr
+from keras_resnet import arguments, cli_training
+from keras_resnet.console import number, print_json, print_lines, print_table, quiet_stderr
 from keras_resnet.errors import UserError
 
 
@@ -56,7 +55,7 @@ def _import_quietly() -> None:
 def _quickstart(options: argparse.Namespace) -> int:
     from keras_resnet.recipes import quickstart
 
-    result = quickstart.run(options.out, _overrides(options))
+    result = quickstart.run(options.out, cli_training.overrides(options))
     if options.json:
         return print_json(result, result["passed"])
     model = result["model"]
@@ -68,140 +67,6 @@ def _quickstart(options: argparse.Namespace) -> int:
     int8 = next(row["file"] for row in result["files"] if row["format"] == "tflite-int8")
     print(f"\nTry: keras-resnet predict {Path(result['exports']) / int8} {pictures[-1]}")
     return 0 if result["passed"] else 1
-
-
-def _train(options: argparse.Namespace) -> int:
-    from keras_resnet.recipes import config, train
-
-    if options.list:
-        names = config.list_configs()
-        return print_json({"configs": names}) if options.json else _print_lines(names)
-    if (options.config is None) == (options.resume is None):
-        raise UserError(
-            "Give a config (see --list), e.g. cifar10/resnet20, or --resume RUN, and not both."
-        )
-    overrides = _overrides(options)
-    if options.resume:
-        if overrides or options.out:
-            raise UserError(
-                f"--resume goes on as the run was configured and takes no other options. To change "
-                f"it, edit {Path(options.resume) / 'config.toml'}."
-            )
-        run = train.resume(options.resume, profile=options.profile)
-    else:
-        loaded = config.load_config(options.config, overrides)
-        name = Path(options.config).stem
-        run = train.run(loaded, options.out, name=name, profile=options.profile)
-    return _print_run(run, options.json)
-
-
-def _distill(options: argparse.Namespace) -> int:
-    from keras_resnet.recipes import config, train
-
-    chosen = {"distill.teacher": options.teacher, "distill.weights": options.weights}
-    given = {key: value for key, value in chosen.items() if value is not None}
-    loaded = config.load_config(options.config, _overrides(options) | given)
-    if not loaded.distill.teacher:
-        raise UserError(
-            f"The config {options.config} names no teacher. Give --teacher: a run folder, a .keras "
-            "file, or a NAME with --weights."
-        )
-    name = Path(options.config).stem
-    return _print_run(
-        train.run(loaded, options.out, name=name, profile=options.profile), options.json
-    )
-
-
-def _qat(options: argparse.Namespace) -> int:
-    from keras_resnet.recipes import compress, config, sources
-
-    source = sources.find(options.model, options.weights)
-    source.require_keras()
-    given = _overrides(options)
-    own = asdict(source.run.config.data) if source.run else {"name": source.data}
-    if source.run and given.get("data.name", own["name"]) == own["name"]:  # and its split of them
-        given = {f"data.{key}": value for key, value in own.items()} | given
-    elif own["name"]:
-        given = {"data.name": source.data, **given}
-    if options.distill:
-        given |= {"distill.teacher": options.model, "distill.weights": options.weights or ""}
-    loaded = config.load_config(options.config, given)
-    run = compress.run(source.keras_model(), loaded, options.out, name=f"qat-{source.name}")
-    return _print_run(run, options.json)
-
-
-def _finetune(options: argparse.Namespace) -> int:
-    from keras_resnet.recipes import config, finetune, sources
-
-    source = sources.find(options.model, options.weights)
-    source.require_keras()
-    loaded = config.load_config(options.config, _overrides(options))
-    run = finetune.run(source, loaded, options.out, profile=options.profile)
-    return _print_run(run, options.json)
-
-
-def _prune_filters(options: argparse.Namespace) -> int:
-    from keras_resnet.recipes import config, prune, sources
-
-    source = sources.find(options.model, options.weights)
-    source.require_keras()
-    loaded = config.load_config(options.config, _overrides(options))
-    run = prune.run(source, loaded, options.out, profile=options.profile)
-    if not options.json and not run.home:
-        pruned = run.summary()["pruned_filters"]
-        for what in ("filters", "multiply_adds", "parameters"):
-            before, after = pruned[what]
-            print(f"{what.replace('_', '-')} {before:,} → {after:,} ({after / before:.1%})")
-    return _print_run(run, options.json)
-
-
-def _runs(options: argparse.Namespace) -> int:
-    from keras_resnet.recipes import runs
-
-    found = runs.list_runs(options.folder)
-    if options.json:
-        return print_json({"runs": found})
-    if not found:
-        raise UserError(f"No runs in {options.folder}. Start one: keras-resnet train --list")
-    header = ("run", "model", "data", "done", "validation", "test", "minutes", "state")
-    rows = [
-        [
-            row["run"],
-            row["model"] or "–",
-            row["data"] or "–",
-            f"{row['done']}/{row['total']} {row['unit']}" if row["unit"] else "–",
-            _number(row["validation"], ".2%"),
-            _number(row["test"], ".2%"),
-            _number(row["minutes"], ".1f"),
-            row["state"],
-        ]
-        for row in found
-    ]
-    print_table(f"Runs in {options.folder}", header, rows)
-    for row in found:
-        if row["problem"]:
-            print(f"warning: {row['run']}: {row['problem']}", file=sys.stderr)
-    return 0
-
-
-def _print_run(run: Any, as_json: bool) -> int:
-    if run.home:  # one of several workers, and not the one that writes
-        print(f"done; the chief wrote {run.home}", file=sys.stderr)
-        return 0
-    summary = run.summary()
-    if as_json:
-        return print_json({"run": str(run.path), **summary})
-    test = summary["test"]
-    print(f"test accuracy {test['accuracy']:.2%} on {test['n']} images · {run.model}")
-    print(f"Next: keras-resnet export {run.path}")
-    return 0
-
-
-def _data_service(options: argparse.Namespace) -> int:
-    from keras_resnet.recipes import data_service
-
-    data_service.serve(options.port, options.host)
-    return 0
 
 
 def _ensemble(options: argparse.Namespace) -> int:
@@ -377,7 +242,7 @@ def _list(options: argparse.Namespace) -> int:
     if options.json:
         return print_json({"models": [{"name": e.name, "summary": e.summary} for e in entries]})
     width = max(len(name) for name in names)
-    return _print_lines(f"{entry.name:<{width}} {entry.summary}" for entry in entries)
+    return print_lines(f"{entry.name:<{width}} {entry.summary}" for entry in entries)
 
 
 def _show(options: argparse.Namespace) -> int:
@@ -389,7 +254,7 @@ def _show(options: argparse.Namespace) -> int:
     if options.json:
         return print_json(card)
     height, width, channels = card["input"]
-    return _print_lines(
+    return print_lines(
         (
             f"{card['name']}: {card['summary']}",
             f"source         {card['source']}",
@@ -440,25 +305,6 @@ def _profile(options: argparse.Namespace) -> int:
 # What verbs share -------------------------------------------------------------------------------
 
 
-def _overrides(options: argparse.Namespace) -> dict[str, Any]:
-    """The options that stand for config keys, and every --set."""
-    from keras_resnet.recipes.config import parse_override
-
-    short = {
-        "train.epochs": options.epochs,
-        "train.batch_size": options.batch_size,
-        "train.seed": options.seed,
-        "train.devices": options.devices,
-        "train.precision": options.precision,
-        "data.name": getattr(options, "data", None),  # the quickstart has its own
-        "data.service": getattr(options, "data_service", None),
-        "pruning.keep": getattr(options, "keep", None),
-        "pruning.criterion": getattr(options, "criterion", None),
-    }
-    given = {key: value for key, value in short.items() if value is not None}
-    return given | dict(parse_override(text) for text in options.set)
-
-
 def _dataset(name: str | None, source: Any, runtime: Any = None, whole: bool = False) -> Any:
     """The dataset of --data, or the one the run was trained on (with its own split).
 
@@ -498,15 +344,6 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def _print_lines(lines: Any) -> int:
-    print("\n".join(lines))
-    return 0
-
-
-def _number(value: float | None, form: str) -> str:
-    return "–" if value is None else f"{value:{form}}"
-
-
 def _print_checks(
     files: Sequence[dict[str, Any]], title: str, model: dict[str, Any] | None = None
 ) -> None:
@@ -516,10 +353,10 @@ def _print_checks(
         [
             item["file"],
             f"{item['bytes']:,}",
-            _number(item["accuracy"], ".2%"),
-            _number(item.get("agreement"), ".2%"),
-            _number(item.get("largest_error"), ".1e"),
-            _number(item["latency_ms"], ".3f"),
+            number(item["accuracy"], ".2%"),
+            number(item.get("agreement"), ".2%"),
+            number(item.get("largest_error"), ".1e"),
+            number(item["latency_ms"], ".3f"),
             {True: "passed", False: "FAILED", None: "–"}[item.get("passed")],
         ]
         for item in ([model] if model else []) + list(files)
@@ -532,13 +369,13 @@ def _print_checks(
 
 _VERBS = {
     "quickstart": _quickstart,
-    "train": _train,
-    "distill": _distill,
-    "qat": _qat,
-    "finetune": _finetune,
-    "prune-filters": _prune_filters,
-    "runs": _runs,
-    "data-service": _data_service,
+    "train": cli_training.train,
+    "distill": cli_training.distill,
+    "qat": cli_training.qat,
+    "finetune": cli_training.finetune,
+    "prune-filters": cli_training.prune_filters,
+    "runs": cli_training.list_runs,
+    "data-service": cli_training.data_service,
     "ensemble": _ensemble,
     "evaluate": _evaluate,
     "export": _export,

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -48,6 +48,17 @@ def print_json(content: dict[str, Any], passed: bool = True) -> int:
     """Print one object to stdout; return the exit code: 0, or 1 if something did not pass."""
     print(json.dumps(content, indent=2, ensure_ascii=False))
     return 0 if passed else 1
+
+
+def print_lines(lines: Iterable[str]) -> int:
+    """Print to stdout; return the exit code 0."""
+    print("\n".join(lines))
+    return 0
+
+
+def number(value: float | None, form: str) -> str:
+    """A figure of a table; a dash where there is none."""
+    return "–" if value is None else f"{value:{form}}"
 
 
 def print_table(

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from keras_resnet import registry
-from keras_resnet.recipes import augment, finetune, optimizers, prune, schedules, train
+from keras_resnet.recipes import augment, compress, finetune, optimizers, prune, schedules, train
 from keras_resnet.recipes.config import CONFIGS, list_configs, load_config, save_config
 
 # Between them, the keys that the shipped configs use; the others are run in the slow tests.
@@ -13,6 +13,7 @@ REPRESENTATIVE = ("cifar10/resnet20_fast", "imagenet/resnet18_a2", "imagenet/res
 # Those that start from a trained network: the verb, and where it is tested.
 STARTED = {
     finetune.CONFIG: "finetune RUN --data FOLDER",  # tests/test_finetune.py
+    compress.QAT: "qat RUN --data NAME|FOLDER",  # test_qat
     prune.CONFIG: "prune-filters resnet20 --weights cifar10 --data cifar10",  # test_filter_pruning
 }
 

@@ -1,0 +1,175 @@
+"""Verbs of `keras-resnet` that train, and what they print."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from keras_resnet.console import number, print_json, print_lines, print_table
+from keras_resnet.errors import UserError
+
+
+def train(options: argparse.Namespace) -> int:
+    """Train a config, or go on with a run."""
+    from keras_resnet.recipes import config
+    from keras_resnet.recipes import train as training
+
+    if options.list:
+        names = config.list_configs()
+        return print_json({"configs": names}) if options.json else print_lines(names)
+    if (options.config is None) == (options.resume is None):
+        raise UserError(
+            "Give a config (see --list), e.g. cifar10/resnet20, or --resume RUN, and not both."
+        )
+    given = overrides(options)
+    if options.resume:
+        if given or options.out:
+            raise UserError(
+                f"--resume goes on as the run was configured and takes no other options. To change "
+                f"it, edit {Path(options.resume) / 'config.toml'}."
+            )
+        run = training.resume(options.resume, profile=options.profile)
+    else:
+        loaded = config.load_config(options.config, given)
+        name = Path(options.config).stem
+        run = training.run(loaded, options.out, name=name, profile=options.profile)
+    return _print_run(run, options.json)
+
+
+def distill(options: argparse.Namespace) -> int:
+    """Train a config with a teacher."""
+    from keras_resnet.recipes import config
+    from keras_resnet.recipes import train as training
+
+    chosen = {"distill.teacher": options.teacher, "distill.weights": options.weights}
+    given = {key: value for key, value in chosen.items() if value is not None}
+    loaded = config.load_config(options.config, overrides(options) | given)
+    if not loaded.distill.teacher:
+        raise UserError(
+            f"The config {options.config} names no teacher. Give --teacher: a run folder, a .keras "
+            "file, or a NAME with --weights."
+        )
+    name = Path(options.config).stem
+    return _print_run(
+        training.run(loaded, options.out, name=name, profile=options.profile), options.json
+    )
+
+
+def qat(options: argparse.Namespace) -> int:
+    """Train a trained network on as its int8 file computes."""
+    from keras_resnet.recipes import compress, config, sources
+
+    source = sources.find(options.model, options.weights)
+    source.require_keras()
+    given = overrides(options)
+    own = asdict(source.run.config.data) if source.run else {"name": source.data}
+    if source.run and given.get("data.name", own["name"]) == own["name"]:  # and its split of them
+        given = {f"data.{key}": value for key, value in own.items()} | given
+    elif own["name"]:
+        given = {"data.name": source.data, **given}
+    if options.distill:
+        given |= {"distill.teacher": options.model, "distill.weights": options.weights or ""}
+    loaded = config.load_config(options.config, given)
+    run = compress.run(source.keras_model(), loaded, options.out, name=f"qat-{source.name}")
+    return _print_run(run, options.json)
+
+
+def finetune(options: argparse.Namespace) -> int:
+    """Train a trained network on other classes."""
+    from keras_resnet.recipes import config, sources
+    from keras_resnet.recipes import finetune as tuning
+
+    source = sources.find(options.model, options.weights)
+    source.require_keras()
+    loaded = config.load_config(options.config, overrides(options))
+    run = tuning.run(source, loaded, options.out, profile=options.profile)
+    return _print_run(run, options.json)
+
+
+def prune_filters(options: argparse.Namespace) -> int:
+    """Remove filters of a trained network and train it on."""
+    from keras_resnet.recipes import config, prune, sources
+
+    source = sources.find(options.model, options.weights)
+    source.require_keras()
+    loaded = config.load_config(options.config, overrides(options))
+    run = prune.run(source, loaded, options.out, profile=options.profile)
+    if not options.json and not run.home:
+        pruned = run.summary()["pruned_filters"]
+        for what in ("filters", "multiply_adds", "parameters"):
+            before, after = pruned[what]
+            print(f"{what.replace('_', '-')} {before:,} → {after:,} ({after / before:.1%})")
+    return _print_run(run, options.json)
+
+
+def list_runs(options: argparse.Namespace) -> int:
+    """List the runs of a folder."""
+    from keras_resnet.recipes import runs
+
+    found = runs.list_runs(options.folder)
+    if options.json:
+        return print_json({"runs": found})
+    if not found:
+        raise UserError(f"No runs in {options.folder}. Start one: keras-resnet train --list")
+    header = ("run", "model", "data", "done", "validation", "test", "minutes", "state")
+    rows = [
+        [
+            row["run"],
+            row["model"] or "–",
+            row["data"] or "–",
+            f"{row['done']}/{row['total']} {row['unit']}" if row["unit"] else "–",
+            number(row["validation"], ".2%"),
+            number(row["test"], ".2%"),
+            number(row["minutes"], ".1f"),
+            row["state"],
+        ]
+        for row in found
+    ]
+    print_table(f"Runs in {options.folder}", header, rows)
+    for row in found:
+        if row["problem"]:
+            print(f"warning: {row['run']}: {row['problem']}", file=sys.stderr)
+    return 0
+
+
+def _print_run(run: Any, as_json: bool) -> int:
+    if run.home:  # one of several workers, and not the one that writes
+        print(f"done; the chief wrote {run.home}", file=sys.stderr)
+        return 0
+    summary = run.summary()
+    if as_json:
+        return print_json({"run": str(run.path), **summary})
+    test = summary["test"]
+    print(f"test accuracy {test['accuracy']:.2%} on {test['n']} images · {run.model}")
+    print(f"Next: keras-resnet export {run.path}")
+    return 0
+
+
+def data_service(options: argparse.Namespace) -> int:
+    """Prepare batches for trainings on other machines."""
+    from keras_resnet.recipes import data_service as service
+
+    service.serve(options.port, options.host)
+    return 0
+
+
+def overrides(options: argparse.Namespace) -> dict[str, Any]:
+    """The options that stand for config keys, and every --set."""
+    from keras_resnet.recipes.config import parse_override
+
+    short = {
+        "train.epochs": options.epochs,
+        "train.batch_size": options.batch_size,
+        "train.seed": options.seed,
+        "train.devices": options.devices,
+        "train.precision": options.precision,
+        "data.name": getattr(options, "data", None),  # the quickstart has its own
+        "data.service": getattr(options, "data_service", None),
+        "pruning.keep": getattr(options, "keep", None),
+        "pruning.criterion": getattr(options, "criterion", None),
+    }
+    given = {key: value for key, value in short.items() if value is not None}
+    return given | dict(parse_override(text) for text in options.set)
