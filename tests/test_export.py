@@ -435,7 +435,7 @@ def test_an_export_that_fails_in_the_middle_leaves_the_old_one(small, tmp_path, 
     export(small, ["savedmodel"], **arguments)
     before = manifest.sha256(tmp_path / "out")
 
-    def full_disk(*_):
+    def full_disk(*_, **__):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(tflite, "convert", full_disk)
