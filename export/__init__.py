@@ -268,7 +268,8 @@ def _write_files(
     Returns:
         {format: path}, and what was rewritten for the TFLite files.
     """
-    paths, rewrites = {}, {}
+    paths: dict[str, Path] = {}
+    rewrites: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="keras-resnet-") as scratch:
         batch_one = Path(scratch) / "saved_model"
         for kind in formats:
