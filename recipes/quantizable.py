@@ -15,11 +15,10 @@ import numpy as np
 
 from keras_resnet.errors import UserError
 from keras_resnet.export import batch_norms, optimize
+from keras_resnet.export.ranges import Range
 from keras_resnet.models.auxiliary import inference_model
 from keras_resnet.models.layers import to_stock
 from keras_resnet.recipes import transfer
-
-Range = tuple[float, float]
 
 PIXELS: Range = (0.0, 255.0)
 _PIXEL_UNIT = 64.0  # about the standard deviation of photographs' pixels; a power of 2 is exact
@@ -29,11 +28,9 @@ _WEIGHTED = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Den
 def prepared(model: keras.Model) -> keras.Model:
     """Return `model` as it is quantized: float32, stock layers, RGB 0...255 to logits.
 
-    A BN that no convolution comes
-    before (pre-activation units, DenseNet) cannot be folded into weights; it becomes a 1×1
-    depthwise convolution, which an int8 file has and tensorflow-model-optimization trains. An
-    activation inside a layer of weights becomes a layer behind it: what a sigmoid reads is rounded
-    too.
+    A BN that no convolution absorbs becomes a depthwise one, as in every TFLite file of ours, and
+    as tensorflow-model-optimization can train. An activation inside a layer of weights becomes a
+    layer behind it: what a sigmoid reads is rounded, too.
 
     Raises:
         UserError: no Dense classifier at the end.
@@ -81,14 +78,10 @@ def _with_small_input(model: keras.Model) -> keras.Model:
     return copy
 
 
-def _readers(model: keras.Model) -> list[Any]:
-    return list(model.input._keras_history.operation._outbound_nodes)
-
-
 def normalisation(model: keras.Model) -> keras.layers.Rescaling | None:
     """The `Rescaling` that stands at the input, if any."""
-    readers = [node.operation for node in _readers(model)]
-    first = readers[0] if len(readers) == 1 else None
+    readers = model.input._keras_history.operation._outbound_nodes
+    first = readers[0].operation if len(readers) == 1 else None
     return first if isinstance(first, keras.layers.Rescaling) else None
 
 

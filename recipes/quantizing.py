@@ -20,6 +20,7 @@ import tf_keras
 
 from keras_resnet.errors import UserError
 from keras_resnet.export import optimize
+from keras_resnet.export.ranges import Range
 from keras_resnet.recipes import quantizable
 from keras_resnet.recipes.bridge import to_legacy
 from keras_resnet.recipes.job import Job
@@ -121,10 +122,10 @@ def _wrapped(legacy: Any) -> Any:
         ) from error
 
 
-def _measured_ranges(legacy: Any, images: np.ndarray) -> dict[str, quantizable.Range]:
+def _measured_ranges(legacy: Any, images: np.ndarray) -> dict[str, Range]:
     """What each layer's output spans on `images`, by name; zero is always within."""
     every = tf_keras.Model(legacy.input, {x.name: x.output for x in legacy.layers})
-    ends: dict[str, quantizable.Range] = {}
+    ends: dict[str, Range] = {}
     for start in range(0, len(images), 16):
         outputs = every(images[start : start + 16], training=False)
         for name, output in outputs.items():
@@ -136,7 +137,7 @@ def _measured_ranges(legacy: Any, images: np.ndarray) -> dict[str, quantizable.R
     return ends
 
 
-def _set_ranges(quantized: Any, ranges: dict[str, quantizable.Range]) -> None:
+def _set_ranges(quantized: Any, ranges: dict[str, Range]) -> None:
     """Start from what was measured; tfmot's own start, -6...6, is left in a thousand steps."""
     for layer in quantized.layers:
         variables = _variables(layer)
