@@ -1,0 +1,54 @@
+"""Draw the training error of runs, and the test error they ended with, as He 2015's Figure 6 does.
+
+python benchmarks/curves.py RUN [RUN ...] --out FILE.svg     (pip install matplotlib)
+
+RUN is a folder with log.csv and summary.json, such as those in benchmarks/results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from pathlib import Path
+
+
+def _training_error(run: Path) -> list[float]:
+    """Percent per epoch; on augmented images, with the weights as they change."""
+    with (run / "log.csv").open(newline="") as file:
+        return [100 * (1 - float(row["accuracy"])) for row in csv.DictReader(file)]
+
+
+def draw(runs: list[Path], out: Path) -> None:
+    """Write the picture; plain nets are dashed, the point is the test error of the last weights."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "keras_resnet"  # the same file for the same runs
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4.2))
+    for index, run in enumerate(runs):
+        summary = json.loads((run / "summary.json").read_text())
+        errors, test = _training_error(run), 100 * (1 - summary["test"]["accuracy"])
+        epochs, colour = range(1, len(errors) + 1), f"C{index}"
+        line = "--" if summary["model"].startswith("plain") else "-"
+        label = f"{summary['model']}: test error {test:.2f} %"
+        axes.plot(epochs, errors, line, color=colour, linewidth=1.4, label=label)
+        axes.plot(len(errors), test, "o", color=colour, clip_on=False)
+    axes.set(xlabel="epoch", ylabel="error (%)", ylim=(0, 40), xlim=(0, None))
+    axes.grid(alpha=0.3)
+    axes.legend(title="lines: training error · points: test error")
+    figure.savefig(out, bbox_inches="tight", metadata={"Date": None})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    draw(options.runs, options.out)
+
+
+if __name__ == "__main__":
+    main()
