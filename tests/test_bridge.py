@@ -21,7 +21,7 @@ REPRESENTATIVE = (
     "densenet40_12",
 )
 # Local response normalisation ends in a power, which is an operation and no layer.
-REFUSED = ("alexnet", "alexnet_caffe", "zfnet", "zfnet512", "googlenet")
+REFUSED = ("alexnet_caffe", "googlenet", "zfnet", "zfnet512")
 LARGE = ("resnet1202", "resnetv2_1001", "resnet152v2", "densenet201")
 
 
