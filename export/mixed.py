@@ -9,32 +9,6 @@ from keras_resnet.errors import UnknownNameError, UserError
 from keras_resnet.export import graphs
 
 
-def convert(converter: Any, keep_float: Sequence[str]) -> bytes:
-    """Convert to int8, but for the operations of the layers `keep_float`.
-
-    The converter calibrates and quantizes in two steps; only the second, which is not in its
-    public interface, takes a list of operations to leave alone.
-
-    Args:
-        converter: a `tf.lite.TFLiteConverter`, set up for int8 with a representative dataset.
-        keep_float: names of layers.
-
-    Raises:
-        UserError: a layer has no operation in the file that is called after it.
-    """
-    from tensorflow.lite.python.convert import mlir_quantize
-
-    converter._experimental_calibrate_only = True
-    calibrated = converter.convert()
-    data: bytes = mlir_quantize(
-        calibrated,
-        input_data_type=converter.inference_input_type,
-        output_data_type=converter.inference_output_type,
-        denylisted_nodes=_nodes(calibrated, keep_float),
-    )
-    return data
-
-
 def require_layers(keep_float: Sequence[str], model: Any, formats: Sequence[str]) -> None:
     """Check that `keep_float` are layers of the Keras model and that an int8 file is asked for.
 
@@ -73,7 +47,7 @@ def _layers(operations: Any) -> set[str]:
     return {layer for item in operations for layer in item.layers}
 
 
-def _nodes(calibrated: bytes, keep_float: Sequence[str]) -> list[str]:
+def nodes(calibrated: bytes, keep_float: Sequence[str]) -> list[str]:
     """The outputs of the operations of these layers, by which the converter knows them."""
     operations = graphs.operations(graphs.read(calibrated))
     for layer in keep_float:

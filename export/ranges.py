@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from keras_resnet.errors import UnknownNameError, UserError, require
-from keras_resnet.export import optimize
+from keras_resnet.export import mixed, optimize
 
 Range = tuple[float, float]
 MIN_MAX = "min-max"
@@ -99,21 +99,32 @@ def full_name(text: str) -> str:
     return name if name == MIN_MAX else f"{name}:{value:g}"
 
 
-def convert(converter: Any, method: str, samples: np.ndarray) -> bytes:
-    """Convert to int8 with the ranges of `method`.
+def convert(
+    converter: Any, method: str, samples: np.ndarray, keep_float: Sequence[str] = ()
+) -> bytes:
+    """Convert to int8 with the ranges of `method`, but for the operations of some layers.
+
+    The converter calibrates and quantizes in two steps. Only the second, which is not in its public
+    interface, takes other ranges and a list of operations to leave alone.
 
     Args:
         converter: a `tf.lite.TFLiteConverter`, set up for int8 with a representative dataset.
         method: see `parse`.
         samples: the images of that dataset (n, height, width, channels), float32.
+        keep_float: names of layers.
+
+    Raises:
+        UserError: one of them has no operation in the file that is called after it.
     """
     from tensorflow.lite.python.convert import mlir_quantize
 
     converter._experimental_calibrate_only = True
+    calibrated = converter.convert()
     data: bytes = mlir_quantize(
-        rewrite(converter.convert(), method, samples),
+        rewrite(calibrated, method, samples),
         input_data_type=converter.inference_input_type,
         output_data_type=converter.inference_output_type,
+        denylisted_nodes=mixed.nodes(calibrated, keep_float),
     )
     return data
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from keras_resnet.console import quiet_stderr
 from keras_resnet.errors import UnknownNameError, UserError
-from keras_resnet.export import int4, mixed, ranges
+from keras_resnet.export import int4, ranges
 from keras_resnet.export.saved_model import INPUT
 
 INPUT_TYPES = {"uint8": tf.uint8, "int8": tf.int8, "float32": tf.float32}
@@ -73,10 +73,8 @@ def convert(
         converter.target_spec.supported_ops = [mode]
     try:
         with quiet_stderr(), warnings.catch_warnings(action="ignore"):
-            if precision == "int8" and keep_float:
-                return mixed.convert(converter, keep_float)
-            if precision == "int8" and calibration_method != ranges.MIN_MAX:
-                return ranges.convert(converter, calibration_method, samples)
+            if precision == "int8" and (keep_float or calibration_method != ranges.MIN_MAX):
+                return ranges.convert(converter, calibration_method, samples, keep_float)
             data: bytes = converter.convert()
     except UserError:
         raise
