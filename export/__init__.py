@@ -19,9 +19,8 @@ import keras
 import numpy as np
 
 import keras_resnet.preprocessing
-from keras_resnet.errors import UnknownNameError, UserError, require
+from keras_resnet.errors import UserError
 from keras_resnet.export import (
-    batch_norms,
     check,
     folders,
     manifest,
@@ -34,11 +33,10 @@ from keras_resnet.export import (
 )
 from keras_resnet.export.calibration import hints as calibration_hints
 from keras_resnet.export.calibration import require_images
+from keras_resnet.export.formats import FORMATS, Source, known
 from keras_resnet.models.layers import to_stock
 
 __all__ = ["FORMATS", "ExportReport", "export", "require_arguments"]
-
-FORMATS = ("savedmodel", *(name for name in check.TOLERANCES if name.startswith("tflite-")))
 
 
 @dataclass(frozen=True)
@@ -144,7 +142,9 @@ def export(
             "keep_float": keep_float,
             "has_ranges": optimize.has_ranges(prepared),
         }
-        paths, rewrites = _write_files(prepared, name, formats, conversion, partial, verbose)
+        with tempfile.TemporaryDirectory(prefix="keras-resnet-") as scratch:
+            written = Source(prepared, name, names, conversion, Path(scratch))
+            paths = _write_files(written, formats, partial, verbose)
         files = {path.name: (kind, runtimes.open_file(path)) for kind, path in paths.items()}
         checks = check.compare(files, reference, keep_float)
         (keras_latency,) = check.median_latency([source], reference.images[:1])
@@ -154,7 +154,7 @@ def export(
             "warnings": hints,
             **manifest.quantization(keep_float, formats),
             "calibration_method": ranges.full_name(calibration_method),
-            "rewrites": rewrites,
+            "rewrites": written.rewrites,
             **_content(partial, reference, calibration, checks, keras_latency),
         }
         manifest.write_reference(partial, reference)
@@ -181,24 +181,11 @@ def require_arguments(
     Raises:
         UserError: see `export`.
     """
-    formats = _known(formats)
+    formats = known(formats)
     tflite.require_input_type(input_type)
     ranges.require_method(calibration_method, formats)
-    if any(kind.startswith("tflite-") for kind in formats):
-        require("ai_edge_litert", "export")
-    if "tflite-int4" in formats:
-        require("ai_edge_quantizer", "export")
     folders.free(out, overwrite)
     return formats
-
-
-def _known(formats: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(formats, str) or not formats:
-        raise UserError(f"formats is a list of {', '.join(FORMATS)}; received {formats!r}.")
-    for kind in formats:
-        if kind not in FORMATS:
-            raise UnknownNameError("format", kind, FORMATS, "")
-    return tuple(dict.fromkeys(formats))
 
 
 def _prepare(
@@ -256,38 +243,17 @@ def _checked_labels(labels: Sequence[object] | None, model: keras.Model) -> list
 
 
 def _write_files(
-    model: keras.Model,
-    name: str,
-    formats: tuple[str, ...],
-    conversion: dict[str, Any],
-    folder: Path,
-    verbose: bool,
-) -> tuple[dict[str, Path], dict[str, Any]]:
-    """Write every format (`conversion`: see `tflite.convert`).
-
-    Returns:
-        {format: path}, and what was rewritten for the TFLite files.
-    """
-    paths: dict[str, Path] = {}
-    rewrites: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory(prefix="keras-resnet-") as scratch:
-        batch_one = Path(scratch) / "saved_model"
-        for kind in formats:
-            began = time.perf_counter()
-            if kind == "savedmodel":
-                path = folder / "saved_model"
-                saved_model.write(model, path)
-            else:
-                if not batch_one.exists():
-                    folded, rewrites = batch_norms.to_depthwise(optimize.fold_rescaling(model))
-                    saved_model.write(folded, batch_one, batch=1)
-                precision = kind.removeprefix("tflite-")
-                path = folder / f"{name}-{precision}.tflite"
-                path.write_bytes(tflite.convert(batch_one, precision, **conversion))
-            paths[kind] = path
-            if verbose:
-                print(f"{kind}: written in {time.perf_counter() - began:.1f} s", file=sys.stderr)
-    return paths, rewrites
+    source: Source, formats: Sequence[str], folder: Path, verbose: bool
+) -> dict[str, Path]:
+    """Write every format; return {format: path}."""
+    paths = {}
+    for kind in formats:
+        began = time.perf_counter()
+        paths[kind] = folder / FORMATS[kind].file.format(name=source.name)
+        FORMATS[kind].write(source, paths[kind])
+        if verbose:
+            print(f"{kind}: written in {time.perf_counter() - began:.1f} s", file=sys.stderr)
+    return paths
 
 
 def _content(

@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_resnet.errors import UserError
 from keras_resnet.export import int4, manifest, mixed, runtimes
-from keras_resnet.export.runtimes import KerasRuntime, Runtime, SavedModelRuntime, TFLiteRuntime
+from keras_resnet.export.runtimes import Runtime, TFLiteRuntime
 from keras_resnet.export.saved_model import INPUT, OUTPUT
 
 _ROUNDS, _RUNS = 20, 5
@@ -218,8 +218,8 @@ def median_latency(files: Sequence[Runtime], image: np.ndarray) -> list[float]:
     model that runs right after it. For the same reason a file's first run in a round is not timed.
     """
     medians: dict[int, float] = {}
-    for kind in (TFLiteRuntime, SavedModelRuntime, KerasRuntime):
-        group = [runtime for runtime in files if isinstance(runtime, kind)]
+    for kind in dict.fromkeys(map(type, files)):
+        group = [runtime for runtime in files if type(runtime) is kind]
         samples: dict[int, list[float]] = {id(runtime): [] for runtime in group}
         began = time.perf_counter()
         for _ in range(_ROUNDS):

@@ -66,7 +66,7 @@ def test_every_verb_has_help_with_an_example(capsys):
 
 
 def test_the_formats_of_the_help_are_the_formats():
-    assert tuple(HELP_FORMATS.split(", ")) == FORMATS
+    assert HELP_FORMATS.split(", ") == list(FORMATS)
 
 
 def test_list_and_show(capsys):
