@@ -301,5 +301,4 @@ def _input_entry(reference: check.Reference, calibration: np.ndarray | None) -> 
 
 def _file_entry(folder: Path, item: check.FileCheck) -> dict[str, Any]:
     path = folder / item.file
-    hashes = {"bytes": manifest.size(path), "sha256": manifest.sha256(path)}
-    return {**hashes, **item.to_dict()}
+    return {**manifest.sizes(path), "sha256": manifest.sha256(path), **item.to_dict()}

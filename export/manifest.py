@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import platform
 import zipfile
+import zlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -52,6 +53,22 @@ def size(path: Path) -> int:
     if path.is_dir():
         return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
     return path.stat().st_size
+
+
+def gzipped(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder, each compressed by gzip (at its default, 6)."""
+    if path.is_dir():
+        return sum(gzipped(p) for p in path.rglob("*") if p.is_file())
+    compressor, total = zlib.compressobj(6, zlib.DEFLATED, 31), 0
+    with path.open("rb") as file:
+        while part := file.read(2**20):
+            total += len(compressor.compress(part))
+    return total + len(compressor.flush())
+
+
+def sizes(path: Path) -> dict[str, int]:
+    """Bytes of a file or folder, as it is and as it is downloaded or packed."""
+    return {"bytes": size(path), "bytes_gzipped": gzipped(path)}
 
 
 def environment() -> dict[str, Any]:

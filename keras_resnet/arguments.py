@@ -125,13 +125,33 @@ def _distill(sub: Parser) -> None:
 
 
 def _qat(sub: Parser) -> None:
+    _compressing(sub, "qat")
+    sub.add_argument(
+        "--preserve", help="auto (default), none, sparsity, clusters or both: what stays as it is"
+    )
+
+
+def _prune(sub: Parser) -> None:
+    _compressing(sub, "prune")
+    sub.add_argument("--sparsity", type=float, metavar="PART", help="of the weights, e.g. 0.8")
+    sub.add_argument("--pattern", help="2:4 for two zeros in every four input channels")
+
+
+def _cluster(sub: Parser) -> None:
+    _compressing(sub, "cluster")
+    sub.add_argument("--clusters", type=_natural, metavar="N", help="values of a kernel, e.g. 16")
+
+
+def _compressing(sub: Parser, verb: str) -> None:
     _model(sub, "the trained network to start from: a run folder, a .keras file")
     sub.add_argument(
         "--data", metavar="NAME|FOLDER", help="default what the run or the weights were trained on"
     )
-    sub.add_argument("--config", default="compress/qat", help="default %(default)s")
-    sub.add_argument("--distill", action="store_true", help="learn the float network's answers too")
-    sub.add_argument("--out", metavar="FOLDER", help="default runs/qat-NAME-DATE-TIME")
+    sub.add_argument("--config", default=f"compress/{verb}", help="default %(default)s")
+    sub.add_argument(
+        "--distill", action="store_true", help="learn the answers of the network as it was, too"
+    )
+    sub.add_argument("--out", metavar="FOLDER", help=f"default runs/{verb}-NAME-DATE-TIME")
     _training(sub)
 
 
@@ -391,6 +411,16 @@ _VERBS = {
         "train a trained network on as its int8 file will compute",
         "qat RUN --epochs 4",
         _qat,
+    ),
+    "prune": (
+        "make the smallest weights of a trained network zeros while it is trained on",
+        "prune resnet20 --weights cifar10 --sparsity 0.8",
+        _prune,
+    ),
+    "cluster": (
+        "give the weights of a trained network a few values while it is trained on",
+        "cluster RUN --clusters 16",
+        _cluster,
     ),
     "finetune": (
         "train a trained network on other classes",

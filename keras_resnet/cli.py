@@ -189,7 +189,7 @@ def _check(options: argparse.Namespace) -> int:
     model = sources.find(options.against).keras_model() if options.against else None
     checks = check.check_folder(options.exports, model)
     folder = Path(options.exports)
-    rows = [{"bytes": manifest.size(folder / item.file), **item.to_dict()} for item in checks]
+    rows = [{**manifest.sizes(folder / item.file), **item.to_dict()} for item in checks]
     passed = all(item.passed for item in checks)
     if options.json:
         return print_json({"exports": options.exports, "passed": passed, "files": rows}, passed)
@@ -348,11 +348,12 @@ def _print_checks(
     files: Sequence[dict[str, Any]], title: str, model: dict[str, Any] | None = None
 ) -> None:
     """One row for the Keras model, one per file and, under them, what is wrong with any."""
-    header = ("file", "bytes", "accuracy", "agreement", "max error", "ms", "check")
+    header = ("file", "bytes", "gzipped", "accuracy", "agreement", "max error", "ms", "check")
     table = [
         [
             item["file"],
             f"{item['bytes']:,}",
+            f"{item['bytes_gzipped']:,}",
             number(item["accuracy"], ".2%"),
             number(item.get("agreement"), ".2%"),
             number(item.get("largest_error"), ".1e"),
@@ -371,7 +372,9 @@ _VERBS = {
     "quickstart": _quickstart,
     "train": cli_training.train,
     "distill": cli_training.distill,
-    "qat": cli_training.qat,
+    "qat": cli_training.compress,
+    "prune": cli_training.compress,
+    "cluster": cli_training.compress,
     "finetune": cli_training.finetune,
     "prune-filters": cli_training.prune_filters,
     "runs": cli_training.list_runs,

@@ -58,8 +58,8 @@ def distill(options: argparse.Namespace) -> int:
     )
 
 
-def qat(options: argparse.Namespace) -> int:
-    """Train a trained network on as its int8 file computes."""
+def compress(options: argparse.Namespace) -> int:
+    """Train a trained network on by the technique that the verb names."""
     from keras_resnet.recipes import compress, config, sources
 
     source = sources.find(options.model, options.weights)
@@ -73,7 +73,8 @@ def qat(options: argparse.Namespace) -> int:
     if options.distill:
         given |= {"distill.teacher": options.model, "distill.weights": options.weights or ""}
     loaded = config.load_config(options.config, given)
-    run = compress.run(source.keras_model(), loaded, options.out, name=f"qat-{source.name}")
+    name = f"{options.verb}-{source.name}"
+    run = compress.run(source.keras_model(), loaded, options.out, name=name)
     return _print_run(run, options.json)
 
 
@@ -170,6 +171,10 @@ def overrides(options: argparse.Namespace) -> dict[str, Any]:
         "data.service": getattr(options, "data_service", None),
         "pruning.keep": getattr(options, "keep", None),
         "pruning.criterion": getattr(options, "criterion", None),
+        "compress.preserve": getattr(options, "preserve", None),
+        "compress.sparsity": getattr(options, "sparsity", None),
+        "compress.pattern": getattr(options, "pattern", None),
+        "compress.clusters": getattr(options, "clusters", None),
     }
     given = {key: value for key, value in short.items() if value is not None}
     return given | dict(parse_override(text) for text in options.set)

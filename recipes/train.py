@@ -30,6 +30,7 @@ from keras_resnet.recipes import (
     data_service,
     distill,
     evaluate,
+    kernels,
     runs,
     transfer,
     workers,
@@ -342,7 +343,7 @@ def _write_result(job: Job, run: runs.Run, loop: Loop, state: State, model: kera
             **run.about_start(),
             "parameters": result.count_params(),
             "data": config.data.name,
-            **({"technique": name} if (name := config.compress.technique) else {}),
+            **_about_compression(config, result),
             **({} if job.teacher is None else {"teacher": job.teacher.name}),
             "images_left_out": len(dataset.left_out),
             "steps": int(loop.step),
@@ -362,6 +363,12 @@ def _write_result(job: Job, run: runs.Run, loop: Loop, state: State, model: kera
     )
     with replacing(run.model) as partial:  # last, since it is what marks the run as finished
         result.save(partial)
+
+
+def _about_compression(config: Config, result: keras.Model) -> dict[str, Any]:
+    if not config.compress.technique:
+        return {}
+    return {"technique": config.compress.technique, "kernels": kernels.report(result)}
 
 
 if __name__ == "__main__":
