@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 MANIFEST, REFERENCE, LABELS = "manifest.json", "reference.npz", "labels.txt"
+NUMERICS, PERFORMANCE = "numerics.json", "perf.json"
+_EXACT = ("format", "n", "accuracy", "agreement", "snr_db", "largest_error", "logit_error")
+_FAST = ("format", "bytes", "bytes_gzipped", "latency_ms")
 _REFERENCE_IMAGES, _REFERENCE_BYTES = 64, 8 * 2**20
 _PACKAGES = (
     "keras-resnet-zoo",
@@ -103,9 +106,23 @@ def now() -> str:
 
 
 def write(folder: Path, content: dict[str, Any]) -> None:
-    """Write the manifest."""
-    text = json.dumps({"schema": SCHEMA, **content}, indent=2, ensure_ascii=False)
-    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    """Write the manifest, and its figures by file: `numerics.json` (how exact), `perf.json`."""
+    shared = {"schema": SCHEMA, "model": content["model"], "created": content["created"]}
+    check = content["check"]
+    exact = {key: check[key] for key in ("images", "n", "keras_accuracy")}
+    fast = {"machine": content["machine"], "keras_latency_ms": check["keras_latency_ms"]}
+    _write_json(folder / MANIFEST, {"schema": SCHEMA, **content})
+    _write_json(folder / NUMERICS, {**shared, **exact, "files": _by_file(content, _EXACT)})
+    _write_json(folder / PERFORMANCE, {**shared, **fast, "files": _by_file(content, _FAST)})
+
+
+def _by_file(content: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    return {item["file"]: {key: item[key] for key in keys} for item in content["files"]}
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 def read(folder: Path) -> dict[str, Any]:

@@ -96,7 +96,7 @@ def test_lamp_scores_a_weight_against_those_of_its_layer_not_smaller():
 
 def test_lamp_gives_the_share_of_all_and_leaves_every_layer_a_weight():
     rng = np.random.default_rng(0)
-    found = {str(n): rng.normal(size=n) * 2.0**-(n % 7) for n in (1, 10, 100, 1000)}
+    found = {str(n): rng.normal(size=n) * 2.0 ** -(n % 7) for n in (1, 10, 100, 1000)}
     goals = kernels.shares(found, 0.95, "lamp")
     pruned = sum(round(goals[name] * kernel.size) for name, kernel in found.items())
     assert pruned == round(0.95 * 1111)
