@@ -160,7 +160,7 @@ def export(
             **manifest.quantization(keep_float, formats),
             "calibration_method": ranges.full_name(calibration_method),
             "rewrites": written.rewrites,
-            **_content(partial, reference, calibration, checks, keras_latency),
+            **_content(partial, prepared, reference, calibration, checks, keras_latency),
         }
         manifest.write_reference(partial, reference)
         if names is not None:
@@ -264,6 +264,7 @@ def _write_files(
 
 def _content(
     folder: Path,
+    model: keras.Model,
     reference: check.Reference,
     calibration: np.ndarray | None,
     checks: list[check.FileCheck],
@@ -275,6 +276,7 @@ def _content(
         "created": manifest.now(),
         "passed": all(item.passed for item in checks),
         "classes": reference.outputs.shape[-1],
+        **manifest.cost(model),
         "input": _input_entry(reference, calibration),
         # Told by what comes out: a model can end in a softmax in a dozen ways.
         "output": {

@@ -85,6 +85,17 @@ def environment() -> dict[str, Any]:
     return {"versions": versions, "machine": f"{_processor()} ({platform.system()})"}
 
 
+def cost(model: Any) -> dict[str, int | None]:
+    """Parameters, and multiply-adds for an image; None where a layer has no rule to count by."""
+    from keras_resnet import profile
+
+    try:
+        multiply_adds = profile(model).total.multiply_adds
+    except UserError:
+        multiply_adds = None
+    return {"parameters": model.count_params(), "multiply_adds": multiply_adds}
+
+
 def quantization(keep_float: Sequence[str], formats: Sequence[str]) -> dict[str, Any]:
     """What was chosen of the quantization: layers kept in float32, the recipe of int4."""
     kept = {"keep_float": list(keep_float)} if keep_float else {}

@@ -184,6 +184,16 @@ def _runs(sub: Parser) -> None:
     sub.add_argument("folder", nargs="?", default="runs", help="where to look (default ./runs)")
 
 
+def _report(sub: Parser) -> None:
+    sub.add_argument("run", help="the folder of a finished run")
+    sub.add_argument("--out", metavar="FILE.html", help="default RUN/report.html")
+
+
+def _compare(sub: Parser) -> None:
+    sub.add_argument("models", nargs="+", help="run folders, export folders and exported files")
+    sub.add_argument("--picture", metavar="FILE.svg", help="draw accuracy against bytes and ms")
+
+
 def _recipe(sub: Parser) -> None:
     _training(sub)
     sub.add_argument(
@@ -433,6 +443,12 @@ _VERBS = {
         _prune_filters,
     ),
     "runs": ("list the runs of a folder", "runs", _runs),
+    "report": ("one page about a finished run, with pictures", "report RUN", _report),
+    "compare": (
+        "accuracy, size and speed of several runs and exports side by side",
+        "compare RUN1 RUN2 --picture frontier.svg",
+        _compare,
+    ),
     "data-service": (
         "prepare batches for trainings on other machines, until Ctrl-C",
         "data-service --port 5050",

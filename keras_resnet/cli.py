@@ -378,6 +378,8 @@ _VERBS = {
     "finetune": cli_training.finetune,
     "prune-filters": cli_training.prune_filters,
     "runs": cli_training.list_runs,
+    "report": cli_training.report,
+    "compare": cli_training.compare,
     "data-service": cli_training.data_service,
     "ensemble": _ensemble,
     "evaluate": _evaluate,

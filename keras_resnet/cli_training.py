@@ -136,6 +136,42 @@ def list_runs(options: argparse.Namespace) -> int:
     return 0
 
 
+def report(options: argparse.Namespace) -> int:
+    """Write the page about a run."""
+    from keras_resnet.recipes import report, runs
+
+    path = report.write(runs.find(options.run), options.out)
+    return print_json({"report": str(path)}) if options.json else print_lines([str(path)])
+
+
+def compare(options: argparse.Namespace) -> int:
+    """Print what was recorded of several models."""
+    from keras_resnet.recipes import compare as comparing
+
+    rows = comparing.rows(options.models)
+    for warning in comparing.warnings(rows):
+        print(f"warning: {warning}", file=sys.stderr)
+    if options.picture:
+        comparing.draw(rows, Path(options.picture))
+    if options.json:
+        return print_json({"models": comparing.as_dicts(rows)})
+    header = ("file", "accuracy", "parameters", "multiply-adds", "bytes", "gzipped", "ms")
+    table = [
+        [
+            row.name,
+            number(row.accuracy, ".2%"),
+            number(row.parameters, ","),
+            number(row.multiply_adds, ","),
+            f"{row.bytes:,}",
+            f"{row.bytes_gzipped:,}",
+            number(row.latency_ms, ".3f"),
+        ]
+        for row in rows
+    ]
+    print_table("As recorded when each was trained or exported", header, table)
+    return 0
+
+
 def _print_run(run: Any, as_json: bool) -> int:
     if run.home:  # one of several workers, and not the one that writes
         print(f"done; the chief wrote {run.home}", file=sys.stderr)
