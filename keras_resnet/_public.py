@@ -1,8 +1,9 @@
 """The names that `import keras_resnet` gives; `keras_resnet/__init__.py` says why they are here."""
 
 from keras_resnet.errors import UserError
-from keras_resnet.explaining import activation_maximization, explain
+from keras_resnet.explaining import explain
 from keras_resnet.labels import decode_predictions
+from keras_resnet.maximizing import activation_maximization
 from keras_resnet.models import (
     alexnet,
     cifar,

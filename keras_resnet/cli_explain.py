@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_resnet import explaining, sheets
+from keras_resnet import explaining, maximizing, sheets
 from keras_resnet.console import print_json, progress
 from keras_resnet.errors import UnknownNameError, UserError
 from keras_resnet.export import runtimes
@@ -105,7 +105,7 @@ def _maps(
         for method in methods:
             if method == MAXIMIZATION:
                 distinct = list(dict.fromkeys(numbers))
-                drawn = explaining.activation_maximization(model, distinct)
+                drawn = maximizing.activation_maximization(model, distinct)
                 maps[method] = drawn[[distinct.index(number) for number in numbers]]
             else:
                 more: Any = {"layer": options.layer, "noise": options.noise}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import layers
 
 from keras_resnet.errors import UnknownNameError, UserError
@@ -32,6 +34,8 @@ def prepared(model: keras.Model) -> keras.Model:
     """
     if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
         raise UserError(f"Expected a functional Keras model, received {type(model).__name__}.")
+    if isinstance(model, keras.Sequential):
+        model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     model = inference_model(model)
     shapes = [tuple(x.shape) for x in (*model.inputs, *model.outputs)]
     if [len(shape) for shape in shapes] != [4, 2]:
@@ -56,17 +60,17 @@ def _flat_copy(model: keras.Model) -> keras.Model:
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(layer, keras.Model):
-            return inner(layer, args[0]).outputs[0]
+            return run(layer, args[0])
         return layer(*args, **kwargs)
 
-    def inner(part: keras.Model, inputs: Any) -> keras.Model:
-        functional = keras.Model(part.inputs[0], part.outputs[0], name=part.name)
-        return keras.models.clone_model(
-            functional, input_tensors=inputs, clone_function=rebuild, call_function=call
-        )
+    def run(part: keras.Model, inputs: Any) -> Any:
+        # What clone_model does, which would make models of the parts and not one graph.
+        graph = keras.Model(part.inputs[0], part.outputs[0])
+        return graph._run_through_graph(inputs, operation_fn=rebuild, call_fn=call)
 
+    inputs = keras.Input(model.inputs[0].shape[1:], name="images")
     try:
-        copy = inner(model, keras.Input(model.inputs[0].shape[1:], name="images"))
+        copy = keras.Model(inputs, run(model, inputs), name=model.name)
     except (ValueError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"'{model.name}' cannot be rebuilt in float32: {reason}") from error
@@ -97,13 +101,13 @@ def find_layer(model: keras.Model, name: str | None) -> Any:
 
     By default the last feature map before the classifier: of the zoo's networks the end of the last
     stage (`stage4_block3_out_relu`, in pre-activation `head_relu`; in chains the last ReLU before
-    the pool), of others the last 4-D output. Maps of one position are passed over: they cannot say
-    where.
+    the pool), of others the last 4-D output that all paths lead through. Maps of one position are
+    passed over: they cannot say where.
 
     Raises:
         UnknownNameError: no layer of that name.
-        UserError: the layer gives no map; or (without a name) there is none, or none that all paths
-            lead through, as in an ensemble.
+        UserError: the layer gives no map; or (without a name) there is none, as in an ensemble,
+            whose members have one each.
     """
     if name is not None:
         known = {layer.name: layer for layer in model.layers}
@@ -113,16 +117,14 @@ def find_layer(model: keras.Model, name: str | None) -> Any:
             raise UserError(f"The layer '{name}' gives {known[name].output.shape}, not maps.")
         return known[name]
     maps = [x for x in model.layers if _is_map(x) and not isinstance(x, _WITHOUT_FEATURES)]
-    if not maps:
-        raise UserError(f"'{model.name}' has no layer whose maps have more than one position.")
-    others = _before_the_end(model, maps[-1])
-    if any(isinstance(layer, layers.InputLayer) for layer in others):
-        rival = next((x.name for x in reversed(maps[:-1]) if x in others), "…")
+    found = next((x for x in reversed(maps) if _all_paths_lead_through(x, model)), None)
+    if found is None:
+        names = ", ".join(f"'{x.name}'" for x in reversed(maps[-2:])) or "no maps at all"
         raise UserError(
-            f"'{model.name}' has several last maps, such as '{maps[-1].name}' and '{rival}'; "
-            "choose one with layer= (--layer)."
+            f"In '{model.name}' no map of several positions is on every path to the classes; there "
+            f"are {names}, …: choose one with layer= (--layer)."
         )
-    return maps[-1]
+    return found
 
 
 def _is_map(layer: Any) -> bool:
@@ -130,14 +132,49 @@ def _is_map(layer: Any) -> bool:
     return len(shape) == 4 and tuple(shape[1:3]) != (1, 1)
 
 
-def _before_the_end(model: keras.Model, without: Any) -> list[Any]:
-    """What reaches the model's output on paths that do not lead through one layer."""
-    found: list[Any] = []
+def _all_paths_lead_through(layer: Any, model: keras.Model) -> bool:
+    """Whether nothing comes from the images to the classes around `layer`."""
+    seen = {id(layer)}
     waiting = [producer(model.outputs[0])]
     while waiting:
         operation = waiting.pop()
-        if operation is without or operation in found:
+        if id(operation) in seen:
             continue
-        found.append(operation)
-        waiting += [producer(x) for node in operation._inbound_nodes for x in node.input_tensors]
-    return found
+        seen.add(id(operation))
+        if isinstance(operation, layers.InputLayer):
+            return False
+        inputs = [x for node in operation._inbound_nodes for x in node.input_tensors]
+        waiting += [producer(x) for x in inputs]
+    return True
+
+
+def checked_images(images: Any, model: keras.Model) -> np.ndarray:
+    """The images in float32.
+
+    Raises:
+        UserError: they are none that `model` takes.
+    """
+    array = np.asarray(images)
+    expected = model.input_shape[1:]
+    fits = array.ndim == 4 and all(
+        e in (None, r) for e, r in zip(expected, array.shape[1:], strict=True)
+    )
+    if not fits or len(array) == 0 or array.dtype.kind not in "uif":
+        raise UserError(
+            f"'{model.name}' takes images of (n, *{expected}), one or more; received "
+            f"{array.shape} of {array.dtype}. keras_resnet.load_images reads files."
+        )
+    return array.astype("float32")
+
+
+def checked_classes(numbers: Sequence[Any], model: keras.Model) -> list[int]:
+    """The class numbers.
+
+    Raises:
+        UserError: one is no class of `model`, or there is none.
+    """
+    count = model.output_shape[-1]
+    whole = all(isinstance(n, int | np.integer) and 0 <= n < count for n in numbers)
+    if not numbers or not whole:
+        raise UserError(f"classes are numbers from 0 to {count - 1}; received {list(numbers)}.")
+    return [int(n) for n in numbers]

@@ -1,10 +1,8 @@
-"""What a network looks at: heat maps of images, and images of classes, by tf-keras-vis."""
+"""What a network looks at: heat maps of images, by tf-keras-vis."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,8 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_resnet import explain_models, preprocessing, registry
-from keras_resnet.errors import UnknownNameError, UserError, require
+from keras_resnet import explain_models, vis
+from keras_resnet.errors import UnknownNameError, UserError
 
 _BATCH = 8  # images at a time; the gradient keeps every map of them
 _SAMPLES = 25  # of SmoothGrad
@@ -70,18 +68,19 @@ def explain(
     for method in wanted:
         if method not in METHODS:
             raise UnknownNameError("method", method, METHODS, "")
-    _require_tf_keras_vis()
+    vis.require_tf_keras_vis()
     copy = explain_models.prepared(model)
-    pixels = _checked_images(images, copy)
+    pixels = explain_models.checked_images(images, copy)
     chosen = _classes(classes, copy, pixels)
     of_pixels = set(wanted) <= set(PIXEL_METHODS)
     options = _Options(None if of_pixels else explain_models.find_layer(copy, layer), noise)
     maps: dict[str, np.ndarray] = {}
     for method in wanted:
-        with _numpy_seed(seed):
-            maps[method] = _in_batches(method, _explainer(method, copy, options), pixels, chosen)
-        if not np.isfinite(maps[method]).all():
+        with vis.numpy_seed(seed):
+            found = _in_batches(method, _explainer(method, copy, options), pixels, chosen)
+        if not np.isfinite(found).all():
             raise UserError(f"{method}: the gradients of '{model.name}' are not finite.")
+        maps[method] = _normalised(found)
     return maps
 
 
@@ -92,75 +91,8 @@ def default_layer(model: keras.Model) -> str:
         UserError: as `explain`.
         MissingExtraError: tf-keras-vis is not installed.
     """
-    _require_tf_keras_vis()
+    vis.require_tf_keras_vis()
     return str(explain_models.find_layer(explain_models.prepared(model), None).name)
-
-
-def activation_maximization(
-    model: keras.Model,
-    classes: int | Sequence[int],
-    *,
-    steps: int = 200,
-    preprocessing_mode: str | None = None,
-    seed: int = 0,
-) -> np.ndarray:
-    """Draw what the network takes for each class: an image changed until its logit is high.
-
-    Noise is changed by RMSprop along the gradient; it is shifted and turned a little between the
-    steps and held smooth (arXiv:1312.6034, section 2; https://distill.pub/2017/feature-visualization).
-
-    Args:
-        model: a functional classifier.
-        classes: one, or several: one image each.
-        steps: updates.
-        preprocessing_mode: of a model that lacks its normalisation: a key of
-            `keras_resnet.preprocessing.PREPROCESSING`; the zoo's networks' is known.
-        seed: of the noise.
-
-    Returns:
-        (len(classes), height, width, channels), uint8 RGB; 224 pixels a side where the model's
-        size is free.
-
-    Raises:
-        UserError, UnknownNameError, MissingExtraError: as `explain`.
-    """
-    _require_tf_keras_vis()
-    copy = explain_models.prepared(model)
-    numbers = [classes] if isinstance(classes, int) else list(classes)
-    chosen = _checked_classes(numbers, copy)
-    height, width, channels = copy.input_shape[1:]
-    inputs = keras.Input((height or 224, width or 224, channels))
-    scaled = preprocessing.rescale(inputs, _mode(model, preprocessing_mode))
-    whole = keras.Model(inputs, copy(scaled))
-    rng = np.random.default_rng(seed)
-    start = rng.uniform(96, 160, (len(chosen), *whole.input_shape[1:])).astype("float32")
-    with _numpy_seed(seed), _quiet():
-        drawn = _maximised(whole, chosen, start, steps, rng)
-    return np.rint(np.clip(drawn, 0, 255)).astype("uint8")
-
-
-def _maximised(
-    model: keras.Model, classes: list[int], start: np.ndarray, steps: int, rng: Any
-) -> np.ndarray:
-    from tf_keras_vis.activation_maximization import ActivationMaximization
-    from tf_keras_vis.activation_maximization.input_modifiers import Jitter, Rotate2D
-    from tf_keras_vis.utils.scores import CategoricalScore
-
-    turn = Rotate2D(degree=1)
-    turn.random_generator = rng  # its own is not seeded
-    shift = Jitter(jitter=max(1, start.shape[1] // 16))
-    maximise = ActivationMaximization(model)
-    return np.asarray(
-        maximise(CategoricalScore(classes), start, input_modifiers=[shift, turn], steps=steps)
-    )
-
-
-def _mode(model: keras.Model, given: str | None) -> str:
-    """The normalisation between RGB 0...255 and what the model takes."""
-    if given is not None:
-        return given
-    outside = not preprocessing.has_preprocessing(model) and model.name in registry.list_models()
-    return registry.architecture(model.name).preprocessing if outside else "raw"
 
 
 # What tf-keras-vis is asked ---------------------------------------------------------------------
@@ -182,9 +114,15 @@ def _explainer(method: str, model: keras.Model, options: _Options) -> Explainer:
         return _cam(method, model, options.layer)
     if method == "guided":
         _require_activations(model)
-        return Saliency(model, GuidedBackpropagation())  # on a copy
+        guided = Saliency(model, GuidedBackpropagation())  # on a copy
+        return partial(guided, normalize_map=False)
     samples = _SAMPLES if method == "smoothgrad" else 0
-    return partial(Saliency(model), smooth_samples=samples, smooth_noise=options.noise)
+    return partial(
+        Saliency(model),
+        smooth_samples=samples,
+        smooth_noise=options.noise,
+        normalize_map=False,
+    )
 
 
 def _cam(method: str, model: keras.Model, layer: Any) -> Explainer:
@@ -195,7 +133,11 @@ def _cam(method: str, model: keras.Model, layer: Any) -> Explainer:
 
     kinds = {"gradcam": Gradcam, "gradcam++": GradcamPlusPlus, "layercam": Layercam}
     cam = kinds.get(method, Scorecam)(model)
-    options: dict[str, Any] = {"penultimate_layer": layer, "seek_penultimate_conv_layer": False}
+    options: dict[str, Any] = {
+        "penultimate_layer": layer,
+        "seek_penultimate_conv_layer": False,
+        "normalize_cam": False,
+    }
     if method == "scorecam":
         options["max_N"] = min(_CHANNELS, layer.output.shape[-1])
     return partial(cam, **options)
@@ -207,9 +149,15 @@ def _in_batches(method: str, run: Explainer, images: np.ndarray, classes: list[i
     parts = []
     for start in range(0, len(images), size):
         score = _score(classes[start : start + size], exponential=method == "gradcam++")
-        with _quiet():
+        with vis.quiet():
             parts.append(np.asarray(run(score, images[start : start + size]), dtype="float32"))
-    return np.clip(np.concatenate(parts), 0, 1)  # rounding leaves 1 + 1e-7
+    return np.concatenate(parts)
+
+
+def _normalised(maps: np.ndarray) -> np.ndarray:
+    """Each from 0 to 1; tf-keras-vis' own adds 1e-7 to the range, and gradients may be as small."""
+    low, high = (f(maps, axis=(1, 2), keepdims=True) for f in (np.min, np.max))
+    return np.divide(maps - low, high - low, out=np.zeros_like(maps), where=high > low)
 
 
 def _score(classes: list[int], *, exponential: bool) -> Any:
@@ -227,25 +175,6 @@ def _score(classes: list[int], *, exponential: bool) -> Any:
     return lambda logits: score(logits) - tf.stop_gradient(score(logits))
 
 
-def _require_tf_keras_vis() -> None:
-    """Import it; refuse an environment in which it would explain models of another Keras."""
-    import tensorflow as tf
-
-    try:
-        ours = tf.keras.Model is keras.Model
-    except ImportError:  # tf.keras is tf_keras, which is not installed
-        ours = False
-    if not ours:
-        raise UserError(
-            "tf-keras-vis works on tf.keras, which is not Keras 3 in this process: "
-            "TF_USE_LEGACY_KERAS is set (importing tensorflow_model_optimization sets it, too). "
-            "Unset it and start again: env -u TF_USE_LEGACY_KERAS keras-resnet explain …"
-        )
-    with warnings.catch_warnings(action="ignore"):  # it imports scipy's zoom by an old name
-        require("tf_keras_vis.scorecam", "explain")
-        require("tf_keras_vis.gradcam", "explain")
-
-
 def _require_activations(model: keras.Model) -> None:
     """Guided backpropagation changes the gradient of `Activation("relu")` and the like only."""
     others = [x.name for x in model.layers if isinstance(x, keras.layers.ReLU)]
@@ -258,23 +187,6 @@ def _require_activations(model: keras.Model) -> None:
         )
 
 
-# What goes in -----------------------------------------------------------------------------------
-
-
-def _checked_images(images: Any, model: keras.Model) -> np.ndarray:
-    array = np.asarray(images)
-    expected = model.input_shape[1:]
-    fits = array.ndim == 4 and all(
-        e in (None, r) for e, r in zip(expected, array.shape[1:], strict=True)
-    )
-    if not fits or len(array) == 0 or array.dtype.kind not in "uif":
-        raise UserError(
-            f"'{model.name}' takes images of (n, *{expected}), one or more; received "
-            f"{array.shape} of {array.dtype}. keras_resnet.load_images reads files."
-        )
-    return array.astype("float32")
-
-
 def _classes(
     given: int | Sequence[int] | None, model: keras.Model, images: np.ndarray
 ) -> list[int]:
@@ -285,38 +197,4 @@ def _classes(
     numbers = [given] * len(images) if isinstance(given, int | np.integer) else list(given)
     if len(numbers) != len(images):
         raise UserError(f"There are {len(images)} images and {len(numbers)} classes.")
-    return _checked_classes(numbers, model)
-
-
-def _checked_classes(numbers: Sequence[Any], model: keras.Model) -> list[int]:
-    count = model.output_shape[-1]
-    whole = all(isinstance(n, int | np.integer) and 0 <= n < count for n in numbers)
-    if not numbers or not whole:
-        raise UserError(f"classes are numbers from 0 to {count - 1}; received {list(numbers)}.")
-    return [int(n) for n in numbers]
-
-
-@contextmanager
-def _numpy_seed(seed: int) -> Iterator[None]:
-    """tf-keras-vis draws from NumPy's global generator; leave that as it was."""
-    state = np.random.get_state()
-    np.random.seed(seed)
-    try:
-        yield
-    finally:
-        np.random.set_state(state)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No bar on stdout of the `predict` that Score-CAM calls, and no warning of Keras' that
-    tf-keras-vis hands over its one input in a list."""
-    was = keras.config.is_interactive_logging_enabled()
-    keras.config.disable_interactive_logging()
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "The structure of `inputs`")
-            yield
-    finally:
-        if was:
-            keras.config.enable_interactive_logging()
+    return explain_models.checked_classes(numbers, model)
