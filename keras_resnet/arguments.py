@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
-from keras_resnet import arguments_weights
+from keras_resnet import arguments_explain, arguments_weights
 from keras_resnet.errors import UnknownNameError, UserError
 
 FORMATS = (
@@ -368,6 +368,11 @@ def _predict(sub: Parser) -> None:
     )
 
 
+def _explain(sub: Parser) -> None:
+    _model(sub, "a run folder, a .keras file")
+    arguments_explain.add_options(sub)
+
+
 def _list(sub: Parser) -> None:
     sub.add_argument("pattern", nargs="?", default="*", help="shell pattern (default all)")
 
@@ -472,6 +477,11 @@ _VERBS = {
         _layers,
     ),
     "predict": ("classify images", "predict RUN/exports/resnet20-int8.tflite cat.jpg", _predict),
+    "explain": (
+        "heat maps of what speaks for a class in images",
+        "explain resnet20 --weights cifar10 cat.jpg --methods gradcam,smoothgrad",
+        _explain,
+    ),
     "list": ("list the networks", "list 'resnetv2_*'", _list),
     "weights": (
         "trained weights: list, info, fetch, verify, import",

@@ -280,6 +280,12 @@ def _layers(options: argparse.Namespace) -> int:
     return cli_layers.run(options)
 
 
+def _explain(options: argparse.Namespace) -> int:
+    from keras_resnet import cli_explain
+
+    return cli_explain.run(options)
+
+
 def _profile(options: argparse.Namespace) -> int:
     from keras_resnet import profiling, registry
 
@@ -387,6 +393,7 @@ _VERBS = {
     "check": _check,
     "layers": _layers,
     "predict": _predict,
+    "explain": _explain,
     "list": _list,
     "weights": _weights,
     "show": _show,
