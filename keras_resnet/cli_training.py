@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -60,7 +61,10 @@ def distill(options: argparse.Namespace) -> int:
 
 def compress(options: argparse.Namespace) -> int:
     """Train a trained network on by the technique that the verb names."""
-    from keras_resnet.recipes import compress, config, sources
+    from keras_resnet.recipes import compress, config, devices, sources
+
+    # This process holds the model while another trains it: on a GPU neither may take all memory.
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
     source = sources.find(options.model, options.weights)
     source.require_keras()
@@ -73,6 +77,7 @@ def compress(options: argparse.Namespace) -> int:
     if options.distill:
         given |= {"distill.teacher": options.model, "distill.weights": options.weights or ""}
     loaded = config.load_config(options.config, given)
+    devices.claim(loaded.train)
     name = f"{options.verb}-{source.name}"
     run = compress.run(source.keras_model(), loaded, options.out, name=name)
     return _print_run(run, options.json)
@@ -80,23 +85,25 @@ def compress(options: argparse.Namespace) -> int:
 
 def finetune(options: argparse.Namespace) -> int:
     """Train a trained network on other classes."""
-    from keras_resnet.recipes import config, sources
+    from keras_resnet.recipes import config, devices, sources
     from keras_resnet.recipes import finetune as tuning
 
     source = sources.find(options.model, options.weights)
     source.require_keras()
     loaded = config.load_config(options.config, overrides(options))
+    devices.claim(loaded.train)
     run = tuning.run(source, loaded, options.out, profile=options.profile)
     return _print_run(run, options.json)
 
 
 def prune_filters(options: argparse.Namespace) -> int:
     """Remove filters of a trained network and train it on."""
-    from keras_resnet.recipes import config, prune, sources
+    from keras_resnet.recipes import config, devices, prune, sources
 
     source = sources.find(options.model, options.weights)
     source.require_keras()
     loaded = config.load_config(options.config, overrides(options))
+    devices.claim(loaded.train)
     run = prune.run(source, loaded, options.out, profile=options.profile)
     if not options.json and not run.home:
         pruned = run.summary()["pruned_filters"]

@@ -27,7 +27,7 @@ import keras
 
 from keras_resnet.errors import MissingExtraError, UserError, require
 from keras_resnet.preprocessing import missing_preprocessing
-from keras_resnet.recipes import distill, runs
+from keras_resnet.recipes import cluster, devices, distill, runs
 from keras_resnet.recipes.config import Config, load_config
 from keras_resnet.recipes.job import prepare
 
@@ -64,9 +64,15 @@ def run(
         name: names it; default the technique and the model's name.
 
     Raises:
-        UserError: a layer that cannot be quantized, a package that is not installed, or what
-            `train.run` refuses.
+        UserError: a layer that cannot be quantized, a package that is not installed, several
+            machines, or what `train.run` refuses.
     """
+    if cluster.from_environment() is not None:
+        raise UserError(
+            "This trains on one machine, but the environment describes several (TF_CONFIG, Slurm). "
+            "Unset it, or start without srun."
+        )
+    devices.claim(config.train)
     require("tf_keras", "compress")
     if importlib.util.find_spec(_TFMOT) is None:  # imported in the other process only
         raise MissingExtraError(_TFMOT, "compress")

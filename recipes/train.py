@@ -28,6 +28,7 @@ from keras_resnet.recipes import (
     compress,
     data,
     data_service,
+    devices,
     distill,
     evaluate,
     kernels,
@@ -80,6 +81,7 @@ def run(
     Raises:
         UserError: something the caller can mend (data, devices, folder, config, NaN loss).
     """
+    devices.claim(config.train)
     # What can be refused is refused before a folder is made.
     job = prepare(config, start, distill.find_teacher(config.distill))
     name = name or config.model
@@ -118,6 +120,7 @@ def go_on(
     profile: bool = False,
 ) -> runs.Run:
     """`resume` in this very process."""
+    devices.claim(found.config.train)
     start, teacher = (
         runtimes.load_keras(path) if path.is_file() else None
         for path in (found.start, found.teacher)

@@ -1,6 +1,7 @@
 """Magnitude pruning and clustering: which weights, what is kept, and the whole chain to a file."""
 
 import importlib.util
+import json
 
 import keras
 import numpy as np
@@ -118,6 +119,13 @@ def test_averaged_weights_are_refused(network, tmp_path, verb):
     with pytest.raises(UserError, match=r"train\.ema averages weights"):
         compress.run(network, loaded, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_several_machines_are_refused(network, monkeypatch):
+    workers = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(workers))
+    with pytest.raises(UserError, match="trains on one machine"):
+        compress.qat(network, "digits")
 
 
 def test_a_missing_tfmot_is_named_with_the_command(network, monkeypatch):
