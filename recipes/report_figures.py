@@ -37,11 +37,12 @@ def _svg(figure: Any) -> str:
 
 
 def curves(rows: Sequence[Mapping[str, float]]) -> str:
-    """Loss, error and rate by epoch, from the rows of `log.csv`."""
-    figure, (loss, error) = _pyplot().subplots(1, 2, figsize=(9, 3))
+    """Loss with the learning rate, and error, by epoch, from the rows of `log.csv`: two figures."""
+    loss_figure, loss = _pyplot().subplots(figsize=(4.6, 3))
+    error_figure, error = _pyplot().subplots(figsize=(4.6, 3))
     epochs = [row["epoch"] + 1 for row in rows]
     for prefix, name, colour in (("", "training", _BLUE), ("val_", "validation", _ORANGE)):
-        if f"{prefix}loss" not in rows[0] or np.isnan(rows[0][f"{prefix}loss"]):
+        if f"{prefix}loss" not in rows[0]:
             continue
         loss.plot(epochs, [row[f"{prefix}loss"] for row in rows], color=colour, label=name)
         errors = [100 * (1 - row[f"{prefix}accuracy"]) for row in rows]
@@ -52,8 +53,7 @@ def curves(rows: Sequence[Mapping[str, float]]) -> str:
     loss.set(xlabel="epoch", ylabel="loss", ylim=(0, None))
     error.set(xlabel="epoch", ylabel="error (%)", ylim=(0, None))
     error.legend(frameon=False)
-    figure.tight_layout()
-    return _svg(figure)
+    return _svg(loss_figure) + _svg(error_figure)
 
 
 def confusion(counts: np.ndarray, names: Sequence[str]) -> str | None:
@@ -82,11 +82,11 @@ def reliability(measured: Reliability) -> str:
         2, 1, figsize=(4, 4.4), sharex=True, height_ratios=(3, 1)
     )
     centres = (np.arange(BINS) + 0.5) / BINS
-    upper.bar(centres, np.nan_to_num(measured.accuracy), 0.9 / BINS, color=_BLUE, label="accuracy")
-    upper.plot((0, 1), (0, 1), color=_GREY, lw=0.8, ls="--", label="as sure as right")
+    upper.bar(centres, np.nan_to_num(measured.accuracy), 0.9 / BINS, color=_BLUE, alpha=0.6)
+    upper.plot((0, 1), (0, 1), color=_GREY, lw=0.8, ls="--", label="sure as often as right")
     upper.plot(measured.confidence, measured.accuracy, ".", color=_ORANGE, label="mean confidence")
     upper.set(ylabel="accuracy", ylim=(0, 1), xlim=(0, 1))
-    upper.legend(frameon=False, loc="upper left")
+    upper.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
     lower.bar(centres, measured.counts, 0.9 / BINS, color=_GREY)
     lower.set(xlabel="confidence", ylabel="images", yscale="log")
     figure.tight_layout()

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 
 import numpy as np
@@ -116,6 +118,33 @@ def test_an_unfinished_run_is_refused(tiny_run, tmp_path):
     (tmp_path / "config.toml").write_text((tiny_run.path / "config.toml").read_text())
     with pytest.raises(UserError, match="is not finished"):
         report.write(runs.find(tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs the browser chromium")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_browser_shows_all_of_it(page, tmp_path, width):
+    """At a phone's and a desk's width nothing sticks out of the page, and no request is made."""
+    path = tmp_path / "page.html"
+    probe = "<p id=probe></p><script>document.getElementById('probe').textContent = "
+    probe += "[document.documentElement.scrollWidth, performance.getEntriesByType('resource')"
+    probe += ".filter(e => !e.name.startsWith('data:')).length].join()</script></body>"
+    # The window of a headless browser is no narrower than 500 pixels, so a frame is.
+    path.write_text(page.replace("</body>", probe), encoding="utf-8")
+    frame = tmp_path / "frame.html"
+    frame.write_text(
+        f"<iframe src=page.html width={width} height=800></iframe><p id=out></p><script>"
+        "onload = () => { const d = document.querySelector('iframe').contentDocument;"
+        "document.getElementById('out').textContent = d.getElementById('probe').textContent }"
+        "</script>"
+    )
+    command = ["chromium", "--headless", "--no-sandbox", "--allow-file-access-from-files"]
+    shown = subprocess.run(
+        [*command, "--dump-dom", frame.as_uri()], capture_output=True, text=True, timeout=120
+    ).stdout
+    wide, requests = map(int, re.search(r'id="out">(\d+),(\d+)<', shown).groups())
+    assert wide <= width
+    assert requests == 0
 
 
 # Side by side ------------------------------------------------------------------------------------
