@@ -29,6 +29,20 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     Raises:
         UserError: an unknown command or option (with the nearest one), a bad value.
     """
+    whole, verbs = parsers()
+    arguments = arguments or ["--help"]
+    if not arguments[0].startswith("-") and arguments[0] not in verbs:
+        raise UnknownNameError("command", arguments[0], verbs, "See: keras-resnet --help")
+    options, unknown = whole.parse_known_args(arguments)
+    if unknown:
+        known = [name for name in _option_names(verbs[arguments[0]]) if len(name) > 2]
+        see = f"See: keras-resnet {arguments[0]} --help"
+        raise UnknownNameError("argument", unknown[0], known, see)
+    return options
+
+
+def parsers() -> tuple[Parser, dict[str, Parser]]:
+    """Return the command's parser, and that of each verb by name."""
     from keras_resnet import __version__
 
     parser = Parser(
@@ -38,16 +52,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--version", action="version", version=f"keras-resnet {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    verbs = {name: _verb(subparsers, name, *about) for name, about in _VERBS.items()}
-    arguments = arguments or ["--help"]
-    if not arguments[0].startswith("-") and arguments[0] not in verbs:
-        raise UnknownNameError("command", arguments[0], verbs, "See: keras-resnet --help")
-    options, unknown = parser.parse_known_args(arguments)
-    if unknown:
-        known = [name for name in _option_names(verbs[arguments[0]]) if len(name) > 2]
-        see = f"See: keras-resnet {arguments[0]} --help"
-        raise UnknownNameError("argument", unknown[0], known, see)
-    return options
+    return parser, {name: _verb(subparsers, name, *about) for name, about in _VERBS.items()}
 
 
 def _option_names(parser: argparse.ArgumentParser) -> Iterator[str]:
@@ -192,6 +197,10 @@ def _report(sub: Parser) -> None:
 def _compare(sub: Parser) -> None:
     sub.add_argument("models", nargs="+", help="run folders, export folders and exported files")
     sub.add_argument("--picture", metavar="FILE.svg", help="draw accuracy against bytes and ms")
+
+
+def _completion(sub: Parser) -> None:
+    sub.add_argument("shell", choices=("bash", "zsh", "tcsh"))
 
 
 def _recipe(sub: Parser) -> None:
@@ -453,6 +462,11 @@ _VERBS = {
         "accuracy, size and speed of several runs and exports side by side",
         "compare RUN1 RUN2 --picture frontier.svg",
         _compare,
+    ),
+    "completion": (
+        "print the completion of commands and options for a shell",
+        "completion bash > ~/.local/share/bash-completion/completions/keras-resnet",
+        _completion,
     ),
     "data-service": (
         "prepare batches for trainings on other machines, until Ctrl-C",

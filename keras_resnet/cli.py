@@ -15,7 +15,7 @@ from typing import Any
 
 from keras_resnet import arguments, cli_training
 from keras_resnet.console import number, print_json, print_lines, print_table, quiet_stderr
-from keras_resnet.errors import UserError
+from keras_resnet.errors import UserError, require
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         options = arguments.parse(list(sys.argv[1:] if argv is None else argv))
-        if options.verb != "weights" or options.action == "import":  # the rest needs no TensorFlow
+        if not _needs_no_tensorflow(options):
             _import_quietly()
         return _VERBS[options.verb](options)
     except UserError as error:
@@ -37,6 +37,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f"; go on with: keras-resnet train --resume {error}" if error.args else ""
         print(f"interrupted{hint}", file=sys.stderr)
         return 130
+
+
+def _needs_no_tensorflow(options: argparse.Namespace) -> bool:
+    return options.verb == "completion" or (
+        options.verb == "weights" and options.action != "import"
+    )
 
 
 def _import_quietly() -> None:
@@ -346,6 +352,12 @@ def _single_crop(options: argparse.Namespace, source: Any) -> Any:
     return None
 
 
+def _completion(options: argparse.Namespace) -> int:
+    shtab = require("shtab", "completion")
+    script = shtab.complete(arguments.parsers()[0], options.shell)
+    return print_json({"script": script}) if options.json else print_lines([script])
+
+
 def _names(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
@@ -386,6 +398,7 @@ _VERBS = {
     "runs": cli_training.list_runs,
     "report": cli_training.report,
     "compare": cli_training.compare,
+    "completion": _completion,
     "data-service": cli_training.data_service,
     "ensemble": _ensemble,
     "evaluate": _evaluate,
