@@ -136,6 +136,19 @@ def test_the_model_loads_without_this_package_and_its_file_computes_the_same(
 
 
 @pytest.mark.slow
+def test_two_devices(tiny_run, tmp_path):
+    """In a process as the command has, where devices can still be chosen."""
+    out = tmp_path / "run"
+    command = ["qat", tiny_run.path, "--epochs", "1", "--devices", "cpu:2", "--out", out]
+    chosen = [part for key, value in SHIFT.items() for part in ("--set", f"{key}={value}")]
+    code = "import sys; from keras_resnet.cli import main; sys.exit(main(sys.argv[1:]))"
+    run_python(code, *command, *chosen, "--set", "train.batch_size=32")
+    summary = runs.find(out).summary()
+    assert summary["replicas"] == 2
+    assert summary["test"]["accuracy"] >= tiny_run.summary()["test"]["accuracy"] - 0.1
+
+
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on(tiny_run, tmp_path):
     """In a process as the command has: the interrupt reaches the one that trains."""
     code = """
