@@ -176,6 +176,9 @@ def test_what_cannot_be_trained_quantized_is_refused(tmp_path):
         train.run(loaded, tmp_path / "run")
     with pytest.raises(UserError, match="include_preprocessing=True"):
         compress.run(keras_resnet.ResNet20(), loaded, tmp_path / "run")
+    with pytest.raises(UserError, match=r"'resnet8' knows 7 classes .* the data has 10"):
+        compress.run(keras_resnet.ResNet8(classes=7), loaded, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_one_liner_takes_ones_own_network(digits, tmp_path):
