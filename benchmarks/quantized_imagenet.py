@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--alone", metavar="FOLDER", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.alone:
-        print(json.dumps(_measured(options.names[0], options.alone, options.size)))
+        _measure(options.names[0], options.alone, options.size)
         return
     names = options.names or NETWORKS
     with tempfile.TemporaryDirectory() as scratch, ThreadPool(options.jobs) as pool:
@@ -76,11 +76,11 @@ def _write(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
 def _in_a_process(name: str, folder: Path, size: int) -> dict[str, Any]:
     command = [sys.executable, __file__, name, "--alone", str(folder), "--size", str(size)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-    if done.returncode:
-        error = {"error": f"the process ended with code {done.returncode}"}
-        return {"network": name, "ptq": error, "qat": error}
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return answer
+    row: dict[str, Any] = {"network": name}
+    for line in done.stdout.splitlines():
+        row |= json.loads(line)
+    error = {"error": f"the process ended with code {done.returncode}"}
+    return {"ptq": error, "qat": error} | row
 
 
 def _print(row: dict[str, Any]) -> None:
@@ -98,21 +98,20 @@ def _print(row: dict[str, Any]) -> None:
         print(f"{row['network']:<16} {kind}  {text}", flush=True)
 
 
-def _measured(name: str, folder: Path, size: int) -> dict[str, Any]:
-    """Both files of one network; an error where there is none."""
+def _measure(name: str, folder: Path, size: int) -> None:
+    """Print what was found out about a network, a line for each of its two files."""
     from keras_resnet.recipes import load_dataset
 
     images = load_dataset(str(folder), image_size=size, crop_fraction=1.0)
-    row: dict[str, Any] = {"network": name}
     with tempfile.TemporaryDirectory() as scratch:
         model = _settled(name, images.train, len(images.class_names))
-        row["parameters"] = model.count_params()
+        print(json.dumps({"parameters": model.count_params()}), flush=True)
         for kind, measure in (("ptq", _exported), ("qat", _trained)):
             try:
-                row[kind] = measure(model, images, Path(scratch) / kind)
+                found = measure(model, images, Path(scratch) / kind)
             except Exception as error:  # of any library; the row says so, the others go on
-                row[kind] = {"error": (str(error).strip() or repr(error)).splitlines()[0]}
-    return row
+                found = {"error": (str(error).strip() or repr(error)).splitlines()[0]}
+            print(json.dumps({kind: found}), flush=True)
 
 
 def _write_images(data: str, size: int, folder: Path) -> Path:
