@@ -3,11 +3,14 @@
     python benchmarks/quantized_imagenet.py [NAME ...] [--size 224] [--jobs 1] [--json FILE]
 
 No trained weights are needed: the weights are random, and batch normalisation has the statistics of
-real images, enlarged ones of CIFAR-10 by default. Every layer with a bias is scaled likewise, which
-is what batch normalisation would leave in it, so networks without it keep their signal, too; the
-logits then have the mean 0 and the variance 1, so that what all images have in common does not
-count as signal. Each network is exported to int8 after training, trained quantized for 2 steps of 8
-images, and exported again. A network is a process of its own.
+real images, enlarged ones of CIFAR-10 by default. Every layer with a bias is scaled likewise, as if
+batch normalisation had been folded into it, so networks without it keep their signal, too. What
+ReLUs read has the mean 1 and the variance 1: with the mean 0 they cut off half of it, and a random
+network of fifty layers blows up any rounding until it hides the answer. The logits have the mean 0,
+so that what all images have in common does not count as signal.
+
+Each network is exported to int8 as it is, trained quantized for 2 steps of 8 images, and exported
+again. A network is a process of its own.
 """
 
 from __future__ import annotations
@@ -48,29 +51,30 @@ def main() -> None:
     if options.alone:
         _measure(options.names[0], options.alone, options.size)
         return
-    names = options.names or NETWORKS
     with tempfile.TemporaryDirectory() as scratch, ThreadPool(options.jobs) as pool:
         folder = _write_images(options.data, options.size, Path(scratch) / "images")
-        rows: list[dict[str, Any]] = []
+        names = options.names or NETWORKS
         for row in pool.imap_unordered(lambda x: _in_a_process(x, folder, options.size), names):
-            rows.append(row)
             _print(row)
             if options.json:  # also of those that are done when it is interrupted
-                _write(sorted(rows, key=lambda row: names.index(row["network"])), options)
+                _record(row, options)
 
 
-def _write(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
+def _record(row: dict[str, Any], options: argparse.Namespace) -> None:
+    """Write the row beside those that the record has of other networks, from this run or before."""
     from keras_resnet.export import manifest
 
-    record: dict[str, Any] = {
-        "created": manifest.now(),
-        **manifest.environment(),
+    setup = {
         "data": options.data,
         "size": options.size,
         "images": {"calibration": TRAIN, "check": TEST, "qat_batch": BATCH, "qat_steps": STEPS},
-        "rows": rows,
+        **manifest.environment(),
     }
-    options.json.write_text(json.dumps(record, indent=1) + "\n")
+    before = json.loads(options.json.read_text()) if options.json.is_file() else {}
+    same = {key: before.get(key) for key in setup} == setup
+    others = [x for x in before["rows"] if x["network"] != row["network"]] if same else []
+    row["created"] = manifest.now()
+    options.json.write_text(json.dumps({**setup, "rows": [*others, row]}, indent=1) + "\n")
 
 
 def _in_a_process(name: str, folder: Path, size: int) -> dict[str, Any]:
@@ -133,7 +137,7 @@ def _write_images(data: str, size: int, folder: Path) -> Path:
 
 
 def _settled(name: str, split: Any, classes: int) -> Any:
-    """The network with random weights under which every layer's outputs vary by about 1.
+    """The network with random weights on which every layer's outputs vary by about 1.
 
     From RGB 0...255 to logits. A layer is settled when what it reads is known, so one pass does.
     """
@@ -166,7 +170,7 @@ def _settled(name: str, split: Any, classes: int) -> Any:
 
 
 def _settle(layer: Any, given: Any) -> None:
-    """Give the layer the statistics or, for its outputs' mean 0 and variance 1, the scale."""
+    """Give the layer the statistics, or the scale, by which its outputs have variance 1."""
     import keras
     import numpy as np
 
@@ -176,13 +180,15 @@ def _settle(layer: Any, given: Any) -> None:
     if isinstance(layer, keras.layers.BatchNormalization):
         layer.moving_mean.assign(moments(given)[0])
         layer.moving_variance.assign(moments(given)[1])
+        layer.beta.assign(keras.ops.ones_like(layer.beta))
     elif getattr(layer, "use_bias", False):
         activation, layer.activation = layer.activation, keras.activations.linear
         mean, variance = moments(layer(given))
         layer.activation = activation
         kernel, bias = layer.get_weights()
         scale = 1 / np.sqrt(variance + 1e-6)
-        layer.set_weights([kernel * scale, (bias - mean) * scale])
+        offset = 0 if layer.name == "head" else 1
+        layer.set_weights([kernel * scale, (bias - mean) * scale + offset])
 
 
 def _exported(model: Any, images: Any, out: Path) -> dict[str, Any]:
