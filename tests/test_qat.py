@@ -11,7 +11,7 @@ import keras_resnet
 from keras_resnet.cli import main
 from keras_resnet.errors import UserError
 from keras_resnet.export import export, optimize
-from keras_resnet.recipes import compress, config, evaluate, quantizable, runs, train
+from keras_resnet.recipes import bridge, compress, config, evaluate, quantizable, runs, train
 
 SHIFT = {"augment.crop": "shift", "augment.flip": "none", "data.name": "digits"}
 SHIFT |= {"compress.freeze_bn": 0.5}
@@ -80,6 +80,13 @@ def test_the_range_of_pixels_is_known(resnet20):
 def test_ranges_of_absent_layers_are_refused(resnet20):
     with pytest.raises(UserError, match="no layer 'stage9'"):
         quantizable.rounded(quantizable.prepared(resnet20), {"stage9": (0.0, 1.0)})
+
+
+def test_an_operation_that_is_no_layer_is_named():
+    """Of local response normalisation; the message comes from the bridge."""
+    model = keras_resnet.create_model("test_alexnet", include_preprocessing=True)
+    with pytest.raises(UserError, match=r"\(Rsqrt\) has no counterpart in tf_keras"):
+        bridge.to_legacy(quantizable.prepared(model))
 
 
 # Training ----------------------------------------------------------------------------------------
@@ -189,6 +196,9 @@ def test_what_cannot_be_trained_quantized_is_refused(tmp_path):
         train.run(loaded, tmp_path / "run")
     with pytest.raises(UserError, match="include_preprocessing=True"):
         compress.run(keras_resnet.ResNet20(), loaded, tmp_path / "run")
+    with pytest.raises(UserError, match=r"'resnet8' knows 7 classes .* the data has 10"):
+        compress.run(keras_resnet.ResNet8(classes=7), loaded, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_one_liner_takes_ones_own_network(digits, tmp_path):
