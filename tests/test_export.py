@@ -176,13 +176,13 @@ def test_folding_leaves_alone_what_it_cannot_fold():
 
 
 def test_the_saved_model_serves_without_keras(exported, images, tmp_path):
-    np.save(tmp_path / "x.npy", images.astype("float32"))
+    np.save(tmp_path / "x.npy", images)
     run_python(
         "import sys, numpy as np, tensorflow as tf\n"
         "serve = tf.saved_model.load(sys.argv[1]).signatures['serving_default']\n"
         "np.save('y.npy', serve(images=tf.constant(np.load('x.npy')))['predictions'])\n"
         "assert not [n for n in sys.modules if n.split('.')[0] == 'keras_resnet']",
-        exported.folder / "saved_model",
+        exported.folder / "saved_model" / "1",
         cwd=tmp_path,
     )
     reference = manifest.read_reference(exported.folder)
