@@ -212,7 +212,8 @@ def _predict(options: argparse.Namespace) -> int:
     results: list[dict[str, Any]] = []
     for path in options.images:
         try:
-            image = read_image(path, size, channels or 3, crop)
+            with quiet_stderr():  # the libraries' own words on damaged files
+                image = read_image(path, size, channels or 3, crop)
         except UserError as error:  # one bad image does not lose the others
             results.append({"image": path, "error": str(error)})
             continue

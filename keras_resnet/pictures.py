@@ -125,7 +125,9 @@ def _read_other(path: Path) -> np.ndarray:
             if upright.mode.startswith("I"):  # 16 bits, which convert() would clip, not scale
                 upright = image_module.fromarray((np.asarray(upright) >> 8).astype("uint8"))
             return np.asarray(upright.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, image_module.DecompressionBombError) as error:
+    except (UserError, tf.errors.InvalidArgumentError):
+        raise
+    except Exception as error:  # damaged files make Pillow's readers stumble over anything
         raise UserError(f"Cannot read {path} as an image: {error}") from error
 
 
