@@ -121,11 +121,16 @@ class _Server(tf.Module):
         return {"features": self.answer(self._cut(images))["features"]}
 
     def _cut(self, images: Any) -> Any:
+        """The images as the model takes them; none at all would fail in the middle of it."""
+        some = tf.debugging.Assert(tf.shape(images)[0] > 0, ["expected images, received none"])
+        limits = [some]
+        if self._service.raw_pixels:
+            height, width = tf.unstack(tf.shape(images)[1:3])
+            limits += pictures.require_size(height, width, "images: ")
+        with tf.control_dependencies(limits):
+            images = tf.identity(images)
         if not self._service.raw_pixels:
             return images
-        height, width = tf.unstack(tf.shape(images)[1:3])
-        with tf.control_dependencies(pictures.require_size(height, width, "images: ")):
-            images = tf.identity(images)
         return tf.cast(shown(images, self._shape[:2], self._service.crop), tf.float32)
 
 

@@ -48,8 +48,8 @@ def test_every_format_passes_its_check(exported):
     sizes = {kind: manifest.size(exported.folder / i.file) for kind, i in by_format.items()}
     assert sizes["tflite-float16"] < 0.6 * sizes["tflite-float32"]
     assert sizes["tflite-int8"] < 0.4 * sizes["tflite-float32"]
-    # Variables once: 271,098 floats and the graph.
-    assert sizes["savedmodel"] < 1.5 * 4 * 271_098
+    # Variables once: 271,098 floats; the graphs of network and pictures take 0.7 MB.
+    assert sizes["savedmodel"] < 4 * 271_098 + 1_000_000
 
 
 def test_the_int8_file_is_all_integer_and_takes_raw_bytes(exported):
