@@ -145,9 +145,8 @@ class SavedModelRuntime(Runtime):
         import tensorflow as tf
 
         try:
-            self._loaded = tf.saved_model.load(
-                str(_saved_model(path))
-            )  # the signature lives as long as it
+            # A signature lives as long as what it was loaded with.
+            self._loaded = tf.saved_model.load(str(_saved_model(path)))
             self._serve = self._loaded.signatures["serving_default"]
         except (OSError, KeyError, ValueError) as error:
             raise UserError(f"{path} is not a readable SavedModel with serving_default.") from error
