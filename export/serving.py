@@ -28,6 +28,7 @@ from keras_resnet.single_crop import SingleCrop, shown
 VERSION = "1"  # TensorFlow Serving looks for numbered folders in the model's
 BYTES = "image_bytes"  # an input of files has to end in _bytes for JSON's {"b64": ...}
 TOP = 5
+_LEAST = 1e-37  # the logarithm of 0 is no number that JSON has
 _DECODED_AT_ONCE = 4  # images, each of up to pictures.MAX_PIXELS
 
 
@@ -151,7 +152,7 @@ def _answers(read: Any, ending: _Ending, probabilities: bool, names: list[str]) 
     if ending.activation is not None:
         predictions = likelihoods = ending.activation(logits)
     elif probabilities:  # e.g. the mean of several networks': their logarithms, up to a constant
-        likelihoods, logits = predictions, tf.math.log(predictions)
+        likelihoods, logits = predictions, tf.math.log(tf.maximum(predictions, _LEAST))
     else:
         likelihoods = tf.nn.softmax(logits)
     scores, best = tf.math.top_k(likelihoods, min(TOP, len(names)))
@@ -171,11 +172,10 @@ def _taken_apart(model: keras.Model) -> _Ending:
     if activation and isinstance(_source(outputs), keras.layers.Activation | keras.layers.Softmax):
         outputs, inside = _source(outputs).input, None
     dense = _source(outputs)
-    if type(dense) is not keras.layers.Dense or len(dense._inbound_nodes) != 1:
-        whole = keras.Model(model.inputs[0], outputs)
-        return _Ending(whole, False, lambda x: x, None if inside else activation)
-    if dense.activation is not (inside or keras.activations.linear):
-        return _Ending(keras.Model(model.inputs[0], outputs), False, lambda x: x, activation)
+    bare = type(dense) is keras.layers.Dense and len(dense._inbound_nodes) == 1
+    if not bare or dense.activation is not (inside or keras.activations.linear):
+        body = keras.Model(model.inputs[0], outputs)
+        return _Ending(body, False, lambda x: x, None if inside else activation)
 
     def logits(features: Any) -> Any:
         product = tf.linalg.matmul(features, dense.kernel)

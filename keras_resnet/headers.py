@@ -21,7 +21,7 @@ _OTHERS = {
     "TIFF of a big-endian machine": (0, b"MM\x00*"),
     "HEIC or AVIF": (4, b"ftyp"),
 }
-_EXIF = {"segment": 0xFFE1, "name": int.from_bytes(b"Exif")}
+_EXIF_SEGMENT, _EXIF_NAME = 0xFFE1, int.from_bytes(b"Exif")
 _EXIF_CHUNK, _PIXEL_CHUNK = int.from_bytes(b"eXIf"), int.from_bytes(b"IDAT")
 _ORIENTATION, _SHORT = 0x0112, 3  # the tag, and the type of its value
 _LITTLE_ENDIAN = int.from_bytes(b"II")
@@ -90,8 +90,8 @@ def _in_jpeg(head: Any) -> Any:
     """Where the TIFF structure of the Exif segment starts; 0 for none."""
 
     def is_exif(at: Any) -> Any:
-        segment = tf.equal(_number(head, at, 2), _EXIF["segment"])
-        name = tf.equal(_number(head, at + 4, 4), _EXIF["name"])
+        segment = tf.equal(_number(head, at, 2), _EXIF_SEGMENT)
+        name = tf.equal(_number(head, at + 4, 4), _EXIF_NAME)
         return segment & name & tf.equal(_number(head, at + 8, 2), 0)
 
     def goes_on(at: Any) -> Any:

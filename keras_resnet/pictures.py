@@ -134,7 +134,7 @@ def _read_other(path: Path) -> np.ndarray:
 @functools.cache
 def _viewer(shape: tuple[int, int, int], crop: SingleCrop | None) -> Callable[[bytes], Any]:
     spec = [tf.TensorSpec([], tf.string)]
-    return tf.function(lambda encoded: view(encoded, shape, crop), input_signature=spec)  # type: ignore[no-any-return]
+    return tf.function(lambda encoded: view(encoded, shape, crop), input_signature=spec)
 
 
 @functools.cache
@@ -142,7 +142,7 @@ def _cutter(shape: tuple[int, int, int], crop: SingleCrop | None) -> Callable[[n
     def cut(image: Any) -> Any:
         return _channels(shown(image, shape[:2], crop), shape[2])
 
-    return tf.function(cut, input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)])  # type: ignore[no-any-return]
+    return tf.function(cut, input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)])
 
 
 def _channels(image: Any, channels: int) -> Any:

@@ -14,6 +14,7 @@ from PIL import Image
 import keras_resnet
 from keras_resnet.export import check, export, manifest, runtimes, saved_model, serving
 from keras_resnet.pictures import read_image
+from keras_resnet.recipes import load_config, runs, sources
 from keras_resnet.single_crop import SingleCrop
 
 NAMES = [f"name {index}" for index in range(10)]
@@ -213,8 +214,22 @@ def test_the_manifest_has_the_crop_and_predict_takes_it(exported, tmp_path, caps
     assert answer["top"][0]["probability"] == pytest.approx(float(score), rel=1e-5)
 
 
+def test_images_are_cut_as_the_model_was_evaluated(tmp_path):
+    run = runs.create(tmp_path / "run", "tiny", load_config("debug/tiny"))
+    run.model.write_bytes(b"trained")
+    for protocol, crop in (
+        ({"resize": 37, "size": 32}, SingleCrop(37, 32)),  # photographs
+        ({"resize": None, "size": 32}, None),  # images of one size, as they are
+        (None, None),  # a run of before protocols were recorded
+    ):
+        recorded = {"test": {"accuracy": 0.5, **({"protocol": protocol} if protocol else {})}}
+        runs.write_json(run.path / "summary.json", recorded)
+        assert sources.find(str(run.path)).crop == crop
+    assert sources.find("resnet50", "imagenet").crop == SingleCrop(256, 224, "bicubic")
+
+
 def test_warm_up_requests_lie_beside(exported):
-    """Read by the official messages in test_serving_peers.py."""
+    """Read by the official messages in test_served.py."""
     path = exported.folder / "saved_model/1/assets.extra/tf_serving_warmup_requests"
     records = [record.numpy() for record in tf.data.TFRecordDataset(str(path))]
     assert len(records) == 3
