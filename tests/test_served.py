@@ -7,6 +7,7 @@ import base64
 import io
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -122,6 +123,16 @@ def test_a_bad_rest_request_is_answered_with_the_reason_and_the_server_goes_on(p
     assert "image 1: it is a GIF; expected a JPEG or PNG" in answer["error"]
     assert post({**request, "instances": [good]})[0] == 200
     assert post(request, "/v1/models/other:predict")[0] == 400
+
+
+def test_the_documented_lines_name_the_best_class(exports, model, monkeypatch, capsys):
+    page = (Path(__file__).parents[1] / "export" / "README.md").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"```python\n(import tensorflow.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(exports.parent)
+    Path("cat.jpg").write_bytes(_file(_picture(0)))
+    exec(lines, {})
+    expected = model.run("image_bytes", {"image_bytes": [_file(_picture(0))]})
+    assert capsys.readouterr().out.split()[0] == expected["classes"][0, 0].decode()
 
 
 @pytest.mark.slow
