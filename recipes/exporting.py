@@ -15,6 +15,7 @@ from keras_resnet.preprocessing import load_images
 from keras_resnet.recipes.data import AnySplit, Dataset, load_dataset
 from keras_resnet.recipes.sources import Source
 from keras_resnet.recipes.splits import Split, spaced
+from keras_resnet.single_crop import SingleCrop
 
 _CALIBRATION_IMAGES = 256
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp"}
@@ -59,7 +60,7 @@ def export_source(
     if calibration is not None and _looks_like_a_path(calibration):
         raise UserError(f"No such folder: {calibration}")
     model = source.keras_model()
-    given = None if calibration is None else images_of(calibration, model)
+    given = None if calibration is None else images_of(calibration, model, crop=source.crop)
     labels = source.labels
     checked: dict[str, Any] = {}
     if isinstance(data, Dataset):
@@ -73,7 +74,7 @@ def export_source(
         if given is None and data.train.places:  # of ImageNet there may be the validation images
             given = _some(data.train, _CALIBRATION_IMAGES).images
     elif data is not None:
-        images = _folder_images(data, model)
+        images = _folder_images(data, model, crop=source.crop)
         checked = {"check_images": images, "check_source": f"the images of {data}"}
         given = images if given is None else given
     return export(
@@ -88,6 +89,7 @@ def export_source(
         name=source.name,
         labels=labels,
         origin=source.origin(),
+        crop=source.crop,
         overwrite=overwrite,
         **checked,
     )
@@ -103,16 +105,21 @@ def _some(split: AnySplit, count: int) -> Split:
     return split.subset(spaced(split.places, count)).sample(count)
 
 
-def images_of(name: str, model: keras.Model, count: int = _CALIBRATION_IMAGES) -> np.ndarray:
+def images_of(
+    name: str,
+    model: keras.Model,
+    count: int = _CALIBRATION_IMAGES,
+    crop: SingleCrop | None = None,
+) -> np.ndarray:
     """Up to `count` images, evenly spaced, of a folder or of a dataset's training images.
 
-    Of `model` only the `input_shape` is looked at.
+    Of `model` only the `input_shape` is looked at. A folder's are cut by `crop`.
 
     Raises:
         UserError: no such dataset, or a folder without images.
     """
     if Path(name).is_dir():
-        return _folder_images(Path(name), model, count)
+        return _folder_images(Path(name), model, count, crop)
     dataset = load_dataset(name)
     if not dataset.sized:
         dataset = dataset.at(model.input_shape[1] or 224)
@@ -120,11 +127,14 @@ def images_of(name: str, model: keras.Model, count: int = _CALIBRATION_IMAGES) -
 
 
 def _folder_images(
-    folder: Path, model: keras.Model, count: int = _CALIBRATION_IMAGES
+    folder: Path,
+    model: keras.Model,
+    count: int = _CALIBRATION_IMAGES,
+    crop: SingleCrop | None = None,
 ) -> np.ndarray:
     """Up to `count` images of a folder, evenly spaced by name."""
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
     if not paths:
         raise UserError(f"No images (.jpg, .png, …) in {folder}.")
     chosen = paths[:: -(-len(paths) // count)]
-    return load_images(chosen, model)
+    return load_images(chosen, model, crop)
