@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from interleaved import ratio, spread
+from keras_resnet.export.interleaved import ratio, spread
 
 PAIRS = ("ResNet50", "ResNet152", "ResNet50V2")
 DEEP = ("resnetv2_1001", "resnet1202")

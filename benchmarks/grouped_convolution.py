@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from interleaved import ratio, spread
+from keras_resnet.export.interleaved import ratio, spread
 
 SHAPE, GROUPS = (8, 56, 56, 128), 32
 

@@ -35,6 +35,7 @@ _PACKAGES = (
     "ai-edge-quantizer",
     "numpy",
 )
+_OPTIONAL = ("onnx", "tf2onnx", "onnxruntime", "openvino")  # named where they are installed
 
 
 def sha256(path: Path) -> str:
@@ -57,11 +58,12 @@ def size(path: Path) -> int:
 def environment() -> dict[str, Any]:
     """Versions of what made the files, and the machine."""
     versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in (*_PACKAGES, *_OPTIONAL):
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            versions[package] = "not installed"
+            if package in _PACKAGES:
+                versions[package] = "not installed"
     return {"versions": versions, "machine": f"{_processor()} ({platform.system()})"}
 
 

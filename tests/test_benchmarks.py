@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from keras_resnet.errors import UserError
+from keras_resnet.export.interleaved import Peer, take_turns, workers
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 # A peer without a framework: its turns go to a file that all write to.
@@ -34,8 +37,7 @@ def training(monkeypatch):
     """benchmarks/training.py as a module, as if it were run from its folder."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     yield importlib.import_module("training")
-    for name in ("training", "interleaved"):
-        del sys.modules[name]
+    del sys.modules["training"]
 
 
 def turn(**figures):
@@ -82,15 +84,14 @@ def test_a_printed_table_has_every_figure(training, capsys):
 
 
 def test_peers_take_turns_in_processes_of_their_own(training, tmp_path):
-    interleaved = sys.modules["interleaved"]
     script, log = tmp_path / "toy.py", tmp_path / "log"
     script.write_text(TOY.format(peers=str(BENCHMARKS / "peers")))
     peers = [
-        interleaved.Peer(name, sys.executable, script, {"name": name, "log": str(log), "dies": ""})
+        Peer(name, (sys.executable, str(script)), {"name": name, "log": str(log), "dies": ""})
         for name in "abc"
     ]
-    with interleaved.workers(peers) as started:
-        answers = interleaved.take_turns(started, rounds=3, steps=2)
+    with workers(peers) as started:
+        answers = take_turns(started, rounds=3, steps=2)
     assert log.read_text() == "abcbcacab"
     assert [t["ms"] for t in answers["b"]] == [[1.0, 1.0]] * 3
     # A Python process with nothing imported takes some MiB, this one with TensorFlow hundreds.
@@ -99,12 +100,11 @@ def test_peers_take_turns_in_processes_of_their_own(training, tmp_path):
 
 
 def test_a_peer_that_dies_ends_the_run_with_its_last_words(training, tmp_path):
-    interleaved = sys.modules["interleaved"]
     script = tmp_path / "toy.py"
     script.write_text(TOY.format(peers=str(BENCHMARKS / "peers")))
-    peer = interleaved.Peer("toy", sys.executable, script, {"dies": "yes"})
-    died = pytest.raises(SystemExit, match=r"'toy' died:\n(?s:.*)out of luck")
-    with died, interleaved.workers([peer]):
+    peer = Peer("toy", (sys.executable, str(script)), {"dies": "yes"})
+    died = pytest.raises(UserError, match=r"'toy' died:\n(?s:.*)out of luck")
+    with died, workers([peer]):
         pass
 
 
