@@ -47,12 +47,14 @@ class File:
         path: its file or folder.
         format: as in `FORMATS`, where an export folder's manifest says so.
         shape: (height, width, channels) to time it at; None for its own.
+        command: what times it instead of `benchmark_worker`, where no runtime of ours does.
     """
 
     name: str
     path: Path
     format: str | None = None
     shape: tuple[int, ...] | None = None
+    command: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -185,9 +187,9 @@ def _key(file: File, threads: int) -> str:
 
 
 def _peer(key: str, file: File, threads: int, batch: int) -> Peer:
-    code = _START.format(folder=str(Path(__file__).parent))
+    worker = (sys.executable, "-c", _START.format(folder=str(Path(__file__).parent)))
     options = {"path": str(file.path), "threads": threads, "shape": file.shape, "batch": batch}
-    return Peer(key, (sys.executable, "-c", code), options)
+    return Peer(key, file.command or worker, options)
 
 
 def _row(
@@ -210,6 +212,7 @@ def _row(
             "n": len(samples),
         },
         "ratio": None if same else interleaved.ratio(medians, theirs),
+        "rounds_ms": [round(ms, 3) for ms in medians],
         "images_per_second": spread([turn["images_per_second"] for turn in turns]),
         "peak_memory_mib": turns[-1]["peak_memory_mib"],
         **facts,
