@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from keras_resnet.export import (
     folders,
     manifest,
     mixed,
+    model_card,
     optimize,
     ranges,
     runtimes,
@@ -78,6 +79,7 @@ def export(
     check_images: np.ndarray | None = None,
     check_labels: np.ndarray | None = None,
     check_source: str = "the given check images",
+    origin: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     verbose: bool = True,
 ) -> ExportReport:
@@ -106,6 +108,8 @@ def export(
             calibration images; random noise where there are none.
         check_labels: their classes (n,), to report accuracies.
         check_source: which images those are, for the manifest.
+        origin: for the model card: {what: text} of where the model comes from, e.g. {"licence of
+            the weights": "Apache-2.0"}.
         overwrite: replace `out` if it exists.
         verbose: say on stderr what is being done.
 
@@ -151,16 +155,18 @@ def export(
         content = {
             "model": name,
             "labels": names,
+            "origin": dict(origin or {}),
             "warnings": hints,
             **manifest.quantization(keep_float, formats),
             "calibration_method": ranges.full_name(calibration_method),
             "rewrites": written.rewrites,
-            **_content(partial, reference, calibration, checks, keras_latency),
+            **_content(partial, prepared, reference, calibration, checks, keras_latency),
         }
         manifest.write_reference(partial, reference)
         if names is not None:
             (partial / manifest.LABELS).write_text("\n".join(names) + "\n", encoding="utf-8")
         manifest.write(partial, content)
+        (partial / "README.md").write_text(model_card.card(content), encoding="utf-8")
         folders.move_into_place(partial, out)
         for item in [item for item in checks if verbose and not item.passed]:
             print(f"{item.file} FAILED its check: {'; '.join(item.problems)}", file=sys.stderr)
@@ -258,6 +264,7 @@ def _write_files(
 
 def _content(
     folder: Path,
+    model: keras.Model,
     reference: check.Reference,
     calibration: np.ndarray | None,
     checks: list[check.FileCheck],
@@ -269,6 +276,7 @@ def _content(
         "created": manifest.now(),
         "passed": all(item.passed for item in checks),
         "classes": reference.outputs.shape[-1],
+        **manifest.cost(model),
         "input": _input_entry(reference, calibration),
         # Told by what comes out: a model can end in a softmax in a dozen ways.
         "output": {
@@ -301,5 +309,4 @@ def _input_entry(reference: check.Reference, calibration: np.ndarray | None) -> 
 
 def _file_entry(folder: Path, item: check.FileCheck) -> dict[str, Any]:
     path = folder / item.file
-    hashes = {"bytes": manifest.size(path), "sha256": manifest.sha256(path)}
-    return {**hashes, **item.to_dict()}
+    return {**manifest.sizes(path), "sha256": manifest.sha256(path), **item.to_dict()}

@@ -24,7 +24,7 @@ from keras_resnet.export import interleaved, manifest
 from keras_resnet.export.interleaved import Answers, Peer, spread
 
 SCHEMA = 1
-PERF = "perf.json"
+RECORD = "benchmark.json"
 REFERENCE_FORMAT = "tflite-float32"
 # The worker enters the two packages without what they import: Keras, and with it TensorFlow.
 _START = """
@@ -70,7 +70,7 @@ class Measurement:
     settings: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
-        """For perf.json and `--json`."""
+        """For benchmark.json and `--json`."""
         return {"schema": SCHEMA, **self.settings, "rows": self.rows}
 
     def table(self) -> str:

@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import platform
 import zipfile
+import zlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 MANIFEST, REFERENCE, LABELS = "manifest.json", "reference.npz", "labels.txt"
+NUMERICS, PERFORMANCE = "numerics.json", "perf.json"
+_EXACT = ("format", "n", "accuracy", "agreement", "snr_db", "largest_error", "logit_error")
+_FAST = ("format", "bytes", "bytes_gzipped", "latency_ms")
 _REFERENCE_IMAGES, _REFERENCE_BYTES = 64, 8 * 2**20
 _PACKAGES = (
     "keras-resnet-zoo",
@@ -55,6 +59,22 @@ def size(path: Path) -> int:
     return path.stat().st_size
 
 
+def gzipped(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder, each compressed by gzip (at its default, 6)."""
+    if path.is_dir():
+        return sum(gzipped(p) for p in path.rglob("*") if p.is_file())
+    compressor, total = zlib.compressobj(6, zlib.DEFLATED, 31), 0
+    with path.open("rb") as file:
+        while part := file.read(2**20):
+            total += len(compressor.compress(part))
+    return total + len(compressor.flush())
+
+
+def sizes(path: Path) -> dict[str, int]:
+    """Bytes of a file or folder, as it is and as it is downloaded or packed."""
+    return {"bytes": size(path), "bytes_gzipped": gzipped(path)}
+
+
 def environment() -> dict[str, Any]:
     """Versions of what made the files, and the machine."""
     versions = {"python": platform.python_version()}
@@ -65,6 +85,17 @@ def environment() -> dict[str, Any]:
             if package in _PACKAGES:
                 versions[package] = "not installed"
     return {"versions": versions, "machine": f"{_processor()} ({platform.system()})"}
+
+
+def cost(model: Any) -> dict[str, int | None]:
+    """Parameters, and multiply-adds for an image; None where a layer has no rule to count by."""
+    from keras_resnet import profile
+
+    try:
+        multiply_adds = profile(model).total.multiply_adds
+    except UserError:
+        multiply_adds = None
+    return {"parameters": model.count_params(), "multiply_adds": multiply_adds}
 
 
 def quantization(keep_float: Sequence[str], formats: Sequence[str]) -> dict[str, Any]:
@@ -88,9 +119,23 @@ def now() -> str:
 
 
 def write(folder: Path, content: dict[str, Any]) -> None:
-    """Write the manifest."""
-    text = json.dumps({"schema": SCHEMA, **content}, indent=2, ensure_ascii=False)
-    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    """Write the manifest, and its figures by file: `numerics.json` (how exact), `perf.json`."""
+    shared = {"schema": SCHEMA, "model": content["model"], "created": content["created"]}
+    check = content["check"]
+    exact = {key: check[key] for key in ("images", "n", "keras_accuracy")}
+    fast = {"machine": content["machine"], "keras_latency_ms": check["keras_latency_ms"]}
+    _write_json(folder / MANIFEST, {"schema": SCHEMA, **content})
+    _write_json(folder / NUMERICS, {**shared, **exact, "files": _by_file(content, _EXACT)})
+    _write_json(folder / PERFORMANCE, {**shared, **fast, "files": _by_file(content, _FAST)})
+
+
+def _by_file(content: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    return {item["file"]: {key: item[key] for key in keys} for item in content["files"]}
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 def read(folder: Path) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """The names that `import keras_resnet` gives; `keras_resnet/__init__.py` says why they are here."""
 
 from keras_resnet.errors import UserError
+from keras_resnet.explaining import explain
 from keras_resnet.labels import decode_predictions
+from keras_resnet.maximizing import activation_maximization
 from keras_resnet.models import (
     alexnet,
     cifar,
@@ -37,6 +39,7 @@ from keras_resnet.models.vgg import *  # noqa: F403
 from keras_resnet.preprocessing import load_images, preprocess
 from keras_resnet.profiling import profile
 from keras_resnet.registry import create_model, list_models
+from keras_resnet.sheets import contact_sheet, overlay
 
 __all__ = [
     "SPECS",
@@ -47,15 +50,19 @@ __all__ = [
     "Network",
     "ResNetSpec",
     "UserError",
+    "activation_maximization",
     "build",
+    "contact_sheet",
     "create_model",
     "decode_predictions",
     "deepen",
     "ensemble",
+    "explain",
     "inference_model",
     "list_models",
     "load_images",
     "loss_weights",
+    "overlay",
     "preprocess",
     "profile",
     "to_stock",

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
-from keras_resnet import arguments_weights
+from keras_resnet import arguments_explain, arguments_weights
 from keras_resnet.errors import UnknownNameError, UserError
 
 FORMATS = (
@@ -29,6 +29,20 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     Raises:
         UserError: an unknown command or option (with the nearest one), a bad value.
     """
+    whole, verbs = parsers()
+    arguments = arguments or ["--help"]
+    if not arguments[0].startswith("-") and arguments[0] not in verbs:
+        raise UnknownNameError("command", arguments[0], verbs, "See: keras-resnet --help")
+    options, unknown = whole.parse_known_args(arguments)
+    if unknown:
+        known = [name for name in _option_names(verbs[arguments[0]]) if len(name) > 2]
+        see = f"See: keras-resnet {arguments[0]} --help"
+        raise UnknownNameError("argument", unknown[0], known, see)
+    return options
+
+
+def parsers() -> tuple[Parser, dict[str, Parser]]:
+    """Return the command's parser, and that of each verb by name."""
     from keras_resnet import __version__
 
     parser = Parser(
@@ -38,16 +52,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--version", action="version", version=f"keras-resnet {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    verbs = {name: _verb(subparsers, name, *about) for name, about in _VERBS.items()}
-    arguments = arguments or ["--help"]
-    if not arguments[0].startswith("-") and arguments[0] not in verbs:
-        raise UnknownNameError("command", arguments[0], verbs, "See: keras-resnet --help")
-    options, unknown = parser.parse_known_args(arguments)
-    if unknown:
-        known = [name for name in _option_names(verbs[arguments[0]]) if len(name) > 2]
-        see = f"See: keras-resnet {arguments[0]} --help"
-        raise UnknownNameError("argument", unknown[0], known, see)
-    return options
+    return parser, {name: _verb(subparsers, name, *about) for name, about in _VERBS.items()}
 
 
 def _option_names(parser: argparse.ArgumentParser) -> Iterator[str]:
@@ -125,13 +130,33 @@ def _distill(sub: Parser) -> None:
 
 
 def _qat(sub: Parser) -> None:
+    _compressing(sub, "qat")
+    sub.add_argument(
+        "--preserve", help="auto (default), none, sparsity, clusters or both: what stays as it is"
+    )
+
+
+def _prune(sub: Parser) -> None:
+    _compressing(sub, "prune")
+    sub.add_argument("--sparsity", type=float, metavar="PART", help="of the weights, e.g. 0.8")
+    sub.add_argument("--pattern", help="2:4 for two zeros in every four input channels")
+
+
+def _cluster(sub: Parser) -> None:
+    _compressing(sub, "cluster")
+    sub.add_argument("--clusters", type=_natural, metavar="N", help="values of a kernel, e.g. 16")
+
+
+def _compressing(sub: Parser, verb: str) -> None:
     _model(sub, "the trained network to start from: a run folder, a .keras file")
     sub.add_argument(
         "--data", metavar="NAME|FOLDER", help="default what the run or the weights were trained on"
     )
-    sub.add_argument("--config", default="compress/qat", help="default %(default)s")
-    sub.add_argument("--distill", action="store_true", help="learn the float network's answers too")
-    sub.add_argument("--out", metavar="FOLDER", help="default runs/qat-NAME-DATE-TIME")
+    sub.add_argument("--config", default=f"compress/{verb}", help="default %(default)s")
+    sub.add_argument(
+        "--distill", action="store_true", help="learn the answers of the network as it was, too"
+    )
+    sub.add_argument("--out", metavar="FOLDER", help=f"default runs/{verb}-NAME-DATE-TIME")
     _training(sub)
 
 
@@ -162,6 +187,20 @@ def _prune_filters(sub: Parser) -> None:
 
 def _runs(sub: Parser) -> None:
     sub.add_argument("folder", nargs="?", default="runs", help="where to look (default ./runs)")
+
+
+def _report(sub: Parser) -> None:
+    sub.add_argument("run", help="the folder of a finished run")
+    sub.add_argument("--out", metavar="FILE.html", help="default RUN/report.html")
+
+
+def _compare(sub: Parser) -> None:
+    sub.add_argument("models", nargs="+", help="run folders, export folders and exported files")
+    sub.add_argument("--picture", metavar="FILE.svg", help="draw accuracy against bytes and ms")
+
+
+def _completion(sub: Parser) -> None:
+    sub.add_argument("shell", choices=("bash", "zsh", "tcsh"))
 
 
 def _recipe(sub: Parser) -> None:
@@ -353,7 +392,7 @@ def _benchmark(sub: Parser) -> None:
     sub.add_argument(
         "--out",
         metavar="FILE|FOLDER",
-        help="also write the record as JSON; in a folder, such as the export's, as perf.json",
+        help="also write the record as JSON; in a folder, such as the export's, as benchmark.json",
     )
     sub.add_argument("--picture", metavar="FILE", help="draw the figures: .svg, or .png")
 
@@ -387,6 +426,11 @@ def _predict(sub: Parser) -> None:
     sub.add_argument(
         "--top", type=_natural, default=5, metavar="K", help="classes to show (default 5)"
     )
+
+
+def _explain(sub: Parser) -> None:
+    _model(sub, "a run folder, a .keras file")
+    arguments_explain.add_options(sub)
 
 
 def _list(sub: Parser) -> None:
@@ -443,6 +487,16 @@ _VERBS = {
         "qat RUN --epochs 4",
         _qat,
     ),
+    "prune": (
+        "make the smallest weights of a trained network zeros while it is trained on",
+        "prune resnet20 --weights cifar10 --sparsity 0.8",
+        _prune,
+    ),
+    "cluster": (
+        "give the weights of a trained network a few values while it is trained on",
+        "cluster RUN --clusters 16",
+        _cluster,
+    ),
     "finetune": (
         "train a trained network on other classes",
         "finetune RUN --data FOLDER",
@@ -454,6 +508,17 @@ _VERBS = {
         _prune_filters,
     ),
     "runs": ("list the runs of a folder", "runs", _runs),
+    "report": ("one page about a finished run, with pictures", "report RUN", _report),
+    "compare": (
+        "accuracy, size and speed of several runs and exports side by side",
+        "compare RUN1 RUN2 --picture frontier.svg",
+        _compare,
+    ),
+    "completion": (
+        "print the completion of commands and options for a shell",
+        "completion bash > ~/.local/share/bash-completion/completions/keras-resnet",
+        _completion,
+    ),
     "data-service": (
         "prepare batches for trainings on other machines, until Ctrl-C",
         "data-service --port 5050",
@@ -486,6 +551,11 @@ _VERBS = {
         _layers,
     ),
     "predict": ("classify images", "predict RUN/exports/resnet20-int8.tflite cat.jpg", _predict),
+    "explain": (
+        "heat maps of what speaks for a class in images",
+        "explain resnet20 --weights cifar10 cat.jpg --methods gradcam,smoothgrad",
+        _explain,
+    ),
     "list": ("list the networks", "list 'resnetv2_*'", _list),
     "weights": (
         "trained weights: list, info, fetch, verify, import",

@@ -15,7 +15,7 @@ from typing import Any
 
 from keras_resnet import arguments, cli_training
 from keras_resnet.console import print_checks, print_json, print_lines, quiet_stderr
-from keras_resnet.errors import UserError
+from keras_resnet.errors import UserError, require
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         options = arguments.parse(list(sys.argv[1:] if argv is None else argv))
-        if options.verb != "weights" or options.action == "import":  # the rest needs no TensorFlow
+        if not _needs_no_tensorflow(options):
             _import_quietly()
         return _VERBS[options.verb](options)
     except UserError as error:
@@ -37,6 +37,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f"; go on with: keras-resnet train --resume {error}" if error.args else ""
         print(f"interrupted{hint}", file=sys.stderr)
         return 130
+
+
+def _needs_no_tensorflow(options: argparse.Namespace) -> bool:
+    return options.verb == "completion" or (
+        options.verb == "weights" and options.action != "import"
+    )
 
 
 def _import_quietly() -> None:
@@ -274,6 +280,12 @@ def _layers(options: argparse.Namespace) -> int:
     return cli_layers.run(options)
 
 
+def _explain(options: argparse.Namespace) -> int:
+    from keras_resnet import cli_explain
+
+    return cli_explain.run(options)
+
+
 def _profile(options: argparse.Namespace) -> int:
     from keras_resnet import profiling, registry
 
@@ -334,6 +346,12 @@ def _single_crop(options: argparse.Namespace, source: Any) -> Any:
     return None
 
 
+def _completion(options: argparse.Namespace) -> int:
+    shtab = require("shtab", "completion")
+    script = shtab.complete(arguments.parsers()[0], options.shell)
+    return print_json({"script": script}) if options.json else print_lines([script])
+
+
 def _names(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
@@ -342,10 +360,15 @@ _VERBS = {
     "quickstart": _quickstart,
     "train": cli_training.train,
     "distill": cli_training.distill,
-    "qat": cli_training.qat,
+    "qat": cli_training.compress,
+    "prune": cli_training.compress,
+    "cluster": cli_training.compress,
     "finetune": cli_training.finetune,
     "prune-filters": cli_training.prune_filters,
     "runs": cli_training.list_runs,
+    "report": cli_training.report,
+    "compare": cli_training.compare,
+    "completion": _completion,
     "data-service": cli_training.data_service,
     "ensemble": _ensemble,
     "evaluate": _evaluate,
@@ -354,6 +377,7 @@ _VERBS = {
     "benchmark": _benchmark,
     "layers": _layers,
     "predict": _predict,
+    "explain": _explain,
     "list": _list,
     "weights": _weights,
     "show": _show,

@@ -25,10 +25,11 @@ def check(options: argparse.Namespace) -> int:
         model = sources.find(options.against).keras_model() if options.against else None
         reference = checking.recorded_reference(folder, model)
     checks = checking.check_folder(folder, reference)
-    rows = [{"bytes": manifest.size(folder / item.file), **item.to_dict()} for item in checks]
+    rows = [{**manifest.sizes(folder / item.file), **item.to_dict()} for item in checks]
     keras_row = {
         "file": options.against or "Keras model",
         "bytes": None,
+        "bytes_gzipped": None,
         "accuracy": reference.accuracy,
         "latency_ms": None,
     }
@@ -67,7 +68,7 @@ def benchmark(options: argparse.Namespace) -> int:
         batch=options.batch,
     )
     if out is not None:
-        runs.write_json(out / timing.PERF if out.is_dir() else out, measured.to_dict())
+        runs.write_json(out / timing.RECORD if out.is_dir() else out, measured.to_dict())
     if options.picture:
         measured.picture(Path(options.picture))
     if options.json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -58,9 +59,12 @@ def distill(options: argparse.Namespace) -> int:
     )
 
 
-def qat(options: argparse.Namespace) -> int:
-    """Train a trained network on as its int8 file computes."""
-    from keras_resnet.recipes import compress, config, sources
+def compress(options: argparse.Namespace) -> int:
+    """Train a trained network on by the technique that the verb names."""
+    from keras_resnet.recipes import compress, config, devices, sources
+
+    # This process holds the model while another trains it: on a GPU neither may take all memory.
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
     source = sources.find(options.model, options.weights)
     source.require_keras()
@@ -73,29 +77,33 @@ def qat(options: argparse.Namespace) -> int:
     if options.distill:
         given |= {"distill.teacher": options.model, "distill.weights": options.weights or ""}
     loaded = config.load_config(options.config, given)
-    run = compress.run(source.keras_model(), loaded, options.out, name=f"qat-{source.name}")
+    devices.claim(loaded.train)
+    name = f"{options.verb}-{source.name}"
+    run = compress.run(source.keras_model(), loaded, options.out, name=name)
     return _print_run(run, options.json)
 
 
 def finetune(options: argparse.Namespace) -> int:
     """Train a trained network on other classes."""
-    from keras_resnet.recipes import config, sources
+    from keras_resnet.recipes import config, devices, sources
     from keras_resnet.recipes import finetune as tuning
 
     source = sources.find(options.model, options.weights)
     source.require_keras()
     loaded = config.load_config(options.config, overrides(options))
+    devices.claim(loaded.train)
     run = tuning.run(source, loaded, options.out, profile=options.profile)
     return _print_run(run, options.json)
 
 
 def prune_filters(options: argparse.Namespace) -> int:
     """Remove filters of a trained network and train it on."""
-    from keras_resnet.recipes import config, prune, sources
+    from keras_resnet.recipes import config, devices, prune, sources
 
     source = sources.find(options.model, options.weights)
     source.require_keras()
     loaded = config.load_config(options.config, overrides(options))
+    devices.claim(loaded.train)
     run = prune.run(source, loaded, options.out, profile=options.profile)
     if not options.json and not run.home:
         pruned = run.summary()["pruned_filters"]
@@ -135,6 +143,42 @@ def list_runs(options: argparse.Namespace) -> int:
     return 0
 
 
+def report(options: argparse.Namespace) -> int:
+    """Write the page about a run."""
+    from keras_resnet.recipes import report, runs
+
+    path = report.write(runs.find(options.run), options.out)
+    return print_json({"report": str(path)}) if options.json else print_lines([str(path)])
+
+
+def compare(options: argparse.Namespace) -> int:
+    """Print what was recorded of several models."""
+    from keras_resnet.recipes import compare as comparing
+
+    rows = comparing.rows(options.models)
+    for warning in comparing.warnings(rows):
+        print(f"warning: {warning}", file=sys.stderr)
+    if options.picture:
+        comparing.draw(rows, Path(options.picture))
+    if options.json:
+        return print_json({"models": comparing.as_dicts(rows)})
+    header = ("file", "accuracy", "parameters", "multiply-adds", "bytes", "gzipped", "ms")
+    table = [
+        [
+            row.name,
+            number(row.accuracy, ".2%"),
+            number(row.parameters, ","),
+            number(row.multiply_adds, ","),
+            f"{row.bytes:,}",
+            f"{row.bytes_gzipped:,}",
+            number(row.latency_ms, ".3f"),
+        ]
+        for row in rows
+    ]
+    print_table("As recorded when each was trained or exported", header, table)
+    return 0
+
+
 def _print_run(run: Any, as_json: bool) -> int:
     if run.home:  # one of several workers, and not the one that writes
         print(f"done; the chief wrote {run.home}", file=sys.stderr)
@@ -170,6 +214,10 @@ def overrides(options: argparse.Namespace) -> dict[str, Any]:
         "data.service": getattr(options, "data_service", None),
         "pruning.keep": getattr(options, "keep", None),
         "pruning.criterion": getattr(options, "criterion", None),
+        "compress.preserve": getattr(options, "preserve", None),
+        "compress.sparsity": getattr(options, "sparsity", None),
+        "compress.pattern": getattr(options, "pattern", None),
+        "compress.clusters": getattr(options, "clusters", None),
     }
     given = {key: value for key, value in short.items() if value is not None}
     return given | dict(parse_override(text) for text in options.set)

@@ -75,11 +75,12 @@ def print_checks(
     files: Sequence[dict[str, Any]], title: str, model: dict[str, Any] | None = None
 ) -> None:
     """One row for the Keras model, one per file and, under them, what is wrong with any."""
-    header = ("file", "bytes", "accuracy", "agreement", "max error", "ms", "check")
+    header = ("file", "bytes", "gzipped", "accuracy", "agreement", "max error", "ms", "check")
     table = [
         [
             item["file"],
             number(item["bytes"], ","),
+            number(item["bytes_gzipped"], ","),
             number(item["accuracy"], ".2%"),
             number(item.get("agreement"), ".2%"),
             number(item.get("largest_error"), ".1e"),

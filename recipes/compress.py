@@ -1,6 +1,8 @@
-"""Compress a trained network with tensorflow-model-optimization: quantization-aware training.
+"""Compress a trained network with tensorflow-model-optimization: train it quantized, prune its
+weights, cluster them, and any of these after another.
 
-keras-resnet qat RUN|FILE.keras --data cifar10
+keras-resnet prune RUN|FILE.keras --sparsity 0.8
+keras-resnet cluster RUN|FILE.keras --clusters 16
 keras-resnet qat NAME --weights TAG --distill
 
 The work is done in a process of its own, since importing tensorflow-model-optimization turns
@@ -9,6 +11,7 @@ The work is done in a process of its own, since importing tensorflow-model-optim
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -22,13 +25,14 @@ from typing import Any
 
 import keras
 
-from keras_resnet.errors import UserError, require
+from keras_resnet.errors import MissingExtraError, UserError, require
 from keras_resnet.preprocessing import missing_preprocessing
-from keras_resnet.recipes import distill, runs
+from keras_resnet.recipes import cluster, devices, distill, runs
 from keras_resnet.recipes.config import Config, load_config
 from keras_resnet.recipes.job import prepare
 
-QAT = "compress/qat"
+QAT, PRUNE, CLUSTER = "compress/qat", "compress/prune", "compress/cluster"
+_TFMOT = "tensorflow_model_optimization"
 _DONE, _FAULT, _STOPPED = 0, 2, 130  # exit codes of the process, as the command's
 # TensorFlow greets on stderr when it is imported and when it first looks for devices.
 _PROCESS = """
@@ -60,10 +64,18 @@ def run(
         name: names it; default the technique and the model's name.
 
     Raises:
-        UserError: a layer that cannot be quantized, a package that is not installed, or what
-            `train.run` refuses.
+        UserError: a layer that cannot be quantized, a package that is not installed, several
+            machines, or what `train.run` refuses.
     """
+    if cluster.from_environment() is not None:
+        raise UserError(
+            "This trains on one machine, but the environment describes several (TF_CONFIG, Slurm). "
+            "Unset it, or start without srun."
+        )
+    devices.claim(config.train)
     require("tf_keras", "compress")
+    if importlib.util.find_spec(_TFMOT) is None:  # imported in the other process only
+        raise MissingExtraError(_TFMOT, "compress")
     if hint := missing_preprocessing(model):
         raise UserError(f"{hint} Build it with include_preprocessing=True and save it again.")
     if config.data.image_size == 0 and model.input_shape[1]:
@@ -93,14 +105,56 @@ def qat(
     """Return `model` trained quantized on `data`: it computes as its int8 file will.
 
     The one-liner for notebooks; `settings` are keys of the config with a double underscore for the
-    dot (`train__epochs=2`). Export the result: `export(model, ["tflite-int8"], out=...)`.
+    dot (`train__epochs=2`). Export the result: `export(model, ["tflite-int8"], out=...)`. Zeros and
+    clusters that `prune_weights` and `cluster_weights` made are kept.
 
     Raises:
         UserError: see `run`.
     """
+    return _trained(QAT, model, data, out, settings)
+
+
+def prune_weights(
+    model: keras.Model,
+    sparsity: float = 0.8,
+    data: str = "cifar10",
+    out: str | Path | None = None,
+    **settings: Any,
+) -> keras.Model:
+    """Return `model` with the share `sparsity` of its kernels' weights at 0, trained on `data`.
+
+    Its files are no smaller, but compress; for fewer multiply-adds see `prune_filters`. `settings`
+    as of `qat`.
+
+    Raises:
+        UserError: see `run`.
+    """
+    return _trained(PRUNE, model, data, out, {"compress__sparsity": sparsity} | settings)
+
+
+def cluster_weights(
+    model: keras.Model,
+    clusters: int = 16,
+    data: str = "cifar10",
+    out: str | Path | None = None,
+    **settings: Any,
+) -> keras.Model:
+    """Return `model` with at most `clusters` distinct values in a kernel, trained on `data`.
+
+    Zeros that `prune_weights` made are kept. `settings` as of `qat`.
+
+    Raises:
+        UserError: see `run`.
+    """
+    return _trained(CLUSTER, model, data, out, {"compress__clusters": clusters} | settings)
+
+
+def _trained(
+    config: str, model: keras.Model, data: str, out: str | Path | None, settings: dict[str, Any]
+) -> keras.Model:
     overrides = {key.replace("__", "."): value for key, value in settings.items()}
-    config = load_config(QAT, {"data.name": data, **overrides})
-    result: keras.Model = keras.models.load_model(run(model, config, out).model)
+    loaded = load_config(config, {"data.name": data, **overrides})
+    result: keras.Model = keras.models.load_model(run(model, loaded, out).model)
     return result
 
 

@@ -128,7 +128,13 @@ class CompressConfig:
     """How a trained network is made smaller while it is trained on."""
 
     technique: str = ""  # a key of recipes.job.TECHNIQUES; "": none
-    freeze_bn: float = 0.5  # part of the run after which BN keeps its statistics
+    freeze_bn: float = 0.5  # qat: part of the run after which BN keeps its statistics
+    preserve: str = "auto"  # qat, cluster: keep zeros and clusters; see recipes.kernels.preserved
+    sparsity: float = 0.8  # prune: the share of weights that become 0
+    pattern: str = ""  # prune: "2:4", two zeros in every four input channels; "": anywhere
+    allocation: str = "lamp"  # prune: how layers share the zeros, a key of kernels.ALLOCATIONS
+    ramp: tuple[float, float] = (0.0, 0.5)  # prune: the part of the run in which zeros are added
+    clusters: int = 16  # cluster: the values that a kernel has
 
 
 @dataclass(frozen=True)
@@ -203,6 +209,8 @@ _LIMITS = {
     "distill.temperature": (0.1, math.inf),
     "distill.weight": (0, 1.01),
     "compress.freeze_bn": (0, 1.01),
+    "compress.sparsity": (0.01, 1),
+    "compress.clusters": (3, 1025),
     "pruning.keep": (0, 1.01),
     "pruning.least": (1, math.inf),
     "pruning.divisor": (1, math.inf),

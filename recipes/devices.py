@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import tensorflow as tf
 
 from keras_resnet.errors import UnknownNameError, UserError
 from keras_resnet.recipes import cluster, workers
+from keras_resnet.recipes.config import TrainConfig
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
@@ -19,11 +21,25 @@ def strategy(devices: str, batch_size: int, wait_seconds: float = 300.0) -> tf.d
     several a MirroredStrategy, several machines (see `recipes/cluster.py`) a
     MultiWorkerMirroredStrategy over the devices of all, once all are there.
 
+    Ask before TensorFlow's first operation (loading a model is one), when devices can still be
+    chosen and machines joined; asked again, it gives the same.
+
     Raises:
         UserError: unknown or absent devices, a batch that does not divide among them, or another
             machine that does not answer for `wait_seconds`.
     """
-    machines = cluster.from_environment()
+    return _strategy(devices, batch_size, wait_seconds, cluster.from_environment())
+
+
+def claim(train: TrainConfig) -> None:
+    """`strategy`, for the time when it can still be had: before a model is loaded."""
+    strategy(train.devices, train.batch_size, train.wait_seconds)
+
+
+@functools.cache
+def _strategy(
+    devices: str, batch_size: int, wait_seconds: float, machines: cluster.Cluster | None
+) -> tf.distribute.Strategy:
     kind, colon, number = devices.partition(":")
     if kind not in ("auto", "cpu", "gpu") or (colon and (kind == "auto" or not number.isdigit())):
         raise UserError(f"devices is auto, cpu, gpu, cpu:N or gpu:N; received '{devices}'.")

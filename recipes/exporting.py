@@ -79,6 +79,7 @@ def export_source(
         preprocessing=preprocessing,
         name=source.name,
         labels=labels,
+        origin=source.origin(),
         overwrite=overwrite,
         **checked,
     )

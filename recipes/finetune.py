@@ -16,7 +16,7 @@ import keras
 
 from keras_resnet.errors import UserError
 from keras_resnet.preprocessing import missing_preprocessing
-from keras_resnet.recipes import runs, train, transfer
+from keras_resnet.recipes import kernels, runs, train, transfer
 from keras_resnet.recipes.config import Config
 from keras_resnet.recipes.sources import Source
 
@@ -50,6 +50,7 @@ def run(
     if config.pruning.keep < 1:
         raise UserError("pruning.keep is for keras-resnet prune-filters; finetune keeps all.")
     start = source.keras_model()
+    _warn_of_zeros(start)
     return train_from(
         start,
         config,
@@ -59,6 +60,16 @@ def run(
         callbacks=callbacks,
         profile=profile,
     )
+
+
+def _warn_of_zeros(start: keras.Model) -> None:
+    """A pruned network has no masks with it, so that training fills its zeros."""
+    if any(kernels.preserved(start, "auto")):
+        print(
+            f"warning: '{start.name}' was pruned or clustered; fine-tuning lets its weights move "
+            "freely. Prune or cluster the result again (keras-resnet prune, keras-resnet cluster).",
+            file=sys.stderr,
+        )
 
 
 def train_from(

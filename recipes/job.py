@@ -29,7 +29,11 @@ from keras_resnet.recipes.loop import Loop
 from keras_resnet.recipes.losses import LOSSES
 
 # Modules that train in a model of their own: `build_model`, `choose_layers` and `result`.
-TECHNIQUES = {"qat": "keras_resnet.recipes.quantizing"}
+TECHNIQUES = {
+    "cluster": "keras_resnet.recipes.clustering",
+    "prune": "keras_resnet.recipes.magnitude_pruning",
+    "qat": "keras_resnet.recipes.quantizing",
+}
 
 
 def technique(config: Config) -> ModuleType | None:
@@ -141,6 +145,11 @@ def _check_names(config: Config, start: keras.Model | None) -> None:
         raise UserError(
             "compress.technique works on a trained network; start from one with: keras-resnet "
             f"{config.compress.technique} MODEL --data NAME|FOLDER"
+        )
+    if config.train.ema and config.compress.technique in ("cluster", "prune"):
+        raise UserError(
+            "train.ema averages weights, which brings back what was pruned and new values between "
+            "the clusters; set train.ema=0."
         )
     if start is None and config.pruning.keep < 1:
         raise UserError(

@@ -10,6 +10,8 @@ Imported in a process of its own only (`recipes.compress`): tfmot turns `tf.kera
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -21,12 +23,13 @@ import tf_keras
 from keras_resnet.errors import UserError
 from keras_resnet.export import optimize
 from keras_resnet.export.ranges import Range
-from keras_resnet.recipes import quantizable
+from keras_resnet.recipes import kernels, quantizable
 from keras_resnet.recipes.bridge import to_legacy
 from keras_resnet.recipes.job import Job
 from keras_resnet.recipes.loop import Loop
 
 _CALIBRATION_IMAGES = 256
+_CLUSTERS = "clst_impl"  # what tfmot calls a quantizer's clusters
 _RANGES = (
     ("output_min", "output_max"),
     ("post_activation_min", "post_activation_max"),
@@ -78,13 +81,14 @@ def build_model(job: Job, start: keras.Model) -> Any:
     rescaling = quantizable.normalisation(network)
     core = network if rescaling is None else _behind(network, rescaling)
     legacy = to_legacy(core)
-    quantized = _wrapped(legacy)
+    quantized = _wrapped(legacy, *kernels.preserved(start, job.config.compress.preserve))
     images = job.dataset.train.sample(_CALIBRATION_IMAGES).images.astype("float32")
     if rescaling is not None:
         images = np.asarray(rescaling(images))
     ranges = _measured_ranges(legacy, images)
     ranges["quantize_layer"] = quantizable.range_behind(rescaling)
     _set_ranges(quantized, ranges)
+    _freeze_clustered_kernels(quantized)
     inputs = tf_keras.Input(network.input_shape[1:], name="images")
     x = inputs
     if rescaling is not None:
@@ -97,7 +101,7 @@ def _behind(network: keras.Model, layer: keras.Layer) -> keras.Model:
     return keras.Model(layer.output, network.output, name=network.name)
 
 
-def _wrapped(legacy: Any) -> Any:
+def _wrapped(legacy: Any, keep_zeros: bool, keep_clusters: bool) -> Any:
     """The model in tfmot's wrappers.
 
     Raises:
@@ -110,16 +114,50 @@ def _wrapped(legacy: Any) -> Any:
         return layer
 
     annotated = tf_keras.models.clone_model(legacy, clone_function=annotate)
+    logging.disable(logging.WARNING)  # that the first convolution, never pruned, has no zeros
     try:
         with tfmot.quantization.keras.quantize_scope({"RoundedOutput": RoundedOutput}):
             return tfmot.quantization.keras.quantize_apply(
-                tfmot.quantization.keras.quantize_annotate_model(annotated)
+                tfmot.quantization.keras.quantize_annotate_model(annotated),
+                _scheme(keep_zeros, keep_clusters),
             )
     except (RuntimeError, ValueError) as error:
         raise UserError(
             f"'{legacy.name}' cannot be trained quantized: {str(error).splitlines()[0]} Export it "
             "as it is: keras-resnet export MODEL --formats tflite-int8"
         ) from error
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+class _ClusterScheme(tfmot.experimental.combine.Default8BitClusterPreserveQuantizeScheme):
+    """tfmot's, with a quantizer for each layer.
+
+    tfmot's layers share one, which keeps no zeros anymore once it has met a layer that has none.
+    """
+
+    def get_quantize_registry(self) -> Any:
+        return _Anew(super().get_quantize_registry)
+
+
+class _Anew:
+    """Stands for what `make` makes, made anew each time it is asked for something."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._make(), name)
+
+
+def _scheme(keep_zeros: bool, keep_clusters: bool) -> Any:
+    """tfmot's rules: plain, or those that keep what pruning and clustering made of the weights."""
+    schemes = tfmot.experimental.combine
+    if keep_clusters:
+        return _ClusterScheme(preserve_sparsity=keep_zeros)
+    if keep_zeros:
+        return schemes.Default8BitPrunePreserveQuantizeScheme()
+    return tfmot.quantization.keras.default_8bit.Default8BitQuantizeScheme()
 
 
 def _measured_ranges(legacy: Any, images: np.ndarray) -> dict[str, Range]:
@@ -150,6 +188,30 @@ def _set_ranges(quantized: Any, ranges: dict[str, Range]) -> None:
                 most = _largest(variables[kernel].numpy(), variables[f"{kernel}_max"].shape)
                 variables[f"{kernel}_min"].assign(-most)
                 variables[f"{kernel}_max"].assign(most)
+
+
+def _freeze_clustered_kernels(quantized: Any) -> None:
+    """A clustered kernel is written from its centroids, which learn in its place."""
+    for layer in quantized.layers:
+        for kernel, _, variables in getattr(layer, "_weight_vars", ()):
+            if _CLUSTERS in variables:
+                kept = [v for v in layer._trainable_weights if v is not kernel]
+                layer._trainable_weights = kept
+                layer._non_trainable_weights.append(kernel)
+
+
+def _write_kernels(quantized: Any) -> None:
+    """Give the kernels the zeros and clusters that their quantizers see in them."""
+    for layer in quantized.layers:
+        for kernel, _, variables in getattr(layer, "_weight_vars", ()):
+            if _CLUSTERS in variables:
+                places, originals = (
+                    variables["pulling_indices_tf"],
+                    variables["ori_weights_vars_tf"],
+                )
+                kernel.assign(variables[_CLUSTERS].get_clustered_weight(places, originals))
+            if "sparsity_mask" in variables:
+                kernel.assign(kernel * variables["sparsity_mask"])
 
 
 def _largest(kernel: np.ndarray, shape: Any) -> np.ndarray:
@@ -190,6 +252,7 @@ def _keeps_range(network: keras.Model, name: str) -> bool:
 def result(start: keras.Model, trained: Any) -> keras.Model:
     """What was trained as a Keras 3 model that rounds as the int8 file will; see `quantizable`."""
     network, ranges = quantizable.prepared(start), {}
+    _write_kernels(trained.layers[-1])
     for wrapper in trained.layers[-1].layers:
         variables, name = _variables(wrapper), _name(wrapper)
         for least, most in _RANGES:

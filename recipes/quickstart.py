@@ -51,13 +51,13 @@ def run(out: str | Path = "quickstart", overrides: dict[str, Any] | None = None)
     report = export_source(source, dataset, FORMATS, out / "exports", overwrite=True)
     keras_row = {
         "file": finished.model.name,
-        "bytes": manifest.size(finished.model),
+        **manifest.sizes(finished.model),
         "accuracy": report.keras_accuracy,
         "latency_ms": report.keras_latency_ms,
         "n": len(dataset.test),
     }
     files = [
-        {"bytes": manifest.size(report.folder / item.file), **asdict(item), "passed": item.passed}
+        {**manifest.sizes(report.folder / item.file), **asdict(item), "passed": item.passed}
         for item in report.checks
     ]
     return {

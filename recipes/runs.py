@@ -102,6 +102,17 @@ class Run:
         summary: dict[str, Any] = json.loads((self.path / "summary.json").read_text())
         return summary
 
+    def origin(self) -> dict[str, Any]:
+        """What the model card of an export says of the finished run."""
+        summary = self.summary()
+        test = summary["test"]
+        return {
+            "trained on": summary["data"],
+            "measured accuracy": f"{test['accuracy']:.2%} of {test['n']:,} test images",
+            "compressed by": summary.get("technique"),
+            "taught by": summary.get("teacher"),
+        }
+
 
 def is_run(path: str | Path) -> bool:
     """Whether `path` is the folder of a run."""

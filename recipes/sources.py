@@ -45,6 +45,26 @@ class Source:
         """What the weights were trained on, by tensorflow-datasets' name, if that is known."""
         return loading.about(self.weights).data
 
+    def origin(self) -> dict[str, Any]:
+        """What is known of where the model comes from, for an export's manifest and model card."""
+        known: dict[str, Any] = {}
+        if self.name in registry.list_models():
+            architecture = registry.architecture(self.name)
+            known = {"network": architecture.summary, "paper": architecture.source}
+        if (entry := self.entry) is not None:
+            published = entry.published
+            known |= {
+                "weights": f"{entry.tag} of {entry.source}",
+                "address": entry.url or None,
+                "licence of the weights": entry.license,
+                "form of the network": entry.variant or None,
+                "trained on": entry.data,
+                "published accuracy": published and f"{published.top1} % ({published.source})",
+            }
+        if self.run is not None and self.path == self.run.model:
+            known |= self.run.origin()
+        return known
+
     def has_classes(self, names: tuple[str, ...]) -> bool:
         """Whether these are its classes; data sets call ImageNet's by WordNet's ids."""
         ids = () if self.data is None else class_ids(self.data)

@@ -28,8 +28,10 @@ from keras_resnet.recipes import (
     compress,
     data,
     data_service,
+    devices,
     distill,
     evaluate,
+    kernels,
     runs,
     transfer,
     workers,
@@ -79,6 +81,7 @@ def run(
     Raises:
         UserError: something the caller can mend (data, devices, folder, config, NaN loss).
     """
+    devices.claim(config.train)
     # What can be refused is refused before a folder is made.
     job = prepare(config, start, distill.find_teacher(config.distill))
     name = name or config.model
@@ -117,6 +120,7 @@ def go_on(
     profile: bool = False,
 ) -> runs.Run:
     """`resume` in this very process."""
+    devices.claim(found.config.train)
     start, teacher = (
         runtimes.load_keras(path) if path.is_file() else None
         for path in (found.start, found.teacher)
@@ -342,7 +346,7 @@ def _write_result(job: Job, run: runs.Run, loop: Loop, state: State, model: kera
             **run.about_start(),
             "parameters": result.count_params(),
             "data": config.data.name,
-            **({"technique": name} if (name := config.compress.technique) else {}),
+            **_about_compression(config, result),
             **({} if job.teacher is None else {"teacher": job.teacher.name}),
             "images_left_out": len(dataset.left_out),
             "steps": int(loop.step),
@@ -362,6 +366,12 @@ def _write_result(job: Job, run: runs.Run, loop: Loop, state: State, model: kera
     )
     with replacing(run.model) as partial:  # last, since it is what marks the run as finished
         result.save(partial)
+
+
+def _about_compression(config: Config, result: keras.Model) -> dict[str, Any]:
+    if not config.compress.technique:
+        return {}
+    return {"technique": config.compress.technique, "kernels": kernels.report(result)}
 
 
 if __name__ == "__main__":

@@ -88,6 +88,14 @@ def adapt(
     return keras.Model(copy.input, logits, name=start.name)
 
 
+def same(
+    start: keras.Model, input_shape: tuple[int | None, int | None, int] | None = None
+) -> keras.Model:
+    """Return `start` from RGB 0...255 to logits, with its own head; see `adapt`."""
+    classes = classifier(inference_model(start)).units
+    return adapt(start, input_shape or start.input_shape[1:], classes, keep_head=True)
+
+
 def rebuild(layer: Any) -> Any:
     """The layer anew in the current dtype policy, ours for batch normalisation, all to learn."""
     if not isinstance(layer, keras.Layer):

@@ -58,7 +58,7 @@ def test_memory_is_that_of_the_runtime_alone(record):
 
 
 def test_the_record_lies_beside_the_manifest(record, exports):
-    written = json.loads((exports / "perf.json").read_text())
+    written = json.loads((exports / "benchmark.json").read_text())
     assert written == record
     assert written["schema"] == 1
     assert {"created", "machine", "versions", "rounds", "runs", "load_average"} <= set(written)

@@ -1,8 +1,11 @@
 """Fine-tuning: what is taken over, what learns when."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
+from conftest import run_python
 
 import keras_resnet
 from keras_resnet.errors import UserError
@@ -87,3 +90,19 @@ def test_what_cannot_be_fine_tuned_is_refused(tmp_path):
     with pytest.raises(UserError, match="include_preprocessing=True"):
         finetune.run(source, config.load_config(finetune.CONFIG), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_fine_tuning_on_two_devices(tiny_run, tmp_path):
+    """The devices are chosen before the model is loaded, also when the run goes on."""
+    out = tmp_path / "run"
+    command = ["finetune", tiny_run.path, "--data", "digits", "--devices", "cpu:2", "--out", out]
+    settings = ["--epochs", "1", "--batch-size", "64", "--set", "augment.crop=shift"]
+    code = "import sys; from keras_resnet.cli import main; sys.exit(main(sys.argv[1:]))"
+    run_python(code, *command, *settings)
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["replicas"] == 2
+    (out / "model.keras").unlink()  # as if it had been stopped before it wrote the result
+    run_python(code, "train", "--resume", out)
+    again = json.loads((out / "summary.json").read_text())
+    assert (again["test"], again["replicas"]) == (summary["test"], 2)

@@ -1,11 +1,12 @@
 """ONNX and OpenVINO files against their source, through the real engines."""
 
 import dataclasses
+import re
 
 import keras
 import numpy as np
 import pytest
-from conftest import randomize_batch_norms
+from conftest import randomize_batch_norms, run_python
 
 import keras_resnet
 from keras_resnet import cli
@@ -175,3 +176,15 @@ def test_predict_takes_them(exported, tmp_path, capsys):
     for file in ("resnet20.onnx", "openvino/resnet20.xml", "openvino"):
         assert cli.main(["predict", str(exported.folder / file), str(tmp_path / "x.png")]) == 0
         assert "class" in capsys.readouterr().out
+
+
+def test_the_examples_of_the_card_run(exported, images, resnet20, tmp_path):
+    """One for ONNX, of which int8 is another file, and one for OpenVINO."""
+    text = (exported.folder / "README.md").read_text()
+    prepare, *examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(examples) == 2
+    keras.utils.save_img(tmp_path / "x.png", images[0], scale=False)
+    expected = int(resnet20.predict(images[:1], verbose=0).argmax())
+    for example in examples:
+        code = (prepare + example).replace("IMAGE", str(tmp_path / "x.png"))
+        assert int(run_python(code, cwd=exported.folder).stdout.split()[-1]) == expected

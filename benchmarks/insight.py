@@ -1,0 +1,174 @@
+"""Draw what the papers measure of residual networks, with our networks and CIFAR-10's test images.
+
+python benchmarks/insight.py --out FOLDER     (pip install matplotlib; CIFAR-10: see the README)
+
+Writes responses.svg (He 2015, Fig. 7), gradients.svg, deletion.svg (arXiv:1605.06431, Fig. 3),
+paths.svg (its Fig. 6) and shortcuts.svg (arXiv:1603.05027, eq. 5 to 8), and insight.json with
+every value.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+import keras_resnet
+from keras_resnet import insight
+from keras_resnet.recipes import load_dataset
+
+TRAINED = ("resnet20", "resnetv2_20")
+SHORTCUTS = {
+    "identity": "resnet56",
+    "0.5 · x": "resnet56_constant_scaling",
+    "exclusive gate, b = -6": "resnet56_exclusive_gating",
+    "shortcut-only gate, b = -6": "resnet56_shortcut_only_gating",
+    "1×1 convolution": "resnet56_conv_shortcut",
+}
+
+
+def trained(name: str) -> keras.Model:
+    return keras_resnet.create_model(name, weights="cifar10", include_preprocessing=True)
+
+
+def untrained(name: str) -> keras.Model:
+    keras.utils.set_random_seed(0)
+    return keras_resnet.create_model(name, include_preprocessing=True)
+
+
+def measure(images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """Every figure of every picture."""
+    models = {name: trained(name) for name in TRAINED}
+    few, theirs = images[:128], labels[:128]
+    return {
+        "responses": {n: insight.response_deviations(m, images) for n, m in models.items()},
+        "gradients": {
+            name: insight.gradient_norms(untrained(name), few, theirs)
+            for name in ("plain20", "resnet20", "plain56", "resnet56", "resnetv2_56")
+        },
+        "deletion": {n: insight.deletion_accuracies(m, images, labels) for n, m in models.items()},
+        "paths": {
+            name: [vars(row) for row in insight.path_lengths(model, few, theirs, samples=16)]
+            for name, model in models.items()
+        },
+        "shortcuts": {
+            label: insight.shortcut_gains(untrained(name), few[:32])
+            for label, name in SHORTCUTS.items()
+        },
+    }
+
+
+# One picture each ---------------------------------------------------------------------------------
+
+
+def draw_responses(axes: Any, values: dict[str, dict[str, float]]) -> None:
+    for index, (name, deviations) in enumerate(values.items()):
+        axes[index].plot(range(len(deviations)), list(deviations.values()), "o-", ms=3)
+        titles = {"resnet20": "BN's output", "resnetv2_20": "the convolution's output"}
+        axes[index].set(title=f"{name}: {titles[name]}", xlabel="weight layer", ylim=(0, None))
+    axes[0].set_ylabel("standard deviation")
+
+
+def draw_gradients(axes: Any, values: dict[str, dict[str, float]]) -> None:
+    for name, norms in values.items():
+        line = "--" if name.startswith("plain") else "-"
+        place = np.linspace(0, 1, len(norms))
+        axes[0].plot(place, list(norms.values()), line, label=name, linewidth=1.4)
+    axes[0].set(yscale="log", xlabel="from the image (0) to the classifier (1)")
+    axes[0].set_ylabel("norm of the kernel's gradient")
+    axes[0].legend()
+
+
+def draw_deletion(axes: Any, values: dict[str, dict[str, float]]) -> None:
+    for index, (name, accuracies) in enumerate(values.items()):
+        units = [unit for unit in accuracies if unit]
+        place = np.arange(len(units)) + 0.4 * index - 0.2
+        axes[0].bar(place, [100 * accuracies[unit] for unit in units], 0.38, color=f"C{index}")
+        label = f"{name}, whole: {100 * accuracies['']:.1f} %"
+        axes[0].axhline(100 * accuracies[""], color=f"C{index}", linestyle="--", label=label)
+    short = [unit.replace("stage", "").replace("_block", ".") for unit in units]
+    axes[0].set_xticks(range(len(units)), short)
+    axes[0].axhline(10, color="0.4", linewidth=0.8, label="chance")
+    axes[0].set(xlabel="unit without F (stage.block)", ylabel="test accuracy (%)", ylim=(0, 119))
+    axes[0].legend(ncols=3, fontsize=8, loc="upper center")
+
+
+def draw_paths(axes: Any, values: dict[str, list[dict[str, float]]]) -> None:
+    titles = {
+        "share": "share of all paths",
+        "gradient": "gradient along one path",
+        "contribution": "share of all gradient",
+    }
+    for axis, (key, title) in zip(axes, titles.items(), strict=True):
+        for name, rows in values.items():
+            lengths, figures = zip(*((row["length"], row[key]) for row in rows), strict=True)
+            axis.plot(lengths, figures, "o-", ms=3, label=name)
+        axis.set(
+            title=title,
+            xlabel="units passed through F",
+            yscale="log" if key == "gradient" else "linear",
+        )
+    axes[0].legend()
+
+
+def draw_shortcuts(axes: Any, values: dict[str, dict[str, tuple[float, float]]]) -> None:
+    for label, gains in values.items():
+        for axis, part in zip(axes, (0, 1), strict=True):
+            axis.plot(
+                range(1, len(gains) + 1), [pair[part] for pair in gains.values()], label=label
+            )
+    axes[0].set(title="signal, from the first unit", xlabel="unit", yscale="log")
+    axes[1].set(title="gradient, from the last unit", xlabel="unit", yscale="log")
+    axes[0].legend(fontsize=8)
+
+
+PICTURES = {
+    "responses": (draw_responses, 2),
+    "gradients": (draw_gradients, 1),
+    "deletion": (draw_deletion, 1),
+    "paths": (draw_paths, 3),
+    "shortcuts": (draw_shortcuts, 2),
+}
+
+
+def draw(values: dict[str, Any], out: Path) -> None:
+    """Write the pictures; the same files for the same figures."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "keras_resnet"
+    from matplotlib import pyplot
+
+    for name, (function, columns) in PICTURES.items():
+        size = (7, 3.6) if columns == 1 else (3.5 * columns, 3.2)
+        figure, axes = pyplot.subplots(1, columns, figsize=size, squeeze=False)
+        function(axes[0], values[name])
+        for axis in axes[0]:
+            axis.grid(alpha=0.3)
+        figure.tight_layout()
+        figure.savefig(out / f"{name}.svg", metadata={"Date": None})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--count", type=int, default=1000, help="test images (default 1000)")
+    parser.add_argument("--values", type=Path, help="draw an insight.json again")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    if options.values:
+        values = json.loads(options.values.read_text())
+    else:
+        test = load_dataset("cifar10").test
+        values = measure(test.images[: options.count], test.labels[: options.count])
+        text = json.dumps({"images": options.count, **values}, indent=1)
+        (options.out / "insight.json").write_text(text + "\n")
+    draw(values, options.out)
+
+
+if __name__ == "__main__":
+    main()

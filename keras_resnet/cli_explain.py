@@ -1,0 +1,171 @@
+"""The verb `keras-resnet explain`: a sheet of images, heat maps and answers."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_resnet import explaining, maximizing, sheets
+from keras_resnet.console import print_json, progress
+from keras_resnet.errors import UnknownNameError, UserError
+from keras_resnet.export import runtimes
+from keras_resnet.files import replacing
+from keras_resnet.preprocessing import missing_preprocessing, read_image
+from keras_resnet.recipes import sources
+
+_TOP = 5
+MAXIMIZATION = "maximization"  # an image of the class, not a map of an image
+
+
+@dataclass(frozen=True)
+class _Case:
+    """An image and the class that is explained in it."""
+
+    path: str
+    image: np.ndarray
+    scores: np.ndarray
+    number: int
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the verb; return the exit code."""
+    methods = _methods(options.methods)
+    missing = [path for path in options.images if not Path(path).exists()]
+    if missing:  # before weights are fetched
+        raise UserError(f"No such image: {', '.join(missing)}")
+    source = sources.find(options.model, options.weights)
+    source.require_keras()
+    model = source.keras_model()
+    if hint := missing_preprocessing(model):
+        print(f"warning: {hint} Here it gets RGB 0...255.", file=sys.stderr)
+    names = source.labels or tuple(f"class {i}" for i in range(model.output_shape[-1]))
+    cases = _cases(model, options.images, _numbers(options.classes, names))
+    maps = _maps(model, cases, methods, options)
+    out = Path(options.out)
+    out.mkdir(parents=True, exist_ok=True)
+    heading = f"{options.model} {options.weights or ''}".rstrip()
+    rows = [
+        _row(case, names, {name: maps[name][i] for name in methods}) for i, case in enumerate(cases)
+    ]
+    sheets.save(sheets.contact_sheet(rows, heading), out / "sheet.png")
+    _save_maps(out / "maps.npz", cases, maps)
+    return _report(options, cases, names, out)
+
+
+def _methods(text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    known = (*explaining.METHODS, MAXIMIZATION)
+    for name in names:
+        if name not in known:
+            raise UnknownNameError("method", name, known, "See: keras-resnet explain --help")
+    if not names:
+        raise UserError("--methods wants one or more, e.g. --methods gradcam.")
+    return names
+
+
+def _numbers(text: str, names: tuple[str, ...]) -> list[int]:
+    """Classes from labels or numbers."""
+    numbers = []
+    for part in (part.strip() for part in text.split(",") if part.strip()):
+        if part in names:
+            numbers.append(names.index(part))
+        elif part.isdecimal() and int(part) < len(names):
+            numbers.append(int(part))
+        else:
+            see = f"A number from 0 to {len(names) - 1} will do."
+            raise UnknownNameError("class", part, names, see)
+    return numbers
+
+
+def _cases(model: Any, paths: list[str], numbers: list[int]) -> list[_Case]:
+    runtime = runtimes.KerasRuntime(model)
+    height, width, channels = runtime.input_shape
+    cases = []
+    for path in paths:
+        image = read_image(path, (height or 224, width or 224), channels or 3)
+        scores = runtime.probabilities(image[None])[0]
+        for number in numbers or [int(scores.argmax())]:
+            cases.append(_Case(path, image, scores, number))
+    return cases
+
+
+def _maps(
+    model: Any, cases: list[_Case], methods: tuple[str, ...], options: argparse.Namespace
+) -> dict[str, np.ndarray]:
+    """A map of each case by each method; of `maximization` an image."""
+    images = np.stack([case.image for case in cases])
+    numbers = [case.number for case in cases]
+    maps = {}
+    with progress("Explaining", len(methods)) as advance:
+        for method in methods:
+            if method == MAXIMIZATION:
+                distinct = list(dict.fromkeys(numbers))
+                drawn = maximizing.activation_maximization(model, distinct)
+                maps[method] = drawn[[distinct.index(number) for number in numbers]]
+            else:
+                more: Any = {"layer": options.layer, "noise": options.noise}
+                found = explaining.explain(model, images, method, classes=numbers, **more)
+                maps[method] = found[method]
+            advance(1)
+    return maps
+
+
+def _row(case: _Case, names: tuple[str, ...], maps: dict[str, np.ndarray]) -> sheets.Row:
+    label = names[case.number]
+    return sheets.Row(
+        title=f"{label}? {Path(case.path).name}",
+        image=case.image,
+        pictures={name: _picture(name, case.image, values) for name, values in maps.items()},
+        answers=_answers(case, names),
+        explained=label,
+    )
+
+
+def _picture(method: str, image: np.ndarray, values: np.ndarray) -> np.ndarray:
+    if method == MAXIMIZATION:
+        return sheets.stretched(values)
+    if method in explaining.PIXEL_METHODS:
+        return sheets.pixel_map(values)
+    return sheets.overlay(image, values)
+
+
+def _answers(case: _Case, names: tuple[str, ...]) -> list[tuple[str, float]]:
+    """The most likely, with the one that is explained."""
+    best = [int(i) for i in case.scores.argsort()[::-1][:_TOP]]
+    shown = best if case.number in best else [*best[: _TOP - 1], case.number]
+    return [(names[i], float(case.scores[i])) for i in shown]
+
+
+def _save_maps(path: Path, cases: list[_Case], maps: dict[str, np.ndarray]) -> None:
+    with replacing(path) as partial:
+        np.savez_compressed(
+            partial,
+            images=np.stack([case.image for case in cases]),
+            classes=np.array([case.number for case in cases]),
+            **maps,
+        )
+
+
+def _report(
+    options: argparse.Namespace, cases: list[_Case], names: tuple[str, ...], out: Path
+) -> int:
+    rows = [
+        {
+            "image": case.path,
+            "explained": names[case.number],
+            "probability": float(case.scores[case.number]),
+        }
+        for case in cases
+    ]
+    if options.json:
+        files = {"sheet": str(out / "sheet.png"), "maps": str(out / "maps.npz")}
+        return print_json({"model": options.model, **files, "rows": rows})
+    for row in rows:
+        print(f"{row['image']:<32} {row['probability']:>7.2%}  {row['explained']}")
+    print(f"\n{out / 'sheet.png'}")
+    return 0

@@ -1,0 +1,291 @@
+"""What the papers measure of residual networks: small functions of a model and images.
+
+They take networks of `ResNetSpec`s, and others whose units add two paths in a layer `…_add`, the
+shortcut first; and images as the model takes them. `benchmarks/insight.py` draws a picture of each.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_resnet.errors import UserError
+
+_BATCH = 100
+_ADD = "_add"
+
+
+def response_deviations(model: keras.Model, images: np.ndarray) -> dict[str, float]:
+    """Standard deviation of every weight layer's response (He 2015, section 4.2, Fig. 7).
+
+    The response is that of BN behind the convolution, before ReLU and addition; in pre-activation,
+    where BN comes before, the convolution's own. Shortcuts' and gates' convolutions are left out.
+
+    Returns:
+        By the convolution's name, in order; over all images, positions and channels.
+
+    Raises:
+        UserError: no layers that are named as the zoo's.
+    """
+    convs = [layer for layer in model.layers if _is_on_main_path(layer)]
+    if not convs:
+        raise UserError(f"'{model.name}' has no layers such as 'stage1_block1_conv1'.")
+    by_name = {layer.name: layer for layer in model.layers}
+    outputs = []
+    for conv in convs:
+        bn = by_name.get("bn".join(conv.name.rsplit("conv", 1)))
+        outputs.append(bn.output if bn is not None and bn.input is conv.output else conv.output)
+    responses = keras.Model(model.input, outputs)
+    sums = np.zeros((3, len(convs)))
+    for batch, _ in _batches(images):
+        for index, response in enumerate(responses(batch, training=False)):
+            values = np.asarray(response, dtype="float64")
+            sums[:, index] += values.size, values.sum(), (values**2).sum()
+    mean = sums[1] / sums[0]
+    deviations = np.sqrt(sums[2] / sums[0] - mean**2)
+    return {conv.name: float(std) for conv, std in zip(convs, deviations, strict=True)}
+
+
+def gradient_norms(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Norm of the loss's gradient with respect to every weight layer's kernel, in one batch.
+
+    BN normalises by the batch, as in a training step: at initialisation that is the first step's
+    gradient, and what it says of depth (He 2015, section 4.1; for plain nets with BN it grows
+    towards the input, arXiv:1902.08129). The model's statistics are left as they are.
+
+    Args:
+        model: a classifier that gives probabilities.
+        images: (n, height, width, channels), one batch.
+        labels: (n,), class numbers.
+
+    Returns:
+        By the convolution's name, in order.
+
+    Raises:
+        UserError: no layers that are named as the zoo's.
+    """
+    kernels = {x.name: x.kernel for x in model.layers if _is_on_main_path(x)}
+    if not kernels:
+        raise UserError(f"'{model.name}' has no layers such as 'stage1_block1_conv1'.")
+    before = [variable.numpy() for variable in model.non_trainable_variables]
+    with tf.GradientTape() as tape:
+        losses = keras.losses.sparse_categorical_crossentropy(
+            labels, model(tf.constant(images, tf.float32), training=True)
+        )
+        loss = tf.reduce_mean(losses)
+    gradients = tape.gradient(loss, [kernel.value for kernel in kernels.values()])
+    for variable, value in zip(model.non_trainable_variables, before, strict=True):
+        variable.assign(value)
+    return {name: float(tf.norm(g)) for name, g in zip(kernels, gradients, strict=True)}
+
+
+def deletion_accuracies(
+    model: keras.Model, images: np.ndarray, labels: np.ndarray
+) -> dict[str, float]:
+    """Accuracy without each single unit: F removed, the shortcut kept (arXiv:1605.06431, Fig. 3).
+
+    Returns:
+        By the unit's name, `stage1_block1`, in order; "" is the whole network.
+
+    Raises:
+        UserError: no units that add two paths.
+    """
+    switched = Switched(model)
+    infer = tf.function(lambda batch: switched.model(batch, training=False))
+
+    def accuracy() -> float:
+        hits = [np.asarray(infer(b)).argmax(-1) == labels[place] for b, place in _batches(images)]
+        return float(np.concatenate(hits).mean())
+
+    accuracies = {"": accuracy()}
+    for name, switch in switched.units.items():
+        switch.signal.assign(0.0)
+        accuracies[name] = accuracy()
+        switch.signal.assign(1.0)
+    return accuracies
+
+
+@dataclass(frozen=True)
+class PathLength:
+    """The paths through the network that pass `length` of its units' F (arXiv:1605.06431, sec. 5).
+
+    Attributes:
+        length: how many F are passed; the other units' shortcuts are.
+        share: of all 2^n paths, the binomial distribution's.
+        gradient: mean norm of the loss's gradient with respect to the image along one of them.
+        contribution: share · gradient, as a part of the sum over all lengths.
+    """
+
+    length: int
+    share: float
+    gradient: float
+    contribution: float
+
+
+def path_lengths(
+    model: keras.Model, images: np.ndarray, labels: np.ndarray, *, samples: int = 8, seed: int = 0
+) -> list[PathLength]:
+    """How long the paths are, and along which the gradient comes back (arXiv:1605.06431, Fig. 6).
+
+    The forward pass is the whole network's. Backward, of `samples` random choices of units per
+    length, only F of the chosen ones passes the gradient, and only the shortcut of the others.
+
+    Args:
+        model: a residual classifier that gives probabilities.
+        images: one batch.
+        labels: class numbers.
+        samples: choices of units per length.
+        seed: of the choices.
+
+    Returns:
+        One entry per length, from 0 to the number of units.
+
+    Raises:
+        UserError: no units that add two paths.
+    """
+    switched = Switched(model)
+    inputs = tf.constant(images, tf.float32)
+    gradient = tf.function(lambda: _input_gradient(switched.model, inputs, labels))
+    rng = np.random.default_rng(seed)
+    count = len(switched.units)
+    norms = []
+    for length in range(count + 1):
+        found = []
+        for _ in range(samples if 0 < length < count else 1):  # else there is one choice
+            chosen = set(rng.permutation(count)[:length].tolist())
+            for index, switch in enumerate(switched.units.values()):
+                switch.through_f.assign(float(index in chosen))
+                switch.through_h.assign(float(index not in chosen))
+            found.append(float(tf.reduce_mean(gradient())))
+        norms.append(float(np.mean(found)))
+    shares = [math.comb(count, length) / 2**count for length in range(count + 1)]
+    total = sum(s * n for s, n in zip(shares, norms, strict=True))
+    return [
+        PathLength(length, share, norm, share * norm / total)
+        for length, (share, norm) in enumerate(zip(shares, norms, strict=True))
+    ]
+
+
+def _input_gradient(model: keras.Model, inputs: tf.Tensor, labels: np.ndarray) -> tf.Tensor:
+    """Norm of each image's gradient."""
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        loss = keras.losses.sparse_categorical_crossentropy(labels, model(inputs, training=False))
+    return tf.norm(tf.reshape(tape.gradient(loss, inputs), (inputs.shape[0], -1)), axis=-1)
+
+
+def shortcut_gains(model: keras.Model, images: np.ndarray) -> dict[str, tuple[float, float]]:
+    """How a signal and its gradient scale from unit to unit along the shortcuts alone.
+
+    Identity Mappings (arXiv:1603.05027), eq. 5 to 8: with h(x) = λx the direct term of the signal
+    and of the gradient is the product of the λ between two units. Here the signal y is that of the
+    network with every F removed; the gradient is that of the last |y|²/2, through shortcuts only.
+    Identity shortcuts leave the gradient's norm at 1, and the signal's within a stage: where the
+    resolution halves, option A drops three of four pixels.
+
+    Returns:
+        By the unit's name, in order: the norm of its y relative to the first unit's, and of the
+        gradient with respect to its y relative to the last unit's.
+
+    Raises:
+        UserError: no units that add two paths.
+    """
+    switched = Switched(model)
+    for switch in switched.units.values():
+        switch.signal.assign(0.0)
+        switch.through_f.assign(0.0)
+    layers = [switched.model.get_layer(name + _ADD).output for name in switched.units]
+    chain = keras.Model(switched.model.input, layers)
+    with tf.GradientTape() as tape:
+        signals = chain(tf.constant(images, tf.float32), training=False)
+        end = tf.reduce_sum(signals[-1] ** 2) / 2
+    gradients = tape.gradient(end, signals)
+    forward = [_norm(signal) / _norm(signals[0]) for signal in signals]
+    backward = [_norm(gradient) / _norm(gradients[-1]) for gradient in gradients]
+    return dict(zip(switched.units, zip(forward, backward, strict=True), strict=True))
+
+
+def _norm(tensor: Any) -> float:
+    return float(np.linalg.norm(np.asarray(tensor, dtype="float64")))
+
+
+# A network whose units can be switched ------------------------------------------------------------
+
+
+class Switch(keras.layers.Layer):
+    """`h(x)` and `F(x)` before their addition, each of which may be cut.
+
+    Attributes:
+        signal: 0 removes F(x), 1 leaves it.
+        through_h, through_f: 0 stops the gradient on that path; the signal goes on.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name=name, trainable=False)
+        self.signal, self.through_h, self.through_f = (
+            self.add_weight(shape=(), initializer="ones", name=which, trainable=False)
+            for which in ("signal", "through_h", "through_f")
+        )
+
+    def call(self, paths: Sequence[Any]) -> list[Any]:
+        """Return both paths as the switches leave them."""
+        h, f = paths
+        return [_gated(h, self.through_h), _gated(f * self.signal, self.through_f)]
+
+    def compute_output_shape(self, shapes: Any) -> Any:
+        """As they came."""
+        return shapes
+
+
+def _gated(x: Any, gate: Any) -> Any:
+    stopped = tf.stop_gradient(x)
+    return stopped + gate * (x - stopped)
+
+
+class Switched:
+    """A copy of a residual network with a `Switch` before the addition of every unit.
+
+    Attributes:
+        model: the copy; the same outputs while all switches are 1.
+        units: the switches by unit, in the network's order.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        """Copy `model`.
+
+        Raises:
+            UserError: no units that add two paths, as in plain nets.
+        """
+        self.units: dict[str, Switch] = {}
+
+        def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+            if isinstance(layer, keras.layers.Add) and layer.name.endswith(_ADD):
+                name = layer.name.removesuffix(_ADD)
+                self.units[name] = Switch(f"{name}_switch")
+                return layer(self.units[name](args[0]))
+            return layer(*args, **kwargs)
+
+        self.model = keras.models.clone_model(model, call_function=call)
+        if not self.units:
+            raise UserError(f"'{model.name}' has no units that add two paths ('…_add').")
+        for layer in model.layers:
+            self.model.get_layer(layer.name).set_weights(layer.get_weights())
+
+
+def _is_on_main_path(layer: Any) -> bool:
+    """A convolution of the stem or of a unit's F."""
+    name = layer.name
+    convolves = isinstance(layer, keras.layers.Conv2D) and "_conv" in name
+    return convolves and not any(part in name for part in ("_shortcut_", "_gate_"))
+
+
+def _batches(images: np.ndarray) -> Iterator[tuple[tf.Tensor, slice]]:
+    for start in range(0, len(images), _BATCH):
+        place = slice(start, start + _BATCH)
+        yield tf.constant(images[place], tf.float32), place

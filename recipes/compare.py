@@ -1,0 +1,180 @@
+"""Runs, exports and exported files side by side: accuracy, size, cost and speed, as recorded.
+
+keras-resnet compare RUN1 RUN2/exports FILE [--picture frontier.svg]
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from keras_resnet.errors import UserError, require
+from keras_resnet.export import manifest, runtimes
+from keras_resnet.files import replacing
+from keras_resnet.recipes import runs
+
+_COSTS = {"bytes": "bytes", "latency_ms": "ms for one image"}  # what is drawn, and its label
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model file; None is not known.
+
+    Attributes:
+        name: the path as it was given, and the file.
+        accuracy: of the images `measured_on`.
+        measured_on: which images.
+        parameters: of the network.
+        multiply_adds: for one image.
+        bytes: of the file.
+        bytes_gzipped: of the file, compressed.
+        latency_ms: median for one image, when it was exported.
+        machine: where that was.
+    """
+
+    name: str
+    accuracy: float | None
+    measured_on: str | None
+    parameters: int | None
+    multiply_adds: int | None
+    bytes: int
+    bytes_gzipped: int
+    latency_ms: float | None = None
+    machine: str | None = None
+
+
+def rows(references: Iterable[str | Path]) -> list[Row]:
+    """Collect what was recorded of each reference.
+
+    Args:
+        references: finished runs (their `model.keras`), export folders (all their files), and files
+            in export folders.
+
+    Raises:
+        UserError: something else.
+    """
+    return [row for reference in references for row in _rows_of(Path(reference))]
+
+
+def _rows_of(path: Path) -> list[Row]:
+    if runs.is_run(path):
+        return [_of_run(runs.find(path))]
+    if (path / manifest.MANIFEST).is_file():
+        return _of_export(path, None)
+    if path.exists() and (path.parent / manifest.MANIFEST).is_file():
+        return _of_export(path.parent, path.name)
+    raise UserError(
+        f"{path} is neither a run folder, an export folder nor a file in one: nothing is recorded "
+        "of it. Make an export: keras-resnet export MODEL"
+    )
+
+
+def _of_run(run: runs.Run) -> Row:
+    if not run.model.is_file():
+        raise UserError(
+            f"{run.name} is not finished. Go on with: keras-resnet train --resume {run.name}"
+        )
+    summary = run.summary()
+    cost = manifest.cost(runtimes.load_keras(run.model))
+    test = f"the {summary['test']['n']:,} test images of {summary['data']}"
+    name = f"{run.name}/{run.model.name}"
+    return Row(name, summary["test"]["accuracy"], test, **cost, **manifest.sizes(run.model))
+
+
+def _of_export(folder: Path, only: str | None) -> list[Row]:
+    content = manifest.read(folder)
+    check = content["check"]
+    found = [
+        Row(
+            name=f"{folder}/{item['file']}",
+            accuracy=item["accuracy"],
+            measured_on=f"{check['n']:,} {check['images']}",
+            parameters=content["parameters"],
+            multiply_adds=content["multiply_adds"],
+            bytes=item["bytes"],
+            bytes_gzipped=item["bytes_gzipped"],
+            latency_ms=item["latency_ms"],
+            machine=content["machine"],
+        )
+        for item in content["files"]
+        if only in (None, item["file"])
+    ]
+    if not found:
+        raise UserError(f"{folder / manifest.MANIFEST} does not list '{only}'.")
+    return found
+
+
+def warnings(compared: Sequence[Row]) -> list[str]:
+    """Why figures of these rows should not be compared."""
+    found = []
+    if len({row.measured_on for row in compared if row.accuracy is not None}) > 1:
+        found.append("the accuracies were measured on different images")
+    if len({row.machine for row in compared if row.machine}) > 1:
+        found.append("the times were measured on different machines")
+    return found
+
+
+def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Of (cost, accuracy) the points that no other beats in both, by growing cost."""
+    best: list[tuple[float, float]] = []
+    for cost, accuracy in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not best or accuracy > best[-1][1]:
+            best.append((cost, accuracy))
+    return best
+
+
+def draw(compared: Sequence[Row], out: Path) -> None:
+    """Draw accuracy against bytes and against milliseconds, and the frontier of each.
+
+    Raises:
+        UserError: no row has an accuracy, or the ending is not one that matplotlib writes.
+        MissingExtraError: matplotlib is not installed.
+    """
+    matplotlib = require("matplotlib", "report")
+    matplotlib.use("agg")
+    matplotlib.rcParams |= {"svg.hashsalt": "keras_resnet", "svg.fonttype": "none"}
+    pyplot = require("matplotlib.pyplot", "report")
+    known = [row for row in compared if row.accuracy is not None]
+    if not known:
+        raise UserError("None of these has an accuracy to draw.")
+    kinds = out.suffix.lstrip(".")
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), sharey=True)
+    if kinds not in figure.canvas.get_supported_filetypes():
+        raise UserError(f"A picture is written as .svg, .png or .pdf; received '{out.suffix}'.")
+    for panel, key, label in zip(
+        axes, ("bytes", "latency_ms"), ("bytes", "ms, one image"), strict=True
+    ):
+        _draw_panel(panel, [row for row in known if getattr(row, key)], key)
+        panel.set(xlabel=label, xscale="log")
+    axes[0].set(ylabel="accuracy (%)")
+    figure.tight_layout()
+    with replacing(out) as partial:
+        figure.savefig(partial, format=kinds)
+    pyplot.close(figure)
+
+
+def _draw_panel(panel: Any, known: Sequence[Row], key: str) -> None:
+    points = [(float(getattr(row, key)), 100 * (row.accuracy or 0.0)) for row in known]
+    if points:
+        panel.plot(*zip(*frontier(points), strict=True), color="#c9703b", lw=1, zorder=1)
+    for row, point in zip(known, points, strict=True):
+        panel.plot(*point, "o", color="#3d6fb4", zorder=2)
+        panel.annotate(
+            Path(row.name).name, point, xytext=(5, 4), textcoords="offset points", fontsize=7
+        )
+    panel.grid(alpha=0.3)
+    panel.margins(x=0.25, y=0.15)
+
+
+def as_dicts(compared: Sequence[Row]) -> list[dict[str, Any]]:
+    """For `--json`."""
+    return [asdict(row) for row in compared]
+
+
+if __name__ == "__main__":
+    from keras_resnet.cli import main
+
+    sys.exit(main(["compare", *sys.argv[1:]]))

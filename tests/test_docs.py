@@ -1,0 +1,91 @@
+"""What the documentation shows works: every command parses and names what exists, every Python
+block runs."""
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import run_python
+from PIL import Image
+
+from keras_resnet import arguments, registry
+from keras_resnet.recipes.config import list_configs
+
+ROOT = Path(__file__).parents[1]
+PAGES = [
+    ROOT / "README.md",
+    *sorted(ROOT.glob("*/README.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+# Python that another test runs with smaller settings, or that needs what a test has not.
+ELSEWHERE = {
+    'quantized = qat(model, "cifar10"': "tests/test_qat.py, on the digits",
+    'export(model, ["savedmodel", "tflite-int8"], calibration=images': "tests/test_export.py",
+}
+
+
+def _blocks(kind):
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for number, body in enumerate(re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL)):
+            yield pytest.param(page, body, id=f"{page.relative_to(ROOT)}-{number}")
+
+
+def _commands(body):
+    """The command lines of a block, without comments, continued lines joined."""
+    for line in re.sub(r"\\\n", " ", body).splitlines():
+        words = shlex.split(line, comments=True)
+        while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):  # variables before a command
+            words.pop(0)
+        yield from ([words] if words else [])
+
+
+@pytest.mark.parametrize(("page", "body"), _blocks("bash"))
+def test_commands_parse_and_name_what_exists(page, body):
+    for words in _commands(body):
+        if words[:3] == ["python", "-m", "keras_resnet"]:
+            words[:3] = ["keras-resnet"]
+        if words[0] == "keras-resnet" and "…" not in words:
+            options = arguments.parse(words[1:])
+            config = getattr(options, "config", None)
+            if config is not None and re.fullmatch(r"[a-z0-9]+/\w+", config):
+                assert config in list_configs(), config
+            name = getattr(options, "model", None)
+            if name is not None and getattr(options, "weights", None):
+                assert name.isupper() or name in registry.list_models(), name
+        elif words[0] in ("python", "bash"):
+            scripts = [word for word in words[1:] if re.fullmatch(r"[\w/]+\.(py|sh)", word)]
+            for script in scripts:
+                assert (ROOT / script).is_file(), script
+        elif words[0] == "pytest":
+            for path in (word for word in words[1:] if word.startswith("tests/")):
+                assert (ROOT / path).exists(), path
+
+
+def test_links_lead_somewhere():
+    for page in PAGES:
+        text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        for target in re.findall(r"\]\(([^)#\s]+)", text):
+            if not target.startswith(("http://", "https://", "mailto:")):
+                assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_python_runs(page, tmp_path):
+    """All blocks of a page in order, in one process; ImageNet's weights would be downloaded."""
+    text = page.read_text(encoding="utf-8")
+    blocks = [
+        block
+        for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+        if not any(start in block for start in ELSEWHERE)
+    ]
+    if not blocks:
+        pytest.skip("no Python on this page that is not run elsewhere")
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 48, 3)).astype("uint8")
+    for name in ("cat.jpg", "dog.jpg"):
+        Image.fromarray(pixels).save(tmp_path / name)
+    code = "import keras, keras_resnet\n" + "\n".join(blocks)
+    run_python(code.replace('weights="imagenet"', "weights=None"), cwd=tmp_path)

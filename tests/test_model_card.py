@@ -1,0 +1,88 @@
+"""The folder explains itself: its card's examples run as they stand, its figures are true."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from conftest import run_python
+from PIL import Image
+
+from keras_resnet.export import export
+from keras_resnet.recipes import exporting, runs, sources
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_run, digits, tmp_path_factory):
+    out = tmp_path_factory.mktemp("card") / "exports"
+    formats = ("savedmodel", "tflite-float32", "tflite-int8")
+    return exporting.export_source(sources.find(tiny_run.path), digits, formats, out).folder
+
+
+def _examples(folder):
+    return re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+
+
+def test_its_examples_name_the_digit(folder, digits):
+    picture = folder.parent / "digit.png"
+    places = np.flatnonzero(digits.test.labels == 3)
+    expected = json.loads((folder / "manifest.json").read_text())["check"]["keras_accuracy"]
+    assert expected > 0.5
+    Image.fromarray(digits.test.images[places[0]]).save(picture)
+    prepare, *runs_it = _examples(folder)
+    assert len(runs_it) == 2  # one for each kind of file
+    answers = {
+        run_python((prepare + example).replace("IMAGE", str(picture)), cwd=folder).stdout.split()[
+            -1
+        ]
+        for example in runs_it
+    }
+    assert len(answers) == 1
+
+
+@pytest.mark.parametrize("input_type", ["int8", "uint8", "float32"])
+def test_the_example_takes_every_type_of_input(resnet20, images, tmp_path, input_type):
+    out = tmp_path / "exports"
+    export(resnet20, ["tflite-int8"], out=out, calibration=images, input_type=input_type)
+    picture = tmp_path / "picture.png"
+    Image.fromarray(images[0]).save(picture)
+    code = "".join(_examples(out)).replace("IMAGE", str(picture))
+    answer = run_python(code.replace("```python", ""), cwd=out).stdout.split()[-1]
+    assert int(answer) == resnet20.predict(images[:1], verbose=0).argmax()
+
+
+def test_the_card_says_where_the_model_comes_from(folder, tiny_run):
+    text, test = (folder / "README.md").read_text(), runs.find(tiny_run.path).summary()["test"]
+    assert "## Where it comes from" in text
+    assert f"measured accuracy: {test['accuracy']:.2%} of 360 test images" in text
+    assert "trained on: digits" in text
+    origin = sources.find("resnet20", "cifar10").origin()
+    assert origin["licence of the weights"] == "Apache-2.0"
+    assert origin["published accuracy"].startswith("92.77 %")
+
+
+def test_numerics_and_performance_are_the_manifests(folder):
+    content, numerics, performance = (
+        json.loads((folder / name).read_text())
+        for name in ("manifest.json", "numerics.json", "perf.json")
+    )
+    for item in content["files"]:
+        assert numerics["files"][item["file"]]["agreement"] == item["agreement"]
+        assert performance["files"][item["file"]]["latency_ms"] == item["latency_ms"]
+        assert 0 < item["bytes_gzipped"] < item["bytes"]
+    assert performance["machine"] == content["machine"]
+    assert numerics["n"] == content["check"]["n"] == 360
+
+
+def test_a_model_without_its_normalisation_has_no_example(images, tmp_path):
+    import keras
+
+    import keras_resnet
+
+    keras.utils.set_random_seed(0)
+    model = keras_resnet.create_model("resnet20")
+    calibration = images.astype("float32") / 128 - 1
+    export(model, ["tflite-int8"], out=tmp_path / "exports", calibration=calibration)
+    text = (tmp_path / "exports" / "README.md").read_text()
+    assert "**the normalisation is not inside the files**" in text
+    assert "```python" not in text
