@@ -12,6 +12,7 @@ import pytest
 
 from keras_resnet.errors import UserError
 from keras_resnet.export.interleaved import Peer, take_turns, workers
+from keras_resnet.recipes import load_dataset
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -149,3 +150,48 @@ def test_training_runs_for_real(mode, tmp_path):
         # 512 images are 4 steps, the first epoch's first two are the warm-up.
         assert ours["rounds"][0]["images"] == fit["rounds"][0]["images"] == 256
         assert 0 <= ours["input_wait"]["median"] < 1
+
+
+def _script(name, *arguments):
+    path = os.pathsep.join([str(BENCHMARKS.parent), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, BENCHMARKS / name, *map(str, arguments)]
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": path})
+
+
+@pytest.mark.slow
+def test_runtimes_runs_for_real(tmp_path):
+    """The network, the calibration and the rounds are tiny; engines not installed are left out."""
+    small = ["--size", 32, "--classes", 10, "--calibration", 4, "--conversions", 1, "--rounds", 2]
+    record = tmp_path / "record.json"
+    small += ["--runs", 3, "--threads", 1, "--network", "ResNet50V2", "--json", record]
+    _script("runtimes.py", *small)
+    found = json.loads(record.read_text())["networks"]["ResNet50V2"]
+    assert [entry["format"] for entry in found["against_stock"]] == [
+        "tflite-float32",
+        "tflite-int8",
+    ]
+    assert all(entry["ratio"]["median"] > 0 for entry in found["against_stock"])
+    names = [row["file"] for row in found["rows"]]
+    assert names[:2] == ["stock-float32", "stock-int8"]
+    assert "resnet50v2-int8.tflite" in names
+    assert found["left_out"]  # PyTorch's network is another
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not os.environ.get("KERAS_RESNET_REFERENCE"),
+    reason="KERAS_RESNET_REFERENCE names the folder with MLPerf Tiny's files",
+)
+def test_mlperf_tiny_runs_for_real(tmp_path):
+    try:
+        load_dataset("cifar10")
+    except UserError as error:
+        pytest.skip(f"CIFAR-10 is not prepared here: {error}")
+    folder = Path(os.environ["KERAS_RESNET_REFERENCE"]) / "mlperf_tiny"
+    files = [folder / "pretrainedResnet.tflite", folder / "pretrainedResnet_quant.tflite"]
+    record = tmp_path / "record.json"
+    _script("mlperf_tiny.py", *files, "--images", 500, "--rounds", 2, "--json", record)
+    accuracy = json.loads(record.read_text())["accuracy"]
+    # Published: 87.21 and 86.99 % of all test images; of 500 the standard error is 1.5 points.
+    assert accuracy["mlperf-float32"] == pytest.approx(0.872, abs=0.045)
+    assert accuracy["resnet8-int8.tflite"] == pytest.approx(0.892, abs=0.045)

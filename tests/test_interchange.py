@@ -160,15 +160,30 @@ def test_files_that_are_no_models_are_refused(tmp_path):
     for name, message in (("x.onnx", "ONNX Runtime cannot load"), ("x.xml", "OpenVINO cannot")):
         with pytest.raises(UserError, match=message):
             runtimes.open_file(tmp_path / name)
-    double = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [4])
-    out = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [4])
-    node = onnx.helper.make_node("Relu", ["x"], ["y"])
-    graph = onnx.helper.make_graph([node], "g", [double], [out])
-    opsets = [onnx.helper.make_opsetid("", 17)]
-    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
-    onnx.save_model(model, str(tmp_path / "vector.onnx"))
+    _write_one_node(tmp_path / "vector.onnx", "Relu", [4], [4])
     with pytest.raises(UserError, match="does not turn a batch of images"):
         runtimes.open_file(tmp_path / "vector.onnx")
+
+
+def _write_one_node(path, kind, taken, given):
+    """A graph of one operation on float32."""
+    shapes = zip("xy", (taken, given), strict=True)
+    values = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+        for name, shape in shapes
+    ]
+    node = onnx.helper.make_node(kind, ["x"], ["y"])
+    graph = onnx.helper.make_graph([node], "graph", values[:1], values[1:])
+    opsets = [onnx.helper.make_opsetid("", 17)]
+    onnx.save_model(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8), str(path))
+
+
+def test_a_file_of_batch_one_is_given_images_one_by_one(tmp_path):
+    _write_one_node(tmp_path / "x.onnx", "Flatten", [1, 4, 4, 3], [1, 48])
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 3)).astype("uint8")
+    runtime = runtimes.open_file(tmp_path / "x.onnx")
+    assert (runtime.input_name, runtime.output_name) == ("x", "y")
+    np.testing.assert_array_equal(runtime.predict(pixels), pixels.reshape(5, 48))
 
 
 def test_predict_takes_them(exported, tmp_path, capsys):
