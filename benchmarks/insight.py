@@ -19,14 +19,15 @@ import numpy as np
 
 import keras_resnet
 from keras_resnet import insight
+from keras_resnet.export import manifest
 from keras_resnet.recipes import load_dataset
 
 TRAINED = ("resnet20", "resnetv2_20")
 SHORTCUTS = {
     "identity": "resnet56",
     "0.5 · x": "resnet56_constant_scaling",
-    "exclusive gate, b = -6": "resnet56_exclusive_gating",
-    "shortcut-only gate, b = -6": "resnet56_shortcut_only_gating",
+    # Of initial bias -6; the shortcut of shortcut-only gating is the same one.
+    "(1 - gate) · x": "resnet56_exclusive_gating",
     "1×1 convolution": "resnet56_conv_shortcut",
 }
 
@@ -68,7 +69,7 @@ def measure(images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
 def draw_responses(axes: Any, values: dict[str, dict[str, float]]) -> None:
     for index, (name, deviations) in enumerate(values.items()):
         axes[index].plot(range(len(deviations)), list(deviations.values()), "o-", ms=3)
-        titles = {"resnet20": "BN's output", "resnetv2_20": "the convolution's output"}
+        titles = {"resnet20": "BN's output", "resnetv2_20": "convolution's output"}
         axes[index].set(title=f"{name}: {titles[name]}", xlabel="weight layer", ylim=(0, None))
     axes[0].set_ylabel("standard deviation")
 
@@ -107,12 +108,8 @@ def draw_paths(axes: Any, values: dict[str, list[dict[str, float]]]) -> None:
         for name, rows in values.items():
             lengths, figures = zip(*((row["length"], row[key]) for row in rows), strict=True)
             axis.plot(lengths, figures, "o-", ms=3, label=name)
-        axis.set(
-            title=title,
-            xlabel="units passed through F",
-            yscale="log" if key == "gradient" else "linear",
-        )
-    axes[0].legend()
+        axis.set(title=title, xlabel="units passed through F", ylim=(0, None))
+    axes[1].legend(fontsize=8)
 
 
 def draw_shortcuts(axes: Any, values: dict[str, dict[str, tuple[float, float]]]) -> None:
@@ -121,9 +118,10 @@ def draw_shortcuts(axes: Any, values: dict[str, dict[str, tuple[float, float]]])
             axis.plot(
                 range(1, len(gains) + 1), [pair[part] for pair in gains.values()], label=label
             )
-    axes[0].set(title="signal, from the first unit", xlabel="unit", yscale="log")
-    axes[1].set(title="gradient, from the last unit", xlabel="unit", yscale="log")
-    axes[0].legend(fontsize=8)
+    shape = {"xlabel": "unit of ResNet-56", "yscale": "log", "ylim": (1e-11, 100)}
+    axes[0].set(title="signal, from the first unit", **shape)
+    axes[1].set(title="gradient, from the last unit", **shape)
+    axes[1].legend(fontsize=8, loc="lower right")
 
 
 PICTURES = {
@@ -149,6 +147,7 @@ def draw(values: dict[str, Any], out: Path) -> None:
         function(axes[0], values[name])
         for axis in axes[0]:
             axis.grid(alpha=0.3)
+            axis.set_axisbelow(True)
         figure.tight_layout()
         figure.savefig(out / f"{name}.svg", metadata={"Date": None})
 
@@ -165,7 +164,8 @@ def main() -> None:
     else:
         test = load_dataset("cifar10").test
         values = measure(test.images[: options.count], test.labels[: options.count])
-        text = json.dumps({"images": options.count, **values}, indent=1)
+        about = {"images": options.count, "created": manifest.now(), **manifest.environment()}
+        text = json.dumps({**about, **values}, indent=1)
         (options.out / "insight.json").write_text(text + "\n")
     draw(values, options.out)
 

@@ -39,13 +39,11 @@ _TRAINED_FORMATS = ("savedmodel", "tflite-int8")
 
 
 def require_use(model: Any, formats: Sequence[str], method: str, keep_float: Sequence[str]) -> None:
-    """Refuse choices that exclude each other, also of a model that was trained quantized.
+    """Refuse what a model that was trained quantized has no use for.
 
     Raises:
-        UserError: it says which.
+        UserError: it says what.
     """
-    if keep_float and method != MIN_MAX:
-        raise UserError(f"keep_float goes with calibration_method '{MIN_MAX}' only.")
     if not optimize.has_ranges(model):
         return
     others = [kind for kind in formats if kind not in _TRAINED_FORMATS]

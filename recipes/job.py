@@ -101,7 +101,7 @@ def prepare(config: Config, start: keras.Model | None, teacher: keras.Model | No
     if teacher is not None:
         shown = _shown_shape(config, dataset)
         distill.require_fit(teacher, shown, len(dataset.class_names))
-    if start is not None and config.finetune.keep_head:
+    if start is not None and (config.finetune.keep_head or config.compress.technique):
         transfer.require_classes(start, len(dataset.class_names))
     if start is None:  # before images of many sizes are looked through
         _require_size(config, (*train.sizes, *dataset.input_shape[:2]))

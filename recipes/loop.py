@@ -288,16 +288,24 @@ class Loop:
 
     def average_statistics(self) -> None:
         """Give all replicas the mean of their BN moving statistics, which each keeps on its own."""
-        variables = self.model.non_trainable_weights  # without the states of random generators
+        variables = self._statistics()
         if self.strategy.num_replicas_in_sync == 1 or not variables:
             return
         for variable, mean in zip(variables, self._mean_statistics(), strict=True):
-            variable.value.assign(self.strategy.experimental_local_results(mean)[0])
+            variable.assign(self.strategy.experimental_local_results(mean)[0])
+
+    def _statistics(self) -> list[Any]:
+        """TensorFlow's variables, of Keras' or tf_keras' model; no counters, nor random states."""
+        variables = [
+            variable.value if isinstance(variable, keras.Variable) else variable
+            for variable in self.model.non_trainable_weights
+        ]
+        return [variable for variable in variables if variable.dtype.is_floating]
 
     @tf.function(autograph=False)
     def _mean_statistics(self) -> list[Any]:
         def replica() -> list[Any]:
-            statistics = [tf.identity(v.value) for v in self.model.non_trainable_weights]
+            statistics = [tf.identity(variable) for variable in self._statistics()]
             context = tf.distribute.get_replica_context()
             return context.all_reduce(tf.distribute.ReduceOp.MEAN, statistics)
 

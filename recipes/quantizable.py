@@ -47,8 +47,10 @@ def prepared(model: keras.Model) -> keras.Model:
         )
 
     def behind(layer: keras.Layer, y: Any) -> Any:
-        kind = stock.get_layer(layer.name).get_config().get("activation")
-        if not isinstance(layer, _WEIGHTED) or kind == "linear" or layer.name == head.name:
+        if not isinstance(layer, _WEIGHTED) or layer.name == head.name:
+            return y
+        kind = stock.get_layer(layer.name).get_config()["activation"]
+        if kind == "linear":
             return y
         return keras.layers.Activation(kind, name=f"{layer.name}_activation")(y)
 

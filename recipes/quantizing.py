@@ -257,7 +257,7 @@ def result(start: keras.Model, trained: Any) -> keras.Model:
         variables, name = _variables(wrapper), _name(wrapper)
         for least, most in _RANGES:
             if least in variables and not _keeps_range(network, name):
-                ranges[name] = (float(variables[least]), float(variables[most]))
+                ranges[name] = (float(variables[least].numpy()), float(variables[most].numpy()))
         if hasattr(wrapper, "layer") and wrapper.layer.weights:
             weights = {key.removeprefix("depthwise_"): v for key, v in variables.items()}
             layer = network.get_layer(name)

@@ -44,8 +44,8 @@ def require_classes(start: keras.Model, classes: int) -> None:
     units = classifier(inference_model(start)).units
     if units != classes:
         raise UserError(
-            f"finetune.keep_head goes on with the {units} classes that '{start.name}' knows; the "
-            f"data has {classes}. For other classes: keras-resnet finetune."
+            f"'{start.name}' knows {units} classes and goes on with them, the data has {classes}. "
+            "For other classes: keras-resnet finetune."
         )
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from keras_resnet.errors import UserError
@@ -152,6 +153,46 @@ def test_training_runs_for_real(mode, tmp_path):
         assert 0 <= ours["input_wait"]["median"] < 1
 
 
+@pytest.fixture
+def quantized(monkeypatch):
+    """benchmarks/quantized_imagenet.py as a module."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    yield importlib.import_module("quantized_imagenet")
+    del sys.modules["quantized_imagenet"]
+
+
+@pytest.mark.parametrize("name", ["test_vgg", "seresnet20"])
+def test_random_weights_are_settled_as_training_would(quantized, name, digits):
+    """With and without BN in front of what has biases; a random network's logits would vanish."""
+    model = quantized._settled(name, digits.train, 10)
+    images = digits.train.sample(quantized.TRAIN // 2).images.astype("float32")
+    logits = np.asarray(model(images, training=False))
+    # Folding the scale into the kernel is float32 arithmetic on sums of some hundred terms.
+    np.testing.assert_allclose(logits.mean(axis=0), 0, atol=1e-3)
+    np.testing.assert_allclose(logits.std(axis=0), 1, rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_every_family_is_all_int8_trained_quantized_or_not(tmp_path):
+    """Tiny relatives of the networks that the benchmark is about, and one that is refused."""
+    record = tmp_path / "record.json"
+    names = ["test_vgg", "test_googlenet", "test_densenet", "test_seresnextd", "no_network"]
+    command = [sys.executable, BENCHMARKS / "quantized_imagenet.py", *names, "--json", record]
+    path = os.pathsep.join([str(BENCHMARKS.parent), os.environ.get("PYTHONPATH", "")])
+    subprocess.run(
+        [*command, "--data", "digits", "--size", "32"],
+        check=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    rows = json.loads(record.read_text())["rows"]
+    assert [row["network"] for row in rows] == names
+    for row in rows[:-1]:
+        for found in (row["ptq"], row["qat"]):
+            assert found["in_float"] == []
+            assert found["snr_db"] >= 15  # the weights alone leave about 35 dB
+    assert "code" in rows[-1]["ptq"]["error"]
+
+
 def _script(name, *arguments):
     path = os.pathsep.join([str(BENCHMARKS.parent), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, BENCHMARKS / name, *map(str, arguments)]
@@ -166,11 +207,9 @@ def test_runtimes_runs_for_real(tmp_path):
     small += ["--runs", 3, "--threads", 1, "--network", "ResNet50V2", "--json", record]
     _script("runtimes.py", *small)
     found = json.loads(record.read_text())["networks"]["ResNet50V2"]
-    assert [entry["format"] for entry in found["against_stock"]] == [
-        "tflite-float32",
-        "tflite-int8",
-    ]
-    assert all(entry["ratio"]["median"] > 0 for entry in found["against_stock"])
+    ratios = {entry["format"]: entry["ratio"]["median"] for entry in found["against_stock"]}
+    assert list(ratios) == ["tflite-float32", "tflite-int8"]
+    assert all(ratio > 0 for ratio in ratios.values())
     names = [row["file"] for row in found["rows"]]
     assert names[:2] == ["stock-float32", "stock-int8"]
     assert "resnet50v2-int8.tflite" in names

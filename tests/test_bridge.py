@@ -63,7 +63,7 @@ def test_every_network_bridges_or_is_refused_by_its_layer(name):
         pytest.skip("its family's smaller ones have the same layers")
     model = _built(name)
     if any(isinstance(x, keras_resnet.LocalResponseNormalization) for x in model.layers):
-        # It ends in a power, which is an operation and no layer.
+        # Its inverse roots are operations and no layers.
         with pytest.raises(UserError, match="has no counterpart"):
             bridge.to_legacy(model)
     else:

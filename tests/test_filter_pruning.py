@@ -270,7 +270,7 @@ def test_the_trained_head_is_kept_and_the_run_resumes(tiny_run, tmp_path):
 def test_other_classes_and_other_verbs_are_refused(tiny_run, tmp_path):
     keras.Model(*_seven_classes()).save(tmp_path / "seven.keras")
     loaded = config.load_config(prune.CONFIG, DIGITS)
-    with pytest.raises(UserError, match=r"7 classes that .* the data has 10"):
+    with pytest.raises(UserError, match=r"knows 7 classes .* the data has 10"):
         prune.run(sources.find(str(tmp_path / "seven.keras")), loaded, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     with pytest.raises(UserError, match="keras-resnet prune-filters"):

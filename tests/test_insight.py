@@ -61,15 +61,20 @@ def test_gradient_norms_are_the_first_steps(small, data):
     assert norms["stage1_block1_conv1"] == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_deleted_unit_is_one_whose_last_bn_gives_zero(small, data):
-    """With labels that the whole network would give, so that the accuracies differ."""
-    images, labels = data[0], small.predict(data[0], verbose=0).argmax(-1)
-    accuracies = insight.deletion_accuracies(small, images, labels)
+def test_a_deleted_unit_is_one_whose_last_bn_gives_zero(data):
+    """With the labels that the whole network gives, made to differ from image to image."""
+    images, model = data[0], network("test_resnet")
+    head = model.get_layer("head")
+    logits = keras.Model(model.input, head.output).predict(images, verbose=0)
+    kernel, bias = head.get_weights()
+    head.set_weights([kernel, bias - logits.mean(0)])
+    labels = model.predict(images, verbose=0).argmax(-1)
+    accuracies = insight.deletion_accuracies(model, images, labels)
     assert list(accuracies) == ["", *UNITS]
     assert accuracies[""] == 1
-    zeroed = keras.models.clone_model(small)
+    zeroed = keras.models.clone_model(model)
     for unit in UNITS:
-        zeroed.set_weights(small.get_weights())
+        zeroed.set_weights(model.get_weights())
         last = zeroed.get_layer(f"{unit}_bn2")
         last.set_weights([0 * w if i < 2 else w for i, w in enumerate(last.get_weights())])
         hits = zeroed.predict(images, verbose=0).argmax(-1) == labels

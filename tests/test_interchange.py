@@ -125,12 +125,25 @@ def test_networks_come_out_right(name, tmp_path):
     options = {"include_preprocessing": True, "classifier_activation": None}
     built = keras_resnet.build(spec, input_shape=(32, 32, 3), classes=10, **options)
     model = to_stock(randomize_batch_norms(built))
+    _require_equal(model, tmp_path)
+
+
+def test_local_response_normalisation_comes_out_right(tmp_path):
+    """Its stock form pools channels; 1e-4 as above."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.layers.Input((32, 32, 3))
+    x = keras.layers.Conv2D(8, 5, strides=4)(inputs)
+    x = keras.layers.Flatten()(keras_resnet.LocalResponseNormalization()(x))
+    _require_equal(to_stock(keras.Model(inputs, keras.layers.Dense(5)(x))), tmp_path)
+
+
+def _require_equal(model, folder):
     pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype("uint8")
     expected = runtimes.KerasRuntime(model).predict(pixels)
-    interchange.write_onnx(model, tmp_path / "x.onnx")
-    interchange.write_openvino(model, tmp_path / "x", "x")
+    interchange.write_onnx(model, folder / "x.onnx")
+    interchange.write_openvino(model, folder / "x", "x")
     for file in ("x.onnx", "x"):
-        outputs = runtimes.open_file(tmp_path / file).predict(pixels)
+        outputs = runtimes.open_file(folder / file).predict(pixels)
         assert np.abs(outputs - expected).max() <= 1e-4 * np.abs(expected).max()
 
 

@@ -9,6 +9,7 @@ from conftest import run_python
 
 import keras_resnet
 from keras_resnet.errors import UserError
+from keras_resnet.export import export, runtimes
 from keras_resnet.models.layers import LocalResponseNormalization, to_stock
 
 CONSTANTS = {"size": 5, "alpha": 0.5, "beta": 0.75, "bias": 2.0}  # far from doing nothing
@@ -34,7 +35,10 @@ def _model(policy="float32", **constants):
     return keras.Model(inputs, layer(inputs))
 
 
-@pytest.mark.parametrize("constants", [CONSTANTS, {**CONSTANTS, "size": 3}, {"alpha": 10.0}])
+@pytest.mark.parametrize(
+    "constants",
+    [CONSTANTS, {**CONSTANTS, "size": 3}, {**CONSTANTS, "beta": 0.6}, {"alpha": 10.0}],
+)
 def test_the_layer_and_its_stock_form_are_the_formula(x, constants):
     model = _model(**constants)
     stock = to_stock(model)
@@ -87,6 +91,16 @@ def test_a_stock_file_has_no_trace_of_ours_and_can_be_exported_again(alexnet, im
     np.testing.assert_array_equal(again, loaded.predict(images, verbose=0))
     # Two ways to the same power, float32 rounding; these are probabilities.
     np.testing.assert_allclose(again, model.predict(images, verbose=0), atol=1e-6)
+
+
+def test_its_int8_file_leaves_nothing_in_float(alexnet, images, tmp_path):
+    report = export(
+        alexnet[0], ["tflite-int8"], calibration=images, out=tmp_path / "out", verbose=False
+    )
+    (found,) = report.checks
+    operations = runtimes.open_file(report.folder / found.file).graph
+    assert [item.kind for item in operations if item.in_float] == []
+    assert found.operations["RSQRT"] == 4  # two of each normalization's; a power would be in float
 
 
 @pytest.mark.slow

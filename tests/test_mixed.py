@@ -6,6 +6,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 from conftest import randomize_batch_norms
 from PIL import Image
 
@@ -106,6 +107,28 @@ def test_the_input_type_is_still_selectable(model, images, tmp_path):
     assert report.passed, report.checks[0].problems
     assert report.checks[0].input_dtype == report.checks[0].output_dtype == "float32"
     assert floats(report.folder / "resnet8-int8.tflite") == {"head"}
+
+
+def steps(path):
+    """(scale, zero point) of what each integer operation gives, by layer."""
+    tensors = Interpreter(str(path)).get_tensor_details()
+    grids = {entry["index"]: entry["quantization"] for entry in tensors}
+    inner = [x for x in runtimes.open_file(path).graph if x.kind not in ("QUANTIZE", "DEQUANTIZE")]
+    return {item.layer: grids[item.outputs[0]] for item in inner if not item.in_float}
+
+
+def test_another_calibration_method_goes_with_it(model, images, exported, tmp_path):
+    """The layers in float are those that were named, the grids of the others the method's."""
+    arguments = {"calibration": images, "calibration_method": "percentile:99", "verbose": False}
+    for name, kept in (("all", []), ("but", KEPT[:2])):
+        report = export(model, ["tflite-int8"], out=tmp_path / name, keep_float=kept, **arguments)
+        assert report.manifest["calibration_method"] == "percentile:99"
+    paths = [tmp_path / name / "resnet8-int8.tflite" for name in ("all", "but")]
+    assert [floats(path) for path in paths] == [set(), set(KEPT[:2])]
+    cut, mixed = map(steps, paths)
+    assert mixed == {layer: grid for layer, grid in cut.items() if layer not in KEPT[:2]}
+    whole = steps(exported.folder / "resnet8-int8.tflite")
+    assert mixed["stage1_block1_conv1"][0] < whole["stage1_block1_conv1"][0]
 
 
 def test_a_layer_of_several_operations_stays_whole(images, tmp_path):

@@ -11,7 +11,7 @@ import keras_resnet
 from keras_resnet.cli import main
 from keras_resnet.errors import UserError
 from keras_resnet.export import export, optimize
-from keras_resnet.recipes import compress, config, evaluate, quantizable, runs, train
+from keras_resnet.recipes import bridge, compress, config, evaluate, quantizable, runs, train
 
 SHIFT = {"augment.crop": "shift", "augment.flip": "none", "data.name": "digits"}
 SHIFT |= {"compress.freeze_bn": 0.5}
@@ -82,6 +82,13 @@ def test_ranges_of_absent_layers_are_refused(resnet20):
         quantizable.rounded(quantizable.prepared(resnet20), {"stage9": (0.0, 1.0)})
 
 
+def test_an_operation_that_is_no_layer_is_named():
+    """Of local response normalisation; the message comes from the bridge."""
+    model = keras_resnet.create_model("test_alexnet", include_preprocessing=True)
+    with pytest.raises(UserError, match=r"\(Rsqrt\) has no counterpart in tf_keras"):
+        bridge.to_legacy(quantizable.prepared(model))
+
+
 # Training ----------------------------------------------------------------------------------------
 
 
@@ -136,6 +143,19 @@ def test_the_model_loads_without_this_package_and_its_file_computes_the_same(
 
 
 @pytest.mark.slow
+def test_two_devices(tiny_run, tmp_path):
+    """In a process as the command has, where devices can still be chosen."""
+    out = tmp_path / "run"
+    command = ["qat", tiny_run.path, "--epochs", "1", "--devices", "cpu:2", "--out", out]
+    chosen = [part for key, value in SHIFT.items() for part in ("--set", f"{key}={value}")]
+    code = "import sys; from keras_resnet.cli import main; sys.exit(main(sys.argv[1:]))"
+    run_python(code, *command, *chosen, "--set", "train.batch_size=32")
+    summary = runs.find(out).summary()
+    assert summary["replicas"] == 2
+    assert summary["test"]["accuracy"] >= tiny_run.summary()["test"]["accuracy"] - 0.1
+
+
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on(tiny_run, tmp_path):
     """In a process as the command has: the interrupt reaches the one that trains."""
     code = """
@@ -176,6 +196,9 @@ def test_what_cannot_be_trained_quantized_is_refused(tmp_path):
         train.run(loaded, tmp_path / "run")
     with pytest.raises(UserError, match="include_preprocessing=True"):
         compress.run(keras_resnet.ResNet20(), loaded, tmp_path / "run")
+    with pytest.raises(UserError, match=r"'resnet8' knows 7 classes .* the data has 10"):
+        compress.run(keras_resnet.ResNet8(classes=7), loaded, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_one_liner_takes_ones_own_network(digits, tmp_path):

@@ -152,7 +152,7 @@ class LocalResponseNormalization(keras.layers.Layer):
         return tf.cast(outputs, inputs.dtype)
 
     def stock(self, x: Any) -> Any:
-        """Build the same on the Keras tensor `x` of stock layers and one stock operation (a power).
+        """Build the same on the Keras tensor `x` of stock layers and operations.
 
         Channels are padded and pooled as the width of a channels_first image.
         """
@@ -163,7 +163,7 @@ class LocalResponseNormalization(keras.layers.Layer):
         y = of.ZeroPadding2D(pad, name=f"{name}_pad", **first)(y)
         y = of.AveragePooling2D((1, self.size), strides=1, name=f"{name}_mean", **first)(y)
         y = of.Rescaling(self.alpha, self.bias, name=f"{name}_base", **policy)(y)
-        return of.Multiply(name=name, **policy)([x, keras.ops.power(y, -self.beta)])
+        return of.Multiply(name=name, **policy)([x, _inverse_power(y, self.beta)])
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Return `input_shape`."""
@@ -173,6 +173,14 @@ class LocalResponseNormalization(keras.layers.Layer):
         """Return the constructor's arguments."""
         own = {"size": self.size, "alpha": self.alpha, "beta": self.beta, "bias": self.bias}
         return {**super().get_config(), **own}
+
+
+def _inverse_power(y: Any, beta: float) -> Any:
+    """`y^-beta`. TFLite has no power in int8 but inverse roots, which give the papers' 3/4."""
+    if beta != 0.75:
+        return keras.ops.power(y, -beta)
+    root = keras.ops.rsqrt(y)
+    return root * root * keras.ops.rsqrt(root)
 
 
 _STOCK: dict[type, Any] = {
