@@ -17,8 +17,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from interleaved import ratio, spread
-
 PAIRS = ("ResNet50", "ResNet152", "ResNet50V2")
 DEEP = ("resnetv2_1001", "resnet1202")
 
@@ -61,6 +59,7 @@ def _in_turns(name: str, rounds: int) -> dict[str, Any]:
     import keras
 
     import keras_resnet
+    from keras_resnet.export.interleaved import ratio, spread
 
     builders: dict[str, Callable[[], Any]] = {
         "ours": getattr(keras_resnet, name),

@@ -15,8 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from interleaved import ratio, spread
-
 SHAPE, GROUPS = (8, 56, 56, 128), 32
 
 
@@ -29,6 +27,7 @@ def main() -> None:
 
     import keras_resnet
     from keras_resnet.export import manifest
+    from keras_resnet.export.interleaved import ratio, spread
 
     steps = {"ours": _step(keras_resnet.Conv2D), "stock": _step(keras.layers.Conv2D)}
     seconds: dict[str, list[float]] = {who: [] for who in steps}

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from interleaved import Answers, Peer, ratio, spread, take_turns, workers
+from keras_resnet.export.interleaved import Answers, Peer, ratio, spread, take_turns, workers
 
 FOLDER = Path(__file__).parent / "peers"
 RIVALS = ("keras-fit", "torch", "torch-compiled")
@@ -135,19 +135,20 @@ def _peers(
     options: argparse.Namespace, told: dict[str, Any]
 ) -> tuple[list[Peer], list[dict[str, str]]]:
     """Who takes part, and who does not and why. Ours is the first."""
-    own = FOLDER / "ours.py"
-    peers = [Peer("ours", sys.executable, own, told)]
+    own = (sys.executable, str(FOLDER / "ours.py"))
+    peers = [Peer("ours", own, told)]
     if told["precision"] != "float32":  # what mixed precision gains
-        peers.append(Peer("ours-float32", sys.executable, own, {**told, "precision": "float32"}))
+        peers.append(Peer("ours-float32", own, {**told, "precision": "float32"}))
     left_out = []
     for name in options.peers:
         if reason := _why_absent(name, options.torch_python):
             left_out.append({"peer": name, "reason": reason})
         elif name == "keras-fit":
-            peers.append(Peer(name, sys.executable, FOLDER / "keras_fit.py", told))
+            peers.append(Peer(name, (sys.executable, str(FOLDER / "keras_fit.py")), told))
         else:
             compiled = {**told, "compiled": name == "torch-compiled"}
-            peers.append(Peer(name, options.torch_python, FOLDER / "pytorch.py", compiled))
+            command = (options.torch_python, str(FOLDER / "pytorch.py"))
+            peers.append(Peer(name, command, compiled))
     return peers, left_out
 
 

@@ -64,7 +64,7 @@ def hints(
 
 
 def _calibrates(formats: Sequence[str]) -> bool:
-    return any(kind.removeprefix("tflite-") in tflite.NEEDS_CALIBRATION for kind in formats)
+    return any(kind.partition("-")[2] in tflite.NEEDS_CALIBRATION for kind in formats)
 
 
 def _few(images: np.ndarray) -> str | None:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from keras_resnet.errors import UserError
-from keras_resnet.export import int4, manifest, mixed, runtimes
+from keras_resnet.export import int4, interchange, manifest, mixed, runtimes
+from keras_resnet.export.engines import OnnxRuntime
 from keras_resnet.export.runtimes import Runtime, TFLiteRuntime
 from keras_resnet.export.saved_model import INPUT, OUTPUT
 
@@ -40,6 +41,8 @@ TOLERANCES = {
     # The same float32 operations; other kernels sum in another order.
     "savedmodel": Tolerance(1.0, 60, 1e-4),
     "tflite-float32": Tolerance(1.0, 60, 1e-4),
+    "onnx": Tolerance(1.0, 60, 1e-4),
+    "openvino": Tolerance(1.0, 60, 1e-4),
     # Weights rounded to 11 bits (2^-12 relative), which a hundred layers add up.
     "tflite-float16": Tolerance(0.99, 40, 2e-2),
     # 8-bit weights: single probabilities near 1/2 may move by tenths. Published int8 ResNets lose
@@ -47,6 +50,7 @@ TOLERANCES = {
     "tflite-dynamic": Tolerance(0.97, 10),
     "tflite-int8": Tolerance(0.97, 10),
     "tflite-int16x8": Tolerance(0.97, 10),
+    "onnx-int8": Tolerance(0.97, 10),
     # A bit is 6 dB, so 4-bit weights are 24 dB noisier than the 8-bit ones of tflite-dynamic, whose
     # outputs have about 40 dB. That leaves 16; 5 dB, noise of over half the signal, is a fault.
     "tflite-int4": Tolerance(0.9, 5),
@@ -85,7 +89,7 @@ class FileCheck:
     snr_db: float | None = None  # signal-to-noise of the outputs; None for bit-equal ones
     agreement: float | None = None  # top-1, with the Keras model
     accuracy: float | None = None
-    latency_ms: float | None = None  # median, batch 1; LiteRT on one thread
+    latency_ms: float | None = None  # median, batch 1; on one thread, in TensorFlow on all
     operations: dict[str, int] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
 
@@ -117,8 +121,7 @@ def _compare_one(
     name: str, kind: str, runtime: Runtime, reference: Reference, keep_float: Sequence[str]
 ) -> FileCheck:
     problems = _interface_problems(kind, runtime, reference)
-    if isinstance(runtime, TFLiteRuntime):
-        problems += _operation_problems(kind, runtime, keep_float)
+    problems += _operation_problems(kind, runtime, keep_float)
     found = FileCheck(
         file=name,
         format=kind,
@@ -172,7 +175,12 @@ def _interface_problems(kind: str, runtime: Runtime, reference: Reference) -> li
     return problems
 
 
-def _operation_problems(kind: str, runtime: TFLiteRuntime, keep_float: Sequence[str]) -> list[str]:
+def _operation_problems(kind: str, runtime: Runtime, keep_float: Sequence[str]) -> list[str]:
+    if kind == "onnx-int8" and isinstance(runtime, OnnxRuntime):
+        left = interchange.float_kernels(runtime)
+        return [f"operations left in float: {', '.join(left[:5])}"] if left else []
+    if not isinstance(runtime, TFLiteRuntime):
+        return []
     flex = [name for name in runtime.operations if name.startswith("Flex")]
     problems = [f"operations the plain runtime lacks: {flex}"] if flex else []
     if kind == "tflite-int8":
@@ -235,13 +243,28 @@ def median_latency(files: Sequence[Runtime], image: np.ndarray) -> list[float]:
     return [medians[id(runtime)] for runtime in files]
 
 
-def check_folder(folder: str | Path, model: Any = None) -> list[FileCheck]:
+def recorded_reference(folder: Path, model: Any = None) -> Reference:
+    """The images that lie in an export folder, with the answers of its model, or of `model`.
+
+    Raises:
+        UserError: the record is missing or damaged, or `model` has other classes.
+    """
+    reference = manifest.read_reference(folder)
+    if model is None:
+        return reference
+    outputs = runtimes.KerasRuntime(model).predict(reference.images)
+    if outputs.shape != reference.outputs.shape:
+        raise UserError(f"The model has {outputs.shape[-1]} classes, the files have others.")
+    return replace(reference, outputs=outputs)
+
+
+def check_folder(folder: str | Path, reference: Reference | None = None) -> list[FileCheck]:
     """Check an export folder: hashes first, then every file against the Keras model's answers.
 
     Args:
         folder: what `export` wrote.
-        model: the Keras model to compare with; by default the answers it gave at export, which
-            lie in the folder, so that this needs no model.
+        reference: images with the answers to compare with; by default those recorded in the
+            folder, so that this needs no model.
 
     Raises:
         UserError: no manifest, a missing file, or one whose hash is not the manifest's.
@@ -249,12 +272,7 @@ def check_folder(folder: str | Path, model: Any = None) -> list[FileCheck]:
     folder = Path(folder)
     recorded = manifest.read(folder)
     manifest.verify_hashes(folder, recorded)
-    reference = manifest.read_reference(folder)
-    if model is not None:
-        outputs = runtimes.KerasRuntime(model).predict(reference.images)
-        if outputs.shape != reference.outputs.shape:
-            raise UserError(f"The model has {outputs.shape[-1]} classes, the files have others.")
-        reference = Reference(reference.images, outputs, reference.labels, reference.source)
+    reference = reference or recorded_reference(folder)
     files = {
         entry["file"]: (entry["format"], runtimes.open_file(folder / entry["file"]))
         for entry in recorded["files"]

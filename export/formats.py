@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,14 @@ from typing import Any
 import keras
 
 from keras_resnet.errors import UnknownNameError, UserError, require
-from keras_resnet.export import batch_norms, optimize, saved_model, serving, tflite
+from keras_resnet.export import (
+    batch_norms,
+    interchange,
+    optimize,
+    saved_model,
+    serving,
+    tflite,
+)
 
 
 @dataclass
@@ -25,7 +33,7 @@ class Source:
         service: what a server does around the model.
         conversion: the arguments of `tflite.convert`.
         scratch: a folder for what is made in between.
-        rewrites: what was rewritten for the TFLite files, for the manifest.
+        rewrites: what was rewritten for all files but the SavedModel, for the manifest.
     """
 
     model: keras.Model
@@ -37,11 +45,23 @@ class Source:
     rewrites: dict[str, Any] = field(default_factory=dict)
 
     @functools.cached_property
+    def folded(self) -> keras.Model:
+        """The model with fewer operations that compute the same."""
+        folded, self.rewrites = batch_norms.to_depthwise(optimize.fold_rescaling(self.model))
+        return folded
+
+    @functools.cached_property
     def batch_one(self) -> Path:
         """The SavedModel of one image that TFLite files are converted from."""
         path = self.scratch / "batch_one"
-        folded, self.rewrites = batch_norms.to_depthwise(optimize.fold_rescaling(self.model))
-        saved_model.write(folded, path, batch=1)
+        saved_model.write(self.folded, path, batch=1)
+        return path
+
+    @functools.cached_property
+    def onnx(self) -> Path:
+        """The float32 ONNX file, which the int8 one is made from."""
+        path = self.scratch / "float32.onnx"
+        interchange.write_onnx(self.folded, path)
         return path
 
 
@@ -71,6 +91,20 @@ def _tflite(precision: str, *needs: tuple[str, str]) -> Format:
     return Format(f"{{name}}-{precision}.tflite", write, (("ai_edge_litert", "export"), *needs))
 
 
+def _onnx(source: Source, path: Path) -> None:
+    shutil.copyfile(source.onnx, path)
+
+
+def _onnx_int8(source: Source, path: Path) -> None:
+    interchange.quantize_onnx(source.onnx, path, source.conversion["calibration"])
+
+
+def _openvino(source: Source, path: Path) -> None:
+    interchange.write_openvino(source.folded, path, source.name)
+
+
+_ONNX = (("onnx", "onnx"), ("tf2onnx", "onnx"), ("onnxruntime", "onnx"))
+
 FORMATS = {
     "savedmodel": Format("saved_model", _saved_model),
     "tflite-float32": _tflite("float32"),
@@ -79,6 +113,9 @@ FORMATS = {
     "tflite-int8": _tflite("int8"),
     "tflite-int16x8": _tflite("int16x8"),
     "tflite-int4": _tflite("int4", ("ai_edge_quantizer", "export")),
+    "onnx": Format("{name}.onnx", _onnx, _ONNX),
+    "onnx-int8": Format("{name}-int8.onnx", _onnx_int8, _ONNX),
+    "openvino": Format("openvino", _openvino, (("openvino", "openvino"),)),
 }
 
 

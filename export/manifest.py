@@ -39,6 +39,7 @@ _PACKAGES = (
     "ai-edge-quantizer",
     "numpy",
 )
+_OPTIONAL = ("onnx", "tf2onnx", "onnxruntime", "openvino")  # named where they are installed
 
 
 def sha256(path: Path) -> str:
@@ -77,11 +78,12 @@ def sizes(path: Path) -> dict[str, int]:
 def environment() -> dict[str, Any]:
     """Versions of what made the files, and the machine."""
     versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in (*_PACKAGES, *_OPTIONAL):
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            versions[package] = "not installed"
+            if package in _PACKAGES:
+                versions[package] = "not installed"
     return {"versions": versions, "machine": f"{_processor()} ({platform.system()})"}
 
 

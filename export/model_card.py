@@ -42,8 +42,8 @@ def _files(content: Mapping[str, Any]) -> str:
         "",
         f"On {check['n']:,} images ({check['images']}), where the Keras model's accuracy is "
         f"{number(check['keras_accuracy'], '.2%')}. *Agreement*: how often a file names the same "
-        "class as the Keras model. *ms*: the median for one image, LiteRT on one thread, on "
-        f"{content['machine']}.",
+        "class as the Keras model. *ms*: the median for one image, on one thread (TensorFlow: on "
+        f"all), on {content['machine']}.",
     ]
     return "\n".join(lines)
 
@@ -103,10 +103,30 @@ def _tflite(content: Mapping[str, Any], file: str) -> str:
     )
 
 
+def _onnx(content: Mapping[str, Any], file: str) -> str:
+    taken = content["input"]["name"]
+    return (
+        "from onnxruntime import InferenceSession\n\n"
+        f'model = InferenceSession("{file}", providers=["CPUExecutionProvider"])\n'
+        f'print(model.run(None, {{"{taken}": pixels.astype("float32")}})[0].argmax())'
+    )
+
+
+def _openvino(content: Mapping[str, Any], file: str) -> str:
+    return (
+        "import openvino\n\n"
+        'exact = {"INFERENCE_PRECISION_HINT": "f32"}  # its default is bfloat16\n'
+        f'model = openvino.compile_model("{file}/{content["model"]}.xml", "CPU", exact)\n'
+        'print(model(pixels.astype("float32"))[0].argmax())'
+    )
+
+
 # By how the format's name begins.
 _USAGE: dict[str, Callable[[Mapping[str, Any], str], str]] = {
     "savedmodel": _saved_model,
     "tflite": _tflite,
+    "onnx": _onnx,
+    "openvino": _openvino,
 }
 
 

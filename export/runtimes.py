@@ -160,7 +160,7 @@ class SavedModelRuntime(Runtime):
             )
         ((self.input_name, spec),) = inputs.items()
         ((self.output_name, output),) = outputs.items()
-        _require_image_shape(path, spec.shape, output.shape)
+        require_image_shape(path, spec.shape, output.shape)
         self.input_shape, self.classes = self._image_shape(spec), int(output.shape[-1])
         self.input_dtype, self.output_dtype = spec.dtype.name, output.dtype.name
 
@@ -181,8 +181,8 @@ class SavedModelRuntime(Runtime):
 class TFLiteRuntime(Runtime):
     """A .tflite file in LiteRT, one image at a time."""
 
-    def __init__(self, path: Path) -> None:
-        """Load the file, to run on one thread.
+    def __init__(self, path: Path, threads: int = 1) -> None:
+        """Load the file, to run on `threads` threads.
 
         Raises:
             UserError: not a TFLite file, Flex ops, or not a classifier of one image.
@@ -191,7 +191,7 @@ class TFLiteRuntime(Runtime):
         data = Path(path).read_bytes()
         try:
             with quiet_stderr():  # it announces its XNNPACK delegate
-                self._interpreter = interpreter(model_content=data, num_threads=1)
+                self._interpreter = interpreter(model_content=data, num_threads=threads)
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise UserError(f"LiteRT cannot load {path}: {error}") from error
@@ -202,7 +202,7 @@ class TFLiteRuntime(Runtime):
         if len(inputs) != 1 or len(outputs) != 1:
             raise UserError(f"{path} has not one input and one output.")
         self._input, self._output = inputs[0], outputs[0]
-        _require_image_shape(path, self._input["shape"], self._output["shape"])
+        require_image_shape(path, self._input["shape"], self._output["shape"])
         signatures = self._interpreter.get_signature_list()
         for signature in list(signatures.values())[:1]:
             (self.input_name,), (self.output_name,) = signature["inputs"], signature["outputs"]
@@ -269,7 +269,12 @@ def classifier_shape(model: Any) -> tuple[tuple[int | None, ...], int]:
     return inputs[1:], outputs[-1]
 
 
-def _require_image_shape(path: Path, inputs: Any, outputs: Any) -> None:
+def require_image_shape(path: Path, inputs: Any, outputs: Any) -> None:
+    """Refuse shapes that are not those of a batch of images and of vectors.
+
+    Raises:
+        UserError: with both.
+    """
     if len(inputs) != 4 or len(outputs) != 2:
         raise UserError(
             f"{path} does not turn a batch of images into a batch of vectors: "
@@ -277,24 +282,41 @@ def _require_image_shape(path: Path, inputs: Any, outputs: Any) -> None:
         )
 
 
-def open_file(path: str | Path) -> Runtime:
-    """Open a `.keras` file, a SavedModel folder or a `.tflite` file.
+def open_file(path: str | Path, threads: int = 1) -> Runtime:
+    """Open a `.keras`, `.tflite`, `.onnx` or OpenVINO `.xml` file, or the folder of a SavedModel
+    or of an OpenVINO model.
+
+    `threads` is how many to run on; TensorFlow's number is one for the whole process
+    (`tf.config.threading`).
 
     Raises:
         UserError: no such file, or a kind or content that is none of these.
     """
     path = Path(path)
-    openers: list[tuple[bool, Callable[[], Runtime]]] = [
-        (path.suffix == ".tflite", lambda: TFLiteRuntime(path)),
-        (path.suffix == ".keras", lambda: KerasRuntime(load_keras(path))),
-        ((_saved_model(path) / _PROGRAM).is_file(), lambda: SavedModelRuntime(path)),
-    ]
     if not path.exists():
         raise UserError(f"No such file or folder: {path}")
-    for fits, opener in openers:
-        if fits:
-            return opener()
-    raise UserError(f"{path} is neither a .keras file, a SavedModel folder nor a .tflite file.")
+    if (_saved_model(path) / _PROGRAM).is_file():
+        return SavedModelRuntime(path)
+    if len(inside := list(path.glob("*.xml"))) == 1:
+        path = inside[0]
+    openers: dict[str, Callable[[], Runtime]] = {
+        ".keras": lambda: KerasRuntime(load_keras(path)),
+        ".tflite": lambda: TFLiteRuntime(path, threads),
+        ".onnx": lambda: _engines().OnnxRuntime(path, threads),
+        ".xml": lambda: _engines().OpenVinoRuntime(path, threads),
+    }
+    if path.suffix in openers:
+        return openers[path.suffix]()
+    raise UserError(
+        f"{path} is neither a .keras, .tflite, .onnx or .xml file (OpenVINO) nor the folder of a "
+        "SavedModel or of an OpenVINO model."
+    )
+
+
+def _engines() -> Any:
+    from keras_resnet.export import engines  # whose classes are made of those above
+
+    return engines
 
 
 def _saved_model(path: Path) -> Path:

@@ -61,7 +61,7 @@ def convert(
     if precision == "float16":
         converter.target_spec.supported_types = [tf.float16]
     if precision in NEEDS_CALIBRATION and not has_ranges:
-        samples = _pinned(precision, calibration)
+        samples = pinned(f"tflite-{precision}", calibration)
         converter.representative_dataset = lambda: ({INPUT: image[None]} for image in samples)
     if precision == "int8":
         if not has_ranges:  # this set wants images to measure on
@@ -96,15 +96,18 @@ def require_input_type(name: str) -> None:
         raise UnknownNameError("input type", name, INPUT_TYPES, "")
 
 
-def _pinned(precision: str, calibration: np.ndarray | None) -> np.ndarray:
+def pinned(kind: str, calibration: np.ndarray | None) -> np.ndarray:
     """The calibration images as float32, their range completed to 0...255 if they are pixels.
 
     The range of the input is then known, not estimated: scale 1, so that a byte is its pixel. Two
     corner pixels of one image carry it.
+
+    Raises:
+        UserError: none are given for the format `kind`.
     """
     if calibration is None or len(calibration) == 0:
         raise UserError(
-            f"tflite-{precision} needs calibration images: pass calibration=images, some hundred "
+            f"{kind} needs calibration images: pass calibration=images, some hundred "
             "from the training data (on the command line: --data)."
         )
     samples = calibration.astype("float32")

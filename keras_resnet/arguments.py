@@ -11,7 +11,7 @@ from keras_resnet.errors import UnknownNameError, UserError
 
 FORMATS = (
     "savedmodel, tflite-float32, tflite-float16, tflite-dynamic, tflite-int8, tflite-int16x8, "
-    "tflite-int4"
+    "tflite-int4, onnx, onnx-int8, openvino"
 )
 
 
@@ -237,7 +237,8 @@ def _training(sub: Parser) -> None:
 
 
 def _model(
-    sub: Parser, what: str = "a run folder, a file (.keras, SavedModel folder, .tflite)"
+    sub: Parser,
+    what: str = "a run folder, a file (.keras, SavedModel folder, .tflite, .onnx, OpenVINO)",
 ) -> None:
     sub.add_argument("model", help=f"{what}, or NAME --weights")
     sub.add_argument(
@@ -344,6 +345,56 @@ def _check(sub: Parser) -> None:
     sub.add_argument(
         "--against", metavar="MODEL", help="compare with this run or .keras, not with the record"
     )
+    sub.add_argument(
+        "--data",
+        metavar="NAME|FOLDER",
+        help="on the test images of a dataset, or on a folder of images, instead of the recorded "
+        "ones; the Keras model is --against, or that of the run which the folder lies in",
+    )
+    sub.add_argument(
+        "--check-images",
+        type=_natural,
+        default=1000,
+        metavar="N",
+        help="how many of a dataset's test images (default 1000)",
+    )
+
+
+def _benchmark(sub: Parser) -> None:
+    sub.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="a folder that 'export' wrote, or files (.tflite, .onnx, .keras, a SavedModel's or "
+        "OpenVINO's folder)",
+    )
+    sub.add_argument(
+        "--threads",
+        type=_naturals,
+        default=(1,),
+        metavar="N,N,…",
+        help="how many threads to run on, each measured (default 1)",
+    )
+    sub.add_argument(
+        "--against",
+        metavar="FILE",
+        help="the file that ratios are against (default the float32 .tflite of an export, else the "
+        "first)",
+    )
+    for name, default, about in (
+        ("--rounds", 10, "turns of every file"),
+        ("--runs", 20, "single images in a turn, if two seconds allow"),
+        ("--batch", 32, "images of which the throughput is measured, if two seconds allow"),
+    ):
+        sub.add_argument(
+            name, type=_natural, default=default, metavar="N", help=f"{about} (default {default})"
+        )
+    sub.add_argument(
+        "--out",
+        metavar="FILE|FOLDER",
+        help="also write the record as JSON; in a folder, such as the export's, as benchmark.json",
+    )
+    sub.add_argument("--picture", metavar="FILE", help="draw the figures: .svg, or .png")
 
 
 def _layers(sub: Parser) -> None:
@@ -484,7 +535,16 @@ _VERBS = {
         "export RUN --formats savedmodel,tflite-int8",
         _export,
     ),
-    "check": ("check an export folder again", "check RUN/exports", _check),
+    "check": (
+        "compare the files of an export folder with their Keras model again",
+        "check RUN/exports --data cifar10",
+        _check,
+    ),
+    "benchmark": (
+        "latency, throughput, memory and bytes of files, side by side",
+        "benchmark RUN/exports --threads 1,2 --out RUN/exports",
+        _benchmark,
+    ),
     "layers": (
         "which layer of a quantized .tflite loses the signal",
         "layers RUN/exports --worst",

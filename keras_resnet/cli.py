@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_resnet import arguments, cli_training
-from keras_resnet.console import number, print_json, print_lines, print_table, quiet_stderr
+from keras_resnet.console import print_checks, print_json, print_lines, quiet_stderr
 from keras_resnet.errors import UserError, require
 
 
@@ -65,7 +65,7 @@ def _quickstart(options: argparse.Namespace) -> int:
     if options.json:
         return print_json(result, result["passed"])
     model = result["model"]
-    _print_checks(result["files"], f"Accuracy on {model['n']} test images", model)
+    print_checks(result["files"], f"Accuracy on {model['n']} test images", model)
     pictures = [Path(path) for path in result["images"]]
     print(
         f"\nrun      {result['run']}\nexports  {result['exports']}\nimages   {pictures[0].parent}"
@@ -155,9 +155,7 @@ def _export(options: argparse.Namespace) -> int:
     if options.json:
         return print_json(report.manifest, report.passed)
     checked = report.manifest["check"]
-    _print_checks(
-        report.manifest["files"], f"Checked on {checked['n']} images: {checked['images']}"
-    )
+    print_checks(report.manifest["files"], f"Checked on {checked['n']} images: {checked['images']}")
     print(f"\n{report.folder}")
     if report.passed:
         print(f"Next: keras-resnet predict {Path(shared['out']) / report.checks[-1].file} IMAGE")
@@ -189,19 +187,15 @@ _FEW_IMAGES = 100
 
 
 def _check(options: argparse.Namespace) -> int:
-    from keras_resnet.export import check, manifest
-    from keras_resnet.recipes import sources
+    from keras_resnet import cli_exports
 
-    model = sources.find(options.against).keras_model() if options.against else None
-    checks = check.check_folder(options.exports, model)
-    folder = Path(options.exports)
-    rows = [{**manifest.sizes(folder / item.file), **item.to_dict()} for item in checks]
-    passed = all(item.passed for item in checks)
-    if options.json:
-        return print_json({"exports": options.exports, "passed": passed, "files": rows}, passed)
-    reference = manifest.read_reference(folder)
-    _print_checks(rows, f"Checked on {len(reference.images)} images: {reference.source}")
-    return 0 if passed else 1
+    return cli_exports.check(options)
+
+
+def _benchmark(options: argparse.Namespace) -> int:
+    from keras_resnet import cli_exports
+
+    return cli_exports.benchmark(options)
 
 
 def _predict(options: argparse.Namespace) -> int:
@@ -363,30 +357,6 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def _print_checks(
-    files: Sequence[dict[str, Any]], title: str, model: dict[str, Any] | None = None
-) -> None:
-    """One row for the Keras model, one per file and, under them, what is wrong with any."""
-    header = ("file", "bytes", "gzipped", "accuracy", "agreement", "max error", "ms", "check")
-    table = [
-        [
-            item["file"],
-            f"{item['bytes']:,}",
-            f"{item['bytes_gzipped']:,}",
-            number(item["accuracy"], ".2%"),
-            number(item.get("agreement"), ".2%"),
-            number(item.get("largest_error"), ".1e"),
-            number(item["latency_ms"], ".3f"),
-            {True: "passed", False: "FAILED", None: "–"}[item.get("passed")],
-        ]
-        for item in ([model] if model else []) + list(files)
-    ]
-    print_table(title, header, table)
-    for item in files:
-        for problem in item["problems"]:
-            print(f"{item['file']}: {problem}")
-
-
 _VERBS = {
     "quickstart": _quickstart,
     "train": cli_training.train,
@@ -405,6 +375,7 @@ _VERBS = {
     "evaluate": _evaluate,
     "export": _export,
     "check": _check,
+    "benchmark": _benchmark,
     "layers": _layers,
     "predict": _predict,
     "explain": _explain,

@@ -71,6 +71,30 @@ def print_table(
     console.print(_table(title, header, rows, text_columns))
 
 
+def print_checks(
+    files: Sequence[dict[str, Any]], title: str, model: dict[str, Any] | None = None
+) -> None:
+    """One row for the Keras model, one per file and, under them, what is wrong with any."""
+    header = ("file", "bytes", "gzipped", "accuracy", "agreement", "max error", "ms", "check")
+    table = [
+        [
+            item["file"],
+            number(item["bytes"], ","),
+            number(item["bytes_gzipped"], ","),
+            number(item["accuracy"], ".2%"),
+            number(item.get("agreement"), ".2%"),
+            number(item.get("largest_error"), ".1e"),
+            number(item["latency_ms"], ".3f"),
+            {True: "passed", False: "FAILED", None: "–"}[item.get("passed")],
+        ]
+        for item in ([model] if model else []) + list(files)
+    ]
+    print_table(title, header, table)
+    for item in files:
+        for problem in item["problems"]:
+            print(f"{item['file']}: {problem}")
+
+
 def table_text(
     title: str, header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1
 ) -> str:

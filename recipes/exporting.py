@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_resnet.errors import UserError
-from keras_resnet.export import ExportReport, export, ranges, require_arguments
+from keras_resnet.export import ExportReport, check, export, ranges, require_arguments, runtimes
 from keras_resnet.preprocessing import load_images
 from keras_resnet.recipes.data import AnySplit, Dataset, load_dataset
 from keras_resnet.recipes.sources import Source
@@ -62,21 +62,13 @@ def export_source(
     model = source.keras_model()
     given = None if calibration is None else images_of(calibration, model, crop=source.crop)
     labels = source.labels
-    checked: dict[str, Any] = {}
+    checked = {} if data is None else _checked_on(data, model, check_count, source.crop)
     if isinstance(data, Dataset):
         labels = labels or data.class_names
-        test = _some(data.test, data.test.places if check_count is None else check_count)
-        checked = {
-            "check_images": test.images,
-            "check_labels": test.labels,
-            "check_source": f"of the {data.test.places:,} test images of {data.name}",
-        }
         if given is None and data.train.places:  # of ImageNet there may be the validation images
             given = _some(data.train, _CALIBRATION_IMAGES).images
-    elif data is not None:
-        images = _folder_images(data, model, crop=source.crop)
-        checked = {"check_images": images, "check_source": f"the images of {data}"}
-        given = images if given is None else given
+    elif data is not None and given is None:
+        given = checked["check_images"]
     return export(
         model,
         formats,
@@ -93,6 +85,44 @@ def export_source(
         overwrite=overwrite,
         **checked,
     )
+
+
+def reference(source: Source, data: str | Path, count: int) -> check.Reference:
+    """Images of your own, with the answers of the Keras model, to check files on.
+
+    Args:
+        source: the model.
+        data: a dataset, of which evenly spaced test images are taken, or a folder of images.
+        count: at most so many of the test images.
+
+    Raises:
+        UserError: no images, or no Keras model.
+    """
+    model = source.keras_model()
+    if isinstance(data, str):
+        dataset = load_dataset(data)
+        data = dataset if dataset.sized else dataset.at(model.input_shape[1] or 224)
+    found = _checked_on(data, model, count, source.crop)
+    images = found["check_images"]
+    outputs = runtimes.KerasRuntime(model).predict(images)
+    return check.Reference(images, outputs, found.get("check_labels"), found["check_source"])
+
+
+def _checked_on(
+    data: Dataset | Path, model: keras.Model, count: int | None, crop: SingleCrop | None
+) -> dict[str, Any]:
+    """The arguments of `export` that say what is compared."""
+    if isinstance(data, Path):
+        return {
+            "check_images": _folder_images(data, model, crop=crop),
+            "check_source": f"the images of {data}",
+        }
+    test = _some(data.test, data.test.places if count is None else count)
+    return {
+        "check_images": test.images,
+        "check_labels": test.labels,
+        "check_source": f"of the {data.test.places:,} test images of {data.name}",
+    }
 
 
 def _looks_like_a_path(name: str) -> bool:

@@ -11,6 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from keras_resnet.errors import UserError
+from keras_resnet.export.interleaved import Peer, take_turns, workers
+from keras_resnet.recipes import load_dataset
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 # A peer without a framework: its turns go to a file that all write to.
@@ -35,8 +39,7 @@ def training(monkeypatch):
     """benchmarks/training.py as a module, as if it were run from its folder."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     yield importlib.import_module("training")
-    for name in ("training", "interleaved"):
-        del sys.modules[name]
+    del sys.modules["training"]
 
 
 def turn(**figures):
@@ -83,15 +86,14 @@ def test_a_printed_table_has_every_figure(training, capsys):
 
 
 def test_peers_take_turns_in_processes_of_their_own(training, tmp_path):
-    interleaved = sys.modules["interleaved"]
     script, log = tmp_path / "toy.py", tmp_path / "log"
     script.write_text(TOY.format(peers=str(BENCHMARKS / "peers")))
     peers = [
-        interleaved.Peer(name, sys.executable, script, {"name": name, "log": str(log), "dies": ""})
+        Peer(name, (sys.executable, str(script)), {"name": name, "log": str(log), "dies": ""})
         for name in "abc"
     ]
-    with interleaved.workers(peers) as started:
-        answers = interleaved.take_turns(started, rounds=3, steps=2)
+    with workers(peers) as started:
+        answers = take_turns(started, rounds=3, steps=2)
     assert log.read_text() == "abcbcacab"
     assert [t["ms"] for t in answers["b"]] == [[1.0, 1.0]] * 3
     # A Python process with nothing imported takes some MiB, this one with TensorFlow hundreds.
@@ -100,12 +102,11 @@ def test_peers_take_turns_in_processes_of_their_own(training, tmp_path):
 
 
 def test_a_peer_that_dies_ends_the_run_with_its_last_words(training, tmp_path):
-    interleaved = sys.modules["interleaved"]
     script = tmp_path / "toy.py"
     script.write_text(TOY.format(peers=str(BENCHMARKS / "peers")))
-    peer = interleaved.Peer("toy", sys.executable, script, {"dies": "yes"})
-    died = pytest.raises(SystemExit, match=r"'toy' died:\n(?s:.*)out of luck")
-    with died, interleaved.workers([peer]):
+    peer = Peer("toy", (sys.executable, str(script)), {"dies": "yes"})
+    died = pytest.raises(UserError, match=r"'toy' died:\n(?s:.*)out of luck")
+    with died, workers([peer]):
         pass
 
 
@@ -190,3 +191,46 @@ def test_every_family_is_all_int8_trained_quantized_or_not(tmp_path):
             assert found["in_float"] == []
             assert found["snr_db"] >= 15  # the weights alone leave about 35 dB
     assert "code" in rows[-1]["ptq"]["error"]
+
+
+def _script(name, *arguments):
+    path = os.pathsep.join([str(BENCHMARKS.parent), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, BENCHMARKS / name, *map(str, arguments)]
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": path})
+
+
+@pytest.mark.slow
+def test_runtimes_runs_for_real(tmp_path):
+    """The network, the calibration and the rounds are tiny; engines not installed are left out."""
+    small = ["--size", 32, "--classes", 10, "--calibration", 4, "--conversions", 1, "--rounds", 2]
+    record = tmp_path / "record.json"
+    small += ["--runs", 3, "--threads", 1, "--network", "ResNet50V2", "--json", record]
+    _script("runtimes.py", *small)
+    found = json.loads(record.read_text())["networks"]["ResNet50V2"]
+    ratios = {entry["format"]: entry["ratio"]["median"] for entry in found["against_stock"]}
+    assert list(ratios) == ["tflite-float32", "tflite-int8"]
+    assert all(ratio > 0 for ratio in ratios.values())
+    names = [row["file"] for row in found["rows"]]
+    assert names[:2] == ["stock-float32", "stock-int8"]
+    assert "resnet50v2-int8.tflite" in names
+    assert found["left_out"]  # PyTorch's network is another
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not os.environ.get("KERAS_RESNET_REFERENCE"),
+    reason="KERAS_RESNET_REFERENCE names the folder with MLPerf Tiny's files",
+)
+def test_mlperf_tiny_runs_for_real(tmp_path):
+    try:
+        load_dataset("cifar10")
+    except UserError as error:
+        pytest.skip(f"CIFAR-10 is not prepared here: {error}")
+    folder = Path(os.environ["KERAS_RESNET_REFERENCE"]) / "mlperf_tiny"
+    files = [folder / "pretrainedResnet.tflite", folder / "pretrainedResnet_quant.tflite"]
+    record = tmp_path / "record.json"
+    _script("mlperf_tiny.py", *files, "--images", 500, "--rounds", 2, "--json", record)
+    accuracy = json.loads(record.read_text())["accuracy"]
+    # Published: 87.21 and 86.99 % of all test images; of 500 the standard error is 1.5 points.
+    assert accuracy["mlperf-float32"] == pytest.approx(0.872, abs=0.045)
+    assert accuracy["resnet8-int8.tflite"] == pytest.approx(0.892, abs=0.045)

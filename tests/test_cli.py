@@ -146,6 +146,28 @@ def test_check_against_another_model_fails_with_1(capsys, exports, tmp_path):
     assert not report["passed"]
 
 
+def test_check_on_images_of_ones_own(capsys, tiny_run, exports, picture, tmp_path):
+    """The Keras model then answers anew: a dataset's test images, or a folder's."""
+    run = str(tiny_run.path)
+    code, report = _json(capsys, "check", str(exports), "--against", run, "--data", "digits")
+    assert code == 0
+    assert report["check"] == {"n": 360, "images": "of the 360 test images of digits"}
+    assert report["model"]["accuracy"] == tiny_run.summary()["test"]["accuracy"]
+    assert [entry["n"] for entry in report["files"]] == [360, 360]
+    (tmp_path / "photos").mkdir()
+    shutil.copy(picture, tmp_path / "photos")
+    photos = ["--data", str(tmp_path / "photos")]
+    assert main(["check", str(exports), "--against", run, *photos]) == 0
+    printed = capsys.readouterr().out
+    assert "Checked on 1 images" in printed
+    assert run in printed  # a row for the Keras model
+    assert main(["check", str(exports), *photos]) == 2
+    assert "give the model: --against RUN" in capsys.readouterr().err
+    shutil.copytree(tiny_run.path, tmp_path / "run")
+    shutil.copytree(exports, tmp_path / "run" / "exports")
+    assert main(["check", str(tmp_path / "run" / "exports"), *photos]) == 0
+
+
 def test_predict_gives_the_same_from_every_kind_of_file(capsys, tiny_run, exports, picture):
     answers = []
     for model in (

@@ -18,7 +18,7 @@ WARM_UP = 2  # steps before the first turn: they trace, compile and allocate
 
 
 class Turns:
-    """The conversation with `training.py` over stdin and stdout, one JSON object a line.
+    """The conversation with who compares over stdin and stdout, one JSON object a line.
 
     Attributes:
         options: what this worker is to train: model, precision, batch_size, image_size, ...
@@ -26,7 +26,7 @@ class Turns:
 
     def __init__(self) -> None:
         """Keep stdout for the answers; whatever frameworks print goes to stderr."""
-        self.options: dict[str, Any] = json.loads(sys.argv[1])
+        self.options: dict[str, Any] = json.loads(sys.argv[-1])
         self._answers = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)
         self._finished = time.process_time()
@@ -56,10 +56,10 @@ class Turns:
 
     def report(self, **facts: Any) -> None:
         """Answer with this process' peak memory and the CPU time it took while it was not on."""
-        self.answer(peak_memory_mib=_peak_memory_mib(), idle_cpu_s=self._idle_cpu, **facts)
+        self.answer(peak_memory_mib=peak_memory_mib(), idle_cpu_s=self._idle_cpu, **facts)
 
 
-def _peak_memory_mib() -> int:
+def peak_memory_mib() -> int:
     """The most memory this process has held; `ru_maxrss` also counts who started it (Linux)."""
     status = Path("/proc/self/status").read_text()
     line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))

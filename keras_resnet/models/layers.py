@@ -78,6 +78,17 @@ def _has_grouped_gradients(dtype: str) -> bool:
     return True
 
 
+def kernel_convolution(layer: keras.layers.Conv2D, inputs: Any, kernel: Any) -> Any:
+    """Convolve in TensorFlow's kernel, channels last; the groups follow from the two shapes."""
+    return tf.nn.conv2d(
+        inputs,
+        keras.ops.convert_to_tensor(kernel),
+        strides=list(layer.strides),
+        padding=layer.padding.upper(),
+        dilations=list(layer.dilation_rate),
+    )
+
+
 @keras.saving.register_keras_serializable(package="keras_resnet")
 class Conv2D(keras.layers.Conv2D):
     """Keras' Conv2D whose grouped convolutions run through TensorFlow's own kernel.
@@ -96,13 +107,7 @@ class Conv2D(keras.layers.Conv2D):
         ours = self.groups > 1 and self.data_format == "channels_last"
         if not ours or not _has_grouped_gradients(self.compute_dtype):
             return super().convolution_op(inputs, kernel)
-        return tf.nn.conv2d(
-            inputs,
-            keras.ops.convert_to_tensor(kernel),
-            strides=list(self.strides),
-            padding=self.padding.upper(),
-            dilations=list(self.dilation_rate),
-        )
+        return kernel_convolution(self, inputs, kernel)
 
 
 @keras.saving.register_keras_serializable(package="keras_resnet")

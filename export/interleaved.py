@@ -1,7 +1,7 @@
 """Peers that take turns: a process each, idle while another one works, and ratios by rounds.
 
-A worker is a script that reads `{"steps": N}` lines and answers with a JSON line each; see
-`peers/turns.py` for its side.
+A worker is a program that reads `{"steps": N}` lines and answers with a JSON line each: of files
+`benchmark_worker.py`, of the repository's comparisons `benchmarks/peers/turns.py`.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any
+
+from keras_resnet.errors import UserError
 
 Answers = dict[str, list[dict[str, Any]]]  # by peer, one a round
 
 
 @dataclass(frozen=True)
 class Peer:
-    """One who is compared: a script, the interpreter that runs it and what it is told."""
+    """One who is compared: the command that starts it and what it is told, its last argument."""
 
     name: str
-    python: str
-    script: Path
+    command: tuple[str, ...]
     options: dict[str, Any]
 
 
@@ -34,10 +34,14 @@ class Worker:
     """A peer's process; between turns it waits for a line."""
 
     def __init__(self, peer: Peer, log: IO[str]) -> None:
-        """Start it and wait until it is warm; `facts` is what it says of itself then."""
+        """Start it and wait until it is warm; `facts` is what it says of itself then.
+
+        Raises:
+            UserError: it died, with its last words, or says itself what is wrong.
+        """
         self.peer, self._log = peer, log
         self.process = subprocess.Popen(
-            [peer.python, str(peer.script), json.dumps(peer.options)],
+            [*peer.command, json.dumps(peer.options)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -61,8 +65,10 @@ class Worker:
         line = self.process.stdout.readline()
         if not line:
             self._log.seek(0)
-            sys.exit(f"The worker of '{self.peer.name}' died:\n{self._log.read()[-3000:]}")
+            raise UserError(f"The worker of '{self.peer.name}' died:\n{self._log.read()[-3000:]}")
         answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise UserError(answer["error"])
         return answer
 
 
@@ -100,5 +106,5 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def ratio(theirs: Sequence[float], ours: Sequence[float]) -> dict[str, float]:
-    """Their time over ours in the same round: above 1 ours is faster."""
+    """One time over the other of the same round: of theirs over ours, above 1 ours is faster."""
     return spread([a / b for a, b in zip(theirs, ours, strict=True)])

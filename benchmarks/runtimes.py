@@ -1,0 +1,218 @@
+"""Our files against others' of the same network: the stock converter, other engines, PyTorch.
+
+    python benchmarks/runtimes.py [--network ResNet50 ResNet50V2] [--threads 1,2] [--json FILE]
+    python benchmarks/runtimes.py --torch-python ~/torch/bin/python    # PyTorch lives elsewhere
+
+What is compared and how: benchmarks/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import keras_resnet
+from keras_resnet.console import quiet_stderr
+from keras_resnet.errors import MissingExtraError
+from keras_resnet.export import benchmark, export, formats, manifest
+from keras_resnet.export.interleaved import ratio, spread
+from keras_resnet.weights.convert import from_keras_applications, takes_bgr
+
+FORMATS = ("tflite-float32", "tflite-int8", "onnx", "onnx-int8", "openvino")
+TORCH = Path(__file__).parent / "peers" / "torch_inference.py"
+STOCK = {"tflite-float32": "stock-float32", "tflite-int8": "stock-int8"}
+
+
+def main() -> None:
+    options = _parse()
+    record: dict[str, Any] = {"created": manifest.now(), **manifest.environment(), "networks": {}}
+    for name in options.network:
+        print(name, file=sys.stderr)
+        with tempfile.TemporaryDirectory() as folder:
+            record["networks"][name] = _compare(name, options, Path(folder))
+    if options.json:
+        options.json.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--network", nargs="+", default=["ResNet50", "ResNet50V2"])
+    parser.add_argument("--size", type=int, default=224, help="pixels a side (default 224)")
+    parser.add_argument("--classes", type=int, default=1000, help="default 1000")
+    parser.add_argument("--calibration", type=int, default=100, help="images (default 100)")
+    parser.add_argument("--conversions", type=int, default=3, help="rounds of them (default 3)")
+    parser.add_argument("--rounds", type=int, default=10, help="of timing (default 10)")
+    parser.add_argument("--runs", type=int, default=20, help="images in a round (default 20)")
+    parser.add_argument("--threads", default="1,2", help="default 1,2")
+    parser.add_argument("--torch-python", default=sys.executable, help="has PyTorch")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the record")
+    options = parser.parse_args()
+    options.threads = [int(count) for count in options.threads.split(",")]
+    return options
+
+
+def _compare(name: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Both networks in all their files; the times of conversion, then of the files."""
+    theirs, ours = _networks(name, options)
+    images = _images(options)
+    # Keras Applications' first ResNets take BGR.
+    flipped = images[..., ::-1].copy() if takes_bgr(theirs) else images
+    _require_equal(theirs, ours, flipped[:4], images[:4])
+    conversions = {
+        "stock": lambda number: _stock(theirs, flipped, folder / f"stock{number}"),
+        "ours": lambda number: _ours(ours, ["tflite-int8"], images, folder / f"ours{number}"),
+    }
+    seconds = _in_turns(conversions, options.conversions)
+    found = {
+        "conversion_s": {who: spread(values) for who, values in seconds.items()},
+        "conversion_ratio": ratio(seconds["ours"], seconds["stock"]),
+    }
+    print(
+        f"{name} to int8: ours with its check {found['conversion_s']['ours']['median']:.1f} s, the "
+        f"bare converter {found['conversion_s']['stock']['median']:.1f} s, ours/bare "
+        f"{_text(found['conversion_ratio'])}, n = {options.conversions}"
+    )
+    kinds, left_out = _available(FORMATS)
+    report = _ours(ours, kinds, images, folder / "all")
+    files = [*_stock_files(theirs, flipped, folder), *benchmark.find([report.folder])]
+    torch_files, no_torch = _torch(name, options)
+    measured = benchmark.measure(
+        files + torch_files,
+        options.threads,
+        against=STOCK["tflite-float32"],
+        rounds=options.rounds,
+        runs=options.runs,
+    )
+    print(measured.table())
+    found["against_stock"] = list(_against_stock(measured, report))
+    for entry in found["against_stock"]:
+        print(f"{name}, {entry['format']}, {entry['threads']} threads: {_text(entry['ratio'])}")
+    checks = {item.format: item.to_dict() for item in report.checks}
+    left_out += no_torch
+    for reason in left_out:
+        print(f"left out: {reason}")
+    return {**found, "checks": checks, "left_out": left_out, **measured.to_dict()}
+
+
+def _networks(name: str, options: argparse.Namespace) -> tuple[keras.Model, keras.Model]:
+    """Keras Applications' and ours with the same random weights, neither normalising."""
+    keras.utils.set_random_seed(0)
+    shape = {"input_shape": (options.size, options.size, 3), "classes": options.classes}
+    theirs = getattr(keras.applications, name)(weights=None, **shape)
+    rng = np.random.default_rng(0)
+    for layer in theirs.layers:  # statistics as of training: initial ones fold into nothing
+        if isinstance(layer, keras.layers.BatchNormalization):
+            values = [rng.uniform(0.8, 1.2, w.shape) for w in layer.weights]
+            layer.set_weights([values[0], values[1] - 1, values[2] - 1, values[3]])
+    ours = getattr(keras_resnet, name)(**shape)
+    from_keras_applications(theirs, ours)
+    return theirs, ours
+
+
+def _images(options: argparse.Namespace) -> np.ndarray:
+    """Noise in [-1, 1], as if normalised: what is timed does not depend on it."""
+    shape = (options.calibration, options.size, options.size, 3)
+    return np.random.default_rng(1).uniform(-1, 1, shape).astype("float32")
+
+
+def _require_equal(
+    theirs: keras.Model, ours: keras.Model, flipped: np.ndarray, images: np.ndarray
+) -> None:
+    """End the run unless both are the same function, to a thousandth of the largest output."""
+    expected, outputs = theirs.predict(flipped, verbose=0), ours.predict(images, verbose=0)
+    error = np.abs(outputs - expected).max() / np.abs(expected).max()
+    if not error < 1e-3:
+        sys.exit(f"The two networks differ, by {error:.2g} of the largest output.")
+
+
+def _in_turns(tasks: dict[str, Callable[[int], Any]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each task in each round; who begins changes."""
+    seconds: dict[str, list[float]] = {who: [] for who in tasks}
+    for number in range(rounds):
+        for who in list(tasks) if number % 2 else reversed(list(tasks)):
+            began = time.perf_counter()
+            tasks[who](number)
+            seconds[who].append(time.perf_counter() - began)
+    return seconds
+
+
+def _ours(model: keras.Model, kinds: list[str], images: np.ndarray, out: Path) -> Any:
+    with warnings.catch_warnings(action="ignore"):  # that the images are few, and normalised
+        return export(model, kinds, out=out, calibration=images, verbose=False)
+
+
+def _stock(model: keras.Model, images: np.ndarray | None, path: Path) -> None:
+    """What TensorFlow's guide to quantization does; without images the float32 file."""
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    if images is not None:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: ([image[None]] for image in images)
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = converter.inference_output_type = tf.uint8
+    with quiet_stderr(), contextlib.redirect_stdout(io.StringIO()):  # it tells what it saves
+        path.write_bytes(converter.convert())
+
+
+def _stock_files(model: keras.Model, images: np.ndarray, folder: Path) -> Iterator[benchmark.File]:
+    for kind, name in STOCK.items():
+        path = folder / f"{name}.tflite"
+        _stock(model, images if kind == "tflite-int8" else None, path)
+        yield benchmark.File(name, path, kind)
+
+
+def _available(kinds: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """The formats whose packages are installed, and why the others are left out."""
+    found, left_out = [], []
+    for kind in kinds:
+        try:
+            found += formats.known([kind])
+        except MissingExtraError as error:
+            left_out.append(f"{kind}: {error}")
+    return found, left_out
+
+
+def _torch(name: str, options: argparse.Namespace) -> tuple[list[benchmark.File], list[str]]:
+    """PyTorch's worker, eager and compiled, or why it is left out."""
+    if name != "ResNet50":
+        return [], [f"PyTorch: its network here is ResNet50, not {name}"]
+    python = options.torch_python
+    if subprocess.run([python, "-c", "import torch"], capture_output=True).returncode:
+        return [], ["PyTorch: the interpreter cannot import torch; see --torch-python"]
+    shape = (options.size, options.size, 3)
+    return [
+        benchmark.File(f"pytorch-{way}", TORCH, None, shape, (python, str(TORCH), way))
+        for way in ("eager", "compiled")
+    ], []
+
+
+def _against_stock(measured: benchmark.Measurement, report: Any) -> Iterator[dict[str, Any]]:
+    """Our TFLite files' times over the stock converter's of the same format, by rounds."""
+    rows = {(row["file"], row["threads"]): row["rounds_ms"] for row in measured.rows}
+    for item in report.checks:
+        for threads in sorted({threads for _, threads in rows}):
+            if item.format in STOCK:
+                stock = rows[STOCK[item.format], threads]
+                over = ratio(rows[item.file, threads], stock)
+                yield {"format": item.format, "threads": threads, "ratio": over}
+
+
+def _text(found: dict[str, float]) -> str:
+    return f"{found['median']:.2f} ({found['least']:.2f} to {found['most']:.2f})"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""Keras model → ONNX, in float or integers, and OpenVINO. Any batch, channels last, names kept."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_resnet.console import quiet_stderr
+from keras_resnet.errors import UserError, require
+from keras_resnet.export import optimize, tflite
+from keras_resnet.export.engines import OnnxRuntime
+from keras_resnet.export.saved_model import INPUT, OUTPUT
+from keras_resnet.models.layers import kernel_convolution
+
+OPSET = 17  # of 2022: what has a runtime for ONNX reads it, and nothing here needs a later one
+_BATCH = 16  # images that calibration runs at a time
+_KERNELS = ("Conv", "Gemm", "MatMul")
+
+
+class _Conv2D(keras.layers.Conv2D):
+    """A grouped convolution as one operation of the graph.
+
+    Keras' own is a call of a function that XLA compiles, which neither converter reads.
+    """
+
+    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
+        return kernel_convolution(self, inputs, kernel)
+
+
+def write_onnx(model: keras.Model, path: Path) -> None:
+    """Write `model` (float32, stock layers): float32 `images` (batch, h, w, c) → `predictions`.
+
+    Raises:
+        UserError: tf2onnx lacks an operation, or the model was trained quantized.
+    """
+    onnx, tf2onnx = require("onnx", "onnx"), require("tf2onnx", "onnx")
+    if optimize.has_ranges(model):
+        raise UserError(
+            "This model was trained quantized, and tf2onnx does not read its rounding. Export it "
+            "as tflite-int8, or the float model it was trained from as onnx-int8."
+        )
+    function = _inference(model)
+    with _quietly():
+        try:
+            converted, _ = tf2onnx.convert.from_function(
+                function, input_signature=function.input_signature, opset=OPSET
+            )
+        except Exception as error:  # of tf2onnx's or TensorFlow's own types
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise UserError(f"tf2onnx refuses this model: {first[:300]}") from error
+    # It goes on after what it does not know.
+    unknown = {node.op_type for node in converted.graph.node if not _is_known(onnx, node)}
+    if unknown:
+        raise UserError(f"tf2onnx cannot write these operations: {', '.join(sorted(unknown))}.")
+    for value in (*converted.graph.input, *converted.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    onnx.checker.check_model(converted)
+    onnx.save_model(converted, str(path))
+
+
+def quantize_onnx(float_file: Path, path: Path, calibration: np.ndarray | None) -> None:
+    """Write the int8 file of an ONNX file, with a QuantizeLinear and DequantizeLinear per tensor.
+
+    Weights are int8 per output channel, activations uint8 with the least and largest value seen:
+    the pair for which x86 has an instruction. Input and output stay float32, and so does the
+    softmax, which is no work and would be rounded to steps of 1/256.
+
+    Raises:
+        UserError: no calibration images.
+    """
+    onnx = require("onnx", "onnx")
+    quantization = require("onnxruntime.quantization", "onnx")
+    samples = tflite.pinned("onnx-int8", calibration)
+    nodes = onnx.load(str(float_file)).graph.node
+    with _quietly():
+        quantization.quantize_static(
+            str(float_file),
+            str(path),
+            _Batches(samples),
+            quant_format=quantization.QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+            nodes_to_exclude=[node.name for node in nodes if node.op_type == "Softmax"],
+        )
+
+
+def write_openvino(model: keras.Model, folder: Path, name: str) -> None:
+    """Write `model` (float32, stock layers) as `folder/NAME.xml` and `.bin`, weights in float32.
+
+    Raises:
+        UserError: OpenVINO lacks an operation.
+    """
+    openvino = require("openvino", "openvino")
+    function = _inference(model).get_concrete_function()
+    with _quietly():
+        try:
+            converted = openvino.convert_model(function)
+        except Exception as error:  # of OpenVINO's own types
+            lines = [line for line in str(error).splitlines() if line.strip()]
+            raise UserError(f"OpenVINO refuses this model: {lines[-1][:300]}") from error
+        converted.inputs[0].get_tensor().set_names({INPUT})
+        converted.outputs[0].get_tensor().set_names({OUTPUT})
+        folder.mkdir()
+        openvino.save_model(converted, str(folder / f"{name}.xml"), compress_to_fp16=False)
+
+
+def float_kernels(runtime: OnnxRuntime) -> list[str]:
+    """The convolutions and dense layers of an ONNX file that compute in float."""
+    made_by = {output: node.op_type for node in runtime.nodes for output in node.output}
+    return [
+        node.name
+        for node in runtime.nodes
+        if node.op_type in _KERNELS and made_by.get(node.input[0]) != "DequantizeLinear"
+    ]
+
+
+class _Batches:
+    """What ONNX Runtime's calibration reads: a dictionary of inputs at a time, then None."""
+
+    def __init__(self, images: np.ndarray) -> None:
+        self._batches = iter(images[i : i + _BATCH] for i in range(0, len(images), _BATCH))
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        batch = next(self._batches, None)
+        return None if batch is None else {INPUT: batch}
+
+
+def _inference(model: keras.Model) -> Any:
+    """The model as a function of TensorFlow's with the names of our signature."""
+    import tensorflow as tf
+
+    plain = _with_plain_groups(model)
+    spec = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32, name=INPUT)
+    return tf.function(
+        lambda images: {OUTPUT: plain(images, training=False)}, input_signature=[spec]
+    )
+
+
+def _with_plain_groups(model: keras.Model) -> keras.Model:
+    def rebuild(layer: keras.Layer) -> keras.Layer:
+        grouped = type(layer) is keras.layers.Conv2D and layer.groups > 1
+        kind = _Conv2D if grouped and layer.data_format == "channels_last" else type(layer)
+        return kind.from_config(layer.get_config())
+
+    copy = keras.models.clone_model(model, clone_function=rebuild)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def _is_known(onnx: Any, node: Any) -> bool:
+    return bool(onnx.defs.has(node.op_type, node.domain))
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the converters' remarks: what matters of them arrives as an exception."""
+    previous = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with quiet_stderr(), warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logging.disable(previous)

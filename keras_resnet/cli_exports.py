@@ -1,0 +1,77 @@
+"""The verbs `keras-resnet check` and `benchmark`: what files answer, and what they cost to run."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from keras_resnet.console import print_checks, print_json
+from keras_resnet.errors import UserError
+from keras_resnet.export import benchmark as timing
+from keras_resnet.export import check as checking
+from keras_resnet.export import manifest
+from keras_resnet.recipes import exporting, runs, sources
+
+
+def check(options: argparse.Namespace) -> int:
+    """Run the verb `check`; return the exit code."""
+    folder = Path(options.exports)
+    manifest.read(folder)  # before the model, which takes seconds
+    if options.data:
+        source = _source(folder, options.against)
+        data = Path(options.data) if Path(options.data).is_dir() else options.data
+        reference = exporting.reference(source, data, options.check_images)
+    else:
+        model = sources.find(options.against).keras_model() if options.against else None
+        reference = checking.recorded_reference(folder, model)
+    checks = checking.check_folder(folder, reference)
+    rows = [{**manifest.sizes(folder / item.file), **item.to_dict()} for item in checks]
+    keras_row = {
+        "file": options.against or "Keras model",
+        "bytes": None,
+        "bytes_gzipped": None,
+        "accuracy": reference.accuracy,
+        "latency_ms": None,
+    }
+    passed = all(item.passed for item in checks)
+    checked = {"images": reference.source, "n": len(reference.images)}
+    if options.json:
+        content = {"exports": options.exports, "passed": passed, "check": checked}
+        return print_json({**content, "model": keras_row, "files": rows}, passed)
+    print_checks(rows, f"Checked on {checked['n']} images: {checked['images']}", keras_row)
+    return 0 if passed else 1
+
+
+def _source(folder: Path, against: str | None) -> sources.Source:
+    """The model that files are compared with on images of one's own."""
+    if against is None and not runs.is_run(folder.resolve().parent):
+        raise UserError(
+            f"{folder} has the Keras model's answers to its own images only. For others give the "
+            "model: --against RUN, or a .keras file."
+        )
+    return sources.find(against or str(folder.resolve().parent))
+
+
+def benchmark(options: argparse.Namespace) -> int:
+    """Run the verb `benchmark`; return the exit code."""
+    files = timing.find(options.files)
+    out = None if options.out is None else Path(options.out)
+    for path in (out, Path(options.picture) if options.picture else None):
+        if path is not None and not path.parent.is_dir():
+            raise UserError(f"No such folder: {path.parent}")
+    measured = timing.measure(
+        files,
+        options.threads,
+        against=options.against,
+        rounds=options.rounds,
+        runs=options.runs,
+        batch=options.batch,
+    )
+    if out is not None:
+        runs.write_json(out / timing.RECORD if out.is_dir() else out, measured.to_dict())
+    if options.picture:
+        measured.picture(Path(options.picture))
+    if options.json:
+        return print_json(measured.to_dict())
+    print(measured.table())
+    return 0
