@@ -11,6 +11,7 @@ Imported in a process of its own only (`recipes.compress`): tfmot turns `tf.kera
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -235,7 +236,7 @@ def _variables(layer: Any) -> dict[str, Any]:
 
 def choose_layers(job: Job, loop: Loop, epoch: int) -> None:
     """From `compress.freeze_bn` of the run on, BN keeps its statistics, scale and offset."""
-    frozen = epoch >= round(job.config.compress.freeze_bn * job.epochs)
+    frozen = epoch >= math.ceil(job.config.compress.freeze_bn * job.epochs)
     for layer in loop.model.layers[-1].layers:
         if isinstance(getattr(layer, "layer", None), tf_keras.layers.BatchNormalization):
             layer.trainable = not frozen
