@@ -24,6 +24,7 @@ ELSEWHERE = {
     'quantized = qat(model, "cifar10"': "tests/test_qat.py, on the digits",
     'export(model, ["savedmodel", "tflite-int8"], calibration=images': "tests/test_export.py",
     'model = tf.saved_model.load("exports/saved_model/1")': "tests/test_served.py",
+    "vision.ImageClassifier.create_from_options": "tests/test_metadata.py, where MediaPipe is",
 }
 
 
