@@ -24,6 +24,7 @@ from keras_resnet.export import (
     check,
     folders,
     manifest,
+    metadata,
     mixed,
     model_card,
     optimize,
@@ -83,6 +84,8 @@ def export(
     check_labels: np.ndarray | None = None,
     check_source: str = "the given check images",
     origin: Mapping[str, Any] | None = None,
+    about: metadata.About | None = metadata.UNSAID,
+    batch: int | None = 1,
     overwrite: bool = False,
     verbose: bool = True,
 ) -> ExportReport:
@@ -115,6 +118,9 @@ def export(
         check_source: which images those are, for the manifest.
         origin: for the model card: {what: text} of where the model comes from, e.g. {"licence of
             the weights": "Apache-2.0"}.
+        about: author, license, ... for the metadata of TFLite files; None leaves the metadata out.
+        batch: 1, or None for TFLite files of which LiteRT's interpreter can resize the input to any
+            number of images (other clients want 1).
         overwrite: replace `out` if it exists.
         verbose: say on stderr what is being done.
 
@@ -126,6 +132,8 @@ def export(
             `out` exists or cannot be written.
     """
     formats = require_arguments(formats, out, input_type, overwrite, calibration_method)
+    if batch not in (1, None):
+        raise UserError(f"batch is 1, or None for any; received {batch!r}.")
     calibration = None if calibration is None else np.asarray(calibration)
     hints = calibration_hints(model, preprocessing, calibration, formats)
     for hint in hints:
@@ -155,7 +163,9 @@ def export(
             service = serving.Service(
                 _is_raw(reference, calibration), crop, runtimes.are_probabilities(reference.outputs)
             )
-            written = Source(prepared, name, names, service, conversion, Path(scratch))
+            takes = _input_entry(reference, calibration, crop)
+            made_for = (service, takes, about, batch)
+            written = Source(prepared, name, names, *made_for, conversion, Path(scratch))
             paths = _write_files(written, formats, partial, verbose)
         files = {path.name: (kind, runtimes.open_file(path)) for kind, path in paths.items()}
         checks = check.compare(files, reference, keep_float)
@@ -164,15 +174,18 @@ def export(
             "model": name,
             "labels": names,
             "origin": dict(origin or {}),
+            "about": asdict(about) if about else None,
             "warnings": hints,
             **manifest.quantization(keep_float, formats),
             "calibration_method": ranges.full_name(calibration_method),
             "rewrites": written.rewrites,
+            "input": takes,
             **_content(partial, prepared, reference, calibration, crop, checks, keras_latency),
         }
         manifest.write_reference(partial, reference)
         if names is not None:
             (partial / manifest.LABELS).write_text("\n".join(names) + "\n", encoding="utf-8")
+        folders.add_script(partial, formats)
         manifest.write(partial, content)
         (partial / "README.md").write_text(model_card.card(content), encoding="utf-8")
         folders.move_into_place(partial, out)
@@ -286,7 +299,6 @@ def _content(
         "passed": all(item.passed for item in checks),
         "classes": reference.outputs.shape[-1],
         **manifest.cost(model),
-        "input": _input_entry(reference, calibration, crop),
         # Told by what comes out: a model can end in a softmax in a dozen ways.
         "output": {
             "name": saved_model.OUTPUT,

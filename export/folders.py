@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from keras_resnet.errors import UserError
 from keras_resnet.export import manifest
+
+_SCRIPT = Path(__file__).parent / "edge" / "classify.py"
 
 
 def free(out: str | Path, overwrite: bool) -> Path:
@@ -28,6 +31,12 @@ def free(out: str | Path, overwrite: bool) -> Path:
     if path.exists() and not ((path / manifest.MANIFEST).is_file() or _is_empty_folder(path)):
         raise UserError(f"{out} is not an export folder; it will not be overwritten.")
     return path
+
+
+def add_script(folder: Path, formats: Sequence[str]) -> None:
+    """Put the script that runs a TFLite file without TensorFlow beside one."""
+    if any(kind.startswith("tflite-") for kind in formats):
+        shutil.copy(_SCRIPT, folder)
 
 
 def with_parent(path: Path) -> Path:

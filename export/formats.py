@@ -15,6 +15,8 @@ from keras_resnet.errors import UnknownNameError, UserError, require
 from keras_resnet.export import (
     batch_norms,
     interchange,
+    metadata,
+    micro,
     optimize,
     saved_model,
     serving,
@@ -31,6 +33,9 @@ class Source:
         name: names the files.
         labels: the class names, where they are known.
         service: what a server does around the model.
+        input: what the files take, as in the manifest.
+        about: what TFLite files say of the model; None leaves their metadata out.
+        batch: images that TFLite files take at once: 1, or None for any number.
         conversion: the arguments of `tflite.convert`.
         scratch: a folder for what is made in between.
         rewrites: what was rewritten for all files but the SavedModel, for the manifest.
@@ -40,6 +45,9 @@ class Source:
     name: str
     labels: list[str] | None
     service: serving.Service
+    input: dict[str, Any]
+    about: metadata.About | None
+    batch: int | None
     conversion: dict[str, Any]
     scratch: Path
     rewrites: dict[str, Any] = field(default_factory=dict)
@@ -52,9 +60,17 @@ class Source:
 
     @functools.cached_property
     def batch_one(self) -> Path:
-        """The SavedModel of one image that TFLite files are converted from."""
-        path = self.scratch / "batch_one"
-        saved_model.write(self.folded, path, batch=1)
+        """The SavedModel of one image, rewritten for TFLite."""
+        return self._saved(1)
+
+    @functools.cached_property
+    def for_tflite(self) -> Path:
+        """The SavedModel that TFLite files are converted from."""
+        return self.batch_one if self.batch == 1 else self._saved(self.batch)
+
+    def _saved(self, batch: int | None) -> Path:
+        path = self.scratch / f"batch_{batch or 'any'}"
+        saved_model.write(self.folded, path, batch)
         return path
 
     @functools.cached_property
@@ -63,6 +79,14 @@ class Source:
         path = self.scratch / "float32.onnx"
         interchange.write_onnx(self.folded, path)
         return path
+
+    def described(self, data: bytes) -> bytes:
+        """A TFLite file with its metadata, unless that is to be left out."""
+        if self.about is None:
+            return data
+        classes = self.model.output_shape[-1]
+        interface = metadata.Interface(self.name, self.input, classes, self.labels)
+        return metadata.add(data, self.about, interface)
 
 
 @dataclass(frozen=True)
@@ -86,9 +110,16 @@ def _saved_model(source: Source, path: Path) -> None:
 
 def _tflite(precision: str, *needs: tuple[str, str]) -> Format:
     def write(source: Source, path: Path) -> None:
-        path.write_bytes(tflite.convert(source.batch_one, precision, **source.conversion))
+        data = tflite.convert(source.for_tflite, precision, **source.conversion)
+        path.write_bytes(source.described(data))
 
     return Format(f"{{name}}-{precision}.tflite", write, (("ai_edge_litert", "export"), *needs))
+
+
+def _micro(source: Source, path: Path) -> None:
+    conversion = {**source.conversion, "input_type": "int8"}  # what its kernels take
+    data = tflite.convert(source.batch_one, "int8", **conversion)
+    micro.write(path, data, source.name, source.labels)
 
 
 def _onnx(source: Source, path: Path) -> None:
@@ -116,6 +147,7 @@ FORMATS = {
     "onnx": Format("{name}.onnx", _onnx, _ONNX),
     "onnx-int8": Format("{name}-int8.onnx", _onnx_int8, _ONNX),
     "openvino": Format("openvino", _openvino, (("openvino", "openvino"),)),
+    "micro": Format("{name}-micro", _micro, (("ai_edge_litert", "export"),)),
 }
 
 

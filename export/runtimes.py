@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_resnet.console import quiet_stderr
 from keras_resnet.errors import UserError, require
-from keras_resnet.export import graphs
+from keras_resnet.export import graphs, micro
 
 _BATCH = 64
 _PROGRAM = "saved_model.pb"
@@ -179,7 +179,7 @@ class SavedModelRuntime(Runtime):
 
 
 class TFLiteRuntime(Runtime):
-    """A .tflite file in LiteRT, one image at a time."""
+    """A .tflite file, or the one in a folder for microcontrollers, in LiteRT: image by image."""
 
     def __init__(self, path: Path, threads: int = 1) -> None:
         """Load the file, to run on `threads` threads.
@@ -188,7 +188,7 @@ class TFLiteRuntime(Runtime):
             UserError: not a TFLite file, Flex ops, or not a classifier of one image.
         """
         interpreter = require("ai_edge_litert.interpreter", "export").Interpreter
-        data = Path(path).read_bytes()
+        data = micro.read(path) if path.is_dir() else path.read_bytes()
         try:
             with quiet_stderr():  # it announces its XNNPACK delegate
                 self._interpreter = interpreter(model_content=data, num_threads=threads)
@@ -284,7 +284,7 @@ def require_image_shape(path: Path, inputs: Any, outputs: Any) -> None:
 
 def open_file(path: str | Path, threads: int = 1) -> Runtime:
     """Open a `.keras`, `.tflite`, `.onnx` or OpenVINO `.xml` file, or the folder of a SavedModel
-    or of an OpenVINO model.
+    or of an OpenVINO model, or of the format micro.
 
     `threads` is how many to run on; TensorFlow's number is one for the whole process
     (`tf.config.threading`).
@@ -297,6 +297,8 @@ def open_file(path: str | Path, threads: int = 1) -> Runtime:
         raise UserError(f"No such file or folder: {path}")
     if (_saved_model(path) / _PROGRAM).is_file():
         return SavedModelRuntime(path)
+    if (path / micro.ARRAY).is_file():
+        return TFLiteRuntime(path, threads)
     if len(inside := list(path.glob("*.xml"))) == 1:
         path = inside[0]
     openers: dict[str, Callable[[], Runtime]] = {

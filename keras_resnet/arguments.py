@@ -11,7 +11,7 @@ from keras_resnet.errors import UnknownNameError, UserError
 
 FORMATS = (
     "savedmodel, tflite-float32, tflite-float16, tflite-dynamic, tflite-int8, tflite-int16x8, "
-    "tflite-int4, onnx, onnx-int8, openvino"
+    "tflite-int4, onnx, onnx-int8, openvino, micro"
 )
 
 
@@ -335,6 +335,22 @@ def _export(sub: Parser) -> None:
         default=1000,
         metavar="N",
         help="how many of a dataset's test images to check on (default 1000)",
+    )
+    sub.add_argument(
+        "--batch",
+        choices=("1", "any"),
+        default="1",
+        help="images at once in TFLite files: 1 (default), or any, by LiteRT's interpreter",
+    )
+    sub.add_argument(
+        "--about",
+        action="append",
+        default=[],
+        metavar="NAME=TEXT",
+        help="author, license, version or description for the metadata of TFLite files",
+    )
+    sub.add_argument(
+        "--no-metadata", action="store_true", help="write TFLite files without metadata and labels"
     )
     sub.add_argument("--out", metavar="FOLDER", help="default RUN/exports, or NAME-exports")
     sub.add_argument("--overwrite", action="store_true", help="replace an earlier export")

@@ -131,6 +131,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
+    from keras_resnet.export import metadata
     from keras_resnet.recipes import exporting, sources
 
     source = sources.find(options.model, options.weights)
@@ -143,6 +144,8 @@ def _export(options: argparse.Namespace) -> int:
         "input_type": options.input_type,
         "keep_float": _names(options.keep_float),
         "preprocessing": options.preprocessing,
+        "about": None if options.no_metadata else metadata.About.parse(options.about),
+        "batch": 1 if options.batch == "1" else None,
         "overwrite": options.overwrite,
     }
     report = exporting.export_source(

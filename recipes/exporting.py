@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,15 @@ import keras
 import numpy as np
 
 from keras_resnet.errors import UserError
-from keras_resnet.export import ExportReport, check, export, ranges, require_arguments, runtimes
+from keras_resnet.export import (
+    ExportReport,
+    check,
+    export,
+    metadata,
+    ranges,
+    require_arguments,
+    runtimes,
+)
 from keras_resnet.preprocessing import load_images
 from keras_resnet.recipes.data import AnySplit, Dataset, load_dataset
 from keras_resnet.recipes.sources import Source
@@ -33,6 +42,8 @@ def export_source(
     keep_float: Sequence[str] = (),
     preprocessing: str | None = None,
     check_count: int | None = None,
+    about: metadata.About | None = metadata.UNSAID,
+    batch: int | None = 1,
     overwrite: bool = False,
 ) -> ExportReport:
     """Write and check the files of a model; the other arguments are those of `export`.
@@ -50,6 +61,8 @@ def export_source(
         preprocessing: see `export`.
         check_count: limits the test images (evenly spaced); None takes all of them. They measure
             what a file does and choose nothing.
+        batch: see `export`.
+        about: see `export`; of weights of the catalog it has the author, license and version.
         overwrite: see `export`.
 
     Raises:
@@ -82,6 +95,8 @@ def export_source(
         labels=labels,
         origin=source.origin(),
         crop=source.crop,
+        about=about and _completed(about, source),
+        batch=batch,
         overwrite=overwrite,
         **checked,
     )
@@ -123,6 +138,15 @@ def _checked_on(
         "check_labels": test.labels,
         "check_source": f"of the {data.test.places:,} test images of {data.name}",
     }
+
+
+def _completed(about: metadata.About, source: Source) -> metadata.About:
+    """What the catalog knows of the weights, where nothing else was given."""
+    if source.entry is None:
+        return about
+    entry = source.entry
+    known = metadata.About(author=entry.source, license=entry.license, version=entry.tag)
+    return replace(known, **{name: text for name, text in asdict(about).items() if text})
 
 
 def _looks_like_a_path(name: str) -> bool:

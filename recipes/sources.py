@@ -9,7 +9,7 @@ from typing import Any
 
 from keras_resnet import registry
 from keras_resnet.errors import UserError
-from keras_resnet.export import manifest, runtimes
+from keras_resnet.export import manifest, metadata, runtimes
 from keras_resnet.labels import class_ids, class_names
 from keras_resnet.preprocessing import missing_preprocessing
 from keras_resnet.recipes import runs
@@ -129,8 +129,9 @@ class Source:
     def _check_labels(self, classes: int) -> None:
         if self.labels is not None and len(self.labels) != classes:
             raise UserError(
-                f"The labels.txt beside '{self.name}' has {len(self.labels)} names, but the model "
-                f"has {classes} classes. Move the model away from it, or mend it."
+                f"The labels.txt of '{self.name}' (beside it, or inside a .tflite) has "
+                f"{len(self.labels)} names, but the model has {classes} classes. Move the model "
+                "away from it, or mend it."
             )
 
 
@@ -159,7 +160,7 @@ def find(reference: str, weights: str | None = None) -> Source:
     if path.exists():
         parent = path.parent
         beside = runs.find(parent) if runs.is_run(parent) else None
-        return Source(path.stem, path, beside, _labels(parent))
+        return Source(path.stem, path, beside, _labels(parent) or _labels_inside(path))
     if path.suffix or len(path.parts) > 1:
         raise UserError(f"No such file or folder: {path}")
     name = registry.architecture(reference).name
@@ -187,3 +188,7 @@ def _labels(folder: Path) -> tuple[str, ...] | None:
     if not path.is_file():
         return None
     return tuple(path.read_text(encoding="utf-8").splitlines())
+
+
+def _labels_inside(path: Path) -> tuple[str, ...] | None:
+    return metadata.labels(path) if path.suffix == ".tflite" else None

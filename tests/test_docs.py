@@ -25,6 +25,7 @@ ELSEWHERE = {
     'export(model, ["savedmodel", "tflite-int8"], calibration=images': "tests/test_export.py",
     'model = tf.saved_model.load("exports/saved_model/1")': "tests/test_served.py",
     "print(insight.deletion_accuracies(": "tests/test_insight.py, without CIFAR-10",
+    "vision.ImageClassifier.create_from_options": "tests/test_metadata.py, where MediaPipe is",
 }
 
 
