@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_resnet import preprocessing, registry
 from keras_resnet.errors import UserError
-from keras_resnet.export import tflite
+from keras_resnet.export import mixed, tflite
 
 # Fewer and the ranges of the activations hang on single images.
 _FEW = 32
@@ -64,7 +64,7 @@ def hints(
 
 
 def _calibrates(formats: Sequence[str]) -> bool:
-    return any(kind.removeprefix("tflite-") in tflite.NEEDS_CALIBRATION for kind in formats)
+    return not {*mixed.INT8_FORMATS, "tflite-int16x8"}.isdisjoint(formats)
 
 
 def _few(images: np.ndarray) -> str | None:

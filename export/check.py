@@ -46,6 +46,7 @@ TOLERANCES = {
     # up to half a point of accuracy; noise of a third of the signal (10 dB) is no rounding.
     "tflite-dynamic": Tolerance(0.97, 10),
     "tflite-int8": Tolerance(0.97, 10),
+    "web": Tolerance(0.97, 10),
     "tflite-int16x8": Tolerance(0.97, 10),
     # A bit is 6 dB, so 4-bit weights are 24 dB noisier than the 8-bit ones of tflite-dynamic, whose
     # outputs have about 40 dB. That leaves 16; 5 dB, noise of over half the signal, is a fault.
@@ -175,7 +176,7 @@ def _interface_problems(kind: str, runtime: Runtime, reference: Reference) -> li
 def _operation_problems(kind: str, runtime: TFLiteRuntime, keep_float: Sequence[str]) -> list[str]:
     flex = [name for name in runtime.operations if name.startswith("Flex")]
     problems = [f"operations the plain runtime lacks: {flex}"] if flex else []
-    if kind == "tflite-int8":
+    if kind in mixed.INT8_FORMATS:
         problems += mixed.problems(runtime.graph, keep_float, runtime.input_dtype == "float32")
     elif kind == "tflite-int4":
         problems += int4.problems(runtime.graph)

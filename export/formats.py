@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 from keras_resnet.errors import UnknownNameError, UserError, require
-from keras_resnet.export import batch_norms, optimize, saved_model, tflite
+from keras_resnet.export import batch_norms, browser, optimize, saved_model, tflite
 
 
 @dataclass
@@ -69,6 +69,12 @@ def _tflite(precision: str, *needs: tuple[str, str]) -> Format:
     return Format(f"{{name}}-{precision}.tflite", write, (("ai_edge_litert", "export"), *needs))
 
 
+def _web(source: Source, path: Path) -> None:
+    conversion = {**source.conversion, "input_type": "uint8"}  # what LiteRT.js takes
+    data = tflite.convert(source.batch_one, "int8", **conversion)
+    browser.write(path, data, source.name, source.labels)
+
+
 FORMATS = {
     "savedmodel": Format("saved_model", _saved_model),
     "tflite-float32": _tflite("float32"),
@@ -77,6 +83,7 @@ FORMATS = {
     "tflite-int8": _tflite("int8"),
     "tflite-int16x8": _tflite("int16x8"),
     "tflite-int4": _tflite("int4", ("ai_edge_quantizer", "export")),
+    "web": Format("{name}-web", _web, (("ai_edge_litert", "export"),)),
 }
 
 

@@ -8,6 +8,8 @@ from typing import Any
 from keras_resnet.errors import UnknownNameError, UserError
 from keras_resnet.export import graphs
 
+INT8_FORMATS = ("tflite-int8", "web")  # all of whose layers are to be integers, but those
+
 
 def require_layers(keep_float: Sequence[str], model: Any, formats: Sequence[str]) -> None:
     """Check that `keep_float` are layers of the Keras model and that an int8 file is asked for.
@@ -23,8 +25,10 @@ def require_layers(keep_float: Sequence[str], model: Any, formats: Sequence[str]
         if name not in known:
             see = f"'keras-resnet profile' lists the layers of '{model.name}'."
             raise UnknownNameError("layer", name, known, see)
-    if keep_float and "tflite-int8" not in formats:
-        raise UserError(f"keep_float is for tflite-int8; the formats are {', '.join(formats)}.")
+    if keep_float and set(INT8_FORMATS).isdisjoint(formats):
+        raise UserError(
+            f"keep_float is for {' and '.join(INT8_FORMATS)}; the formats are {', '.join(formats)}."
+        )
 
 
 def problems(

@@ -29,13 +29,14 @@ def require_method(text: str, formats: Sequence[str]) -> None:
         UnknownNameError: with the nearest method.
     """
     parse(text)
-    if text != MIN_MAX and "tflite-int8" not in formats:
+    if text != MIN_MAX and set(mixed.INT8_FORMATS).isdisjoint(formats):
         raise UserError(
-            f"calibration_method is for tflite-int8; the formats are {', '.join(formats)}."
+            f"calibration_method is for {' and '.join(mixed.INT8_FORMATS)}; the formats are "
+            f"{', '.join(formats)}."
         )
 
 
-_TRAINED_FORMATS = ("savedmodel", "tflite-int8")
+_TRAINED_FORMATS = ("savedmodel", *mixed.INT8_FORMATS)
 
 
 def require_use(model: Any, formats: Sequence[str], method: str, keep_float: Sequence[str]) -> None:
@@ -52,8 +53,8 @@ def require_use(model: Any, formats: Sequence[str], method: str, keep_float: Seq
     if others:
         raise UserError(
             f"'{model.name}' was trained for int8 and rounds as such a file does; formats are "
-            f"{' and '.join(_TRAINED_FORMATS)}, received {others[0]}. Export the float model it "
-            "was made from for the others."
+            f"{', '.join(_TRAINED_FORMATS)}; received {others[0]}. Export the float model it was "
+            "made from for the others."
         )
     if keep_float or method != MIN_MAX:
         raise UserError(

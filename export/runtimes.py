@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_resnet.console import quiet_stderr
 from keras_resnet.errors import UserError, require
-from keras_resnet.export import graphs
+from keras_resnet.export import browser, graphs
 
 _BATCH = 64
 
@@ -263,7 +263,7 @@ def _require_image_shape(path: Path, inputs: Any, outputs: Any) -> None:
 
 
 def open_file(path: str | Path) -> Runtime:
-    """Open a `.keras` file, a SavedModel folder or a `.tflite` file.
+    """Open a `.keras` file, a SavedModel folder, a `.tflite` file or the folder of a `web` page.
 
     Raises:
         UserError: no such file, or a kind or content that is none of these.
@@ -273,6 +273,7 @@ def open_file(path: str | Path) -> Runtime:
         (path.suffix == ".tflite", lambda: TFLiteRuntime(path)),
         (path.suffix == ".keras", lambda: KerasRuntime(load_keras(path))),
         ((path / "saved_model.pb").is_file(), lambda: SavedModelRuntime(path)),
+        (browser.is_page(path), lambda: TFLiteRuntime(path / browser.MODEL)),
     ]
     if not path.exists():
         raise UserError(f"No such file or folder: {path}")
