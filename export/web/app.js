@@ -11,7 +11,8 @@ const element = Object.fromEntries(
   Array.from(document.querySelectorAll("[id]"), (node) => [node.id, node]),
 );
 
-let stream = null;
+let stream = null; // of the camera
+let starting = false;
 
 function say(text, failed = false) {
   if (element.status.textContent === text) return; // or it would be read out again
@@ -27,6 +28,7 @@ function complain(error) {
 const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
 
 function onProgress(share, total) {
+  if (element.progress.hidden) return; // the other download has failed
   element.progress.value = share;
   say(`Loading the model and its runtime, ${megabytes(total)}…`);
 }
@@ -94,11 +96,12 @@ function showPixels({ width, height, channels }, pixels) {
 /** The middle that is looked at, as large as the screen has use for. */
 function showPicture(bitmap, target) {
   const box = middle(bitmap.width, bitmap.height, target);
-  const scale = Math.min(1, 1024 / Math.max(box.width, box.height));
-  const [width, height] = [box.width * scale, box.height * scale].map(Math.ceil);
+  const [boxWidth, boxHeight] = [box.right - box.left, box.bottom - box.top];
+  const scale = Math.min(1, 1024 / Math.max(boxWidth, boxHeight));
+  const [width, height] = [boxWidth * scale, boxHeight * scale].map(Math.ceil);
   Object.assign(element.shown, { width, height });
   const context = element.shown.getContext("2d");
-  context.drawImage(bitmap, box.left, box.top, box.width, box.height, 0, 0, width, height);
+  context.drawImage(bitmap, box.left, box.top, boxWidth, boxHeight, 0, 0, width, height);
   element.hint.hidden = true;
   element.shown.hidden = false;
   element.stage.classList.add("filled");
@@ -210,7 +213,8 @@ async function watch(classifier, watched) {
 }
 
 async function startCamera() {
-  element.camera.disabled = true;
+  if (starting) return; // not a disabled button: that would lose the focus
+  starting = true;
   try {
     const classifier = await loading;
     stream = await openCamera();
@@ -222,13 +226,12 @@ async function startCamera() {
     element.stage.classList.add("filled");
     showCamera(true);
     say("In front of the camera, most likely:");
-    element.camera.disabled = false;
+    starting = false;
     await watch(classifier, stream);
   } catch (error) {
+    starting = false;
     stopCamera();
     complain(error);
-  } finally {
-    element.camera.disabled = false;
   }
 }
 
@@ -269,7 +272,8 @@ try {
   element.name.textContent = document.title = about.name;
   element.choose.disabled = element.camera.disabled = false;
   say("Ready.");
+  element.progress.hidden = true;
 } catch (error) {
+  element.progress.hidden = true;
   complain(error);
 }
-element.progress.hidden = true;

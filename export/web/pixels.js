@@ -1,30 +1,32 @@
 // From a picture to the pixels that the model takes, as `keras-resnet predict` makes them: the
 // middle of the shorter side, resized with Pillow's bilinear filter (a triangle over all pixels that
-// fall on one, in 22-bit integers, first along rows, then along columns). A canvas has a filter of
-// its own in every browser, and is only used to read pixels.
+// fall on one, in 22-bit integers). A canvas has a filter of its own in every browser, and is only
+// used to read pixels.
 
 const BITS = 22; // Pillow's PRECISION_BITS for 8-bit pixels
 const LARGEST = 2 ** 24; // pixels; iOS gives no canvas beyond it
 
-/** The middle of a picture with the proportions of `target`, in (fractional) pixels. */
+/** The middle of a picture with the proportions of `target`, in fractions of pixels. */
 export function middle(width, height, target) {
   const given = width / height;
   const wanted = target.width / target.height;
   const w = given > wanted ? wanted * height : width;
   const h = given < wanted ? width / wanted : height;
-  return { left: (width - w) / 2, top: (height - h) / 2, width: w, height: h };
+  const [left, top] = [(width - w) / 2, (height - h) / 2];
+  const [right, bottom] = [left + w, top + h].map(Math.fround); // Pillow's boxes are float32
+  return { left: Math.fround(left), top: Math.fround(top), right, bottom };
 }
 
 /** For each of `count` new pixels: the first of `size` old ones that it is made of, and weights. */
-function taps(size, start, length, count) {
-  const scale = length / count;
+function taps(size, start, end, count) {
+  const scale = Math.fround(end - start) / count;
   const support = Math.max(scale, 1);
   return Array.from({ length: count }, (_, i) => {
     const centre = start + (i + 0.5) * scale;
     const first = Math.max(Math.trunc(centre - support + 0.5), 0);
-    const end = Math.min(Math.trunc(centre + support + 0.5), size);
+    const last = Math.min(Math.trunc(centre + support + 0.5), size);
     const weights = [];
-    for (let x = first; x < end; x++) {
+    for (let x = first; x < last; x++) {
       weights.push(Math.max(0, 1 - Math.abs((x - centre + 0.5) * (1 / support))));
     }
     const sum = weights.reduce((a, b) => a + b, 0);
@@ -32,7 +34,7 @@ function taps(size, start, length, count) {
   });
 }
 
-/** One pass of the filter over `lines` of pixels, which lie `step` and `pitch` bytes apart. */
+/** The filter along one axis: `lines` of pixels, `pitch` numbers apart, their pixels `step` apart. */
 function pass(source, target, lines, from, to, along, channels) {
   for (let line = 0; line < lines; line++) {
     for (let i = 0; i < along.length; i++) {
@@ -48,25 +50,44 @@ function pass(source, target, lines, from, to, along, channels) {
       }
     }
   }
+  return target;
+}
+
+/** Along the rows of `image` ({pixels, width, height, stride: numbers to a pixel}). */
+function across(image, along, channels) {
+  const { pixels, width, height, stride } = image;
+  const out = new Uint8Array(height * along.length * channels);
+  const from = { pitch: stride * width, step: stride };
+  const to = { pitch: channels * along.length, step: channels };
+  pass(pixels, out, height, from, to, along, channels);
+  return { pixels: out, width: along.length, height, stride: channels };
+}
+
+/** Along its columns. */
+function down(image, along, channels) {
+  const { pixels, width, stride } = image;
+  const out = new Uint8Array(width * along.length * channels);
+  const from = { pitch: stride, step: stride * width };
+  const to = { pitch: channels, step: channels * width };
+  pass(pixels, out, width, from, to, along, channels);
+  return { pixels: out, width, height: along.length, stride: channels };
 }
 
 /**
  * Resize the part `box` of RGBA `pixels`, as Pillow's `Image.resize(size, BILINEAR, box)`.
  *
+ * @param columnsFirst the order of the two passes; each rounds
  * @returns {Uint8Array} (height, width, channels) of `target`
  */
-export function resize(pixels, width, height, box, target) {
-  const channels = target.channels;
-  const across = taps(width, box.left, box.width, target.width);
-  const down = taps(height, box.top, box.height, target.height);
-  const pitch = target.width * channels;
-  const rows = new Uint8Array(height * pitch);
-  const out = new Uint8Array(target.height * pitch);
-  const rgba = { pitch: 4 * width, step: 4 };
-  pass(pixels, rows, height, rgba, { pitch, step: channels }, across, channels);
-  const column = { pitch: channels, step: pitch };
-  pass(rows, out, target.width, column, column, down, channels);
-  return out;
+function resize(pixels, width, height, box, target, columnsFirst) {
+  const { channels } = target;
+  const image = { pixels, width, height, stride: 4 };
+  const x = taps(width, box.left, box.right, target.width);
+  const y = taps(height, box.top, box.bottom, target.height);
+  const resized = columnsFirst
+    ? across(down(image, y, channels), x, channels)
+    : down(across(image, x, channels), y, channels);
+  return resized.pixels;
 }
 
 /** Put Pillow's grey value ("L", in 16-bit integers) into the first channel of RGBA pixels. */
@@ -82,8 +103,8 @@ function canvasOf(width, height) {
 }
 
 /** The same picture with at most LARGEST pixels in its middle. */
-function reduced(picture, width, height, box) {
-  const factor = Math.sqrt((0.9 * LARGEST) / (box.width * box.height));
+function reduced(picture, width, height, area) {
+  const factor = Math.sqrt((0.9 * LARGEST) / area);
   const canvas = canvasOf(Math.round(width * factor), Math.round(height * factor));
   const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
@@ -99,21 +120,30 @@ function reduced(picture, width, height, box) {
  */
 export function fit(picture, width, height, target) {
   const box = middle(width, height, target);
-  if (box.width * box.height > LARGEST) {
-    const smaller = reduced(picture, width, height, box);
+  const [boxWidth, boxHeight] = [box.right - box.left, box.bottom - box.top];
+  if (boxWidth * boxHeight > LARGEST) {
+    const smaller = reduced(picture, width, height, boxWidth * boxHeight);
     return fit(smaller, smaller.width, smaller.height, target);
   }
   // The filter of the outermost pixels reaches beyond the box.
-  const margin = Math.ceil(Math.max(box.width / target.width, box.height / target.height)) + 1;
+  const margin = Math.ceil(Math.max(boxWidth / target.width, boxHeight / target.height)) + 1;
   const left = Math.max(0, Math.floor(box.left - margin));
   const top = Math.max(0, Math.floor(box.top - margin));
-  const right = Math.min(width, Math.ceil(box.left + box.width + margin));
-  const bottom = Math.min(height, Math.ceil(box.top + box.height + margin));
+  const right = Math.min(width, Math.ceil(box.right + margin));
+  const bottom = Math.min(height, Math.ceil(box.bottom + margin));
   const canvas = canvasOf(right - left, bottom - top);
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.drawImage(picture, -left, -top);
   const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
   if (target.channels === 1) grey(data);
-  const inside = { ...box, left: box.left - left, top: box.top - top };
-  return resize(data, canvas.width, canvas.height, inside, target);
+  const inside = {
+    left: box.left - left,
+    top: box.top - top,
+    right: box.right - left,
+    bottom: box.bottom - top,
+  };
+  // As Pillow 13 chooses, for speed.
+  const cut = { x: width - target.width, y: height - target.height };
+  const columnsFirst = cut.y > 0 && cut.y > 2 * cut.x;
+  return resize(data, canvas.width, canvas.height, inside, target, columnsFirst);
 }
