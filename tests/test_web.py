@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
 from test_export import _user_cnn
+from web_page import answers, fitted, run_in
 
 import keras_resnet
 from keras_resnet import cli
@@ -187,43 +188,9 @@ def opened(folder, tmp_path):
 _CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 
 
-def _answers(page):
-    return page.run(
-        "Array.from(document.querySelectorAll('#answers li'), (item) => "
-        "[item.children[1].textContent, Number(item.dataset.probability)])"
-    )
-
-
-def _run_in(page, images):
-    """The page's probabilities of these very pixels."""
-    script = """(async (images) => {
-        const classifier = await (await import("./app.js")).loading;
-        const bytes = images.map((text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0)));
-        const answers = [];
-        for (const image of bytes) answers.push((await classifier.run(image)).probabilities);
-        return answers;
-    })(%s)"""
-    encoded = [base64.b64encode(image.tobytes()).decode() for image in images]
-    return np.array(page.run(script % json.dumps(encoded)))
-
-
-def _fitted(page, path, width, height, channels):
-    """The page's own pixels of a file."""
-    script = """(async (text, width, height, channels) => {
-        const { fit } = await import("./pixels.js");
-        const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-        const bitmap = await createImageBitmap(new Blob([bytes]), { colorSpaceConversion: "none" });
-        const target = { width, height, channels };
-        return Array.from(fit(bitmap, bitmap.width, bitmap.height, target));
-    })("%s", %d, %d, %d)"""
-    encoded = base64.b64encode(path.read_bytes()).decode()
-    pixels = page.run(script % (encoded, width, height, channels))
-    return np.array(pixels, dtype="uint8").reshape(height, width, channels)
-
-
 @pytest.mark.slow
 def test_the_same_pixels_give_pythons_probabilities(opened, folder, pieces):
-    found = _run_in(opened, pieces)
+    found = run_in(opened, pieces)
     runtime = runtimes.open_file(folder)
     expected = runtime.probabilities(pieces)
     # Integer kernels, but XNNPACK's for WebAssembly may round a requantization the other way: one
@@ -238,18 +205,18 @@ def test_the_page_cuts_and_resizes_as_pillow_does(opened, photographs, size):
     width, height, channels = size
     for name in ("china.png", "small.png", "grey.png"):
         expected = read_image(photographs[name], (height, width), channels)
-        found = _fitted(opened, photographs[name], width, height, channels)
+        found = fitted(opened, photographs[name], width, height, channels)
         np.testing.assert_array_equal(found, expected, err_msg=name)
     for name in ("flower.jpg", "turned.jpg"):  # the same libjpeg, but not the same version
         expected = read_image(photographs[name], (height, width), channels).astype(int)
-        found = _fitted(opened, photographs[name], width, height, channels)
+        found = fitted(opened, photographs[name], width, height, channels)
         assert np.abs(found - expected).max() <= 2, name
 
 
 @pytest.mark.slow
 def test_a_very_large_picture_is_reduced_by_the_browser_first(opened, photographs):
     expected = read_image(photographs["large.jpg"], (224, 224)).astype(int)
-    found = _fitted(opened, photographs["large.jpg"], 224, 224, 3)
+    found = fitted(opened, photographs["large.jpg"], 224, 224, 3)
     # Two filters instead of one: a grey level on the mean, more along edges.
     assert np.abs(found - expected).mean() < 1
 
@@ -263,7 +230,7 @@ def test_a_photograph_gets_the_answer_of_keras_resnet_predict(
     opened.wait("#status", "Most likely:")
     cli.main(["predict", str(folder), str(photographs[name]), "--json"])
     (result,) = json.loads(capsys.readouterr().out)["predictions"]
-    found, expected = _answers(opened), result["top"]
+    found, expected = answers(opened), result["top"]
     assert len(found) == len(expected) == 5
     step = 1 / 256
     # Pixels are equal, or of a JPEG two grey levels apart; quantized answers then move by steps.
@@ -285,13 +252,13 @@ def test_cifar10_images_with_our_weights(opened, folder, tmp_path):
     test = _cifar10()
     pixels = test.images[:200]
     runtime = runtimes.open_file(folder)
-    found, expected = _run_in(opened, pixels), runtime.probabilities(pixels)
+    found, expected = run_in(opened, pixels), runtime.probabilities(pixels)
     np.testing.assert_allclose(found, expected, atol=runtime.output_step + 1e-7)
     assert (found.argmax(-1) == test.labels[:200]).mean() > 0.8  # of 89 %, calibrated elsewhere
     Image.fromarray(pixels[0]).save(tmp_path / "first.png")
     opened.choose(tmp_path / "first.png")
     opened.wait("#status", "Most likely:")
-    assert _answers(opened)[0][0] == NAMES[int(expected[0].argmax())]
+    assert answers(opened)[0][0] == NAMES[int(expected[0].argmax())]
 
 
 def _cifar10():
@@ -310,7 +277,7 @@ def test_a_float32_file_may_take_the_place_of_the_model(folder, pieces, tmp_path
     with chromium.serving(copy) as url, chromium.page(tmp_path / "profile") as page:
         page.goto(url)
         page.wait("#status", "Ready.")
-        found = _run_in(page, pieces)
+        found = run_in(page, pieces)
     # float32 kernels that sum in another order, through a softmax.
     expected = runtimes.open_file(copy).probabilities(pieces)
     np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -327,7 +294,7 @@ def test_browsers_without_relaxed_simd_run_the_other_build(folder, pieces, tmp_p
         page.goto(url)
         page.wait("#status", "Ready.")
         assert f"{url}litert/litert_wasm_compat_internal.wasm" in page.requests
-        found = _run_in(page, pieces)
+        found = run_in(page, pieces)
     runtime = runtimes.open_file(folder)
     atol = runtime.output_step + 1e-7
     np.testing.assert_allclose(found, runtime.probabilities(pieces), atol=atol)
@@ -340,10 +307,10 @@ def test_pictures_can_be_dropped_and_what_is_none_is_refused_by_name(opened, pho
     for name in ("text.txt", "broken.jpg"):
         opened.drop(photographs[name])
         opened.wait("#status", f"“{name}” is not a picture that this browser can read.")
-        assert _answers(opened) == []
+        assert answers(opened) == []
     opened.drop(photographs["flower.jpg"])  # and the page goes on
     opened.wait("#status", "Most likely:")
-    assert len(_answers(opened)) == 5
+    assert len(answers(opened)) == 5
 
 
 @pytest.mark.slow
@@ -378,7 +345,7 @@ def test_a_camera_that_is_denied_is_said(folder, tmp_path):
         ("model.tflite", "model.tflite is missing beside this page (the server says 404)."),
         ("model.json", "model.json is missing beside this page"),
         ("litert/litert_wasm_internal.wasm", "litert_wasm_internal.wasm is missing"),
-        ("classifier.js", "A script of this page is missing."),
+        ("classifier.js", "A script did not load."),
     ],
 )
 def test_what_is_missing_is_named(folder, tmp_path, missing, said):

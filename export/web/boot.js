@@ -22,7 +22,8 @@ addEventListener(
   "error",
   (event) => {
     if (event.target instanceof HTMLScriptElement && location.protocol !== "file:") {
-      const say = () => fail("A script of this page is missing. Copy the whole folder again.");
+      const text = "A script did not load. Copy the whole folder again, or try a newer browser.";
+      const say = () => fail(text);
       if (document.readyState === "loading") addEventListener("DOMContentLoaded", say);
       else say();
     }
