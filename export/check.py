@@ -50,6 +50,7 @@ TOLERANCES = {
     "tflite-dynamic": Tolerance(0.97, 10),
     "tflite-int8": Tolerance(0.97, 10),
     "micro": Tolerance(0.97, 10),
+    "web": Tolerance(0.97, 10),
     "tflite-int16x8": Tolerance(0.97, 10),
     "onnx-int8": Tolerance(0.97, 10),
     # A bit is 6 dB, so 4-bit weights are 24 dB noisier than the 8-bit ones of tflite-dynamic, whose

@@ -14,6 +14,7 @@ import keras
 from keras_resnet.errors import UnknownNameError, UserError, require
 from keras_resnet.export import (
     batch_norms,
+    browser,
     interchange,
     metadata,
     micro,
@@ -134,6 +135,12 @@ def _openvino(source: Source, path: Path) -> None:
     interchange.write_openvino(source.folded, path, source.name)
 
 
+def _web(source: Source, path: Path) -> None:
+    conversion = {**source.conversion, "input_type": "uint8"}  # what LiteRT.js takes
+    data = tflite.convert(source.batch_one, "int8", **conversion)
+    browser.write(path, data, source.name, source.labels)
+
+
 _ONNX = (("onnx", "onnx"), ("tf2onnx", "onnx"), ("onnxruntime", "onnx"))
 
 FORMATS = {
@@ -148,6 +155,7 @@ FORMATS = {
     "onnx-int8": Format("{name}-int8.onnx", _onnx_int8, _ONNX),
     "openvino": Format("openvino", _openvino, (("openvino", "openvino"),)),
     "micro": Format("{name}-micro", _micro, (("ai_edge_litert", "export"),)),
+    "web": Format("{name}-web", _web, (("ai_edge_litert", "export"),)),
 }
 
 

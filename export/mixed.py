@@ -8,7 +8,7 @@ from typing import Any
 from keras_resnet.errors import UnknownNameError, UserError
 from keras_resnet.export import graphs
 
-INT8_FORMATS = ("tflite-int8", "micro")  # all of whose layers are to be integers, but those
+INT8_FORMATS = ("tflite-int8", "micro", "web")  # all of whose layers are to be integers, but those
 
 
 def require_layers(keep_float: Sequence[str], model: Any, formats: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_resnet.console import quiet_stderr
 from keras_resnet.errors import UserError, require
-from keras_resnet.export import graphs, micro
+from keras_resnet.export import browser, graphs, micro
 
 _BATCH = 64
 _PROGRAM = "saved_model.pb"
@@ -284,7 +284,7 @@ def require_image_shape(path: Path, inputs: Any, outputs: Any) -> None:
 
 def open_file(path: str | Path, threads: int = 1) -> Runtime:
     """Open a `.keras`, `.tflite`, `.onnx` or OpenVINO `.xml` file, or the folder of a SavedModel
-    or of an OpenVINO model, or of the format micro.
+    or of an OpenVINO model, or of the formats micro and web.
 
     `threads` is how many to run on; TensorFlow's number is one for the whole process
     (`tf.config.threading`).
@@ -299,6 +299,8 @@ def open_file(path: str | Path, threads: int = 1) -> Runtime:
         return SavedModelRuntime(path)
     if (path / micro.ARRAY).is_file():
         return TFLiteRuntime(path, threads)
+    if browser.is_page(path):
+        path = path / browser.MODEL
     if len(inside := list(path.glob("*.xml"))) == 1:
         path = inside[0]
     openers: dict[str, Callable[[], Runtime]] = {

@@ -11,7 +11,7 @@ from keras_resnet.errors import UnknownNameError, UserError
 
 FORMATS = (
     "savedmodel, tflite-float32, tflite-float16, tflite-dynamic, tflite-int8, tflite-int16x8, "
-    "tflite-int4, onnx, onnx-int8, openvino, micro"
+    "tflite-int4, onnx, onnx-int8, openvino, micro, web"
 )
 
 

@@ -126,12 +126,13 @@ def test_the_model_loads_without_this_package_and_its_file_computes_the_same(
     model = keras.models.load_model(qat_run.model)
     report = export(
         model,
-        ["savedmodel", "tflite-int8"],
+        ["savedmodel", "tflite-int8", "web"],
         out=tmp_path / "exports",
         check_images=digits.test.images,
         check_labels=digits.test.labels,
     )
     assert report.passed
+    assert report.checks[2].accuracy == report.checks[1].accuracy  # the same file, in a page
     file = report.checks[1]
     # Integer sums are exact where float ones round; a value half-way may fall to the other side.
     assert file.agreement >= 0.99
