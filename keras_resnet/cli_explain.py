@@ -146,13 +146,13 @@ def _answers(case: _Case, names: tuple[str, ...]) -> list[tuple[str, float]]:
 
 
 def _save_maps(path: Path, cases: list[_Case], maps: dict[str, np.ndarray]) -> None:
+    arrays: dict[str, Any] = {
+        "images": np.stack([case.image for case in cases]),
+        "classes": np.array([case.number for case in cases]),
+        **maps,
+    }
     with replacing(path) as partial:
-        np.savez_compressed(
-            partial,
-            images=np.stack([case.image for case in cases]),
-            classes=np.array([case.number for case in cases]),
-            **maps,
-        )
+        np.savez_compressed(partial, **arrays)
 
 
 def _report(

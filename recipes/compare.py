@@ -81,7 +81,8 @@ def _of_run(run: runs.Run) -> Row:
     cost = manifest.cost(runtimes.load_keras(run.model))
     test = f"the {summary['test']['n']:,} test images of {summary['data']}"
     name = f"{run.name}/{run.model.name}"
-    return Row(name, summary["test"]["accuracy"], test, **cost, **manifest.sizes(run.model))
+    known: dict[str, Any] = {**cost, **manifest.sizes(run.model)}
+    return Row(name=name, accuracy=summary["test"]["accuracy"], measured_on=test, **known)
 
 
 def _of_export(folder: Path, only: str | None) -> list[Row]:
@@ -133,7 +134,7 @@ def draw(compared: Sequence[Row], out: Path) -> None:
         UserError: no row has an accuracy, or the ending is not one that matplotlib writes.
         MissingExtraError: matplotlib is not installed.
     """
-    matplotlib = require("matplotlib", "report")
+    matplotlib: Any = require("matplotlib", "report")
     matplotlib.use("agg")
     matplotlib.rcParams |= {"svg.hashsalt": "keras_resnet", "svg.fonttype": "none"}
     pyplot = require("matplotlib.pyplot", "report")

@@ -114,10 +114,10 @@ def reference(source: Source, data: str | Path, count: int) -> check.Reference:
         UserError: no images, or no Keras model.
     """
     model = source.keras_model()
-    if isinstance(data, str):
-        dataset = load_dataset(data)
-        data = dataset if dataset.sized else dataset.at(model.input_shape[1] or 224)
-    found = _checked_on(data, model, count, source.crop)
+    given: Dataset | Path = data if isinstance(data, Path) else load_dataset(data)
+    if isinstance(given, Dataset) and not given.sized:
+        given = given.at(model.input_shape[1] or 224)
+    found = _checked_on(given, model, count, source.crop)
     images = found["check_images"]
     outputs = runtimes.KerasRuntime(model).predict(images)
     return check.Reference(images, outputs, found.get("check_labels"), found["check_source"])

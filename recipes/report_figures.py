@@ -16,7 +16,7 @@ _MOST_CELLS = 20  # classes whose matrix can be read
 
 
 def _pyplot() -> Any:
-    matplotlib = require("matplotlib", "report")
+    matplotlib: Any = require("matplotlib", "report")
     matplotlib.use("svg")
     matplotlib.rcParams |= {
         "svg.fonttype": "none",  # text stays text, which can be searched and scales
