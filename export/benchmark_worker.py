@@ -78,7 +78,8 @@ class _Timed:
         """Time up to `runs` single images and one batch; the first image does not count."""
         time.sleep(_PAUSE)
         self._one()
-        began, ms = time.perf_counter(), []
+        ms: list[float] = []
+        began = time.perf_counter()
         while len(ms) < runs and (len(ms) < 3 or time.perf_counter() - began < _SECONDS):
             ms.append(self._one())
         began = time.perf_counter()
