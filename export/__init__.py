@@ -11,7 +11,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,14 @@ from keras_resnet.export import (
     ranges,
     runtimes,
     saved_model,
+    serving,
     tflite,
 )
 from keras_resnet.export.calibration import hints as calibration_hints
 from keras_resnet.export.calibration import require_images
 from keras_resnet.export.formats import FORMATS, Source, known
 from keras_resnet.models.layers import to_stock
+from keras_resnet.single_crop import SingleCrop
 
 __all__ = ["FORMATS", "ExportReport", "export", "require_arguments"]
 
@@ -76,6 +78,7 @@ def export(
     preprocessing: str | None = None,
     name: str | None = None,
     labels: Sequence[object] | None = None,
+    crop: SingleCrop | None = None,
     check_images: np.ndarray | None = None,
     check_labels: np.ndarray | None = None,
     check_source: str = "the given check images",
@@ -103,7 +106,9 @@ def export(
             loses most (`export.layer_errors`).
         preprocessing: put this normalisation in front ("tf", "caffe", "torch", "cifar").
         name: names the files `NAME-int8.tflite`; default the model's name.
-        labels: class names, for labels.txt.
+        labels: class names, for labels.txt and the SavedModel.
+        crop: how a SavedModel cuts an image of another size than the model's: as the model is
+            evaluated; None: it is resized to just cover the model's size.
         check_images: images (uint8 or as the model takes them) to compare on; default the
             calibration images; random noise where there are none.
         check_labels: their classes (n,), to report accuracies.
@@ -147,7 +152,10 @@ def export(
             "has_ranges": optimize.has_ranges(prepared),
         }
         with tempfile.TemporaryDirectory(prefix="keras-resnet-") as scratch:
-            written = Source(prepared, name, names, conversion, Path(scratch))
+            service = serving.Service(
+                _is_raw(reference, calibration), crop, runtimes.are_probabilities(reference.outputs)
+            )
+            written = Source(prepared, name, names, service, conversion, Path(scratch))
             paths = _write_files(written, formats, partial, verbose)
         files = {path.name: (kind, runtimes.open_file(path)) for kind, path in paths.items()}
         checks = check.compare(files, reference, keep_float)
@@ -160,7 +168,7 @@ def export(
             **manifest.quantization(keep_float, formats),
             "calibration_method": ranges.full_name(calibration_method),
             "rewrites": written.rewrites,
-            **_content(partial, prepared, reference, calibration, checks, keras_latency),
+            **_content(partial, prepared, reference, calibration, crop, checks, keras_latency),
         }
         manifest.write_reference(partial, reference)
         if names is not None:
@@ -267,6 +275,7 @@ def _content(
     model: keras.Model,
     reference: check.Reference,
     calibration: np.ndarray | None,
+    crop: SingleCrop | None,
     checks: list[check.FileCheck],
     keras_latency: float,
 ) -> dict[str, Any]:
@@ -277,7 +286,7 @@ def _content(
         "passed": all(item.passed for item in checks),
         "classes": reference.outputs.shape[-1],
         **manifest.cost(model),
-        "input": _input_entry(reference, calibration),
+        "input": _input_entry(reference, calibration, crop),
         # Told by what comes out: a model can end in a softmax in a dozen ways.
         "output": {
             "name": saved_model.OUTPUT,
@@ -295,15 +304,24 @@ def _content(
     }
 
 
-def _input_entry(reference: check.Reference, calibration: np.ndarray | None) -> dict[str, Any]:
+def _is_raw(reference: check.Reference, calibration: np.ndarray | None) -> bool:
+    """Whether the model takes bytes, RGB 0...255: those are what it was given."""
+    given = [reference.images] if calibration is None else [reference.images, calibration]
+    return all(images.dtype == np.uint8 for images in given)
+
+
+def _input_entry(
+    reference: check.Reference, calibration: np.ndarray | None, crop: SingleCrop | None
+) -> dict[str, Any]:
     pixels = reference.images if calibration is None else calibration
-    is_raw = pixels.dtype == np.uint8
+    is_raw = _is_raw(reference, calibration)
     return {
         "name": saved_model.INPUT,
         "shape": list(reference.images.shape[1:]),
         "color": "RGB" if reference.images.shape[-1] == 3 else "grey",
         "raw_pixels": is_raw,
         "range": [0, 255] if is_raw else [float(pixels.min()), float(pixels.max())],
+        "crop": None if crop is None else asdict(crop),
     }
 
 

@@ -12,7 +12,14 @@ from typing import Any
 import keras
 
 from keras_resnet.errors import UnknownNameError, UserError, require
-from keras_resnet.export import batch_norms, interchange, optimize, saved_model, tflite
+from keras_resnet.export import (
+    batch_norms,
+    interchange,
+    optimize,
+    saved_model,
+    serving,
+    tflite,
+)
 
 
 @dataclass
@@ -23,6 +30,7 @@ class Source:
         model: float32, of stock layers and a fixed image size.
         name: names the files.
         labels: the class names, where they are known.
+        service: what a server does around the model.
         conversion: the arguments of `tflite.convert`.
         scratch: a folder for what is made in between.
         rewrites: what was rewritten for all files but the SavedModel, for the manifest.
@@ -31,6 +39,7 @@ class Source:
     model: keras.Model
     name: str
     labels: list[str] | None
+    service: serving.Service
     conversion: dict[str, Any]
     scratch: Path
     rewrites: dict[str, Any] = field(default_factory=dict)
@@ -72,7 +81,7 @@ class Format:
 
 
 def _saved_model(source: Source, path: Path) -> None:
-    saved_model.write(source.model, path)
+    serving.write(source.model, path, source.labels, source.service)
 
 
 def _tflite(precision: str, *needs: tuple[str, str]) -> Format:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from keras_resnet.console import number
+from keras_resnet.export import serving
 
 
 def card(content: Mapping[str, Any]) -> str:
@@ -83,8 +84,9 @@ def _saved_model(content: Mapping[str, Any], file: str) -> str:
     names = content["input"]["name"], content["output"]["name"]
     return (
         "import tensorflow as tf\n\n"
-        f'serve = tf.saved_model.load("{file}").signatures["serving_default"]\n'
-        f'print(serve({names[0]}=tf.constant(pixels, "float32"))["{names[1]}"].numpy().argmax())'
+        f'model = tf.saved_model.load("{file}/{serving.VERSION}")\n'
+        f'answer = model.signatures["serving_default"]({names[0]}=tf.constant(pixels))\n'
+        f'print(answer["{names[1]}"].numpy().argmax())'
     )
 
 

@@ -14,6 +14,7 @@ from keras_resnet.errors import UserError, require
 from keras_resnet.export import graphs
 
 _BATCH = 64
+_PROGRAM = "saved_model.pb"
 
 
 class Runtime:
@@ -134,26 +135,40 @@ class KerasRuntime(Runtime):
 
 
 class SavedModelRuntime(Runtime):
-    """A SavedModel folder, through its serving_default signature."""
+    """A SavedModel folder, through its serving_default signature.
+
+    Of one of ours the output that every format has, and images of the model's own size.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Load the folder; no class of ours or of Keras is needed."""
+        """Load the folder, or the newest version in it; no class of ours or of Keras is needed."""
         import tensorflow as tf
 
         try:
-            self._loaded = tf.saved_model.load(str(path))  # the signature lives as long as it
+            # A signature lives as long as what it was loaded with.
+            self._loaded = tf.saved_model.load(str(_saved_model(path)))
             self._serve = self._loaded.signatures["serving_default"]
         except (OSError, KeyError, ValueError) as error:
             raise UserError(f"{path} is not a readable SavedModel with serving_default.") from error
         inputs = self._serve.structured_input_signature[1]
         outputs = self._serve.structured_outputs
+        if len(outputs) > 1 and self.output_name in outputs:
+            outputs = {self.output_name: outputs[self.output_name]}
         if len(inputs) != 1 or len(outputs) != 1:
-            raise UserError(f"{path} has not one input and one output.")
+            raise UserError(
+                f"{path} has not one input and one output, or one named '{self.output_name}'."
+            )
         ((self.input_name, spec),) = inputs.items()
         ((self.output_name, output),) = outputs.items()
         require_image_shape(path, spec.shape, output.shape)
-        self.input_shape, self.classes = tuple(spec.shape[1:]), int(output.shape[-1])
+        self.input_shape, self.classes = self._image_shape(spec), int(output.shape[-1])
         self.input_dtype, self.output_dtype = spec.dtype.name, output.dtype.name
+
+    def _image_shape(self, spec: Any) -> tuple[int | None, ...]:
+        """What the model itself takes; a signature of ours takes any size and cuts it to that."""
+        if answer := getattr(self._loaded, "answer", None):
+            spec = answer.concrete_functions[0].structured_input_signature[0][0]
+        return tuple(spec.shape[1:])
 
     def _run(self, images: np.ndarray) -> np.ndarray:
         import tensorflow as tf
@@ -280,7 +295,7 @@ def open_file(path: str | Path, threads: int = 1) -> Runtime:
     path = Path(path)
     if not path.exists():
         raise UserError(f"No such file or folder: {path}")
-    if (path / "saved_model.pb").is_file():
+    if (_saved_model(path) / _PROGRAM).is_file():
         return SavedModelRuntime(path)
     if len(inside := list(path.glob("*.xml"))) == 1:
         path = inside[0]
@@ -302,6 +317,14 @@ def _engines() -> Any:
     from keras_resnet.export import engines  # whose classes are made of those above
 
     return engines
+
+
+def _saved_model(path: Path) -> Path:
+    """The folder of the program: `path`, or the newest of TensorFlow Serving's versions in it."""
+    versions = [p for p in path.glob(f"*/{_PROGRAM}") if p.parent.name.isdecimal()]
+    if (path / _PROGRAM).is_file() or not versions:
+        return path
+    return max(versions, key=lambda program: int(program.parent.name)).parent
 
 
 def load_keras(path: Path) -> Any:

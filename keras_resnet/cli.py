@@ -199,7 +199,7 @@ def _benchmark(options: argparse.Namespace) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from keras_resnet.preprocessing import read_image
+    from keras_resnet.pictures import read_image
     from keras_resnet.recipes import sources
 
     source = sources.find(options.model, options.weights)
@@ -207,11 +207,13 @@ def _predict(options: argparse.Namespace) -> int:
         raise UserError(f"No such image: {', '.join(options.images)}")
     runtime = source.runtime()
     height, width, channels = runtime.input_shape
+    size, crop = (height or 224, width or 224), source.crop
     names = source.labels or tuple(f"class {index}" for index in range(runtime.classes))
     results: list[dict[str, Any]] = []
     for path in options.images:
         try:
-            image = read_image(path, (height or 224, width or 224), channels or 3)
+            with quiet_stderr():  # the libraries' own words on damaged files
+                image = read_image(path, size, channels or 3, crop)
         except UserError as error:  # one bad image does not lose the others
             results.append({"image": path, "error": str(error)})
             continue
@@ -334,15 +336,14 @@ def _dataset(name: str | None, source: Any, runtime: Any = None, whole: bool = F
 
 def _single_crop(options: argparse.Namespace, source: Any) -> Any:
     """The crop that --resize asks for, or by which the accuracy of the weights was measured."""
-    from keras_resnet.recipes.single_crop import SingleCrop
+    from keras_resnet.single_crop import SingleCrop
 
     if options.resize is not None:
         return SingleCrop(options.resize, interpolation=options.interpolation or "bilinear")
     if options.interpolation is not None:
         raise UserError("--interpolation goes with --resize, e.g. --resize 256.")
     if source.entry is not None and options.crops == 1 and not options.scales:
-        recorded = source.entry.evaluation
-        return SingleCrop(recorded.resize, recorded.size, recorded.interpolation)
+        return source.crop
     return None
 
 

@@ -15,8 +15,10 @@ from keras_resnet.console import print_json, progress
 from keras_resnet.errors import UnknownNameError, UserError
 from keras_resnet.export import runtimes
 from keras_resnet.files import replacing
-from keras_resnet.preprocessing import missing_preprocessing, read_image
+from keras_resnet.pictures import read_image
+from keras_resnet.preprocessing import missing_preprocessing
 from keras_resnet.recipes import sources
+from keras_resnet.single_crop import SingleCrop
 
 _TOP = 5
 MAXIMIZATION = "maximization"  # an image of the class, not a map of an image
@@ -44,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
     if hint := missing_preprocessing(model):
         print(f"warning: {hint} Here it gets RGB 0...255.", file=sys.stderr)
     names = source.labels or tuple(f"class {i}" for i in range(model.output_shape[-1]))
-    cases = _cases(model, options.images, _numbers(options.classes, names))
+    cases = _cases(model, options.images, _numbers(options.classes, names), source.crop)
     maps = _maps(model, cases, methods, options)
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
@@ -82,12 +84,14 @@ def _numbers(text: str, names: tuple[str, ...]) -> list[int]:
     return numbers
 
 
-def _cases(model: Any, paths: list[str], numbers: list[int]) -> list[_Case]:
+def _cases(
+    model: Any, paths: list[str], numbers: list[int], crop: SingleCrop | None
+) -> list[_Case]:
     runtime = runtimes.KerasRuntime(model)
     height, width, channels = runtime.input_shape
     cases = []
     for path in paths:
-        image = read_image(path, (height or 224, width or 224), channels or 3)
+        image = read_image(path, (height or 224, width or 224), channels or 3, crop)
         scores = runtime.probabilities(image[None])[0]
         for number in numbers or [int(scores.argmax())]:
             cases.append(_Case(path, image, scores, number))

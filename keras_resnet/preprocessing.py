@@ -6,7 +6,6 @@ flipped once, when such weights are converted.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,9 @@ import keras
 import numpy as np
 
 from keras_resnet import registry
-from keras_resnet.errors import UnknownNameError, UserError, require
+from keras_resnet.errors import UnknownNameError, UserError
+from keras_resnet.pictures import read_image
+from keras_resnet.single_crop import SingleCrop
 
 
 @dataclass(frozen=True)
@@ -174,8 +175,13 @@ def _require_shape(images: np.ndarray, model: keras.Model) -> None:
         )
 
 
-def load_images(paths: Sequence[str | Path], model: keras.Model) -> np.ndarray:
-    """Read image files as `model` takes them, as `keras-resnet predict` does: see `read_image`.
+def load_images(
+    paths: Sequence[str | Path], model: keras.Model, crop: SingleCrop | None = None
+) -> np.ndarray:
+    """Read image files as `model` takes them: see `pictures.read_image`.
+
+    Without a `crop` they are resized to just cover the model's size; `keras-resnet predict` gives
+    the one by which the weights were measured, e.g. `SingleCrop(256, interpolation="bicubic")`.
 
     Returns:
         RGB 0...255 (n, height, width, channels), uint8, for `preprocess`; 224 pixels a side where
@@ -186,38 +192,4 @@ def load_images(paths: Sequence[str | Path], model: keras.Model) -> np.ndarray:
     """
     height, width, channels = model.input_shape[1:]
     files = [paths] if isinstance(paths, str | Path) else paths
-    return np.stack([read_image(p, (height or 224, width or 224), channels) for p in files])
-
-
-def read_image(path: str | Path, size: tuple[int, int], channels: int = 3) -> np.ndarray:
-    """Read one image file as uint8 (height, width, channels).
-
-    The EXIF orientation is applied, the shorter side resized to `size` (height, width) and the
-    middle cut out, as ImageNet is evaluated.
-
-    Raises:
-        UserError: no such file, not an image, or a truncated one (the message names the file).
-        MissingExtraError: Pillow is not installed.
-    """
-    if channels not in (1, 3):
-        raise UserError(f"Image files give 1 or 3 channels; the model takes {channels}.")
-    image_module = require("PIL.Image", "export")
-    image_ops = require("PIL.ImageOps", "export")
-    path = Path(path)
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; name the images in it.")
-    if not path.is_file():
-        raise UserError(f"No such image: {path}")
-    try:
-        # Pillow warns of photographs above 89 million pixels and refuses them above twice that.
-        with warnings.catch_warnings(action="ignore"), image_module.open(path) as image:
-            upright = image_ops.exif_transpose(image)
-            if upright.mode.startswith("I"):  # 16 bits, which convert() would clip, not scale
-                upright = image_module.fromarray((np.asarray(upright) >> 8).astype("uint8"))
-            upright = upright.convert("RGB" if channels == 3 else "L")
-    except (OSError, SyntaxError, ValueError, image_module.DecompressionBombError) as error:
-        raise UserError(f"Cannot read {path} as an image: {error}") from error
-    height, width = size
-    resampling = image_module.Resampling.BILINEAR
-    fitted = image_ops.fit(upright, (width, height), method=resampling)
-    return np.asarray(fitted, dtype="uint8").reshape(height, width, channels)
+    return np.stack([read_image(p, (height or 224, width or 224), channels, crop) for p in files])

@@ -15,6 +15,7 @@ from keras_resnet.preprocessing import load_images
 from keras_resnet.recipes.data import AnySplit, Dataset, load_dataset
 from keras_resnet.recipes.sources import Source
 from keras_resnet.recipes.splits import Split, spaced
+from keras_resnet.single_crop import SingleCrop
 
 _CALIBRATION_IMAGES = 256
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp"}
@@ -59,9 +60,9 @@ def export_source(
     if calibration is not None and _looks_like_a_path(calibration):
         raise UserError(f"No such folder: {calibration}")
     model = source.keras_model()
-    given = None if calibration is None else images_of(calibration, model)
+    given = None if calibration is None else images_of(calibration, model, crop=source.crop)
     labels = source.labels
-    checked = {} if data is None else _checked_on(data, model, check_count)
+    checked = {} if data is None else _checked_on(data, model, check_count, source.crop)
     if isinstance(data, Dataset):
         labels = labels or data.class_names
         if given is None and data.train.places:  # of ImageNet there may be the validation images
@@ -80,6 +81,7 @@ def export_source(
         name=source.name,
         labels=labels,
         origin=source.origin(),
+        crop=source.crop,
         overwrite=overwrite,
         **checked,
     )
@@ -97,17 +99,20 @@ def reference(source: Source, data: str | Path, count: int) -> check.Reference:
         UserError: no images, or no Keras model.
     """
     model = source.keras_model()
-    found = _checked_on(data if isinstance(data, Path) else _dataset(data, model), model, count)
+    chosen = data if isinstance(data, Path) else _dataset(data, model)
+    found = _checked_on(chosen, model, count, source.crop)
     images = found["check_images"]
     outputs = runtimes.KerasRuntime(model).predict(images)
     return check.Reference(images, outputs, found.get("check_labels"), found["check_source"])
 
 
-def _checked_on(data: Dataset | Path, model: keras.Model, count: int | None) -> dict[str, Any]:
+def _checked_on(
+    data: Dataset | Path, model: keras.Model, count: int | None, crop: SingleCrop | None
+) -> dict[str, Any]:
     """The arguments of `export` that say what is compared."""
     if isinstance(data, Path):
         return {
-            "check_images": _folder_images(data, model),
+            "check_images": _folder_images(data, model, crop=crop),
             "check_source": f"the images of {data}",
         }
     test = _some(data.test, data.test.places if count is None else count)
@@ -128,16 +133,21 @@ def _some(split: AnySplit, count: int) -> Split:
     return split.subset(spaced(split.places, count)).sample(count)
 
 
-def images_of(name: str, model: keras.Model, count: int = _CALIBRATION_IMAGES) -> np.ndarray:
+def images_of(
+    name: str,
+    model: keras.Model,
+    count: int = _CALIBRATION_IMAGES,
+    crop: SingleCrop | None = None,
+) -> np.ndarray:
     """Up to `count` images, evenly spaced, of a folder or of a dataset's training images.
 
-    Of `model` only the `input_shape` is looked at.
+    Of `model` only the `input_shape` is looked at. A folder's are cut by `crop`.
 
     Raises:
         UserError: no such dataset, or a folder without images.
     """
     if Path(name).is_dir():
-        return _folder_images(Path(name), model, count)
+        return _folder_images(Path(name), model, count, crop)
     return _some(_dataset(name, model).train, count).images
 
 
@@ -148,11 +158,14 @@ def _dataset(name: str, model: keras.Model) -> Dataset:
 
 
 def _folder_images(
-    folder: Path, model: keras.Model, count: int = _CALIBRATION_IMAGES
+    folder: Path,
+    model: keras.Model,
+    count: int = _CALIBRATION_IMAGES,
+    crop: SingleCrop | None = None,
 ) -> np.ndarray:
     """Up to `count` images of a folder, evenly spaced by name."""
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
     if not paths:
         raise UserError(f"No images (.jpg, .png, …) in {folder}.")
     chosen = paths[:: -(-len(paths) // count)]
-    return load_images(chosen, model)
+    return load_images(chosen, model, crop)

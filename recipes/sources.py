@@ -13,6 +13,7 @@ from keras_resnet.export import manifest, runtimes
 from keras_resnet.labels import class_ids, class_names
 from keras_resnet.preprocessing import missing_preprocessing
 from keras_resnet.recipes import runs
+from keras_resnet.single_crop import SingleCrop
 from keras_resnet.weights import catalog, loading
 from keras_resnet.weights.fitting import read_note
 
@@ -64,6 +65,21 @@ class Source:
         if self.run is not None and self.path == self.run.model:
             known |= self.run.origin()
         return known
+
+    @property
+    def crop(self) -> SingleCrop | None:
+        """How images are cut for it, as its accuracy was measured; None: to just cover its size."""
+        if self.entry is not None:
+            recorded = self.entry.evaluation
+            return SingleCrop(recorded.resize, recorded.size, recorded.interpolation)
+        if self.run is not None and self.run.model.is_file():
+            measured = self.run.summary()["test"].get("protocol") or {}
+            resize = measured.get("resize")
+            return None if resize is None else SingleCrop(resize, measured["size"])
+        if self.path is not None and (self.path.parent / manifest.MANIFEST).is_file():
+            crop = manifest.read(self.path.parent)["input"].get("crop")
+            return None if crop is None else SingleCrop(**crop)
+        return None
 
     def has_classes(self, names: tuple[str, ...]) -> bool:
         """Whether these are its classes; data sets call ImageNet's by WordNet's ids."""

@@ -23,6 +23,7 @@ PAGES = [
 ELSEWHERE = {
     'quantized = qat(model, "cifar10"': "tests/test_qat.py, on the digits",
     'export(model, ["savedmodel", "tflite-int8"], calibration=images': "tests/test_export.py",
+    'model = tf.saved_model.load("exports/saved_model/1")': "tests/test_served.py",
 }
 
 

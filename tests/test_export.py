@@ -51,8 +51,8 @@ def test_every_format_passes_its_check(exported):
     sizes = {kind: manifest.size(exported.folder / i.file) for kind, i in by_format.items()}
     assert sizes["tflite-float16"] < 0.6 * sizes["tflite-float32"]
     assert sizes["tflite-int8"] < 0.4 * sizes["tflite-float32"]
-    # Variables once: 271,098 floats and the graph.
-    assert sizes["savedmodel"] < 1.5 * 4 * 271_098
+    # Variables once: 271,098 floats; the graphs of network and pictures take 0.7 MB.
+    assert sizes["savedmodel"] < 4 * 271_098 + 1_000_000
 
 
 def test_the_int8_file_is_all_integer_and_takes_raw_bytes(exported):
@@ -179,13 +179,13 @@ def test_folding_leaves_alone_what_it_cannot_fold():
 
 
 def test_the_saved_model_serves_without_keras(exported, images, tmp_path):
-    np.save(tmp_path / "x.npy", images.astype("float32"))
+    np.save(tmp_path / "x.npy", images)
     run_python(
         "import sys, numpy as np, tensorflow as tf\n"
         "serve = tf.saved_model.load(sys.argv[1]).signatures['serving_default']\n"
         "np.save('y.npy', serve(images=tf.constant(np.load('x.npy')))['predictions'])\n"
         "assert not [n for n in sys.modules if n.split('.')[0] == 'keras_resnet']",
-        exported.folder / "saved_model",
+        exported.folder / "saved_model" / "1",
         cwd=tmp_path,
     )
     reference = manifest.read_reference(exported.folder)

@@ -7,7 +7,8 @@ from PIL import Image
 
 import keras_resnet
 from keras_resnet.errors import UserError
-from keras_resnet.preprocessing import PREPROCESSING, read_image
+from keras_resnet.pictures import read_image
+from keras_resnet.preprocessing import PREPROCESSING
 
 
 @pytest.mark.parametrize(("name", "mode"), [("resnet50", "caffe"), ("resnet50v2", "tf")])

@@ -1,0 +1,58 @@
+"""Requests that TensorFlow Serving runs before it answers others: `assets.extra` of a SavedModel.
+
+A TFRecord of PredictionLog messages (tensorflow_serving/apis/prediction_log.proto). The few fields
+are written by hand, so that an export does not need TensorFlow Serving's package; a test reads them
+with it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
+# Numbers of fields: PredictionLog.predict_log; PredictLog.request; PredictRequest's; ModelSpec's;
+# those of a map's entry.
+_PREDICT_LOG, _REQUEST = 6, 1
+_MODEL_SPEC, _INPUTS = 1, 2
+_NAME, _SIGNATURE_NAME = 1, 3
+_KEY, _VALUE = 1, 2
+
+
+def write(folder: Path, name: str, shape: tuple[int, ...], signatures: dict[str, Any]) -> None:
+    """Write one black image of `shape` for each of `signatures` (concrete functions)."""
+    path = folder / _FILE
+    path.parent.mkdir(exist_ok=True)
+    with tf.io.TFRecordWriter(str(path)) as file:
+        for signature, function in signatures.items():
+            ((spec,), _) = function.structured_input_signature
+            file.write(_request(name, signature, spec.name, _black(spec.dtype, shape)))
+
+
+def _black(dtype: tf.DType, shape: tuple[int, ...]) -> Any:
+    """A batch of one, as an image or as a file."""
+    image = np.zeros(shape, "uint8")
+    if dtype == tf.string:
+        return tf.make_tensor_proto([tf.io.encode_jpeg(image).numpy()])
+    return tf.make_tensor_proto(image[None].astype(dtype.as_numpy_dtype))
+
+
+def _request(name: str, signature: str, key: str, tensor: Any) -> bytes:
+    spec = _field(_NAME, name.encode()) + _field(_SIGNATURE_NAME, signature.encode())
+    entry = _field(_KEY, key.encode()) + _field(_VALUE, tensor.SerializeToString())
+    request = _field(_MODEL_SPEC, spec) + _field(_INPUTS, entry)
+    return _field(_PREDICT_LOG, _field(_REQUEST, request))
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """A length-delimited field of a protocol buffer."""
+    return bytes([number << 3 | 2]) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    if value < 0x80:
+        return bytes([value])
+    return bytes([value & 0x7F | 0x80]) + _varint(value >> 7)
