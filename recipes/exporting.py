@@ -114,10 +114,8 @@ def reference(source: Source, data: str | Path, count: int) -> check.Reference:
         UserError: no images, or no Keras model.
     """
     model = source.keras_model()
-    given: Dataset | Path = data if isinstance(data, Path) else load_dataset(data)
-    if isinstance(given, Dataset) and not given.sized:
-        given = given.at(model.input_shape[1] or 224)
-    found = _checked_on(given, model, count, source.crop)
+    chosen = data if isinstance(data, Path) else _dataset(data, model)
+    found = _checked_on(chosen, model, count, source.crop)
     images = found["check_images"]
     outputs = runtimes.KerasRuntime(model).predict(images)
     return check.Reference(images, outputs, found.get("check_labels"), found["check_source"])
@@ -174,10 +172,13 @@ def images_of(
     """
     if Path(name).is_dir():
         return _folder_images(Path(name), model, count, crop)
+    return _some(_dataset(name, model).train, count).images
+
+
+def _dataset(name: str, model: keras.Model) -> Dataset:
+    """A dataset by name, its images of the model's size."""
     dataset = load_dataset(name)
-    if not dataset.sized:
-        dataset = dataset.at(model.input_shape[1] or 224)
-    return _some(dataset.train, count).images
+    return dataset if dataset.sized else dataset.at(model.input_shape[1] or 224)
 
 
 def _folder_images(
