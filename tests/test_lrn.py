@@ -100,7 +100,7 @@ def test_its_int8_file_leaves_nothing_in_float(alexnet, images, tmp_path):
     (found,) = report.checks
     operations = runtimes.open_file(report.folder / found.file).graph
     assert [item.kind for item in operations if item.in_float] == []
-    assert found.operations["RSQRT"] == 4  # two of each normalization's; a power would be in float
+    assert found.operations["RSQRT"] == 2  # instead of a power, which would be in float
 
 
 @pytest.mark.slow
