@@ -16,7 +16,7 @@ from PIL import Image
 
 import keras_resnet
 from keras_resnet.arguments import _VERBS
-from keras_resnet.arguments import FORMATS as HELP_FORMATS
+from keras_resnet.arguments_files import FORMATS as HELP_FORMATS
 from keras_resnet.cli import main
 from keras_resnet.export import FORMATS
 
