@@ -170,7 +170,8 @@ def known(formats: Any) -> tuple[str, ...]:
         raise UserError(f"formats is a list of {', '.join(FORMATS)}; received {formats!r}.")
     for kind in formats:
         if kind not in FORMATS:
-            raise UnknownNameError("format", kind, FORMATS, "")
+            full = f"tflite-{kind}"  # int8 is nearer to onnx-int8 by its letters
+            raise UnknownNameError("format", kind, FORMATS, "", meant=full * (full in FORMATS))
         for module, extra in FORMATS[kind].needs:
             require(module, extra)
     return tuple(dict.fromkeys(formats))

@@ -19,10 +19,14 @@ class UserError(ValueError):
 class UnknownNameError(UserError):
     """A name that is in no table; the message has the nearest one and where to see them all."""
 
-    def __init__(self, kind: str, received: object, valid: Iterable[str], see: str) -> None:
+    def __init__(
+        self, kind: str, received: object, valid: Iterable[str], see: str, *, meant: str = ""
+    ) -> None:
+        """`meant` is for what the name stands near that its letters do not tell."""
         names = sorted(valid)
         readings = {_as_read(name): name for name in reversed(names)}
-        close = difflib.get_close_matches(_as_read(str(received)), readings, n=1, cutoff=0.5)
+        read = _as_read(meant or str(received))
+        close = difflib.get_close_matches(read, readings, n=1, cutoff=0.5)
         hint = f" Did you mean '{readings[close[0]]}'?" if close else ""
         listing = f"Known: {', '.join(names)}." if len(names) <= 12 else f"There are {len(names)}."
         super().__init__(f"Unknown {kind} '{received}'.{hint} {listing} {see}".rstrip())

@@ -50,7 +50,7 @@ def _maps(tiny):
     """What the two convolutions give for the calibration images, {file's shape: values}."""
     model, _, images = tiny
     outputs = [model.get_layer(name).output for name in ("linear", "rectified")]
-    seen = tflite._pinned("int8", images)
+    seen = tflite.pinned("tflite-int8", images)
     maps = keras.Model(model.input, outputs).predict(seen, verbose=0)
     return {(1, *values.shape[1:]): values for values in maps}
 

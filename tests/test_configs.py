@@ -14,6 +14,9 @@ REPRESENTATIVE = ("cifar10/resnet20_fast", "imagenet/resnet18_a2", "imagenet/res
 STARTED = {
     finetune.CONFIG: "finetune RUN --data FOLDER",  # tests/test_finetune.py
     compress.QAT: "qat RUN --data NAME|FOLDER",  # test_qat
+    "compress/qat_clusters": "qat CLUSTERED --config compress/qat_clusters",  # as that
+    compress.PRUNE: "prune resnet20 --weights cifar10",  # test_pruning
+    compress.CLUSTER: "cluster RUN",  # test_pruning
     prune.CONFIG: "prune-filters resnet20 --weights cifar10 --data cifar10",  # test_filter_pruning
 }
 
