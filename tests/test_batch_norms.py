@@ -58,7 +58,10 @@ def test_the_rewritten_network_is_the_same_function(name, options, count):
     assert difference <= 1e-5 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize(("name", "options", "count"), _NETWORKS[:2])
+@pytest.mark.parametrize(
+    ("name", "options", "count"),
+    [_NETWORKS[0], pytest.param(*_NETWORKS[1], marks=pytest.mark.slow)],
+)
 def test_files_have_one_operation_for_each(tmp_path, images, name, options, count):
     """No MUL, whatever the signs of the scales; the SavedModel keeps the network as it is."""
     model = _build(name, **options)

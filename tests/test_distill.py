@@ -81,6 +81,7 @@ def test_a_student_of_itself_has_nothing_to_learn(pixels):
         np.testing.assert_allclose(weight.numpy(), value, atol=1e-5)  # rounding of float32
 
 
+@pytest.mark.slow
 def test_a_run_keeps_its_teacher_and_goes_on_without_the_source(tiny_run, tmp_path):
     class Stop(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):

@@ -64,6 +64,7 @@ def test_first_the_head_learns_then_the_rest(tiny_run, tmp_path, train_bn):
     assert keras.models.load_model(run.model).output_shape == (None, 10)
 
 
+@pytest.mark.slow
 def test_an_interrupted_fine_tuning_goes_on_without_its_source(tiny_run, tmp_path):
     class Stop(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):

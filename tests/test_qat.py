@@ -202,6 +202,7 @@ def test_what_cannot_be_trained_quantized_is_refused(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_the_one_liner_takes_ones_own_network(digits, tmp_path):
     """A plain CNN with activations inside its layers and a softmax in its classifier."""
     keras.utils.set_random_seed(0)
