@@ -15,6 +15,7 @@ from keras_resnet.errors import UserError, require
 from keras_resnet.export import manifest, runtimes
 from keras_resnet.files import replacing
 from keras_resnet.recipes import runs
+from keras_resnet.recipes.config import shown_name
 
 _COSTS = {"bytes": "bytes", "latency_ms": "ms for one image"}  # what is drawn, and its label
 
@@ -79,7 +80,8 @@ def _of_run(run: runs.Run) -> Row:
         )
     summary = run.summary()
     cost = manifest.cost(runtimes.load_keras(run.model))
-    test = f"the {summary['test']['n']:,} test images of {summary['data']}"
+    count = f"{summary['test']['n']:,}"  # an export says how many of how many it took
+    test = f"{count} of the {count} test images of {shown_name(summary['data'])}"
     name = f"{run.name}/{run.model.name}"
     known: dict[str, Any] = {**cost, **manifest.sizes(run.model)}
     return Row(name=name, accuracy=summary["test"]["accuracy"], measured_on=test, **known)

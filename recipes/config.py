@@ -222,6 +222,11 @@ _LIMITS = {
 }
 
 
+def shown_name(name: str) -> str:
+    """A dataset as others may read of it: of a folder the last part, not where it lies."""
+    return Path(name).name if Path(name).is_absolute() else name
+
+
 def list_configs() -> list[str]:
     """Return the names of the shipped configs, e.g. "cifar10/resnet20"."""
     return sorted(str(p.relative_to(CONFIGS).with_suffix("")) for p in CONFIGS.glob("*/*.toml"))

@@ -21,6 +21,7 @@ from keras_resnet.export import (
     runtimes,
 )
 from keras_resnet.preprocessing import load_images
+from keras_resnet.recipes.config import shown_name
 from keras_resnet.recipes.data import AnySplit, Dataset, load_dataset
 from keras_resnet.recipes.sources import Source
 from keras_resnet.recipes.splits import Split, spaced
@@ -128,13 +129,13 @@ def _checked_on(
     if isinstance(data, Path):
         return {
             "check_images": _folder_images(data, model, crop=crop),
-            "check_source": f"the images of {data}",
+            "check_source": f"the images of {data.name}",
         }
     test = _some(data.test, data.test.places if count is None else count)
     return {
         "check_images": test.images,
         "check_labels": test.labels,
-        "check_source": f"of the {data.test.places:,} test images of {data.name}",
+        "check_source": f"of the {data.test.places:,} test images of {shown_name(data.name)}",
     }
 
 

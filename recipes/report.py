@@ -19,12 +19,15 @@ from typing import Any
 import keras
 import numpy as np
 
-import keras_resnet
+from keras_resnet import sheets
 from keras_resnet.console import number
 from keras_resnet.errors import UserError, require
+from keras_resnet.explaining import explain
 from keras_resnet.export import manifest, runtimes
 from keras_resnet.files import replacing
+from keras_resnet.profiling import profile
 from keras_resnet.recipes import outcomes, report_figures, runs
+from keras_resnet.recipes.config import shown_name
 from keras_resnet.recipes.data import AnySplit, configured_dataset
 
 _MISTAKES = 12
@@ -58,7 +61,7 @@ def write(run: runs.Run, out: str | Path | None = None) -> Path:
     model = runtimes.load_keras(run.model)
     answers = outcomes.collect(runtimes.KerasRuntime(model), dataset.test)
     parts = {
-        "title": _escape(f"{run.config.model} on {run.config.data.name}"),
+        "title": _escape(f"{run.config.model} on {shown_name(run.config.data.name)}"),
         "facts": _facts(run, answers),
         "curves": report_figures.curves(_numbers(run.rows())),
         **_confusions(answers, dataset.class_names),
@@ -165,10 +168,8 @@ def _mistakes(
 
 def _heat_maps(model: keras.Model, images: np.ndarray, classes: np.ndarray) -> Any:
     """An overlay for each image; None where they cannot be drawn."""
-    from keras_resnet import sheets
-
     try:
-        maps = keras_resnet.explain(model, images, ("gradcam",), classes=classes.tolist())
+        maps = explain(model, images, ("gradcam",), classes=classes.tolist())
     except UserError as error:  # not installed, or a network that is no chain of feature maps
         print(f"No heat maps: {error}", file=sys.stderr)
         return None
@@ -210,7 +211,7 @@ def _exports(run: runs.Run) -> str:
 
 def _profile(model: keras.Model) -> str:
     try:
-        counted = keras_resnet.profile(model)
+        counted = profile(model)
     except UserError as error:  # a network trained quantized has operations without a rule
         return f"<p>{_escape(error)}</p>"
     with tempfile.TemporaryDirectory(prefix="keras-resnet-") as folder:

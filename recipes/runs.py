@@ -30,7 +30,7 @@ import keras
 from keras_resnet.errors import UserError
 from keras_resnet.files import replacing
 from keras_resnet.models.layers import to_stock
-from keras_resnet.recipes.config import Config, load_config, save_config
+from keras_resnet.recipes.config import Config, load_config, save_config, shown_name
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Run:
         summary = self.summary()
         test = summary["test"]
         return {
-            "trained on": summary["data"],
+            "trained on": shown_name(summary["data"]),
             "measured accuracy": f"{test['accuracy']:.2%} of {test['n']:,} test images",
             "compressed by": summary.get("technique"),
             "taught by": summary.get("teacher"),

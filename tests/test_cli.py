@@ -15,6 +15,7 @@ from conftest import run_python
 from PIL import Image
 
 import keras_resnet
+from keras_resnet import _public
 from keras_resnet.arguments import _VERBS
 from keras_resnet.arguments_files import FORMATS as HELP_FORMATS
 from keras_resnet.cli import main
@@ -389,6 +390,23 @@ def test_imports_go_one_way():
                 if n.startswith(tuple(f"keras_resnet.{t}" for t in targets))
             ]
             assert path.name.startswith("cli") or not found, (path, found)
+
+
+def test_the_command_has_no_public_names():
+    """In its process `import keras_resnet` brings none, so that modules import from where they are.
+
+    A module that says `keras_resnet.profile` works everywhere but in the command.
+    """
+    for folder in ("keras_resnet", "export", "recipes"):
+        for path in (ROOT / folder).rglob("*.py"):
+            names = {
+                node.attr
+                for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+                if isinstance(node, ast.Attribute)
+                and isinstance(node.value, ast.Name)
+                and node.value.id == "keras_resnet"
+            }
+            assert not names & set(_public.__all__), path
 
 
 def test_versions_agree():
