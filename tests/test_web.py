@@ -201,12 +201,16 @@ def test_the_same_pixels_give_pythons_probabilities(opened, folder, pieces):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [(32, 32, 3), (224, 224, 3), (96, 64, 3), (28, 28, 1)])
-def test_the_page_cuts_and_resizes_as_pillow_does(opened, photographs, size):
+def test_the_page_cuts_and_resizes_as_predict_does(opened, photographs, size):
     width, height, channels = size
     for name in ("china.png", "small.png", "grey.png"):
         expected = read_image(photographs[name], (height, width), channels)
         found = fitted(opened, photographs[name], width, height, channels)
-        np.testing.assert_array_equal(found, expected, err_msg=name)
+        difference = np.abs(found.astype(int) - expected)
+        # Weights are Pillow's 22-bit integers here, float32 there: a half goes either way. Grey is
+        # rounded before the resize here, after it there.
+        assert difference.max() <= 1, name
+        assert (difference > 0).mean() < (0.01 if channels == 3 else 0.2), name
     for name in ("flower.jpg", "turned.jpg"):  # the same libjpeg, but not the same version
         expected = read_image(photographs[name], (height, width), channels).astype(int)
         found = fitted(opened, photographs[name], width, height, channels)

@@ -1,28 +1,38 @@
-// From a picture to the pixels that the model takes, as `keras-resnet predict` makes them: the
-// middle of the shorter side, resized with Pillow's bilinear filter (a triangle over all pixels that
-// fall on one, in 22-bit integers). A canvas has a filter of its own in every browser, and is only
+// From a picture to the pixels that the model takes, as `keras-resnet predict` makes them: resized to
+// just cover the model's size with Pillow's bilinear filter (a triangle over all pixels that fall on
+// one, in 22-bit integers), the middle cut out in whole pixels. A canvas has a filter of its own in every browser, and is only
 // used to read pixels.
 
 const BITS = 22; // Pillow's PRECISION_BITS for 8-bit pixels
 const LARGEST = 2 ** 24; // pixels; iOS gives no canvas beyond it
 
-/** The middle of a picture with the proportions of `target`, in fractions of pixels. */
-export function middle(width, height, target) {
-  const given = width / height;
-  const wanted = target.width / target.height;
-  const w = given > wanted ? wanted * height : width;
-  const h = given < wanted ? width / wanted : height;
-  const [left, top] = [(width - w) / 2, (height - h) / 2];
-  const [right, bottom] = [left + w, top + h].map(Math.fround); // Pillow's boxes are float32
-  return { left: Math.fround(left), top: Math.fround(top), right, bottom };
+/** Half of what is over, a half to even, as Python rounds. */
+function margin(over) {
+  const half = over / 2;
+  return Number.isInteger(half) ? half : 2 * Math.round(half / 2);
 }
 
-/** For each of `count` new pixels: the first of `size` old ones that it is made of, and weights. */
-function taps(size, start, end, count) {
-  const scale = Math.fround(end - start) / count;
+/** How a picture is resized to just cover `target`, and where that is cut out of it, in pixels. */
+function covering(width, height, target) {
+  const isHigh = height * target.width > width * target.height;
+  const rows = isHigh ? Math.floor((height * target.width) / width) : target.height;
+  const columns = isHigh ? target.width : Math.floor((width * target.height) / height);
+  const [left, top] = [margin(columns - target.width), margin(rows - target.height)];
+  return { left, top, x: width / columns, y: height / rows };
+}
+
+/** The part of a picture that the model sees, in its pixels. */
+export function middle(width, height, target) {
+  const { left, top, x, y } = covering(width, height, target);
+  const [right, bottom] = [(left + target.width) * x, (top + target.height) * y];
+  return { left: left * x, top: top * y, right, bottom };
+}
+
+/** For `count` new pixels from `offset` on, each `scale` old ones: the first of those, and weights. */
+function taps(size, offset, scale, count) {
   const support = Math.max(scale, 1);
   return Array.from({ length: count }, (_, i) => {
-    const centre = start + (i + 0.5) * scale;
+    const centre = (offset + i + 0.5) * scale;
     const first = Math.max(Math.trunc(centre - support + 0.5), 0);
     const last = Math.min(Math.trunc(centre + support + 0.5), size);
     const weights = [];
@@ -73,23 +83,6 @@ function down(image, along, channels) {
   return { pixels: out, width, height: along.length, stride: channels };
 }
 
-/**
- * Resize the part `box` of RGBA `pixels`, as Pillow's `Image.resize(size, BILINEAR, box)`.
- *
- * @param columnsFirst the order of the two passes; each rounds
- * @returns {Uint8Array} (height, width, channels) of `target`
- */
-function resize(pixels, width, height, box, target, columnsFirst) {
-  const { channels } = target;
-  const image = { pixels, width, height, stride: 4 };
-  const x = taps(width, box.left, box.right, target.width);
-  const y = taps(height, box.top, box.bottom, target.height);
-  const resized = columnsFirst
-    ? across(down(image, y, channels), x, channels)
-    : down(across(image, x, channels), y, channels);
-  return resized.pixels;
-}
-
 /** Put Pillow's grey value ("L", in 16-bit integers) into the first channel of RGBA pixels. */
 function grey(pixels) {
   for (let i = 0; i < pixels.length; i += 4) {
@@ -112,6 +105,12 @@ function reduced(picture, width, height, area) {
   return canvas;
 }
 
+/** What of the old pixels the new ones are made of: [from, to). */
+function reach(along) {
+  const last = along[along.length - 1];
+  return [along[0].first, last.first + last.weights.length];
+}
+
 /**
  * The pixels of a picture's middle, in the size of `target` ({width, height, channels}).
  *
@@ -119,31 +118,22 @@ function reduced(picture, width, height, area) {
  * @returns {Uint8Array} (height, width, channels), 0…255
  */
 export function fit(picture, width, height, target) {
-  const box = middle(width, height, target);
-  const [boxWidth, boxHeight] = [box.right - box.left, box.bottom - box.top];
-  if (boxWidth * boxHeight > LARGEST) {
-    const smaller = reduced(picture, width, height, boxWidth * boxHeight);
+  const cover = covering(width, height, target);
+  const x = taps(width, cover.left, cover.x, target.width);
+  const y = taps(height, cover.top, cover.y, target.height);
+  const [[left, right], [top, bottom]] = [reach(x), reach(y)];
+  const area = (right - left) * (bottom - top);
+  if (area > LARGEST) {
+    const smaller = reduced(picture, width, height, area);
     return fit(smaller, smaller.width, smaller.height, target);
   }
-  // The filter of the outermost pixels reaches beyond the box.
-  const margin = Math.ceil(Math.max(boxWidth / target.width, boxHeight / target.height)) + 1;
-  const left = Math.max(0, Math.floor(box.left - margin));
-  const top = Math.max(0, Math.floor(box.top - margin));
-  const right = Math.min(width, Math.ceil(box.right + margin));
-  const bottom = Math.min(height, Math.ceil(box.bottom + margin));
   const canvas = canvasOf(right - left, bottom - top);
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.drawImage(picture, -left, -top);
   const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
-  if (target.channels === 1) grey(data);
-  const inside = {
-    left: box.left - left,
-    top: box.top - top,
-    right: box.right - left,
-    bottom: box.bottom - top,
-  };
-  // As Pillow 13 chooses, for speed.
-  const cut = { x: width - target.width, y: height - target.height };
-  const columnsFirst = cut.y > 0 && cut.y > 2 * cut.x;
-  return resize(data, canvas.width, canvas.height, inside, target, columnsFirst);
+  const { channels } = target;
+  if (channels === 1) grey(data);
+  const from = (along, start) => along.map((tap) => ({ ...tap, first: tap.first - start }));
+  const image = { pixels: data, width: canvas.width, height: canvas.height, stride: 4 };
+  return down(across(image, from(x, left), channels), from(y, top), channels).pixels;
 }
