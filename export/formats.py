@@ -117,10 +117,15 @@ def _tflite(precision: str, *needs: tuple[str, str]) -> Format:
     return Format(f"{{name}}-{precision}.tflite", write, (("ai_edge_litert", "export"), *needs))
 
 
+def _int8(source: Source, input_type: str) -> bytes:
+    """The int8 file of one image, with input and output of the type that a client wants."""
+    return tflite.convert(
+        source.batch_one, "int8", **source.conversion | {"input_type": input_type}
+    )
+
+
 def _micro(source: Source, path: Path) -> None:
-    conversion = {**source.conversion, "input_type": "int8"}  # what its kernels take
-    data = tflite.convert(source.batch_one, "int8", **conversion)
-    micro.write(path, data, source.name, source.labels)
+    micro.write(path, _int8(source, "int8"), source.name, source.labels)  # what its kernels take
 
 
 def _onnx(source: Source, path: Path) -> None:
@@ -136,9 +141,7 @@ def _openvino(source: Source, path: Path) -> None:
 
 
 def _web(source: Source, path: Path) -> None:
-    conversion = {**source.conversion, "input_type": "uint8"}  # what LiteRT.js takes
-    data = tflite.convert(source.batch_one, "int8", **conversion)
-    browser.write(path, data, source.name, source.labels)
+    browser.write(path, _int8(source, "uint8"), source.name, source.labels)  # what LiteRT.js takes
 
 
 _ONNX = (("onnx", "onnx"), ("tf2onnx", "onnx"), ("onnxruntime", "onnx"))

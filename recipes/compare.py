@@ -74,10 +74,7 @@ def _rows_of(path: Path) -> list[Row]:
 
 
 def _of_run(run: runs.Run) -> Row:
-    if not run.model.is_file():
-        raise UserError(
-            f"{run.name} is not finished. Go on with: keras-resnet train --resume {run.name}"
-        )
+    run.require_finished()
     summary = run.summary()
     cost = manifest.cost(runtimes.load_keras(run.model))
     count = f"{summary['test']['n']:,}"  # an export says how many of how many it took

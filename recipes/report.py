@@ -52,10 +52,7 @@ def write(run: runs.Run, out: str | Path | None = None) -> Path:
         MissingExtraError: matplotlib is not installed.
     """
     require("matplotlib", "report")
-    if not run.model.is_file():
-        raise UserError(
-            f"{run.name} is not finished. Go on with: keras-resnet train --resume {run.name}"
-        )
+    run.require_finished()
     path = Path(out or run.path / "report.html")
     dataset = configured_dataset(run.config.data)
     model = runtimes.load_keras(run.model)

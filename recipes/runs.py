@@ -97,6 +97,17 @@ class Run:
         # split; a row that was added to such a log since then is shorter.
         return [{key: v for key, v in row.items() if v not in (None, "NA")} for row in rows]
 
+    def require_finished(self) -> None:
+        """Refuse a run that has no model yet.
+
+        Raises:
+            UserError: with the command that goes on with it.
+        """
+        if not self.model.is_file():
+            raise UserError(
+                f"{self.name} is not finished. Go on with: keras-resnet train --resume {self.name}"
+            )
+
     def summary(self) -> dict[str, Any]:
         """What came out of the finished run."""
         summary: dict[str, Any] = json.loads((self.path / "summary.json").read_text())

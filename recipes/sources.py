@@ -146,10 +146,7 @@ def find(reference: str, weights: str | None = None) -> Source:
     path = Path(reference)
     if runs.is_run(path):
         run = runs.find(path)
-        if not run.model.is_file():
-            raise UserError(
-                f"The run {path} is not finished. Continue it: keras-resnet train --resume {path}"
-            )
+        run.require_finished()
         return Source(run.config.model, run.model, run, _labels(path))
     if (path / manifest.MANIFEST).is_file():
         files = ", ".join(entry["file"] for entry in manifest.read(path)["files"])
