@@ -5,11 +5,14 @@ A link to a file that is a page leads there; one to another file of the reposito
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import json
 import os
 import posixpath
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,9 @@ READMES = {
     "export/README.md": "export.md",
     "CONTRIBUTING.md": "design.md",
 }
+SCHEMA = "export/manifest.schema.json"
+_PAGES = {**READMES, SCHEMA: "manifest.md", "recipes/config.py": "api/config.md"}
+_FIELD = re.compile(r"^    (\w+): (.+?)(?: = (.+?))?  # (.+)$", re.MULTILINE)
 _LINK = (
     r"(?P<image>!?)\[(?P<label>[^\]]*)\]"
     r"\((?P<target>(?!https?:)[^)#\s]+)(?P<anchor>#[^)]*)?\)"
@@ -31,7 +37,7 @@ _LINK = (
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages that are made."""
     made = {page: _relinked(source) for source, page in READMES.items()}
-    made |= {"results.md": _results(), "api/command_line.md": _command_line()}
+    made |= {page: make() for page, make in MADE.items()}
     for page, text in made.items():
         files.append(File.generated(config, page, content=text))
     return files
@@ -39,7 +45,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Mend the links of the pages in docs/, which lead to files of the repository."""
-    if page.file.src_uri in (*READMES.values(), "results.md", "api/command_line.md"):
+    if page.file.src_uri in (*READMES.values(), *MADE):
         return markdown
     return _with_links(markdown, f"docs/{posixpath.dirname(page.file.src_uri)}", page.file.src_uri)
 
@@ -55,16 +61,13 @@ def _with_links(text: str, folder: str, page: str) -> str:
     def link(match: re.Match[str]) -> str:
         label, target, anchor = match["label"], match["target"], match["anchor"] or ""
         path = posixpath.normpath(posixpath.join(folder, target))
-        inside = READMES.get(path) or (path.removeprefix("docs/") if path[:5] == "docs/" else None)
+        inside = _PAGES.get(path) or (path.removeprefix("docs/") if path[:5] == "docs/" else None)
         if inside is None:
             return f"`{path}`" if match["image"] else label
         start = posixpath.dirname(page) or "."
         return f"{match['image']}[{label}]({posixpath.relpath(inside, start)}{anchor})"
 
-    pattern = (
-        r"(?P<image>!?)\[(?P<label>[^\]]*)\]\((?P<target>(?!https?:)[^)#\s]+)(?P<anchor>#[^)]*)?\)"
-    )
-    return re.sub(pattern, link, text)
+    return re.sub(_LINK, link, text)
 
 
 def _results() -> str:
@@ -95,6 +98,56 @@ def _results() -> str:
     )
 
 
+def _config() -> str:
+    """Every key of a config: its type, default and the comment beside it."""
+    from keras_resnet.recipes import config
+
+    kinds = [kind for kind in vars(config).values() if dataclasses.is_dataclass(kind)]
+    sections = {kind: kind.__name__.removesuffix("Config").lower() for kind in kinds}
+    parts = []
+    for kind, section in sections.items():
+        rows = [
+            f"| `{section}{'.' * bool(section)}{key}` | {_cell(kind_of)} "
+            f"| {f'`{default}`' if default and 'field(' not in default else ''} | {_cell(text)} |"
+            for key, kind_of, default, text in _FIELD.findall(inspect.getsource(kind))
+        ]
+        parts += [f"## [{section}]" if section else "## Above all sections", "", kind.__doc__, ""]
+        parts += ["| key | type | default | what |", "|---|---|---|---|", *rows, ""]
+    intro = "In a config file, or by `--set KEY=VALUE` on the command line of every training."
+    return "\n".join(["# Keys of a config", "", intro, "", *parts])
+
+
+def _manifest() -> str:
+    """Every field of an export's manifest, from its JSON Schema."""
+    schema = json.loads((ROOT / SCHEMA).read_text(encoding="utf-8"))
+    rows = [f"| `{path}` | {kind} | {text} |" for path, kind, text in _fields(schema, "")]
+    intro = (
+        f"{schema['description']} The JSON Schema is `keras_resnet/{SCHEMA}` in the package; "
+        "`numerics.json` and `perf.json` repeat parts of it by file. A field that is *optional* "
+        "may be missing; every other one is always there."
+    )
+    head = "| field | type | what |\n|---|---|---|"
+    return "\n".join([f"# {schema['title']}", "", intro, "", head, *rows, ""])
+
+
+def _fields(schema: dict[str, Any], above: str) -> Iterator[tuple[str, str, str]]:
+    """(path, type, description) of what lies in an object, depth first."""
+    for name, field in schema.get("properties", {}).items():
+        path = above + name
+        kinds = field.get("type", [])
+        kind = " or ".join([kinds] if isinstance(kinds, str) else kinds)
+        optional = "" if name in schema["required"] else "*optional* "
+        choices = field.get("enum") or [field["const"]] if {"enum", "const"} & set(field) else []
+        said = ", ".join(f"`{json.dumps(choice)}`" for choice in choices)
+        yield path, optional + (kind or said), _cell(field["description"])
+        yield from _fields(field, f"{path}.")
+        yield from _fields(field.get("items", {}), f"{path}[].")
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
 def _command_line() -> str:
     """The help of every verb, as the command prints it."""
     os.environ["COLUMNS"] = "96"
@@ -108,3 +161,11 @@ def _command_line() -> str:
         "`--json` prints one object."
     )
     return "# keras-resnet\n\n" + exits + "\n\n" + "\n\n".join(parts) + "\n"
+
+
+MADE = {
+    "results.md": _results,
+    "api/config.md": _config,
+    "api/command_line.md": _command_line,
+    _PAGES[SCHEMA]: _manifest,
+}

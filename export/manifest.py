@@ -25,7 +25,7 @@ from keras_resnet.export import int4
 if TYPE_CHECKING:
     from keras_resnet.export.check import Reference
 
-SCHEMA = 1
+SCHEMA = 1  # manifest.schema.json says when it rises
 MANIFEST, REFERENCE, LABELS = "manifest.json", "reference.npz", "labels.txt"
 NUMERICS, PERFORMANCE = "numerics.json", "perf.json"
 _EXACT = ("format", "n", "accuracy", "agreement", "snr_db", "largest_error", "logit_error")

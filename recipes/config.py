@@ -51,13 +51,13 @@ class TrainConfig:
     steps: int = 0  # updates (exactly one of the two is given)
     batch_size: int = 128  # of one update: over all devices, machines and accumulated parts
     accumulate: int = 1  # parts of a batch that are computed one after another, to save memory
-    seed: int = 0
+    seed: int = 0  # of the first weights, the order of the images and how they are varied
     deterministic: bool = False  # also on GPUs, where it costs speed
     precision: str = "auto"  # float32 | mixed_float16 | mixed_bfloat16
     devices: str = "auto"  # auto | cpu | cpu:2 (logical devices) | gpu | gpu:2
     synchronized_bn: bool = False  # BN statistics over all devices
     loss: str = "cross_entropy"  # or "binary_cross_entropy" (arXiv:2110.00476)
-    label_smoothing: float = 0.0
+    label_smoothing: float = 0.0  # part of the target that all classes share (arXiv:1512.00567)
     weight_decay: float = 1e-4  # on kernels; BN and biases are spared
     clip_norm: float = 0.0  # of the gradient of the whole batch; 0: not clipped
     ema: float = 0.0  # decay of the averaged weights that are evaluated and kept; 0: none
@@ -75,7 +75,7 @@ class OptimizerConfig:
     learning_rate: float = 0.1  # the peak of the schedule, for reference_batch images
     reference_batch: int = 0  # the rate is scaled by batch_size / this (arXiv:1706.02677); 0: not
     momentum: float = 0.9  # beta_1 of adamw and lamb
-    nesterov: bool = False
+    nesterov: bool = False  # sgd: the gradient at the point that momentum leads to
     beta_2: float = 0.999  # adamw, lamb
     epsilon: float = 1e-7  # adamw, lamb
     trust: float = 0.001  # lars: the trust coefficient (arXiv:1708.03888)
@@ -141,9 +141,8 @@ class CompressConfig:
 class Config:
     """One training run."""
 
-    model: str
-    # Fields of the network's spec that differ: stochastic_depth = 0.05, auxiliary = true, ...
-    network: dict[str, Any] = field(default_factory=dict)
+    model: str  # a name of `keras-resnet list`
+    network: dict[str, Any] = field(default_factory=dict)  # fields of its spec that differ
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     train: TrainConfig = field(default_factory=TrainConfig)

@@ -1,11 +1,24 @@
 """Every shipped config: it loads, names what there is, and runs two steps on generated images."""
 
+import dataclasses
+import inspect
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from keras_resnet import registry
-from keras_resnet.recipes import augment, compress, finetune, optimizers, prune, schedules, train
+from keras_resnet.recipes import (
+    augment,
+    compress,
+    config,
+    finetune,
+    optimizers,
+    prune,
+    schedules,
+    train,
+)
 from keras_resnet.recipes.config import CONFIGS, list_configs, load_config, save_config
 
 # Between them, the keys that the shipped configs use; the others are run in the slow tests.
@@ -77,3 +90,13 @@ def test_a_config_runs_two_steps_in_a_small_network(name, photos, tmp_path):
 @pytest.mark.parametrize("name", [name for name in list_configs() if name not in STARTED])
 def test_every_config_runs_two_steps(name, photos, tmp_path):
     _run_two_steps(name, photos, tmp_path / "run")
+
+
+def test_every_key_has_its_meaning_beside_it():
+    """From these comments the documentation's table of keys is made."""
+    sections = {name: kind for name, kind in vars(config).items() if name.endswith("Config")}
+    for kind in sections.values():
+        source = inspect.getsource(kind)
+        for key in dataclasses.fields(kind):
+            if key.type not in sections:
+                assert re.search(rf"^    {key.name}: .+  # .+$", source, re.MULTILINE), key.name

@@ -1,14 +1,18 @@
 """The folder explains itself: its card's examples run as they stand, its figures are true."""
 
+import importlib.resources
 import json
 import re
 
+import jsonschema
 import numpy as np
 import pytest
 from conftest import run_python
 from PIL import Image
+from referencing import Registry
+from referencing.jsonschema import DRAFT202012
 
-from keras_resnet.export import export
+from keras_resnet.export import export, manifest
 from keras_resnet.recipes import exporting, runs, sources
 
 
@@ -49,6 +53,34 @@ def test_the_example_takes_every_type_of_input(resnet20, images, tmp_path, input
     code = "".join(_examples(out)).replace("IMAGE", str(picture))
     answer = run_python(code.replace("```python", ""), cwd=out).stdout.split()[-1]
     assert int(answer) == resnet20.predict(images[:1], verbose=0).argmax()
+
+
+def _schema():
+    file = importlib.resources.files("keras_resnet.export").joinpath("manifest.schema.json")
+    schema = json.loads(file.read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return schema
+
+
+@pytest.mark.parametrize("part", ["numerics", "perf"])
+def test_its_figures_are_what_the_schema_says(folder, part):
+    content = json.loads((folder / f"{part}.json").read_text())
+    whole = {"$id": "keras_resnet:manifest", **_schema()}
+    registry = Registry().with_resource(whole["$id"], DRAFT202012.create_resource(whole))
+    validator = jsonschema.Draft202012Validator(
+        {"$ref": f"{whole['$id']}#/$defs/{part}"}, registry=registry
+    )
+    validator.validate(content)
+    assert not validator.is_valid(content | {"files": {"a.tflite": {"format": "tflite-int8"}}})
+
+
+def test_the_manifest_is_what_its_schema_says(folder):
+    content = json.loads((folder / "manifest.json").read_text())
+    validator = jsonschema.Draft202012Validator(_schema())
+    validator.validate(content)
+    assert content["schema"] == manifest.SCHEMA
+    for damage in ({"schema": 2}, {"created": None}, {"unheard_of": 1}, {"files": [{}]}):
+        assert not validator.is_valid(content | damage)
 
 
 def test_the_card_says_where_the_model_comes_from(folder, tiny_run):
