@@ -205,6 +205,8 @@ def require_arguments(
 ) -> tuple[str, ...]:
     """Check what needs no model; return the formats, each once.
 
+    `out`, `input_type`, `overwrite` and `calibration_method` are those of `export`.
+
     Raises:
         UserError: see `export`.
     """

@@ -27,6 +27,10 @@ def response_deviations(model: keras.Model, images: np.ndarray) -> dict[str, flo
     The response is that of BN behind the convolution, before ReLU and addition; in pre-activation,
     where BN comes before, the convolution's own. Shortcuts' and gates' convolutions are left out.
 
+    Args:
+        model: a residual network of the zoo.
+        images: (n, height, width, channels) as it takes them.
+
     Returns:
         By the convolution's name, in order; over all images, positions and channels.
 
@@ -89,6 +93,11 @@ def deletion_accuracies(
     model: keras.Model, images: np.ndarray, labels: np.ndarray
 ) -> dict[str, float]:
     """Accuracy without each single unit: F removed, the shortcut kept (arXiv:1605.06431, Fig. 3).
+
+    Args:
+        model: a residual network of the zoo.
+        images: (n, height, width, channels) as it takes them.
+        labels: their classes (n,).
 
     Returns:
         By the unit's name, `stage1_block1`, in order; "" is the whole network.
@@ -188,6 +197,10 @@ def shortcut_gains(model: keras.Model, images: np.ndarray) -> dict[str, tuple[fl
     network with every F removed; the gradient is that of the last |y|²/2, through shortcuts only.
     Identity shortcuts leave the gradient's norm at 1, and the signal's within a stage: where the
     resolution halves, option A drops three of four pixels.
+
+    Args:
+        model: a residual network of the zoo.
+        images: (n, height, width, channels) as it takes them.
 
     Returns:
         By the unit's name, in order: the norm of its y relative to the first unit's, and of the

@@ -103,7 +103,7 @@ class Row:
 
 
 def contact_sheet(rows: Sequence[Row], heading: str = "") -> Any:
-    """Draw a row per image: the image, its pictures, its answers with bars.
+    """Draw a row per image: the image, its pictures, its answers with bars; `heading` above all.
 
     Returns:
         A Pillow image; `save(sheet, path)` writes it.

@@ -104,9 +104,14 @@ def qat(
 ) -> keras.Model:
     """Return `model` trained quantized on `data`: it computes as its int8 file will.
 
-    The one-liner for notebooks; `settings` are keys of the config with a double underscore for the
-    dot (`train__epochs=2`). Export the result: `export(model, ["tflite-int8"], out=...)`. Zeros and
-    clusters that `prune_weights` and `cluster_weights` made are kept.
+    The one-liner for notebooks. Export the result: `export(model, ["tflite-int8"], out=...)`. Zeros
+    and clusters that `prune_weights` and `cluster_weights` made are kept.
+
+    Args:
+        model: a functional Keras 3 classifier: (batch, height, width, channels) to classes.
+        data: what it is trained on: a name of tensorflow-datasets, "digits" or a folder.
+        out: the run folder; by default a new one in `runs`.
+        settings: keys of the config, a double underscore for the dot: `train__epochs=2`.
 
     Raises:
         UserError: see `run`.
@@ -123,8 +128,8 @@ def prune_weights(
 ) -> keras.Model:
     """Return `model` with the share `sparsity` of its kernels' weights at 0, trained on `data`.
 
-    Its files are no smaller, but compress; for fewer multiply-adds see `prune_filters`. `settings`
-    as of `qat`.
+    Its files are no smaller, but compress; for fewer multiply-adds see `prune_filters`. `out` and
+    `settings` as of `qat`.
 
     Raises:
         UserError: see `run`.
@@ -141,7 +146,7 @@ def cluster_weights(
 ) -> keras.Model:
     """Return `model` with at most `clusters` distinct values in a kernel, trained on `data`.
 
-    Zeros that `prune_weights` made are kept. `settings` as of `qat`.
+    Zeros that `prune_weights` made are kept. `out` and `settings` as of `qat`.
 
     Raises:
         UserError: see `run`.

@@ -232,7 +232,9 @@ def list_configs() -> list[str]:
 
 
 def load_config(name: str | Path, overrides: dict[str, Any] | None = None) -> Config:
-    """Read a shipped config by name, or a TOML file by path, and apply `{"train.epochs": 3}`.
+    """Read a shipped config by name, or a TOML file by path.
+
+    `overrides` are values by key, `{"train.epochs": 3}`, that replace those of the file.
 
     Raises:
         UserError: no such config, broken TOML, an unknown key, a value of the wrong type.

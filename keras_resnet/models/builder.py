@@ -7,6 +7,7 @@ of rows; `row` makes of each a public function and a registry name.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from functools import partial
@@ -300,6 +301,9 @@ def _pool(x: Any, pooling: str | None) -> Any:
 
 SPECS: dict[str, Network] = {}
 
+# What the docstring of `build` says of arguments, shapes and errors, for those of the functions.
+_ARGUMENTS = (inspect.getdoc(build) or "").partition("    network: e.g. a `ResNetSpec`.\n")[2]
+
 
 def row(
     function: str, network: Network, summary: str, source: str, name: str | None = None
@@ -342,8 +346,7 @@ def row(
     builder.__doc__ = (
         f"{summary} ({source}).\n\nRegistry name `{registry_name}`; by default "
         f"{network.input_size}×{network.input_size}×3 in, {network.classes} classes out, "
-        f'preprocessing "{network.preprocessing}". Arguments, shapes and errors: see '
-        "`keras_resnet.build`."
+        f'preprocessing "{network.preprocessing}".\n\nArgs:\n{_ARGUMENTS}'
     )
     SPECS[registry_name] = network
     registry.register(
