@@ -128,19 +128,33 @@ _USAGE: dict[str, Callable[[Mapping[str, Any], str], str]] = {
     "onnx": _onnx,
     "openvino": _openvino,
 }
+_IN_WORDS = {
+    "tflite": "Or, with nothing but ai-edge-litert, numpy and pillow: `python classify.py {file} "
+    "IMAGE`.",
+    "micro": "`{file}` is C++ for a microcontroller; its README.md says how it is built.",
+    "web": "`{file}` is a page for browsers: `python -m http.server -d {file}`, then open "
+    "<http://localhost:8000>.",
+}
 
 
 def _usage(content: Mapping[str, Any]) -> str:
-    """One example for each kind of file; only where pixels go in as they are."""
+    """How one file of each kind is run; only where pixels go in as they are."""
     if not content["input"]["raw_pixels"]:
         return ""
-    examples, shown = [f"```python\n{_image_lines(content)}\n```"], set()
-    for item in content["files"]:
-        kind = item["format"].partition("-")[0]
-        if kind in _USAGE and kind not in shown and item["passed"]:
-            examples.append(f"```python\n{_USAGE[kind](content, item['file'])}\n```")
-            shown.add(kind)
-    return "## Run it\n\n" + "\n\n".join(examples) if shown else ""
+    passed = {
+        x["format"].partition("-")[0]: x["file"] for x in reversed(content["files"]) if x["passed"]
+    }
+    parts = [_python(_image_lines(content))] if _USAGE.keys() & passed.keys() else []
+    for kind, file in reversed(passed.items()):
+        if kind in _USAGE:
+            parts.append(_python(_USAGE[kind](content, file)))
+        if kind in _IN_WORDS:
+            parts.append(_IN_WORDS[kind].format(file=file))
+    return "## Run it\n\n" + "\n\n".join(parts) if passed else ""
+
+
+def _python(code: str) -> str:
+    return f"```python\n{code}\n```"
 
 
 # Where it comes from -----------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from PIL import Image
 from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
-from keras_resnet.export import export, manifest
+from keras_resnet.export import export, manifest, model_card
 from keras_resnet.recipes import exporting, runs, sources
 
 
@@ -81,6 +81,17 @@ def test_the_manifest_is_what_its_schema_says(folder):
     assert content["schema"] == manifest.SCHEMA
     for damage in ({"schema": 2}, {"created": None}, {"unheard_of": 1}, {"files": [{}]}):
         assert not validator.is_valid(content | damage)
+
+
+def test_the_card_tells_of_what_is_no_python(folder):
+    content = json.loads((folder / "manifest.json").read_text())
+    (tflite, *_) = [x for x in content["files"] if x["format"] == "tflite-float32"]
+    assert f"`python classify.py {tflite['file']} IMAGE`" in (folder / "README.md").read_text()
+    for kind in ("micro", "web"):
+        only = {**content, "files": [{**tflite, "file": f"a-{kind}", "format": kind}]}
+        text = model_card.card(only)
+        assert "```python" not in text
+        assert f"`a-{kind}` is" in text
 
 
 def test_the_card_says_where_the_model_comes_from(folder, tiny_run):
