@@ -42,6 +42,8 @@ from keras_resnet.single_crop import SingleCrop
 
 __all__ = ["FORMATS", "ExportReport", "export", "require_arguments"]
 
+_COLORS = {1: "grey", 3: "RGB"}  # by the number of channels
+
 
 @dataclass(frozen=True)
 class ExportReport:
@@ -268,7 +270,10 @@ def _checked_labels(labels: Sequence[object] | None, model: keras.Model) -> list
     classes = model.output_shape[-1]
     if labels is not None and len(labels) != classes:
         raise UserError(f"{len(labels)} labels for a model of {classes} classes.")
-    return None if labels is None else [str(label) for label in labels]
+    names = None if labels is None else [str(label) for label in labels]
+    if split := [name for name in names or () if len(name.splitlines()) > 1]:
+        raise UserError(f"labels.txt has a class a line; {split[0]!r} has several lines.")
+    return names
 
 
 def _write_files(
@@ -328,11 +333,12 @@ def _input_entry(
     reference: check.Reference, calibration: np.ndarray | None, crop: SingleCrop | None
 ) -> dict[str, Any]:
     pixels = reference.images if calibration is None else calibration
+    channels = reference.images.shape[-1]
     is_raw = _is_raw(reference, calibration)
     return {
         "name": saved_model.INPUT,
         "shape": list(reference.images.shape[1:]),
-        "color": "RGB" if reference.images.shape[-1] == 3 else "grey",
+        "color": _COLORS.get(channels, f"{channels} channels"),
         "raw_pixels": is_raw,
         "range": [0, 255] if is_raw else [float(pixels.min()), float(pixels.max())],
         "crop": None if crop is None else asdict(crop),

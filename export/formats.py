@@ -106,7 +106,7 @@ class Format:
 
 
 def _saved_model(source: Source, path: Path) -> None:
-    serving.write(source.model, path, source.labels, source.service)
+    serving.write(source.model, path, source.name, source.labels, source.service)
 
 
 def _tflite(precision: str, *needs: tuple[str, str]) -> Format:

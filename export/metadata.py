@@ -30,7 +30,7 @@ NAME, LABELS = "TFLITE_METADATA", "labels.txt"
 _BUFFERS, _METADATA = 4, 6  # fields of the schema's Model
 _TENSOR_AXIS_LABELS, _NORMALIZATION = np.int8(2), np.uint8(1)
 _FEATURE, _IMAGE = np.uint8(1), np.uint8(2)
-_COLORS = {"RGB": np.int8(1), "grey": np.int8(2)}
+_COLORS, _UNKNOWN = {"RGB": np.int8(1), "grey": np.int8(2)}, np.int8(0)
 _NUMBERS = {
     np.int8: number_types.Int8Flags,
     np.uint8: number_types.Uint8Flags,
@@ -149,7 +149,7 @@ def _image(interface: Interface) -> tuple[Any, ...]:
     height, width, _ = interface.input["shape"]
     low, high = (np.array([value], "float32") for value in interface.input["range"])
     size = (np.uint32(width), np.uint32(height))
-    content = (_IMAGE, (_COLORS[interface.input["color"]], size))
+    content = (_IMAGE, (_COLORS.get(interface.input["color"], _UNKNOWN), size))
     normalization = (np.array([0], "float32"), np.array([1], "float32"))
     units = [(_NORMALIZATION, normalization)] if interface.input["raw_pixels"] else None
     return (INPUT, "The image.", None, content, units, (high, low))

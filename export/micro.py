@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from string import Template
@@ -140,6 +141,11 @@ def _arena(data: bytes) -> dict[str, Any]:
         used = measure_arena(data)
     except MissingExtraError as error:
         command = str(error).partition("Run: ")[2]
+        warnings.warn(
+            "The working memory of the format micro was not measured, and main.cc does not compile "
+            f"until kArenaBytes is set. Run: {command}, and export again.",
+            stacklevel=2,
+        )
         return {"arena_bytes": 0, "arena": f"Not measured. {command},\n// and export again."}
     version = importlib.metadata.version("tflite-micro")
     how = f"{used} bytes by tflite-micro {version} on {platform.machine()}, with reference kernels"

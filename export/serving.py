@@ -135,16 +135,19 @@ class _Server(tf.Module):
         return tf.cast(shown(images, self._shape[:2], self._service.crop), tf.float32)
 
 
-def write(model: keras.Model, path: Path, labels: Sequence[str] | None, service: Service) -> None:
+def write(
+    model: keras.Model, path: Path, name: str, labels: Sequence[str] | None, service: Service
+) -> None:
     """Write `model` (float32, stock layers, one image size) to `path`/1, with requests to warm up.
 
-    TensorFlow Serving serves `path` as it is. Without `labels` the classes are "class 0", ...
+    TensorFlow Serving serves `path` as it is, under `name`. Without `labels` the classes are
+    "class 0", ...
     """
     server = _Server(model, labels, service)
     signatures = server.signatures()
     folder = path / VERSION
     tf.saved_model.save(server, str(folder), signatures=signatures)
-    warmup.write(folder, model.name, tuple(model.input_shape[1:]), signatures)
+    warmup.write(folder, name, tuple(model.input_shape[1:]), signatures)
 
 
 def _answers(read: Any, ending: _Ending, probabilities: bool, names: list[str]) -> dict[str, Any]:

@@ -23,21 +23,26 @@ _KEY, _VALUE = 1, 2
 
 
 def write(folder: Path, name: str, shape: tuple[int, ...], signatures: dict[str, Any]) -> None:
-    """Write one black image of `shape` for each of `signatures` (concrete functions)."""
+    """Write one black image for each of `signatures` (concrete functions).
+
+    It is of `shape`, or, where that is free, twice as large: it has to be resized.
+    """
     path = folder / _FILE
     path.parent.mkdir(exist_ok=True)
     with tf.io.TFRecordWriter(str(path)) as file:
         for signature, function in signatures.items():
             ((spec,), _) = function.structured_input_signature
-            file.write(_request(name, signature, spec.name, _black(spec.dtype, shape)))
+            file.write(_request(name, signature, spec.name, _black(spec, shape)))
 
 
-def _black(dtype: tf.DType, shape: tuple[int, ...]) -> Any:
+def _black(spec: tf.TensorSpec, shape: tuple[int, ...]) -> Any:
     """A batch of one, as an image or as a file."""
-    image = np.zeros(shape, "uint8")
-    if dtype == tf.string:
+    is_free = spec.dtype == tf.string or spec.shape[1] is None
+    height, width = (2 * side if is_free else side for side in shape[:2])
+    image = np.zeros((height, width, shape[2]), "uint8")
+    if spec.dtype == tf.string:
         return tf.make_tensor_proto([tf.io.encode_jpeg(image).numpy()])
-    return tf.make_tensor_proto(image[None].astype(dtype.as_numpy_dtype))
+    return tf.make_tensor_proto(image[None].astype(spec.dtype.as_numpy_dtype))
 
 
 def _request(name: str, signature: str, key: str, tensor: Any) -> bytes:

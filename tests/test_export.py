@@ -319,6 +319,7 @@ def test_agreement_excuses_ties_and_nothing_else():
         ({"formats": ["tflite-int8"], "calibration": np.zeros((4, 16, 16, 3))}, "takes images of"),
         ({"formats": ["savedmodel"], "input_type": "uint9"}, "Did you mean 'uint8'"),
         ({"formats": ["savedmodel"], "labels": ["a", "b"]}, "2 labels for a model of 10"),
+        ({"formats": ["savedmodel"], "labels": ["a\nb"] * 10}, r"'a\\nb' has several lines"),
         ({"formats": ["savedmodel"], "preprocessing": "torch"}, "normalises its input already"),
         ({"formats": ["savedmodel"], "out": ""}, "out is empty"),
     ],
@@ -479,3 +480,14 @@ def test_a_keras_file_that_carries_code_is_refused(tmp_path):
     keras.Model(inputs, x).save(tmp_path / "code.keras")
     with pytest.raises(UserError, match="Cannot load"):
         runtimes.open_file(tmp_path / "code.keras")
+
+
+def test_four_channels_are_no_colour_that_has_a_name(tmp_path):
+    keras.utils.set_random_seed(0)
+    inputs = keras.layers.Input((8, 8, 4))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(3)(x), name="multispectral")
+    report = export(model, ["tflite-float32"], out=tmp_path / "out", verbose=False)
+    assert report.passed
+    assert report.manifest["input"]["color"] == "4 channels"
+    assert "4 channels" in (report.folder / "README.md").read_text()

@@ -170,7 +170,8 @@ def test_operations_have_the_resolvers_names(kind, method):
 
 def test_without_tflms_interpreter_the_header_says_what_to_do(folder, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tflite_micro", None)
-    micro.write(tmp_path / "out", micro.read(folder), "x", None)
+    with pytest.warns(UserWarning, match="working memory .* was not measured"):
+        micro.write(tmp_path / "out", micro.read(folder), "x", None)
     header = (tmp_path / "out" / "model_data.h").read_text()
     assert 'Not measured. pip install "keras-resnet-zoo[micro]"' in header
     assert "kArenaBytes = 0;" in header  # and main.cc does not compile with it
@@ -194,6 +195,19 @@ def test_the_arena_is_the_least_that_suffices(folder):
     given = int(re.search(r"kArenaBytes = (\d+);", header)[1])
     assert given % 1024 == 0
     assert 0 <= given - least < 1024
+
+
+@pytest.mark.slow
+def test_resnet20_has_its_arena_too(digits, tmp_path):
+    pytest.importorskip("tflite_micro", reason="tflite-micro is not installed")
+    model = keras_resnet.ResNet20(weights="cifar10", include_preprocessing=True)
+    images = digits.train.sample(128).images
+    report = export(model, ["micro"], out=tmp_path / "out", calibration=images, verbose=False)
+    assert report.passed
+    header = (report.folder / "resnet20-micro" / "model_data.h").read_text()
+    print(re.search(r"// Working memory\. (.*)", header)[1])
+    # Three maps of 32×32×16 bytes, which a unit's addition wants at once, are the most of it.
+    assert 3 * 16384 < int(re.search(r"kArenaBytes = (\d+);", header)[1]) < 2 * 3 * 16384
 
 
 def test_what_tflm_cannot_run_is_refused(tmp_path):

@@ -237,6 +237,7 @@ def test_warm_up_requests_lie_beside(exported):
         records, (b"serving_default", b"image_bytes", b"features"), strict=True
     ):
         assert signature in record
+        assert b"resnet20" in record
 
 
 # Other models -------------------------------------------------------------------------------------
@@ -349,7 +350,7 @@ def test_a_foreign_saved_model_opens(tmp_path):
 def test_resnet50_is_hardly_larger_than_its_weights(tmp_path):
     model = keras_resnet.to_stock(keras_resnet.ResNet50(include_preprocessing=True))
     service = serving.Service(True, SingleCrop(256, 224), True)
-    serving.write(model, tmp_path / "saved_model", None, service)
+    serving.write(model, tmp_path / "saved_model", "resnet50", None, service)
     ratio = manifest.size(tmp_path / "saved_model") / (4 * model.count_params())
     print(f"bytes of ResNet50's SavedModel over those of its weights: {ratio:.4f}")
     assert ratio < 1.05

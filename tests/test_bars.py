@@ -1,0 +1,60 @@
+"""The project's bars for exported files, on real images and trained weights; slow."""
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_sample_images
+
+import keras_resnet
+from keras_resnet.errors import MissingExtraError, UserError
+from keras_resnet.export import export, formats
+from keras_resnet.recipes import exporting, load_dataset, sources
+
+FLOAT = ("savedmodel", "tflite-float32", "onnx", "openvino")
+
+
+def _installed(kinds):
+    for kind in kinds:
+        try:
+            yield from formats.known([kind])
+        except MissingExtraError:
+            continue
+
+
+@pytest.fixture(scope="module")
+def views():
+    """32 squares of two photographs, of 64 to 427 pixels a side, at 32×32."""
+    rng, views = np.random.default_rng(0), []
+    for photograph in load_sample_images().images:
+        for side in rng.integers(64, 427, 16):
+            top, left = rng.integers(0, 427 - side + 1), rng.integers(0, 640 - side + 1)
+            places = np.linspace(0, side - 1, 32).astype(int)
+            views.append(photograph[top : top + side, left : left + side][places][:, places])
+    return np.stack(views)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet20", "resnetv2_20"])
+def test_float_files_answer_photographs_as_keras_does(name, views, tmp_path):
+    """Logits within 1e-4 of the largest one; measured: hundreds of times below."""
+    model = keras_resnet.create_model(name, weights="cifar10", include_preprocessing=True)
+    kinds = list(_installed(FLOAT))
+    report = export(model, kinds, out=tmp_path / "out", check_images=views, verbose=False)
+    for item in report.checks:
+        print(name, item.format, item.logit_error)
+        assert item.logit_error < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet8", "resnet20", "resnet32", "resnetv2_20"])
+def test_int8_files_name_the_class_that_keras_names(name, tmp_path):
+    """98 % of CIFAR-10's 10,000 test images, without ties counted in our favour."""
+    try:
+        dataset = load_dataset("cifar10")
+    except UserError as error:
+        pytest.skip(f"needs cifar10: {error}")
+    source = sources.find(name, "cifar10")
+    report = exporting.export_source(source, dataset, ("tflite-int8",), tmp_path / "out")
+    (item,) = report.checks
+    print(name, item.agreement, item.accuracy, report.keras_accuracy)
+    assert item.n == 10_000
+    assert item.agreement >= 0.98
