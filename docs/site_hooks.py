@@ -79,7 +79,7 @@ def _results() -> str:
         test = summary["test"]
         rows.append(
             f"| `{path.parent.name}` | `{summary['model']}` | {summary['data']} "
-            f"| {config['train']['epochs'] or summary['steps']} | {test['accuracy']:.2%} "
+            f"| {config['train']['epochs'] or '–'} | {summary['steps']:,} | {test['accuracy']:.2%} "
             f"| {test['n']:,} | {summary['precision']} | {summary['seconds'] / 3600:.1f} |"
         )
     return "\n".join(
@@ -90,8 +90,8 @@ def _results() -> str:
             "[Train, fine-tune, compress](recipes.md#results) has the published figures beside",
             "them, machines and dates.",
             "",
-            "| run | network | data | epochs | test accuracy | images | precision | hours |",
-            "|---|---|---|---|---|---|---|---|",
+            "| run | network | data | epochs | steps | accuracy | of images | precision | hours |",
+            "|---|---|---|---|---|---|---|---|---|",
             *rows,
             "",
         ]

@@ -33,7 +33,7 @@ if TYPE_CHECKING or not _is_command():
 
 
 def __getattr__(name: str) -> Any:
-    """Import `keras_resnet.export` and `keras_resnet.recipes` when they are first used."""
-    if name in ("export", "recipes"):
+    """Import `keras_resnet.export`, `recipes` and `insight` when they are first used."""
+    if name in ("export", "recipes", "insight"):
         return import_module(f"keras_resnet.{name}")
     raise AttributeError(f"module 'keras_resnet' has no attribute '{name}'")

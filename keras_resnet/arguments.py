@@ -36,8 +36,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         raise UnknownNameError("command", arguments[0], verbs, "See: keras-resnet --help")
     options, unknown = whole.parse_known_args(arguments)
     if unknown:
-        known = [name for name in _option_names(verbs[arguments[0]]) if len(name) > 2]
-        see = f"See: keras-resnet {arguments[0]} --help"
+        known = [name for name in _option_names(verbs[options.verb]) if len(name) > 2]
+        see = f"Options come after the command. See: keras-resnet {options.verb} --help"
         raise UnknownNameError("argument", unknown[0], known, see)
     return options
 

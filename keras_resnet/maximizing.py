@@ -40,7 +40,7 @@ def activation_maximization(
     """
     vis.require_tf_keras_vis()
     copy = explain_models.prepared(model)
-    numbers = [classes] if isinstance(classes, int) else list(classes)
+    numbers = [classes] if isinstance(classes, int | np.integer) else list(classes)
     chosen = explain_models.checked_classes(numbers, copy)
     height, width, channels = copy.input_shape[1:]
     inputs = keras.Input((height or 224, width or 224, channels))

@@ -111,7 +111,7 @@ def load_dataset(
     if validation and validation >= train.places:
         raise UserError(
             f"data.validation = {validation} leaves nothing to train on: '{name}' has "
-            f"{train.places} training images."
+            f"{train.places} training images. Hold out fewer: --set data.validation=N."
         )
     order = np.random.default_rng(split_seed).permutation(train.places)
     held_out, kept = np.sort(order[:validation]), np.sort(order[validation:])

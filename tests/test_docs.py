@@ -90,5 +90,5 @@ def test_python_runs(page, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (48, 48, 3)).astype("uint8")
     for name in ("cat.jpg", "dog.jpg"):
         Image.fromarray(pixels).save(tmp_path / name)
-    code = "import keras, keras_resnet\n" + "\n".join(blocks)
+    code = "\n".join(blocks)
     run_python(code.replace('weights="imagenet"', "weights=None"), cwd=tmp_path)

@@ -11,9 +11,9 @@ nbclient = pytest.importorskip("nbclient", reason="needs nbclient, of the extra 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 SMALL = {
     "1_quickstart": "epochs = 1",
-    "2_plain_residual_preactivation": "epochs, depths = 1, (8, 20)",
+    "2_plain_residual_preactivation": "epochs, depths = 1, (20,)",
     "3_quantize_and_ship": "epochs, qat_epochs = 2, 1",
-    "4_explain": "count = 2",
+    "4_explain": "count = 1",
 }
 
 
