@@ -230,6 +230,7 @@ def test_export_a_keras_file_with_a_folder_of_images(capsys, digits, tiny_run, t
     [
         (["show", "resnet5O"], "Did you mean 'resnet50'"),
         (["lst"], "Did you mean 'list'"),
+        (["--jsn", "list"], "Options come after the command"),
         (["list", "vit*"], "No model matches"),
         (["train", "cifar10/resnett20"], "Did you mean 'cifar10/resnet20'"),
         (["train"], "Give a config"),

@@ -348,6 +348,6 @@ def test_maximization_draws_what_the_network_takes_for_the_class():
         scores = model.predict(keras_resnet.preprocess(images, model), verbose=0)
         assert scores.argmax(-1).tolist() == [3, 8]
     with pytest.raises(UserError, match="from 0 to 9"):
-        keras_resnet.activation_maximization(model, 10)
+        keras_resnet.activation_maximization(model, np.int64(10))  # as argmax gives
     with pytest.raises(UnknownNameError, match="Did you mean 'torch'"):
         maximizing.activation_maximization(model, 1, preprocessing_mode="toch")
