@@ -65,6 +65,9 @@ def overlay(image: np.ndarray, heatmap: np.ndarray, strength: float = 0.75) -> n
 def pixel_map(heatmap: np.ndarray) -> np.ndarray:
     """Colour a map of single pixels (saliency): a few that stick out would leave the rest black.
 
+    Args:
+        heatmap: (height, width), 0...1, as `explain` gives for `saliency` and `smoothgrad`.
+
     Returns:
         uint8 (height, width, 3); what is above 99 % of the values has the hottest colour.
     """
@@ -103,7 +106,7 @@ class Row:
 
 
 def contact_sheet(rows: Sequence[Row], heading: str = "") -> Any:
-    """Draw a row per image: the image, its pictures, its answers with bars; `heading` above all.
+    """Draw a row per image (`sheets.Row`): it, its pictures, its answers; `heading` above all.
 
     Returns:
         A Pillow image; `save(sheet, path)` writes it.

@@ -6,18 +6,20 @@ Shapes and units are words; that they are there is read, not tested.
 import inspect
 import re
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
 from keras_resnet import registry
 
+ROOT = Path(__file__).parents[1]
 MODULES = (
     "keras_resnet._public",
     "keras_resnet.export",
     "keras_resnet.recipes",
     "keras_resnet.insight",
 )
-RAISES_NOTHING = {"list_models"}
+RAISES_NOTHING = {"list_models", "pixel_map"}
 
 
 def _public():
@@ -46,3 +48,13 @@ def test_a_public_name_explains_itself(member):
 def test_a_network_names_its_source(name):
     network = registry.architecture(name)
     assert network.source in inspect.getdoc(network.builder)
+
+
+def test_the_documentation_has_every_public_name():
+    """The builders stand in its table of models."""
+    pages = [path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "api").glob("*.md")]
+    shown = set(re.findall(r"^::: (\S+)", "\n".join(pages), re.MULTILINE))
+    builders = {registry.architecture(name).builder for name in registry.list_models()}
+    for (member,) in (param.values for param in _public()):
+        if member not in builders:
+            assert {member.__module__, f"{member.__module__}.{member.__name__}"} & shown, member
