@@ -36,9 +36,12 @@ def draw(runs: list[Path], out: Path) -> None:
         label = f"{summary['model']}: test error {test:.2f} %"
         axes.plot(epochs, errors, line, color=colour, linewidth=1.4, label=label)
         axes.plot(len(errors), test, "o", color=colour, clip_on=False)
-    axes.set(xlabel="epoch", ylabel="error (%)", ylim=(0, 40), xlim=(0, None))
+    axes.set(xlabel="epoch", ylabel="error (%)", ylim=(0, 60), xlim=(0, None))
     axes.grid(alpha=0.3)
-    axes.legend(title="lines: training error · points: test error")
+    title = "lines: training error · points: test error"
+    axes.legend(
+        title=title, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.13), frameon=False
+    )
     figure.savefig(out, bbox_inches="tight", metadata={"Date": None})
 
 
