@@ -149,18 +149,18 @@ def _cell(text: str) -> str:
 
 
 def _command_line() -> str:
-    """The help of every verb, as the command prints it."""
+    """The help of every verb and of what is below it, as the command prints it."""
     os.environ["COLUMNS"] = "96"
     from keras_resnet import arguments
 
-    _, verbs = arguments.parsers()
-    parts = [f"## {name}\n\n```\n{verb.format_help()}```" for name, verb in verbs.items()]
-    exits = (
-        "Exit codes: 0 done; 1 a file failed its check; 2 something that can be mended (one line "
-        "on stderr says what); 130 interrupted. Results go to stdout, progress to stderr; "
-        "`--json` prints one object."
-    )
-    return "# keras-resnet\n\n" + exits + "\n\n" + "\n\n".join(parts) + "\n"
+    whole, _ = arguments.parsers()
+    parts = [
+        f"##{'#' * name.count(' ')} {name}\n\n```\n{parser.format_help()}```"
+        for name, parser in arguments.walk(whole)
+        if name
+    ]
+    streams = "Results go to stdout, progress to stderr; `--json` prints one object."
+    return "\n\n".join(["# keras-resnet", f"{arguments.EXIT_CODES} {streams}", *parts]) + "\n"
 
 
 MADE = {

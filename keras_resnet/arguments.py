@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
@@ -14,6 +15,12 @@ from keras_resnet import (
 )
 from keras_resnet.arguments_shared import add_model
 from keras_resnet.errors import UnknownNameError, UserError
+
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 a file failed its check; 2 something that can be mended (one line on "
+    "stderr says what); 130 interrupted."
+)
+_FILES = {"FILE", "FOLDER", "IMAGE", "MODEL", "MODELS", "RUN", "EXPORTS", "CONFIG"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -36,7 +43,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         raise UnknownNameError("command", arguments[0], verbs, "See: keras-resnet --help")
     options, unknown = whole.parse_known_args(arguments)
     if unknown:
-        known = [name for name in _option_names(verbs[options.verb]) if len(name) > 2]
+        found = [set(below._option_string_actions) for _, below in walk(verbs[options.verb])]
+        known = [name for name in set.union(*found) if len(name) > 2]
         see = f"Options come after the command. See: keras-resnet {options.verb} --help"
         raise UnknownNameError("argument", unknown[0], known, see)
     return options
@@ -49,20 +57,28 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
     parser = Parser(
         prog="keras-resnet",
         description="Residual networks: train, export, and check every file against its model.",
-        epilog="Start with: keras-resnet quickstart",
+        epilog=f"Start with: keras-resnet quickstart. {EXIT_CODES}",
     )
     parser.add_argument("--version", action="version", version=f"keras-resnet {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     return parser, {name: _verb(subparsers, name, *about) for name, about in _VERBS.items()}
 
 
-def _option_names(parser: argparse.ArgumentParser) -> Iterator[str]:
-    """Of a verb and of what comes below it."""
-    yield from parser._option_string_actions
+def walk(parser: Parser, name: str = "") -> Iterator[tuple[str, Parser]]:
+    """Yield a parser and those below it, with the words that lead there, e.g. "weights list"."""
+    yield name, parser
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            for below in action.choices.values():
-                yield from _option_names(below)
+            for word, below in action.choices.items():
+                yield from walk(below, f"{name} {word}".lstrip())
+
+
+def file_actions(parser: Parser) -> Iterator[argparse.Action]:
+    """Yield every argument whose name in the help says that it can be a file or a folder."""
+    for _, below in walk(parser):
+        for action in below._actions:
+            if _FILES & set(re.split(r"\W", str(action.metavar or action.dest).upper())):
+                yield action
 
 
 def _verb(
@@ -136,7 +152,8 @@ _VERBS = {
     **arguments_files.VERBS,
     "completion": (
         "print the completion of commands and options for a shell",
-        "completion bash > ~/.local/share/bash-completion/completions/keras-resnet",
+        "completion bash > ~/.local/share/bash-completion/completions/keras-resnet "
+        "(first: mkdir -p ~/.local/share/bash-completion/completions)",
         _completion,
     ),
     "explain": (

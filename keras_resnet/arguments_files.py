@@ -21,8 +21,8 @@ def _evaluate(sub: argparse.ArgumentParser) -> None:
     add_model(sub)
     sub.add_argument(
         "--data",
-        metavar="NAME",
-        help="dataset; default what the run or the weights were trained on",
+        metavar="NAME|FOLDER",
+        help="dataset or folder of images; default what the run or the weights were trained on",
     )
     sub.add_argument("--split", default="test", help="train, validation or test (default)")
     sub.add_argument(

@@ -12,8 +12,14 @@ if TYPE_CHECKING:
 def add_options(sub: Parser) -> None:
     """Add the actions of the verb and their options."""
     actions = sub.add_subparsers(metavar="ACTION", required=True)
-    for name, (about, add_more) in _ACTIONS.items():
-        action = actions.add_parser(name, help=about, description=about, allow_abbrev=False)
+    for name, (about, example, add_more) in _ACTIONS.items():
+        action = actions.add_parser(
+            name,
+            help=about,
+            description=about,
+            epilog=f"Example: keras-resnet weights {example}",
+            allow_abbrev=False,
+        )
         action.set_defaults(action=name)
         action.add_argument("--json", action="store_true", help="print one JSON object on stdout")
         add_more(action)
@@ -47,13 +53,23 @@ def _import(sub: Parser) -> None:
     sub.add_argument("--overwrite", action="store_true", help="replace the file")
 
 
-_ACTIONS: dict[str, tuple[str, Callable[[Parser], None]]] = {
+# What each is for, an example, and the function that adds its options.
+_ACTIONS: dict[str, tuple[str, str, Callable[[Parser], None]]] = {
     "list": (
         "trained weights: whose, how accurate, how large, under which licence",
+        "list 'resnet50*'",
         _matching,
     ),
-    "info": ("all that is known of some weights", _of),
-    "fetch": ("download some weights into the cache", _of),
-    "verify": ("check the hashes of the weights that are here", _matching),
-    "import": ("turn a weights file of another library into ours", _import),
+    "info": (
+        "all that is known of some weights",
+        "info resnet50 --weights imagenet/torchvision_v2",
+        _of,
+    ),
+    "fetch": ("download some weights into the cache", "fetch resnet50", _of),
+    "verify": ("check the hashes of the weights that are here", "verify 'resnet50*'", _matching),
+    "import": (
+        "turn a weights file of another library into ours",
+        "import resnet50d.pth --as resnet50d",
+        _import,
+    ),
 }

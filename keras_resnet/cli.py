@@ -352,7 +352,10 @@ def _single_crop(options: argparse.Namespace, source: Any) -> Any:
 
 def _completion(options: argparse.Namespace) -> int:
     shtab = require("shtab", "completion")
-    script = shtab.complete(arguments.parsers()[0], options.shell)
+    whole, _ = arguments.parsers()
+    for action in arguments.file_actions(whole):
+        action.complete = shtab.FILE  # type: ignore[attr-defined]
+    script = shtab.complete(whole, options.shell)
     return print_json({"script": script}) if options.json else print_lines([script])
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from keras_resnet import explaining, maximizing, sheets
-from keras_resnet.console import print_json, progress
+from keras_resnet.console import print_json, progress, quiet_stderr
 from keras_resnet.errors import UnknownNameError, UserError
 from keras_resnet.export import runtimes
 from keras_resnet.files import replacing
@@ -37,16 +37,18 @@ class _Case:
 def run(options: argparse.Namespace) -> int:
     """Run the verb; return the exit code."""
     methods = _methods(options.methods)
-    missing = [path for path in options.images if not Path(path).exists()]
-    if missing:  # before weights are fetched
-        raise UserError(f"No such image: {', '.join(missing)}")
+    if not any(Path(path).exists() for path in options.images):  # before weights are fetched
+        raise UserError(f"No such image: {', '.join(options.images)}")
     source = sources.find(options.model, options.weights)
     source.require_keras()
     model = source.keras_model()
     if hint := missing_preprocessing(model):
         print(f"warning: {hint} Here it gets RGB 0...255.", file=sys.stderr)
     names = source.labels or tuple(f"class {i}" for i in range(model.output_shape[-1]))
-    cases = _cases(model, options.images, _numbers(options.classes, names), source.crop)
+    numbers = _numbers(options.classes, names)
+    cases, errors = _cases(model, options.images, numbers, source.crop)
+    if not cases:
+        raise UserError("\nerror: ".join(errors.values()))
     maps = _maps(model, cases, methods, options)
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
@@ -56,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
     ]
     sheets.save(sheets.contact_sheet(rows, heading), out / "sheet.png")
     _save_maps(out / "maps.npz", cases, maps)
-    return _report(options, cases, names, out)
+    return _report(options, cases, errors, names)
 
 
 def _methods(text: str) -> tuple[str, ...]:
@@ -86,16 +88,22 @@ def _numbers(text: str, names: tuple[str, ...]) -> list[int]:
 
 def _cases(
     model: Any, paths: list[str], numbers: list[int], crop: SingleCrop | None
-) -> list[_Case]:
+) -> tuple[list[_Case], dict[str, str]]:
+    """What is explained, and why an image is not, by its path."""
     runtime = runtimes.KerasRuntime(model)
     height, width, channels = runtime.input_shape
-    cases = []
+    cases, errors = [], {}
     for path in paths:
-        image = read_image(path, (height or 224, width or 224), channels or 3, crop)
+        try:
+            with quiet_stderr():  # the libraries' own words on damaged files
+                image = read_image(path, (height or 224, width or 224), channels or 3, crop)
+        except UserError as error:  # one bad image does not lose the others
+            errors[path] = str(error)
+            continue
         scores = runtime.probabilities(image[None])[0]
         for number in numbers or [int(scores.argmax())]:
             cases.append(_Case(path, image, scores, number))
-    return cases
+    return cases, errors
 
 
 def _maps(
@@ -156,9 +164,14 @@ def _save_maps(path: Path, cases: list[_Case], maps: dict[str, np.ndarray]) -> N
 
 
 def _report(
-    options: argparse.Namespace, cases: list[_Case], names: tuple[str, ...], out: Path
+    options: argparse.Namespace,
+    cases: list[_Case],
+    errors: dict[str, str],
+    names: tuple[str, ...],
 ) -> int:
-    rows = [
+    """Print what was explained and what was not; return the exit code, as `predict` does."""
+    out = Path(options.out)
+    rows: list[dict[str, Any]] = [
         {
             "image": case.path,
             "explained": names[case.number],
@@ -168,8 +181,12 @@ def _report(
     ]
     if options.json:
         files = {"sheet": str(out / "sheet.png"), "maps": str(out / "maps.npz")}
-        return print_json({"model": options.model, **files, "rows": rows})
-    for row in rows:
-        print(f"{row['image']:<32} {row['probability']:>7.2%}  {row['explained']}")
-    print(f"\n{out / 'sheet.png'}")
-    return 0
+        failed = [{"image": path, "error": error} for path, error in errors.items()]
+        print_json({"model": options.model, **files, "rows": rows + failed})
+    else:
+        for row in rows:
+            print(f"{row['image']:<32} {row['probability']:>7.2%}  {row['explained']}")
+        print(f"\n{out / 'sheet.png'}")
+    for error in errors.values():
+        print(f"error: {error}", file=sys.stderr)
+    return 2 if errors else 0

@@ -64,11 +64,8 @@ def number(value: float | None, form: str) -> str:
 def print_table(
     title: str, header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1
 ) -> None:
-    """Print to stdout; the first `text_columns` are text, the others are numbers."""
-    console = Console(highlight=False)
-    # A narrow terminal wraps a long line; rich would cut figures to its width.
-    console.width = max(console.width, 120)
-    console.print(_table(title, header, rows, text_columns))
+    """Print `table_text` to stdout: a narrow terminal wraps it, where rich would cut figures."""
+    print(table_text(title, header, rows, text_columns))
 
 
 def print_checks(
@@ -101,7 +98,9 @@ def table_text(
     """The same table as plain text, as wide as it needs; the first `text_columns` are text."""
     file = io.StringIO()
     table = _table(title, header, rows, text_columns)
-    Console(file=file, highlight=False, width=1000, color_system=None).print(table)
+    # A name may have brackets or colons, which are no markup.
+    plain: Any = {"highlight": False, "markup": False, "emoji": False, "color_system": None}
+    Console(file=file, width=1000, **plain).print(table)
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
 
 

@@ -6,7 +6,7 @@ keras-resnet compare RUN1 RUN2/exports FILE [--picture frontier.svg]
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from keras_resnet.files import replacing
 from keras_resnet.recipes import runs
 from keras_resnet.recipes.config import shown_name
 
-_COSTS = {"bytes": "bytes", "latency_ms": "ms for one image"}  # what is drawn, and its label
+_COSTS = {"bytes": "bytes", "latency_ms": "ms, one image"}  # a panel each, and its label
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Row:
         multiply_adds: for one image.
         bytes: of the file.
         bytes_gzipped: of the file, compressed.
-        latency_ms: median for one image, when it was exported.
+        latency_ms: median for one image, when it, or the run's model, was exported.
         machine: where that was.
     """
 
@@ -80,8 +80,17 @@ def _of_run(run: runs.Run) -> Row:
     count = f"{summary['test']['n']:,}"  # an export says how many of how many it took
     test = f"{count} of the {count} test images of {shown_name(summary['data'])}"
     name = f"{run.name}/{run.model.name}"
-    known: dict[str, Any] = {**cost, **manifest.sizes(run.model)}
+    known: dict[str, Any] = {**cost, **manifest.sizes(run.model), **_timed(run)}
     return Row(name=name, accuracy=summary["test"]["accuracy"], measured_on=test, **known)
+
+
+def _timed(run: runs.Run) -> dict[str, Any]:
+    """The time of the run's model, which its export measured; nothing if there is none."""
+    folder = run.path / "exports"
+    if not (folder / manifest.MANIFEST).is_file():
+        return {}
+    content = manifest.read(folder)
+    return {"latency_ms": content["check"]["keras_latency_ms"], "machine": content["machine"]}
 
 
 def _of_export(folder: Path, only: str | None) -> list[Row]:
@@ -126,8 +135,24 @@ def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
     return best
 
 
+def short_names(names: Sequence[str]) -> list[str]:
+    """Of each path the shortest end that none of the others has, e.g. "run1/model.keras"."""
+    parts = {name: Path(name).parts for name in names}
+
+    def end(name: str) -> str:
+        for count in range(1, len(parts[name])):
+            last = parts[name][-count:]
+            if sum(other[-count:] == last for other in parts.values()) == 1:
+                return "/".join(last)
+        return name
+
+    return [end(name) for name in names]
+
+
 def draw(compared: Sequence[Row], out: Path) -> None:
-    """Draw accuracy against bytes and against milliseconds, and the frontier of each.
+    """Draw accuracy against bytes and, where any is known, milliseconds; the frontier of each.
+
+    What has no time is named on stderr.
 
     Raises:
         UserError: no row has an accuracy, or the ending is not one that matplotlib writes.
@@ -141,30 +166,38 @@ def draw(compared: Sequence[Row], out: Path) -> None:
     if not known:
         raise UserError("None of these has an accuracy to draw.")
     kinds = out.suffix.lstrip(".")
-    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), sharey=True)
+    _name_untimed(known)
+    costs = [key for key in _COSTS if any(getattr(row, key) for row in known)]
+    figure, axes = pyplot.subplots(
+        1, len(costs), figsize=(5 * len(costs), 4), sharey=True, squeeze=False
+    )
     if kinds not in figure.canvas.get_supported_filetypes():
         raise UserError(f"A picture is written as .svg, .png or .pdf; received '{out.suffix}'.")
-    for panel, key, label in zip(
-        axes, ("bytes", "latency_ms"), ("bytes", "ms, one image"), strict=True
-    ):
-        _draw_panel(panel, [row for row in known if getattr(row, key)], key)
-        panel.set(xlabel=label, xscale="log")
-    axes[0].set(ylabel="accuracy (%)")
+    labels = dict(zip(known, short_names([row.name for row in known]), strict=True))
+    for panel, key in zip(axes[0], costs, strict=True):
+        _draw_panel(panel, {row: text for row, text in labels.items() if getattr(row, key)}, key)
+        panel.set(xlabel=_COSTS[key], xscale="log")
+    axes[0, 0].set(ylabel="accuracy (%)")
     figure.tight_layout()
     with replacing(out) as partial:
         figure.savefig(partial, format=kinds)
     pyplot.close(figure)
 
 
-def _draw_panel(panel: Any, known: Sequence[Row], key: str) -> None:
-    points = [(float(getattr(row, key)), 100 * (row.accuracy or 0.0)) for row in known]
-    if points:
-        panel.plot(*zip(*frontier(points), strict=True), color="#c9703b", lw=1, zorder=1)
-    for row, point in zip(known, points, strict=True):
-        panel.plot(*point, "o", color="#3d6fb4", zorder=2)
-        panel.annotate(
-            Path(row.name).name, point, xytext=(5, 4), textcoords="offset points", fontsize=7
+def _name_untimed(known: Sequence[Row]) -> None:
+    if names := [row.name for row in known if not row.latency_ms]:
+        print(
+            f"The picture has no time of {', '.join(names)}: keras-resnet export measures it.",
+            file=sys.stderr,
         )
+
+
+def _draw_panel(panel: Any, labels: Mapping[Row, str], key: str) -> None:
+    points = [(float(getattr(row, key)), 100 * (row.accuracy or 0.0)) for row in labels]
+    panel.plot(*zip(*frontier(points), strict=True), color="#c9703b", lw=1, zorder=1)
+    for text, point in zip(labels.values(), points, strict=True):
+        panel.plot(*point, "o", color="#3d6fb4", zorder=2)
+        panel.annotate(text, point, xytext=(5, 4), textcoords="offset points", fontsize=7)
     panel.grid(alpha=0.3)
     panel.margins(x=0.25, y=0.15)
 

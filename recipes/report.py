@@ -9,6 +9,7 @@ import base64
 import html
 import io
 import json
+import re
 import string
 import sys
 import tempfile
@@ -145,7 +146,7 @@ def _mistakes(
         [split.subset(places[i : i + 1]).sample(1).images for i in range(len(places))]
     )
     guesses = answers.guesses[places]
-    maps = _heat_maps(model, images, guesses)
+    maps, note = _heat_maps(model, images, guesses)
     figures = []
     for i, place in enumerate(places):
         pictures = [images[i], *([maps[i]] if maps is not None else [])]
@@ -155,22 +156,24 @@ def _mistakes(
             f"<b>{_escape(names[guesses[i]])}</b> ({answers.confidences[place]:.0%})"
         )
         figures.append(f"<figure>{shown}<figcaption>{caption}</figcaption></figure>")
-    note = (
-        "Beside each image what spoke for the wrong class (Grad-CAM, arXiv:1610.02391)."
-        if maps is not None
-        else 'Heat maps need tf-keras-vis: pip install "keras-resnet-zoo[explain]"'
-    )
     return {"mistakes": "".join(figures), "mistakes_note": _escape(note)}
 
 
-def _heat_maps(model: keras.Model, images: np.ndarray, classes: np.ndarray) -> Any:
-    """An overlay for each image; None where they cannot be drawn."""
+def _heat_maps(
+    model: keras.Model, images: np.ndarray, classes: np.ndarray
+) -> tuple[list[np.ndarray] | None, str]:
+    """An overlay for each image, or None where they cannot be drawn; and what the page says."""
     try:
         maps = explain(model, images, ("gradcam",), classes=classes.tolist())
     except UserError as error:  # not installed, or a network that is no chain of feature maps
-        print(f"No heat maps: {error}", file=sys.stderr)
-        return None
-    return [sheets.overlay(i, m) for i, m in zip(images, maps["gradcam"], strict=True)]
+        note = f"No heat maps: {error}"
+        print(note, file=sys.stderr)
+        return None, note
+    overlays = [sheets.overlay(i, m) for i, m in zip(images, maps["gradcam"], strict=True)]
+    return (
+        overlays,
+        "Beside each image what spoke for the wrong class (Grad-CAM, arXiv:1610.02391).",
+    )
 
 
 def _data_uri(picture: np.ndarray) -> str:
@@ -187,7 +190,8 @@ def _data_uri(picture: np.ndarray) -> str:
 def _exports(run: runs.Run) -> str:
     folder = run.path / "exports"
     if not (folder / manifest.MANIFEST).is_file():
-        return f"<p>None yet: <code>keras-resnet export {_escape(run.name)}</code></p>"
+        name = shown_name(str(run.name))
+        return f"<p>None yet: <code>keras-resnet export {_escape(name)}</code></p>"
     content = manifest.read(folder)
     rows = [
         (
@@ -218,15 +222,23 @@ def _profile(model: keras.Model) -> str:
 
 
 def _details(run: runs.Run) -> str:
+    """What is written down of the run; of paths the last part, as others may read the page."""
     parts = {
-        "The config": (run.path / "config.toml").read_text(encoding="utf-8"),
-        "The summary": json.dumps(run.summary(), indent=2, ensure_ascii=False),
-        "This machine": json.dumps(manifest.environment(), indent=2),
+        "The config": _without_places((run.path / "config.toml").read_text(encoding="utf-8")),
+        "The summary": _without_places(json.dumps(run.summary(), indent=2, ensure_ascii=False)),
+        "The machine that wrote this page, after the training": json.dumps(
+            manifest.environment(), indent=2
+        ),
     }
     return "".join(
         f"<details><summary>{_escape(name)}</summary><pre>{_escape(text)}</pre></details>"
         for name, text in parts.items()
     )
+
+
+def _without_places(text: str) -> str:
+    """JSON or TOML with the last part of each string that is an absolute path."""
+    return re.sub(r'(?<=")/[^"\n]+(?=")', lambda match: shown_name(match[0]), text)
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

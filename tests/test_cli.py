@@ -16,7 +16,6 @@ from PIL import Image
 
 import keras_resnet
 from keras_resnet import _public
-from keras_resnet.arguments import _VERBS
 from keras_resnet.arguments_files import FORMATS as HELP_FORMATS
 from keras_resnet.cli import main
 from keras_resnet.export import FORMATS
@@ -54,16 +53,6 @@ def test_help_and_typing_errors_do_not_load_tensorflow():
         assert result.returncode == code
         assert "tensorflow" not in result.stderr
     assert "Did you mean '--epochs'" in result.stderr
-
-
-def test_every_verb_has_help_with_an_example(capsys):
-    for verb in _VERBS:
-        with pytest.raises(SystemExit) as caught:
-            main([verb, "--help"])
-        assert caught.value.code == 0
-        text = " ".join(capsys.readouterr().out.split())
-        assert "Example: keras-resnet " + verb in text
-        assert "--json" in text
 
 
 def test_the_formats_of_the_help_are_the_formats():

@@ -16,6 +16,7 @@ from keras_resnet.recipes.config import list_configs
 ROOT = Path(__file__).parents[1]
 PAGES = [
     ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
     *sorted(ROOT.glob("*/README.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
@@ -37,12 +38,24 @@ def _blocks(kind):
 
 
 def _commands(body):
-    """The command lines of a block, without comments, continued lines joined."""
+    """The command lines of a block: no comments, continued lines joined, nothing redirected."""
     for line in re.sub(r"\\\n", " ", body).splitlines():
         words = shlex.split(line, comments=True)
+        words = words[: words.index(">")] if ">" in words else words
         while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):  # variables before a command
             words.pop(0)
         yield from ([words] if words else [])
+
+
+def _check(words):
+    """That `keras-resnet` takes the words after it, and what they name exists."""
+    options = arguments.parse(words)
+    config = getattr(options, "config", None)
+    if config is not None and re.fullmatch(r"[a-z0-9]+/\w+", config):
+        assert config in list_configs(), config
+    name = getattr(options, "model", None)
+    if name is not None and getattr(options, "weights", None):
+        assert name.isupper() or name in registry.list_models(), name
 
 
 @pytest.mark.parametrize(("page", "body"), _blocks("bash"))
@@ -51,13 +64,7 @@ def test_commands_parse_and_name_what_exists(page, body):
         if words[:3] == ["python", "-m", "keras_resnet"]:
             words[:3] = ["keras-resnet"]
         if words[0] == "keras-resnet" and "…" not in words:
-            options = arguments.parse(words[1:])
-            config = getattr(options, "config", None)
-            if config is not None and re.fullmatch(r"[a-z0-9]+/\w+", config):
-                assert config in list_configs(), config
-            name = getattr(options, "model", None)
-            if name is not None and getattr(options, "weights", None):
-                assert name.isupper() or name in registry.list_models(), name
+            _check(words[1:])
         elif words[0] in ("python", "bash"):
             scripts = [word for word in words[1:] if re.fullmatch(r"[\w/]+\.(py|sh)", word)]
             for script in (s for s in scripts if not s.startswith("exports/")):  # an export's
@@ -65,6 +72,22 @@ def test_commands_parse_and_name_what_exists(page, body):
         elif words[0] == "pytest":
             for path in (word for word in words[1:] if word.startswith("tests/")):
                 assert (ROOT / path).exists(), path
+
+
+PARSERS = {name: parser for name, parser in arguments.walk(arguments.parsers()[0]) if name}
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_the_examples_of_the_help_parse(name):
+    ((_, *words),) = _commands(PARSERS[name].epilog.removeprefix("Example: "))
+    assert " ".join(words).startswith(name)
+    _check(words)
+
+
+@pytest.mark.parametrize("start", ELSEWHERE)
+def test_what_is_run_elsewhere_is_one_block_and_a_test(start):
+    assert [start in block.values[1] for block in _blocks("python")].count(True) == 1
+    assert (ROOT / ELSEWHERE[start].partition(",")[0]).is_file()
 
 
 def test_links_lead_somewhere():

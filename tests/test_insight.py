@@ -1,8 +1,9 @@
 """`keras_resnet.insight`: each measure against the same by hand."""
 
-import importlib
+import importlib.metadata
 import itertools
 import json
+import re
 from pathlib import Path
 
 import keras
@@ -151,10 +152,26 @@ def test_networks_without_units_are_refused(data):
 def test_the_pictures_come_from_the_record(monkeypatch, tmp_path):
     pytest.importorskip("matplotlib")
     root = Path(__file__).parents[1]
+    docs = root / "docs" / "insight"
     monkeypatch.syspath_prepend(str(root / "benchmarks"))
     drawing = importlib.import_module("insight")
     values = json.loads((root / "benchmarks" / "results" / "insight.json").read_text())
     drawing.draw(values, tmp_path)
     assert {path.stem for path in tmp_path.iterdir()} == set(drawing.PICTURES)
+    pinned = re.search(r"^matplotlib==(.+)$", (root / "constraints.txt").read_text(), re.MULTILINE)
+    if importlib.metadata.version("matplotlib") != pinned[1]:
+        pytest.skip(f"only matplotlib {pinned[1]} draws the same paths")
     for name in drawing.PICTURES:
-        assert (root / "docs" / "insight" / f"{name}.svg").is_file()
+        shown, drawn = (_paths(folder / f"{name}.svg") for folder in (docs, tmp_path))
+        assert [words for words, _ in shown] == [words for words, _ in drawn]
+        for (_, old), (_, new) in zip(shown, drawn, strict=True):
+            # Points of a page of 500 and more, written with six decimals.
+            np.testing.assert_allclose(old, new, atol=1e-4)
+
+
+def _paths(picture):
+    """The commands and the coordinates of each path of an SVG, also of its letters."""
+    found = re.findall(r'\bd="([^"]+)"', picture.read_text())
+    assert len(found) > 20
+    numbers = r"-?\d+(?:\.\d+)?"
+    return [(re.sub(numbers, "", d), [float(x) for x in re.findall(numbers, d)]) for d in found]

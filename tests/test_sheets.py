@@ -111,6 +111,21 @@ def test_explain_writes_a_sheet_and_the_maps(pictures, tmp_path, capsys):
     assert shown.count("%") == 2
 
 
+def test_explain_goes_on_after_a_bad_image_as_predict_does(pictures, tmp_path, capfd):
+    (tmp_path / "bad.jpg").write_text("no")
+    given = [str(tmp_path / "bad.jpg"), pictures[0], "missing.png"]
+    options = ["--weights", "cifar10", "--methods", "gradcam", "--out", str(tmp_path / "out")]
+    assert main(["explain", "resnet8", *given, *options, "--json"]) == 2
+    printed = capfd.readouterr()
+    result = json.loads(printed.out)
+    assert [row["image"] for row in result["rows"]] == [pictures[0], given[0], "missing.png"]
+    assert ["error" in row for row in result["rows"]] == [False, True, True]
+    assert printed.err.count("error: ") == 2
+    assert "error: No such image: missing.png\n" in printed.err
+    with np.load(result["maps"]) as maps:
+        assert maps["gradcam"].shape == (1, 32, 32)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -121,6 +136,7 @@ def test_explain_writes_a_sheet_and_the_maps(pictures, tmp_path, capsys):
         (["resnet8", "a.png", "--weights", "cifar10", "--classes", "cta"], "Did you mean 'cat'"),
         (["resnet8", "a.png", "--weights", "cifar10", "--classes", "10"], "from 0 to 9"),
         (["resnet8", "a.png", "--weights", "cifar10", "--layer", "stem"], "Unknown layer 'stem'"),
+        (["resnet8", ".", "--weights", "cifar10"], ". is a folder; name the images in it"),
     ],
 )
 def test_errors_are_one_line_and_2(arguments, message, pictures, tmp_path, monkeypatch, capsys):
