@@ -152,7 +152,7 @@ def short_names(names: Sequence[str]) -> list[str]:
 def draw(compared: Sequence[Row], out: Path) -> None:
     """Draw accuracy against bytes and, where any is known, milliseconds; the frontier of each.
 
-    What has no time is named on stderr.
+    Points are numbered, with a legend below. What has no time is named on stderr.
 
     Raises:
         UserError: no row has an accuracy, or the ending is not one that matplotlib writes.
@@ -166,26 +166,25 @@ def draw(compared: Sequence[Row], out: Path) -> None:
     if not known:
         raise UserError("None of these has an accuracy to draw.")
     kinds = out.suffix.lstrip(".")
-    _name_untimed(known)
+    labels = dict(zip(known, short_names([row.name for row in known]), strict=True))
+    _name_untimed(labels)
     costs = [key for key in _COSTS if any(getattr(row, key) for row in known)]
-    figure, axes = pyplot.subplots(
-        1, len(costs), figsize=(5 * len(costs), 4), sharey=True, squeeze=False
-    )
+    size = (6 * len(costs), 4 + 0.2 * len(labels))
+    shared: Any = {"sharey": True, "squeeze": False, "layout": "constrained"}
+    figure, axes = pyplot.subplots(1, len(costs), figsize=size, **shared)
     if kinds not in figure.canvas.get_supported_filetypes():
         raise UserError(f"A picture is written as .svg, .png or .pdf; received '{out.suffix}'.")
-    labels = dict(zip(known, short_names([row.name for row in known]), strict=True))
     for panel, key in zip(axes[0], costs, strict=True):
-        _draw_panel(panel, {row: text for row, text in labels.items() if getattr(row, key)}, key)
-        panel.set(xlabel=_COSTS[key], xscale="log")
+        _draw_panel(panel, labels, key)
     axes[0, 0].set(ylabel="accuracy (%)")
-    figure.tight_layout()
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower left", fontsize=8)
     with replacing(out) as partial:
         figure.savefig(partial, format=kinds)
     pyplot.close(figure)
 
 
-def _name_untimed(known: Sequence[Row]) -> None:
-    if names := [row.name for row in known if not row.latency_ms]:
+def _name_untimed(labels: Mapping[Row, str]) -> None:
+    if names := [text for row, text in labels.items() if not row.latency_ms]:
         print(
             f"The picture has no time of {', '.join(names)}: keras-resnet export measures it.",
             file=sys.stderr,
@@ -193,13 +192,20 @@ def _name_untimed(known: Sequence[Row]) -> None:
 
 
 def _draw_panel(panel: Any, labels: Mapping[Row, str], key: str) -> None:
-    points = [(float(getattr(row, key)), 100 * (row.accuracy or 0.0)) for row in labels]
-    panel.plot(*zip(*frontier(points), strict=True), color="#c9703b", lw=1, zorder=1)
-    for text, point in zip(labels.values(), points, strict=True):
-        panel.plot(*point, "o", color="#3d6fb4", zorder=2)
-        panel.annotate(text, point, xytext=(5, 4), textcoords="offset points", fontsize=7)
+    points = {
+        f"{number}  {text}": (float(getattr(row, key)), 100 * (row.accuracy or 0.0))
+        for number, (row, text) in enumerate(labels.items(), 1)
+        if getattr(row, key)
+    }
+    panel.plot(*zip(*frontier(list(points.values())), strict=True), color="0.6", lw=1, zorder=1)
+    for text, point in points.items():
+        number = text.partition(" ")[0]
+        panel.plot(*point, "o", color=f"C{int(number) - 1}", label=text, zorder=2)
+        panel.annotate(number, point, xytext=(4, 4), textcoords="offset points", fontsize=8)
+    panel.set(xlabel=_COSTS[key], xscale="log")
+    panel.tick_params(axis="x", which="both", labelsize=8)
     panel.grid(alpha=0.3)
-    panel.margins(x=0.25, y=0.15)
+    panel.margins(x=0.1, y=0.15)
 
 
 def as_dicts(compared: Sequence[Row]) -> list[dict[str, Any]]:

@@ -193,7 +193,7 @@ def test_runs_exports_and_files_are_compared(tiny_run, exported, tmp_path, capsy
     assert rows[0]["latency_ms"] == measured["check"]["keras_latency_ms"]
     assert rows[0]["machine"] == measured["machine"]
     drawn = picture.read_text()
-    for text in ("model.keras", "resnet8-int8.tflite", "bytes", "ms, one image"):
+    for text in ("1  model.keras", "3  resnet8-int8.tflite", "bytes", "ms, one image"):
         assert f">{text}</text>" in drawn, text
     assert "no time of" not in printed.err
 
@@ -206,9 +206,10 @@ def test_a_picture_tells_runs_apart_and_leaves_out_a_panel_without_times(tmp_pat
     rows = [compare.Row(name, 0.9, "these", 1, 1, 1 + i, 1) for i, name in enumerate(names)]
     compare.draw(rows, tmp_path / "frontier.svg")
     drawn = (tmp_path / "frontier.svg").read_text()
-    assert all(f">{text}</text>" in drawn for text in (*shown, "bytes"))
+    numbered = [f"{number}  {text}" for number, text in enumerate(shown, 1)]
+    assert all(f">{text}</text>" in drawn for text in (*numbered, "bytes"))
     assert "ms, one image" not in drawn
-    assert f"no time of {', '.join(names)}: keras-resnet export" in capsys.readouterr().err
+    assert f"no time of {', '.join(shown)}: keras-resnet export" in capsys.readouterr().err
 
 
 def test_figures_that_do_not_compare_are_warned_of():
