@@ -6,6 +6,7 @@ import json
 import re
 
 import jsonschema
+import keras
 import numpy as np
 import pytest
 from conftest import run_python
@@ -13,6 +14,7 @@ from PIL import Image
 from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
+import keras_resnet
 from keras_resnet.export import export, manifest, metadata, model_card
 from keras_resnet.pictures import read_image
 from keras_resnet.recipes import exporting, runs, sources
@@ -51,7 +53,7 @@ def test_its_examples_name_the_digit(folder, tiny_run, digits):
 @pytest.fixture(scope="module")
 def photograph(tmp_path_factory):
     """An upright one of a camera held upright, losslessly: 90 by 140, patches and noise."""
-    rng = np.random.default_rng(3)
+    rng = np.random.default_rng(17)  # one by which the test with the crop can fail
     patches = rng.integers(0, 255, (3, 5, 3)).astype("uint8")
     pixels = np.asarray(Image.fromarray(patches).resize((140, 90)), "int16")
     pixels = np.clip(pixels + rng.integers(-20, 21, pixels.shape), 0, 255).astype("uint8")
@@ -62,14 +64,16 @@ def photograph(tmp_path_factory):
     return path
 
 
-def test_its_examples_answer_as_the_model_with_its_crop(resnet20, images, photograph, tmp_path):
+def test_its_examples_answer_as_the_model_with_its_crop(images, photograph, tmp_path):
+    model = keras_resnet.ResNet8(weights="cifar10", include_preprocessing=True)
     out, kinds = tmp_path / "out", ("savedmodel", "tflite-float32")
     about = metadata.About(author="A. Uthor", license="CC0-1.0")
-    export(resnet20, kinds, out=out, check_images=images, crop=CROP, about=about, verbose=False)
-    shown = read_image(photograph, (32, 32), crop=CROP)
+    export(model, kinds, out=out, check_images=images, crop=CROP, about=about, verbose=False)
+    cut, covering = (read_image(photograph, (32, 32), crop=crop) for crop in (CROP, None))
     squashed = np.asarray(Image.open(photograph).convert("RGB").resize((32, 32)))
-    expected, other = resnet20.predict(np.stack([shown, squashed]), verbose=0).argmax(-1)
-    assert expected != other  # so that this test can fail
+    answers = model.predict(np.stack([cut, covering, squashed]), verbose=0).argmax(-1)
+    expected = answers[0]
+    assert expected not in answers[1:]
     assert _answers(out, photograph) == [expected, expected]
     text = (out / "README.md").read_text()
     assert "resized to just cover 37×37 (bicubic, antialiased) and its middle cut out" in text
@@ -176,10 +180,6 @@ def test_numerics_and_performance_are_the_manifests(folder):
 
 
 def test_a_model_without_its_normalisation_has_no_example(images, tmp_path):
-    import keras
-
-    import keras_resnet
-
     keras.utils.set_random_seed(0)
     model = keras_resnet.create_model("resnet20")
     calibration = images.astype("float32") / 128 - 1

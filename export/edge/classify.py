@@ -51,7 +51,7 @@ def cut(picture: Image.Image, width: int, height: int, crop: dict) -> Image.Imag
     return picture.crop((left, top, left + width, top + height))
 
 
-def read_picture(path: str, shape: tuple[int, int, int], crop: dict) -> np.ndarray:
+def read_picture(path: str, shape: tuple[int, ...], crop: dict) -> np.ndarray:
     """Turn a picture upright and cut it for a model of `shape` (height, width, channels)."""
     height, width, channels = shape
     picture = ImageOps.exif_transpose(Image.open(path))
