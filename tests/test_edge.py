@@ -77,10 +77,10 @@ def test_the_script_reads_pictures_as_the_package_does(classify, pictures, crop)
             found = classify.read_picture(str(path), shape, cut)[0].astype(int)
             difference = np.abs(found - read_image(path, shape[:2], shape[2], crop))
             # Weights are 22-bit integers in Pillow, float32 in TensorFlow: where a value lies at a
-            # half, either of two directions may round up (see test_protocol.py). Grey is of three
-            # such values. Another orientation gives 30 on the mean.
+            # half, either of two directions may round up (see test_protocol.py). The few colours
+            # of a palette give the most halves. Another orientation gives 30 on the mean.
             assert difference.max() <= 2, (path.name, shape)
-            assert difference.mean() < (0.04 if shape[2] == 3 else 0.12), (path.name, shape)
+            assert difference.mean() < 0.15, (path.name, shape)
 
 
 def test_the_script_cuts_as_the_manifest_says(classify, folder, tmp_path):
