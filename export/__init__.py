@@ -112,8 +112,8 @@ def export(
         preprocessing: put this normalisation in front ("tf", "caffe", "torch", "cifar").
         name: names the files `NAME-int8.tflite`; default the model's name.
         labels: class names, for labels.txt and the SavedModel.
-        crop: how a SavedModel cuts an image of another size than the model's: as the model is
-            evaluated; None: it is resized to just cover the model's size.
+        crop: how a SavedModel, the page for browsers and classify.py cut an image of another size
+            than the model's: as the model is evaluated; None: it is resized to just cover that.
         check_images: images (uint8 or as the model takes them) to compare on; default the
             calibration images; random noise where there are none.
         check_labels: their classes (n,), to report accuracies.

@@ -15,12 +15,19 @@ from typing import Any
 
 from keras_resnet.errors import UserError
 from keras_resnet.export import graphs
+from keras_resnet.single_crop import SingleCrop
 
 PAGE = Path(__file__).parent / "web"
 MODEL, DESCRIPTION = "model.tflite", "model.json"
 
 
-def write(folder: Path, data: bytes, name: str, labels: Sequence[str] | None) -> None:
+def write(
+    folder: Path,
+    data: bytes,
+    name: str,
+    labels: Sequence[str] | None,
+    crop: SingleCrop | None = None,
+) -> None:
     """Write the folder of a page that classifies with a TFLite file.
 
     Args:
@@ -28,11 +35,12 @@ def write(folder: Path, data: bytes, name: str, labels: Sequence[str] | None) ->
         data: the file: batch 1, uint8 in and out.
         name: the title of the page.
         labels: the class names; numbers where there are none.
+        crop: how a picture is cut for the model; None: to just cover its size.
 
     Raises:
         UserError: the model does not take pixels 0...255.
     """
-    about = _describe(data, name, labels)
+    about = _describe(data, name, labels, crop)
     shutil.copytree(PAGE, folder)
     (folder / MODEL).write_bytes(data)
     heavy = [folder / MODEL, *sorted((folder / "litert").glob("*.wasm"))]
@@ -46,14 +54,24 @@ def is_page(folder: Path) -> bool:
     return (folder / DESCRIPTION).is_file() and (folder / MODEL).is_file()
 
 
-def _describe(data: bytes, name: str, labels: Sequence[str] | None) -> dict[str, Any]:
+def _describe(
+    data: bytes, name: str, labels: Sequence[str] | None, crop: SingleCrop | None
+) -> dict[str, Any]:
     graph = graphs.read(data).subgraphs[0]
     image, scores = graph.tensors[graph.inputs[0]], graph.tensors[graph.outputs[0]]
     about = {"input": _steps(image), "output": _steps(scores)}
     _require_pixels(**about["input"])
     classes = int(scores.shape[-1])
     names = [f"class {index}" for index in range(classes)] if labels is None else list(labels)
-    return {"name": name, "labels": names, **about}
+    _, height, width, _ = image.shape
+    return {"name": name, "labels": names, **about, "resize": _resize((height, width), crop)}
+
+
+def _resize(shape: tuple[int, int], crop: SingleCrop | None) -> dict[str, Any]:
+    """What the page resizes a picture to cover before it cuts `shape` (height, width) out of it."""
+    height, width = shape if crop is None else crop.covers(shape)
+    interpolation = "bilinear" if crop is None else crop.interpolation
+    return {"width": int(width), "height": int(height), "interpolation": interpolation}
 
 
 def _steps(tensor: Any) -> dict[str, Any]:

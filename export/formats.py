@@ -141,7 +141,8 @@ def _openvino(source: Source, path: Path) -> None:
 
 
 def _web(source: Source, path: Path) -> None:
-    browser.write(path, _int8(source, "uint8"), source.name, source.labels)  # what LiteRT.js takes
+    data = _int8(source, "uint8")  # what LiteRT.js takes
+    browser.write(path, data, source.name, source.labels, source.service.crop)
 
 
 _ONNX = (("onnx", "onnx"), ("tf2onnx", "onnx"), ("onnxruntime", "onnx"))

@@ -7,6 +7,7 @@ from typing import Any
 
 from keras_resnet.console import number
 from keras_resnet.export import serving
+from keras_resnet.single_crop import SingleCrop
 
 
 def card(content: Mapping[str, Any]) -> str:
@@ -52,7 +53,8 @@ def _input(content: Mapping[str, Any]) -> str:
     taken, labels = content["input"], content["labels"]
     height, width, _ = taken["shape"]
     pixels = (
-        "Pixels go in as they are, 0…255: the normalisation is inside the files."
+        "Pixels go in as they are, 0…255: the normalisation is inside the files. "
+        f"{_cut_in_words(taken)}"
         if taken["raw_pixels"]
         else f"Values lie in {taken['range'][0]:g}…{taken['range'][1]:g}: **the normalisation is "
         "not inside the files**, so prepare images as for the Keras model."
@@ -66,27 +68,51 @@ def _input(content: Mapping[str, Any]) -> str:
     )
 
 
+def _cover(taken: Mapping[str, Any]) -> tuple[int, int, str]:
+    """The height and width that a picture is resized to just cover, and by which filter."""
+    height, width, _ = taken["shape"]
+    if taken["crop"] is None:
+        return height, width, "bilinear"
+    crop = SingleCrop(**taken["crop"])
+    return *crop.covers((height, width)), crop.interpolation
+
+
+def _cut_in_words(taken: Mapping[str, Any]) -> str:
+    height, width, interpolation = _cover(taken)
+    return (
+        f"A picture of another size is resized to just cover {height}×{width} ({interpolation}, "
+        "antialiased) and its middle cut out; one of this very size is taken as it is."
+    )
+
+
 # How each is run ---------------------------------------------------------------------------------
 
 
 def _image_lines(content: Mapping[str, Any]) -> str:
+    """From a picture to the array `pixels`, as `keras-resnet predict` does it."""
     height, width, channels = content["input"]["shape"]
-    mode = "RGB" if channels == 3 else "L"
-    grey = "" if channels == 3 else "[..., None]"
+    high, wide, interpolation = _cover(content["input"])
+    pixels = "image)[None]" if channels == 3 else 'image.convert("L"))[None, ..., None]'
     return (
-        "import numpy as np\nfrom PIL import Image\n\n"
-        f'image = Image.open("IMAGE").convert("{mode}").resize(({width}, {height}))\n'
-        f"pixels = np.asarray(image)[None]{grey}"
+        "import numpy as np\nfrom PIL import Image, ImageOps\n\n"
+        'image = ImageOps.exif_transpose(Image.open("IMAGE")).convert("RGB")\n'
+        "w, h = image.size\n"
+        f"if (w, h) != ({width}, {height}):  # else it has been cut\n"
+        f"    w, h = max({wide}, w * {high} // h), max({high}, h * {wide} // w)\n"
+        f"    left, top = round((w - {width}) / 2), round((h - {height}) / 2)\n"
+        f"    image = image.resize((w, h), Image.Resampling.{interpolation.upper()})\n"
+        f"    image = image.crop((left, top, left + {width}, top + {height}))\n"
+        f"pixels = np.asarray({pixels}"
     )
 
 
 def _saved_model(content: Mapping[str, Any], file: str) -> str:
-    names = content["input"]["name"], content["output"]["name"]
     return (
         "import tensorflow as tf\n\n"
         f'model = tf.saved_model.load("{file}/{serving.VERSION}")\n'
-        f'answer = model.signatures["serving_default"]({names[0]}=tf.constant(pixels))\n'
-        f'print(answer["{names[1]}"].numpy().argmax())'
+        'image = tf.constant([open("IMAGE", "rb").read()])  # JPEG or PNG: it is cut inside\n'
+        f'answer = model.signatures["{serving.BYTES}"]({serving.BYTES}=image)\n'
+        f'print(answer["{content["output"]["name"]}"].numpy().argmax())'
     )
 
 
@@ -138,13 +164,14 @@ _IN_WORDS = {
 
 
 def _usage(content: Mapping[str, Any]) -> str:
-    """How one file of each kind is run; only where pixels go in as they are."""
-    if not content["input"]["raw_pixels"]:
+    """How one file of each kind is run; only where the pixels of pictures go in as they are."""
+    if not content["input"]["raw_pixels"] or content["input"]["shape"][2] not in (1, 3):
         return ""
     passed = {
         x["format"].partition("-")[0]: x["file"] for x in reversed(content["files"]) if x["passed"]
     }
-    parts = [_python(_image_lines(content))] if _USAGE.keys() & passed.keys() else []
+    take_pixels = passed.keys() & (_USAGE.keys() - {"savedmodel"})
+    parts = [_python(_image_lines(content))] if take_pixels else []
     for kind, file in reversed(passed.items()):
         if kind in _USAGE:
             parts.append(_python(_USAGE[kind](content, file)))
@@ -161,8 +188,10 @@ def _python(code: str) -> str:
 
 
 def _origin(content: Mapping[str, Any]) -> str:
-    origin = content["origin"]
-    lines = [f"- {name}: {value}" for name, value in origin.items() if value is not None]
+    origin = {name: value for name, value in content["origin"].items() if value is not None}
+    about = content["about"] or {}
+    given = {name: text for name, text in about.items() if text and text not in origin.values()}
+    lines = [f"- {name}: {value}" for name, value in (origin | given).items()]
     if not lines:
         return ""
     return "\n".join(["## Where it comes from", "", *lines])

@@ -1,8 +1,10 @@
 """What the tests share. They run offline, on the CPU, in any checkout."""
 
+import importlib.util
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 
 import keras_resnet
+import keras_resnet.export
 from keras_resnet.recipes import load_dataset
 
 
@@ -39,6 +42,16 @@ def run_python(code, *arguments, check=True, cwd=None, env=None):
     if check:
         assert result.returncode == 0, result.stderr[-3000:]
     return result
+
+
+@pytest.fixture(scope="session")
+def classify():
+    """export/edge/classify.py, which stands alone, as a module."""
+    path = Path(keras_resnet.export.__file__).parent / "edge" / "classify.py"
+    spec = importlib.util.spec_from_file_location("classify", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

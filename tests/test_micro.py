@@ -126,9 +126,7 @@ struct MicroInterpreter {
 """
 
 
-@needs_compiler
-def test_main_is_correct_cpp(folder, tmp_path):
-    """Against declarations only: TFLM's sources are not to be had here."""
+def _main_and_declarations(folder, tmp_path):
     main = (folder / "main.cc").read_text()
     for name in re.findall(r'#include "(tensorflow/.*)"', main):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -137,8 +135,54 @@ def test_main_is_correct_cpp(folder, tmp_path):
     header = (folder / "model_data.h").read_text()  # an arena, measured or not
     (tmp_path / "model_data.h").write_text(re.sub(r"(kArenaBytes =) \d+", r"\1 65536", header))
     shutil.copy(folder / "main.cc", tmp_path)
+
+
+@needs_compiler
+def test_main_is_correct_cpp(folder, tmp_path):
+    """Against declarations only: TFLM's sources are not to be had here."""
+    _main_and_declarations(folder, tmp_path)
     strict = ["-std=c++17", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", f"-I{tmp_path}"]
     subprocess.run(["g++", *strict, tmp_path / "main.cc"], check=True)
+
+
+# An interpreter whose kernels want more memory than there is.
+_TOO_SMALL = """
+#include "declarations.h"
+namespace tflite {
+void InitializeTarget() {}
+std::uint32_t Model::version() const { return TFLITE_SCHEMA_VERSION; }
+const Model* GetModel(const void*) { static Model model; return &model; }
+template <unsigned int n> TfLiteStatus MicroMutableOpResolver<n>::AddAdd() { return kTfLiteOk; }
+template <unsigned int n> TfLiteStatus MicroMutableOpResolver<n>::AddConv2D() { return kTfLiteOk; }
+template <unsigned int n>
+TfLiteStatus MicroMutableOpResolver<n>::AddFullyConnected() { return kTfLiteOk; }
+template <unsigned int n> TfLiteStatus MicroMutableOpResolver<n>::AddMean() { return kTfLiteOk; }
+template <unsigned int n> TfLiteStatus MicroMutableOpResolver<n>::AddSoftmax() { return kTfLiteOk; }
+template struct MicroMutableOpResolver<5>;
+template <unsigned int n> MicroInterpreter::MicroInterpreter(
+    const Model*, const MicroMutableOpResolver<n>&, std::uint8_t*, std::size_t) {}
+template MicroInterpreter::MicroInterpreter(
+    const Model*, const MicroMutableOpResolver<5>&, std::uint8_t*, std::size_t);
+TfLiteStatus MicroInterpreter::AllocateTensors() { return kTfLiteError; }
+TfLiteStatus MicroInterpreter::Invoke() { return kTfLiteError; }
+TfLiteTensor* MicroInterpreter::input(std::size_t) { return nullptr; }
+TfLiteTensor* MicroInterpreter::output(std::size_t) { return nullptr; }
+std::size_t MicroInterpreter::arena_used_bytes() const { return 0; }
+}  // namespace tflite
+"""
+
+
+@needs_compiler
+def test_an_arena_that_is_too_small_is_said(folder, tmp_path):
+    _main_and_declarations(folder, tmp_path)
+    (tmp_path / "small.cc").write_text(_TOO_SMALL)
+    sources = [tmp_path / "main.cc", tmp_path / "small.cc", folder / "model_data.cc"]
+    program = tmp_path / "program"
+    subprocess.run(["g++", "-std=c++17", f"-I{tmp_path}", *sources, "-o", program], check=True)
+    result = subprocess.run([program], capture_output=True, text=True)
+    assert result.returncode == 3
+    said = "No setup in an arena of 65536 bytes: raise kArenaBytes in model_data.h.\n"
+    assert result.stdout == said
 
 
 def test_main_registers_the_operations_of_the_file(folder):

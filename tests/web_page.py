@@ -5,6 +5,8 @@ import json
 
 import numpy as np
 
+from keras_resnet.export import browser
+
 
 def answers(page):
     return page.run(
@@ -26,15 +28,27 @@ def run_in(page, images):
     return np.array(page.run(script % json.dumps(encoded)))
 
 
-def fitted(page, path, width, height, channels):
-    """The page's own pixels of a file."""
-    script = """(async (text, width, height, channels) => {
+def fitted(page, path, shape, crop=None):
+    """The page's own pixels of a file, for a model of `shape` (height, width, channels)."""
+    script = """(async (text, target) => {
         const { fit } = await import("./pixels.js");
         const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
         const bitmap = await createImageBitmap(new Blob([bytes]), { colorSpaceConversion: "none" });
-        const target = { width, height, channels };
         return Array.from(fit(bitmap, bitmap.width, bitmap.height, target));
-    })("%s", %d, %d, %d)"""
+    })("%s", %s)"""
     encoded = base64.b64encode(path.read_bytes()).decode()
-    pixels = page.run(script % (encoded, width, height, channels))
-    return np.array(pixels, dtype="uint8").reshape(height, width, channels)
+    target = dict(zip(("height", "width", "channels"), shape, strict=True))
+    target["resize"] = browser._resize(shape[:2], crop)
+    pixels = page.run(script % (encoded, json.dumps(target)))
+    return np.array(pixels, dtype="uint8").reshape(shape)
+
+
+def seen(page):
+    """The pixels that the page says the model sees, (height, width, 3)."""
+    pixels = page.run("""(() => {
+        const { width, height } = document.querySelector("#pixels");
+        const context = document.querySelector("#pixels").getContext("2d");
+        return [height, width, Array.from(context.getImageData(0, 0, width, height).data)];
+    })()""")
+    height, width, rgba = pixels
+    return np.array(rgba, dtype="uint8").reshape(height, width, 4)[..., :3]

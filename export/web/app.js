@@ -107,6 +107,16 @@ function showPicture(bitmap, target) {
   element.stage.classList.add("filled");
 }
 
+/** The camera's picture, enlarged until little more than that middle is seen. */
+function showVideo({ videoWidth: width, videoHeight: height }, target) {
+  const box = middle(width, height, target);
+  const scale = Math.min(width / (box.right - box.left), height / (box.bottom - box.top));
+  element.video.style.transform = `scale(${scale})`;
+  element.hint.hidden = element.shown.hidden = true;
+  element.video.hidden = false;
+  element.stage.classList.add("filled");
+}
+
 /** Back to the empty page. */
 function clear() {
   for (const name of ["shown", "video", "seen"]) element[name].hidden = true;
@@ -220,10 +230,7 @@ async function startCamera() {
     stream = await openCamera();
     element.video.srcObject = stream;
     await element.video.play();
-    element.hint.hidden = true;
-    element.shown.hidden = true;
-    element.video.hidden = false;
-    element.stage.classList.add("filled");
+    showVideo(element.video, classifier.target);
     showCamera(true);
     say("In front of the camera, most likely:");
     starting = false;

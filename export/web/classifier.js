@@ -92,7 +92,7 @@ export class Classifier {
     const [, height, width, channels] = input.shape;
     this.model = model;
     this.about = about;
-    this.target = { width, height, channels };
+    this.target = { width, height, channels, resize: about.resize };
     this.inputType = input.dtype;
     // A float32 file that someone put in the place of the exported one has no steps.
     this.step = output.dtype === "uint8" ? about.output.scale : 0;

@@ -1,10 +1,23 @@
 // From a picture to the pixels that the model takes, as `keras-resnet predict` makes them: resized to
-// just cover the model's size with Pillow's bilinear filter (a triangle over all pixels that fall on
-// one, in 22-bit integers), the middle cut out in whole pixels. A canvas has a filter of its own in every browser, and is only
-// used to read pixels.
+// just cover `target.resize` of model.json with Pillow's filter (over all pixels that fall on one, in
+// 22-bit integers), the middle cut out in whole pixels. A picture of the model's size stays as it is.
+// A canvas has a filter of its own in every browser, and is only used to read pixels.
 
 const BITS = 22; // Pillow's PRECISION_BITS for 8-bit pixels
+const COLOURS = 3; // grey is made last, as `keras-resnet predict` does
 const LARGEST = 2 ** 24; // pixels; iOS gives no canvas beyond it
+
+// Pillow's: how far each reaches, in new pixels, and its weight at a distance of them.
+const FILTERS = {
+  bilinear: { reach: 1, weight: (x) => Math.max(0, 1 - x) },
+  bicubic: {
+    reach: 2,
+    weight: (x) => {
+      if (x < 1) return (1.5 * x - 2.5) * x * x + 1;
+      return x < 2 ? (((x - 5) * x + 8) * x - 4) * -0.5 : 0;
+    },
+  },
+};
 
 /** Half of what is over, a half to even, as Python rounds. */
 function margin(over) {
@@ -12,11 +25,13 @@ function margin(over) {
   return Number.isInteger(half) ? half : 2 * Math.round(half / 2);
 }
 
-/** How a picture is resized to just cover `target`, and where that is cut out of it, in pixels. */
+/** How a picture is resized to just cover `resize`, and where `target` is cut out of it, in pixels. */
 function covering(width, height, target) {
-  const isHigh = height * target.width > width * target.height;
-  const rows = isHigh ? Math.floor((height * target.width) / width) : target.height;
-  const columns = isHigh ? target.width : Math.floor((width * target.height) / height);
+  if (width === target.width && height === target.height) return { left: 0, top: 0, x: 1, y: 1 };
+  const { resize } = target;
+  const isHigh = height * resize.width > width * resize.height;
+  const rows = isHigh ? Math.floor((height * resize.width) / width) : resize.height;
+  const columns = isHigh ? resize.width : Math.floor((width * resize.height) / height);
   const [left, top] = [margin(columns - target.width), margin(rows - target.height)];
   return { left, top, x: width / columns, y: height / rows };
 }
@@ -28,28 +43,35 @@ export function middle(width, height, target) {
   return { left: left * x, top: top * y, right, bottom };
 }
 
+/** To a whole number as in C, a half away from zero. */
+const rounded = (value) => Math.trunc(value + 0.5 * Math.sign(value));
+
 /** For `count` new pixels from `offset` on, each `scale` old ones: the first of those, and weights. */
-function taps(size, offset, scale, count) {
-  const support = Math.max(scale, 1);
+function taps(size, offset, scale, count, { reach, weight }) {
+  const stretch = Math.max(scale, 1);
+  const support = reach * stretch;
   return Array.from({ length: count }, (_, i) => {
     const centre = (offset + i + 0.5) * scale;
     const first = Math.max(Math.trunc(centre - support + 0.5), 0);
     const last = Math.min(Math.trunc(centre + support + 0.5), size);
     const weights = [];
     for (let x = first; x < last; x++) {
-      weights.push(Math.max(0, 1 - Math.abs((x - centre + 0.5) * (1 / support))));
+      weights.push(weight(Math.abs((x - centre + 0.5) * (1 / stretch))));
     }
     const sum = weights.reduce((a, b) => a + b, 0);
-    return { first, weights: weights.map((w) => Math.trunc(0.5 + (w / sum) * 2 ** BITS)) };
+    return { first, weights: weights.map((w) => rounded((w / sum) * 2 ** BITS)) };
   });
 }
 
-/** The filter along one axis: `lines` of pixels, `pitch` numbers apart, their pixels `step` apart. */
-function pass(source, target, lines, from, to, along, channels) {
+/**
+ * The filter along one axis: `lines` of pixels, `pitch` numbers apart, their pixels `step` apart.
+ * `target` clamps: bicubic goes beyond 0…255 at edges, and Pillow cuts that off after either axis.
+ */
+function pass(source, target, lines, from, to, along) {
   for (let line = 0; line < lines; line++) {
     for (let i = 0; i < along.length; i++) {
       const { first, weights } = along[i];
-      for (let c = 0; c < channels; c++) {
+      for (let c = 0; c < COLOURS; c++) {
         let sum = 2 ** (BITS - 1);
         let at = line * from.pitch + first * from.step + c;
         for (const weight of weights) {
@@ -64,31 +86,31 @@ function pass(source, target, lines, from, to, along, channels) {
 }
 
 /** Along the rows of `image` ({pixels, width, height, stride: numbers to a pixel}). */
-function across(image, along, channels) {
+function across(image, along) {
   const { pixels, width, height, stride } = image;
-  const out = new Uint8Array(height * along.length * channels);
+  const out = new Uint8ClampedArray(height * along.length * COLOURS);
   const from = { pitch: stride * width, step: stride };
-  const to = { pitch: channels * along.length, step: channels };
-  pass(pixels, out, height, from, to, along, channels);
-  return { pixels: out, width: along.length, height, stride: channels };
+  const to = { pitch: COLOURS * along.length, step: COLOURS };
+  pass(pixels, out, height, from, to, along);
+  return { pixels: out, width: along.length, height, stride: COLOURS };
 }
 
 /** Along its columns. */
-function down(image, along, channels) {
+function down(image, along) {
   const { pixels, width, stride } = image;
-  const out = new Uint8Array(width * along.length * channels);
+  const out = new Uint8ClampedArray(width * along.length * COLOURS);
   const from = { pitch: stride, step: stride * width };
-  const to = { pitch: channels, step: channels * width };
-  pass(pixels, out, width, from, to, along, channels);
-  return { pixels: out, width, height: along.length, stride: channels };
+  const to = { pitch: COLOURS, step: COLOURS * width };
+  pass(pixels, out, width, from, to, along);
+  return { pixels: out, width, height: along.length, stride: COLOURS };
 }
 
-/** Put Pillow's grey value ("L", in 16-bit integers) into the first channel of RGBA pixels. */
+/** Pillow's grey values ("L", in 16-bit integers) of RGB pixels. */
 function grey(pixels) {
-  for (let i = 0; i < pixels.length; i += 4) {
-    const sum = pixels[i] * 19595 + pixels[i + 1] * 38470 + pixels[i + 2] * 7471;
-    pixels[i] = (sum + 0x8000) >> 16;
-  }
+  return Uint8Array.from({ length: pixels.length / COLOURS }, (_, i) => {
+    const [red, green, blue] = pixels.subarray(COLOURS * i, COLOURS * (i + 1));
+    return (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16;
+  });
 }
 
 function canvasOf(width, height) {
@@ -106,22 +128,23 @@ function reduced(picture, width, height, area) {
 }
 
 /** What of the old pixels the new ones are made of: [from, to). */
-function reach(along) {
+function span(along) {
   const last = along[along.length - 1];
   return [along[0].first, last.first + last.weights.length];
 }
 
 /**
- * The pixels of a picture's middle, in the size of `target` ({width, height, channels}).
+ * The pixels of a picture's middle, in the size of `target` ({width, height, channels, resize}).
  *
  * @param picture an ImageBitmap, canvas or video of `width` × `height`
  * @returns {Uint8Array} (height, width, channels), 0…255
  */
 export function fit(picture, width, height, target) {
   const cover = covering(width, height, target);
-  const x = taps(width, cover.left, cover.x, target.width);
-  const y = taps(height, cover.top, cover.y, target.height);
-  const [[left, right], [top, bottom]] = [reach(x), reach(y)];
+  const filter = FILTERS[target.resize.interpolation];
+  const x = taps(width, cover.left, cover.x, target.width, filter);
+  const y = taps(height, cover.top, cover.y, target.height, filter);
+  const [[left, right], [top, bottom]] = [span(x), span(y)];
   const area = (right - left) * (bottom - top);
   if (area > LARGEST) {
     const smaller = reduced(picture, width, height, area);
@@ -131,9 +154,8 @@ export function fit(picture, width, height, target) {
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.drawImage(picture, -left, -top);
   const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
-  const { channels } = target;
-  if (channels === 1) grey(data);
   const from = (along, start) => along.map((tap) => ({ ...tap, first: tap.first - start }));
   const image = { pixels: data, width: canvas.width, height: canvas.height, stride: 4 };
-  return down(across(image, from(x, left), channels), from(y, top), channels).pixels;
+  const { pixels } = down(across(image, from(x, left)), from(y, top));
+  return target.channels === 1 ? grey(pixels) : new Uint8Array(pixels.buffer); // as LiteRT.js takes
 }

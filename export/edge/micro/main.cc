@@ -41,7 +41,11 @@ int main() {
   static tflite::MicroMutableOpResolver<kOperations> resolver;
   if (AddOperations(resolver) != kTfLiteOk) return 2;
   static tflite::MicroInterpreter interpreter(file, resolver, arena, model::kArenaBytes);
-  if (interpreter.AllocateTensors() != kTfLiteOk) return 3;
+  if (interpreter.AllocateTensors() != kTfLiteOk) {
+    std::printf("No setup in an arena of %u bytes: raise kArenaBytes in model_data.h.\n",
+                static_cast<unsigned>(model::kArenaBytes));
+    return 3;
+  }
   std::printf("arena: %u of %u bytes used\n",
               static_cast<unsigned>(interpreter.arena_used_bytes()),
               static_cast<unsigned>(model::kArenaBytes));
