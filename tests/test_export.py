@@ -193,6 +193,16 @@ def test_the_saved_model_serves_without_keras(exported, images, tmp_path):
     np.testing.assert_allclose(np.load(tmp_path / "y.npy"), reference.outputs, atol=1e-5)
 
 
+def test_of_all_files_the_float32_one_alone_is_in_float32(exported):
+    files = {item.format: exported.folder / item.file for item in exported.checks}
+    found = [
+        kind
+        for kind, path in files.items()
+        if path.suffix == ".tflite" and graphs.in_float32(runtimes.open_file(path).graph)
+    ]
+    assert found == ["tflite-float32"]
+
+
 def test_tflite_runs_where_there_is_no_tensorflow(exported, tmp_path):
     """A device has LiteRT and NumPy; the signature's names are the contract."""
     output = run_python(
