@@ -179,5 +179,5 @@ def test_bad_arguments_are_refused(arguments, message, tmp_path, monkeypatch, ca
 def test_a_changed_file_is_not_timed(exports, tmp_path):
     copy = shutil.copytree(exports, tmp_path / "copy")
     (copy / "resnet20-int8.tflite").write_bytes(b"other")
-    with pytest.raises(UserError, match="int8.tflite is not the file that was exported"):
+    with pytest.raises(UserError, match=r"int8\.tflite is not the file that was exported"):
         benchmark.find([copy])
