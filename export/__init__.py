@@ -18,7 +18,6 @@ from typing import Any
 import keras
 import numpy as np
 
-import keras_resnet.preprocessing
 from keras_resnet.errors import UserError
 from keras_resnet.export import (
     check,
@@ -28,6 +27,7 @@ from keras_resnet.export import (
     mixed,
     model_card,
     optimize,
+    preparing,
     ranges,
     runtimes,
     saved_model,
@@ -37,7 +37,6 @@ from keras_resnet.export import (
 from keras_resnet.export.calibration import hints as calibration_hints
 from keras_resnet.export.calibration import require_images
 from keras_resnet.export.formats import FORMATS, Source, known
-from keras_resnet.models.layers import to_stock
 from keras_resnet.single_crop import SingleCrop
 
 __all__ = ["FORMATS", "ExportReport", "export", "require_arguments"]
@@ -140,7 +139,8 @@ def export(
     hints = calibration_hints(model, preprocessing, calibration, formats)
     for hint in hints:
         warnings.warn(hint, stacklevel=2)
-    prepared = _prepare(model, preprocessing, calibration)
+    size = None if calibration is None else calibration.shape[1:]
+    prepared = preparing.prepare(model, preprocessing, size)
     ranges.require_use(prepared, formats, calibration_method, keep_float)
     mixed.require_layers(keep_float, prepared, formats)
     names = _checked_labels(labels, prepared)
@@ -181,6 +181,7 @@ def export(
             **manifest.quantization(keep_float, formats),
             "calibration_method": ranges.full_name(calibration_method),
             "rewrites": written.rewrites,
+            "preprocessing": preprocessing,
             "input": takes,
             **_content(partial, prepared, reference, calibration, crop, checks, keras_latency),
         }
@@ -217,30 +218,6 @@ def require_arguments(
     ranges.require_method(calibration_method, formats)
     folders.free(out, overwrite)
     return formats
-
-
-def _prepare(
-    model: keras.Model, preprocessing: str | None, calibration: np.ndarray | None
-) -> keras.Model:
-    """The float32 stock-layer copy that everything is made from, of a fixed image size."""
-    shape, _ = runtimes.classifier_shape(model)
-    stock = to_stock(model)
-    if isinstance(stock, keras.Sequential):
-        stock = keras.Model(stock.inputs[0], stock.outputs[0], name=model.name)
-    if None in shape:
-        if calibration is None:
-            raise UserError(
-                f"The model's image size is free ({shape}); files have one size. Pass calibration "
-                "images of that size, or build the model with an input_shape."
-            )
-        shape = tuple(calibration.shape[1:])
-    if preprocessing is None and stock.input_shape[1:] == shape:
-        return stock
-    if preprocessing is not None and keras_resnet.preprocessing.has_preprocessing(model):
-        raise UserError(f"'{model.name}' normalises its input already; drop preprocessing=.")
-    inputs = keras.layers.Input(shape, name=saved_model.INPUT)
-    x = keras_resnet.preprocessing.rescale(inputs, preprocessing or "raw")
-    return optimize.rebuilt_on(stock, inputs, x)
 
 
 def _reference(

@@ -11,16 +11,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from keras_resnet.charts import Column, bars, binary
-from keras_resnet.console import number, table_text
+from keras_resnet.console import number, print_left_out, table_text
 from keras_resnet.errors import UserError
-from keras_resnet.export import interleaved, manifest
+from keras_resnet.export import engines, graphs, interleaved, manifest, runtimes
 from keras_resnet.export.interleaved import Answers, Peer, spread
 
 SCHEMA = 1
@@ -63,7 +63,8 @@ class Measurement:
 
     Attributes:
         rows: one per file and number of threads, see `export/README.md`.
-        settings: rounds, runs, the file that ratios are against, machine, date, versions.
+        settings: rounds, runs, the file that ratios are against, those left out, machine, date,
+            versions.
     """
 
     rows: list[dict[str, Any]]
@@ -104,18 +105,21 @@ class Measurement:
 def find(paths: Sequence[str | Path]) -> list[File]:
     """Return the files that are named, those of an export folder for the folder.
 
+    Those of one name have as many of their folders in front as tell them apart.
+
     Raises:
-        UserError: nothing of that name, or a file that is not the one that was exported.
+        UserError: nothing of that name, one file twice, or a file that is not the one that was
+            exported.
     """
     files: list[File] = []
     for path in map(Path, paths):
         if not path.exists():
             raise UserError(f"No such file or folder: {path}")
         files += _exported(path) if (path / manifest.MANIFEST).is_file() else [_single(path)]
-    names = [file.name for file in files]
-    if twice := {name for name in names if names.count(name) > 1}:
+    places = [file.path.resolve() for file in files]
+    if twice := {str(file.path) for file in files if places.count(file.path.resolve()) > 1}:
         raise UserError(f"Named more than once: {', '.join(sorted(twice))}.")
-    return files
+    return _told_apart(files)
 
 
 def measure(
@@ -132,15 +136,20 @@ def measure(
     Args:
         files: see `find`.
         threads: numbers of threads, each measured.
-        against: the name of the file that ratios are against; default the float32 .tflite of an
-            export folder, else the first.
+        against: the name of the file that ratios are against; default the float32 .tflite, of an
+            export folder before others, else the first.
         rounds: turns of every file.
         runs: single images in a turn. Two seconds end it earlier, after three at least.
         batch: images of which the throughput is measured, as many as two seconds allow.
 
     Raises:
-        UserError: no files, an unknown `against`, or a file that cannot be run.
+        UserError: no files, an unknown `against`, a file that cannot be run, or no engine for any
+            of them. A file whose engine is not installed is left out, with a line on stderr.
     """
+    absent = {x.name: None if x.command else engines.missing_engine(x.path) for x in files}
+    left_out = engines.left_out(absent)
+    print_left_out(left_out)
+    files = [file for file in files if absent[file.name] is None]
     reference = _reference(files, against)
     keyed = {_key(file, count): (file, count) for count in threads for file in files}
     peers = [_peer(key, file, count, batch) for key, (file, count) in keyed.items()]
@@ -155,7 +164,8 @@ def measure(
         for key, (file, count) in keyed.items()
     ]
     settings = {"rounds": rounds, "runs": runs, "reference": reference.name, "load_average": load}
-    return Measurement(rows, {"created": manifest.now(), **settings, **manifest.environment()})
+    told = {"created": manifest.now(), **settings, "left_out": left_out}
+    return Measurement(rows, {**told, **manifest.environment()})
 
 
 def _exported(folder: Path) -> Iterator[File]:
@@ -170,16 +180,41 @@ def _single(path: Path) -> File:
     return File(str(path), path)
 
 
+def _told_apart(files: list[File]) -> list[File]:
+    depth = 1
+    while len(set(names := [file.name for file in files])) < len(files):
+        depth += 1
+        files = [
+            replace(file, name="/".join(file.path.resolve().parts[-depth:]))
+            if names.count(file.name) > 1
+            else file
+            for file in files
+        ]
+    return files
+
+
 def _reference(files: Sequence[File], against: str | None) -> File:
     if not files:
         raise UserError("Give the files to time, or an export folder.")
     if against is None:
-        return next((file for file in files if file.format == REFERENCE_FORMAT), files[0])
+        exported = (file for file in files if file.format == REFERENCE_FORMAT)
+        return next(exported, None) or next(filter(_is_float32, files), files[0])
     for file in files:
         if against in (file.name, str(file.path), file.format):
             return file
     names = ", ".join(file.name for file in files)
     raise UserError(f"'{against}' is none of the files: {names}.")
+
+
+def _is_float32(file: File) -> bool:
+    """Whether this is a .tflite of which no manifest says what it is, and it is in float32.
+
+    Raises:
+        UserError: LiteRT cannot load it.
+    """
+    if file.format or file.command or runtimes.located(file.path)[0] != ".tflite":
+        return False
+    return graphs.in_float32(runtimes.TFLiteRuntime(runtimes.located(file.path)[1]).graph)
 
 
 def _key(file: File, threads: int) -> str:

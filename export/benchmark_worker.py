@@ -11,23 +11,17 @@ import os
 import statistics
 import sys
 import time
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from keras_resnet.errors import UserError
+from keras_resnet.errors import UserError, require
 from keras_resnet.export import runtimes
 
 _FREE_SIZE = 224  # pixels a side, of a file that takes any size
 _SECONDS = 2.0  # of single images in a turn, and again of a batch; slow files do fewer
 _PAUSE = 0.05  # seconds: threads of whoever ran before spin on for a while
-_LIBRARIES = {
-    ".tflite": "ai_edge_litert.interpreter",
-    ".onnx": "onnxruntime",
-    ".xml": "openvino",
-}
 
 
 def main() -> None:
@@ -100,19 +94,16 @@ class _Timed:
 
 def _import_library(path: Path, threads: int) -> None:
     """Import what will run the file, so that its import is no part of the loading."""
-    kind = ".xml" if len(list(path.glob("*.xml"))) == 1 else path.suffix
-    if kind not in _LIBRARIES:
-        import tensorflow as tf
-
-        if kind == ".keras":
-            import keras  # noqa: F401
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-        tf.config.threading.set_inter_op_parallelism_threads(threads)
+    kind, _ = runtimes.located(path)
+    if kind in runtimes.ENGINES:
+        require(*runtimes.ENGINES[kind])
         return
-    try:
-        import_module(_LIBRARIES[kind])
-    except ModuleNotFoundError:
-        return  # opening the file will say which extra it is in
+    import tensorflow as tf
+
+    if kind == ".keras":
+        import keras  # noqa: F401
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
 
 
 def _peak_memory_mib() -> int | None:

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_resnet.errors import UserError
-from keras_resnet.export import int4, interchange, manifest, mixed, runtimes
-from keras_resnet.export.engines import OnnxRuntime
+from keras_resnet.console import print_left_out
+from keras_resnet.errors import UserError, missing
+from keras_resnet.export import engines, int4, interchange, manifest, mixed, preparing, runtimes
 from keras_resnet.export.runtimes import Runtime, TFLiteRuntime
 from keras_resnet.export.saved_model import INPUT, OUTPUT
 
@@ -178,7 +178,7 @@ def _interface_problems(kind: str, runtime: Runtime, reference: Reference) -> li
 
 
 def _operation_problems(kind: str, runtime: Runtime, keep_float: Sequence[str]) -> list[str]:
-    if kind == "onnx-int8" and isinstance(runtime, OnnxRuntime):
+    if kind == "onnx-int8" and isinstance(runtime, engines.OnnxRuntime):
         left = interchange.float_kernels(runtime)
         return [f"operations left in float: {', '.join(left[:5])}"] if left else []
     if not isinstance(runtime, TFLiteRuntime):
@@ -248,20 +248,40 @@ def median_latency(files: Sequence[Runtime], image: np.ndarray) -> list[float]:
 def recorded_reference(folder: Path, model: Any = None) -> Reference:
     """The images that lie in an export folder, with the answers of its model, or of `model`.
 
+    `model` gets the normalisation that the export put in front (`preparing.as_exported`).
+
     Raises:
         UserError: the record is missing or damaged, or `model` has other classes.
     """
     reference = manifest.read_reference(folder)
     if model is None:
         return reference
-    outputs = runtimes.KerasRuntime(model).predict(reference.images)
+    exported = preparing.as_exported(model, manifest.read(folder))
+    outputs = runtimes.KerasRuntime(exported).predict(reference.images)
     if outputs.shape != reference.outputs.shape:
         raise UserError(f"The model has {outputs.shape[-1]} classes, the files have others.")
     return replace(reference, outputs=outputs)
 
 
+def left_out(folder: Path) -> list[dict[str, str]]:
+    """Which files of an export folder lack their engine here: a {"file", "reason"} for each.
+
+    Raises:
+        UserError: all of them, or no manifest.
+    """
+    return engines.left_out(
+        {
+            entry["file"]: engines.missing_engine(folder / entry["file"])
+            or (missing("onnx", "onnx") if entry["format"] == "onnx-int8" else None)
+            for entry in manifest.read(folder)["files"]
+        }
+    )
+
+
 def check_folder(folder: str | Path, reference: Reference | None = None) -> list[FileCheck]:
     """Check an export folder: hashes first, then every file against the Keras model's answers.
+
+    A file whose engine is not installed is left out, with a line on stderr; see `left_out`.
 
     Args:
         folder: what `export` wrote.
@@ -269,14 +289,18 @@ def check_folder(folder: str | Path, reference: Reference | None = None) -> list
             folder, so that this needs no model.
 
     Raises:
-        UserError: no manifest, a missing file, or one whose hash is not the manifest's.
+        UserError: no manifest, a missing file, one whose hash is not the manifest's, or no file
+            whose engine is installed.
     """
     folder = Path(folder)
     recorded = manifest.read(folder)
     manifest.verify_hashes(folder, recorded)
+    without = left_out(folder)
+    print_left_out(without)
     reference = reference or recorded_reference(folder)
     files = {
         entry["file"]: (entry["format"], runtimes.open_file(folder / entry["file"]))
         for entry in recorded["files"]
+        if entry["file"] not in [item["file"] for item in without]
     }
     return compare(files, reference, recorded.get("keep_float", ()))

@@ -1,4 +1,4 @@
-"""ONNX and OpenVINO files behind the face of `runtimes.Runtime`, on the CPU.
+"""ONNX and OpenVINO files behind the face of `runtimes.Runtime`, on the CPU; which engines lack.
 
 Both formats are plain data (protocol buffers; XML and numbers) and no code of a file's own is
 loaded: an operation that the engine itself does not have is refused.
@@ -6,6 +6,7 @@ loaded: an operation that the engine itself does not have is refused.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,32 @@ from typing import Any
 import numpy as np
 
 from keras_resnet.console import quiet_stderr
-from keras_resnet.errors import UserError, require
-from keras_resnet.export.runtimes import Runtime, require_image_shape
+from keras_resnet.errors import MissingExtraError, UserError, missing, require
+from keras_resnet.export.runtimes import ENGINES, Runtime, located, require_image_shape
+
+
+def missing_engine(path: Path) -> MissingExtraError | None:
+    """What `open_file` would raise because the file's engine is not installed; None if it is."""
+    kind, _ = located(path)
+    return missing(*ENGINES[kind]) if kind in ENGINES else None
+
+
+def left_out(absent: Mapping[str, MissingExtraError | None]) -> list[dict[str, str]]:
+    """Which files have to be left out here, and what would have to be installed to open them.
+
+    Args:
+        absent: by the file's name, what `missing_engine` says of it.
+
+    Returns:
+        A {"file", "reason"} for each.
+
+    Raises:
+        UserError: these are all.
+    """
+    reasons = {name: str(error) for name, error in absent.items() if error is not None}
+    if absent and len(reasons) == len(absent):
+        raise UserError("No file can be opened here. " + " ".join(dict.fromkeys(reasons.values())))
+    return [{"file": name, "reason": reason} for name, reason in reasons.items()]
 
 
 class OnnxRuntime(Runtime):
@@ -26,7 +51,7 @@ class OnnxRuntime(Runtime):
         Raises:
             UserError: not an ONNX file, unknown operations, or not a classifier of one image.
         """
-        engine = require("onnxruntime", "onnx")
+        engine = require(*ENGINES[".onnx"])
         options = engine.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 4  # errors arrive as exceptions
@@ -72,7 +97,7 @@ class OpenVinoRuntime(Runtime):
         Raises:
             UserError: not an OpenVINO file, or not a classifier of one image.
         """
-        openvino = require("openvino", "openvino")
+        openvino = require(*ENGINES[".xml"])
         settings = {
             "INFERENCE_PRECISION_HINT": "f32",
             "INFERENCE_NUM_THREADS": threads,

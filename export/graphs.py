@@ -8,7 +8,7 @@ the model, the layer and what it does, with a number that Keras appends when it 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -60,6 +60,11 @@ def operations(model: Any) -> tuple[Operation, ...]:
     for graph in model.subgraphs:
         found += _named(model, graph, [_nameless(model, graph, item) for item in graph.operators])
     return tuple(found)
+
+
+def in_float32(found: Iterable[Operation]) -> bool:
+    """Whether these are a file's in which nothing is quantized, nor kept in float16."""
+    return all(item.kind not in BORDERS and item.kernel in ("", "FLOAT32") for item in found)
 
 
 def _schema() -> Any:

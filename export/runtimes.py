@@ -13,8 +13,15 @@ from keras_resnet.console import quiet_stderr
 from keras_resnet.errors import UserError, require
 from keras_resnet.export import browser, graphs, micro
 
+SAVED_MODEL = "SavedModel"
 _BATCH = 64
 _PROGRAM = "saved_model.pb"
+# What runs a file besides TensorFlow, by its kind (see `located`): the module and its extra.
+ENGINES = {
+    ".tflite": ("ai_edge_litert.interpreter", "export"),
+    ".onnx": ("onnxruntime", "onnx"),
+    ".xml": ("openvino", "openvino"),
+}
 
 
 class Runtime:
@@ -187,7 +194,7 @@ class TFLiteRuntime(Runtime):
         Raises:
             UserError: not a TFLite file, Flex ops, or not a classifier of one image.
         """
-        interpreter = require("ai_edge_litert.interpreter", "export").Interpreter
+        interpreter = require(*ENGINES[".tflite"]).Interpreter
         data = micro.read(path) if path.is_dir() else path.read_bytes()
         try:
             with quiet_stderr():  # it announces its XNNPACK delegate
@@ -295,26 +302,33 @@ def open_file(path: str | Path, threads: int = 1) -> Runtime:
     path = Path(path)
     if not path.exists():
         raise UserError(f"No such file or folder: {path}")
-    if (_saved_model(path) / _PROGRAM).is_file():
-        return SavedModelRuntime(path)
-    if (path / micro.ARRAY).is_file():
-        return TFLiteRuntime(path, threads)
-    if browser.is_page(path):
-        path = path / browser.MODEL
-    if len(inside := list(path.glob("*.xml"))) == 1:
-        path = inside[0]
+    kind, path = located(path)
     openers: dict[str, Callable[[], Runtime]] = {
+        SAVED_MODEL: lambda: SavedModelRuntime(path),
         ".keras": lambda: KerasRuntime(load_keras(path)),
         ".tflite": lambda: TFLiteRuntime(path, threads),
         ".onnx": lambda: _engines().OnnxRuntime(path, threads),
         ".xml": lambda: _engines().OpenVinoRuntime(path, threads),
     }
-    if path.suffix in openers:
-        return openers[path.suffix]()
+    if kind in openers:
+        return openers[kind]()
     raise UserError(
         f"{path} is neither a .keras, .tflite, .onnx or .xml file (OpenVINO) nor the folder of a "
         "SavedModel or of an OpenVINO model."
     )
+
+
+def located(path: Path) -> tuple[str, Path]:
+    """The kind of a model, which is the ending of its file or `SAVED_MODEL`, and what is opened."""
+    if (_saved_model(path) / _PROGRAM).is_file():
+        return SAVED_MODEL, path
+    if (path / micro.ARRAY).is_file():
+        return ".tflite", path
+    if browser.is_page(path):
+        path = path / browser.MODEL
+    if len(inside := list(path.glob("*.xml"))) == 1:
+        path = inside[0]
+    return path.suffix, path
 
 
 def _engines() -> Any:

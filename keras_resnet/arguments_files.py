@@ -98,7 +98,7 @@ def _export(sub: argparse.ArgumentParser) -> None:
         type=natural,
         default=1000,
         metavar="N",
-        help="how many of a dataset's test images to check on (default 1000)",
+        help="how many images of --data to check on, evenly spaced (default 1000)",
     )
     sub.add_argument(
         "--batch",
@@ -136,7 +136,7 @@ def _check(sub: argparse.ArgumentParser) -> None:
         type=natural,
         default=1000,
         metavar="N",
-        help="how many of a dataset's test images (default 1000)",
+        help="how many images of --data, evenly spaced (default 1000)",
     )
 
 
@@ -158,8 +158,7 @@ def _benchmark(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--against",
         metavar="FILE",
-        help="the file that ratios are against (default the float32 .tflite of an export, else the "
-        "first)",
+        help="the file that ratios are against (default the float32 .tflite, else the first file)",
     )
     for name, default, about in (
         ("--rounds", 10, "turns of every file"),

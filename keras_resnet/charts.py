@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
-from keras_resnet.errors import UserError, require
+from keras_resnet.errors import UserError, missing, require
 
 _ROW, _FONT, _MARGIN = 18, 12, 16  # pixels
 _BAR, _VALUE, _GAP = 210, 70, 24  # widths: the longest bar, the figure after it, between columns
@@ -58,16 +58,13 @@ class Drawing:
         """Write the file that the ending asks for.
 
         Raises:
-            UserError: neither `.svg` nor `.png`.
-            MissingExtraError: a `.png` without Pillow.
+            UserError: see `require_writable`.
         """
-        writers = {".svg": self._save_svg, ".png": self._save_png}
-        if path.suffix.lower() not in writers:
-            raise UserError(
-                f"A picture is written as .svg or .png (which needs Pillow); received "
-                f"'{path.suffix or path.name}'."
-            )
-        writers[path.suffix.lower()](path)
+        require_writable(path)
+        if path.suffix.lower() == ".png":
+            self._save_png(path)
+        else:
+            self._save_svg(path)
 
     def _save_svg(self, path: Path) -> None:
         lines = [
@@ -103,6 +100,24 @@ class Drawing:
             for shift in range(1 + text.bold):  # Pillow's own font has no bold face
                 draw.text((k * text.x + shift, k * text.y), text.text, _INK, font, "ls")
         image.save(path)
+
+
+def require_writable(path: Path) -> None:
+    """Refuse what `Drawing.save` cannot write; to be asked before hours of measuring.
+
+    Raises:
+        UserError: neither `.svg` nor `.png`, or no such folder.
+        MissingExtraError: a `.png` without Pillow.
+    """
+    if path.suffix.lower() not in (".svg", ".png"):
+        raise UserError(
+            f"A picture is written as .svg or .png (which needs Pillow); received "
+            f"'{path.suffix or path.name}'."
+        )
+    if not path.parent.is_dir():
+        raise UserError(f"No such folder: {path.parent}")
+    if path.suffix.lower() == ".png" and (error := missing("PIL", "export")):
+        raise error
 
 
 def bars(title: str, names: Sequence[str], columns: Sequence[Column]) -> Drawing:

@@ -105,11 +105,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         raise UserError(f"No such folder: {out.parent}")
     runtime = source.runtime(protocol.single.size or None if protocol.single else None)
     dataset = _dataset(options.data, source, runtime, whole=protocol.whole)
-    if source.labels and not source.has_classes(dataset.class_names):
-        print(
-            f"warning: the classes of '{dataset.name}' are not those of {options.model}",
-            file=sys.stderr,
-        )
+    source.warn_of_other_classes(dataset)
     split = dataset.split(options.split)
     result = {
         "model": options.model,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from keras_resnet.charts import require_writable
 from keras_resnet.console import print_checks, print_json
 from keras_resnet.errors import UserError
 from keras_resnet.export import benchmark as timing
@@ -16,11 +17,12 @@ from keras_resnet.recipes import exporting, runs, sources
 def check(options: argparse.Namespace) -> int:
     """Run the verb `check`; return the exit code."""
     folder = Path(options.exports)
-    manifest.read(folder)  # before the model, which takes seconds
+    left_out = checking.left_out(folder)  # before the model, which takes seconds
     if options.data:
         source = _source(folder, options.against)
         data = Path(options.data) if Path(options.data).is_dir() else options.data
-        reference = exporting.reference(source, data, options.check_images)
+        recorded = manifest.read(folder)
+        reference = exporting.reference(source, data, options.check_images, recorded)
     else:
         model = sources.find(options.against).keras_model() if options.against else None
         reference = checking.recorded_reference(folder, model)
@@ -37,7 +39,8 @@ def check(options: argparse.Namespace) -> int:
     checked = {"images": reference.source, "n": len(reference.images)}
     if options.json:
         content = {"exports": options.exports, "passed": passed, "check": checked}
-        return print_json({**content, "model": keras_row, "files": rows}, passed)
+        content |= {"model": keras_row, "files": rows, "left_out": left_out}
+        return print_json(content, passed)
     print_checks(rows, f"Checked on {checked['n']} images: {checked['images']}", keras_row)
     return 0 if passed else 1
 
@@ -56,9 +59,11 @@ def benchmark(options: argparse.Namespace) -> int:
     """Run the verb `benchmark`; return the exit code."""
     files = timing.find(options.files)
     out = None if options.out is None else Path(options.out)
-    for path in (out, Path(options.picture) if options.picture else None):
-        if path is not None and not path.parent.is_dir():
-            raise UserError(f"No such folder: {path.parent}")
+    if out is not None and not out.parent.is_dir():
+        raise UserError(f"No such folder: {out.parent}")
+    picture = Path(options.picture) if options.picture else None
+    if picture is not None:
+        require_writable(picture)
     measured = timing.measure(
         files,
         options.threads,
@@ -69,9 +74,10 @@ def benchmark(options: argparse.Namespace) -> int:
     )
     if out is not None:
         runs.write_json(out / timing.RECORD if out.is_dir() else out, measured.to_dict())
-    if options.picture:
-        measured.picture(Path(options.picture))
     if options.json:
-        return print_json(measured.to_dict())
-    print(measured.table())
+        print_json(measured.to_dict())
+    else:
+        print(measured.table())
+    if picture is not None:
+        measured.picture(picture)
     return 0

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_resnet.charts import require_writable
 from keras_resnet.console import print_json
 from keras_resnet.errors import UserError
 from keras_resnet.export import layer_errors, manifest, runtimes
@@ -20,6 +21,8 @@ from keras_resnet.recipes import exporting
 def run(options: argparse.Namespace) -> int:
     """Run the verb; return the exit code."""
     pair = _pair(options)
+    if options.picture:
+        require_writable(Path(options.picture))
     images = _images(options, pair[0])
     errors = layer_errors.measure(*pair, images)
     if options.picture:

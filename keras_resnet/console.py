@@ -92,6 +92,12 @@ def print_checks(
             print(f"{item['file']}: {problem}")
 
 
+def print_left_out(files: Sequence[dict[str, str]]) -> None:
+    """A line on stderr for each {"file", "reason"}."""
+    for item in files:
+        print(f"warning: {item['file']} is left out. {item['reason']}", file=sys.stderr)
+
+
 def table_text(
     title: str, header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1
 ) -> str:

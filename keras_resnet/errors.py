@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 import typing
 from collections.abc import Iterable
 from types import ModuleType
@@ -57,6 +58,12 @@ def require_choices(instance: Any) -> None:
         value = getattr(instance, name)
         if typing.get_origin(hint) is typing.Literal and value not in typing.get_args(hint):
             raise UnknownNameError(name, value, typing.get_args(hint), "")
+
+
+def missing(module: str, extra: str) -> MissingExtraError | None:
+    """What `require` would raise; its package is looked for and not imported."""
+    root = module.partition(".")[0]
+    return None if importlib.util.find_spec(root) else MissingExtraError(root, extra)
 
 
 def require(module: str, extra: str) -> ModuleType:

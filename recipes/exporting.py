@@ -16,6 +16,7 @@ from keras_resnet.export import (
     check,
     export,
     metadata,
+    preparing,
     ranges,
     require_arguments,
     runtimes,
@@ -60,8 +61,8 @@ def export_source(
         input_type: see `export`.
         keep_float: see `export`.
         preprocessing: see `export`.
-        check_count: limits the test images (evenly spaced); None takes all of them. They measure
-            what a file does and choose nothing.
+        check_count: limits the test images, or the folder's to check on (evenly spaced); None
+            takes all of them. They measure what a file does and choose nothing.
         batch: see `export`.
         about: see `export`; of weights of the catalog it has the author, license and version.
         overwrite: see `export`.
@@ -78,11 +79,13 @@ def export_source(
     labels = source.labels
     checked = {} if data is None else _checked_on(data, model, check_count, source.crop)
     if isinstance(data, Dataset):
+        source.warn_of_other_classes(data)
         labels = labels or data.class_names
         if given is None and data.train.places:  # of ImageNet there may be the validation images
             given = _some(data.train, _CALIBRATION_IMAGES).images
     elif data is not None and given is None:
-        given = checked["check_images"]
+        images = checked["check_images"]
+        given = images[spaced(len(images), _CALIBRATION_IMAGES)]
     return export(
         model,
         formats,
@@ -103,19 +106,25 @@ def export_source(
     )
 
 
-def reference(source: Source, data: str | Path, count: int) -> check.Reference:
+def reference(
+    source: Source, data: str | Path, count: int, exported: dict[str, Any]
+) -> check.Reference:
     """Images of your own, with the answers of the Keras model, to check files on.
 
     Args:
         source: the model.
-        data: a dataset, of which evenly spaced test images are taken, or a folder of images.
-        count: at most so many of the test images.
+        data: a dataset, of which test images are taken, or a folder of images.
+        count: at most so many of them, evenly spaced.
+        exported: what the files' manifest says: their size and normalisation are the model's.
 
     Raises:
         UserError: no images, or no Keras model.
     """
-    model = source.keras_model()
+    model = preparing.as_exported(source.keras_model(), exported)
     chosen = data if isinstance(data, Path) else _dataset(data, model)
+    if isinstance(chosen, Dataset):
+        labels = source.labels or tuple(exported["labels"] or ())
+        replace(source, labels=labels).warn_of_other_classes(chosen)
     found = _checked_on(chosen, model, count, source.crop)
     images = found["check_images"]
     outputs = runtimes.KerasRuntime(model).predict(images)
@@ -128,7 +137,7 @@ def _checked_on(
     """The arguments of `export` that say what is compared."""
     if isinstance(data, Path):
         return {
-            "check_images": _folder_images(data, model, crop=crop),
+            "check_images": _folder_images(data, model, count, crop),
             "check_source": f"the images of {data.name}",
         }
     test = _some(data.test, data.test.places if count is None else count)
@@ -185,12 +194,12 @@ def _dataset(name: str, model: keras.Model) -> Dataset:
 def _folder_images(
     folder: Path,
     model: keras.Model,
-    count: int = _CALIBRATION_IMAGES,
-    crop: SingleCrop | None = None,
+    count: int | None,
+    crop: SingleCrop | None,
 ) -> np.ndarray:
-    """Up to `count` images of a folder, evenly spaced by name."""
+    """Up to `count` images of a folder (None: all), evenly spaced by name."""
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
     if not paths:
         raise UserError(f"No images (.jpg, .png, …) in {folder}.")
-    chosen = paths[:: -(-len(paths) // count)]
-    return load_images(chosen, model, crop)
+    chosen = spaced(len(paths), len(paths) if count is None else count)
+    return load_images([paths[place] for place in chosen], model, crop)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from keras_resnet import registry
 from keras_resnet.errors import UserError
@@ -16,6 +16,9 @@ from keras_resnet.recipes import runs
 from keras_resnet.single_crop import SingleCrop
 from keras_resnet.weights import catalog, loading
 from keras_resnet.weights.fitting import read_note
+
+if TYPE_CHECKING:
+    from keras_resnet.recipes.data import Dataset
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,14 @@ class Source:
         """Whether these are its classes; data sets call ImageNet's by WordNet's ids."""
         ids = () if self.data is None else class_ids(self.data)
         return names in (self.labels, ids)
+
+    def warn_of_other_classes(self, data: Dataset) -> None:
+        """Say on stderr if an accuracy on this data means nothing, its classes being others."""
+        if self.labels and not self.has_classes(data.class_names):
+            shown = self.name if self.path is None else self.path
+            print(
+                f"warning: the classes of '{data.name}' are not those of {shown}", file=sys.stderr
+            )
 
     def keras_model(self, size: int | None = None) -> Any:
         """The model in Keras; a network built by name for images of `size` pixels a side.

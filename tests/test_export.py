@@ -10,7 +10,7 @@ from conftest import randomize_batch_norms, run_python
 
 import keras_resnet
 from keras_resnet.errors import UserError
-from keras_resnet.export import FORMATS, check, export, manifest, optimize, runtimes, tflite
+from keras_resnet.export import FORMATS, check, export, graphs, manifest, optimize, runtimes, tflite
 
 # Those of the extra "export"; the others have tests of their own.
 LITE = [kind for kind in FORMATS if kind == "savedmodel" or kind.startswith("tflite-")]
@@ -191,6 +191,16 @@ def test_the_saved_model_serves_without_keras(exported, images, tmp_path):
     reference = manifest.read_reference(exported.folder)
     # The same float32 operations; other thread counts sum in another order.
     np.testing.assert_allclose(np.load(tmp_path / "y.npy"), reference.outputs, atol=1e-5)
+
+
+def test_of_all_files_the_float32_one_alone_is_in_float32(exported):
+    files = {item.format: exported.folder / item.file for item in exported.checks}
+    found = [
+        kind
+        for kind, path in files.items()
+        if path.suffix == ".tflite" and graphs.in_float32(runtimes.open_file(path).graph)
+    ]
+    assert found == ["tflite-float32"]
 
 
 def test_tflite_runs_where_there_is_no_tensorflow(exported, tmp_path):

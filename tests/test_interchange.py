@@ -1,7 +1,9 @@
 """ONNX and OpenVINO files against their source, through the real engines."""
 
 import dataclasses
+import json
 import re
+import sys
 
 import keras
 import numpy as np
@@ -49,6 +51,40 @@ def test_the_check_can_be_repeated(exported):
     again = check.check_folder(exported.folder)
     assert [item.format for item in again] == KINDS
     assert all(item.passed for item in again)
+
+
+def test_without_an_engine_the_others_are_checked_and_timed(exported, tmp_path):
+    """Exit 0 of what could be checked, 2 where nothing could; the command to install it."""
+    result = run_python(
+        "import sys\n"
+        "from keras_resnet.cli import main\n"
+        "folder, out = sys.argv[1:]\n"
+        "sys.modules['onnxruntime'] = None\n"
+        "assert main(['check', folder, '--json']) == 0\n"
+        "quick = ['--rounds', '1', '--runs', '1', '--batch', '1', '--out', out]\n"
+        "sys.stdout = sys.stderr\n"
+        "assert main(['benchmark', folder, *quick]) == 0\n"
+        "sys.modules['openvino'] = None\n"
+        "assert main(['check', folder]) == main(['benchmark', folder]) == 2",
+        exported.folder,
+        tmp_path / "benchmark.json",
+    )
+    checked = json.loads(result.stdout)
+    timed = json.loads((tmp_path / "benchmark.json").read_text())
+    assert [item["format"] for item in checked["files"]] == ["openvino"]
+    assert [item["file"] for item in timed["rows"]] == ["openvino"]
+    assert checked["left_out"] == timed["left_out"]
+    for file, item in zip(("resnet20.onnx", "resnet20-int8.onnx"), timed["left_out"], strict=True):
+        assert item["file"] == file
+        assert 'pip install "keras-resnet-zoo[onnx]"' in item["reason"]
+        assert result.stderr.count(f"warning: {file} is left out. {item['reason']}\n") == 2
+    assert result.stderr.count("error: No file can be opened here.") == 2
+    assert 'pip install "keras-resnet-zoo[openvino]"' in result.stderr
+
+
+def test_of_onnx_files_the_int8_one_alone_needs_onnx_to_be_checked(exported, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    assert [item["file"] for item in check.left_out(exported.folder)] == ["resnet20-int8.onnx"]
 
 
 def test_the_onnx_file_is_what_it_says(exported):

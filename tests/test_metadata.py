@@ -176,25 +176,36 @@ def test_a_text_of_no_field_is_refused(texts, message):
 
 
 def test_a_file_of_any_batch_takes_one_image_or_many(tmp_path, digits):
+    model = keras_resnet.ResNet8(weights="cifar10", include_preprocessing=True)
+    images = digits.test.images
+    given = {"out": tmp_path / "out", "calibration": images[:64], "check_images": images[:20]}
+    report = export(model, FORMATS[:2], batch=None, verbose=False, **given)
+    assert report.passed, report.checks  # with one image at a time
+    found = _predict_at_once(tmp_path / "out" / "resnet8-float32.tflite", images[:7])
+    # Probabilities in float32.
+    np.testing.assert_allclose(found, model.predict(images[:7], verbose=0), atol=1e-5)
+    int8 = tmp_path / "out" / "resnet8-int8.tflite"
+    one_by_one = runtimes.open_file(int8)
+    found = _predict_at_once(int8, images[:7]).astype("float32") * one_by_one.output_step
+    np.testing.assert_array_equal(found, one_by_one.predict(images[:7]))  # integers: to the bit
+    assert len(np.unique(found, axis=0)) > 1
+    with pytest.raises(UserError, match="batch is 1, or None"):
+        export(model, ["tflite-float32"], batch=8, out=tmp_path / "eight")
+
+
+def _predict_at_once(file, images):
+    """What the file gives for all images in one call of LiteRT."""
     from ai_edge_litert.interpreter import Interpreter
 
-    model = keras_resnet.ResNet8(weights="cifar10", include_preprocessing=True)
-    given = {"out": tmp_path / "out", "check_images": digits.test.images[:20], "verbose": False}
-    report = export(model, ["tflite-float32"], batch=None, **given)
-    assert report.passed, report.checks[0].problems  # with one image at a time
-    interpreter = Interpreter(str(tmp_path / "out" / "resnet8-float32.tflite"))
+    interpreter = Interpreter(str(file))
     (image,), (scores,) = interpreter.get_input_details(), interpreter.get_output_details()
     assert image["shape"].tolist() == [1, 32, 32, 3]
     assert image["shape_signature"].tolist() == [-1, 32, 32, 3]
-    images = digits.test.images[:7].astype("float32")
     interpreter.resize_tensor_input(image["index"], images.shape)
     interpreter.allocate_tensors()
-    interpreter.set_tensor(image["index"], images)
+    interpreter.set_tensor(image["index"], images.astype(image["dtype"]))
     interpreter.invoke()
-    found, expected = interpreter.get_tensor(scores["index"]), model.predict(images, verbose=0)
-    np.testing.assert_allclose(found, expected, atol=1e-5)  # probabilities in float32
-    with pytest.raises(UserError, match="batch is 1, or None"):
-        export(model, ["tflite-float32"], batch=8, out=tmp_path / "eight")
+    return interpreter.get_tensor(scores["index"])
 
 
 # MediaPipe ----------------------------------------------------------------------------------------
