@@ -11,11 +11,13 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from keras_resnet.errors import UserError
 from keras_resnet.export import graphs
-from keras_resnet.single_crop import SingleCrop
+
+if TYPE_CHECKING:  # it imports TensorFlow, which a process that runs a page's model does without
+    from keras_resnet.single_crop import SingleCrop
 
 PAGE = Path(__file__).parent / "web"
 MODEL, DESCRIPTION = "model.tflite", "model.json"
