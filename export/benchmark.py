@@ -22,6 +22,7 @@ from keras_resnet.console import number, print_left_out, table_text
 from keras_resnet.errors import UserError
 from keras_resnet.export import engines, graphs, interleaved, manifest, runtimes
 from keras_resnet.export.interleaved import Answers, Peer, spread
+from keras_resnet.files import short_names
 
 SCHEMA = 1
 RECORD = "benchmark.json"
@@ -181,16 +182,12 @@ def _single(path: Path) -> File:
 
 
 def _told_apart(files: list[File]) -> list[File]:
-    depth = 1
-    while len(set(names := [file.name for file in files])) < len(files):
-        depth += 1
-        files = [
-            replace(file, name="/".join(file.path.resolve().parts[-depth:]))
-            if names.count(file.name) > 1
-            else file
-            for file in files
-        ]
-    return files
+    names = [file.name for file in files]
+    ends = short_names([str(file.path.resolve()) for file in files])
+    return [
+        replace(file, name=end) if names.count(file.name) > 1 else file
+        for file, end in zip(files, ends, strict=True)
+    ]
 
 
 def _reference(files: Sequence[File], against: str | None) -> File:

@@ -297,10 +297,11 @@ def check_folder(folder: str | Path, reference: Reference | None = None) -> list
     manifest.verify_hashes(folder, recorded)
     without = left_out(folder)
     print_left_out(without)
+    absent = {item["file"] for item in without}
     reference = reference or recorded_reference(folder)
     files = {
         entry["file"]: (entry["format"], runtimes.open_file(folder / entry["file"]))
         for entry in recorded["files"]
-        if entry["file"] not in [item["file"] for item in without]
+        if entry["file"] not in absent
     }
     return compare(files, reference, recorded.get("keep_float", ()))

@@ -1,9 +1,9 @@
-"""Writing files so that nobody ever sees half of one."""
+"""Writing files so that nobody ever sees half of one, and naming them so that none is mistaken."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,3 +17,17 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Of each path the shortest end that none of the others has, e.g. "run1/model.keras"."""
+    parts = {name: Path(name).parts for name in names}
+
+    def end(name: str) -> str:
+        for count in range(1, len(parts[name])):
+            last = parts[name][-count:]
+            if sum(other[-count:] == last for other in parts.values()) == 1:
+                return "/".join(last)
+        return name
+
+    return [end(name) for name in names]

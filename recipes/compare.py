@@ -13,7 +13,7 @@ from typing import Any
 
 from keras_resnet.errors import UserError, require
 from keras_resnet.export import manifest, runtimes
-from keras_resnet.files import replacing
+from keras_resnet.files import replacing, short_names
 from keras_resnet.recipes import runs
 from keras_resnet.recipes.config import shown_name
 
@@ -133,20 +133,6 @@ def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
         if not best or accuracy > best[-1][1]:
             best.append((cost, accuracy))
     return best
-
-
-def short_names(names: Sequence[str]) -> list[str]:
-    """Of each path the shortest end that none of the others has, e.g. "run1/model.keras"."""
-    parts = {name: Path(name).parts for name in names}
-
-    def end(name: str) -> str:
-        for count in range(1, len(parts[name])):
-            last = parts[name][-count:]
-            if sum(other[-count:] == last for other in parts.values()) == 1:
-                return "/".join(last)
-        return name
-
-    return [end(name) for name in names]
 
 
 def draw(compared: Sequence[Row], out: Path) -> None:

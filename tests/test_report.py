@@ -12,6 +12,7 @@ from PIL import Image
 import keras_resnet
 from keras_resnet.cli import main
 from keras_resnet.errors import UserError
+from keras_resnet.files import short_names
 from keras_resnet.recipes import compare, exporting, outcomes, report, runs, sources
 
 # Four classes, eight answers: two wrong, the surer one in the last place.
@@ -201,8 +202,8 @@ def test_runs_exports_and_files_are_compared(tiny_run, exported, tmp_path, capsy
 def test_a_picture_tells_runs_apart_and_leaves_out_a_panel_without_times(tmp_path, capsys):
     names = ["runs/a/model.keras", "runs/b/model.keras", "runs/b/exports/x.tflite"]
     shown = ["a/model.keras", "b/model.keras", "x.tflite"]
-    assert compare.short_names(names) == shown
-    assert compare.short_names([*names, names[0]])[3] == "a/model.keras"  # given twice
+    assert short_names(names) == shown
+    assert short_names([*names, names[0]])[3] == "a/model.keras"  # given twice
     rows = [compare.Row(name, 0.9, "these", 1, 1, 1 + i, 1) for i, name in enumerate(names)]
     compare.draw(rows, tmp_path / "frontier.svg")
     drawn = (tmp_path / "frontier.svg").read_text()
