@@ -150,8 +150,12 @@ def operations(
 
 
 def subsample(x: Tensor, stride: int, name: str) -> Tensor:
-    """Every `stride`-th pixel, as the shortcut of a strided unit without projection."""
-    return layers.AveragePooling2D(1, strides=stride, name=name)(x) if stride > 1 else x
+    """Every `stride`-th pixel, as the shortcut of a strided unit without projection.
+
+    A maximum of one pixel, as Keras Applications has it, and not a mean, which is the same function:
+    int8 files of ResNet50V2 take a tenth longer with LiteRT's mean.
+    """
+    return layers.MaxPooling2D(1, strides=stride, name=name)(x) if stride > 1 else x
 
 
 # Transforms F -----------------------------------------------------------------------------------
