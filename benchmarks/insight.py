@@ -1,10 +1,11 @@
 """Draw what the papers measure of residual networks, with our networks and CIFAR-10's test images.
 
-python benchmarks/insight.py --out FOLDER     (pip install matplotlib; CIFAR-10: see the README)
+python benchmarks/insight.py --out FOLDER [RUN ...]     (pip install matplotlib; CIFAR-10: README)
 
-Writes responses.svg (He 2015, Fig. 7), gradients.svg, deletion.svg (arXiv:1605.06431, Fig. 3),
-paths.svg (its Fig. 6) and shortcuts.svg (arXiv:1603.05027, eq. 5 to 8), and insight.json with
-every value.
+RUN is a finished run whose network is drawn beside the package's trained ones, such as those of
+`keras-resnet train cifar10/plain56_fast`. Writes responses.svg (He 2015, Fig. 7), gradients.svg,
+deletion.svg (arXiv:1605.06431, Fig. 3), paths.svg (its Fig. 6) and shortcuts.svg
+(arXiv:1603.05027, eq. 5 to 8), and insight.json with every value.
 """
 
 from __future__ import annotations
@@ -41,12 +42,17 @@ def untrained(name: str) -> keras.Model:
     return keras_resnet.create_model(name, include_preprocessing=True)
 
 
-def measure(images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+def measure(images: np.ndarray, labels: np.ndarray, runs: list[Path]) -> dict[str, Any]:
     """Every figure of every picture."""
     models = {name: trained(name) for name in TRAINED}
+    for run in runs:
+        model = keras.models.load_model(run / "model.keras")
+        models[model.name] = model
+    responses = {n: insight.response_deviations(m, images) for n, m in models.items()}
+    models = {n: m for n, m in models.items() if not n.startswith("plain")}  # no unit to delete
     few, theirs = images[:128], labels[:128]
     return {
-        "responses": {n: insight.response_deviations(m, images) for n, m in models.items()},
+        "responses": responses,
         "gradients": {
             name: insight.gradient_norms(untrained(name), few, theirs)
             for name in ("plain20", "resnet20", "plain56", "resnet56", "resnetv2_56")
@@ -67,10 +73,13 @@ def measure(images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
 
 
 def draw_responses(axes: Any, values: dict[str, dict[str, float]]) -> None:
-    for index, (name, deviations) in enumerate(values.items()):
-        axes[index].plot(range(len(deviations)), list(deviations.values()), "o-", ms=3)
-        titles = {"resnet20": "BN's output", "resnetv2_20": "convolution's output"}
-        axes[index].set(title=f"{name}: {titles[name]}", xlabel="weight layer", ylim=(0, None))
+    for name, deviations in values.items():
+        axis, line = axes[int("v2" in name)], "--" if name.startswith("plain") else "-"
+        place = np.linspace(0, 1, len(deviations))
+        axis.plot(place, list(deviations.values()), f"o{line}", ms=2.5, linewidth=1, label=name)
+    for axis, title in zip(axes, ("BN's output", "convolution's output"), strict=True):
+        axis.set(title=title, xlabel="from the image (0) to the last unit (1)", ylim=(0, None))
+        axis.legend(fontsize=8)
     axes[0].set_ylabel("standard deviation")
 
 
@@ -85,30 +94,31 @@ def draw_gradients(axes: Any, values: dict[str, dict[str, float]]) -> None:
 
 
 def draw_deletion(axes: Any, values: dict[str, dict[str, float]]) -> None:
-    for index, (name, accuracies) in enumerate(values.items()):
+    for name, accuracies in values.items():
         units = [unit for unit in accuracies if unit]
-        place = np.arange(len(units)) + 0.4 * index - 0.2
-        axes[0].bar(place, [100 * accuracies[unit] for unit in units], 0.38, color=f"C{index}")
+        place = (np.arange(len(units)) + 0.5) / len(units)
         label = f"{name}, whole: {100 * accuracies['']:.1f} %"
-        axes[0].axhline(100 * accuracies[""], color=f"C{index}", linestyle="--", label=label)
-    short = [unit.replace("stage", "").replace("_block", ".") for unit in units]
-    axes[0].set_xticks(range(len(units)), short)
+        axes[0].plot(place, [100 * accuracies[unit] for unit in units], "o-", ms=4, label=label)
     axes[0].axhline(10, color="0.4", linewidth=0.8, label="chance")
-    axes[0].set(xlabel="unit without F (stage.block)", ylabel="test accuracy (%)", ylim=(0, 119))
-    axes[0].legend(ncols=3, fontsize=8, loc="upper center")
+    for boundary in (1 / 3, 2 / 3):  # three stages of equally many units
+        axes[0].axvline(boundary, color="0.7", linewidth=0.8)
+    axes[0].set_xticks([1 / 6, 1 / 2, 5 / 6], ["stage 1", "stage 2", "stage 3"])
+    axes[0].set(xlabel="unit without F", ylabel="test accuracy (%)", ylim=(0, 100), xlim=(0, 1))
+    axes[0].legend(fontsize=8, loc="lower right")
 
 
 def draw_paths(axes: Any, values: dict[str, list[dict[str, float]]]) -> None:
     titles = {
         "share": "share of all paths",
-        "gradient": "gradient along one path",
+        "gradient": "gradient along one path, / largest",
         "contribution": "share of all gradient",
     }
     for axis, (key, title) in zip(axes, titles.items(), strict=True):
         for name, rows in values.items():
             lengths, figures = zip(*((row["length"], row[key]) for row in rows), strict=True)
-            axis.plot(lengths, figures, "o-", ms=3, label=name)
-        axis.set(title=title, xlabel="units passed through F", ylim=(0, None))
+            scaled = np.asarray(figures) / (max(figures) if key == "gradient" else 1)
+            axis.plot(np.asarray(lengths) / max(lengths), scaled, "o-", ms=3, label=name)
+        axis.set(title=title, xlabel="part of the units passed through F", ylim=(0, None))
     axes[1].legend(fontsize=8)
 
 
@@ -154,6 +164,7 @@ def draw(values: dict[str, Any], out: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--count", type=int, default=1000, help="test images (default 1000)")
     parser.add_argument("--values", type=Path, help="draw an insight.json again")
@@ -163,7 +174,8 @@ def main() -> None:
         values = json.loads(options.values.read_text())
     else:
         test = load_dataset("cifar10").test
-        values = measure(test.images[: options.count], test.labels[: options.count])
+        images, labels = test.images[: options.count], test.labels[: options.count]
+        values = measure(images, labels, options.runs)
         about = {"images": options.count, "created": manifest.now(), **manifest.environment()}
         text = json.dumps({**about, **values}, indent=1)
         (options.out / "insight.json").write_text(text + "\n")

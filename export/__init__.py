@@ -235,7 +235,7 @@ def _reference(
         source = "random noise: neither calibration nor check images were given"
     outputs = model.predict(images)
     if calibration is not None:
-        model.predict(calibration[:1])  # says if the shape is wrong
+        model.require_images(calibration)
     if not np.isfinite(outputs).all():
         raise UserError("The Keras model's own outputs are not finite; nothing to export.")
     if labels is not None and len(labels) != len(images):

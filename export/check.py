@@ -18,7 +18,7 @@ from keras_resnet.export.runtimes import Runtime, TFLiteRuntime
 from keras_resnet.export.saved_model import INPUT, OUTPUT
 
 _ROUNDS, _RUNS = 20, 5
-_SECONDS = 2.0  # for each file; slow ones then get fewer rounds
+_SECONDS = 1.0  # for each file; slow ones then get fewer rounds
 
 
 @dataclass(frozen=True)

@@ -106,9 +106,8 @@ class KerasRuntime(Runtime):
 
         self.input_shape, self.classes = classifier_shape(model)
         self._model = model
-        self._infer = tf.function(
-            lambda images: model(images, training=False), reduce_retracing=True
-        )
+        images = tf.TensorSpec((None, *model.input_shape[1:]), "float32")  # traced once
+        self._infer = tf.function(lambda x: model(x, training=False), input_signature=[images])
 
     def _run(self, images: np.ndarray) -> np.ndarray:
         return np.asarray(self._infer(images.astype("float32")), dtype="float32")

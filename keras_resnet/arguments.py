@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NoReturn
 
 from keras_resnet import (
@@ -13,7 +13,7 @@ from keras_resnet import (
     arguments_training,
     arguments_weights,
 )
-from keras_resnet.arguments_shared import add_model
+from keras_resnet.arguments_shared import add_model, add_verb
 from keras_resnet.errors import UnknownNameError, UserError
 
 EXIT_CODES = (
@@ -61,7 +61,8 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
     )
     parser.add_argument("--version", action="version", version=f"keras-resnet {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    return parser, {name: _verb(subparsers, name, *about) for name, about in _VERBS.items()}
+    verbs = {name: add_verb(subparsers, "verb", name, *row) for name, row in _VERBS.items()}
+    return parser, verbs
 
 
 def walk(parser: Parser, name: str = "") -> Iterator[tuple[str, Parser]]:
@@ -79,26 +80,6 @@ def file_actions(parser: Parser) -> Iterator[argparse.Action]:
         for action in below._actions:
             if _FILES & set(re.split(r"\W", str(action.metavar or action.dest).upper())):
                 yield action
-
-
-def _verb(
-    subparsers: argparse._SubParsersAction[Parser],
-    name: str,
-    about: str,
-    example: str,
-    add_options: Callable[[Parser], None],
-) -> Parser:
-    sub = subparsers.add_parser(
-        name,
-        help=about,
-        description=about,
-        epilog=f"Example: keras-resnet {example}",
-        allow_abbrev=False,
-    )
-    sub.set_defaults(verb=name)
-    sub.add_argument("--json", action="store_true", help="print one JSON object on stdout")
-    add_options(sub)
-    return sub
 
 
 def _completion(sub: Parser) -> None:

@@ -3,6 +3,33 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from keras_resnet.arguments import Parser
+
+
+def add_verb(
+    subparsers: argparse._SubParsersAction[Parser],
+    dest: str,
+    name: str,
+    about: str,
+    example: str,
+    add_options: Callable[[Parser], None],
+) -> Parser:
+    """Add the parser of a word: its help, `--json` and options; `dest` will hold the word."""
+    sub = subparsers.add_parser(
+        name,
+        help=about,
+        description=about,
+        epilog=f"Example: keras-resnet {example}",
+        allow_abbrev=False,
+    )
+    sub.set_defaults(**{dest: name})
+    sub.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    add_options(sub)
+    return sub
 
 
 def natural(text: str) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from keras_resnet.arguments_shared import add_verb
+
 if TYPE_CHECKING:
     from keras_resnet.arguments import Parser
 
@@ -13,16 +15,7 @@ def add_options(sub: Parser) -> None:
     """Add the actions of the verb and their options."""
     actions = sub.add_subparsers(metavar="ACTION", required=True)
     for name, (about, example, add_more) in _ACTIONS.items():
-        action = actions.add_parser(
-            name,
-            help=about,
-            description=about,
-            epilog=f"Example: keras-resnet weights {example}",
-            allow_abbrev=False,
-        )
-        action.set_defaults(action=name)
-        action.add_argument("--json", action="store_true", help="print one JSON object on stdout")
-        add_more(action)
+        add_verb(actions, "action", name, about, f"weights {example}", add_more)
 
 
 def _matching(sub: Parser) -> None:
