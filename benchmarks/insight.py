@@ -72,14 +72,23 @@ def measure(images: np.ndarray, labels: np.ndarray, runs: list[Path]) -> dict[st
 # One picture each ---------------------------------------------------------------------------------
 
 
+def style(name: str) -> dict[str, Any]:
+    """A network's line, the same in every picture; plain nets' is dashed, without points."""
+    colors = {"v2": "C1", "20": "C0", "56": "C2"}
+    color = next((color for part, color in colors.items() if part in name), "C3")
+    if name.startswith("plain"):
+        return {"color": color, "linestyle": "--", "linewidth": 1.6}
+    return {"color": color, "marker": "o", "ms": 3, "linewidth": 1.2}
+
+
 def draw_responses(axes: Any, values: dict[str, dict[str, float]]) -> None:
     for name, deviations in values.items():
-        axis, line = axes[int("v2" in name)], "--" if name.startswith("plain") else "-"
         place = np.linspace(0, 1, len(deviations))
-        axis.plot(place, list(deviations.values()), f"o{line}", ms=2.5, linewidth=1, label=name)
+        axis = axes[int("v2" in name)]
+        axis.plot(place, list(deviations.values()), **style(name), label=name)
     for axis, title in zip(axes, ("BN's output", "convolution's output"), strict=True):
-        axis.set(title=title, xlabel="from the image (0) to the last unit (1)", ylim=(0, None))
-        axis.legend(fontsize=8)
+        axis.set(title=title, xlabel="from the image (0) to the last unit (1)", ylim=(0, 5.4))
+        axis.legend(fontsize=8, ncols=2, loc="upper right")
     axes[0].set_ylabel("standard deviation")
 
 
@@ -98,13 +107,14 @@ def draw_deletion(axes: Any, values: dict[str, dict[str, float]]) -> None:
         units = [unit for unit in accuracies if unit]
         place = (np.arange(len(units)) + 0.5) / len(units)
         label = f"{name}, whole: {100 * accuracies['']:.1f} %"
-        axes[0].plot(place, [100 * accuracies[unit] for unit in units], "o-", ms=4, label=label)
+        accuracy = [100 * accuracies[unit] for unit in units]
+        axes[0].plot(place, accuracy, **style(name), label=label)
     axes[0].axhline(10, color="0.4", linewidth=0.8, label="chance")
     for boundary in (1 / 3, 2 / 3):  # three stages of equally many units
         axes[0].axvline(boundary, color="0.7", linewidth=0.8)
     axes[0].set_xticks([1 / 6, 1 / 2, 5 / 6], ["stage 1", "stage 2", "stage 3"])
-    axes[0].set(xlabel="unit without F", ylabel="test accuracy (%)", ylim=(0, 100), xlim=(0, 1))
-    axes[0].legend(fontsize=8, loc="lower right")
+    axes[0].set(xlabel="unit without F", ylabel="test accuracy (%)", ylim=(0, 119), xlim=(0, 1))
+    axes[0].legend(fontsize=8, ncols=2, loc="upper center")
 
 
 def draw_paths(axes: Any, values: dict[str, list[dict[str, float]]]) -> None:
@@ -117,7 +127,7 @@ def draw_paths(axes: Any, values: dict[str, list[dict[str, float]]]) -> None:
         for name, rows in values.items():
             lengths, figures = zip(*((row["length"], row[key]) for row in rows), strict=True)
             scaled = np.asarray(figures) / (max(figures) if key == "gradient" else 1)
-            axis.plot(np.asarray(lengths) / max(lengths), scaled, "o-", ms=3, label=name)
+            axis.plot(np.asarray(lengths) / max(lengths), scaled, **style(name), label=name)
         axis.set(title=title, xlabel="part of the units passed through F", ylim=(0, None))
     axes[1].legend(fontsize=8)
 
