@@ -179,7 +179,9 @@ def export(
             "about": asdict(about) if about else None,
             "warnings": hints,
             **manifest.quantization(keep_float, formats),
-            "calibration_method": ranges.full_name(calibration_method),
+            "calibration_method": "trained"
+            if conversion["has_ranges"]
+            else ranges.full_name(calibration_method),
             "rewrites": written.rewrites,
             "preprocessing": preprocessing,
             "input": takes,

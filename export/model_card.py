@@ -194,4 +194,6 @@ def _origin(content: Mapping[str, Any]) -> str:
     lines = [f"- {name}: {value}" for name, value in (origin | given).items()]
     if not lines:
         return ""
+    if not {"licence of the weights", "license"} & set(origin | given):
+        lines.append("- licence of the weights: not stated (`export --about license=…` does)")
     return "\n".join(["## Where it comes from", "", *lines])

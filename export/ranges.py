@@ -36,7 +36,7 @@ def require_method(text: str, formats: Sequence[str]) -> None:
         )
 
 
-_TRAINED_FORMATS = ("savedmodel", *mixed.INT8_FORMATS)
+TRAINED_FORMATS = ("savedmodel", *mixed.INT8_FORMATS)
 
 
 def require_use(model: Any, formats: Sequence[str], method: str, keep_float: Sequence[str]) -> None:
@@ -47,11 +47,11 @@ def require_use(model: Any, formats: Sequence[str], method: str, keep_float: Seq
     """
     if not optimize.has_ranges(model):
         return
-    others = [kind for kind in formats if kind not in _TRAINED_FORMATS]
+    others = [kind for kind in formats if kind not in TRAINED_FORMATS]
     if others:
         raise UserError(
             f"'{model.name}' was trained for int8 and rounds as such a file does; formats are "
-            f"{', '.join(_TRAINED_FORMATS)}; received {others[0]}. Export the float model it was "
+            f"{', '.join(TRAINED_FORMATS)}; received {others[0]}. Export the float model it was "
             "made from for the others."
         )
     if keep_float or method != MIN_MAX:

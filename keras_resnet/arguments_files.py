@@ -55,8 +55,9 @@ def _export(sub: argparse.ArgumentParser) -> None:
     add_model(sub, "a run folder, a .keras file")
     sub.add_argument(
         "--formats",
-        default="savedmodel,tflite-float32,tflite-float16,tflite-int8",
-        help=f"comma-separated, of: {FORMATS}; default %(default)s",
+        default="",
+        help=f"comma-separated, of: {FORMATS}; default savedmodel,tflite-float32,tflite-float16,"
+        "tflite-int8, and of a network that was trained quantized savedmodel,tflite-int8",
     )
     sub.add_argument(
         "--data",

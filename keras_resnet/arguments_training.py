@@ -139,7 +139,10 @@ def _training(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--batch-size", type=natural, metavar="N", help="global, over all devices")
     sub.add_argument("--seed", type=int, metavar="N")
     sub.add_argument("--devices", help="auto, cpu, gpu, cpu:N (logical devices), gpu:N")
-    sub.add_argument("--precision", help="auto, float32, mixed_bfloat16, mixed_float16")
+    sub.add_argument(
+        "--precision",
+        help="auto, float32 (qat, prune, cluster: only that), mixed_bfloat16, mixed_float16",
+    )
     sub.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="any key of the config"
     )

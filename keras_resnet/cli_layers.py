@@ -66,7 +66,8 @@ def _pair(options: argparse.Namespace) -> tuple[Path, Path]:
         if kind not in files:
             raise UserError(
                 f"{paths[0]} has no {kind} file; it has {', '.join(files)}. Export again: "
-                f"keras-resnet export MODEL --formats tflite-float32,{options.format} --overwrite"
+                f"keras-resnet export MODEL --formats tflite-float32,{options.format} --overwrite "
+                "(of a network that was trained quantized there is no float file)"
             )
     return files["tflite-float32"], files[options.format]
 

@@ -55,7 +55,8 @@ def _rebuilt(legacy: Any, layer: Any) -> Any:
         raise UserError(
             f"The layer '{layer.name}' ({kind}) has no counterpart in tf_keras, on which "
             "tensorflow-model-optimization works. Build the model of stock Keras layers; an "
-            "operation such as `x * y` is a layer too: Multiply."
+            "operation such as `x * y` is a layer too: Multiply. It can be quantized after "
+            "training as it is: keras-resnet export MODEL --formats tflite-int8"
         )
     renamed = _RENAMED.get(kind, {})
     config = {renamed.get(key, key): value for key, value in layer.get_config().items()}

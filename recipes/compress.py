@@ -26,8 +26,9 @@ from typing import Any
 import keras
 
 from keras_resnet.errors import MissingExtraError, UserError, require
+from keras_resnet.models.layers import LocalResponseNormalization
 from keras_resnet.preprocessing import missing_preprocessing
-from keras_resnet.recipes import cluster, devices, distill, runs
+from keras_resnet.recipes import cluster, devices, distill, kernels, runs, transfer
 from keras_resnet.recipes.config import Config, load_config
 from keras_resnet.recipes.job import prepare
 
@@ -78,10 +79,13 @@ def run(
         raise MissingExtraError(_TFMOT, "compress")
     if hint := missing_preprocessing(model):
         raise UserError(f"{hint} Build it with include_preprocessing=True and save it again.")
+    _require_trainable(model, config)
     if config.data.image_size == 0 and model.input_shape[1]:
         config = replace(config, data=replace(config.data, image_size=model.input_shape[1]))
     config = replace(
-        config, model=model.name, train=replace(config.train, precision="float32", sizes=())
+        config,
+        model=model.name,
+        train=replace(config.train, precision="float32", sizes=(), ema=_averaging(model, config)),
     )
     teacher = distill.find_teacher(config.distill)
     job = prepare(config, model, teacher)
@@ -94,6 +98,33 @@ def run(
             shutil.rmtree(made.path)
         raise
     return made
+
+
+def _require_trainable(model: keras.Model, config: Config) -> None:
+    if config.train.precision not in ("auto", "float32"):
+        raise UserError(
+            "tensorflow-model-optimization trains in float32 here; received train.precision = "
+            f"'{config.train.precision}'. Leave it out."
+        )
+    transfer.require_float(model)
+    for layer in model.layers:
+        if isinstance(layer, LocalResponseNormalization):
+            raise UserError(
+                f"The layer '{layer.name}' of '{model.name}' (local response normalisation) has no "
+                "counterpart in tf_keras, on which tensorflow-model-optimization works. Take a "
+                "network with batch normalisation (googlenet_bn), or quantize it after training: "
+                "keras-resnet export MODEL --formats tflite-int8"
+            )
+
+
+def _averaging(model: keras.Model, config: Config) -> float:
+    """`train.ema`, or 0 where clusters are kept: a mean of two clusters' values is in neither."""
+    choice = config.compress
+    if choice.technique != "qat" or not kernels.preserved(model, choice.preserve)[1]:
+        return config.train.ema
+    if config.train.ema:
+        print(f"'{model.name}' is clustered: its weights are not averaged", file=sys.stderr)
+    return 0.0
 
 
 def qat(

@@ -1,7 +1,7 @@
 """Train a network on the labels and on a trained one's answers (Hinton 2015, arXiv:1503.02531).
 
-keras-resnet distill cifar10/resnet20_distilled --teacher RUN|FILE.keras
-keras-resnet distill cifar10/resnet20_distilled --teacher resnet56 --weights cifar10
+keras-resnet distill cifar10/resnet20_fast --teacher RUN|FILE.keras
+keras-resnet distill cifar10/resnet20_fast --teacher resnet32 --weights cifar10
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from keras_resnet.export import (
     check,
     export,
     metadata,
+    optimize,
     preparing,
     ranges,
     require_arguments,
@@ -28,6 +29,7 @@ from keras_resnet.recipes.sources import Source
 from keras_resnet.recipes.splits import Split, spaced
 from keras_resnet.single_crop import SingleCrop
 
+USUAL = ("savedmodel", "tflite-float32", "tflite-float16", "tflite-int8")
 _CALIBRATION_IMAGES = 256
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp"}
 
@@ -54,7 +56,8 @@ def export_source(
         source: the model.
         data: calibration on its training, check on its test images; or a folder of images for
             both; None for what `calibration` names.
-        formats: see `export`.
+        formats: see `export`; none stand for USUAL, or what of it a network has that was trained
+            quantized.
         out: see `export`.
         calibration: instead of the training images, those of another dataset, or a folder's.
         calibration_method: see `export`.
@@ -71,10 +74,13 @@ def export_source(
         UserError: no images, or what `export` raises.
     """
     # Before the model, which takes seconds.
-    require_arguments(formats, out, input_type, overwrite, calibration_method)
+    require_arguments(formats or USUAL, out, input_type, overwrite, calibration_method)
     if calibration is not None and _looks_like_a_path(calibration):
         raise UserError(f"No such folder: {calibration}")
     model = source.keras_model()
+    if not formats:
+        trained = optimize.has_ranges(model)
+        formats = tuple(x for x in USUAL if not trained or x in ranges.TRAINED_FORMATS)
     given = None if calibration is None else images_of(calibration, model, crop=source.crop)
     labels = source.labels
     checked = {} if data is None else _checked_on(data, model, check_count, source.crop)

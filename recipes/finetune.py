@@ -50,7 +50,6 @@ def run(
     if config.pruning.keep < 1:
         raise UserError("pruning.keep is for keras-resnet prune-filters; finetune keeps all.")
     start = source.keras_model()
-    _warn_of_zeros(start)
     return train_from(
         start,
         config,
@@ -90,7 +89,9 @@ def train_from(
     """
     if hint := missing_preprocessing(start):
         raise UserError(f"{hint} Build it with include_preprocessing=True and save it again.")
+    transfer.require_float(start)
     transfer.classifier(start)
+    _warn_of_zeros(start)
     if config.data.image_size == 0 and start.input_shape[1]:
         data = dataclasses.replace(config.data, image_size=start.input_shape[1])
         config = dataclasses.replace(config, data=data)

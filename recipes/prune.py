@@ -44,6 +44,7 @@ def run(
         UserError: what `prune_filters` or `recipes.finetune.run` refuses.
     """
     choice, model = config.pruning, source.keras_model()
+    transfer.require_float(model)
     transfer.classifier(model)
     pruned = prune_filters(
         model,

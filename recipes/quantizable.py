@@ -38,7 +38,8 @@ def prepared(model: keras.Model) -> keras.Model:
     model = inference_model(model)
     head = transfer.classifier(model)
     network = keras.Model(model.input, head.output, name=model.name)
-    stock, _ = batch_norms.to_depthwise(_with_small_input(to_stock(network)))
+    stock = _with_small_input(_with_rounded_offset(to_stock(network)))
+    stock, _ = batch_norms.to_depthwise(stock)
 
     def rebuild(layer: Any) -> Any:
         config = layer.get_config()
@@ -77,6 +78,32 @@ def _with_small_input(model: keras.Model) -> keras.Model:
     copy = optimize.rebuilt_on(model, inputs, x)
     kernel, *bias = reader.get_weights()
     copy.get_layer(reader.name).set_weights([kernel * _PIXEL_UNIT, *bias])
+    return copy
+
+
+def _with_rounded_offset(model: keras.Model) -> keras.Model:
+    """Take the mean colour on the grid that an int8 file writes it on, half a grey level wide.
+
+    Else the file shifts what every layer reads by up to a quarter of a level, which training does
+    not see, and some rounding of nearly every image falls to the other side.
+    """
+    rescaling = normalisation(model)
+    if rescaling is None:
+        return model
+    scale, offset = np.asarray(rescaling.scale), np.asarray(rescaling.offset)
+    levels = offset / scale
+    step = (max(0.0, levels.max()) - min(0.0, levels.min())) / 255
+    if step == 0:
+        return model
+
+    def rebuild(layer: Any) -> Any:
+        config = layer.get_config()
+        if layer.name == rescaling.name:
+            config["offset"] = (np.round(levels / step) * step * scale).tolist()
+        return type(layer).from_config(config)
+
+    copy = keras.models.clone_model(model, clone_function=rebuild)
+    copy.set_weights(model.get_weights())
     return copy
 
 

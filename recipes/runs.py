@@ -121,8 +121,19 @@ class Run:
             "trained on": shown_name(summary["data"]),
             "measured accuracy": f"{test['accuracy']:.2%} of {test['n']:,} test images",
             "compressed by": summary.get("technique"),
+            "zeros in its kernels": _percent(summary.get("kernels", {}).get("zeros")),
+            "multiply-adds before its filters were pruned, and after": _before_and_after(summary),
             "taught by": summary.get("teacher"),
         }
+
+
+def _percent(share: float | None) -> str | None:
+    return f"{share:.1%}" if share else None
+
+
+def _before_and_after(summary: dict[str, Any]) -> str | None:
+    pruned = summary.get("pruned_filters")
+    return pruned and "{:,}, {:,}".format(*pruned["multiply_adds"])
 
 
 def is_run(path: str | Path) -> bool:

@@ -57,13 +57,16 @@ class Source:
             known = {"network": architecture.summary, "paper": architecture.source}
         if (entry := self.entry) is not None:
             published = entry.published
+            kind, where = "measured", f"on the test images of {entry.data}"
+            if entry.url:
+                kind, where = "published", published and published.source
             known |= {
                 "weights": f"{entry.tag} of {entry.source}",
                 "address": entry.url or None,
                 "licence of the weights": entry.license,
                 "form of the network": entry.variant or None,
                 "trained on": entry.data,
-                "published accuracy": published and f"{published.top1} % ({published.source})",
+                f"{kind} accuracy": published and f"{published.top1} % ({where})",
             }
         if self.run is not None and self.path == self.run.model:
             known |= self.run.origin()

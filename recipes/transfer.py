@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from keras_resnet.errors import UserError
+from keras_resnet.export import optimize
 from keras_resnet.models.auxiliary import inference_model
 from keras_resnet.models.layers import BatchNormalization
 
@@ -33,6 +34,19 @@ def classifier(model: keras.Model) -> keras.layers.Dense:
             f"take; its last layer is {model.layers[-1].name!r}."
         )
     return last
+
+
+def require_float(model: keras.Model) -> None:
+    """Refuse to train on what was trained quantized: its roundings have no place to go.
+
+    Raises:
+        UserError: `model` rounds as its int8 file does.
+    """
+    if optimize.has_ranges(model):
+        raise UserError(
+            f"'{model.name}' was trained quantized and rounds as its int8 file does. Start from "
+            "the float model that it was made from, or go on with: keras-resnet train --resume RUN"
+        )
 
 
 def require_classes(start: keras.Model, classes: int) -> None:

@@ -81,6 +81,13 @@ def test_the_shell_reads_the_script(shell, tmp_path, capsys):
     assert ":_files" in script.read_text() or shell == "bash"
 
 
+def test_tcsh_has_every_command(tmp_path, capsys):
+    """Not read by a tcsh: only that the script completes this command's words."""
+    script = _script("tcsh", tmp_path, capsys).read_text()
+    assert script.count("complete keras-resnet") == 1
+    assert all(verb in script for verb in arguments.parsers()[1])
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

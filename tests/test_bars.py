@@ -44,8 +44,12 @@ def test_float_files_answer_photographs_as_keras_does(name, views, tmp_path):
         assert item.logit_error < 1e-4
 
 
+# Points of accuracy that quantizing after training may cost; None: there is no bar.
+MOST_LOST = {"resnet8": None, "resnet20": 0.3, "resnet32": None, "resnetv2_20": 0.4}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["resnet8", "resnet20", "resnet32", "resnetv2_20"])
+@pytest.mark.parametrize("name", MOST_LOST)
 def test_int8_files_name_the_class_that_keras_names(name, tmp_path):
     """98 % of CIFAR-10's 10,000 test images, without ties counted in our favour."""
     try:
@@ -53,8 +57,15 @@ def test_int8_files_name_the_class_that_keras_names(name, tmp_path):
     except UserError as error:
         pytest.skip(f"needs cifar10: {error}")
     source = sources.find(name, "cifar10")
-    report = exporting.export_source(source, dataset, ("tflite-int8",), tmp_path / "out")
+    out = tmp_path / "out"
+    report = exporting.export_source(source, dataset, ("tflite-int8",), out, about=None)
     (item,) = report.checks
     print(name, item.agreement, item.accuracy, report.keras_accuracy)
     assert item.n == 10_000
     assert item.agreement >= 0.98
+    if MOST_LOST[name] is not None:
+        wrong = round(10_000 * (report.keras_accuracy - item.accuracy))
+        assert wrong <= 100 * MOST_LOST[name]
+    if name == "resnet8":  # MLPerf Tiny's int8 file: 86.99 %, 98,496 bytes
+        assert item.accuracy >= 0.88
+        assert (out / item.file).stat().st_size <= 98_496

@@ -176,7 +176,8 @@ def test_random_weights_are_settled_as_training_would(quantized, name, digits):
 def test_every_family_is_all_int8_trained_quantized_or_not(tmp_path):
     """Tiny relatives of the networks that the benchmark is about, and one that is refused."""
     record = tmp_path / "record.json"
-    names = ["test_vgg", "test_googlenet", "test_densenet", "test_seresnextd", "no_network"]
+    names = ["test_vgg", "test_googlenet", "test_densenet", "test_seresnextd"]
+    names += ["test_resnet", "test_resnetv2", "no_network"]
     command = [sys.executable, BENCHMARKS / "quantized_imagenet.py", *names, "--json", record]
     path = os.pathsep.join([str(BENCHMARKS.parent), os.environ.get("PYTHONPATH", "")])
     subprocess.run(

@@ -16,9 +16,11 @@ from PIL import Image
 
 import keras_resnet
 from keras_resnet import _public
+from keras_resnet.arguments import parsers
 from keras_resnet.arguments_files import FORMATS as HELP_FORMATS
 from keras_resnet.cli import main
 from keras_resnet.export import FORMATS
+from keras_resnet.recipes import exporting
 
 ROOT = Path(__file__).parent.parent
 
@@ -57,6 +59,8 @@ def test_help_and_typing_errors_do_not_load_tensorflow():
 
 def test_the_formats_of_the_help_are_the_formats():
     assert HELP_FORMATS.split(", ") == list(FORMATS)
+    export = "".join(parsers()[1]["export"].format_help().split())
+    assert f"default{','.join(exporting.USUAL)}," in export
 
 
 def test_list_and_show(capsys):

@@ -18,6 +18,7 @@ PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     *sorted(ROOT.glob("*/README.md")),
+    ROOT / "export/web/README.md",
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 # Python that another test runs with smaller settings, or that needs what a test has not.

@@ -161,9 +161,11 @@ def test_the_card_says_where_the_model_comes_from(folder, tiny_run):
     assert "## Where it comes from" in text
     assert f"measured accuracy: {test['accuracy']:.2%} of 360 test images" in text
     assert "trained on: digits" in text
+    assert "licence of the weights: not stated" in text
     origin = sources.find("resnet20", "cifar10").origin()
     assert origin["licence of the weights"] == "Apache-2.0"
-    assert origin["published accuracy"].startswith("92.77 %")
+    assert origin["measured accuracy"].startswith("92.77 %")
+    assert sources.find("resnet50", "imagenet").origin()["published accuracy"].startswith("7")
 
 
 def test_numerics_and_performance_are_the_manifests(folder):

@@ -147,6 +147,13 @@ def test_fine_tuning_a_pruned_network_warns(network, tmp_path, capsys):
     assert "was pruned or clustered" in capsys.readouterr().err
 
 
+def test_clustered_weights_are_not_averaged(network, capsys):
+    loaded = config.load_config(compress.QAT, {"train.ema": 0.9})
+    assert compress._averaging(network, loaded) == 0.9
+    assert compress._averaging(_with_kernels(network, _two_values), loaded) == 0.0
+    assert "not averaged" in capsys.readouterr().err
+
+
 # The chain ---------------------------------------------------------------------------------------
 
 

@@ -5,12 +5,14 @@ import os
 import keras
 import numpy as np
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 from conftest import run_python
 
 import keras_resnet
 from keras_resnet.cli import main
 from keras_resnet.errors import UserError
-from keras_resnet.export import export, optimize
+from keras_resnet.export import export, manifest, optimize
+from keras_resnet.models.layers import to_stock
 from keras_resnet.recipes import bridge, compress, config, evaluate, quantizable, runs, train
 
 SHIFT = {"augment.crop": "shift", "augment.flip": "none", "data.name": "digits"}
@@ -37,7 +39,8 @@ def _kinds(model):
 def test_a_prepared_network_gives_the_same_logits(name, images):
     model = _settled(name, images)
     prepared = quantizable.prepared(model)
-    logits = keras.Model(model.input, model.get_layer("head").output)
+    stock = quantizable._with_rounded_offset(to_stock(model))
+    logits = keras.Model(stock.input, stock.get_layer("head").output)
     expected = logits.predict(images, verbose=0)
     given = prepared.predict(images, verbose=0)
     # The same float32 sums, with scales multiplied in before instead of after.
@@ -71,7 +74,11 @@ def test_the_range_of_pixels_is_known(resnet20):
     folded = optimize.fold_rescaling(quantizable.prepared(resnet20))
     rescaling = quantizable.normalisation(folded)
     least, most = quantizable.range_behind(rescaling)
-    means = (125.307, 122.961, 113.8575)  # the scale is in the first convolution
+    means = np.array([125.307, 122.961, 113.8575])  # the scale is in the first convolution
+    steps = np.round(means / (means.max() / 255))
+    assert np.abs(steps - means / (means.max() / 255)).max() > 0.2  # else nothing is rounded
+    means = steps * means.max() / 255
+    np.testing.assert_allclose(-np.asarray(rescaling.offset), means, rtol=1e-6)
     assert least == pytest.approx(-max(means), rel=1e-5)
     assert most == pytest.approx(255 - min(means), rel=1e-5)
     assert quantizable.range_behind(None) == (0, 255)
@@ -139,8 +146,55 @@ def test_the_model_loads_without_this_package_and_its_file_computes_the_same(
     assert file.snr_db >= 25
     allowed = {"ADD", "CONV_2D", "FULLY_CONNECTED", "MEAN", "QUANTIZE", "SOFTMAX"}
     assert set(file.operations) <= allowed | {"AVERAGE_POOL_2D", "RESHAPE"}
+    offset = quantizable.normalisation(model).offset
+    np.testing.assert_allclose(_first_addend(report.folder / file.file), offset, rtol=1e-6)
     with pytest.raises(UserError, match="was trained for int8"):
         export(model, ["tflite-float32"], out=tmp_path / "float")
+
+
+def test_the_next_command_exports_what_it_has(qat_run, tmp_path, capsys):
+    """No float file, which it has not, and ranges that were learned."""
+    out = tmp_path / "exports"
+    assert main(["export", str(qat_run.path), "--out", str(out)]) == 0
+    content = manifest.read(out)
+    assert [entry["format"] for entry in content["files"]] == ["savedmodel", "tflite-int8"]
+    assert content["calibration_method"] == "trained"
+    assert content["origin"]["compressed by"] == "qat"
+    assert main(["check", str(out)]) == 0
+
+
+@pytest.mark.parametrize("verb", ["qat", "prune", "cluster", "prune-filters", "finetune"])
+def test_nothing_trains_on_what_rounds_already(verb, qat_run, tmp_path, capsys):
+    arguments = [verb, str(qat_run.path), "--data", "digits", "--out", str(tmp_path / "run")]
+    assert main(arguments) == 2
+    assert "was trained quantized" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def _first_addend(path):
+    """What the first ADD of a file adds to the pixels: a constant, in float."""
+    interpreter = Interpreter(str(path), experimental_preserve_all_tensors=True)
+    interpreter.allocate_tensors()
+    add = next(op for op in interpreter._get_ops_details() if op["op_name"] == "ADD")
+    (details,) = [x for x in interpreter.get_tensor_details() if x["index"] == add["inputs"][1]]
+    scale, zero_point = details["quantization"]
+    return scale * (interpreter.get_tensor(details["index"]).astype("float64") - zero_point)
+
+
+@pytest.mark.slow
+def test_frozen_batch_normalisation_stays_as_it_came(qat_run, tiny_run, tmp_path):
+    start = keras.models.load_model(tiny_run.model)
+    settings = {key.replace(".", "__"): value for key, value in SHIFT.items()}
+    settings |= {"train__epochs": 1, "compress__freeze_bn": 0.0, "train__ema": 0.0}
+    del settings["data__name"]
+    frozen = compress.qat(start, "digits", tmp_path / "run", **settings)
+    later = keras.models.load_model(qat_run.model)  # frozen after the first of its two epochs
+    names = [layer.name for layer in start.layers if "_bn" in layer.name]
+    for name in names:
+        before, kept, moved = (x.get_layer(name).get_weights() for x in (start, frozen, later))
+        assert all(np.array_equal(*pair) for pair in zip(before, kept, strict=True))
+        assert not any(np.array_equal(*pair) for pair in zip(before, moved, strict=True))
+    assert len(names) > 5
 
 
 @pytest.mark.slow
@@ -197,6 +251,12 @@ def test_what_cannot_be_trained_quantized_is_refused(tmp_path):
         train.run(loaded, tmp_path / "run")
     with pytest.raises(UserError, match="include_preprocessing=True"):
         compress.run(keras_resnet.ResNet20(), loaded, tmp_path / "run")
+    half = config.load_config(compress.QAT, {**settings, "train.precision": "mixed_bfloat16"})
+    with pytest.raises(UserError, match=r"trains in float32 here; received .*mixed_bfloat16"):
+        compress.run(keras_resnet.ResNet20(include_preprocessing=True), half, tmp_path / "run")
+    lrn = keras_resnet.create_model("test_alexnet", include_preprocessing=True)
+    with pytest.raises(UserError, match=r"'stage1_lrn' .*local response normalisation"):
+        compress.run(lrn, loaded, tmp_path / "run")
     with pytest.raises(UserError, match=r"'resnet8' knows 7 classes .* the data has 10"):
         compress.run(keras_resnet.ResNet8(classes=7), loaded, tmp_path / "run")
     assert not (tmp_path / "run").exists()
