@@ -84,6 +84,24 @@ def test_the_range_of_pixels_is_known(resnet20):
     assert quantizable.range_behind(None) == (0, 255)
 
 
+def _first_addend(path):
+    """What the first ADD of a file adds to the pixels: a constant, in float."""
+    interpreter = Interpreter(str(path), experimental_preserve_all_tensors=True)
+    interpreter.allocate_tensors()
+    add = next(op for op in interpreter._get_ops_details() if op["op_name"] == "ADD")
+    (details,) = [x for x in interpreter.get_tensor_details() if x["index"] == add["inputs"][1]]
+    scale, zero_point = details["quantization"]
+    return scale * (interpreter.get_tensor(details["index"]).astype("float64") - zero_point)
+
+
+def test_the_mean_colour_is_the_files(resnet20, images, tmp_path):
+    """The constant that the file's first ADD has, and not the exact mean, is trained with."""
+    report = export(resnet20, ["tflite-int8"], out=tmp_path / "out", calibration=images)
+    rescaling = quantizable.normalisation(optimize.fold_rescaling(quantizable.prepared(resnet20)))
+    addend = _first_addend(report.folder / report.checks[0].file)
+    np.testing.assert_allclose(addend, rescaling.offset, rtol=1e-6)
+
+
 def test_ranges_of_absent_layers_are_refused(resnet20):
     with pytest.raises(UserError, match="no layer 'stage9'"):
         quantizable.rounded(quantizable.prepared(resnet20), {"stage9": (0.0, 1.0)})
@@ -146,9 +164,6 @@ def test_the_model_loads_without_this_package_and_its_file_computes_the_same(
     assert file.snr_db >= 25
     allowed = {"ADD", "CONV_2D", "FULLY_CONNECTED", "MEAN", "QUANTIZE", "SOFTMAX"}
     assert set(file.operations) <= allowed | {"AVERAGE_POOL_2D", "RESHAPE"}
-    (rescaling,) = (x for x in model.layers if isinstance(x, keras.layers.Rescaling))
-    addend = _first_addend(report.folder / file.file)
-    np.testing.assert_allclose(addend, rescaling.offset, rtol=1e-6)
     with pytest.raises(UserError, match="was trained for int8"):
         export(model, ["tflite-float32"], out=tmp_path / "float")
 
@@ -170,16 +185,6 @@ def test_nothing_trains_on_what_rounds_already(verb, qat_run, tmp_path, capsys):
     assert main(arguments) == 2
     assert "was trained quantized" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
-
-
-def _first_addend(path):
-    """What the first ADD of a file adds to the pixels: a constant, in float."""
-    interpreter = Interpreter(str(path), experimental_preserve_all_tensors=True)
-    interpreter.allocate_tensors()
-    add = next(op for op in interpreter._get_ops_details() if op["op_name"] == "ADD")
-    (details,) = [x for x in interpreter.get_tensor_details() if x["index"] == add["inputs"][1]]
-    scale, zero_point = details["quantization"]
-    return scale * (interpreter.get_tensor(details["index"]).astype("float64") - zero_point)
 
 
 @pytest.mark.slow
