@@ -12,6 +12,7 @@ those channels at zero, exactly.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import keras
@@ -40,6 +41,24 @@ _ELEMENTWISE = (
 )
 _MIXING_ACTIVATIONS = {"softmax", "log_softmax", "sparsemax"}
 _HELD = 0  # the channel that always stays, and with it all that are tied to it
+
+
+@dataclass(frozen=True)
+class Family:
+    """Filters to choose among.
+
+    Attributes:
+        makers: the layers that make these channels; several where additions tie them.
+        roots: of the channels.
+    """
+
+    makers: frozenset[str]
+    roots: Numbers
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        return len(self.roots)
 
 
 class Channels:
@@ -171,8 +190,8 @@ class Channels:
 
     # What can be removed, and what is left ------------------------------------------------------
 
-    def families(self) -> list[Numbers]:
-        """The roots that may be removed, in one array for each set of layers that makes them.
+    def families(self) -> list[Family]:
+        """The roots that may be removed, by the set of layers that makes them.
 
         Without residual connections a family is the filters of a layer.
         """
@@ -183,7 +202,7 @@ class Channels:
         for root, names in makers.items():
             if root != _HELD:
                 families.setdefault(frozenset(names), []).append(root)
-        return [np.array(roots) for roots in families.values()]
+        return [Family(makers, np.array(roots)) for makers, roots in families.items()]
 
     def mask(self, kept_roots: Numbers) -> np.ndarray:
         """Of every channel, whether it is kept where these roots are (and what always stays)."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_resnet.errors import UnknownNameError, UserError
 from keras_resnet.profiling import profile
-from keras_resnet.recipes.channels import Channels, Numbers, filter_scores
+from keras_resnet.recipes.channels import Channels, Family, Numbers, filter_scores
 
 # Criteria: numbers of channels, and what each of them is worth -----------------------------------
 
@@ -69,21 +69,30 @@ def _mean_scores(channels: Channels, scores: Scores) -> tuple[np.ndarray, np.nda
 Counts = list[int]
 
 
-def _uniform(families: list[Numbers], scores: np.ndarray, share: float) -> Counts:
+def _uniform(families: list[Family], scores: np.ndarray, share: float) -> Counts:
     """The same share of every family."""
     return [round(share * family.size) for family in families]
 
 
-def _global(families: list[Numbers], scores: np.ndarray, share: float) -> Counts:
+def _inner(families: list[Family], scores: np.ndarray, share: float) -> Counts:
+    """All that additions tie together, and the same share of every other family."""
+    return [
+        family.size if len(family.makers) > 1 else round(share * family.size) for family in families
+    ]
+
+
+def _global(families: list[Family], scores: np.ndarray, share: float) -> Counts:
     """The best of all, wherever they are."""
-    order = np.argsort(-scores[np.concatenate(families)], kind="stable")
+    roots = np.concatenate([family.roots for family in families])
+    order = np.argsort(-scores[roots], kind="stable")
     owners = np.repeat(np.arange(len(families)), [family.size for family in families])
     best = owners[order[: round(share * owners.size)]]
     return np.bincount(best, minlength=len(families)).tolist()
 
 
-RANKINGS: dict[str, Callable[[list[Numbers], np.ndarray, float], Counts]] = {
+RANKINGS: dict[str, Callable[[list[Family], np.ndarray, float], Counts]] = {
     "uniform": _uniform,
+    "inner": _inner,
     "global": _global,
 }
 
@@ -93,7 +102,7 @@ class _Budget:
     """Families, their best filters first, and how many of each may stay."""
 
     channels: Channels
-    families: list[Numbers]
+    families: list[Family]
     scores: np.ndarray
     least: int
     divisor: int
@@ -115,7 +124,8 @@ class _Budget:
 
     def mask(self, counts: Counts) -> np.ndarray:
         """Which channels stay."""
-        kept = [family[:count] for family, count in zip(self.families, counts, strict=True)]
+        pairs = zip(self.families, counts, strict=True)
+        kept = [family.roots[:count] for family, count in pairs]
         return self.channels.mask(np.concatenate(kept))
 
     def multiply_adds(self, counts: Counts) -> int:
@@ -157,7 +167,10 @@ def choose(
     if ranking not in RANKINGS:
         raise UnknownNameError("ranking", ranking, RANKINGS, "")
     scores = importance(channels, criterion)
-    families = [f[np.argsort(-scores[f], kind="stable")] for f in channels.families()]
+    families = [
+        Family(f.makers, f.roots[np.argsort(-scores[f.roots], kind="stable")])
+        for f in channels.families()
+    ]
     if not families:
         raise UserError(f"'{channels.model.name}' has no filters that can be removed.")
     budget = _Budget(channels, families, scores, least, divisor)
@@ -198,7 +211,9 @@ def prune_filters(
         criterion: a key of `CRITERIA`: what makes a filter important.
         ranking: "uniform" keeps the same share in all layers and the best within each. It is the
             default since the norms of two layers say little about which layer can spare filters,
-            and no layer is emptied. "global" compares the scores, relative to their layer's mean.
+            and no layer is emptied. "inner" keeps what additions tie, the width that a residual
+            stage adds up in, and the same share of all else (arXiv:1608.08710 removes only the
+            first filters of a unit). "global" compares the scores, relative to their layer's mean.
         least: filters that stay in each layer (or family of tied ones), if it has as many.
         divisor: keep multiples of it; 8 suits int8 kernels. A layer that keeps all is left as is.
 

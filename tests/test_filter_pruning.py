@@ -94,7 +94,7 @@ def test_filters_that_do_nothing_go_first_and_the_logits_stay():
     """Half of every family is zero, so half of every family is what the target asks for."""
     channels = Channels(_network("resnet20"))
     rng = np.random.default_rng(0)
-    halves = [rng.permutation(family)[::2] for family in channels.families()]
+    halves = [rng.permutation(family.roots)[::2] for family in channels.families()]
     kept = channels.mask(np.concatenate(halves))
     model = _with_zeros(channels, kept)
     share = channels.multiply_adds(kept) / profile(model).total.multiply_adds
@@ -139,6 +139,17 @@ def test_classes_and_images_stay_and_least_and_divisor_hold():
     assert min(filters.values()) == 8
     assert len({filters[f"stage2_block{n}_conv2"] for n in (1, 2, 3)}) == 1  # tied by additions
     assert smaller.get_layer("head").units == 10
+
+
+def test_an_inner_ranking_keeps_the_width_of_the_stages():
+    smaller = prune_filters(_network("resnet20"), 0.5, ranking="inner")
+    widths = {layer.name: layer.filters for layer in smaller.layers if hasattr(layer, "filters")}
+    assert widths["stem_conv"] == 16
+    for stage, width in ((1, 16), (2, 32), (3, 64)):
+        for block in (1, 2, 3):
+            name = f"stage{stage}_block{block}_conv"
+            assert widths[f"{name}2"] == width
+            assert width / 2 - 2 <= widths[f"{name}1"] <= width / 2  # the stem keeps all
 
 
 def test_a_global_ranking_spares_the_layer_whose_filters_are_alike():
