@@ -58,8 +58,8 @@ class Source:
         if (entry := self.entry) is not None:
             published = entry.published
             kind, where = "measured", f"on the test images of {entry.data}"
-            if entry.url:
-                kind, where = "published", published and published.source
+            if entry.url and published:
+                kind, where = "published", published.source
             known |= {
                 "weights": f"{entry.tag} of {entry.source}",
                 "address": entry.url or None,
