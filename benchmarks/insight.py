@@ -94,9 +94,8 @@ def draw_responses(axes: Any, values: dict[str, dict[str, float]]) -> None:
 
 def draw_gradients(axes: Any, values: dict[str, dict[str, float]]) -> None:
     for name, norms in values.items():
-        line = "--" if name.startswith("plain") else "-"
         place = np.linspace(0, 1, len(norms))
-        axes[0].plot(place, list(norms.values()), line, label=name, linewidth=1.4)
+        axes[0].plot(place, list(norms.values()), **style(name), label=name)
     axes[0].set(yscale="log", xlabel="from the image (0) to the classifier (1)")
     axes[0].set_ylabel("norm of the kernel's gradient")
     axes[0].legend()

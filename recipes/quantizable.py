@@ -30,7 +30,7 @@ def prepared(model: keras.Model) -> keras.Model:
 
     A BN that no convolution absorbs becomes a depthwise one, as in every TFLite file of ours, and
     as tensorflow-model-optimization can train. An activation inside a layer of weights becomes a
-    layer behind it: what a sigmoid reads is rounded, too.
+    layer behind it: what a sigmoid reads is rounded, too. The mean colour is the file's.
 
     Raises:
         UserError: no Dense classifier at the end.
