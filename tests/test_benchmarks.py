@@ -154,6 +154,37 @@ def test_training_runs_for_real(mode, tmp_path):
 
 
 @pytest.fixture
+def tables(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    yield importlib.import_module("tables")
+    del sys.modules["tables"]
+
+
+def test_the_pages_have_the_figures_of_the_records(tables):
+    for page, makers in tables.TABLES.items():
+        text = (BENCHMARKS.parent / page).read_text(encoding="utf-8")
+        assert tables.with_tables(text, (make() for make in makers)) == text, (
+            f"{page}: run python benchmarks/tables.py"
+        )
+
+
+def test_a_table_takes_the_place_of_the_one_with_its_first_line(tables):
+    page = "Before.\n\n| a | b |\n|---|---|\n| 1 | 2 |\n| 3 | 4 |\n\nAfter.\n"
+    assert tables.with_tables(page, ["| a | b |\n|---|---|\n| 5 | \\6 |"]) == (
+        "Before.\n\n| a | b |\n|---|---|\n| 5 | \\6 |\n\nAfter.\n"
+    )
+    with pytest.raises(ValueError, match="0 tables begin with"):
+        tables.with_tables(page, ["| c |\n|---|"])
+
+
+def test_a_loss_beyond_its_bar_is_bold(tables):
+    row = tables.COMPRESSED[0]
+    lost = -0.3  # 92.77 and 92.47 % of one record each
+    assert tables._compressed(row._replace(bar=0.31)).endswith(f"| {lost:+.2f} |")
+    assert tables._compressed(row._replace(bar=0.29)).endswith(f"| **{lost:+.2f}** |")
+
+
+@pytest.fixture
 def quantized(monkeypatch):
     """benchmarks/quantized_imagenet.py as a module."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))

@@ -1,0 +1,393 @@
+"""The tables of measured figures in the pages, made from the records in benchmarks/results.
+
+    python benchmarks/tables.py           # rewrite them where they stand, found by their first line
+
+What a record does not say (published figures, machines, commands) is in the rows below.
+tests/test_benchmarks.py holds the pages to it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from keras_resnet.export.check import TOLERANCES
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+@cache
+def _record(name: str) -> Any:
+    return json.loads((RESULTS / name).read_text(encoding="utf-8"))
+
+
+def _table(head: str, rows: Iterable[str]) -> str:
+    return "\n".join([head, "|" + "---|" * (head.count("|") - 1), *rows])
+
+
+def _accuracy(run: str) -> float:
+    """Percent of the test images, by the Keras model of a training."""
+    return 100 * float(_record(f"{run}/summary.json")["test"]["accuracy"])
+
+
+class Trained(NamedTuple):
+    """A row of the results: a config, and the training of it that is recorded, if one is."""
+
+    config: str
+    published: str
+    record: str = ""
+    machine: str = ""
+    package: str = ""
+    unrecorded: str = "not run"
+
+
+TRAINED = (
+    Trained(
+        "`cifar10/resnet8`",
+        "12.79 (MLPerf Tiny)",
+        "resnet8",
+        "A 2.2, then B 0.9, beside other work",
+        '`resnet8`, `weights="cifar10"`',
+    ),
+    Trained("`cifar10/resnet20`", "8.75 (He 2015, Table 6)"),
+    Trained(
+        "`cifar10/resnet20_fast`",
+        "– (paper's schedule: 8.75)",
+        "resnet20_fast",
+        "A, 1.6 beside other work",
+    ),
+    Trained(
+        "`cifar10/resnet20_long`",
+        "– (paper's schedule: 8.75)",
+        "resnet20_long",
+        "A 2.4, then B 1.5, beside other work",
+        '`resnet20`, `weights="cifar10"`',
+    ),
+    Trained(
+        "`cifar10/resnet32_long`",
+        "– (paper's schedule: 7.51)",
+        "resnet32_long",
+        "B, 2.4 on one core beside other work",
+        '`resnet32`, `weights="cifar10"`',
+    ),
+    Trained("`cifar10/resnet32`", "7.51 (He 2015, Table 6)"),
+    Trained(
+        "`cifar10/resnet56_fast`",
+        "– (paper's schedule: 6.97)",
+        "resnet56_fast",
+        "B, 3.6 on one core beside other work",
+    ),
+    Trained("`cifar10/resnet56`, `resnet56_long`", "6.97 (He 2015, Table 6)"),
+    Trained(
+        "`cifar10/resnetv2_20_long`",
+        "–",
+        "resnetv2_20_long",
+        "B, 1.6 on one core beside other work",
+        '`resnetv2_20`, `weights="cifar10"`',
+    ),
+    Trained("`cifar10/resnetv2_20`", "–"),
+    Trained(
+        "`cifar10/plain20_fast`",
+        "a curve (He 2015, Figure 6)",
+        "plain20_fast",
+        "B, 0.7 on one core beside other work",
+    ),
+    Trained(
+        "`cifar10/plain56_fast`",
+        "a curve (He 2015, Figure 6)",
+        "plain56_fast",
+        "B, 1.6 on one core beside other work",
+    ),
+    Trained(
+        "`cifar10/ablation20`",
+        "– (the paper has them at depth 110)",
+        unrecorded="see below",
+    ),
+    Trained("`cifar10/resnet110`", "6.43 (6.61 ± 0.16)"),
+    Trained("`imagenet/*`", "in each config"),
+)
+
+
+def trained() -> str:
+    """Published and measured error of every config that trains from scratch."""
+    return _table(
+        "| config | published error % | our error % (accuracy) | n | machine, hours "
+        "| in the package as |",
+        [_digits(), *map(_trained, TRAINED)],
+    )
+
+
+def _digits() -> str:
+    rows = _record("quickstart.json")["rows"]
+    model, file = (
+        100 * sum(row[key] for row in rows) / len(rows) for key in ("savedmodel", "tflite-int8")
+    )
+    return (
+        f"| `digits/resnet8` | – | {100 - model:.2f} ({model:.2f}; int8 {file:.2f}) "
+        f"| {len(rows)} seeds | A, within the quickstart | |"
+    )
+
+
+def _trained(row: Trained) -> str:
+    if not row.record:
+        return f"| {row.config} | {row.published} | {row.unrecorded} | | | |"
+    accuracy = _accuracy(row.record)
+    package = f"{row.package} " if row.package else ""
+    return (
+        f"| {row.config} | {row.published} | {100 - accuracy:.2f} ({accuracy:.2f}) | 1 run "
+        f"| {row.machine} | {package}|"
+    )
+
+
+ABLATIONS = {  # what it is; the error at depth 110 in arXiv:1603.05027, Tables 1 and 2
+    "resnet20": ("original", "6.61"),
+    "resnet20_constant_scaling": ("constant scaling, λ = 0.5", "12.35"),
+    "resnet20_exclusive_gating": ("exclusive gating, b = -6", "8.70"),
+    "resnet20_shortcut_only_gating": ("shortcut-only gating, b = -6", "6.91"),
+    "resnet20_conv_shortcut": ("1×1 convolution shortcut", "12.22"),
+    "resnet20_dropout_shortcut": ("dropout shortcut, 0.5", "fails (> 20)"),
+    "resnet20_bn_after_add": ("BN after addition", "8.17"),
+    "resnet20_relu_before_add": ("ReLU before addition", "7.84"),
+    "resnet20_relu_only_preact": ("ReLU-only pre-activation", "6.71"),
+    "resnetv2_20": ("full pre-activation", "6.37"),
+    "plain20": ("no shortcut", "–"),
+}
+
+
+def ablations() -> str:
+    """Error of the ablations at depth 20, and as published at 110."""
+    rows = (
+        f"| `{name}` | {what} | {100 - _accuracy(f'ablation_{name}'):.2f} | {published} |"
+        for name, (what, published) in ABLATIONS.items()
+    )
+    return _table("| network | | ours, depth 20 | published, depth 110 |", rows)
+
+
+class Compressed(NamedTuple):
+    """A row of what compression costs: files of one kind, against the float network."""
+
+    network: str
+    by: str
+    start: str  # the record of the float network
+    records: tuple[str, ...]
+    format: str  # whose accuracy it is
+    bar: float  # points that may be lost
+
+
+COMPRESSED = (
+    Compressed(
+        "ResNet-20",
+        "`export` (after training), one file",
+        "resnet20_long",
+        ("ptq_resnet20",),
+        "tflite-int8",
+        0.3,
+    ),
+    Compressed(
+        "ResNet-20",
+        "`qat resnet20 --weights cifar10 --distill --seed 0…2` (`qat_resnet20_*`)",
+        "resnet20_long",
+        tuple(f"qat_resnet20_{seed}" for seed in range(3)),
+        "tflite-int8",
+        0.1,
+    ),
+    Compressed(
+        "pre-activation ResNet-20",
+        "`export`, one file",
+        "resnetv2_20_long",
+        ("ptq_resnetv2_20",),
+        "tflite-int8",
+        0.4,
+    ),
+    Compressed(
+        "pre-activation ResNet-20",
+        "`qat resnetv2_20 --weights cifar10 --distill --seed 0…2` (`qat_resnetv2_20_*`)",
+        "resnetv2_20_long",
+        tuple(f"qat_resnetv2_20_{seed}" for seed in range(3)),
+        "tflite-int8",
+        0.1,
+    ),
+    Compressed("ResNet-8", "`export`, one file", "resnet8", ("ptq_resnet8",), "tflite-int8", 1.2),
+    Compressed(
+        "ResNet-20, 80 % zeros",
+        "`prune resnet20 --weights cifar10 --sparsity 0.8 --epochs 30` (`sparse_resnet20`), "
+        "float32",
+        "resnet20_long",
+        ("sparse_resnet20",),
+        "tflite-float32",
+        0.7,
+    ),
+    Compressed(
+        "ResNet-56, half the multiply-adds",
+        "`prune-filters RUN --keep 0.5 --set pruning.divisor=8 --epochs 20` (`resnet56_half`), "
+        "float32",
+        "resnet56_fast",
+        ("resnet56_half",),
+        "tflite-float32",
+        0.7,
+    ),
+)
+
+
+def compressed() -> str:
+    """Accuracy before and after; what loses more than its bar is in bold."""
+    return _table(
+        "| network | by | float % | compressed % | difference |", map(_compressed, COMPRESSED)
+    )
+
+
+def _compressed(row: Compressed) -> str:
+    start = _accuracy(row.start)
+    found = [_file(record, row.format)["accuracy"] * 100 for record in row.records]
+    mean = sum(found) / len(found)
+    said = ", ".join(f"{accuracy:.2f}" for accuracy in found)
+    said += f": mean {mean:.2f}" if len(found) > 1 else ""
+    difference = f"{mean - start:+.2f}"
+    difference = difference if start - mean <= row.bar else f"**{difference}**"
+    return f"| {row.network} | {row.by} | {start:.2f} | {said} | {difference} |"
+
+
+def _file(record: str, form: str) -> Any:
+    """What a record says of its file of a format: how exact, and how large if it was kept."""
+    (name,) = (n for n, file in _files(record, "numerics").items() if file["format"] == form)
+    perf = RESULTS / record / "perf.json"
+    return _files(record, "numerics")[name] | (
+        _files(record, "perf")[name] if perf.exists() else {}
+    )
+
+
+def _files(record: str, part: str) -> Any:
+    return _record(f"{record}/{part}.json")["files"]
+
+
+QUANTIZED = {  # after training: the column, and its record
+    "ResNet-8": "ptq_resnet8",
+    "ResNet-20": "ptq_resnet20",
+    "ResNet-32": "ptq_resnet32",
+    "pre-activation ResNet-20": "ptq_resnetv2_20",
+}
+
+
+def quantized() -> str:
+    """Accuracy, agreement with the Keras model and bytes of the files made without training."""
+    return _table(
+        f"| file | {' | '.join(QUANTIZED)} |",
+        (
+            f"| {form.removeprefix('tflite-')} | "
+            + " | ".join(_quantized(_file(record, form)) for record in QUANTIZED.values())
+            + " |"
+            for form in ("tflite-float32", "tflite-int8", "tflite-dynamic", "tflite-int4")
+        ),
+    )
+
+
+def _quantized(file: dict[str, Any]) -> str:
+    least = TOLERANCES[file["format"]].agreement
+    failed = ", fails its check" if file["agreement"] < least else ""
+    return (
+        f"{file['accuracy']:.2%} ({100 * file['agreement']:.2f}) {file['bytes']:,}{failed}"
+    ).replace("%", " %")
+
+
+def training_steps() -> str:
+    """An update step next to stock Keras and PyTorch."""
+    rows: dict[tuple[str, int], dict[str, Any]] = {}
+    for row in _record("training.json")["rows"]:
+        rows.setdefault((row["model"], row["batch_size"]), {})[row["peer"]] = row
+    return _table(
+        "| network | ms a step | stock Keras 3 `fit` | PyTorch 2.13, channels_last "
+        "| peak MiB: ours, Keras, PyTorch |",
+        (
+            f"| {_NETWORKS[model]}, batch {batch} | {_spread(peers['ours']['ms'], '.0f')} "
+            f"| {_times(peers['keras-fit'])} | {_times(peers['torch'])} | "
+            + ", ".join(str(peers[p]["peak_memory_mib"]) for p in ("ours", "keras-fit", "torch"))
+            + " |"
+            for (model, batch), peers in rows.items()
+        ),
+    )
+
+
+_NETWORKS = {"resnet20": "ResNet-20", "resnet50": "ResNet-50"}
+
+
+def _times(row: dict[str, Any]) -> str:
+    return _spread(row["ratio"], ".2f").replace(" ", " × ", 1)
+
+
+def _spread(figure: dict[str, float], form: str) -> str:
+    median, least, most = (format(figure[key], form) for key in ("median", "least", "most"))
+    return f"{median} ({least} to {most})"
+
+
+RUNTIMES = {  # the row, and whose times it has, float first
+    "stock float32, int8": ("stock-float32", "stock-int8"),
+    "ours over stock, float32": "tflite-float32",
+    "ours over stock, int8": "tflite-int8",
+    "ONNX Runtime float32, int8": ("{}.onnx", "{}-int8.onnx"),
+    "OpenVINO float32": ("openvino",),
+    "PyTorch eager, compiled, float32": ("pytorch-eager", "pytorch-compiled"),
+}
+_COLUMNS = (("ResNet50", 1), ("ResNet50", 2), ("ResNet50V2", 1), ("ResNet50V2", 2))
+
+
+def runtimes() -> str:
+    """Latency in every runtime, and the ratio to the stock converter's files."""
+    rows = (
+        f"| {said} |" + "".join(f"{_runtime(what, *column)} |" for column in _COLUMNS)
+        for said, what in RUNTIMES.items()
+    )
+    return _table("| | ResNet50, 1 thread | 2 threads | ResNet50V2, 1 thread | 2 threads |", rows)
+
+
+def _runtime(what: str | tuple[str, ...], network: str, threads: int) -> str:
+    record = _record("runtimes.json")["networks"][network]
+    if isinstance(what, str):
+        (row,) = (
+            r for r in record["against_stock"] if (r["format"], r["threads"]) == (what, threads)
+        )
+        return f" {_spread(row['ratio'], '.2f')}"
+    times = {
+        r["file"]: r["latency_ms"]["median"] for r in record["rows"] if r["threads"] == threads
+    }
+    files = (name.format(network.lower()) for name in what)
+    said = ", ".join(f"{times[name]:.1f} ms" for name in files if name in times)
+    return said and f" {said}"
+
+
+TABLES: dict[str, tuple[Callable[[], str], ...]] = {
+    "recipes/README.md": (trained, ablations, compressed, training_steps),
+    "export/README.md": (quantized,),
+    "benchmarks/README.md": (runtimes,),
+}
+
+
+def with_tables(text: str, tables: Iterable[str]) -> str:
+    """`text` with each table in the place of the one that has the same first line.
+
+    Raises:
+        ValueError: There is no such table, or more than one.
+    """
+    for table in tables:
+        head = table.partition("\n")[0]
+        text, count = re.subn(
+            rf"^{re.escape(head)}\n(?:\|.*\n)+", lambda _, t=table: f"{t}\n", text, flags=re.M
+        )
+        if count != 1:
+            raise ValueError(f"{count} tables begin with {head!r}, not one")
+    return text
+
+
+def main() -> None:
+    for page, makers in TABLES.items():
+        path = ROOT / page
+        text = path.read_text(encoding="utf-8")
+        path.write_text(with_tables(text, (make() for make in makers)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
