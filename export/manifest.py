@@ -139,7 +139,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """Read the manifest of an export folder.
+    """Read the manifest of an export `folder`; its fields are those of the JSON Schema.
 
     Raises:
         UserError: there is none, or it is of another schema.
@@ -161,7 +161,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def verify_hashes(folder: Path, content: dict[str, Any]) -> None:
-    """Compare every file with its recorded hash before anything opens it.
+    """Compare every file of `folder` with its hash in `content`, before anything opens it.
 
     Raises:
         UserError: a file is missing or was changed.
@@ -189,7 +189,7 @@ def write_reference(folder: Path, reference: Reference) -> None:
 
 
 def read_reference(folder: Path) -> Reference:
-    """Read what `write_reference` wrote (plain arrays, no pickle).
+    """Read the images and answers in an export `folder` (plain arrays, no pickle).
 
     Raises:
         UserError: it is missing or damaged.

@@ -227,12 +227,12 @@ def shown_name(name: str) -> str:
 
 
 def list_configs() -> list[str]:
-    """Return the names of the shipped configs, e.g. "cifar10/resnet20"."""
+    """The names of the shipped configs, e.g. "cifar10/resnet20"."""
     return sorted(str(p.relative_to(CONFIGS).with_suffix("")) for p in CONFIGS.glob("*/*.toml"))
 
 
 def load_config(name: str | Path, overrides: dict[str, Any] | None = None) -> Config:
-    """Read a shipped config by name, or a TOML file by path.
+    """Read a shipped config by `name`, or a TOML file by its path.
 
     `overrides` are values by key, `{"train.epochs": 3}`, that replace those of the file.
 
@@ -257,14 +257,23 @@ def load_config(name: str | Path, overrides: dict[str, Any] | None = None) -> Co
 
 
 def from_dict(table: dict[str, Any]) -> Config:
-    """Turn nested dicts into a Config; the inverse of `dataclasses.asdict`."""
+    """A Config of a `table` of nested dicts; the inverse of `dataclasses.asdict`.
+
+    Raises:
+        UserError: no model, an unknown key, a value of the wrong type.
+    """
     if "model" not in table:
         raise UserError("The config has no 'model', e.g. model = \"resnet20\".")
     return _build(Config, table, "")
 
 
 def save_config(config: Config, path: Path) -> None:
-    """Write the resolved config as TOML."""
+    """Write the resolved `config` to `path` as TOML, under its name only when it is whole.
+
+    Raises:
+        MissingExtraError: tomli-w is not installed.
+        OSError: it cannot be written.
+    """
     with replacing(path) as partial:
         partial.write_text(require("tomli_w", "recipes").dumps(dataclasses.asdict(config)))
 

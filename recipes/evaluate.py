@@ -25,7 +25,7 @@ from keras_resnet.recipes.data import AnySplit
 def measure(
     runtime: runtimes.Runtime, split: AnySplit, protocol: Protocol = SINGLE_CROP
 ) -> dict[str, Any]:
-    """Evaluate every image of `split` by `protocol`.
+    """Evaluate what an opened `runtime` says of every image of `split`, by `protocol`.
 
     Returns:
         {"accuracy", "loss", "n", "protocol"}: top-1, mean cross entropy, the number of images,
@@ -57,7 +57,11 @@ def measure(
 def measure_model(
     model: keras.Model, split: AnySplit, protocol: Protocol = SINGLE_CROP
 ) -> dict[str, Any]:
-    """`measure` of a Keras model in memory."""
+    """`measure` of a Keras `model` in memory, on every image of `split`, by `protocol`.
+
+    Raises:
+        UserError: as `measure`.
+    """
     return measure(runtimes.KerasRuntime(model), split, protocol)
 
 

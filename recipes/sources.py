@@ -150,7 +150,11 @@ class Source:
 
 
 def find(reference: str, weights: str | None = None) -> Source:
-    """Resolve a run folder, a file, or a registry name with trained weights.
+    """What `reference` names: a run folder, a file, or a network's name with `weights`.
+
+    Args:
+        reference: a path, or a name of the registry.
+        weights: of a name: a tag or a file.
 
     Raises:
         UserError: nothing of that name, an unfinished run, or a network without weights.

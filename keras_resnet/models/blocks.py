@@ -113,7 +113,16 @@ def convolution(
     followed_by_bn: bool,
     kernel_initializer: str = "he_normal",  # arXiv:1502.01852, the papers' initialisation
 ) -> Tensor:
-    """A convolution with the style's padding and bias. `name` holds "conv" ("stem_conv")."""
+    """`conv` of `x` (batch, height, width, channels), with the style's padding and bias.
+
+    Args:
+        x: A tensor.
+        conv: What it is.
+        style: Whose padding and biases.
+        name: Of the layer; holds "conv" ("stem_conv"), which the padding's replaces by "pad".
+        followed_by_bn: Whether BN makes a bias redundant.
+        kernel_initializer: Of the weights; they are (kernel, kernel, channels / groups, filters).
+    """
     same = style.padding == "same" or conv.stride == 1  # at stride 1 "same" is symmetric
     if not same and conv.kernel > 1:
         x = layers.ZeroPadding2D(conv.kernel // 2, name=name.replace("conv", "pad"))(x)
@@ -134,7 +143,11 @@ def convolution(
 def operations(
     x: Tensor, kinds: tuple[str, ...], style: Style, name: str, *, gamma: str = "ones"
 ) -> Tensor:
-    """Apply "bn" and "relu" in turn. `name` has a `{}` for the kind: "stage1_block1_{}2"."""
+    """Apply `kinds` to `x` in turn, "bn" and "relu"; its shape stays.
+
+    BN has the `style`'s epsilon and momentum, and begins with `gamma`, an initializer's name.
+    `name` has a `{}` for the kind: "stage1_block1_{}2".
+    """
     for kind in kinds:
         if kind == "bn":
             layer = BatchNormalization(
@@ -150,10 +163,10 @@ def operations(
 
 
 def subsample(x: Tensor, stride: int, name: str) -> Tensor:
-    """Every `stride`-th pixel, as the shortcut of a strided unit without projection.
+    """Every `stride`-th pixel of `x`, as the shortcut of a strided unit without projection.
 
     A maximum of one pixel, as in Keras Applications. A mean of one is the same function, but in
-    LiteRT's int8 it takes a tenth of ResNet50V2's time.
+    LiteRT's int8 it takes a tenth of ResNet50V2's time. `name` is the layer's.
     """
     return layers.MaxPooling2D(1, strides=stride, name=name)(x) if stride > 1 else x
 
@@ -162,17 +175,20 @@ def subsample(x: Tensor, stride: int, name: str) -> Tensor:
 
 
 def basic(width: int, stride: int) -> tuple[Conv, ...]:
-    """Two 3×3 convolutions (He 2015, Fig. 5 left)."""
+    """Two 3×3 convolutions of `width` filters, the first of `stride` (He 2015, Fig. 5 left)."""
     return Conv(3, width, stride), Conv(3, width)
 
 
 def bottleneck(width: int, stride: int) -> tuple[Conv, ...]:
-    """1×1, 3×3, 1×1 with the stride in the first 1×1 (He 2015; Keras Applications)."""
+    """1×1, 3×3, 1×1 of `width`, `width` and four times as many filters (He 2015, Fig. 5 right).
+
+    The `stride` is in the first 1×1 (He 2015; Keras Applications).
+    """
     return Conv(1, width, stride), Conv(3, width), Conv(1, 4 * width)
 
 
 def bottleneck_v1_5(width: int, stride: int) -> tuple[Conv, ...]:
-    """1×1, 3×3, 1×1 with the stride in the 3×3 (torchvision, timm, TF Model Garden, MLPerf)."""
+    """`bottleneck` of `width` with the `stride` in its 3×3 (torchvision, timm, MLPerf)."""
     return Conv(1, width), Conv(3, width, stride), Conv(1, 4 * width)
 
 
@@ -191,7 +207,7 @@ def grouped(groups: int, base_width: int) -> Transform:
 
 
 def wide_basic(dropout: float) -> Transform:
-    """Two 3×3 convolutions with dropout between them (arXiv:1605.07146, Fig. 1d)."""
+    """`basic` with `dropout`, a rate, before its second convolution (arXiv:1605.07146, Fig. 1d)."""
 
     def transform(width: int, stride: int) -> tuple[Conv, ...]:
         return Conv(3, width, stride), Conv(3, width, dropout=dropout)
@@ -229,7 +245,7 @@ def held(parts: tuple[Conv | SqueezeExcitation, ...], unit: Unit) -> Iterator[An
 
 
 def out_channels(transform: tuple[Conv | SqueezeExcitation, ...]) -> int:
-    """Channels of F(x): those of its last convolution."""
+    """Channels of F(x): those of the last convolution of a `transform`."""
     return [part.filters for part in transform if isinstance(part, Conv)][-1]
 
 
@@ -245,10 +261,19 @@ def residual_unit(
     *,
     activate_x: bool,
 ) -> Tensor:
-    """`y = h(x) + F(x)`, `x_next = f(y)`.
+    """`y = h(x) + F(x)`, `x_next = f(y)` (arXiv:1603.05027, eq. 1 and 2).
 
-    `activate_x`: take the first activation before the two paths split, as the paper's first
-    pre-activation unit does (arXiv:1603.05027, appendix).
+    Args:
+        x: (batch, height, width, unit.in_channels).
+        unit: Where it stands, its order of operations, its stride.
+        transform: The weight layers of F.
+        shortcut: h.
+        junction: What is made of h(x) and F(x); `shortcuts.addition` adds them.
+        activate_x: Take the first activation before the two paths split, as the paper's first
+            pre-activation unit does (arXiv:1603.05027, appendix).
+
+    Returns:
+        (batch, height / stride, width / stride, unit.out_channels).
     """
     activated = operations(x, unit.order.before, unit.style, unit.name + "_{}1")
     if activate_x:

@@ -1,7 +1,9 @@
 """Shortcuts h(x), and junctions: how h(x) and F(x) become y.
 
-A shortcut is a function of the unit's input, of its first activation and of the unit; a junction of
-h(x), F(x) and the unit.
+A shortcut is a function of `x`, the unit's input (batch, height, width, unit.in_channels), of
+`activated`, its first activation, which without pre-activation is x too, and of the `unit`. A
+junction is a function of `h`, which is h(x), of `f`, which is F(x), both (batch, height / stride,
+width / stride, unit.out_channels), and of the `unit`.
 """
 
 from __future__ import annotations
@@ -19,11 +21,15 @@ from keras_resnet.models.blocks import (
     subsample,
 )
 
-# Shortcuts h: of x and its first activation, which without pre-activation is x too ---------------
+# Shortcuts h -------------------------------------------------------------------------------------
 
 
 def option_a(x: Tensor, activated: Tensor, unit: Unit) -> Tensor:
-    """Identity; new channels are zeros, so no parameters (He 2015, section 3.3, option A)."""
+    """Identity; new channels are zeros, so no parameters (He 2015, section 3.3, option A).
+
+    Raises:
+        UserError: The unit has fewer channels than its input.
+    """
     x = subsample(x, unit.stride, f"{unit.name}_shortcut_subsample")
     new = unit.out_channels - unit.in_channels
     if new == 0:
@@ -106,7 +112,8 @@ def constant_scaling(shortcut: float, residual: float) -> Junction:
 def exclusive_gating(bias: float, kernel: int = 1) -> Junction:
     """`y = (1 - g) · h(x) + g · F(x)`, as the units of Highway networks (Fig. 2c).
 
-    `kernel` is the gate's: 1 in the ablation, F's in a highway network.
+    g is a convolution's sigmoid. Its `bias` begins at this value (-6 and the like shut F out), its
+    `kernel` is 1 in the ablation, F's in a highway network.
     """
 
     def junction(h: Tensor, f: Tensor, unit: Unit) -> Tensor:
@@ -118,7 +125,7 @@ def exclusive_gating(bias: float, kernel: int = 1) -> Junction:
 
 
 def shortcut_only_gating(bias: float) -> Junction:
-    """`y = (1 - g) · h(x) + F(x)` (Fig. 2d)."""
+    """`y = (1 - g) · h(x) + F(x)`, the gate's `bias` beginning at this value (Fig. 2d)."""
 
     def junction(h: Tensor, f: Tensor, unit: Unit) -> Tensor:
         return addition(_carried(h, _gate(h, bias, unit), unit), f, unit)
@@ -127,7 +134,7 @@ def shortcut_only_gating(bias: float) -> Junction:
 
 
 def dropout_shortcut(rate: float) -> Junction:
-    """`y = dropout(h(x)) + F(x)` (Fig. 2f)."""
+    """`y = dropout(h(x)) + F(x)`, at this `rate` (Fig. 2f)."""
 
     def junction(h: Tensor, f: Tensor, unit: Unit) -> Tensor:
         return addition(layers.Dropout(rate, name=f"{unit.name}_shortcut_drop")(h), f, unit)

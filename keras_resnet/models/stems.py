@@ -1,4 +1,8 @@
-"""What comes before the residual units: the first convolutions, and ImageNet's first pool."""
+"""What comes before the residual units: the first convolutions, and ImageNet's first pool.
+
+A stem is a function of the image `x` (batch, height, width, channels), of its `width`, the channels
+of its result, and of the network's `order` and `style`.
+"""
 
 from __future__ import annotations
 
