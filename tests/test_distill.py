@@ -1,5 +1,7 @@
 """Distillation: what the loss is, and that a run keeps its teacher."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -104,11 +106,11 @@ def test_a_run_keeps_its_teacher_and_goes_on_without_the_source(tiny_run, tmp_pa
 
 def test_the_command_names_the_teacher(tiny_run, tmp_path, capsys):
     out = tmp_path / "run"
-    options = ["--teacher", str(tiny_run.path), "--epochs", "1", "--out", str(out)]
+    options = ["--teacher", str(tiny_run.path), "--epochs", "1", "--out", str(out), "--json"]
     assert main(["distill", "debug/tiny", *options]) == 0
+    assert json.loads(capsys.readouterr().out) == {"run": str(out), **runs.find(out).summary()}
     assert runs.find(out).config.distill.teacher == str(tiny_run.path)
     assert runs.find(out).teacher.is_file()
-    capsys.readouterr()
     assert main(["distill", "debug/tiny"]) == 2
     assert "Give --teacher" in capsys.readouterr().err
 

@@ -8,8 +8,9 @@ import pytest
 from conftest import run_python
 
 import keras_resnet
+from keras_resnet.cli import main
 from keras_resnet.errors import UserError
-from keras_resnet.recipes import config, finetune, sources, train, transfer
+from keras_resnet.recipes import config, finetune, runs, sources, train, transfer
 
 SHIFT = {"augment.crop": "shift", "augment.flip": "none", "train.precision": "float32"}
 
@@ -62,6 +63,14 @@ def test_first_the_head_learns_then_the_rest(tiny_run, tmp_path, train_bn):
     assert run.config.model == "resnet8"
     assert run.start.is_file()
     assert keras.models.load_model(run.model).output_shape == (None, 10)
+
+
+def test_the_command_prints_one_object(tiny_run, tmp_path, capsys):
+    out = tmp_path / "run"
+    settings = [f"--set={key}={value}" for key, value in SHIFT.items()]
+    command = ["finetune", str(tiny_run.path), "--data", "digits", "--epochs", "1", *settings]
+    assert main([*command, "--out", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"run": str(out), **runs.find(out).summary()}
 
 
 @pytest.mark.slow

@@ -1,7 +1,9 @@
 """The report's numbers by hand, its page, and runs and exports side by side."""
 
+import io
 import json
 import re
+from contextlib import redirect_stdout
 from html.parser import HTMLParser
 
 import chromium
@@ -84,8 +86,10 @@ def exported(tiny_run, digits):
 
 @pytest.fixture(scope="module")
 def page(tiny_run, exported, tmp_path_factory):
-    out = tmp_path_factory.mktemp("report") / "page.html"
-    assert main(["report", str(tiny_run.path), "--out", str(out)]) == 0
+    out, printed = tmp_path_factory.mktemp("report") / "page.html", io.StringIO()
+    with redirect_stdout(printed):
+        assert main(["report", str(tiny_run.path), "--out", str(out), "--json"]) == 0
+    assert json.loads(printed.getvalue()) == {"report": str(out)}
     return out.read_text(encoding="utf-8")
 
 
