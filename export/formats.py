@@ -52,6 +52,7 @@ class Source:
     conversion: dict[str, Any]
     scratch: Path
     rewrites: dict[str, Any] = field(default_factory=dict)
+    _converted: dict[tuple[Path, str, str], bytes] = field(default_factory=dict)
 
     @functools.cached_property
     def folded(self) -> keras.Model:
@@ -73,6 +74,14 @@ class Source:
         path = self.scratch / f"batch_{batch or 'any'}"
         saved_model.write(self.folded, path, batch)
         return path
+
+    def converted(self, saved_model: Path, precision: str, **changes: str) -> bytes:
+        """A TFLite file of it; what two formats need, as `web` and `tflite-int8`, is made once."""
+        conversion = self.conversion | changes
+        key = (saved_model, precision, conversion["input_type"])
+        if key not in self._converted:
+            self._converted[key] = tflite.convert(saved_model, precision, **conversion)
+        return self._converted[key]
 
     @functools.cached_property
     def onnx(self) -> Path:
@@ -111,17 +120,14 @@ def _saved_model(source: Source, path: Path) -> None:
 
 def _tflite(precision: str, *needs: tuple[str, str]) -> Format:
     def write(source: Source, path: Path) -> None:
-        data = tflite.convert(source.for_tflite, precision, **source.conversion)
-        path.write_bytes(source.described(data))
+        path.write_bytes(source.described(source.converted(source.for_tflite, precision)))
 
     return Format(f"{{name}}-{precision}.tflite", write, (("ai_edge_litert", "export"), *needs))
 
 
 def _int8(source: Source, input_type: str) -> bytes:
     """The int8 file of one image, with input and output of the type that a client wants."""
-    return tflite.convert(
-        source.batch_one, "int8", **source.conversion | {"input_type": input_type}
-    )
+    return source.converted(source.batch_one, "int8", input_type=input_type)
 
 
 def _micro(source: Source, path: Path) -> None:

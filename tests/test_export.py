@@ -445,6 +445,21 @@ def test_an_existing_folder_is_kept_unless_told(small, tmp_path):
         export(small, ["savedmodel"], **{**arguments, "out": tmp_path / "photos"}, overwrite=True)
 
 
+def test_what_two_formats_share_is_converted_once(small, tmp_path, monkeypatch):
+    asked = []
+
+    def counted(saved_model, precision, calibration, input_type, *rest, **more):
+        asked.append(f"{precision} {input_type}")
+        return convert(saved_model, precision, calibration, input_type, *rest, **more)
+
+    convert = tflite.convert
+    monkeypatch.setattr(tflite, "convert", counted)
+    kinds = ["tflite-int8", "web", "micro"]
+    calibration = np.random.default_rng(0).integers(0, 256, (100, 16, 20, 3)).astype("uint8")
+    export(small, kinds, out=tmp_path / "out", calibration=calibration, verbose=False)
+    assert asked == ["int8 uint8", "int8 int8"]
+
+
 def test_an_export_that_fails_in_the_middle_leaves_the_old_one(small, tmp_path, monkeypatch):
     arguments = {"out": tmp_path / "out", "verbose": False}
     export(small, ["savedmodel"], **arguments)
