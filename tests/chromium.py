@@ -14,6 +14,7 @@ import signal
 import subprocess
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -99,6 +100,21 @@ class Page:
         data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
         for kind in ("dragEnter", "dragOver", "drop"):
             self.call("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)
+
+    def paste(self, path):
+        """Put a PNG into the clipboard and press Ctrl+V."""
+        permissions = ["clipboardReadWrite", "clipboardSanitizedWrite"]
+        self.call("Browser.grantPermissions", permissions=permissions)
+        self.call("Page.bringToFront")  # only a page with the focus may write
+        script = """(async (text) => {
+            const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+            const blob = new Blob([bytes], { type: "image/png" });
+            await navigator.clipboard.write([new ClipboardItem({ "image/png": blob })]);
+        })("%s")"""
+        self.run(script % base64.b64encode(Path(path).read_bytes()).decode())
+        about = {"key": "v", "code": "KeyV", "windowsVirtualKeyCode": 86, "modifiers": 2}
+        self.call("Input.dispatchKeyEvent", type="keyDown", commands=["paste"], **about)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **about)
 
     def press(self, key):
         code = {"Tab": 9, "Enter": 13}[key]

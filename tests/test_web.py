@@ -367,6 +367,18 @@ def test_pictures_can_be_dropped_and_what_is_none_is_refused_by_name(opened, pho
 
 
 @pytest.mark.slow
+def test_pictures_can_be_pasted(opened, photographs):
+    opened.drop(photographs["china.png"])
+    opened.wait("#status", "Most likely:")
+    china = answers(opened)
+    opened.drop(photographs["text.txt"])
+    opened.wait("#status", "is not a picture")
+    opened.paste(photographs["china.png"])
+    opened.wait("#status", "Most likely:")
+    assert answers(opened) == china  # the clipboard keeps a PNG's pixels
+
+
+@pytest.mark.slow
 def test_the_page_works_with_the_keyboard(opened):
     opened.press("Tab")
     assert opened.run("document.activeElement.id") == "choose"
