@@ -1,8 +1,11 @@
 """What the documentation shows works: every command parses and names what exists, every Python
 block runs."""
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -116,3 +119,41 @@ def test_python_runs(page, tmp_path):
         Image.fromarray(pixels).save(tmp_path / name)
     code = "\n".join(blocks)
     run_python(code.replace('weights="imagenet"', "weights=None"), cwd=tmp_path)
+
+
+@pytest.mark.slow
+def test_the_tutorial_is_walked(tmp_path):
+    """From the quickstart on, in order; the other machine is a folder, and nothing is installed."""
+    text = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    _, _, text = text.partition("## 2 ")
+    printed = ""
+    for kind, body in re.findall(r"```(bash|python)\n(.*?)```", text, re.DOTALL):
+        if kind == "python":
+            run_python(body, cwd=tmp_path)
+        else:
+            printed = _walked(body, tmp_path)
+    assert (tmp_path / "runs" / "mine" / "report.html").is_file()
+    assert (tmp_path / "seen" / "sheet.png").is_file()
+    first, *others = printed.splitlines()  # of classify.py
+    assert re.fullmatch(r"seven\.png\t0\.\d+\tdigit_7", first)
+    assert len(others) == 4
+
+
+def _walked(body, folder):
+    """Run a block in bash; its stdout."""
+    lines = [
+        re.sub(r"^scp( -r)? (\S+) pi:(\S+)", r"cp\1 \2 \3", line)
+        for line in body.splitlines()
+        if not re.match(r"python -m venv|pip install", line)
+    ]
+    scripts = Path(sys.executable).parent  # where keras-resnet lies beside python
+    path = os.pathsep.join((str(scripts), os.environ["PATH"]))
+    result = subprocess.run(
+        ["bash", "-euc", "\n".join(lines)],
+        cwd=folder,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, f"{body}\n{result.stderr[-3000:]}"
+    return result.stdout
