@@ -28,6 +28,8 @@ STARTED = {
     finetune.CONFIG: "finetune RUN --data FOLDER",  # tests/test_finetune.py
     compress.QAT: "qat RUN --data NAME|FOLDER",  # test_qat
     "compress/qat_clusters": "qat CLUSTERED --config compress/qat_clusters",  # as that
+    "compress/qat_taught": "qat resnet20 --weights cifar10 --config compress/qat_taught",  # too
+    "compress/prune_taught": "prune resnet20 --weights cifar10 --config compress/prune_taught",
     compress.PRUNE: "prune resnet20 --weights cifar10",  # test_pruning
     compress.CLUSTER: "cluster RUN",  # test_pruning
     prune.CONFIG: "prune-filters resnet20 --weights cifar10 --data cifar10",  # test_filter_pruning
