@@ -57,7 +57,12 @@ class Source:
     @functools.cached_property
     def folded(self) -> keras.Model:
         """The model with fewer operations that compute the same."""
-        folded, self.rewrites = batch_norms.to_depthwise(optimize.fold_rescaling(self.model))
+        scales = [
+            {"layer": name, "into": convolution.name}
+            for name, convolution in optimize.foldable(self.model).items()
+        ]
+        folded, report = batch_norms.to_depthwise(optimize.fold_rescaling(self.model))
+        self.rewrites = {"rescaling_to_convolution": scales, **report}
         return folded
 
     @functools.cached_property

@@ -11,6 +11,16 @@ import numpy as np
 from keras_resnet.models.layers import to_stock
 
 
+def foldable(model: keras.Model) -> dict[str, keras.layers.Conv2D]:
+    """The `Rescaling` layers that `fold_rescaling` folds, by name, with the convolution of each."""
+    return {
+        layer.name: convolution
+        for layer in model.layers
+        if isinstance(layer, keras.layers.Rescaling)
+        and (convolution := convolution_behind(layer)) is not None
+    }
+
+
 def fold_rescaling(model: keras.Model) -> keras.Model:
     """Move the scale of an input `Rescaling` into the convolution behind it.
 
@@ -21,12 +31,7 @@ def fold_rescaling(model: keras.Model) -> keras.Model:
 
     Returns the model itself where there is no such pair.
     """
-    pairs = {
-        layer.name: convolution
-        for layer in model.layers
-        if isinstance(layer, keras.layers.Rescaling)
-        and (convolution := convolution_behind(layer)) is not None
-    }
+    pairs = foldable(model)
     if not pairs:
         return model
 

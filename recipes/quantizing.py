@@ -259,8 +259,7 @@ def result(start: keras.Model, trained: Any) -> keras.Model:
         for least, most in _RANGES:
             if least in variables and not _keeps_range(network, name):
                 ranges[name] = (float(variables[least].numpy()), float(variables[most].numpy()))
-        if hasattr(wrapper, "layer") and wrapper.layer.weights:
+        if hasattr(wrapper, "layer") and (layer := network.get_layer(name)).weights:
             weights = {key.removeprefix("depthwise_"): v for key, v in variables.items()}
-            layer = network.get_layer(name)
             layer.set_weights([weights[variable.name].numpy() for variable in layer.weights])
     return quantizable.rounded(optimize.fold_rescaling(network), ranges)

@@ -80,6 +80,8 @@ def test_files_have_one_operation_for_each(tmp_path, images, name, options, coun
         assert item.operations["ADD"] == len(units) + 1  # the mean pixel
     assert len(report.manifest["rewrites"]["batch_norm_to_depthwise"]) == count
     assert report.manifest["rewrites"]["left"] == []
+    scales = report.manifest["rewrites"]["rescaling_to_convolution"]
+    assert [scale["into"] for scale in scales] == ["stem_conv"]
 
 
 def _uneven(images):

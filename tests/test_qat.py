@@ -117,6 +117,39 @@ def test_an_operation_that_is_no_layer_is_named():
 # Training ----------------------------------------------------------------------------------------
 
 
+def test_what_was_trained_is_what_comes_out():
+    """After all weights changed by up to a half, the result computes what the trained one does.
+
+    Its convolutions have no bias (ResNet-8's, below, have). Rounding is all that differs, since the
+    scale of the normalisation is in the first kernel only afterwards; with the kernels of the start
+    the error is above 1/2.
+    """
+    code = """
+import types
+import keras, numpy as np
+import keras_resnet
+from keras_resnet.recipes import config, load_dataset, quantizing
+digits = load_dataset("digits")
+keras.utils.set_random_seed(0)
+start = keras_resnet.create_model(
+    "test_resnet", classes=10, input_shape=(32, 32, 3), include_preprocessing=True
+)
+trained = quantizing.build_model(
+    types.SimpleNamespace(config=config.load_config("compress/qat"), dataset=digits), start
+)
+rng = np.random.default_rng(0)
+for weight in trained.trainable_weights:
+    weight.assign(weight * rng.uniform(0.5, 1.5, weight.shape))
+images = digits.test.images[:64].astype("float32")
+trained(images, training=True)  # quantizers take the new kernels' ranges
+expected = np.asarray(trained(images, training=False))
+found = np.asarray(quantizing.result(start, trained)(images))
+print(np.sqrt(np.mean((found - expected) ** 2)) / expected.std())
+"""
+    printed = run_python(code, env={"TF_USE_LEGACY_KERAS": "1"}).stdout
+    assert float(printed.split()[-1]) < 0.1
+
+
 @pytest.fixture(scope="module")
 def qat_run(tiny_run, tmp_path_factory):
     """ResNet-8 of the digits, trained quantized for two epochs by the command."""
