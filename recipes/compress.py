@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -262,6 +263,8 @@ def main(path: str) -> int:
     """Be the process: train the run at `path`; return its exit code."""
     from keras_resnet.recipes import train
 
+    # A shell's background job ignores interrupts, and hands that on; this one has its own to take.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     try:
         train.go_on(runs.find(path))

@@ -1,6 +1,7 @@
 """Quantization-aware training: what is rounded where, and that the file computes as the model."""
 
 import os
+import signal
 
 import keras
 import numpy as np
@@ -250,26 +251,37 @@ def test_two_devices(tiny_run, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_goes_on(tiny_run, tmp_path):
-    """In a process as the command has: the interrupt reaches the one that trains."""
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_an_interrupted_run_goes_on(tiny_run, tmp_path, name):
+    """In a process as the command has: the process that trains saves and stops, too.
+
+    By SIGTERM as a shell's background job, which ignores interrupts and dies of this.
+    """
     code = """
 import os, signal, sys, threading, time
 from pathlib import Path
 from keras_resnet.cli import main
+chosen = getattr(signal, sys.argv[3])
+ignored = chosen == signal.SIGTERM
+signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.default_int_handler)
 def interrupt():
     log = Path(sys.argv[2]) / "log.csv"
     while not log.is_file() or log.read_text().count("\\n") < 2: time.sleep(0.1)
-    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), chosen)
 threading.Thread(target=interrupt, daemon=True).start()
 sys.exit(main(["qat", sys.argv[1], "--epochs", "3", "--out", sys.argv[2], "--set",
                "data.name=digits", "--set", "data.validation=0", "--set", "augment.crop=shift",
                "--set", "augment.flip=none"]))
 """
     out = tmp_path / "run"
-    result = run_python(code, tiny_run.path, out, check=False)
-    assert result.returncode == 130, result.stderr
-    assert f"keras-resnet train --resume {out}" in result.stderr
-    done = len(runs.find(out).rows())
+    result = run_python(code, tiny_run.path, out, name, check=False)
+    if name == "SIGINT":
+        assert result.returncode == 130, result.stderr
+        assert f"keras-resnet train --resume {out}" in result.stderr
+    else:
+        assert result.returncode == -signal.SIGTERM
+    with runs.locked(runs.find(out)):  # refused while a process trains
+        done = len(runs.find(out).rows())
     assert 1 <= done < 3  # it stopped after an epoch, not at the end
     run = train.resume(out)
     assert len(run.rows()) == 3
