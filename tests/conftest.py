@@ -29,7 +29,7 @@ def randomize_batch_norms(model, seed=0):
     return model
 
 
-def run_python(code, *arguments, check=True, cwd=None, env=None):
+def run_python(code, *arguments, check=True, cwd=None, env=None, timeout=300):
     """Run a script in a process of its own, where devices and imports start anew."""
     result = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
@@ -37,7 +37,7 @@ def run_python(code, *arguments, check=True, cwd=None, env=None):
         text=True,
         cwd=cwd,
         env={**os.environ, **(env or {})},
-        timeout=300,
+        timeout=timeout,
     )
     if check:
         assert result.returncode == 0, result.stderr[-3000:]

@@ -118,7 +118,8 @@ def test_python_runs(page, tmp_path):
     for name in ("cat.jpg", "dog.jpg"):
         Image.fromarray(pixels).save(tmp_path / name)
     code = "\n".join(blocks)
-    run_python(re.sub(r'weights="imagenet[^"]*"', "weights=None", code), cwd=tmp_path)
+    code = re.sub(r'weights="imagenet[^"]*"', "weights=None", code)
+    run_python(code, cwd=tmp_path, timeout=1200)  # a slow machine's; a minute or two
 
 
 @pytest.mark.slow
