@@ -23,6 +23,7 @@ READMES = {
     "README.md": "index.md",
     "recipes/README.md": "recipes.md",
     "export/README.md": "export.md",
+    "benchmarks/README.md": "benchmarks.md",
     "CONTRIBUTING.md": "design.md",
 }
 SCHEMA = "export/manifest.schema.json"
@@ -63,7 +64,7 @@ def _with_links(text: str, folder: str, page: str) -> str:
         path = posixpath.normpath(posixpath.join(folder, target))
         inside = _PAGES.get(path) or (path.removeprefix("docs/") if path[:5] == "docs/" else None)
         if inside is None:
-            return f"`{path}`" if match["image"] else label
+            return f"`{path}`" if match["image"] else f"{label} (`{path}`)"
         start = posixpath.dirname(page) or "."
         return f"{match['image']}[{label}]({posixpath.relpath(inside, start)}{anchor})"
 

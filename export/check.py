@@ -46,7 +46,8 @@ TOLERANCES = {
     # Weights rounded to 11 bits (2^-12 relative), which a hundred layers add up.
     "tflite-float16": Tolerance(0.99, 40, 2e-2),
     # 8-bit weights: single probabilities near 1/2 may move by tenths. Published int8 ResNets lose
-    # up to half a point of accuracy; noise of a third of the signal (10 dB) is no rounding.
+    # up to half a point of accuracy; noise of a third of the signal (10 dB) is no rounding. Of our
+    # own weights tests/test_bars.py asks 0.98; a network of many like classes agrees less.
     "tflite-dynamic": Tolerance(0.97, 10),
     "tflite-int8": Tolerance(0.97, 10),
     "micro": Tolerance(0.97, 10),

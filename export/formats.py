@@ -51,7 +51,13 @@ class Source:
     batch: int | None
     conversion: dict[str, Any]
     scratch: Path
-    rewrites: dict[str, Any] = field(default_factory=dict)
+    rewrites: dict[str, list[Any]] = field(
+        default_factory=lambda: {
+            "rescaling_to_convolution": [],
+            "batch_norm_to_depthwise": [],
+            "left": [],
+        }
+    )
     _converted: dict[tuple[Path, str, str], bytes] = field(default_factory=dict)
 
     @functools.cached_property

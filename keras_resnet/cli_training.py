@@ -77,6 +77,12 @@ def compress(options: argparse.Namespace) -> int:
     if options.distill:
         given |= {"distill.teacher": options.model, "distill.weights": options.weights or ""}
     loaded = config.load_config(options.config, given)
+    if loaded.compress.technique != options.verb:
+        meant = loaded.compress.technique or "train"
+        raise UserError(
+            f"The config {options.config} is one of 'keras-resnet {meant}', not of "
+            f"'keras-resnet {options.verb}'. Leave --config out, or see: keras-resnet train --list"
+        )
     devices.claim(loaded.train)
     name = f"{options.verb}-{source.name}"
     run = compress.run(source.keras_model(), loaded, options.out, name=name)

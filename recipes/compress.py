@@ -90,6 +90,7 @@ def run(
     )
     teacher = distill.find_teacher(config.distill)
     job = prepare(config, model, teacher)
+    distill.require_same_classes(config.distill, job.dataset.class_names)
     name = name or f"{config.compress.technique}-{model.name}"
     made = runs.create(out, name, job.config, {"start": model, "teacher": teacher})
     try:
@@ -134,7 +135,7 @@ def qat(
     out: str | Path | None = None,
     **settings: Any,
 ) -> keras.Model:
-    """Return `model` trained quantized on `data`: it computes as its int8 file will.
+    """Return `model` trained quantized on `data`: it rounds where its int8 file will.
 
     The one-liner for notebooks. Export the result: `export(model, ["tflite-int8"], out=...)`. Zeros
     and clusters that `prune_weights` and `cluster_weights` made are kept.

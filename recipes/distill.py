@@ -20,6 +20,9 @@ from keras_resnet.preprocessing import missing_preprocessing
 from keras_resnet.recipes import sources, transfer
 from keras_resnet.recipes.config import DistillConfig
 
+_ANOTHER = (
+    "Name one of the same classes: --teacher, or --set distill.teacher=RUN --set distill.weights="
+)
 # The least float32 that is not denormal: what a softmax has rounded to zero.
 _TINY = float(np.finfo("float32").tiny)
 
@@ -38,6 +41,26 @@ def find_teacher(choice: DistillConfig) -> keras.Model | None:
     return inference_model(teacher)
 
 
+def require_same_classes(choice: DistillConfig, names: tuple[str, ...]) -> None:
+    """Refuse a teacher whose labels are known and are not these: it would teach other answers.
+
+    Raises:
+        UserError: it is one.
+    """
+    if not choice.teacher:
+        return
+    source = sources.find(choice.teacher, choice.weights or None)
+    if source.labels and not source.has_classes(names):
+        raise UserError(
+            f"The teacher '{choice.teacher}' knows {_some(source.labels)}, the data has "
+            f"{_some(names)}. {_ANOTHER}"
+        )
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+
+
 Shape = tuple[int | None, int | None, int]  # of an image; None where the size is free
 
 
@@ -50,7 +73,8 @@ def require_fit(teacher: keras.Model, shape: Shape, classes: int) -> None:
     known = runtimes.classifier_shape(teacher)[1]
     if known != classes:
         raise UserError(
-            f"The teacher '{teacher.name}' knows {known} classes, the data has {classes}."
+            f"The teacher '{teacher.name}' knows {known} classes, the data has {classes}. "
+            f"{_ANOTHER}"
         )
     _on(shape, teacher)
 

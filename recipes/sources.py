@@ -188,6 +188,11 @@ def find(reference: str, weights: str | None = None) -> Source:
 
 
 def _with_weights(name: str, weights: str) -> Source:
+    if len(Path(name).parts) > 1 or Path(name).suffix:
+        raise UserError(
+            f"{name} is a path, and has its weights inside. Leave out --weights (in [distill]: "
+            "--set distill.weights=), or give a network's NAME."
+        )
     found = loading.resolve(registry.architecture(name).name, weights)
     if isinstance(found, Path) and loading.classes_in(found) is None:
         raise UserError(f"{found} has no classifier: it was saved without the top.")

@@ -84,6 +84,7 @@ def run(
     devices.claim(config.train)
     # What can be refused is refused before a folder is made.
     job = prepare(config, start, distill.find_teacher(config.distill))
+    distill.require_same_classes(config.distill, job.dataset.class_names)
     name = name or config.model
     models = {"start": start, "teacher": job.teacher}
 

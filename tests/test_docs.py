@@ -155,6 +155,7 @@ def _walked(body, folder):
         env={**os.environ, "PATH": path},
         capture_output=True,
         text=True,
+        timeout=1800,
     )
     assert result.returncode == 0, f"{body}\n{result.stderr[-3000:]}"
     return result.stdout

@@ -145,6 +145,15 @@ def test_the_manifest_is_what_its_schema_says(folder):
         assert not validator.is_valid(content | damage)
 
 
+def test_a_manifest_without_rewrites_is_what_its_schema_says(tmp_path):
+    """The SavedModel is written from the model as it is."""
+    model = keras_resnet.create_model("test_resnet", include_preprocessing=True)
+    out = export(model, ["savedmodel"], out=tmp_path / "out", verbose=False).folder
+    content = json.loads((out / "manifest.json").read_text())
+    jsonschema.Draft202012Validator(_schema()).validate(content)
+    assert content["rewrites"]["batch_norm_to_depthwise"] == []
+
+
 def test_the_card_tells_of_what_is_no_python(folder):
     content = json.loads((folder / "manifest.json").read_text())
     (tflite, *_) = [x for x in content["files"] if x["format"] == "tflite-float32"]

@@ -207,11 +207,21 @@ def test_two_of_four(tiny_run, tmp_path, cores):
 
 
 @pytest.mark.slow
-def test_clusters_and_zeros_survive_quantization(pruned, tmp_path):
-    """Pruned → clustered → quantized: PQAT, CQAT and PCQAT in tfmot's words."""
-    sparse = keras.models.load_model(pruned.model)
+@pytest.mark.parametrize("biased", [True, False])
+def test_clusters_and_zeros_survive_quantization(pruned, tmp_path, biased):
+    """Pruned → clustered → quantized: PQAT, CQAT and PCQAT in tfmot's words.
+
+    ResNet-8's convolutions have biases; those of most networks have none.
+    """
     settings = {"train__epochs": 1} | {key.replace(".", "__"): v for key, v in DIGITS.items()}
     settings.pop("data__name")
+    if biased:
+        sparse = keras.models.load_model(pruned.model)
+    else:
+        model = keras_resnet.create_model(
+            "test_resnet", classes=10, input_shape=(32, 32, 3), include_preprocessing=True
+        )
+        sparse = compress.prune_weights(model, 0.7, "digits", tmp_path / "pruned", **settings)
     both = compress.cluster_weights(sparse, 8, "digits", tmp_path / "clustered", **settings)
     assert kernels.report(both)["distinct_values"] <= 8
     assert _zeros_stay(sparse, both)

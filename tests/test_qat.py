@@ -349,6 +349,13 @@ def test_the_one_liner_takes_ones_own_network(digits, tmp_path):
     assert report.passed
 
 
+def test_the_config_is_of_the_verb(tiny_run, tmp_path, capsys):
+    command = ["qat", str(tiny_run.path), "--config", "compress/prune", "--out"]
+    assert main([*command, str(tmp_path / "run")]) == 2
+    assert "is one of 'keras-resnet prune', not of 'keras-resnet qat'" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_command_needs_a_trained_network(capsys):
     assert main(["qat", "resnet20"]) == 2
     assert "answers at random" in capsys.readouterr().err
