@@ -26,11 +26,19 @@ PAGES = [
 ]
 # Python that another test runs with smaller settings, or that needs what a test has not.
 ELSEWHERE = {
-    'quantized = qat(model, "cifar10"': "tests/test_qat.py, on the digits",
-    'export(model, ["savedmodel", "tflite-int8"], calibration=images': "tests/test_export.py",
-    'model = tf.saved_model.load("exports/saved_model/1")': "tests/test_served.py",
-    "print(insight.deletion_accuracies(": "tests/test_insight.py, without CIFAR-10",
-    "vision.ImageClassifier.create_from_options": "tests/test_metadata.py, where MediaPipe is",
+    'quantized = qat(model, "cifar10"': "test_qat::test_the_one_liner_takes_ones_own_network",
+    'export(model, ["savedmodel", "tflite-int8"], calibration=images': (
+        "test_export::test_every_format_passes_its_check"
+    ),
+    'model = tf.saved_model.load("exports/saved_model/1")': (
+        "test_served::test_the_documented_lines_name_the_best_class"
+    ),
+    "print(insight.deletion_accuracies(": (
+        "test_insight::test_a_deleted_unit_is_one_whose_last_bn_gives_zero"
+    ),
+    "vision.ImageClassifier.create_from_options": (
+        "test_metadata::test_mediapipes_image_classifier_answers_as_litert"
+    ),
 }
 
 
@@ -91,7 +99,8 @@ def test_the_examples_of_the_help_parse(name):
 @pytest.mark.parametrize("start", ELSEWHERE)
 def test_what_is_run_elsewhere_is_one_block_and_a_test(start):
     assert [start in block.values[1] for block in _blocks("python")].count(True) == 1
-    assert (ROOT / ELSEWHERE[start].partition(",")[0]).is_file()
+    module, _, test = ELSEWHERE[start].partition("::")
+    assert f"def {test}(" in (ROOT / "tests" / f"{module}.py").read_text(encoding="utf-8")
 
 
 def test_links_lead_somewhere():
