@@ -18,7 +18,7 @@ from keras_resnet.errors import UnknownNameError, UserError
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 a file failed its check; 2 something that can be mended (one line on "
-    "stderr says what); 130 interrupted."
+    "stderr says what); 70 a fault of this program; 130 interrupted."
 )
 _FILES = {"FILE", "FOLDER", "IMAGE", "MODEL", "MODELS", "RUN", "EXPORTS", "CONFIG"}
 

@@ -1,7 +1,8 @@
 """The command `keras-resnet`: verbs, options, and what they print.
 
 Results go to stdout (`--json`: one object), progress and errors to stderr. Exit codes: 0 done,
-1 an exported file failed its check, 2 something the user can mend, 130 interrupted.
+1 an exported file failed its check, 2 something the user can mend, 70 a fault of ours, 130
+interrupted.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,16 @@ from typing import Any
 from keras_resnet import arguments, cli_training
 from keras_resnet.console import print_checks, print_json, print_lines, quiet_stderr
 from keras_resnet.errors import UserError, require
+
+
+def program() -> int:
+    """`main` as a process. Python's own 1 for what nobody foresaw would say: a failed check."""
+    try:
+        return main()
+    except Exception:
+        traceback.print_exc()
+        print("error: this is a fault of keras-resnet; please report it", file=sys.stderr)
+        return 70  # EX_SOFTWARE of sysexits.h
 
 
 def main(argv: Sequence[str] | None = None) -> int:

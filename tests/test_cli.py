@@ -15,7 +15,7 @@ from conftest import run_python
 from PIL import Image
 
 import keras_resnet
-from keras_resnet import _public
+from keras_resnet import _public, cli
 from keras_resnet.arguments import parsers
 from keras_resnet.arguments_files import FORMATS as HELP_FORMATS
 from keras_resnet.cli import main
@@ -55,6 +55,18 @@ def test_help_and_typing_errors_do_not_load_tensorflow():
         assert result.returncode == code
         assert "tensorflow" not in result.stderr
     assert "Did you mean '--epochs'" in result.stderr
+
+
+def test_what_nobody_foresaw_is_no_failed_check(monkeypatch, capsys):
+    def fault(_):
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setitem(cli._VERBS, "list", fault)
+    monkeypatch.setattr(sys, "argv", ["keras-resnet", "list"])
+    assert cli.program() == 70
+    error = capsys.readouterr().err
+    assert "RuntimeError: out of luck" in error
+    assert error.endswith("error: this is a fault of keras-resnet; please report it\n")
 
 
 def test_the_formats_of_the_help_are_the_formats():
