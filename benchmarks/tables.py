@@ -198,6 +198,15 @@ COMPRESSED = (
         0.1,
     ),
     Compressed(
+        "ResNet-20",
+        "`qat resnet20 --weights cifar10 --config compress/qat_taught --seed 0…2` "
+        "(`qat_taught_resnet20_*`)",
+        "resnet20_long",
+        tuple(f"qat_taught_resnet20_{seed}" for seed in range(3)),
+        "tflite-int8",
+        0.1,
+    ),
+    Compressed(
         "pre-activation ResNet-20",
         "`export`, one file",
         "resnetv2_20_long",
