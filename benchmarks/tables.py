@@ -234,10 +234,18 @@ COMPRESSED = (
     ),
     Compressed(
         "ResNet-56, half the multiply-adds",
-        "`prune-filters RUN --keep 0.5 --set pruning.divisor=8 --epochs 20` (`resnet56_half`), "
-        "float32",
+        "`prune-filters RUN --keep 0.5 --set pruning.ranking=uniform --epochs 20` "
+        "(`resnet56_half`), float32",
         "resnet56_fast",
         ("resnet56_half",),
+        "tflite-float32",
+        0.7,
+    ),
+    Compressed(
+        "ResNet-56, half the multiply-adds",
+        "`prune-filters RUN --keep 0.5` (`resnet56_inner`), float32",
+        "resnet56_fast",
+        ("resnet56_inner",),
         "tflite-float32",
         0.7,
     ),

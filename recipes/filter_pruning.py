@@ -180,7 +180,8 @@ def choose(
         raise UserError(
             f"'{channels.model.name}' cannot be pruned to {share:.1%} of its multiply-adds: "
             f"{smallest / whole:.1%} are left with {least} filters a layer, in multiples of "
-            f"{divisor}. Keep more, or lower least or divisor."
+            f"{divisor}, by the ranking '{ranking}'. Keep more, or lower least or divisor"
+            + (", or let tied channels go: ranking 'uniform'." if ranking == "inner" else ".")
         )
     return budget.mask(budget.largest(ranking, most))
 
