@@ -394,10 +394,29 @@ def _over(network: str, threads: int, file: str, other: str) -> str:
     return f" {_spread(spread, '.3f')}"
 
 
+def imagenet_size() -> str:
+    """int8 files of ImageNet's networks, after training and after two steps of QAT."""
+    rows = (
+        f"| `{row['network']}` | {_signal(row['ptq'])} | {_signal(row['qat'])} |"
+        for row in _record("quantized_imagenet.json")["rows"]
+    )
+    return _table("| network | quantized after training | after two steps of QAT |", rows)
+
+
+def _signal(file: dict[str, Any]) -> str:
+    if "error" in file:
+        return f"refused: {file['error'].split('. ')[0]}"
+    left = ", ".join(file["in_float"]) or "nothing"
+    return (
+        f"{left} in float, {file['snr_db']} dB, {100 * file['agreement']:.1f} %, "
+        f"{file['bytes']:,} bytes"
+    )
+
+
 TABLES: dict[str, tuple[Callable[[], str], ...]] = {
     "recipes/README.md": (trained, ablations, compressed, training_steps),
     "export/README.md": (quantized,),
-    "benchmarks/README.md": (runtimes,),
+    "benchmarks/README.md": (runtimes, imagenet_size),
 }
 
 

@@ -71,8 +71,18 @@ def rebuilt_on(
     keras.models.clone_model(model, input_tensors=x, call_function=call)
     last = model.output._keras_history.operation.name
     rebuilt = keras.Model(inputs, outputs[last], name=model.name)
-    rebuilt.set_weights(model.get_weights())
+    copy_weights(model, rebuilt)
     return to_stock(rebuilt)  # whose layers were called once
+
+
+def copy_weights(source: keras.Model, target: keras.Model) -> None:
+    """Give the layers of `target` the weights that those of the same names have in `source`.
+
+    Not all at once in their order: a layer put in between can change it, in branches above all.
+    """
+    for layer in source.layers:
+        if layer.weights:
+            target.get_layer(layer.name).set_weights(layer.get_weights())
 
 
 def has_ranges(model: keras.Model) -> bool:

@@ -60,7 +60,7 @@ def prepared(model: keras.Model) -> keras.Model:
         clone_function=rebuild,
         call_function=lambda layer, *args, **kwargs: behind(layer, layer(*args, **kwargs)),
     )
-    linear.set_weights(stock.get_weights())
+    optimize.copy_weights(stock, linear)
     return linear
 
 

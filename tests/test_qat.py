@@ -36,9 +36,9 @@ def _kinds(model):
 # The rewrites ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["resnet8", "resnetv2_20", "seresnet20"])
+@pytest.mark.parametrize("name", ["resnet8", "resnetv2_20", "seresnet20", "seresnet50"])
 def test_a_prepared_network_gives_the_same_logits(name, images):
-    model = _settled(name, images)
+    model = _settled(name, images, input_shape=(32, 32, 3))
     prepared = quantizable.prepared(model)
     stock = quantizable._with_rounded_offset(to_stock(model))
     logits = keras.Model(stock.input, stock.get_layer("head").output)
