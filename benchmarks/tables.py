@@ -233,6 +233,15 @@ COMPRESSED = (
         0.7,
     ),
     Compressed(
+        "ResNet-20, 80 % zeros",
+        "`prune resnet20 --weights cifar10 --config compress/prune_taught` "
+        "(`sparse_taught_resnet20`), float32",
+        "resnet20_long",
+        ("sparse_taught_resnet20",),
+        "tflite-float32",
+        0.7,
+    ),
+    Compressed(
         "ResNet-56, half the multiply-adds",
         "`prune-filters RUN --keep 0.5 --set pruning.ranking=uniform --epochs 20` "
         "(`resnet56_half`), float32",
