@@ -283,11 +283,9 @@ def _compressed(row: Compressed) -> str:
 
 def _file(record: str, form: str) -> Any:
     """What a record says of its file of a format: how exact, and how large if it was kept."""
-    (name,) = (n for n, file in _files(record, "numerics").items() if file["format"] == form)
-    perf = RESULTS / record / "perf.json"
-    return _files(record, "numerics")[name] | (
-        _files(record, "perf")[name] if perf.exists() else {}
-    )
+    ((name, file),) = ((n, f) for n, f in _files(record, "numerics").items() if f["format"] == form)
+    is_kept = (RESULTS / record / "perf.json").exists()
+    return file | (_files(record, "perf")[name] if is_kept else {})
 
 
 def _files(record: str, part: str) -> Any:

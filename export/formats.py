@@ -136,13 +136,9 @@ def _tflite(precision: str, *needs: tuple[str, str]) -> Format:
     return Format(f"{{name}}-{precision}.tflite", write, (("ai_edge_litert", "export"), *needs))
 
 
-def _int8(source: Source, input_type: str) -> bytes:
-    """The int8 file of one image, with input and output of the type that a client wants."""
-    return source.converted(source.batch_one, "int8", input_type=input_type)
-
-
 def _micro(source: Source, path: Path) -> None:
-    micro.write(path, _int8(source, "int8"), source.name, source.labels)  # what its kernels take
+    data = source.converted(source.batch_one, "int8", input_type="int8")  # what its kernels take
+    micro.write(path, data, source.name, source.labels)
 
 
 def _onnx(source: Source, path: Path) -> None:
@@ -158,7 +154,7 @@ def _openvino(source: Source, path: Path) -> None:
 
 
 def _web(source: Source, path: Path) -> None:
-    data = _int8(source, "uint8")  # what LiteRT.js takes
+    data = source.converted(source.batch_one, "int8", input_type="uint8")  # what LiteRT.js takes
     browser.write(path, data, source.name, source.labels, source.service.crop)
 
 
