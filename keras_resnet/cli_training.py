@@ -202,7 +202,12 @@ def data_service(options: argparse.Namespace) -> int:
     """Prepare batches for trainings on other machines."""
     from keras_resnet.recipes import data_service as service
 
-    service.serve(options.port, options.host)
+    def started(address: str) -> None:
+        print(f"serving batches at {address} (Ctrl-C ends it)", file=sys.stderr, flush=True)
+        if options.json:
+            print_json({"address": address})
+
+    service.serve(options.port, options.host, started)
     return 0
 
 

@@ -46,7 +46,7 @@ def quiet_stderr() -> Iterator[None]:
 
 def print_json(content: dict[str, Any], passed: bool = True) -> int:
     """Print one object to stdout; return the exit code: 0, or 1 if something did not pass."""
-    print(json.dumps(content, indent=2, ensure_ascii=False))
+    print(json.dumps(content, indent=2, ensure_ascii=False), flush=True)  # some go on: a service
     return 0 if passed else 1
 
 

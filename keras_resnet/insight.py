@@ -147,8 +147,8 @@ def path_lengths(
 
     Args:
         model: a residual classifier that gives probabilities.
-        images: one batch.
-        labels: class numbers.
+        images: (n, height, width, channels), as the model takes them.
+        labels: (n,), class numbers.
         samples: choices of units per length.
         seed: of the choices.
 

@@ -10,9 +10,8 @@ one tf.data worker runs the whole pipeline (ShardingPolicy.OFF) for each process
 from __future__ import annotations
 
 import socket
-import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -54,12 +53,13 @@ def watched(service: str, run: Path) -> Iterator[None]:
         yield
 
 
-def serve(port: int, host: str | None = None) -> None:
+def serve(port: int, host: str | None, started: Callable[[str], None]) -> None:
     """Serve at `port` (and `port` + 1, where the batches come from) until Ctrl-C.
 
     Args:
         port: where the training processes ask.
-        host: the name or address under which they reach this machine; default its host name.
+        host: the name or address under which they reach this machine; None for its host name.
+        started: called with the service's address once it serves.
 
     Raises:
         UserError: a port is taken.
@@ -77,8 +77,7 @@ def serve(port: int, host: str | None = None) -> None:
         )
     except (tf.errors.OpError, RuntimeError) as error:
         raise UserError(f"Cannot serve at the ports {port} and {port + 1}: {error}") from error
-    where = f"{_SCHEME}{host}:{port}"
-    print(f"serving batches at {where} (Ctrl-C ends it)", file=sys.stderr, flush=True)
+    started(f"{_SCHEME}{host}:{port}")
     with suppress(KeyboardInterrupt):
         threading.Event().wait()
     del worker, dispatcher

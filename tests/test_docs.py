@@ -49,7 +49,7 @@ def _blocks(kind):
             yield pytest.param(page, body, id=f"{page.relative_to(ROOT)}-{number}")
 
 
-def _commands(body):
+def commands(body):
     """The command lines of a block: no comments, continued lines joined, nothing redirected."""
     for line in re.sub(r"\\\n", " ", body).splitlines():
         words = shlex.split(line, comments=True)
@@ -72,7 +72,7 @@ def _check(words):
 
 @pytest.mark.parametrize(("page", "body"), _blocks("bash"))
 def test_commands_parse_and_name_what_exists(page, body):
-    for words in _commands(body):
+    for words in commands(body):
         if words[:3] == ["python", "-m", "keras_resnet"]:
             words[:3] = ["keras-resnet"]
         if words[0] == "keras-resnet" and "…" not in words:
@@ -91,7 +91,7 @@ PARSERS = {name: parser for name, parser in arguments.walk(arguments.parsers()[0
 
 @pytest.mark.parametrize("name", PARSERS)
 def test_the_examples_of_the_help_parse(name):
-    ((_, *words),) = _commands(PARSERS[name].epilog.removeprefix("Example: "))
+    ((_, *words),) = commands(PARSERS[name].epilog.removeprefix("Example: "))
     assert " ".join(words).startswith(name)
     _check(words)
 

@@ -1,7 +1,5 @@
-"""Every public name says in its docstring what it takes, what it raises and, a network, its source.
-
-Shapes and units are words; that they are there is read, not tested.
-"""
+"""Every public name says in its docstring what it takes, in which shape, what it raises and, a
+network, its source."""
 
 import inspect
 import re
@@ -69,6 +67,21 @@ def test_a_public_name_explains_itself(member):
         assert not unsaid
         silent = member.__name__ in RAISES_NOTHING or _only_makes_layers(member)
         assert "Raises:" in text or silent
+
+
+def _of_arrays():
+    for param in _public():
+        (member,) = param.values
+        takes = str(inspect.signature(member)) if inspect.isfunction(member) else ""
+        if re.search(r"ndarray|Tensor\b", takes):
+            yield param
+
+
+@pytest.mark.parametrize("member", _of_arrays())
+def test_arrays_have_their_shapes(member):
+    """As `(n, height, width, channels)`, in its own words or in those of its module."""
+    said = inspect.getdoc(member) + inspect.getdoc(import_module(member.__module__))
+    assert re.search(r"\(\w+(\(\w+\))?, \w[^()]*\)", said)
 
 
 def _only_makes_layers(member):

@@ -96,6 +96,22 @@ def test_maps_are_of_the_image_and_repeatable(method, small, capsys):
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_method_on_every_family(name):
+    model = network(name)
+    images = pixels(model)
+    maps = keras_resnet.explain(model, images, tuple(explaining.METHODS))
+    assert list(maps) == list(explaining.METHODS)
+    for method, found in maps.items():
+        assert found.shape == images.shape[:3], method
+        for one in found:
+            assert (one.min(), one.max()) == (0, 1), method
+    drawn = keras_resnet.activation_maximization(model, [0, 1], steps=3)
+    assert drawn.shape == images.shape
+    assert drawn.std() > 0
+
+
 def test_gradcam_behind_global_pooling_is_the_class_weights_over_the_maps(small):
     """Grad-CAM generalises CAM (arXiv:1610.02391, section 3.1): there both are
     relu(sum of w_kc A_k), with the logit's weights, not the softmax's gradient."""

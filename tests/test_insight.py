@@ -169,6 +169,33 @@ def test_the_pictures_come_from_the_record(monkeypatch, tmp_path):
             np.testing.assert_allclose(old, new, atol=1e-4)
 
 
+def test_the_figures_of_the_page_are_those_of_the_record():
+    root = Path(__file__).parents[1]
+    record = json.loads((root / "benchmarks" / "results" / "insight.json").read_text())
+    page = " ".join((root / "docs" / "insight.md").read_text().split())
+    responses = {name: list(layers.values()) for name, layers in record["responses"].items()}
+    mean = {name: f"{np.mean(values):.2f}" for name, values in responses.items()}
+    pairs = list(zip(responses["resnet56"], responses["plain56"], strict=True))
+    smaller = sum(residual < plain for residual, plain in pairs)
+    assert f"(mean {mean['resnet56']} in ResNet-56, {mean['resnet20']} in ResNet-20)" in page
+    assert f"(mean {mean['plain56']}; in {smaller} of {len(pairs)} layers)" in page
+    assert f"not smaller than the plain net's ({mean['plain20']})" in page
+    accuracies = record["deletion"]["resnet56"]
+    costs = {unit: 100 * (accuracies[""] - a) for unit, a in accuracies.items() if unit}
+    worst = max(costs, key=costs.get)
+    cheap = sum(cost < 6 for cost in costs.values())
+    assert f"{len(costs)} units {cheap} cost less than 6 points" in page
+    assert f"where the third stage begins, {costs[worst]:.1f}:" in page
+    assert worst == "stage3_block1"
+    share = sum(p["contribution"] for p in record["paths"]["resnet56"] if 4 <= p["length"] <= 10)
+    assert "paths of 4 to 10 F carry nine tenths" in page
+    assert round(share, 1) == 0.9
+    gains = list(record["shortcuts"]["0.5 · x"].values())
+    assert "λ = 0.5 leaves 0.5²⁶ of the gradient" in page
+    assert gains[0][1] == pytest.approx(0.5**26, rel=1e-4)
+    assert f"{record['images']:,} test images" in page
+
+
 def _paths(picture):
     """The commands and the coordinates of each path of an SVG, also of its letters."""
     found = re.findall(r'\bd="([^"]+)"', picture.read_text())

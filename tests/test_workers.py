@@ -394,9 +394,10 @@ def test_a_service_that_does_not_answer_is_named():
 def _start_service():
     port = _free_ports(1)[0]
     service = _start(
-        ["-m", "keras_resnet", "data-service", "--host", "127.0.0.1", "--port", port],
+        ["-m", "keras_resnet", "data-service", "--host", "127.0.0.1", "--port", port, "--json"],
     )
     _wait_for_line(service, f"serving batches at grpc://127.0.0.1:{port}")
+    _wait_for_line(service, f'"address": "grpc://127.0.0.1:{port}"')
     return service, f"grpc://127.0.0.1:{port}"
 
 

@@ -143,7 +143,7 @@ def convolution(
 def operations(
     x: Tensor, kinds: tuple[str, ...], style: Style, name: str, *, gamma: str = "ones"
 ) -> Tensor:
-    """Apply `kinds` to `x` in turn, "bn" and "relu"; its shape stays.
+    """Apply `kinds`, "bn" and "relu", to `x` (batch, height, width, channels) in turn; it stays so.
 
     BN has the `style`'s epsilon and momentum, and begins with `gamma`, an initializer's name.
     `name` has a `{}` for the kind: "stage1_block1_{}2".
@@ -165,6 +165,7 @@ def operations(
 def subsample(x: Tensor, stride: int, name: str) -> Tensor:
     """Every `stride`-th pixel of `x`, as the shortcut of a strided unit without projection.
 
+    (batch, height, width, channels) becomes (batch, ⌈height / stride⌉, ⌈width / stride⌉, channels).
     A maximum of one pixel, as in Keras Applications. A mean of one is the same function, but in
     LiteRT's int8 it takes a tenth of ResNet50V2's time. `name` is the layer's.
     """
