@@ -24,8 +24,13 @@ from keras_resnet.export import manifest
 from keras_resnet.recipes import load_dataset
 
 TRAINED = ("resnet20", "resnetv2_20")
+# Pictures of fewer images than --count: of gradients and of paths, and of signals.
+GRADIENT_IMAGES, SIGNAL_IMAGES = 128, 32
+# Dropout on the shortcut is not among them: of a signal half is left by every unit in training, so
+# 2⁻²⁷ of it by all, and all of it in inference.
 SHORTCUTS = {
     "identity": "resnet56",
+    "option B": "resnet56_b",
     "0.5 · x": "resnet56_constant_scaling",
     # Of initial bias -6; the shortcut of shortcut-only gating is the same one.
     "(1 - gate) · x": "resnet56_exclusive_gating",
@@ -50,8 +55,14 @@ def measure(images: np.ndarray, labels: np.ndarray, runs: list[Path]) -> dict[st
         models[model.name] = model
     responses = {n: insight.response_deviations(m, images) for n, m in models.items()}
     models = {n: m for n, m in models.items() if not n.startswith("plain")}  # no unit to delete
-    few, theirs = images[:128], labels[:128]
+    few, theirs = images[:GRADIENT_IMAGES], labels[:GRADIENT_IMAGES]
+    signals = images[:SIGNAL_IMAGES]
     return {
+        "images": {
+            **dict.fromkeys(("responses", "deletion"), len(images)),
+            **dict.fromkeys(("gradients", "paths"), len(few)),
+            "shortcuts": len(signals),
+        },
         "responses": responses,
         "gradients": {
             name: insight.gradient_norms(untrained(name), few, theirs)
@@ -63,7 +74,7 @@ def measure(images: np.ndarray, labels: np.ndarray, runs: list[Path]) -> dict[st
             for name, model in models.items()
         },
         "shortcuts": {
-            label: insight.shortcut_gains(untrained(name), few[:32])
+            label: insight.shortcut_gains(untrained(name), signals)
             for label, name in SHORTCUTS.items()
         },
     }
@@ -185,7 +196,7 @@ def main() -> None:
         test = load_dataset("cifar10").test
         images, labels = test.images[: options.count], test.labels[: options.count]
         values = measure(images, labels, options.runs)
-        about = {"images": options.count, "created": manifest.now(), **manifest.environment()}
+        about = {"created": manifest.now(), **manifest.environment()}
         text = json.dumps({**about, **values}, indent=1)
         (options.out / "insight.json").write_text(text + "\n")
     draw(values, options.out)

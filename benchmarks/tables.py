@@ -222,6 +222,15 @@ COMPRESSED = (
         "tflite-int8",
         0.1,
     ),
+    Compressed(
+        "pre-activation ResNet-20",
+        "`qat resnetv2_20 --weights cifar10 --config compress/qat_taught --seed 0…2` "
+        "(`qat_taught_resnetv2_20_*`)",
+        "resnetv2_20_long",
+        tuple(f"qat_taught_resnetv2_20_{seed}" for seed in range(3)),
+        "tflite-int8",
+        0.1,
+    ),
     Compressed("ResNet-8", "`export`, one file", "resnet8", ("ptq_resnet8",), "tflite-int8", 1.2),
     Compressed(
         "ResNet-20, 80 % zeros",

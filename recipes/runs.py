@@ -32,6 +32,8 @@ from keras_resnet.files import replacing
 from keras_resnet.models.layers import to_stock
 from keras_resnet.recipes.config import Config, load_config, save_config, shown_name
 
+_LOCK = ".lock"
+
 
 @dataclass(frozen=True)
 class Run:
@@ -199,8 +201,8 @@ def list_runs(folder: str | Path) -> list[dict[str, Any]]:
 
     A row has "run" (its path), "model", "data", "done" and "total" ("unit": epochs or steps),
     "validation" and "test" (accuracy, or None), "minutes" of training, "state" (finished, running,
-    interrupted, or unreadable) and "problem": why a run cannot be read, of which nothing else is
-    known.
+    interrupted, record: neither a model nor checkpoints, but what came out, or unreadable) and
+    "problem": why a run cannot be read, of which nothing else is known.
 
     Raises:
         UserError: `folder` does not exist.
@@ -233,7 +235,8 @@ def _describe(run: Run) -> dict[str, Any]:
     unit = "epochs" if config.train.epochs else "steps"
     done = len(rows) if config.train.epochs else max([0, *(int(float(r["step"])) for r in rows)])
     validation = [float(row["val_accuracy"]) for row in rows if "val_accuracy" in row]
-    summary = run.summary() if run.model.is_file() else None
+    state = _state(run)
+    test = run.summary()["test"]["accuracy"] if state in ("finished", "record") else None
     return {
         "run": str(run.path),
         "model": config.model,
@@ -242,19 +245,33 @@ def _describe(run: Run) -> dict[str, Any]:
         "total": config.train.epochs or config.train.steps,
         "unit": unit,
         "validation": max(validation, default=None),
-        "test": summary["test"]["accuracy"] if summary else None,
+        "test": test,
         "minutes": sum(float(row["seconds"]) for row in rows) / 60,
-        "state": "finished" if summary else "running" if _in_use(run) else "interrupted",
+        "state": state,
     }
 
 
+def _state(run: Run) -> str:
+    if run.model.is_file():
+        return "finished"
+    if (run.path / "summary.json").is_file() and not (run.path / "checkpoints").is_dir():
+        return "record"
+    return "running" if _in_use(run) else "interrupted"
+
+
 def _in_use(run: Run) -> bool:
+    """Whether a process trains there; only looks, so that a listing writes nothing."""
     try:
-        with locked(run):
-            return False
-    except UserError:
+        import fcntl
+    except ModuleNotFoundError:  # Windows
+        return False
+    try:
+        with (run.path / _LOCK).open(encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
         return True
-    except OSError:  # of a folder that may not be written
+    except OSError:  # none trained there, or the file may not be read
         return False
 
 
@@ -272,7 +289,7 @@ def locked(run: Run) -> Iterator[None]:
     except ModuleNotFoundError:  # Windows
         yield
         return
-    with (run.path / ".lock").open("a+", encoding="utf-8") as file:
+    with (run.path / _LOCK).open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -6,7 +6,6 @@ keras-resnet train --resume RUN
 
 from __future__ import annotations
 
-import importlib.metadata
 import math
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from typing import Any
 import keras
 
 from keras_resnet.errors import UserError
-from keras_resnet.export import runtimes
+from keras_resnet.export import manifest, runtimes
 from keras_resnet.files import replacing
 from keras_resnet.models.auxiliary import inference_model
 from keras_resnet.models.layers import to_stock
@@ -360,9 +359,7 @@ def _write_result(job: Job, run: runs.Run, loop: Loop, state: State, model: kera
             "precision": job.precision,
             "replicas": job.strategy.num_replicas_in_sync,
             "workers": workers.count(job.strategy),
-            "versions": {
-                package: importlib.metadata.version(package) for package in ("keras", "tensorflow")
-            },
+            **manifest.environment(),
         },
     )
     with replacing(run.model) as partial:  # last, since it is what marks the run as finished

@@ -20,7 +20,7 @@ from keras_resnet.arguments import parsers
 from keras_resnet.arguments_files import FORMATS as HELP_FORMATS
 from keras_resnet.cli import main
 from keras_resnet.export import FORMATS
-from keras_resnet.recipes import exporting
+from keras_resnet.recipes import exporting, runs
 
 ROOT = Path(__file__).parent.parent
 
@@ -100,6 +100,23 @@ def test_runs_are_listed(capsys, tiny_run, tmp_path):
     assert "8/8 epochs" in capsys.readouterr().out
     assert main(["runs", str(tmp_path)]) == 2
     assert "No runs in" in capsys.readouterr().err
+
+
+def test_listing_runs_looks_and_does_not_write(tiny_run, tmp_path):
+    """What it finds: a training, one that ended early, and what was kept as a record."""
+    without = {
+        "training": ("model.keras", "summary.json"),
+        "ended": ("model.keras", ".lock"),  # while it wrote what came out
+        "record": ("model.keras", "checkpoints", ".lock"),
+    }
+    for name, left_out in without.items():
+        ignore = shutil.ignore_patterns(*left_out)
+        shutil.copytree(tiny_run.path, tmp_path / name, ignore=ignore)
+    with runs.locked(runs.Run(tmp_path / "training")):
+        before = sorted(tmp_path.rglob("*"))
+        states = {Path(row["run"]).name: row["state"] for row in runs.list_runs(tmp_path)}
+    assert sorted(tmp_path.rglob("*")) == before
+    assert states == {"training": "running", "ended": "interrupted", "record": "record"}
 
 
 def test_finetune_writes_a_run_and_a_profile(capsys, tiny_run, tmp_path):
