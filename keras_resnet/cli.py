@@ -52,9 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _needs_no_tensorflow(options: argparse.Namespace) -> bool:
-    return options.verb == "completion" or (
-        options.verb == "weights" and options.action != "import"
-    )
+    return options.verb == "weights" and options.action != "import"
 
 
 def _import_quietly() -> None:
@@ -359,11 +357,9 @@ def _single_crop(options: argparse.Namespace, source: Any) -> Any:
 
 
 def _completion(options: argparse.Namespace) -> int:
-    shtab = require("shtab", "completion")
-    whole, _ = arguments.parsers()
-    for action in arguments.file_actions(whole):
-        action.complete = shtab.FILE  # type: ignore[attr-defined]
-    script = shtab.complete(whole, options.shell)
+    from keras_resnet import cli_completion
+
+    script = cli_completion.script(options.shell, require("shtab", "completion"))
     return print_json({"script": script}) if options.json else print_lines([script])
 
 

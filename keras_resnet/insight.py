@@ -35,7 +35,7 @@ def response_deviations(model: keras.Model, images: np.ndarray) -> dict[str, flo
         By the convolution's name, in order; over all images, positions and channels.
 
     Raises:
-        UserError: no layers that are named as the zoo's.
+        UserError: no layers that are named as the zoo's; arrays that do not fit.
     """
     convs = [layer for layer in model.layers if _is_on_main_path(layer)]
     if not convs:
@@ -45,6 +45,7 @@ def response_deviations(model: keras.Model, images: np.ndarray) -> dict[str, flo
     for conv in convs:
         bn = by_name.get("bn".join(conv.name.rsplit("conv", 1)))
         outputs.append(bn.output if bn is not None and bn.input is conv.output else conv.output)
+    _require_fitting(model, images)
     responses = keras.Model(model.input, outputs)
     sums = np.zeros((3, len(convs)))
     for batch, _ in _batches(images):
@@ -72,11 +73,12 @@ def gradient_norms(model: keras.Model, images: np.ndarray, labels: np.ndarray) -
         By the convolution's name, in order.
 
     Raises:
-        UserError: no layers that are named as the zoo's.
+        UserError: no layers that are named as the zoo's; arrays that do not fit.
     """
     kernels = {x.name: x.kernel for x in model.layers if _is_on_main_path(x)}
     if not kernels:
         raise UserError(f"'{model.name}' has no layers such as 'stage1_block1_conv1'.")
+    _require_fitting(model, images, labels)
     before = [variable.numpy() for variable in model.non_trainable_variables]
     with tf.GradientTape() as tape:
         losses = keras.losses.sparse_categorical_crossentropy(
@@ -103,9 +105,10 @@ def deletion_accuracies(
         By the unit's name, `stage1_block1`, in order; "" is the whole network.
 
     Raises:
-        UserError: no units that add two paths.
+        UserError: no units that add two paths; arrays that do not fit.
     """
     switched = Switched(model)
+    _require_fitting(model, images, labels)
     infer = tf.function(lambda batch: switched.model(batch, training=False))
 
     def accuracy() -> float:
@@ -156,9 +159,12 @@ def path_lengths(
         One entry per length, from 0 to the number of units.
 
     Raises:
-        UserError: no units that add two paths.
+        UserError: no units that add two paths; arrays that do not fit.
     """
     switched = Switched(model)
+    _require_fitting(model, images, labels)
+    if samples < 1:
+        raise UserError(f"samples is 1 or more choices of units per length; received {samples}.")
     inputs = tf.constant(images, tf.float32)
     gradient = tf.function(lambda: _input_gradient(switched.model, inputs, labels))
     rng = np.random.default_rng(seed)
@@ -207,9 +213,10 @@ def shortcut_gains(model: keras.Model, images: np.ndarray) -> dict[str, tuple[fl
         gradient with respect to its y relative to the last unit's.
 
     Raises:
-        UserError: no units that add two paths.
+        UserError: no units that add two paths; arrays that do not fit.
     """
     switched = Switched(model)
+    _require_fitting(model, images)
     for switch in switched.units.values():
         switch.signal.assign(0.0)
         switch.through_f.assign(0.0)
@@ -296,6 +303,25 @@ def _is_on_main_path(layer: Any) -> bool:
     name = layer.name
     convolves = isinstance(layer, keras.layers.Conv2D) and "_conv" in name
     return convolves and not any(part in name for part in ("_shortcut_", "_gate_"))
+
+
+def _require_fitting(
+    model: keras.Model, images: np.ndarray, labels: np.ndarray | None = None
+) -> None:
+    expected, found = model.input_shape[1:], np.shape(images)
+    sides = zip(expected, found[1:], strict=False)
+    if len(found) != 4 or not found[0] or any(e not in (None, f) for e, f in sides):
+        size = ", ".join("any" if side is None else str(side) for side in expected)
+        raise UserError(f"Expected images (n, {size}) with n of 1 or more; received {found}.")
+    if labels is None:
+        return
+    classes = model.output_shape[-1]
+    if np.shape(labels) != found[:1] or np.min(labels) < 0 or np.max(labels) >= classes:
+        spread = f" of {np.min(labels)} to {np.max(labels)}" if np.size(labels) else ""
+        raise UserError(
+            f"Expected {found[0]} labels, one per image, of 0 to {classes - 1}; received "
+            f"{np.shape(labels)}{spread}."
+        )
 
 
 def _batches(images: np.ndarray) -> Iterator[tuple[tf.Tensor, slice]]:

@@ -14,6 +14,7 @@ import pytest
 
 import keras_resnet
 import keras_resnet.export
+from keras_resnet.errors import UserError
 from keras_resnet.recipes import load_dataset
 
 
@@ -42,6 +43,14 @@ def run_python(code, *arguments, check=True, cwd=None, env=None, timeout=300):
     if check:
         assert result.returncode == 0, result.stderr[-3000:]
     return result
+
+
+def cifar10_or_skip():
+    """CIFAR-10, which tests do not download."""
+    try:
+        return load_dataset("cifar10")
+    except UserError as error:
+        pytest.skip(f"CIFAR-10 is not prepared here: {error}")
 
 
 @pytest.fixture(scope="session")

@@ -97,6 +97,15 @@ def test_tcsh_has_every_command(tmp_path, capsys):
         (["weights", "im"], {"import"}),
         (["weights", "import", "cat"], {"cat.jpg"}),
         (["weights", "import", "--pre"], {"--preprocessing"}),
+        (["show", "resnet152v1"], {"resnet152v1_5"}),
+        (["profile", "resnet152v1"], {"resnet152v1_5"}),
+        (["profile", "mod"], {"model.keras"}),
+        (["train", "debug/"], {"debug/tiny"}),
+        (["explain", "model.keras", "--methods", "gradcam,smo"], {"gradcam,smoothgrad"}),
+        (
+            ["export", "model.keras", "--formats", "savedmodel,tflite-int1"],
+            {"savedmodel,tflite-int16x8"},
+        ),
     ],
     ids=" ".join,
 )

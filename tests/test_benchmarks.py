@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import cifar10_or_skip
 
 from keras_resnet.errors import UserError
 from keras_resnet.export.interleaved import Peer, take_turns, workers
-from keras_resnet.recipes import load_dataset
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -254,10 +254,7 @@ def test_runtimes_runs_for_real(tmp_path):
     reason="KERAS_RESNET_REFERENCE names the folder with MLPerf Tiny's files",
 )
 def test_mlperf_tiny_runs_for_real(tmp_path):
-    try:
-        load_dataset("cifar10")
-    except UserError as error:
-        pytest.skip(f"CIFAR-10 is not prepared here: {error}")
+    cifar10_or_skip()
     folder = Path(os.environ["KERAS_RESNET_REFERENCE"]) / "mlperf_tiny"
     files = [folder / "pretrainedResnet.tflite", folder / "pretrainedResnet_quant.tflite"]
     record = tmp_path / "record.json"

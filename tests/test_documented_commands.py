@@ -14,13 +14,10 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from conftest import run_python
+from conftest import cifar10_or_skip, run_python
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
 from test_docs import ROOT, commands
-
-from keras_resnet.errors import UserError
-from keras_resnet.recipes import load_dataset
 
 PAGES = [
     "README.md",
@@ -101,10 +98,7 @@ def _photographs(folder):
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """(folder with all that the pages name, environment)"""
-    try:
-        load_dataset("cifar10")
-    except UserError as error:
-        pytest.skip(f"CIFAR-10 is not prepared here: {error}")
+    cifar10_or_skip()
     folder = tmp_path_factory.mktemp("place")
     source = Path(tfds.builder("cifar10").data_path)
     _extract(source, folder / "datasets" / "cifar10" / source.name)

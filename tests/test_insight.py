@@ -149,6 +149,24 @@ def test_networks_without_units_are_refused(data):
         insight.gradient_norms(foreign, *data)
 
 
+def test_arrays_that_do_not_fit_are_refused(small, data):
+    images, labels = data
+    for function in (insight.gradient_norms, insight.deletion_accuracies, insight.path_lengths):
+        with pytest.raises(
+            UserError, match=r"Expected images \(n, 32, 32, 3\) with n of 1 or more"
+        ):
+            function(small, images[:, :16], labels)
+        with pytest.raises(UserError, match=r"labels, one per image, of 0 to 9; received"):
+            function(small, images, labels + 10)
+        with pytest.raises(UserError, match="labels, one per image"):
+            function(small, images, labels[:0])
+    for function in (insight.response_deviations, insight.shortcut_gains):
+        with pytest.raises(UserError, match=r"received \(0, 32, 32, 3\)"):
+            function(small, images[:0])
+    with pytest.raises(UserError, match="samples is 1 or more choices of units"):
+        insight.path_lengths(small, images, labels, samples=0)
+
+
 def test_the_pictures_come_from_the_record(monkeypatch, tmp_path):
     pytest.importorskip("matplotlib")
     root = Path(__file__).parents[1]
@@ -193,7 +211,10 @@ def test_the_figures_of_the_page_are_those_of_the_record():
     gains = list(record["shortcuts"]["0.5 · x"].values())
     assert "λ = 0.5 leaves 0.5²⁶ of the gradient" in page
     assert gains[0][1] == pytest.approx(0.5**26, rel=1e-4)
-    assert f"{record['images']:,} test images" in page
+    count = record["images"]
+    assert f"{count['deletion']:,} test images for deleted units and responses" in page
+    assert f"{count['gradients']} for gradients and paths, {count['shortcuts']} for signals" in page
+    assert (count["responses"], count["paths"]) == (count["deletion"], count["gradients"])
 
 
 def _paths(picture):

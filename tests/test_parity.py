@@ -10,12 +10,12 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from conftest import cifar10_or_skip
 from parity.filling import images, state
 
 import keras_resnet
 from keras_resnet.errors import UserError
 from keras_resnet.preprocessing import PREPROCESSING
-from keras_resnet.recipes import load_dataset
 from keras_resnet.weights.convert import from_mlperf_tiny
 from keras_resnet.weights.torch import from_torch
 from keras_resnet.weights.torch_files import read_state_dict
@@ -199,10 +199,7 @@ def reference(relative):
 
 @pytest.fixture(scope="module")
 def cifar10():
-    try:
-        return load_dataset("cifar10").test
-    except UserError as error:
-        pytest.skip(f"CIFAR-10 is not prepared here: {error}")
+    return cifar10_or_skip().test
 
 
 def hits(model, inputs, labels):

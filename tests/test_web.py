@@ -12,6 +12,7 @@ from pathlib import Path
 import chromium
 import numpy as np
 import pytest
+from conftest import cifar10_or_skip
 from PIL import Image
 from sklearn.datasets import load_sample_images
 from test_export import _user_cnn
@@ -302,7 +303,7 @@ def test_a_photograph_gets_the_answer_of_keras_resnet_predict(
 
 @pytest.mark.slow
 def test_cifar10_images_with_our_weights(opened, folder, tmp_path):
-    test = _cifar10()
+    test = cifar10_or_skip().test
     pixels = test.images[:200]
     runtime = runtimes.open_file(folder)
     found, expected = run_in(opened, pixels), runtime.probabilities(pixels)
@@ -312,13 +313,6 @@ def test_cifar10_images_with_our_weights(opened, folder, tmp_path):
     opened.choose(tmp_path / "first.png")
     opened.wait("#status", "Most likely:")
     assert answers(opened)[0][0] == NAMES[int(expected[0].argmax())]
-
-
-def _cifar10():
-    try:
-        return keras_resnet.recipes.load_dataset("cifar10").test
-    except UserError as error:
-        pytest.skip(f"no CIFAR-10 here: {error}")
 
 
 @pytest.mark.slow
