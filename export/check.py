@@ -62,12 +62,19 @@ TOLERANCES = {
 
 @dataclass(frozen=True)
 class Reference:
-    """Images with the Keras model's answers to them, and labels where they are known."""
+    """Images with the Keras model's answers to them, and labels where they are known.
+
+    Attributes:
+        images: (n, height, width, channels), uint8 RGB 0...255 or as the model takes them.
+        outputs: (n, classes), the Keras model's answers.
+        labels: (n,), class numbers; None where they are not known.
+        source: which images these are, for people.
+    """
 
     images: np.ndarray
     outputs: np.ndarray
     labels: np.ndarray | None
-    source: str  # which images these are, for people
+    source: str
 
     @property
     def accuracy(self) -> float | None:
@@ -79,20 +86,38 @@ class Reference:
 
 @dataclass(frozen=True)
 class FileCheck:
-    """What was found out about one file."""
+    """What was found out about one file.
+
+    Where its interface or its operations are not as they should be, nothing is compared: `n` is 0,
+    and what is measured is None.
+
+    Attributes:
+        file: its name in the export folder.
+        format: a key of `FORMATS`.
+        input_dtype: of what it takes.
+        output_dtype: of what it gives.
+        n: images that it was compared on.
+        largest_error: of any output.
+        logit_error: relative to the largest |logit|; float formats only.
+        snr_db: signal-to-noise ratio of the outputs, in decibels; None for bit-equal ones.
+        agreement: share of images whose top-1 class is the Keras model's.
+        accuracy: share of images whose top-1 class is the label; None without labels.
+        latency_ms: median, batch 1; on one thread, in TensorFlow on all.
+        operations: of a TFLite file, how often each kind stands in it.
+        problems: what is wrong with it, in words.
+    """
 
     file: str
     format: str
     input_dtype: str
     output_dtype: str
-    # From here on None (n = 0) where the interface does not fit, so that nothing can be compared.
     n: int = 0
-    largest_error: float | None = None  # of any output
-    logit_error: float | None = None  # relative to the largest |logit|; float formats only
-    snr_db: float | None = None  # signal-to-noise of the outputs; None for bit-equal ones
-    agreement: float | None = None  # top-1, with the Keras model
+    largest_error: float | None = None
+    logit_error: float | None = None
+    snr_db: float | None = None
+    agreement: float | None = None
     accuracy: float | None = None
-    latency_ms: float | None = None  # median, batch 1; on one thread, in TensorFlow on all
+    latency_ms: float | None = None
     operations: dict[str, int] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
 
@@ -288,6 +313,9 @@ def check_folder(folder: str | Path, reference: Reference | None = None) -> list
         folder: what `export` wrote.
         reference: images with the answers to compare with; by default those recorded in the
             folder, so that this needs no model.
+
+    Returns:
+        A `FileCheck` of each file whose engine is installed, in the manifest's order.
 
     Raises:
         UserError: no manifest, a missing file, one whose hash is not the manifest's, or no file

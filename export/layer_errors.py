@@ -55,7 +55,8 @@ class LayerErrors:
     """The account of a pair of files; `str()` is a table.
 
     Attributes:
-        float_file, quantized_file: their names.
+        float_file: the float32 file's name.
+        quantized_file: the other file's name.
         n: how many images it is over.
         layers: one per operation that both files have, in the order they run.
         unmatched: layers of the float file whose operations have no counterpart in the other.
@@ -149,6 +150,10 @@ def measure(float_file: str | Path, quantized_file: str | Path, images: np.ndarr
         quantized_file: the same network in int8, int16x8, float16, dynamic or int4. Other people's
             files are fine: what has no name in common is matched by kind, shape and order.
         images: (n, height, width, channels) as the float file takes them.
+
+    Returns:
+        `LayerErrors`: a `LayerError` for the input, if that is quantized, and for each operation
+        that both files have.
 
     Raises:
         UserError: files of different networks or weights, or images of another size.

@@ -39,7 +39,7 @@ from keras_resnet.models.vgg import *  # noqa: F403
 from keras_resnet.preprocessing import load_images, preprocess
 from keras_resnet.profiling import profile
 from keras_resnet.registry import create_model, list_models
-from keras_resnet.sheets import contact_sheet, overlay, pixel_map
+from keras_resnet.sheets import Row, contact_sheet, overlay, pixel_map
 
 __all__ = [
     "SPECS",
@@ -49,6 +49,7 @@ __all__ = [
     "LocalResponseNormalization",
     "Network",
     "ResNetSpec",
+    "Row",
     "UserError",
     "activation_maximization",
     "build",

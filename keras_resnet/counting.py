@@ -29,10 +29,18 @@ InputShape = tuple[int | None, int | None, int]
 
 @dataclass(frozen=True)
 class Count:
-    """What a layer, or several together, hold and do for one image."""
+    """What a layer, or several together, hold and do for one image.
+
+    Attributes:
+        name: of the layer, or of what is summed.
+        trainable: trainable parameters.
+        non_trainable: the other parameters.
+        multiply_adds: of convolutions and dense layers.
+        activation_bytes: of the new tensors that are written.
+    """
 
     name: str
-    trainable: int  # parameters
+    trainable: int
     non_trainable: int
     multiply_adds: int
     activation_bytes: int
@@ -45,13 +53,21 @@ class Count:
 
 @dataclass(frozen=True)
 class LayerCount(Count):
-    """One layer (of a shared layer: one call)."""
+    """One layer (of a shared layer: one call). Other fields are those of `Count`.
+
+    Attributes:
+        type: the layer's class.
+        output_shape: without the batch.
+        receptive_field: pixels (height, width); None: the whole image.
+        jump: pixels (height, width) between the fields of neighbours; None: there are none.
+        follows: the layer with a kernel that ran last on the ways to this one, or itself.
+    """
 
     type: str
-    output_shape: tuple[int, ...]  # without the batch
-    receptive_field: Pair | None  # pixels (height, width); None: the whole image
+    output_shape: tuple[int, ...]
+    receptive_field: Pair | None
     jump: Pair | None
-    follows: str  # the layer with a kernel that ran last on the ways to this one, or itself
+    follows: str
 
     @property
     def stage(self) -> str:

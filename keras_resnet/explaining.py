@@ -87,6 +87,9 @@ def explain(
 def default_layer(model: keras.Model) -> str:
     """Return the name of the layer that `explain` looks at where none is given.
 
+    Args:
+        model: as `explain` takes it.
+
     Raises:
         UserError: as `explain`.
         MissingExtraError: tf-keras-vis is not installed.

@@ -185,6 +185,10 @@ def profile(
         input_shape: (height, width, channels), the model's own by default.
         multiply_add: count a multiplication with its addition as 1 or as 2 (FLOP).
 
+    Returns:
+        The `Profile`: a `LayerCount` of each layer, a `Count` of each stage and of all, and the
+        peak of the activations' memory, for one image.
+
     Raises:
         UnknownNameError: no such network.
         UserError: a model with a free image size and no `input_shape`, one that cannot take it, a

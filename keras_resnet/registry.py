@@ -77,8 +77,17 @@ def list_models(pattern: str = "*") -> list[str]:
 def create_model(name: str, /, **arguments: Any) -> keras.Model:
     """Build a network by registry name; `arguments` are those of `keras_resnet.build`.
 
+    Args:
+        name: one of `list_models`.
+        arguments: of `keras_resnet.build`, all but `network`.
+
+    Returns:
+        A model from (batch, height, width, channels) to (batch, classes); without the top, or with
+        auxiliary classifiers, see `keras_resnet.build`.
+
     Raises:
         UnknownNameError: no such network.
+        UserError: see `keras_resnet.build`.
     """
     return architecture(name).builder(**arguments)
 

@@ -106,7 +106,7 @@ class Row:
 
 
 def contact_sheet(rows: Sequence[Row], heading: str = "") -> Any:
-    """Draw a row per image (`sheets.Row`): it, its pictures, its answers; `heading` above all.
+    """Draw a row (`keras_resnet.Row`) per image: it, its pictures, its answers; `heading` on top.
 
     Returns:
         A Pillow image; `save(sheet, path)` writes it.

@@ -54,6 +54,9 @@ def rows(references: Iterable[str | Path]) -> list[Row]:
         references: finished runs (their `model.keras`), export folders (all their files), and files
             in export folders.
 
+    Returns:
+        A `Row` for each file, in the order of the references and of the manifests.
+
     Raises:
         UserError: something else.
     """

@@ -137,14 +137,20 @@ def qat(
 ) -> keras.Model:
     """Return `model` trained quantized on `data`: it rounds where its int8 file will.
 
-    The one-liner for notebooks. Export the result: `export(model, ["tflite-int8"], out=...)`. Zeros
-    and clusters that `prune_weights` and `cluster_weights` made are kept.
+    Quantization is simulated in training (arXiv:1712.05877, section 3). This is the one-liner for
+    notebooks. Export the result: `export(model, ["tflite-int8"], out=...)`. Zeros and clusters that
+    `prune_weights` and `cluster_weights` made are kept.
 
     Args:
-        model: a functional Keras 3 classifier: (batch, height, width, channels) to classes.
+        model: a functional Keras 3 classifier that takes RGB 0...255: (batch, height, width,
+            channels) to (batch, classes).
         data: what it is trained on: a name of tensorflow-datasets, "digits" or a folder.
         out: the run folder; by default a new one in `runs`.
         settings: keys of the config, a double underscore for the dot: `train__epochs=2`.
+
+    Returns:
+        A model of stock float32 layers from RGB 0...255 (batch, height, width, channels) to
+        probabilities (batch, classes), with Keras' fake quantization where the file rounds.
 
     Raises:
         UserError: see `run`.
@@ -161,8 +167,20 @@ def prune_weights(
 ) -> keras.Model:
     """Return `model` with the share `sparsity` of its kernels' weights at 0, trained on `data`.
 
-    Its files are no smaller, but compress; for fewer multiply-adds see `prune_filters`. `out` and
-    `settings` as of `qat`.
+    The smallest weights go, more of them as the training goes on (arXiv:1710.01878, section 3).
+    The first convolution and depthwise ones stay whole. The files are no smaller, but compress; for
+    fewer multiply-adds see `prune_filters`.
+
+    Args:
+        model: as of `qat`: (batch, height, width, channels) to (batch, classes).
+        sparsity: the share of zeros in all other kernels together.
+        data: as of `qat`.
+        out: as of `qat`.
+        settings: as of `qat`.
+
+    Returns:
+        The same network in stock float32 layers, from RGB 0...255 (batch, height, width, channels)
+        to probabilities (batch, classes).
 
     Raises:
         UserError: see `run`.
@@ -179,7 +197,20 @@ def cluster_weights(
 ) -> keras.Model:
     """Return `model` with at most `clusters` distinct values in a kernel, trained on `data`.
 
-    Zeros that `prune_weights` made are kept. `out` and `settings` as of `qat`.
+    Each weight is the nearest of its kernel's centroids, which learn (arXiv:1510.00149, section 3).
+    The first convolution and depthwise ones are not clustered. Zeros that `prune_weights` made are
+    kept. The files are no smaller, but compress.
+
+    Args:
+        model: as of `qat`: (batch, height, width, channels) to (batch, classes).
+        clusters: values in a kernel, at most.
+        data: as of `qat`.
+        out: as of `qat`.
+        settings: as of `qat`.
+
+    Returns:
+        The same network in stock float32 layers, from RGB 0...255 (batch, height, width, channels)
+        to probabilities (batch, classes).
 
     Raises:
         UserError: see `run`.

@@ -35,7 +35,17 @@ _Loaded = tuple[AnySplit, AnySplit, tuple[str, ...]]  # train, test, class names
 
 @dataclass(frozen=True)
 class Dataset:
-    """A labelled dataset; `validation` was cut from the original training split."""
+    """A labelled dataset.
+
+    Attributes:
+        name: as `load_dataset` takes it, a folder with its whole path.
+        train: the images to train on.
+        validation: images cut from the original training split, to choose the best epoch by; maybe
+            none.
+        test: the images that accuracy is reported on. Data without labelled ones has its own
+            validation split here, or a fifth that was drawn for it.
+        class_names: by class number.
+    """
 
     name: str
     train: AnySplit
@@ -101,6 +111,10 @@ def load_dataset(
         image_size: pixels a side; 0: the size all images have. It must be given, here or by
             `Dataset.at`, for images that vary before they are used.
         crop_fraction: for images that vary, the central part of the shorter side that is evaluated.
+
+    Returns:
+        The `Dataset`. What tensorflow-datasets has in one size, and the digits, are held in memory,
+        uint8 (n, height, width, channels); folders and images that vary are decoded when needed.
 
     Raises:
         UserError: unknown name, data that is not there and cannot be downloaded, an archive, no

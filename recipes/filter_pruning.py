@@ -205,11 +205,13 @@ def prune_filters(
     whole groups; the images' channels and the classes stay. Train it on afterwards.
 
     Args:
-        model: a trained classifier of one image size: Conv2D, DepthwiseConv2D, Dense, BN, pooling,
-            additions, products, concatenations and other layers that work channel by channel.
+        model: a trained classifier of one image size, (batch, height, width, channels) to (batch,
+            classes): Conv2D, DepthwiseConv2D, Dense, BN, pooling, additions, products,
+            concatenations and other layers that work channel by channel.
         multiply_adds: the share of the multiply-adds that is left, at most; counted as
             `keras_resnet.profile` does.
-        criterion: a key of `CRITERIA`: what makes a filter important.
+        criterion: what makes a filter important, a key of `CRITERIA`: "l1", its mean |w|
+            (arXiv:1608.08710), or "gamma", |gamma| of its BN (arXiv:1708.06519).
         ranking: "uniform" keeps the same share in all layers and the best within each. It is the
             default since the norms of two layers say little about which layer can spare filters,
             and no layer is emptied. "inner" keeps what additions tie, the width that a residual
@@ -219,7 +221,8 @@ def prune_filters(
         divisor: keep multiples of it; 8 suits int8 kernels. A layer that keeps all is left as is.
 
     Returns:
-        An uncompiled float32 model of stock Keras layers, of the same name and layer names.
+        A float32 model of stock Keras layers, of the same name and layer names, from the same
+        (batch, height, width, channels) to (batch, classes).
 
     Raises:
         UserError: a layer that channels cannot be followed through (the message names it), a share

@@ -38,12 +38,19 @@ class Draw(NamedTuple):
 
 @dataclass(frozen=True)
 class Split:
-    """Images uint8 (n, height, width, channels) in RGB 0...255 and labels int32 (n,)."""
+    """Labelled images decoded in memory.
+
+    Attributes:
+        images: uint8 (n, height, width, channels), RGB 0...255.
+        labels: int32 (n,), class numbers.
+        sized: the images have one size.
+        left_out: none, since an image that cannot be read has not come this far.
+    """
 
     images: np.ndarray
     labels: np.ndarray
     sized: ClassVar[bool] = True
-    left_out: ClassVar[tuple[str, ...]] = ()  # an image that cannot be read has not come this far
+    left_out: ClassVar[tuple[str, ...]] = ()
 
     def __len__(self) -> int:
         """The number of images."""

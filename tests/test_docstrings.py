@@ -1,6 +1,7 @@
-"""Every public name says in its docstring what it takes, in which shape, what it raises and, a
-network, its source."""
+"""Every public name says in its docstring what it takes or holds, in which shape, what it raises
+and, a network, its source."""
 
+import dataclasses
 import inspect
 import re
 from importlib import import_module
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from keras_resnet import registry
+from keras_resnet.recipes.config import Config
 
 ROOT = Path(__file__).parents[1]
 MODULES = (
@@ -20,6 +22,8 @@ MODULES = (
 PAGES = sorted((ROOT / "docs" / "api").glob("*.md"))
 SHOWN = re.compile(r"^::: (\S+)(?:\n    options:\n      members: \[(.*)\])?$", re.MULTILINE)
 RAISES_NOTHING = {"list_models", "pixel_map", "list_configs"}
+# The site makes a table of the comments beside its keys (docs/site_hooks.py).
+TABLED = {Config}
 LAYERS_ONLY = {f"keras_resnet.models.{name}" for name in ("blocks", "shortcuts", "stems")}
 
 
@@ -72,7 +76,8 @@ def test_a_public_name_explains_itself(member):
 def _of_arrays():
     for param in _public():
         (member,) = param.values
-        takes = str(inspect.signature(member)) if inspect.isfunction(member) else ""
+        has_arguments = inspect.isfunction(member) or dataclasses.is_dataclass(member)
+        takes = str(inspect.signature(member)) if has_arguments else ""
         if re.search(r"ndarray|Tensor\b", takes):
             yield param
 
@@ -82,6 +87,32 @@ def test_arrays_have_their_shapes(member):
     """As `(n, height, width, channels)`, in its own words or in those of its module."""
     said = inspect.getdoc(member) + inspect.getdoc(import_module(member.__module__))
     assert re.search(r"\(\w+(\(\w+\))?, \w[^()]*\)", said)
+
+
+def _dataclasses():
+    for param in _public():
+        (member,) = param.values
+        if dataclasses.is_dataclass(member) and member not in TABLED:
+            yield param
+
+
+@pytest.mark.parametrize("kind", _dataclasses())
+def test_every_field_is_explained(kind):
+    """By the class that declares it, which the others name: a comment is on no page."""
+    fields = {field.name for field in dataclasses.fields(kind)}
+    assert _attributes(kind) <= fields | set(vars(kind))
+    for name in fields:
+        declaring = [base for base in kind.__mro__ if name in inspect.get_annotations(base)]
+        explaining = [base for base in declaring if name in _attributes(base)]
+        assert explaining, name
+        assert kind in explaining or explaining[0].__name__ in kind.__doc__, name
+
+
+def _attributes(kind):
+    """What the docstring of a class names below `Attributes:`."""
+    _, _, below = inspect.cleandoc(kind.__doc__).partition("\nAttributes:\n")
+    section = re.match(r"(?: .*\n|\n)*", f"{below}\n")[0]
+    return set(re.findall(r"^    (\w+): ", section, re.MULTILINE))
 
 
 def _only_makes_layers(member):

@@ -17,8 +17,6 @@ import keras
 from keras_resnet.errors import UserError
 
 # By the number of auxiliary classifiers, which a saved, renamed or converted model still tells.
-# Two: GoogLeNet's 0.3 each (arXiv:1409.4842, section 5). One: Inception v3's 0.4, with which
-# TF-Slim trains it and PyTorch's tutorial fine-tunes it; its paper gives none.
 _WEIGHTS = {0: 0.0, 1: 0.4, 2: 0.3}
 
 
@@ -43,8 +41,19 @@ def _outputs(model: keras.Model) -> dict[str, Any] | None:
 def loss_weights(model: keras.Model) -> dict[str, float]:
     """What each output's loss counts: `{"predictions": 1.0, "aux1": 0.3, "aux2": 0.3}`.
 
+    0.3 is the weight of each of GoogLeNet's two (arXiv:1409.4842, section 5). A single one, as
+    Inception v3's, has 0.4, with which TF-Slim trains it and PyTorch's tutorial fine-tunes it; its
+    paper gives none.
+
     Give `model.compile` a dictionary of losses with the same keys: Keras does not share one loss
-    among weighted outputs. Of a network without auxiliary classifiers: `{"predictions": 1.0}`.
+    among weighted outputs.
+
+    Args:
+        model: of this zoo, from (batch, height, width, channels) to (batch, classes), or to a
+            dictionary of such outputs, as `auxiliary=True` gives.
+
+    Returns:
+        By the output's name; of a network without auxiliary classifiers `{"predictions": 1.0}`.
 
     Raises:
         UserError: the model has other outputs.
@@ -59,6 +68,13 @@ def inference_model(model: keras.Model) -> keras.Model:
 
     Layers and weights are shared, not copied: training one changes both. What it was compiled with
     stays with `model`. A model that has one output is returned as it is.
+
+    Args:
+        model: from (batch, height, width, channels) to a dictionary of outputs (batch, classes), as
+            `auxiliary=True` gives, or to one.
+
+    Returns:
+        A model from the same images to (batch, classes).
 
     Raises:
         UserError: the model has other outputs.

@@ -22,31 +22,52 @@ Tensor = Any  # a KerasTensor; Keras ships no types
 
 @dataclass(frozen=True)
 class Conv:
-    """One weight layer of a transform."""
+    """One weight layer of a transform.
+
+    Attributes:
+        kernel: its pixels a side.
+        filters: how many, the channels of its output.
+        stride: pixels of its input to one of its output, a side.
+        dilation: how far apart the pixels that a kernel reads are (arXiv:1511.07122); in a unit
+            `output_stride` decides it.
+        groups: the cardinality of ResNeXt (arXiv:1611.05431).
+        dropout: rate on its activated input (Wide ResNet, arXiv:1605.07146).
+    """
 
     kernel: int
     filters: int
     stride: int = 1
     dilation: int = 1
-    groups: int = 1  # the cardinality of ResNeXt (arXiv:1611.05431)
-    dropout: float = 0.0  # rate on its activated input (Wide ResNet, arXiv:1605.07146)
+    groups: int = 1
+    dropout: float = 0.0
 
 
 @dataclass(frozen=True)
 class SqueezeExcitation:
-    """Recalibrate F's output per channel through a bottleneck of `filters` (arXiv:1709.01507)."""
+    """Recalibrate F's output per channel through a bottleneck (arXiv:1709.01507).
+
+    Attributes:
+        filters: channels of the bottleneck.
+    """
 
     filters: int
 
 
 @dataclass(frozen=True)
 class Order:
-    """Where BN and ReLU stand in a unit (arXiv:1603.05027, Fig. 4). Operations: "bn", "relu"."""
+    """Where BN and ReLU stand in a unit (arXiv:1603.05027, Fig. 4). Operations: "bn", "relu".
 
-    before: tuple[str, ...]  # before every weight layer
-    after: tuple[str, ...]  # after every weight layer but the last
-    last: tuple[str, ...]  # after the last weight layer
-    after_add: tuple[str, ...]  # f, after the addition
+    Attributes:
+        before: before every weight layer.
+        after: after every weight layer but the last.
+        last: after the last weight layer.
+        after_add: f, after the addition.
+    """
+
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    last: tuple[str, ...]
+    after_add: tuple[str, ...]
 
 
 # Fig. 4, a to e.
@@ -59,20 +80,26 @@ PRE_ACTIVATION = Order(before=("bn", "relu"), after=(), last=(), after_add=())
 
 @dataclass(frozen=True)
 class Style:
-    """What famous implementations of the same network disagree about."""
+    """What famous implementations of the same network disagree about.
 
-    # "none": every convolution is followed or preceded by BN, a bias is redundant (torchvision,
-    # timm). "without_bn": those no BN follows have one (Keras Applications' ResNet50V2).
-    # "all": MLPerf Tiny's ResNet-8. (Keras Applications' v1 has them too; there they fold exactly
-    # into the BN's moving mean, so ours has none.)
+    Attributes:
+        conv_bias: which convolutions have a bias. "none": every convolution is followed or preceded
+            by BN, a bias is redundant (torchvision, timm). "without_bn": those no BN follows
+            (Keras Applications' ResNet50V2). "all": MLPerf Tiny's ResNet-8. (Keras Applications'
+            v1 has them too; there they fold exactly into the BN's moving mean, so ours has none.)
+        padding: "symmetric": (1, 1) around a strided 3×3, as PyTorch and Keras Applications.
+            "same": TensorFlow's, (0, 1) on even sizes, as MLPerf Tiny.
+        shortcut_bn: whether projection shortcuts end in BN where F does (He 2015, torchvision);
+            MLPerf Tiny's do not.
+        bn_epsilon: PyTorch's; Keras Applications has 1.001e-5, Keras' default is 1e-3.
+        bn_momentum: PyTorch's 0.1 counted from the other end; Keras' default is 0.99.
+    """
+
     conv_bias: Literal["none", "without_bn", "all"] = "none"
-    # "symmetric": (1, 1) around a strided 3×3, as PyTorch and Keras Applications.
-    # "same": TensorFlow's, (0, 1) on even sizes, as MLPerf Tiny.
     padding: Literal["symmetric", "same"] = "symmetric"
-    # Projection shortcuts end in BN (He 2015, torchvision); MLPerf Tiny's do not.
     shortcut_bn: bool = True
-    bn_epsilon: float = 1e-5  # PyTorch's; Keras Applications 1.001e-5, Keras' default 1e-3
-    bn_momentum: float = 0.9  # PyTorch's 0.1 counted from the other end; Keras' default is 0.99
+    bn_epsilon: float = 1e-5
+    bn_momentum: float = 0.9
 
     def __post_init__(self) -> None:
         """Refuse a choice that there is not."""
@@ -81,7 +108,20 @@ class Style:
 
 @dataclass(frozen=True)
 class Unit:
-    """One residual unit in its network."""
+    """One residual unit in its network.
+
+    Attributes:
+        name: what its layers' names begin with: "stage1_block1".
+        style: the network's.
+        order: the network's.
+        stride: pixels of its input to one of its output, a side.
+        in_channels: of x.
+        out_channels: of h(x), F(x) and y.
+        downsamples: the resolution falls here (or would, if not for `output_stride`).
+        dilation: how far apart its neighbours are, strides before it having been left out.
+        drop_rate: chance of a training step without F.
+        zero_init_last: F starts as zero, the unit as its shortcut.
+    """
 
     name: str
     style: Style
@@ -89,10 +129,10 @@ class Unit:
     stride: int
     in_channels: int
     out_channels: int
-    downsamples: bool = False  # the resolution falls here (or would, if not for `output_stride`)
-    dilation: int = 1  # how far apart its neighbours are, strides before it having been left out
-    drop_rate: float = 0.0  # chance of a training step without F
-    zero_init_last: bool = False  # F starts as zero, the unit as its shortcut
+    downsamples: bool = False
+    dilation: int = 1
+    drop_rate: float = 0.0
+    zero_init_last: bool = False
 
 
 Transform = Callable[[int, int], tuple[Conv | SqueezeExcitation, ...]]

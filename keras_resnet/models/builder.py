@@ -26,21 +26,33 @@ Tensor = Any  # a KerasTensor; Keras ships no types
 
 @dataclass(frozen=True)
 class Trunk:
-    """What a network's layers before its head give."""
+    """What a network's layers before its head give; maps are (batch, height, width, channels).
 
-    output: Tensor  # the last feature map
-    # The last map of every resolution ("stage1", "stage2", ...), as pyramids want them.
+    Attributes:
+        output: the last feature map.
+        features: the last map of every resolution ("stage1", "stage2", ...), as pyramids want them.
+        auxiliary: where auxiliary classifiers branch off: "aux1", ...
+    """
+
+    output: Tensor
     features: dict[str, Tensor]
-    # Where auxiliary classifiers branch off: "aux1", ...
     auxiliary: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Network(ABC):
-    """What `build` needs to know. Every field is an option of the network's builder."""
+    """What `build` needs to know. Every field is an option of the network's builder.
 
-    dropout: float = 0.0  # rate before the classifier (VGG and AlexNet: before each dense layer)
-    preprocessing: str = "torch"  # a key of keras_resnet.preprocessing.PREPROCESSING
+    Attributes:
+        dropout: rate before the classifier (VGG and AlexNet: at each hidden dense layer).
+        preprocessing: how its images are normalised, a key of
+            `keras_resnet.preprocessing.PREPROCESSING`.
+        input_size: pixels a side of its images, where `build` is given no `input_shape`.
+        classes: width of the classifier, where neither `classes` nor weights say another.
+    """
+
+    dropout: float = 0.0
+    preprocessing: str = "torch"
     input_size: int = 224
     classes: int = 1000
 

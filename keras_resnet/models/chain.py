@@ -27,14 +27,23 @@ PYTORCH: Initializer = partial(
 
 @dataclass(frozen=True)
 class Conv:
-    """A convolution and its ReLU."""
+    """A convolution and its ReLU.
+
+    Attributes:
+        kernel: its pixels a side.
+        filters: how many, the channels of its output.
+        stride: pixels of its input to one of its output, a side.
+        pad: zeros on every side.
+        groups: of channels, each of which is convolved by itself.
+        bias: initial.
+    """
 
     kernel: int
     filters: int
     stride: int = 1
-    pad: int = 0  # zeros on every side
+    pad: int = 0
     groups: int = 1
-    bias: float = 0.0  # initial
+    bias: float = 0.0
 
     def side(self, size: int) -> int:
         """Pixels a side that `size` become; none or fewer: an image too small."""
@@ -43,7 +52,14 @@ class Conv:
 
 @dataclass(frozen=True)
 class Norm:
-    """Local response normalization; `alpha` is divided by `size` (see the layer)."""
+    """Local response normalization, by the layer `LocalResponseNormalization`.
+
+    Attributes:
+        size: channels in the sum, an odd number.
+        alpha: the layer's; it is divided by `size`.
+        beta: the layer's.
+        bias: the layer's.
+    """
 
     size: int = 5
     alpha: float = 1e-4
@@ -57,11 +73,17 @@ class Norm:
 
 @dataclass(frozen=True)
 class Pool:
-    """Maximum over windows; a resolution ends here."""
+    """Maximum over windows; a resolution ends here.
+
+    Attributes:
+        kernel: a window's pixels a side.
+        stride: pixels from one window to the next.
+        ceil: whether a last window that is not full counts (Caffe) or not (PyTorch, TensorFlow's
+            "valid").
+    """
 
     kernel: int
     stride: int = 2
-    # Whether a last window that is not full counts (Caffe) or not (PyTorch, TensorFlow's "valid").
     ceil: bool = False
 
     @property
@@ -85,15 +107,26 @@ class ChainSpec(Network):
 
     Layers are `stage1_conv1`, `stage1_relu1`, `stage1_pool`, ..., `head_dense1`, ..., `head`: a
     stage ends in its pool. Features are taken before the pools.
+
+    Other fields are those of `Network`.
+
+    Attributes:
+        chain: the layers up to the last map, in order.
+        hidden: units of the dense layers before the classifier.
+        batch_norm: BN after every convolution, which keeps its bias (torchvision).
+        initializer: makes the initializer of the kernels of convolutions and hidden layers.
+        hidden_bias: initial, of the hidden layers.
+        drop: dropout stands after every hidden layer (the papers, Caffe, torchvision's VGG) or
+            before it, so that the flattened map is dropped and the last hidden layer is not
+            (torchvision's AlexNet).
+        dropout: its rate.
     """
 
     chain: tuple[Conv | Norm | Pool, ...]
-    hidden: tuple[int, ...] = (4096, 4096)  # dense layers before the classifier
-    batch_norm: bool = False  # after every convolution, which keeps its bias (torchvision)
+    hidden: tuple[int, ...] = (4096, 4096)
+    batch_norm: bool = False
     initializer: Initializer = GLOROT
-    hidden_bias: float = 0.0  # initial
-    # Dropout stands after every hidden layer (the papers, Caffe, torchvision's VGG) or before it,
-    # so that the flattened map is dropped and the last hidden layer is not (torchvision's AlexNet).
+    hidden_bias: float = 0.0
     drop: Literal["after", "before"] = "after"
     dropout: float = 0.5
 

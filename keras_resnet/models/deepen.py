@@ -26,10 +26,12 @@ _PLAIN = ["conv1", "bn1", "relu1", "conv2", "bn2", "out_relu"]
 def deepen(model: keras.Model, stage: int, units: int = 1) -> keras.Model:
     """Return a copy of `model` with `units` more units in `stage`, and the same outputs.
 
-    The new units stand at the end of the stage (before the unit that strides, where that is the
-    last: Keras Applications' v2). They are like the last one, with identity shortcuts. F(x) = 0,
-    for the gamma and beta of its last BN are zero or, in pre-activation, its last kernel is; its
-    other weights are new. The first training step changes those zeros, later ones the rest too.
+    It is the solution by construction of He 2015 (arXiv:1512.03385, section 1): the added layers
+    are identity mappings, the others copies. The new units stand at the end of the stage (before
+    the unit that strides, where that is the last: Keras Applications' v2). They are like the last
+    one, with identity shortcuts. F(x) = 0, for the gamma and beta of its last BN are zero or, in
+    pre-activation, its last kernel is; its other weights are new. The first training step changes
+    those zeros, later ones the rest too.
 
     In a plain network the new layers copy their input: kernels of a single 1, and a BN whose
     statistics change nothing. That holds in inference only, training takes the batch's statistics.
@@ -40,7 +42,8 @@ def deepen(model: keras.Model, stage: int, units: int = 1) -> keras.Model:
         units: how many to add.
 
     Returns:
-        An uncompiled model of the same name, its layers named as if it had been built so deep.
+        A model of the same name, inputs and outputs, its layers named as if it had been built so
+        deep.
 
     Raises:
         UserError: not such a network, no such stage, or units that cannot be identities.

@@ -28,6 +28,9 @@ def ensemble(
     may be different networks; each keeps its own preprocessing if that is inside. Their weights are
     copied.
 
+    He 2015 combines six residual networks of different depth (arXiv:1512.03385, section 4.1 and
+    Table 5) and does not say how; VGG averages probabilities (arXiv:1409.1556, section 4.4).
+
     Args:
         models: two or more, from images (batch, height, width, channels) of one size to
             probabilities or logits (batch, classes) of the same classes.

@@ -197,6 +197,14 @@ def to_stock(model: keras.Model, dtype: str = "float32") -> keras.Model:
     A `LocalResponseNormalization` becomes several layers, the last of its name.
     Layers that are not ours keep their class; models inside the model are rebuilt likewise.
 
+    Args:
+        model: a functional or sequential Keras model: of a classifier (batch, height, width,
+            channels) to (batch, classes).
+        dtype: of every layer.
+
+    Returns:
+        A model of the same name, with inputs and outputs of the same shapes.
+
     Raises:
         ValueError: `model` is not a functional (or sequential) Keras model.
     """

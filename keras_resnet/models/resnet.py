@@ -36,34 +36,53 @@ _STEM_STRIDES: dict[Stem, int] = {imagenet_stem: 4, deep_stem: 4, imagenet_preac
 
 @dataclass(frozen=True, kw_only=True)
 class ResNetSpec(Network):
-    """A residual network. `build` turns it into a Keras model; `dataclasses.replace` varies it."""
+    """A residual network. `build` turns it into a Keras model; `dataclasses.replace` varies it.
 
-    depths: tuple[int, ...]  # units per stage
-    widths: tuple[int, ...]  # filters of the 3×3 convolutions per stage
-    transform: Transform  # F
-    shortcut: Shortcut = option_b  # h
-    junction: Junction = addition  # the + of h(x) + F(x)
-    order: Order = POST_ACTIVATION  # BN and ReLU around F's weights, and f
+    A unit is `y = h(x) + F(x)`, `x_next = f(y)` (arXiv:1603.05027, eq. 1 and 2). The last three
+    fields are options of a training or a task: the network's weights stay what they are. Other
+    fields are those of `Network`.
+
+    Attributes:
+        depths: units per stage.
+        widths: what `transform` is given per stage: the filters of the 3×3 convolutions, which
+            `grouped` scales.
+        transform: F, such as `basic`.
+        shortcut: h, such as `option_b`.
+        junction: the + of h(x) + F(x), such as `addition`.
+        order: where BN and ReLU stand around F's weights, and f.
+        stem: what comes before the units.
+        stem_width: channels of its result.
+        stride_unit: the unit that halves the resolution between two stages: the first of the next
+            (the papers, torchvision) or the last of the one before (Keras Applications'
+            ResNet50V2).
+        activate_stem: pre-activation only: take the first activation before the first split (the
+            paper's appendix) or let the first shortcut carry the stem's output as it is (timm's
+            resnetv2_18 and 34). Where the first unit projects, as of bottlenecks, both are the
+            same.
+        style: what implementations disagree about.
+        output_stride: input pixels a side to one of the last map; stages past it dilate instead
+            (torchvision's replace_stride_with_dilation). None: the total stride.
+        stochastic_depth: chance of a training step without the last unit's F, falling linearly to
+            0 at the input (arXiv:1603.09382, eq. 4, where p_L = 1 - stochastic_depth). Kept F are
+            scaled up by 1 / (1 - chance) in training (torchvision, timm), the paper's are scaled
+            down at inference.
+        zero_init_last: units start as their shortcuts: zeros in the last gamma (arXiv:1706.02677,
+            section 5.1) or, where no BN ends F, in the last kernel (timm).
+    """
+
+    depths: tuple[int, ...]
+    widths: tuple[int, ...]
+    transform: Transform
+    shortcut: Shortcut = option_b
+    junction: Junction = addition
+    order: Order = POST_ACTIVATION
     stem: Stem = imagenet_stem
     stem_width: int = 64
-    # The unit that halves the resolution between two stages: the first of the next (the papers,
-    # torchvision) or the last of the one before (Keras Applications' ResNet50V2).
     stride_unit: Literal["first", "last"] = "first"
-    # Pre-activation only: take the first activation before the first split (the paper's appendix)
-    # or let the first shortcut carry the stem's output as it is (timm's resnetv2_18 and 34). Where
-    # the first unit projects, as of bottlenecks, both are the same.
     activate_stem: bool = False
     style: Style = field(default_factory=Style)
-    # Options of a training or a task: the network's weights stay what they are.
-    # Input pixels a side to one of the last map; stages past it dilate instead (torchvision's
-    # replace_stride_with_dilation). None: the total stride.
     output_stride: int | None = None
-    # Chance of a training step without the last unit's F, falling linearly to 0 at the input
-    # (arXiv:1603.09382, eq. 4, where p_L = 1 - stochastic_depth). Kept F are scaled up by
-    # 1 / (1 - chance) in training (torchvision, timm), the paper's are scaled down at inference.
     stochastic_depth: float = 0.0
-    # Units start as their shortcuts: zeros in the last gamma (arXiv:1706.02677, section 5.1) or,
-    # where no BN ends F, in the last kernel (timm).
     zero_init_last: bool = False
 
     def __post_init__(self) -> None:

@@ -50,14 +50,14 @@ def option_a(x: Tensor, activated: Tensor, unit: Unit) -> Tensor:
 
 
 def option_b(x: Tensor, activated: Tensor, unit: Unit) -> Tensor:
-    """Identity, and a projection where the channels change (option B)."""
+    """Identity, and a projection where the channels change (He 2015, section 3.3, option B)."""
     if unit.in_channels == unit.out_channels:
         return subsample(x, unit.stride, f"{unit.name}_shortcut_subsample")
     return option_c(x, activated, unit)
 
 
 def option_c(x: Tensor, activated: Tensor, unit: Unit) -> Tensor:
-    """A projection in every unit (option C).
+    """A projection in every unit (He 2015, section 4.1, option C; arXiv:1603.05027, Fig. 2e).
 
     Pre-activation units project the activated input. Where F ends in BN, the projection does
     (arXiv:1603.05027, section 4 and appendix).
@@ -89,7 +89,7 @@ def _projection(x: Tensor, stride: int, unit: Unit) -> Tensor:
 
 
 def addition(h: Tensor, f: Tensor, unit: Unit) -> Tensor:
-    """`y = h(x) + F(x)` (Fig. 2a)."""
+    """`y = h(x) + F(x)` (arXiv:1603.05027, Fig. 2a)."""
     return layers.Add(name=f"{unit.name}_add")([h, f])
 
 
@@ -99,7 +99,7 @@ def no_shortcut(h: Tensor, f: Tensor, unit: Unit) -> Tensor:
 
 
 def constant_scaling(shortcut: float, residual: float) -> Junction:
-    """`y = shortcut · h(x) + residual · F(x)` (Fig. 2b)."""
+    """`y = shortcut · h(x) + residual · F(x)` (arXiv:1603.05027, Fig. 2b)."""
 
     def junction(h: Tensor, f: Tensor, unit: Unit) -> Tensor:
         h = layers.Rescaling(shortcut, name=f"{unit.name}_shortcut_scale")(h)
@@ -110,7 +110,7 @@ def constant_scaling(shortcut: float, residual: float) -> Junction:
 
 
 def exclusive_gating(bias: float, kernel: int = 1) -> Junction:
-    """`y = (1 - g) · h(x) + g · F(x)`, as the units of Highway networks (Fig. 2c).
+    """`y = (1 - g) · h(x) + g · F(x)`, as in Highway networks (arXiv:1603.05027, Fig. 2c).
 
     g is a convolution's sigmoid. Its `bias` begins at this value (-6 and the like shut F out), its
     `kernel` is 1 in the ablation, F's in a highway network.
@@ -125,7 +125,10 @@ def exclusive_gating(bias: float, kernel: int = 1) -> Junction:
 
 
 def shortcut_only_gating(bias: float) -> Junction:
-    """`y = (1 - g) · h(x) + F(x)`, the gate's `bias` beginning at this value (Fig. 2d)."""
+    """`y = (1 - g) · h(x) + F(x)` (arXiv:1603.05027, Fig. 2d).
+
+    g is `exclusive_gating`'s, of kernel 1; its `bias` begins at this value.
+    """
 
     def junction(h: Tensor, f: Tensor, unit: Unit) -> Tensor:
         return addition(_carried(h, _gate(h, bias, unit), unit), f, unit)
@@ -134,7 +137,7 @@ def shortcut_only_gating(bias: float) -> Junction:
 
 
 def dropout_shortcut(rate: float) -> Junction:
-    """`y = dropout(h(x)) + F(x)`, at this `rate` (Fig. 2f)."""
+    """`y = dropout(h(x)) + F(x)`, at this `rate` (arXiv:1603.05027, Fig. 2f)."""
 
     def junction(h: Tensor, f: Tensor, unit: Unit) -> Tensor:
         return addition(layers.Dropout(rate, name=f"{unit.name}_shortcut_drop")(h), f, unit)

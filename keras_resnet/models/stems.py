@@ -43,10 +43,11 @@ def deep_stem(x: Tensor, width: int, order: Order, style: Style) -> Tensor:
 
 
 def imagenet_preact_stem(x: Tensor, width: int, order: Order, style: Style) -> Tensor:
-    """The ImageNet stem before pre-activation units, where the pooled features are not ReLU'd yet.
+    """`imagenet_stem` (He 2015, Table 1) before pre-activation units (arXiv:1603.05027).
 
-    They may be negative, so the pool must pad with -inf (Keras Applications' ResNet50V2 pads
-    zeros). Stock layers pad so only at stride 1, hence pool first and subsample then.
+    The pooled features are not ReLU'd yet: the first unit does that. They may be negative, so the
+    pool must pad with -inf (Keras Applications' ResNet50V2 pads zeros). Stock layers pad so only at
+    stride 1, hence pool first and subsample then.
     """
     x = _stem_convolution(x, Conv(7, width, 2), order, style, "stem_conv")
     x = layers.MaxPooling2D(3, strides=1, padding="same", name="stem_pool")(x)
