@@ -1,6 +1,7 @@
 """The help of the command, of what lies below a verb, and what the tab key completes."""
 
 import importlib.util
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from keras_resnet import arguments, console
 from keras_resnet.cli import main
 
+ROOT = Path(__file__).parents[1]
 PARSERS = dict(arguments.walk(arguments.parsers()[0]))
 
 
@@ -28,12 +30,34 @@ def test_the_help_says_what_the_exit_codes_mean(capsys):
     assert "130 interrupted" in text
 
 
-def test_the_site_has_what_lies_below_a_verb():
+@pytest.fixture(scope="module")
+def hooks():
+    """docs/site_hooks.py as a module."""
     pytest.importorskip("mkdocs")
-    path = Path(__file__).parents[1] / "docs" / "site_hooks.py"
-    spec = importlib.util.spec_from_file_location("site_hooks", path)
+    spec = importlib.util.spec_from_file_location("site_hooks", ROOT / "docs" / "site_hooks.py")
     hooks = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(hooks)
+    return hooks
+
+
+def test_the_sites_results_say_by_what_technique(hooks):
+    """The page takes it from the configs; the summaries know it, too."""
+    named = {"qat": "QAT", "prune": "weights pruned", "cluster": "clustered"}
+    found = {}
+    for line in hooks.MADE["results.md"]().splitlines():
+        if line.startswith("| `"):
+            run, _, by, *_ = line.removeprefix("| ").split(" | ")
+            found[run.strip("`")] = by
+    records = sorted((ROOT / "benchmarks" / "results").glob("*/summary.json"))
+    assert list(found) == [path.parent.name for path in records]
+    for path in records:
+        summary, by = json.loads(path.read_text(encoding="utf-8")), found[path.parent.name]
+        technique = "filters pruned" if "pruned_filters" in summary else "train"
+        assert by.startswith(named.get(summary.get("technique"), technique)), by
+        assert by.endswith(f", taught by {summary.get('teacher')}") == ("teacher" in summary), by
+
+
+def test_the_site_has_what_lies_below_a_verb(hooks):
     page = hooks.MADE["api/command_line.md"]()
     assert arguments.EXIT_CODES in page
     for name in filter(None, PARSERS):

@@ -72,6 +72,11 @@ def test_every_golden_file_is_of_a_network():
     assert set(NAMES) <= set(keras_resnet.list_models())
 
 
+def test_the_page_counts_the_peers():
+    page = (GOLDEN.parents[1] / "docs" / "networks.md").read_text(encoding="utf-8")
+    assert f"({len(NAMES)} networks of torchvision and timm:" in " ".join(page.split())
+
+
 def test_parameters_and_multiply_adds_are_the_peers():
     """Counted on their networks; auxiliary classifiers left out on both sides."""
     record = json.loads((GOLDEN / "complexity.json").read_text(encoding="utf-8"))
