@@ -1,8 +1,9 @@
 """The commands that the pages show run, as they stand there.
 
 On the first images of CIFAR-10 and, where something is trained, for one epoch. What a page calls
-`RUN`, `FOLDER` or `cat.jpg` lies under this name where its commands run. The tutorial is walked in
-test_docs.py.
+`RUN`, `FOLDER` or `cat.jpg` lies under this name where its commands run. What would download says
+what to put where: there is no network. The tutorial is walked in test_docs.py, several machines are
+in test_workers.py.
 """
 
 import json
@@ -35,6 +36,7 @@ NOT_RUN = {
     "train --list": "test_cli.py runs it",
     "weights import": "files of other people; test_importing.py runs it",
     "evaluate FILE --data imagenet2012": "needs ImageNet",
+    "evaluate RUN --scales": "nine minutes; test_evaluation.py runs it at small scales",
 }
 ALSO_CALLED = {
     "FILE": "../model.keras",
@@ -43,7 +45,12 @@ ALSO_CALLED = {
     "MINE.tflite": "resnet20-int8.tflite",
     "OTHER.onnx": "resnet20.onnx",
 }
-DOWNLOADS = ("weights fetch resnet50", "--weights imagenet")
+DOWNLOADS = (
+    "weights fetch resnet50",
+    "predict resnet50 --weights imagenet",
+    "export resnet50 --weights imagenet",
+    "evaluate resnet50v1_5 --weights imagenet",
+)
 
 RUN_ALL = """
 import contextlib, glob, io, json, os, sys, time
@@ -106,7 +113,7 @@ def place(tmp_path_factory):
     environment = {"TFDS_DATA_DIR": str(folder / "datasets"), "KERAS_RESNET_OFFLINE": "1"}
     made = [
         "finetune resnet20 --weights cifar10 --data cifar10 --epochs 1 --out RUN",
-        "export RUN --formats savedmodel,tflite-float32,tflite-int8,onnx",
+        "export RUN --formats savedmodel,tflite-float32,tflite-int8,onnx,onnx-int8",
     ]
     _run(map(shlex.split, made), folder, environment)
     exports = folder / "RUN" / "exports"
@@ -126,7 +133,7 @@ def _run(lines, folder, environment):
 
 
 def _downloads(words):
-    return any(part in " ".join(words) for part in DOWNLOADS)
+    return " ".join(words).startswith(DOWNLOADS)
 
 
 def _lines(page):
@@ -146,7 +153,7 @@ def _meant(word):
 def _added(words):
     """So that it takes seconds, and several pages may write to the same folder."""
     if words[0] == "export":
-        return ["--overwrite"]
+        return ["--out", "exported", "--overwrite"]
     return ["--epochs", "1"] if words[0] in TRAINING and "--resume" not in words else []
 
 
