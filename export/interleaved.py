@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -52,7 +52,8 @@ class Worker:
     def turn(self, steps: int) -> dict[str, Any]:
         """Let it do `steps` updates (any number: one epoch) and return what it measured."""
         assert self.process.stdin is not None
-        print(json.dumps({"steps": steps}), file=self.process.stdin, flush=True)
+        with suppress(BrokenPipeError):  # it died, which `_answer` says
+            print(json.dumps({"steps": steps}), file=self.process.stdin, flush=True)
         return self._answer()
 
     def stop(self) -> None:

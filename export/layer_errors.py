@@ -108,12 +108,11 @@ class LayerErrors:
         """Draw the errors as bars to a `.svg` or `.png`, in percent of the signal.
 
         Raises:
-            UserError: another ending, or no such folder.
+            UserError: see `charts.require_writable`.
             MissingExtraError: a `.png` without Pillow.
         """
         path = Path(path)
-        if not path.parent.is_dir():
-            raise UserError(f"No such folder: {path.parent}")
+        charts.require_writable(path)
         fields: dict[str, Sequence[float | None]] = {
             "error so far": [row.snr_db for row in self.layers],
             "the layer's own": [row.own_snr_db for row in self.layers],

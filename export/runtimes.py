@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -359,8 +360,10 @@ def load_keras(path: Path) -> Any:
     try:
         return keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # zipfile, h5py, json and Keras raise unrelated types from here
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"Cannot load {path} as a Keras model: {first_line}") from error
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if not zipfile.is_zipfile(path):  # of which Keras says: not found
+            reason = "it is damaged, cut short or of another kind (it is no zip archive)."
+        raise UserError(f"Cannot load {path} as a Keras model: {reason}") from error
 
 
 def are_probabilities(outputs: np.ndarray, step: float = 0.0) -> bool:

@@ -18,7 +18,8 @@ from keras_resnet.errors import UnknownNameError, UserError
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 a file failed its check; 2 something that can be mended (one line on "
-    "stderr says what); 70 a fault of this program; 130 interrupted."
+    "stderr says what); 70 a fault of this program; 130 interrupted; 141 the pipe that it wrote to "
+    "was closed."
 )
 _FILES = {"FILE", "FOLDER", "IMAGE", "MODEL", "MODELS", "RUN", "EXPORTS", "CONFIG"}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from keras_resnet.arguments_shared import add_model, natural, naturals
+from keras_resnet.arguments_shared import add_model, names, natural, naturals
 
 FORMATS = (
     "savedmodel, tflite-float32, tflite-float16, tflite-dynamic, tflite-int8, tflite-int16x8, "
@@ -55,6 +55,7 @@ def _export(sub: argparse.ArgumentParser) -> None:
     add_model(sub, "a run folder, a .keras file")
     sub.add_argument(
         "--formats",
+        type=names,
         default="",
         help=f"comma-separated, of: {FORMATS}; default savedmodel,tflite-float32,tflite-float16,"
         "tflite-int8, and of a network that was trained quantized savedmodel,tflite-int8",

@@ -44,6 +44,17 @@ def naturals(text: str) -> tuple[int, ...]:
     return tuple(natural(part.strip()) for part in text.split(","))
 
 
+def names(text: str) -> tuple[str, ...]:
+    """Parse names, none of which has a space, separated by commas."""
+    found = tuple(part.strip() for part in text.split(",") if part.strip())
+    for name in found:
+        if len(words := name.split()) > 1:
+            raise argparse.ArgumentTypeError(
+                f"wants names separated by commas, e.g. {','.join(words)}; received '{text}'"
+            )
+    return found
+
+
 def add_model(
     sub: argparse.ArgumentParser,
     what: str = "a run folder, a file (.keras, SavedModel folder, .tflite, .onnx, OpenVINO)",

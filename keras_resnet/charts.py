@@ -9,6 +9,7 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from keras_resnet.errors import UserError, missing, require
+from keras_resnet.files import require_file_target
 
 _ROW, _FONT, _MARGIN = 18, 12, 16  # pixels
 _BAR, _VALUE, _GAP = 210, 70, 24  # widths: the longest bar, the figure after it, between columns
@@ -106,7 +107,7 @@ def require_writable(path: Path) -> None:
     """Refuse what `Drawing.save` cannot write; to be asked before hours of measuring.
 
     Raises:
-        UserError: neither `.svg` nor `.png`, or no such folder.
+        UserError: neither `.svg` nor `.png`, or see `require_file_target`.
         MissingExtraError: a `.png` without Pillow.
     """
     if path.suffix.lower() not in (".svg", ".png"):
@@ -114,8 +115,7 @@ def require_writable(path: Path) -> None:
             f"A picture is written as .svg or .png (which needs Pillow); received "
             f"'{path.suffix or path.name}'."
         )
-    if not path.parent.is_dir():
-        raise UserError(f"No such folder: {path.parent}")
+    require_file_target(path, "--picture")
     if path.suffix.lower() == ".png" and (error := missing("PIL", "export")):
         raise error
 

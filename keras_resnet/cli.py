@@ -2,7 +2,7 @@
 
 Results go to stdout (`--json`: one object), progress and errors to stderr. Exit codes: 0 done,
 1 an exported file failed its check, 2 something the user can mend, 70 a fault of ours, 130
-interrupted.
+interrupted, 141 nobody reads stdout any more.
 """
 
 from __future__ import annotations
@@ -18,12 +18,19 @@ from typing import Any
 from keras_resnet import arguments, cli_training
 from keras_resnet.console import print_checks, print_json, print_lines, quiet_stderr
 from keras_resnet.errors import UserError, require
+from keras_resnet.files import require_file_target
 
 
 def program() -> int:
     """`main` as a process. Python's own 1 for what nobody foresaw would say: a failed check."""
     try:
-        return main()
+        try:
+            return main()
+        finally:
+            sys.stdout.flush()  # here, and not at Python's end, a closed pipe can be told
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # 128 and the number of SIGPIPE, as 130 has that of Ctrl-C's
     except Exception:
         traceback.print_exc()
         print("error: this is a fault of keras-resnet; please report it", file=sys.stderr)
@@ -41,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # no error of the file that was worked on; see `program`
+        raise
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         print(f"error: {error.strerror or error}{where}", file=sys.stderr)
@@ -111,8 +120,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     source = sources.find(options.model, options.weights)
     protocol = crops.Protocol(options.crops, options.scales, _single_crop(options, source))
     out = None if options.out is None else Path(options.out)
-    if out is not None and not out.parent.is_dir():
-        raise UserError(f"No such folder: {out.parent}")
+    if out is not None:
+        require_file_target(out)
     runtime = source.runtime(protocol.single.size or None if protocol.single else None)
     dataset = _dataset(options.data, source, runtime, whole=protocol.whole)
     source.warn_of_other_classes(dataset)
@@ -144,7 +153,7 @@ def _export(options: argparse.Namespace) -> int:
     source.require_keras()
     beside = source.run.path / "exports" if source.run else Path(f"{source.name}-exports")
     shared: dict[str, Any] = {
-        "formats": _names(options.formats),
+        "formats": options.formats,
         "out": beside if options.out is None else options.out,
         "calibration_method": options.calibration_method,
         "input_type": options.input_type,
@@ -298,8 +307,12 @@ def _explain(options: argparse.Namespace) -> int:
 
 
 def _profile(options: argparse.Namespace) -> int:
-    from keras_resnet import profiling, registry
+    from keras_resnet import charts, profiling, registry
 
+    if options.csv:
+        require_file_target(Path(options.csv), "--csv")
+    if options.picture:
+        charts.require_writable(Path(options.picture))
     model: Any = options.model
     path = Path(model)
     is_path = path.exists() or path.suffix == ".keras" or len(path.parts) > 1

@@ -14,7 +14,7 @@ from keras_resnet import explaining, maximizing, sheets
 from keras_resnet.console import print_json, progress, quiet_stderr
 from keras_resnet.errors import UnknownNameError, UserError
 from keras_resnet.export import runtimes
-from keras_resnet.files import replacing
+from keras_resnet.files import replacing, require_folder_target
 from keras_resnet.pictures import read_image
 from keras_resnet.preprocessing import missing_preprocessing
 from keras_resnet.recipes import sources
@@ -37,6 +37,8 @@ class _Case:
 def run(options: argparse.Namespace) -> int:
     """Run the verb; return the exit code."""
     methods = _methods(options.methods)
+    out = Path(options.out)
+    require_folder_target(out)
     if not any(Path(path).exists() for path in options.images):  # before weights are fetched
         raise UserError(f"No such image: {', '.join(options.images)}")
     source = sources.find(options.model, options.weights)
@@ -45,12 +47,11 @@ def run(options: argparse.Namespace) -> int:
     if hint := missing_preprocessing(model):
         print(f"warning: {hint} Here it gets RGB 0...255.", file=sys.stderr)
     names = source.labels or tuple(f"class {i}" for i in range(model.output_shape[-1]))
-    numbers = _numbers(options.classes, names)
+    numbers = _numbers(options.classes, names, source)
     cases, errors = _cases(model, options.images, numbers, source.crop)
     if not cases:
         raise UserError("\nerror: ".join(errors.values()))
     maps = _maps(model, cases, methods, options)
-    out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
     heading = f"{options.model} {options.weights or ''}".rstrip()
     rows = [
@@ -61,29 +62,39 @@ def run(options: argparse.Namespace) -> int:
     return _report(options, cases, errors, names)
 
 
-def _methods(text: str) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+def _methods(names: tuple[str, ...]) -> tuple[str, ...]:
     known = (*explaining.METHODS, MAXIMIZATION)
     for name in names:
         if name not in known:
             raise UnknownNameError("method", name, known, "See: keras-resnet explain --help")
     if not names:
         raise UserError("--methods wants one or more, e.g. --methods gradcam.")
-    return names
+    return tuple(dict.fromkeys(names))
 
 
-def _numbers(text: str, names: tuple[str, ...]) -> list[int]:
-    """Classes from labels or numbers."""
+def _numbers(text: str | None, names: tuple[str, ...], source: sources.Source) -> list[int]:
+    """Classes from labels or numbers; none where there is no text."""
     numbers = []
-    for part in (part.strip() for part in text.split(",") if part.strip()):
+    for part in (part.strip() for part in (text or "").split(",") if part.strip()):
         if part in names:
             numbers.append(names.index(part))
         elif part.isdecimal() and int(part) < len(names):
             numbers.append(int(part))
         else:
-            see = f"A number from 0 to {len(names) - 1} will do."
-            raise UnknownNameError("class", part, names, see)
+            raise _unknown(part, names, source)
+    if text is not None and not numbers:
+        raise UserError(f"--classes wants one or more, e.g. --classes {names[0]}.")
     return numbers
+
+
+def _unknown(part: str, names: tuple[str, ...], source: sources.Source) -> UserError:
+    taken = f"a number from 0 to {len(names) - 1}"
+    if source.labels is None:
+        return UserError(
+            f"'{source.name}' has no class names (no labels.txt beside it): --classes takes "
+            f"{taken}; received '{part}'."
+        )
+    return UnknownNameError("class", part, names, f"{taken.capitalize()} will do.")
 
 
 def _cases(
@@ -116,6 +127,8 @@ def _maps(
     with progress("Explaining", len(methods)) as advance:
         for method in methods:
             if method == MAXIMIZATION:
+                if options.layer is not None:  # of no use to it, but there must be one
+                    explaining.require_layer(model, options.layer)
                 distinct = list(dict.fromkeys(numbers))
                 drawn = maximizing.activation_maximization(model, distinct)
                 maps[method] = drawn[[distinct.index(number) for number in numbers]]

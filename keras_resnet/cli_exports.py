@@ -11,6 +11,7 @@ from keras_resnet.errors import UserError
 from keras_resnet.export import benchmark as timing
 from keras_resnet.export import check as checking
 from keras_resnet.export import manifest
+from keras_resnet.files import require_file_target
 from keras_resnet.recipes import exporting, runs, sources
 
 
@@ -59,8 +60,8 @@ def benchmark(options: argparse.Namespace) -> int:
     """Run the verb `benchmark`; return the exit code."""
     files = timing.find(options.files)
     out = None if options.out is None else Path(options.out)
-    if out is not None and not out.parent.is_dir():
-        raise UserError(f"No such folder: {out.parent}")
+    if out is not None and not out.is_dir():
+        require_file_target(out)
     picture = Path(options.picture) if options.picture else None
     if picture is not None:
         require_writable(picture)

@@ -161,6 +161,8 @@ def compare(options: argparse.Namespace) -> int:
     """Print what was recorded of several models."""
     from keras_resnet.recipes import compare as comparing
 
+    if options.picture:
+        comparing.require_drawable(Path(options.picture))
     rows = comparing.rows(options.models)
     for warning in comparing.warnings(rows):
         print(f"warning: {warning}", file=sys.stderr)

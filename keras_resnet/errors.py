@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 DISTRIBUTION = "keras-resnet-zoo"
+_LIKENESS = 0.55  # of a name that may be meant; "all" is 0.545 like "saliency"
 
 
 class UserError(ValueError):
@@ -27,7 +28,7 @@ class UnknownNameError(UserError):
         names = sorted(valid)
         readings = {_as_read(name): name for name in reversed(names)}
         read = _as_read(meant or str(received))
-        close = difflib.get_close_matches(read, readings, n=1, cutoff=0.5)
+        close = difflib.get_close_matches(read, readings, n=1, cutoff=_LIKENESS)
         hint = f" Did you mean '{readings[close[0]]}'?" if close else ""
         listing = f"Known: {', '.join(names)}." if len(names) <= 12 else f"There are {len(names)}."
         super().__init__(f"Unknown {kind} '{received}'.{hint} {listing} {see}".rstrip())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -167,14 +166,18 @@ def checked_images(images: Any, model: keras.Model) -> np.ndarray:
     return array.astype("float32")
 
 
-def checked_classes(numbers: Sequence[Any], model: keras.Model) -> list[int]:
-    """The class numbers.
+def checked_classes(given: Any, model: keras.Model, images: int = 1) -> list[int]:
+    """The class numbers; one that is not in a list is that of all `images`.
 
     Raises:
         UserError: one is no class of `model`, or there is none.
     """
     count = model.output_shape[-1]
+    try:
+        numbers = list(given)
+    except TypeError:  # no list
+        numbers = [given] * images
     whole = all(isinstance(n, int | np.integer) and 0 <= n < count for n in numbers)
     if not numbers or not whole:
-        raise UserError(f"classes are numbers from 0 to {count - 1}; received {list(numbers)}.")
+        raise UserError(f"classes are whole numbers from 0 to {count - 1}; received {given}.")
     return [int(n) for n in numbers]

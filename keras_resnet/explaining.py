@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from numbers import Real
 from typing import Any
 
 import keras
@@ -49,8 +50,8 @@ def explain(
             (arXiv:1910.01279; of more than 128 channels the 128 that vary most).
         classes: the class of each image, or one for all; by default the highest score's.
         layer: whose maps the CAMs weigh; by default the last before the classifier.
-        noise: SmoothGrad's standard deviation as a part of the image's range: 0.1 to 0.2 in its
-            paper; at CIFAR's 32 pixels more than 0.05 leaves a fog.
+        noise: SmoothGrad's standard deviation as a part of the image's range (0 to 1): 0.1 to 0.2
+            in its paper; at CIFAR's 32 pixels more than 0.05 leaves a fog.
         seed: of SmoothGrad's noise.
 
     Returns:
@@ -58,22 +59,21 @@ def explain(
         there speaks for the class.
 
     Raises:
-        UserError: the model is no functional classifier, images or classes do not fit it, there is
-            no such layer, its numbers are not finite, or the environment makes `tf.keras` another
-            Keras.
+        UserError: the model is no functional classifier, images or classes do not fit it, the layer
+            gives no maps, no method is named, the noise is not from 0 to 1, the gradients are not
+            finite, or the environment makes `tf.keras` another Keras.
         UnknownNameError: an unknown method or layer.
         MissingExtraError: tf-keras-vis is not installed.
     """
-    wanted = (methods,) if isinstance(methods, str) else tuple(methods)
-    for method in wanted:
-        if method not in METHODS:
-            raise UnknownNameError("method", method, METHODS, "")
+    wanted = _methods(methods)
+    if not (isinstance(noise, Real) and 0 <= noise <= 1):
+        raise UserError(f"noise is a part of the image's range, from 0 to 1; received {noise!r}.")
     vis.require_tf_keras_vis()
     copy = explain_models.prepared(model)
     pixels = explain_models.checked_images(images, copy)
     chosen = _classes(classes, copy, pixels)
-    of_pixels = set(wanted) <= set(PIXEL_METHODS)
-    options = _Options(None if of_pixels else explain_models.find_layer(copy, layer), noise)
+    without = layer is None and set(wanted) <= set(PIXEL_METHODS)
+    options = _Options(None if without else explain_models.find_layer(copy, layer), noise)
     maps: dict[str, np.ndarray] = {}
     for method in wanted:
         with vis.numpy_seed(seed):
@@ -94,8 +94,17 @@ def default_layer(model: keras.Model) -> str:
         UserError: as `explain`.
         MissingExtraError: tf-keras-vis is not installed.
     """
+    return str(require_layer(model, None).name)
+
+
+def require_layer(model: keras.Model, name: str | None) -> Any:
+    """Return what `explain` looks at where `name` is given as its layer.
+
+    Raises:
+        UserError, UnknownNameError, MissingExtraError: as `explain`.
+    """
     vis.require_tf_keras_vis()
-    return str(explain_models.find_layer(explain_models.prepared(model), None).name)
+    return explain_models.find_layer(explain_models.prepared(model), name)
 
 
 # What tf-keras-vis is asked ---------------------------------------------------------------------
@@ -107,6 +116,18 @@ Explainer = Callable[[Any, np.ndarray], Any]  # of a score and images, to maps
 class _Options:
     layer: Any  # for the CAMs
     noise: float  # for SmoothGrad
+
+
+def _methods(given: str | Sequence[str]) -> tuple[str, ...]:
+    listed = [given] if isinstance(given, str) else given
+    methods = tuple(listed) if isinstance(listed, Iterable) else ()
+    if not methods:
+        known = ", ".join(METHODS)
+        raise UserError(f"methods are one or more of {known}; received {given!r}.")
+    for method in methods:
+        if method not in METHODS:
+            raise UnknownNameError("method", method, METHODS, "")
+    return methods
 
 
 def _explainer(method: str, model: keras.Model, options: _Options) -> Explainer:
@@ -197,7 +218,7 @@ def _classes(
         batches = range(0, len(images), _BATCH)
         scores = [np.asarray(model(images[i : i + _BATCH], training=False)) for i in batches]
         return [int(i) for i in np.concatenate(scores).argmax(-1)]
-    numbers = [given] * len(images) if isinstance(given, int | np.integer) else list(given)
+    numbers = explain_models.checked_classes(given, model, len(images))
     if len(numbers) != len(images):
         raise UserError(f"There are {len(images)} images and {len(numbers)} classes.")
-    return explain_models.checked_classes(numbers, model)
+    return numbers

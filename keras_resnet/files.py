@@ -7,6 +7,38 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from keras_resnet.errors import UserError
+
+
+def require_file_target(path: Path, option: str = "--out") -> None:
+    """Refuse a place where no file can be written; to be asked before the work.
+
+    Raises:
+        UserError: a folder, or in no folder, or in one that may not be written to.
+    """
+    if path.is_dir():
+        raise UserError(f"{option} wants a file; {path} is a folder.")
+    if not path.parent.is_dir():
+        raise UserError(f"No such folder: {path.parent}")
+    _require_permission(path.parent, option)
+
+
+def require_folder_target(path: Path, option: str = "--out") -> None:
+    """Refuse what is no folder and cannot become one; to be asked before the work.
+
+    Raises:
+        UserError: a file, or below one, or in a folder that may not be written to.
+    """
+    there = next(place for place in (path, *path.parents) if place.exists())
+    if not there.is_dir():
+        raise UserError(f"{option} wants a folder; {there} is a file.")
+    _require_permission(there, option)
+
+
+def _require_permission(folder: Path, option: str) -> None:
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{option}: there is no permission to write to {folder}")
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_resnet import explain_models, preprocessing, registry, vis
+from keras_resnet.errors import UserError
 
 
 def activation_maximization(
@@ -26,7 +27,7 @@ def activation_maximization(
     Args:
         model: a functional classifier.
         classes: one, or several: one image each.
-        steps: updates.
+        steps: updates, 1 or more.
         preprocessing_mode: of a model that lacks its normalisation: a key of
             `keras_resnet.preprocessing.PREPROCESSING`; the zoo's networks' is known.
         seed: of the noise.
@@ -38,10 +39,11 @@ def activation_maximization(
     Raises:
         UserError, UnknownNameError, MissingExtraError: as `explain`.
     """
+    if not (isinstance(steps, int | np.integer) and steps > 0):
+        raise UserError(f"steps is a whole number, 1 or more; received {steps!r}.")
     vis.require_tf_keras_vis()
     copy = explain_models.prepared(model)
-    numbers = [classes] if isinstance(classes, int | np.integer) else list(classes)
-    chosen = explain_models.checked_classes(numbers, copy)
+    chosen = explain_models.checked_classes(classes, copy)
     height, width, channels = copy.input_shape[1:]
     inputs = keras.Input((height or 224, width or 224, channels))
     scaled = preprocessing.rescale(inputs, _mode(model, preprocessing_mode))

@@ -37,7 +37,7 @@ from keras_resnet import charts, registry
 from keras_resnet.console import table_text
 from keras_resnet.counting import Count, Graph, InputShape, LayerCount
 from keras_resnet.errors import UserError
-from keras_resnet.files import replacing
+from keras_resnet.files import replacing, require_file_target
 from keras_resnet.layer_rules import Pair
 
 _CHART_ROWS = 60  # a picture has no more: layers, else blocks, else stages
@@ -74,10 +74,11 @@ class Profile:
         """Write one line per layer, shapes as 56x56x64.
 
         Raises:
-            UserError: no such folder.
+            UserError: see `require_file_target`.
         """
         rows = [self._shown(layer) for layer in self.layers]
-        with replacing(_in_a_folder(path)) as partial, partial.open("w", newline="") as file:
+        require_file_target(Path(path), "--csv")
+        with replacing(Path(path)) as partial, partial.open("w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=list(rows[0]))
             writer.writeheader()
             for row in rows:
@@ -103,10 +104,11 @@ class Profile:
         60 of them a residual unit, or a stage. The bars of a column sum to its total.
 
         Raises:
-            UserError: another ending, or no such folder.
+            UserError: see `charts.require_writable`.
             MissingExtraError: a `.png` without Pillow.
         """
-        path = _in_a_folder(path)
+        path = Path(path)
+        charts.require_writable(path)
         rows = self._bars()
         columns = [
             charts.Column(
@@ -240,10 +242,3 @@ def _side(pair: Pair | None, missing: str = "all") -> str:
     if pair is None:
         return missing
     return str(pair[0]) if pair[0] == pair[1] else f"{pair[0]}x{pair[1]}"
-
-
-def _in_a_folder(path: str | Path) -> Path:
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise UserError(f"No such folder: {path.parent}")
-    return path

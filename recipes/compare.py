@@ -13,7 +13,7 @@ from typing import Any
 
 from keras_resnet.errors import UserError, require
 from keras_resnet.export import manifest, runtimes
-from keras_resnet.files import replacing, short_names
+from keras_resnet.files import replacing, require_file_target, short_names
 from keras_resnet.recipes import runs
 from keras_resnet.recipes.config import shown_name
 
@@ -77,7 +77,7 @@ def _rows_of(path: Path) -> list[Row]:
 
 
 def _of_run(run: runs.Run) -> Row:
-    run.require_finished()
+    run.require_finished(summed_up=True)
     summary = run.summary()
     cost = manifest.cost(runtimes.load_keras(run.model))
     count = f"{summary['test']['n']:,}"  # an export says how many of how many it took
@@ -138,15 +138,29 @@ def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
     return best
 
 
+def require_drawable(out: Path) -> None:
+    """Refuse what `draw` cannot write; to be asked before the models are loaded.
+
+    Raises:
+        UserError: an ending that matplotlib does not write, or see `require_file_target`.
+        MissingExtraError: matplotlib is not installed.
+    """
+    canvas = require("matplotlib.backend_bases", "report").FigureCanvasBase
+    if out.suffix.lstrip(".") not in canvas.get_supported_filetypes():
+        raise UserError(f"A picture is written as .svg, .png or .pdf; received '{out.suffix}'.")
+    require_file_target(out, "--picture")
+
+
 def draw(compared: Sequence[Row], out: Path) -> None:
     """Draw accuracy against bytes and, where any is known, milliseconds; the frontier of each.
 
     Points are numbered, with a legend below. What has no time is named on stderr.
 
     Raises:
-        UserError: no row has an accuracy, or the ending is not one that matplotlib writes.
+        UserError: no row has an accuracy, or see `require_drawable`.
         MissingExtraError: matplotlib is not installed.
     """
+    require_drawable(out)
     matplotlib: Any = require("matplotlib", "report")
     matplotlib.use("agg")
     matplotlib.rcParams |= {"svg.hashsalt": "keras_resnet", "svg.fonttype": "none"}
@@ -154,21 +168,18 @@ def draw(compared: Sequence[Row], out: Path) -> None:
     known = [row for row in compared if row.accuracy is not None]
     if not known:
         raise UserError("None of these has an accuracy to draw.")
-    kinds = out.suffix.lstrip(".")
     labels = dict(zip(known, short_names([row.name for row in known]), strict=True))
     _name_untimed(labels)
     costs = [key for key in _COSTS if any(getattr(row, key) for row in known)]
     size = (6 * len(costs), 4 + 0.2 * len(labels))
     shared: Any = {"sharey": True, "squeeze": False, "layout": "constrained"}
     figure, axes = pyplot.subplots(1, len(costs), figsize=size, **shared)
-    if kinds not in figure.canvas.get_supported_filetypes():
-        raise UserError(f"A picture is written as .svg, .png or .pdf; received '{out.suffix}'.")
     for panel, key in zip(axes[0], costs, strict=True):
         _draw_panel(panel, labels, key)
     axes[0, 0].set(ylabel="accuracy (%)")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower left", fontsize=8)
     with replacing(out) as partial:
-        figure.savefig(partial, format=kinds)
+        figure.savefig(partial, format=out.suffix.lstrip("."))
     pyplot.close(figure)
 
 

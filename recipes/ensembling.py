@@ -9,7 +9,7 @@ import keras
 
 from keras_resnet.errors import UserError
 from keras_resnet.export import manifest
-from keras_resnet.files import replacing
+from keras_resnet.files import replacing, require_file_target
 from keras_resnet.models.ensemble import ensemble
 from keras_resnet.models.layers import to_stock
 from keras_resnet.recipes import sources
@@ -29,8 +29,7 @@ def write(references: Sequence[str], out: Path) -> keras.Model:
         raise UserError(f"--out is the .keras file to write; received {out}.")
     if out.exists():
         raise UserError(f"{out} exists; choose another --out.")
-    if not out.parent.is_dir():
-        raise UserError(f"No such folder: {out.parent}")
+    require_file_target(out)
     members = [sources.find(reference) for reference in references]
     labels = _common_labels(members, references)
     path = out.parent / manifest.LABELS

@@ -25,7 +25,7 @@ from keras_resnet.console import number
 from keras_resnet.errors import UserError, require
 from keras_resnet.explaining import explain
 from keras_resnet.export import manifest, runtimes
-from keras_resnet.files import replacing
+from keras_resnet.files import replacing, require_file_target
 from keras_resnet.profiling import profile
 from keras_resnet.recipes import outcomes, report_figures, runs
 from keras_resnet.recipes.config import shown_name
@@ -49,19 +49,20 @@ def write(run: runs.Run, out: str | Path | None = None) -> Path:
         The page's path.
 
     Raises:
-        UserError: the run is not finished, or its data is not there.
+        UserError: the run is not finished, its data is not there, or `out` cannot be written.
         MissingExtraError: matplotlib is not installed.
     """
     require("matplotlib", "report")
-    run.require_finished()
+    run.require_finished(summed_up=True)
     path = Path(out or run.path / "report.html")
+    require_file_target(path)
     dataset = configured_dataset(run.config.data)
     model = runtimes.load_keras(run.model)
     answers = outcomes.collect(runtimes.KerasRuntime(model), dataset.test)
     parts = {
         "title": _escape(f"{run.config.model} on {shown_name(run.config.data.name)}"),
         "facts": _facts(run, answers),
-        "curves": report_figures.curves(_numbers(run.rows())),
+        "curves": _curves(run),
         **_confusions(answers, dataset.class_names),
         **_calibration(answers),
         **_mistakes(model, dataset.test, answers, dataset.class_names),
@@ -78,6 +79,11 @@ def write(run: runs.Run, out: str | Path | None = None) -> Path:
 
 def _escape(text: object) -> str:
     return html.escape(str(text))
+
+
+def _curves(run: runs.Run) -> str:
+    rows = _numbers(run.rows())
+    return report_figures.curves(rows) if rows else "<p>log.csv is gone, or has no epoch.</p>"
 
 
 def _numbers(rows: Iterable[dict[str, Any]]) -> list[dict[str, float]]:

@@ -99,16 +99,23 @@ class Run:
         # split; a row that was added to such a log since then is shorter.
         return [{key: v for key, v in row.items() if v not in (None, "NA")} for row in rows]
 
-    def require_finished(self) -> None:
-        """Refuse a run that has no model yet.
+    def require_finished(self, *, summed_up: bool = False) -> None:
+        """Refuse a run without a model and, with `summed_up`, one without its summary.
 
         Raises:
-            UserError: with the command that goes on with it.
+            UserError: with what to do.
         """
-        if not self.model.is_file():
-            raise UserError(
-                f"{self.name} is not finished. Go on with: keras-resnet train --resume {self.name}"
-            )
+        has_summary = (self.path / "summary.json").is_file()
+        resume = f"keras-resnet train --resume {self.name}"
+        if self.model.is_file():
+            if summed_up and not has_summary:
+                raise UserError(f"{self.name} is finished, but has no summary.json. Restore it.")
+        elif not has_summary:
+            raise UserError(f"{self.name} is not finished. Go on with: {resume}")
+        else:
+            kept = (self.path / "checkpoints").is_dir()  # without them it would start anew
+            mend = f"Make it again: {resume}" if kept else "Copy it there, or train a new run."
+            raise UserError(f"{self.name} is finished, but has no {self.model.name}. {mend}")
 
     def summary(self) -> dict[str, Any]:
         """What came out of the finished run."""

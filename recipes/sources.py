@@ -157,7 +157,8 @@ def find(reference: str, weights: str | None = None) -> Source:
         weights: of a name: a tag or a file.
 
     Raises:
-        UserError: nothing of that name, an unfinished run, or a network without weights.
+        UserError: nothing of that name, a folder of something else, an unfinished run, or a network
+            without weights.
     """
     if weights is not None:
         return _with_weights(reference, weights)
@@ -172,6 +173,11 @@ def find(reference: str, weights: str | None = None) -> Source:
     if path.name.endswith(loading.SUFFIX) and path.is_file():
         name = read_note(path).network or "NAME"
         raise UserError(f"{path} is weights without a network; give: {name} --weights {path}")
+    if path.is_dir() and runtimes.located(path) == (path.suffix, path):
+        raise UserError(
+            f"{path} is a folder without a run (no config.toml), and no SavedModel or other model. "
+            f"To see the runs in a folder: keras-resnet runs {path}"
+        )
     if path.exists():
         parent = path.parent
         beside = runs.find(parent) if runs.is_run(parent) else None

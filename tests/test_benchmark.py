@@ -166,6 +166,7 @@ def test_the_bin_of_an_openvino_file_counts(tmp_path):
         (["torn.tflite", "torn.tflite"], "more than once"),
         (["torn.tflite", "--threads", "0"], "1 or more"),
         (["torn.tflite", "--out", "no/where.json"], "No such folder: no"),
+        (["torn.tflite", "--picture", "no/where.svg"], "No such folder: no"),
         (["torn.tflite"], "LiteRT cannot load torn.tflite"),  # said by the worker
     ],
 )

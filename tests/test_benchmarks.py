@@ -108,6 +108,12 @@ def test_a_peer_that_dies_ends_the_run_with_its_last_words(training, tmp_path):
     died = pytest.raises(UserError, match=r"'toy' died:\n(?s:.*)out of luck")
     with died, workers([peer]):
         pass
+    peer = Peer("toy", peer.command, {"name": "a", "log": str(tmp_path / "log"), "dies": ""})
+    with workers([peer]) as (worker,):
+        worker.process.kill()
+        worker.process.wait()
+        with pytest.raises(UserError, match="'toy' died"):
+            worker.turn(1)
 
 
 def test_peers_of_different_networks_are_not_compared(training):

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -15,10 +16,11 @@ from conftest import run_python
 from PIL import Image
 
 import keras_resnet
-from keras_resnet import _public, cli
+from keras_resnet import _public, cli, files
 from keras_resnet.arguments import parsers
 from keras_resnet.arguments_files import FORMATS as HELP_FORMATS
 from keras_resnet.cli import main
+from keras_resnet.errors import UserError
 from keras_resnet.export import FORMATS
 from keras_resnet.recipes import exporting, runs
 
@@ -272,6 +274,8 @@ def test_export_a_keras_file_with_a_folder_of_images(capsys, digits, tiny_run, t
         (["train", "debug/tiny", "--data", "cifar10:9.9.9"], "Unknown dataset"),
         (["train", "debug/tiny", "--data", "a/b/c/d"], "Unknown dataset"),
         (["export", "x", "--check-images", "-1"], "1 or more"),
+        (["export", "x", "--formats", "onnx web"], "separated by commas, e.g. onnx,web; received"),
+        (["predict", ".", "a.png"], ". is a folder without a run (no config.toml)"),
         (["predict", "nowhere.tflite", "a.png"], "No such file or folder"),
     ],
 )
@@ -352,6 +356,27 @@ def test_file_errors_of_the_system_have_no_traceback(capsys, tiny_run, tmp_path)
     out = str(tmp_path / "missing" / "e.json")
     assert main(["evaluate", str(tiny_run.path), "--out", out]) == 2
     assert "No such folder" in capsys.readouterr().err
+    assert main(["evaluate", str(tiny_run.path), "--out", str(tmp_path)]) == 2
+    assert f"--out wants a file; {tmp_path} is a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("require", [files.require_file_target, files.require_folder_target])
+def test_where_there_is_no_permission_nothing_is_begun(require, tmp_path, monkeypatch):
+    require(tmp_path / "new")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
+    with pytest.raises(UserError, match=f"--out: there is no permission to write to {tmp_path}"):
+        require(tmp_path / "new")
+
+
+def test_a_closed_pipe_ends_quietly():
+    process = subprocess.Popen(
+        [sys.executable, "-m", "keras_resnet", "list"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait()) == ("", 141)
 
 
 def test_quickstart_end_to_end(tmp_path, capsys, monkeypatch):

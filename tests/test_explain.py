@@ -229,9 +229,17 @@ def test_errors_say_what_is_expected(small):
     images = pixels(small)
     for arguments, message in (
         ({"methods": "gradcan"}, "Did you mean 'gradcam'"),
+        ({"methods": None}, "one or more of saliency, .*; received None"),
+        ({"methods": []}, r"one or more of saliency, .*; received \[\]"),
+        ({"methods": "smoothgrad", "noise": -1}, "from 0 to 1; received -1"),
+        ({"methods": "smoothgrad", "noise": float("nan")}, "from 0 to 1; received nan"),
+        ({"methods": "smoothgrad", "noise": "0.1"}, "from 0 to 1; received '0.1'"),
         ({"layer": "stem_con"}, "Did you mean 'stem_conv'"),
         ({"layer": "head_pool"}, r"'head_pool' gives \(None, 16\), not maps"),
-        ({"classes": 5}, r"from 0 to 4; received \[5, 5\]"),
+        ({"methods": "saliency", "layer": "stem_con"}, "Did you mean 'stem_conv'"),
+        ({"classes": 5}, "whole numbers from 0 to 4; received 5"),
+        ({"classes": 3.0}, "from 0 to 4; received 3.0"),
+        ({"classes": np.array(5)}, "from 0 to 4; received 5"),
         ({"classes": [0]}, "2 images and 1 classes"),
     ):
         with pytest.raises(UserError, match=message):
@@ -367,5 +375,9 @@ def test_maximization_draws_what_the_network_takes_for_the_class():
         assert scores.argmax(-1).tolist() == [3, 8]
     with pytest.raises(UserError, match="from 0 to 9"):
         keras_resnet.activation_maximization(model, np.int64(10))  # as argmax gives
+    with pytest.raises(UserError, match="from 0 to 9; received None"):
+        keras_resnet.activation_maximization(model, None)
+    with pytest.raises(UserError, match="1 or more; received 0"):
+        keras_resnet.activation_maximization(model, 1, steps=0)
     with pytest.raises(UnknownNameError, match="Did you mean 'torch'"):
         maximizing.activation_maximization(model, 1, preprocessing_mode="toch")

@@ -420,6 +420,8 @@ def test_the_command(capsys, tmp_path):
         (["resnet8", "--input-shape", "32"], "height, width and channels"),
         (["resnet8", "--multiply-add", "3"], "invalid choice"),
         (["resnet8", "--picture", "a.bmp"], ".svg or .png"),
+        (["nothing.keras", "--picture", "none/a.svg"], "No such folder: none"),  # before the work
+        (["nothing.keras", "--csv", "."], "--csv wants a file; . is a folder"),
     ],
 )
 def test_mistakes_on_the_command_line(arguments, message, capsys):

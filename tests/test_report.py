@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 from contextlib import redirect_stdout
 from html.parser import HTMLParser
 
@@ -147,6 +148,41 @@ def test_an_unfinished_run_is_refused(tiny_run, tmp_path):
     (tmp_path / "config.toml").write_text((tiny_run.path / "config.toml").read_text())
     with pytest.raises(UserError, match="is not finished"):
         report.write(runs.find(tmp_path))
+
+
+@pytest.mark.parametrize("verb", ["report", "compare"])
+def test_a_record_without_its_model_or_summary_says_which(verb, tiny_run, tmp_path, capsys):
+    def said():
+        assert main([verb, str(tmp_path)]) == 2
+        return capsys.readouterr().err
+
+    for name in "config.toml", "summary.json":
+        shutil.copy(tiny_run.path / name, tmp_path)
+    assert "is finished, but has no model.keras. Copy it there" in said()
+    (tmp_path / "checkpoints").mkdir()
+    assert f"Make it again: keras-resnet train --resume {tmp_path}\n" in said()
+    (tmp_path / "summary.json").rename(tmp_path / "model.keras")
+    assert "is finished, but has no summary.json" in said()
+
+
+def test_a_run_without_a_log_has_no_curves(tmp_path):
+    assert report._curves(runs.Run(tmp_path)) == "<p>log.csv is gone, or has no epoch.</p>"
+    (tmp_path / "log.csv").write_text("epoch,accuracy,loss\n")
+    assert "has no epoch" in report._curves(runs.Run(tmp_path))
+
+
+def test_the_target_is_looked_at_before_the_work(tiny_run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(report, "configured_dataset", None)  # the work
+    monkeypatch.setattr(compare, "rows", None)
+    run, gone = str(tiny_run.path), str(tmp_path / "none" / "x.svg")
+    for arguments, message in (
+        (["report", run, "--out", gone], f"No such folder: {tmp_path / 'none'}\n"),
+        (["report", run, "--out", str(tmp_path)], f"--out wants a file; {tmp_path} is a folder"),
+        (["compare", run, "--picture", gone], f"No such folder: {tmp_path / 'none'}\n"),
+        (["compare", run, "--picture", "x.doc"], "written as .svg, .png or .pdf"),
+    ):
+        assert main(arguments) == 2
+        assert message in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -126,6 +126,9 @@ def test_explain_goes_on_after_a_bad_image_as_predict_does(pictures, tmp_path, c
         assert maps["gradcam"].shape == (1, 32, 32)
 
 
+UNUSED = ["resnet8", "a.png", "--weights", "cifar10", "--layer", "stem", "--methods"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -133,9 +136,20 @@ def test_explain_goes_on_after_a_bad_image_as_predict_does(pictures, tmp_path, c
         (["resnet8", "nowhere.png"], "No such image: nowhere.png"),
         (["resnet8", "a.png", "--methods", "gradcm"], "Did you mean 'gradcam'"),
         (["resnet8", "a.png", "--methods", ","], "wants one or more"),
+        (["resnet8", "a.png", "--methods", "all"], "Unknown method 'all'. Known: gradcam"),
+        (["resnet8", "a.png", "--methods", "gradcam guided"], "by commas, e.g. gradcam,guided"),
+        (["resnet8", "a.png", "--noise", "-1"], "a number from 0 to 1; received '-1'"),
+        (["resnet8", "a.png", "--noise", "nan"], "a number from 0 to 1; received 'nan'"),
+        (["resnet8", "a.png", "--out", "a.png"], "--out wants a folder; a.png is a file"),
+        (["resnet8", "a.png", "--out", "a.png/maps"], "--out wants a folder; a.png is a file"),
+        ([".", "a.png"], ". is a folder without a run (no config.toml)"),
+        ([".", "a.png"], "To see the runs in a folder: keras-resnet runs ."),
         (["resnet8", "a.png", "--weights", "cifar10", "--classes", "cta"], "Did you mean 'cat'"),
         (["resnet8", "a.png", "--weights", "cifar10", "--classes", "10"], "from 0 to 9"),
+        (["resnet8", "a.png", "--weights", "cifar10", "--classes", ", "], "--classes wants one or"),
         (["resnet8", "a.png", "--weights", "cifar10", "--layer", "stem"], "Unknown layer 'stem'"),
+        ([*UNUSED, "saliency"], "Unknown layer 'stem'"),
+        ([*UNUSED, "maximization"], "Unknown layer 'stem'"),
         (["resnet8", ".", "--weights", "cifar10"], ". is a folder; name the images in it"),
     ],
 )
@@ -146,3 +160,15 @@ def test_errors_are_one_line_and_2(arguments, message, pictures, tmp_path, monke
     assert message in said
     assert said.count("\n") == 1
     assert not (tmp_path / "explanations").exists()
+
+
+def test_a_model_without_class_names_takes_numbers(pictures, tmp_path, capsys):
+    model, out = tmp_path / "bare.keras", tmp_path / "out"
+    keras_resnet.ResNet8(include_preprocessing=True).save(model)
+    command = ["explain", str(model), pictures[0], "--methods", "saliency", "--out", str(out)]
+    assert main([*command, "--classes", "cat"]) == 2
+    said = capsys.readouterr().err
+    assert "'bare' has no class names (no labels.txt beside it)" in said
+    assert "--classes takes a number from 0 to 9; received 'cat'" in said
+    assert main([*command, "--classes", "3"]) == 0
+    assert "class 3" in capsys.readouterr().out

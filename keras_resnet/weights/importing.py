@@ -18,7 +18,7 @@ import numpy as np
 
 from keras_resnet import registry
 from keras_resnet.errors import UserError
-from keras_resnet.files import replacing
+from keras_resnet.files import replacing, require_file_target
 from keras_resnet.labels import class_names
 from keras_resnet.models.auxiliary import inference_model
 from keras_resnet.preprocessing import mode_inside, preprocess, require_mode
@@ -226,8 +226,7 @@ def _preprocessing(name: str, library: str) -> tuple[str, bool]:
 def _require_writable(out: Path, overwrite: bool) -> None:
     if not out.name.endswith(SUFFIX):
         raise UserError(f"The new file ends in {SUFFIX}; received {out}.")
-    if not out.parent.is_dir():
-        raise UserError(f"No such folder: {out.parent}")
+    require_file_target(out)
     if out.exists() and not overwrite:
         raise UserError(f"{out} exists. Give another name (--out), or replace it (--overwrite).")
 
