@@ -283,7 +283,8 @@ def _compressed(row: Compressed) -> str:
     mean = sum(found) / len(found)
     said = ", ".join(f"{accuracy:.2f}" for accuracy in found)
     digits = 3 if len(found) > 1 else 2  # one file's share of 10,000 images has no third
-    said += f": mean {mean:.{digits}f}" if len(found) > 1 else ""
+    if len(found) > 1:
+        said += f": mean {mean:.3f}, standard deviation {statistics.stdev(found):.2f}"
     difference = f"{mean - start:+.{digits}f}"
     held = round(start - mean, 3) <= row.bar
     difference = difference if held else f"**{difference}**"
@@ -425,7 +426,7 @@ def _signal(file: dict[str, Any]) -> str:
     left = ", ".join(file["in_float"]) or "nothing"
     return (
         f"{left} in float, {file['snr_db']} dB, {100 * file['agreement']:.1f} %, "
-        f"{file['bytes']:,} bytes"
+        f"{file['bytes']:,} bytes" + ("" if file["passed"] else ", fails its check")
     )
 
 
