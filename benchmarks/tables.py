@@ -310,6 +310,29 @@ QUANTIZED = {  # after training: the column, and its record
 }
 
 
+# ResNet-20's other files after training: what, its record, its format.
+ALSO_QUANTIZED = (
+    ("int8, `min-max` (the default)", "ptq_resnet20", "tflite-int8"),
+    ("int8, `percentile`", "ptq_resnet20_percentile", "tflite-int8"),
+    ("int8, `moving-average`", "ptq_resnet20_moving_average", "tflite-int8"),
+    ("int16x8", "ptq_resnet20_formats", "tflite-int16x8"),
+    ("float16", "ptq_resnet20_formats", "tflite-float16"),
+)
+
+
+def also_quantized() -> str:
+    """The ways to the ranges of int8, and the formats between it and float32."""
+    return _table(
+        "| ResNet-20's file | accuracy | agreement | signal-to-noise | bytes |",
+        (_also_quantized(what, _file(record, form)) for what, record, form in ALSO_QUANTIZED),
+    )
+
+
+def _also_quantized(what: str, file: dict[str, Any]) -> str:
+    shares = f"{100 * file['accuracy']:.2f} % | {100 * file['agreement']:.2f} %"
+    return f"| {what} | {shares} | {file['snr_db']:.1f} dB | {file['bytes']:,} |"
+
+
 def quantized() -> str:
     """Accuracy, agreement with the Keras model and bytes of the files made without training."""
     return _table(
@@ -432,7 +455,7 @@ def _signal(file: dict[str, Any]) -> str:
 
 TABLES: dict[str, tuple[Callable[[], str], ...]] = {
     "recipes/README.md": (trained, ablations, compressed, training_steps),
-    "export/README.md": (quantized,),
+    "export/README.md": (quantized, also_quantized),
     "benchmarks/README.md": (runtimes, imagenet_size),
 }
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -33,5 +35,15 @@ def write(model: keras.Model, path: Path, batch: int | None = None) -> None:
     `batch` fixes the batch size; None leaves it open.
     """
     module = _Serving(model, batch)
-    signatures = {"serving_default": module.serve.get_concrete_function()}
-    tf.saved_model.save(module, str(path), signatures=signatures)
+    save(module, path, {"serving_default": module.serve.get_concrete_function()})
+
+
+def save(module: tf.Module, path: Path, signatures: dict[str, Any]) -> None:
+    """`tf.saved_model.save` without its words on assets, which it logs in notebooks."""
+    logger = logging.getLogger("tensorflow")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        tf.saved_model.save(module, str(path), signatures=signatures)
+    finally:
+        logger.setLevel(level)

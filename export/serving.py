@@ -21,7 +21,7 @@ import keras
 import tensorflow as tf
 
 from keras_resnet import pictures
-from keras_resnet.export import warmup
+from keras_resnet.export import saved_model, warmup
 from keras_resnet.export.saved_model import INPUT, OUTPUT
 from keras_resnet.single_crop import SingleCrop, shown
 
@@ -146,7 +146,7 @@ def write(
     server = _Server(model, labels, service)
     signatures = server.signatures()
     folder = path / VERSION
-    tf.saved_model.save(server, str(folder), signatures=signatures)
+    saved_model.save(server, folder, signatures)
     warmup.write(folder, name, tuple(model.input_shape[1:]), signatures)
 
 
