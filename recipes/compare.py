@@ -77,7 +77,7 @@ def _rows_of(path: Path) -> list[Row]:
 
 
 def _of_run(run: runs.Run) -> Row:
-    run.require_finished(summed_up=True)
+    run.require_finished()
     summary = run.summary()
     cost = manifest.cost(runtimes.load_keras(run.model))
     count = f"{summary['test']['n']:,}"  # an export says how many of how many it took

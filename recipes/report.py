@@ -53,7 +53,8 @@ def write(run: runs.Run, out: str | Path | None = None) -> Path:
         MissingExtraError: matplotlib is not installed.
     """
     require("matplotlib", "report")
-    run.require_finished(summed_up=True)
+    run.require_finished()
+    run.summary()  # without one it ends here, not after the work
     path = Path(out or run.path / "report.html")
     require_file_target(path)
     dataset = configured_dataset(run.config.data)

@@ -99,27 +99,34 @@ class Run:
         # split; a row that was added to such a log since then is shorter.
         return [{key: v for key, v in row.items() if v not in (None, "NA")} for row in rows]
 
-    def require_finished(self, *, summed_up: bool = False) -> None:
-        """Refuse a run without a model and, with `summed_up`, one without its summary.
+    def require_finished(self) -> None:
+        """Refuse a run without a model.
 
         Raises:
             UserError: with what to do.
         """
-        has_summary = (self.path / "summary.json").is_file()
-        resume = f"keras-resnet train --resume {self.name}"
         if self.model.is_file():
-            if summed_up and not has_summary:
-                raise UserError(f"{self.name} is finished, but has no summary.json. Restore it.")
-        elif not has_summary:
+            return
+        resume = f"keras-resnet train --resume {self.name}"
+        if not self._summary.is_file():
             raise UserError(f"{self.name} is not finished. Go on with: {resume}")
-        else:
-            kept = (self.path / "checkpoints").is_dir()  # without them it would start anew
-            mend = f"Make it again: {resume}" if kept else "Copy it there, or train a new run."
-            raise UserError(f"{self.name} is finished, but has no {self.model.name}. {mend}")
+        kept = (self.path / "checkpoints").is_dir()  # without them it would start anew
+        mend = f"Make it again: {resume}" if kept else "Copy it there, or train a new run."
+        raise UserError(f"{self.name} is finished, but has no {self.model.name}. {mend}")
+
+    @property
+    def _summary(self) -> Path:
+        return self.path / "summary.json"
 
     def summary(self) -> dict[str, Any]:
-        """What came out of the finished run."""
-        summary: dict[str, Any] = json.loads((self.path / "summary.json").read_text())
+        """What came out of the finished run.
+
+        Raises:
+            UserError: the file is missing.
+        """
+        if not self._summary.is_file():
+            raise UserError(f"{self.name} has no summary.json. Restore it.")
+        summary: dict[str, Any] = json.loads(self._summary.read_text())
         return summary
 
     def origin(self) -> dict[str, Any]:
@@ -261,7 +268,7 @@ def _describe(run: Run) -> dict[str, Any]:
 def _state(run: Run) -> str:
     if run.model.is_file():
         return "finished"
-    if (run.path / "summary.json").is_file() and not (run.path / "checkpoints").is_dir():
+    if run._summary.is_file() and not (run.path / "checkpoints").is_dir():
         return "record"
     return "running" if _in_use(run) else "interrupted"
 

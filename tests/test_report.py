@@ -162,7 +162,7 @@ def test_a_record_without_its_model_or_summary_says_which(verb, tiny_run, tmp_pa
     (tmp_path / "checkpoints").mkdir()
     assert f"Make it again: keras-resnet train --resume {tmp_path}\n" in said()
     (tmp_path / "summary.json").rename(tmp_path / "model.keras")
-    assert "is finished, but has no summary.json" in said()
+    assert "has no summary.json. Restore it" in said()
 
 
 def test_a_run_without_a_log_has_no_curves(tmp_path):
