@@ -16,8 +16,13 @@ _FEW = 32
 # Grey levels between the mean pixel of the images and that of the normalisation. Those of ImageNet,
 # CIFAR-10, digits and "tf" lie within 50 of each other.
 _FAR = 50
+# Grey levels from the mean pixel of photographs, where no normalisation says what the model was
+# trained on: MNIST, white on black, has the mean pixel 33, and its inverse 222.
+_PHOTOGRAPHS = 114  # ImageNet's mean pixel: "torch" in preprocessing.PREPROCESSING
+_FAR_FROM_THEM = 110
 # Grey levels. Photographs spread by 50 to 70; [0, 1] taken for normalised images by at most 30.
 _FLAT = 32
+_BRIGHTEST = 255.5  # resizing in floats ends a little above 255
 
 
 def require_images(images: np.ndarray | None, formats: Sequence[str]) -> None:
@@ -71,6 +76,11 @@ def _few(images: np.ndarray) -> str | None:
     count = len(images)
     if count > 1 and (images == images[:1]).all():
         return f"The {count} calibration images are all the same one; some hundred are usual."
+    if (images == images[:, :1, :1]).all():
+        return (
+            "Each calibration image has one colour all over, so they hardly tell the ranges of the "
+            "activations. Give some hundred images from the training data."
+        )
     if count < _FEW:
         return f"{count} calibration images are few; some hundred are usual."
     return None
@@ -84,23 +94,34 @@ def _odd_range(model: keras.Model, mode: str | None, images: np.ndarray) -> str 
         if wrong := _not_pixels(images):
             itself = "normalises its input itself, so it " if inside else ""
             return f"The model {itself}probably takes RGB 0...255; {wrong}"
-        pixels = images
-    elif normalisation is not None:
-        pixels = images * np.float32(np.mean(normalisation.std)) + np.mean(normalisation.mean)
-        if pixels.min() < -_FAR or pixels.max() > 255 + _FAR:
-            return (
-                f"'{model.name}' takes normalised images; the calibration images reach from "
-                f"{images.min():g} to {images.max():g}. See keras_resnet.preprocess."
-            )
+        return _unlike_training(images, normalisation)
     if normalisation is None:
         return None
-    mean, spread, expected = pixels.mean(), pixels.std(), np.mean(normalisation.mean)
-    if abs(mean - expected) <= _FAR and spread >= _FLAT:
+    pixels = images * np.float32(np.mean(normalisation.std)) + np.mean(normalisation.mean)
+    if pixels.min() < -_FAR or pixels.max() > 255 + _FAR:
+        return (
+            f"'{model.name}' takes normalised images; the calibration images reach from "
+            f"{images.min():g} to {images.max():g}. See keras_resnet.preprocess."
+        )
+    return _unlike_training(pixels, normalisation)
+
+
+def _unlike_training(
+    pixels: np.ndarray, normalisation: preprocessing.Preprocessing | None
+) -> str | None:
+    """Whether mean and spread are far from the normalisation's; without one, from photographs'."""
+    if normalisation is None:
+        expects, expected, far = "photographs have", _PHOTOGRAPHS, _FAR_FROM_THEM
+    else:
+        expects = "the model's normalisation expects"
+        expected, far = round(np.mean(normalisation.mean)), _FAR
+    mean, spread = pixels.mean(), pixels.std()
+    if abs(mean - expected) <= far and spread >= _FLAT:
         return None
     return (
         f"The calibration images have the mean pixel {mean:.0f} and the standard deviation "
-        f"{spread:.0f} (in 0...255); the model's normalisation expects about {expected:.0f}, and "
-        "photographs spread by about 60. Are they like the training images?"
+        f"{spread:.0f} (in 0...255); {expects} about {expected}, and photographs spread by about "
+        "60. Are they like the training images?"
     )
 
 
@@ -109,6 +130,11 @@ def _not_pixels(images: np.ndarray) -> str | None:
         return (
             f"the calibration images reach from {images.min():g} to {images.max():g}, as if they "
             "were normalised already."
+        )
+    if images.max() > _BRIGHTEST:
+        return (
+            f"the calibration images reach {float(images.max()):g}. Bring them to 0...255, as the "
+            "training images were."
         )
     if images.max() <= 2:
         return f"the calibration images reach {float(images.max()):g} only."

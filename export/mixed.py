@@ -39,12 +39,23 @@ def problems(
     borders = graphs.BORDERS if kept or float_input else ()
     inner = [item for item in operations if item.kind not in borders]
     in_float = [item for item in inner if item.in_float]
-    strays = {item.kind for item in in_float if kept.isdisjoint(item.layers)}
-    found = [f"operations left in float: {sorted(strays)}"] if strays else []
+    strays = [item for item in in_float if kept.isdisjoint(item.layers)]
+    found = [_left_in_float(strays, keep_float)] if strays else []
     quantized = _layers(item for item in inner if not item.in_float) | (kept - _layers(in_float))
     if wrong := sorted(kept & quantized):
         found.append(f"layers not left in float: {wrong}")
     return found
+
+
+def _left_in_float(strays: Sequence[graphs.Operation], keep_float: Sequence[str]) -> str:
+    kinds = sorted({item.kind for item in strays})
+    # Borders have no layer: they come and go with the operations between them.
+    layers = dict.fromkeys(item.layer for item in strays if item.kind not in graphs.BORDERS)
+    problem = f"operations left in float: {kinds}"
+    if not layers:
+        return problem
+    names = ",".join([*keep_float, *layers])
+    return f"{problem}. To accept that, export with --keep-float {names}"
 
 
 def _layers(operations: Any) -> set[str]:

@@ -33,7 +33,9 @@ def run(options: argparse.Namespace) -> int:
     print(errors.table(worst if options.worst else errors.layers))
     if errors.unmatched:
         print(f"Without a counterpart in {pair[1]}: {', '.join(errors.unmatched)}")
-    if options.format == "tflite-int8" and worst[0].own_snr_db < math.inf:
+    # Of two files the model is unknown, and an operation's name need not be a layer's.
+    of_export = len(options.files) == 1
+    if of_export and options.format == "tflite-int8" and worst[0].own_snr_db < math.inf:
         _advise(worst[0])
     return 0
 

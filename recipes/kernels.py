@@ -12,7 +12,8 @@ import numpy as np
 
 from keras_resnet.errors import UnknownNameError, UserError
 
-_SPARSE = 0.3  # more zeros than any training leaves behind
+_SPARSE = 0.3  # more zeros than any training leaves behind, dead filters among them
+_PRUNED = 0.005  # the same without those: half of the least sparsity that prune takes
 _SHARED = 4  # weights to a value, at least, where there are clusters
 
 
@@ -47,6 +48,24 @@ def most_values(found: Mapping[str, np.ndarray]) -> int:
     )
 
 
+def _is_pruned(found: Mapping[str, np.ndarray]) -> bool:
+    """Whether weights were made zeros.
+
+    Training leaves none but those of filters that died, whose kernels weight decay takes to 0 as a
+    whole, with what reads them; zeros among other weights are pruning's, even where they are few.
+    """
+    scattered = sum(_scattered_zeros(kernel) for kernel in found.values())
+    size = sum(kernel.size for kernel in found.values())
+    return scattered > _PRUNED * size or zeros(found) >= _SPARSE
+
+
+def _scattered_zeros(kernel: np.ndarray) -> int:
+    """How many zeros are in an input and an output channel that have other weights."""
+    weights = kernel.reshape(-1, *kernel.shape[-2:]) != 0
+    alive = weights.any(axis=(0, 2), keepdims=True) & weights.any(axis=(0, 1), keepdims=True)
+    return int((alive & ~weights).sum())
+
+
 def _is_clustered(found: Mapping[str, np.ndarray]) -> bool:
     """Whether weights share their values, zeros apart."""
     weights = [kernel[kernel != 0] for kernel in found.values()]
@@ -70,15 +89,15 @@ def preserved(model: keras.Model, choice: str) -> tuple[bool, bool]:
         UserError: an unknown choice, or one for what is not there.
     """
     found = find(model)
-    is_sparse, is_clustered = zeros(found) >= _SPARSE, _is_clustered(found)
+    is_sparse, is_clustered = _is_pruned(found), _is_clustered(found)
     if choice == "auto":
         return is_sparse, is_clustered
     if choice not in PRESERVED:
         raise UnknownNameError("compress.preserve", choice, ("auto", *PRESERVED), "")
-    if PRESERVED[choice][0] and not is_sparse:
+    if PRESERVED[choice][0] and not zeros(found):
         raise UserError(
-            f"compress.preserve = '{choice}', but only {zeros(found):.1%} of the kernels of "
-            f"'{model.name}' are zeros. Prune it first: keras-resnet prune MODEL"
+            f"compress.preserve = '{choice}', but no weight in the kernels of '{model.name}' is "
+            "zero. Prune it first: keras-resnet prune MODEL"
         )
     if PRESERVED[choice][1] and not is_clustered:
         raise UserError(

@@ -7,10 +7,13 @@ import keras
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
+from conftest import cifar10_or_skip
 
 import keras_resnet
 from keras_resnet.errors import UserError
 from keras_resnet.export import calibration, export, ranges, saved_model, tflite
+from keras_resnet.preprocessing import PREPROCESSING
+from keras_resnet.recipes.data import load_dataset
 
 layers = keras.layers
 _INT8 = ("tflite-int8",)
@@ -182,10 +185,16 @@ _SUSPECT = [
     ("inside", _NORMALISED, "reach from -1.9.* as if they were normalised already"),
     ("inside", _pixels() / 8, "mean pixel 15 and the standard deviation 7"),
     ("inside", 100 + _pixels() / 8, "the standard deviation 7"),
+    ("inside", _pixels() * 257, "probably takes RGB 0...255; .* reach 65535. Bring them to 0"),
     ("outside", _NORMALISED, None),
     ("outside", _pixels(), "takes normalised images; the calibration images reach from 0 to 255"),
     ("outside", _pixels() / 255, "the standard deviation 15"),
     ("raw", _pixels(), None),
+    ("raw", _pixels() + 0.4, None),  # resized in floats
+    ("raw", _pixels() * 257, "probably takes RGB 0...255; .* reach 65535"),
+    ("raw", _pixels() * 2, "reach 510"),
+    ("raw", _pixels() / 10, "mean pixel 12 and the .* 6 .* photographs have about 114"),
+    ("raw", 255 - _pixels() / 10, "mean pixel 243"),
     ("raw", _NORMALISED, "The model probably takes RGB 0...255; .* normalised already"),
     ("unknown", _NORMALISED, None),
     ("unknown", _pixels() / 255, None),
@@ -202,6 +211,30 @@ def test_images_of_another_range_are_noticed(networks, network, images, message)
     else:
         (hint,) = found
         assert re.search(message, hint), hint
+
+
+@pytest.mark.parametrize("network", ["inside", "raw"])
+def test_ordinary_images_are_no_matter(networks, network):
+    photographs = cifar10_or_skip().test.images[:64].astype("float32")
+    grey = photographs.mean(axis=-1, keepdims=True)
+    for images in (photographs, grey, load_dataset("digits").test.images):
+        assert calibration.hints(networks[network], None, images, _INT8) == []
+
+
+def test_without_a_normalisation_black_grounds_are_no_matter(networks):
+    """MNIST's mean pixel is 33."""
+    digits = load_dataset("digits").test.images
+    drawn = np.pad(digits, [(0, 0), (8, 8), (8, 8), (0, 0)])
+    assert drawn.mean() == pytest.approx(33, abs=5)
+    assert calibration.hints(networks["raw"], None, drawn, _INT8) == []
+    assert round(np.mean(PREPROCESSING["torch"].mean)) == calibration._PHOTOGRAPHS
+
+
+def test_images_of_one_colour_are_noticed(networks):
+    greys = np.linspace(0, 255, 64).reshape(-1, 1, 1, 1) * np.ones((1, 32, 32, 3))
+    for model in networks.values():
+        assert "one colour all over" in " ".join(calibration.hints(model, None, greys, _INT8))
+    assert calibration.hints(networks["inside"], None, greys, ["tflite-float32"]) == []
 
 
 def test_the_normalisation_that_is_put_in_front_counts(networks):

@@ -250,6 +250,13 @@ def test_the_command_reads_an_export_folder(folder, capsys, tmp_path, measured):
     assert lines[-1].endswith("--keep-float " + ",".join([worst.layer, *worst.read_by]))
 
 
+def test_two_files_give_no_advice_to_export(folder, capsys):
+    """They may be anyone's: there is no MODEL to export again."""
+    files = [str(folder / f"resnet8-{kind}.tflite") for kind in ("float32", "int8")]
+    assert main(["layers", *files, "--count", "8"]) == 0
+    assert "--keep-float" not in capsys.readouterr().out
+
+
 def test_the_command_takes_two_files_and_a_folder_of_images(folder, capsys, tmp_path, images):
     from PIL import Image
 

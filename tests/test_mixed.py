@@ -91,7 +91,10 @@ def test_the_check_wants_what_was_asked_for_and_nothing_else(kept, exported):
         return " ".join(item.problems)
 
     assert problems(mixed, KEPT) == problems(plain, ()) == ""
-    assert problems(mixed, KEPT[:2]) == "operations left in float: ['SOFTMAX']"
+    assert problems(mixed, KEPT[:2]) == (
+        "operations left in float: ['SOFTMAX']. To accept that, export with --keep-float "
+        "stem_conv,stage2_block1_add,predictions"
+    )
     assert "'CONV_2D'" in problems(mixed, ())
     assert "'DEQUANTIZE'" in problems(mixed, ())  # no border without a float layer
     assert problems(mixed, (*KEPT, "head")) == "layers not left in float: ['head']"
@@ -145,6 +148,23 @@ def test_a_layer_of_several_operations_stays_whole(images, tmp_path):
     borders = ("QUANTIZE", "DEQUANTIZE")
     found = [(x.kind, x.layer) for x in graph if x.in_float and x.kind not in borders]
     assert found == [("MUL", "bn2"), ("ADD", "bn2")]
+
+
+def test_what_has_no_integer_kernel_passes_when_kept_as_the_problem_says(images, tmp_path):
+    """An activation of its own, one within a convolution, and a layer of many operations."""
+    x = inputs = keras.layers.Input((16, 16, 3))
+    x = keras.layers.ELU(name="elu")(keras.layers.Conv2D(8, 3, name="conv1")(x))
+    x = keras.layers.Conv2D(8, 3, activation="elu", name="conv2")(x)
+    x = keras.layers.GroupNormalization(4, name="groups")(x)
+    x = keras.layers.Dense(5)(keras.layers.GlobalAveragePooling2D()(x))
+    arguments = {"calibration": images, "out": tmp_path / "out", "verbose": False}
+    arguments |= {"model": keras.Model(inputs, x, name="mine"), "formats": ["tflite-int8"]}
+    (problem,) = export(**arguments).checks[0].problems
+    assert problem.startswith("operations left in float: ['DEQUANTIZE', 'ELU', 'NEG',")
+    advice = problem.partition(" --keep-float ")[2]
+    assert advice == "elu,conv2,groups"
+    report = export(keep_float=advice.split(","), overwrite=True, **arguments)
+    assert report.passed, report.checks[0].problems
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,16 @@ def _halves(kernel):
     return np.where(np.abs(kernel) < np.median(np.abs(kernel)), 0, kernel)
 
 
+def _smallest(share):
+    """The change by which this share of a kernel becomes 0."""
+    return lambda kernel: np.where(np.abs(kernel) < np.quantile(np.abs(kernel), share), 0, kernel)
+
+
+def _dead_filters(kernel):
+    """A fifth of the filters at 0, as weight decay leaves those whose ReLU never fires."""
+    return np.where(np.arange(kernel.shape[-1]) % 5 == 0, 0, kernel)
+
+
 def _two_values(kernel):
     return np.sign(kernel) * np.abs(kernel).mean()
 
@@ -67,6 +77,9 @@ def test_the_report_counts_zeros_and_values(network):
     [
         (lambda kernel: kernel, (False, False)),
         (_halves, (True, False)),
+        (_smallest(0.25), (True, False)),
+        (_smallest(0.01), (True, False)),
+        (_dead_filters, (False, False)),
         (_two_values, (False, True)),
         (lambda kernel: np.sign(_halves(kernel)), (True, True)),
     ],
@@ -76,8 +89,13 @@ def test_what_is_there_is_kept(network, change, expected):
     assert kernels.preserved(network, "none") == (False, False)
 
 
+def test_any_zeros_are_kept_when_asked_for(network):
+    dead = _with_kernels(network, _dead_filters)
+    assert kernels.preserved(dead, "sparsity") == (True, False)
+
+
 def test_what_is_not_there_cannot_be_kept(network):
-    with pytest.raises(UserError, match=r"0\.0% of the kernels of 'resnet8' are zeros.*prune"):
+    with pytest.raises(UserError, match=r"no weight .* of 'resnet8' is zero.*prune"):
         kernels.preserved(network, "sparsity")
     with pytest.raises(UserError, match=r"share no values .*keras-resnet cluster"):
         kernels.preserved(network, "clusters")
