@@ -251,6 +251,22 @@ COMPRESSED = (
         0.7,
     ),
     Compressed(
+        "that, 16 values a kernel",
+        "`cluster RUN` (`clustered_resnet20`), float32",
+        "resnet20_long",
+        ("clustered_resnet20",),
+        "tflite-float32",
+        0.7,
+    ),
+    Compressed(
+        "that, trained quantized",
+        "`qat RUN --config compress/qat_clusters` (`pcqat_resnet20`)",
+        "resnet20_long",
+        ("pcqat_resnet20",),
+        "tflite-int8",
+        0.7,
+    ),
+    Compressed(
         "ResNet-56, half the multiply-adds",
         "`prune-filters RUN --keep 0.5 --set pruning.ranking=uniform --epochs 20` "
         "(`resnet56_half`), float32",
