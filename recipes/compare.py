@@ -197,7 +197,9 @@ def _draw_panel(panel: Any, labels: Mapping[Row, str], key: str) -> None:
         for number, (row, text) in enumerate(labels.items(), 1)
         if getattr(row, key)
     }
-    panel.plot(*zip(*frontier(list(points.values())), strict=True), color="0.6", lw=1, zorder=1)
+    # In steps: between two of them there is no model.
+    steps = list(zip(*frontier(list(points.values())), strict=True))
+    panel.step(*steps, where="post", color="0.6", lw=1, zorder=1)
     for text, point in points.items():
         number = text.partition(" ")[0]
         panel.plot(*point, "o", color=f"C{int(number) - 1}", label=text, zorder=2)
