@@ -171,9 +171,8 @@ def _require_same_activation(legacy: Any, layer: Any) -> None:
         state = "is not in" if theirs is None else "is another function in"
         raise UserError(
             f"The activation '{name}' of the layer '{layer.name}' ({type(layer).__name__}) {state} "
-            "tf_keras, on which tensorflow-model-optimization works. Take another (relu, sigmoid), "
-            "or write it in layers, as hard_sigmoid in Rescaling(1, 3), ReLU(6), "
-            f"Rescaling(1 / 6). {_INSTEAD}"
+            "tf_keras, on which tensorflow-model-optimization works. Take another (relu, sigmoid). "
+            f"{_INSTEAD}"
         )
 
 

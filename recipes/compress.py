@@ -74,6 +74,7 @@ def run(
             "This trains on one machine, but the environment describes several (TF_CONFIG, Slurm). "
             "Unset it, or start without srun."
         )
+    model = transfer.functional(model)
     devices.claim(config.train)
     require("tf_keras", "compress")
     if importlib.util.find_spec(_TFMOT) is None:  # imported in the other process only
@@ -96,10 +97,15 @@ def run(
     try:
         train_apart(made)
     except UserError:
-        if not (made.path / "checkpoints").is_dir():  # it was refused before its first step
+        if not _has_begun(made):  # it was refused
             shutil.rmtree(made.path)
         raise
     return made
+
+
+def _has_begun(run: runs.Run) -> bool:
+    """Whether there is something to go on from."""
+    return (run.path / "checkpoints").is_dir()
 
 
 def _require_trainable(model: keras.Model, config: Config) -> None:
@@ -109,6 +115,13 @@ def _require_trainable(model: keras.Model, config: Config) -> None:
             f"'{config.train.precision}'. Leave it out."
         )
     transfer.require_float(model)
+    transfer.require_rebuildable(model)
+    if not kernels.find(model):
+        raise UserError(
+            f"Kernels of Conv2D and Dense are compressed, all but the first; '{model.name}' has no "
+            "second one. Of a SeparableConv2D none is: build the model of DepthwiseConv2D and a "
+            "Conv2D of 1×1."
+        )
     for layer in model.layers:
         if isinstance(layer, LocalResponseNormalization):
             raise UserError(
@@ -260,10 +273,12 @@ def train_apart(made: runs.Run) -> None:
     if process.returncode == _STOPPED:
         raise KeyboardInterrupt(str(made.name))
     if process.returncode != _DONE:
+        how = f"Go on with: keras-resnet train --resume {made.name}"
+        if not _has_begun(made):
+            how = "It had saved nothing yet; what went wrong is said above."
         raise UserError(
             said.strip()
-            or f"The process that trains {made.name} ended with code {process.returncode}. Go on "
-            f"with: keras-resnet train --resume {made.name}"
+            or f"The process that trains {made.name} ended with code {process.returncode}. {how}"
         )
 
 

@@ -131,17 +131,6 @@ def test_an_activation_that_tf_keras_has_not_or_has_otherwise_is_named(layer, sa
     assert "the layer 'odd'" in str(raised.value)
 
 
-def test_the_advice_for_a_hard_sigmoid_is_the_same_function():
-    of = keras.layers
-
-    def gate(x):
-        return of.Rescaling(1 / 6)(of.ReLU(6)(of.Rescaling(1, 3)(x)))
-
-    _hold(_model(gate))
-    x = np.linspace(-8, 8, 65, dtype="float32")
-    np.testing.assert_allclose(gate(x), keras.activations.hard_sigmoid(x), atol=1e-6)
-
-
 def test_a_layer_that_computes_something_else_is_named(monkeypatch):
     """As a setting would that both libraries know and mean differently."""
     monkeypatch.setitem(bridge._RENAMED, "ELU", {"alpha": "unknown"})

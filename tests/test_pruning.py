@@ -62,6 +62,10 @@ def test_the_report_counts_zeros_and_values(network):
     }
 
 
+def test_no_kernels_have_no_zeros():
+    assert kernels.zeros({}) == 0
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
