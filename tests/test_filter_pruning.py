@@ -200,6 +200,9 @@ def test_bad_wishes_are_refused(resnet20):
         prune_filters(resnet20, criterion="gama")
     with pytest.raises(UnknownNameError, match="Did you mean 'global'"):
         prune_filters(resnet20, ranking="globl")
+    for wish in ({"divisor": 0}, {"least": -1}, {"least": 2.5}):
+        with pytest.raises(UserError, match=f"{min(wish)} is a number of filters, at least 1"):
+            prune_filters(resnet20, **wish)
 
 
 def test_a_sequential_network_is_pruned_and_what_is_no_network_refused():

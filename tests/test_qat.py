@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from functools import partial
 
 import keras
@@ -359,6 +361,18 @@ def test_what_no_other_process_can_train_is_refused_before_a_folder_is_made(make
     assert not (tmp_path / "run").exists()
 
 
+def test_the_one_liner_takes_a_name_and_keeps_its_technique(digits, tmp_path):
+    model, out = _own(_CONV()), tmp_path / "run"
+    with pytest.raises(UserError, match=r"data is the name .* a folder .*received a Dataset\."):
+        compress.qat(model, digits, out)
+    with pytest.raises(UserError, match=r"compress\.technique .* cannot be set to ''"):
+        compress.qat(model, "digits", out, compress__technique="")
+    with pytest.raises(UserError, match=r"'train\.epochs' is a int") as raised:
+        compress.qat(model, "digits", out, train__epochs=digits)
+    assert len(str(raised.value)) < 200
+    assert not out.exists()
+
+
 def test_a_separable_convolution_is_named():
     with pytest.raises(UserError, match=r"'two' \(SeparableConv2D\) .* DepthwiseConv2D"):
         quantizable.prepared(_own(_CONV(), keras.layers.SeparableConv2D(4, 3, name="two")))
@@ -419,3 +433,12 @@ def test_the_config_is_of_the_verb(tiny_run, tmp_path, capsys):
 def test_the_command_needs_a_trained_network(capsys):
     assert main(["qat", "resnet20"]) == 2
     assert "answers at random" in capsys.readouterr().err
+
+
+def test_the_recipe_is_a_program_by_its_path():
+    """With the verb, since it is that of three commands."""
+    result = subprocess.run(
+        [sys.executable, compress.__file__, "qat", "resnet20"], capture_output=True, text=True
+    )
+    assert result.returncode == 2
+    assert "answers at random" in result.stderr
