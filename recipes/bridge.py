@@ -83,12 +83,13 @@ def _require_same_outputs(stock: keras.Model, copy: Any) -> None:
     shape = [2, *(side or _SIDE for side in stock.input_shape[1:])]
     images = np.random.default_rng(0).uniform(0, 255, shape).astype("float32")
     images[1] = images[1] / 127.5 - 1
-    expected, found = (
-        kind(model.input, {name: model.get_layer(name).output for name in names})(
-            images, training=False
+    with _float32_sums():
+        expected, found = (
+            kind(model.input, {name: model.get_layer(name).output for name in names})(
+                images, training=False
+            )
+            for kind, model in ((keras.Model, stock), (type(copy), copy))
         )
-        for kind, model in ((keras.Model, stock), (type(copy), copy))
-    )
     for name in names:
         if _differ(np.asarray(expected[name]), np.asarray(found[name])):
             raise UserError(
@@ -96,6 +97,17 @@ def _require_same_outputs(stock: keras.Model, copy: Any) -> None:
                 "else in tf_keras, on which tensorflow-model-optimization works. Take another. "
                 f"{_INSTEAD}"
             )
+
+
+@contextmanager
+def _float32_sums() -> Iterator[None]:
+    """Without a GPU's TensorFloat-32, whose rounding could be taken for a difference."""
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)
 
 
 def _differ(mine: np.ndarray, theirs: np.ndarray) -> bool:
