@@ -7,9 +7,14 @@ Every layer is rebuilt from its config under its own name and given its weights;
 from __future__ import annotations
 
 import inspect
+import textwrap
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import keras
+import numpy as np
+import tensorflow as tf
 
 from keras_resnet.errors import UserError, require
 from keras_resnet.models.layers import to_stock
@@ -17,6 +22,9 @@ from keras_resnet.models.layers import to_stock
 # What only says how a layer is made or trained: weights and recipe replace it.
 _HINTS = ("dtype", "_initializer", "_regularizer", "_constraint", "seed")
 _RENAMED = {"LeakyReLU": {"negative_slope": "alpha"}}  # since Keras 3
+_DIFFERENT = 1e-3  # of the largest output: a hundred times what another order of sums makes
+_SIDE = 224  # of an image for a network that takes any
+_INSTEAD = "Or quantize it after training: keras-resnet export MODEL --formats tflite-int8"
 
 
 def to_legacy(model: keras.Model) -> Any:
@@ -26,7 +34,8 @@ def to_legacy(model: keras.Model) -> Any:
         model: a functional Keras 3 model of stock or our layers, one input, each layer called once.
 
     Raises:
-        UserError: a layer that tf_keras does not have; the message names it.
+        UserError: a layer that tf_keras does not have, or that computes something else there; the
+            message names it.
         MissingExtraError: tf_keras is not installed.
     """
     legacy = require("tf_keras", "compress")
@@ -37,13 +46,77 @@ def to_legacy(model: keras.Model) -> Any:
         if isinstance(operation, keras.layers.InputLayer):
             continue
         layers[operation.name] = _rebuilt(legacy, operation)
-        made[id(operation.output)] = layers[operation.name](_arguments(operation, made))
+        with _naming(operation):
+            made[id(operation.output)] = layers[operation.name](_arguments(operation, made))
     inputs = [made[id(tensor)] for tensor in stock.inputs]
     outputs = keras.tree.map_structure(lambda tensor: made[id(tensor)], stock.output)
     copy = legacy.Model(inputs, outputs, name=model.name)
     for name, layer in layers.items():
-        layer.set_weights(stock.get_layer(name).get_weights())
+        with _naming(stock.get_layer(name)):
+            layer.set_weights(stock.get_layer(name).get_weights())
+    _require_same_outputs(stock, copy)
     return copy
+
+
+@contextmanager
+def _naming(layer: Any) -> Iterator[None]:
+    """Say of what tf_keras raises which layer it is about."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"The layer '{layer.name}' ({type(layer).__name__}) cannot be rebuilt in tf_keras, on "
+            "which tensorflow-model-optimization works: "
+            f"{textwrap.shorten(str(error), 200)} Leave it out or take another. {_INSTEAD}"
+        ) from error
+
+
+def _require_same_outputs(stock: keras.Model, copy: Any) -> None:
+    """Compare what each layer makes of two images: of noise as pixels, and as normalised ones.
+
+    Raises:
+        UserError: a layer that computes something else in tf_keras.
+    """
+    names = [x.name for x in stock.operations if not isinstance(x, keras.layers.InputLayer)]
+    shape = [2, *(side or _SIDE for side in stock.input_shape[1:])]
+    images = np.random.default_rng(0).uniform(0, 255, shape).astype("float32")
+    images[1] = images[1] / 127.5 - 1
+    with _float32_sums():
+        expected, found = (
+            kind(model.input, {name: model.get_layer(name).output for name in names})(
+                images, training=False
+            )
+            for kind, model in ((keras.Model, stock), (type(copy), copy))
+        )
+    for name in names:
+        if _differ(np.asarray(expected[name]), np.asarray(found[name])):
+            raise UserError(
+                f"The layer '{name}' ({type(stock.get_layer(name)).__name__}) computes something "
+                "else in tf_keras, on which tensorflow-model-optimization works. Take another. "
+                f"{_INSTEAD}"
+            )
+
+
+@contextmanager
+def _float32_sums() -> Iterator[None]:
+    """Without a GPU's TensorFloat-32, whose rounding could be taken for a difference."""
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)
+
+
+def _differ(mine: np.ndarray, theirs: np.ndarray) -> bool:
+    """Whether more than rounding is between two outputs, on any of the images."""
+    if mine.shape != theirs.shape:
+        return True
+    axes = tuple(range(1, mine.ndim))
+    errors, sizes = (np.abs(x).max(axis=axes) for x in (theirs - mine, mine))
+    return bool((errors > _DIFFERENT * sizes).any())
 
 
 def _rebuilt(legacy: Any, layer: Any) -> Any:
@@ -55,30 +128,64 @@ def _rebuilt(legacy: Any, layer: Any) -> Any:
         raise UserError(
             f"The layer '{layer.name}' ({kind}) has no counterpart in tf_keras, on which "
             "tensorflow-model-optimization works. Build the model of stock Keras layers; an "
-            "operation such as `x * y` is a layer too: Multiply. It can be quantized after "
-            "training as it is: keras-resnet export MODEL --formats tflite-int8"
+            f"operation such as `x * y` is a layer too: Multiply. {_INSTEAD}"
         )
     renamed = _RENAMED.get(kind, {})
     config = {renamed.get(key, key): value for key, value in layer.get_config().items()}
-    known = {name for base in cls.__mro__ for name in _parameters(base)}
-    unknown = {key for key in config if key not in known and not key.endswith(_HINTS)}
+    known = {name for base in cls.__mro__ for name in _parameters(base)} | {"name", "trainable"}
+    kept = {key: value for key, value in config.items() if not key.endswith(_HINTS)}
+    unknown = set(kept) - known
+    defaults = _plain_config(layer) if unknown else {}
     for key in sorted(unknown):
-        if config[key] != _parameters(type(layer)).get(key):
+        if key not in defaults or config[key] != defaults[key]:
             raise UserError(
                 f"The layer '{layer.name}' ({kind}) has {key}={config[key]!r}, which tf_keras "
-                "does not know."
+                f"does not know. Leave it at its default. {_INSTEAD}"
             )
-    kept = {key: value for key, value in config.items() if not key.endswith(_HINTS)}
-    return cls.from_config({key: value for key, value in kept.items() if key not in unknown})
+    _require_same_activation(legacy, layer)
+    with _naming(layer):
+        return cls.from_config({key: value for key, value in kept.items() if key not in unknown})
 
 
-def _parameters(cls: type) -> dict[str, Any]:
-    """The arguments of a class' constructor and their defaults."""
-    parameters = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
-    return {name: parameter.default for name, parameter in parameters.items()} | {
-        "name": None,
-        "trainable": True,
+def _parameters(cls: type) -> Mapping[str, inspect.Parameter]:
+    """The arguments of a class' constructor."""
+    return inspect.signature(cls.__init__).parameters  # type: ignore[misc]
+
+
+def _plain_config(layer: Any) -> dict[str, Any]:
+    """The config of a layer of the same class to which only what has no default was given."""
+    config, needed = layer.get_config(), inspect.Parameter.empty
+    given = {
+        name: config[name]
+        for name, parameter in _parameters(type(layer)).items()
+        if parameter.default is needed and name in config
     }
+    plain: dict[str, Any] = type(layer)(**given, name=layer.name).get_config()
+    return plain
+
+
+def _require_same_activation(legacy: Any, layer: Any) -> None:
+    """Compare a layer's activation with what tf_keras has under its name.
+
+    Raises:
+        UserError: there is none, or it is another function, as `hard_sigmoid` is since Keras 3.
+    """
+    saved = layer.get_config().get("activation")
+    if saved is None:
+        return
+    x = tf.linspace([-8.0], [8.0], 65, axis=1)
+    try:
+        theirs = np.asarray(legacy.activations.get(saved)(x))
+    except (AttributeError, KeyError, TypeError, ValueError):  # of a name, and of a saved object
+        theirs = None
+    if theirs is None or not np.allclose(theirs, layer.activation(x), atol=1e-5):
+        name = getattr(layer.activation, "__name__", type(layer.activation).__name__)
+        state = "is not in" if theirs is None else "is another function in"
+        raise UserError(
+            f"The activation '{name}' of the layer '{layer.name}' ({type(layer).__name__}) {state} "
+            "tf_keras, on which tensorflow-model-optimization works. Take another (relu, sigmoid). "
+            f"{_INSTEAD}"
+        )
 
 
 def _arguments(layer: keras.Layer, made: dict[int, Any]) -> Any:
@@ -90,8 +197,13 @@ def _arguments(layer: keras.Layer, made: dict[int, Any]) -> Any:
     if len(layer._inbound_nodes) != 1:
         raise UserError(f"The layer '{layer.name}' is called several times; call it once.")
     arguments = layer._inbound_nodes[0].arguments
-    # Keras notes a layer's own default, mask=None or training=False, as if it had been given.
-    given = {key: value for key, value in arguments.kwargs.items() if value}
+    # Keras notes a layer's own default, mask=None or training=True, as if it had been given.
+    defaults = inspect.signature(layer.call).parameters
+    given = {
+        key: value
+        for key, value in arguments.kwargs.items()
+        if value and value is not defaults[key].default
+    }
     if len(arguments.args) != 1 or given:
         raise UserError(
             f"The layer '{layer.name}' is called with more than its input: {sorted(given)}."

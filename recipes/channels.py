@@ -25,6 +25,7 @@ from keras_resnet.layer_rules import IN_PLACE, is_weighted
 from keras_resnet.layer_rules import multiply_adds as layer_multiply_adds
 from keras_resnet.models.auxiliary import inference_model
 from keras_resnet.models.layers import to_stock
+from keras_resnet.recipes import transfer
 
 Numbers = np.ndarray  # of the channels of a tensor, in their order
 
@@ -75,6 +76,7 @@ class Channels:
     """
 
     def __init__(self, model: keras.Model) -> None:
+        model = transfer.functional(model)
         if None in model.inputs[0].shape[1:]:
             raise UserError(
                 f"Filters are chosen by the multiply-adds at one image size; '{model.name}' takes "

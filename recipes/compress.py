@@ -47,7 +47,7 @@ try:
     tensorflow.config.list_physical_devices()
 finally:
     os.dup2(stderr, 2)
-sys.exit(compress.main(sys.argv[1]))
+sys.exit(compress.work(sys.argv[1]))
 """
 
 
@@ -59,8 +59,8 @@ def run(
     The folder holds a copy of the model; the result is a run as any other.
 
     Args:
-        model: a trained functional Keras 3 classifier that takes RGB 0...255: ours with
-            `include_preprocessing=True`, a run's, or your own.
+        model: a trained functional (or sequential) Keras 3 classifier that takes RGB 0...255: ours
+            with `include_preprocessing=True`, a run's, or your own.
         config: what to train on and how.
         out: the folder; default `runs/NAME-DATE-TIME`.
         name: names it; default the technique and the model's name.
@@ -74,6 +74,7 @@ def run(
             "This trains on one machine, but the environment describes several (TF_CONFIG, Slurm). "
             "Unset it, or start without srun."
         )
+    model = transfer.functional(model)
     devices.claim(config.train)
     require("tf_keras", "compress")
     if importlib.util.find_spec(_TFMOT) is None:  # imported in the other process only
@@ -96,10 +97,15 @@ def run(
     try:
         train_apart(made)
     except UserError:
-        if not (made.path / "checkpoints").is_dir():  # it was refused before its first step
+        if not _has_begun(made):  # it was refused
             shutil.rmtree(made.path)
         raise
     return made
+
+
+def _has_begun(run: runs.Run) -> bool:
+    """Whether there is something to go on from."""
+    return (run.path / "checkpoints").is_dir()
 
 
 def _require_trainable(model: keras.Model, config: Config) -> None:
@@ -109,6 +115,13 @@ def _require_trainable(model: keras.Model, config: Config) -> None:
             f"'{config.train.precision}'. Leave it out."
         )
     transfer.require_float(model)
+    transfer.require_rebuildable(model)
+    if not kernels.find(model):
+        raise UserError(
+            f"Kernels of Conv2D and Dense are compressed, all but the first; '{model.name}' has no "
+            "second one. Of a SeparableConv2D none is: build the model of DepthwiseConv2D and a "
+            "Conv2D of 1×1."
+        )
     for layer in model.layers:
         if isinstance(layer, LocalResponseNormalization):
             raise UserError(
@@ -131,7 +144,7 @@ def _averaging(model: keras.Model, config: Config) -> float:
 
 def qat(
     model: keras.Model,
-    data: str = "cifar10",
+    data: str | Path = "cifar10",
     out: str | Path | None = None,
     **settings: Any,
 ) -> keras.Model:
@@ -142,8 +155,8 @@ def qat(
     `prune_weights` and `cluster_weights` made are kept.
 
     Args:
-        model: a functional Keras 3 classifier that takes RGB 0...255: (batch, height, width,
-            channels) to (batch, classes).
+        model: a functional (or sequential) Keras 3 classifier that takes RGB 0...255: (batch,
+            height, width, channels) to (batch, classes).
         data: what it is trained on: a name of tensorflow-datasets, "digits" or a folder.
         out: the run folder; by default a new one in `runs`.
         settings: keys of the config, a double underscore for the dot: `train__epochs=2`.
@@ -161,7 +174,7 @@ def qat(
 def prune_weights(
     model: keras.Model,
     sparsity: float = 0.8,
-    data: str = "cifar10",
+    data: str | Path = "cifar10",
     out: str | Path | None = None,
     **settings: Any,
 ) -> keras.Model:
@@ -191,7 +204,7 @@ def prune_weights(
 def cluster_weights(
     model: keras.Model,
     clusters: int = 16,
-    data: str = "cifar10",
+    data: str | Path = "cifar10",
     out: str | Path | None = None,
     **settings: Any,
 ) -> keras.Model:
@@ -219,10 +232,25 @@ def cluster_weights(
 
 
 def _trained(
-    config: str, model: keras.Model, data: str, out: str | Path | None, settings: dict[str, Any]
+    config: str,
+    model: keras.Model,
+    data: str | Path,
+    out: str | Path | None,
+    settings: dict[str, Any],
 ) -> keras.Model:
+    if not isinstance(data, str | Path):
+        raise UserError(
+            "data is the name of a dataset (of tensorflow-datasets, or 'digits') or a folder of "
+            f"images, which is read here; received a {type(data).__name__}. Give its name, as to "
+            "load_dataset."
+        )
     overrides = {key.replace("__", "."): value for key, value in settings.items()}
-    loaded = load_config(config, {"data.name": data, **overrides})
+    if "compress.technique" in overrides:
+        raise UserError(
+            "compress.technique is what the function is named for and cannot be set to "
+            f"{overrides['compress.technique']!r}: call qat, prune_weights or cluster_weights."
+        )
+    loaded = load_config(config, {"data.name": str(data), **overrides})
     result: keras.Model = keras.models.load_model(run(model, loaded, out).model)
     return result
 
@@ -260,10 +288,12 @@ def train_apart(made: runs.Run) -> None:
     if process.returncode == _STOPPED:
         raise KeyboardInterrupt(str(made.name))
     if process.returncode != _DONE:
+        how = f"Go on with: keras-resnet train --resume {made.name}"
+        if not _has_begun(made):
+            how = "It had saved nothing yet; what went wrong is said above."
         raise UserError(
             said.strip()
-            or f"The process that trains {made.name} ended with code {process.returncode}. Go on "
-            f"with: keras-resnet train --resume {made.name}"
+            or f"The process that trains {made.name} ended with code {process.returncode}. {how}"
         )
 
 
@@ -291,7 +321,7 @@ def _shown() -> Iterator[Any]:
         thread.join()
 
 
-def main(path: str) -> int:
+def work(path: str) -> int:
     """Be the process: train the run at `path`; return its exit code."""
     from keras_resnet.recipes import train
 
@@ -315,3 +345,9 @@ def _stop_with_parent() -> None:
     with suppress(OSError, ValueError):
         sys.stdin.read()
     _thread.interrupt_main()
+
+
+if __name__ == "__main__":
+    from keras_resnet.cli import main
+
+    sys.exit(main(sys.argv[1:]))  # the verb, one of three, is the first of them

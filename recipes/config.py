@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import reprlib
 import tomllib
 import typing
 from dataclasses import dataclass, field
@@ -170,6 +171,12 @@ class Config:
                 "train.size_boundaries has one fraction between each two of train.sizes; received "
                 f"{len(train.sizes)} sizes and {len(train.size_boundaries)} boundaries."
             )
+        ramp = self.compress.ramp
+        if len(ramp) != 2 or not 0 <= ramp[0] <= ramp[1] <= 1 or ramp[0] == 1:
+            raise UserError(
+                "compress.ramp is the part of the run in which zeros are added: where it begins, "
+                f"below 1, and where it ends, not before that, e.g. (0.0, 0.5); received {ramp}."
+            )
         for key, (least, below) in _LIMITS.items():
             section, _, leaf = key.partition(".")
             value = getattr(getattr(self, section), leaf)
@@ -325,5 +332,10 @@ def _convert(kind: Any, value: Any, key: str) -> Any:
         return dict(value)
     if typing.get_origin(kind) is not None or type(value) is not kind:
         expected = getattr(kind, "__name__", str(kind))
-        raise UserError(f"'{key}' is a {expected}; received {value!r}.")
+        raise UserError(f"'{key}' is a {expected}; received {_short(value)}.")
     return value
+
+
+def _short(value: Any) -> str:
+    """A value in one line, whatever was given."""
+    return " ".join(reprlib.repr(value).split())

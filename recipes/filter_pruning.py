@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import keras
@@ -164,6 +165,9 @@ def choose(
     """Return which channels stay (a truth value for each); see `prune_filters`."""
     if not 0 < share < 1:
         raise UserError(f"The part of the multiply-adds to keep is between 0 and 1; got {share}.")
+    for name, count in (("least", least), ("divisor", divisor)):
+        if not isinstance(count, Integral) or count < 1:
+            raise UserError(f"{name} is a number of filters, at least 1; received {count!r}.")
     if ranking not in RANKINGS:
         raise UnknownNameError("ranking", ranking, RANKINGS, "")
     scores = importance(channels, criterion)

@@ -35,8 +35,9 @@ def report(model: keras.Model) -> dict[str, Any]:
 
 
 def zeros(found: Mapping[str, np.ndarray]) -> float:
-    """The share of weights that are exactly 0."""
-    return float(sum((k == 0).sum() for k in found.values()) / sum(k.size for k in found.values()))
+    """The share of weights that are exactly 0; of no weights, 0."""
+    size = sum(kernel.size for kernel in found.values())
+    return float(sum((kernel == 0).sum() for kernel in found.values()) / max(size, 1))
 
 
 def most_values(found: Mapping[str, np.ndarray]) -> int:

@@ -33,9 +33,10 @@ def prepared(model: keras.Model) -> keras.Model:
     layer behind it: what a sigmoid reads is rounded, too. The mean colour is the file's.
 
     Raises:
-        UserError: no Dense classifier at the end.
+        UserError: no Dense classifier at the end, or a layer that is not trained as one.
     """
     model = inference_model(model)
+    _require_whole_layers(model)
     head = transfer.classifier(model)
     network = keras.Model(model.input, head.output, name=model.name)
     stock = _with_small_input(_with_rounded_offset(to_stock(network)))
@@ -62,6 +63,21 @@ def prepared(model: keras.Model) -> keras.Model:
     )
     optimize.copy_weights(stock, linear)
     return linear
+
+
+def _require_whole_layers(model: keras.Model) -> None:
+    """Refuse what tensorflow-model-optimization trains as two layers of other names.
+
+    Raises:
+        UserError: with the layer's name.
+    """
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.SeparableConv2D):
+            raise UserError(
+                f"The layer '{layer.name}' (SeparableConv2D) cannot be trained quantized, as it is "
+                "two layers in one: build the model of DepthwiseConv2D and a Conv2D of 1×1. Or "
+                "quantize it after training: keras-resnet export MODEL --formats tflite-int8"
+            )
 
 
 def _with_small_input(model: keras.Model) -> keras.Model:

@@ -111,6 +111,7 @@ def _wrapped(legacy: Any, keep_zeros: bool, keep_clusters: bool) -> Any:
     """
 
     def annotate(layer: Any) -> Any:
+        _require_rule(layer)
         if isinstance(layer, _ROUNDED):
             return tfmot.quantization.keras.quantize_annotate_layer(layer, RoundedOutput())
         return layer
@@ -124,12 +125,33 @@ def _wrapped(legacy: Any, keep_zeros: bool, keep_clusters: bool) -> Any:
                 _scheme(keep_zeros, keep_clusters),
             )
     except (RuntimeError, ValueError) as error:
+        said, *_ = str(error).splitlines()[0].partition(" You can")  # its own interface
         raise UserError(
-            f"'{legacy.name}' cannot be trained quantized: {str(error).splitlines()[0]} Export it "
-            "as it is: keras-resnet export MODEL --formats tflite-int8"
+            f"'{legacy.name}' cannot be trained quantized: {said} Take another, or quantize it "
+            "after training: keras-resnet export MODEL --formats tflite-int8"
         ) from error
     finally:
         logging.disable(logging.NOTSET)
+
+
+def _require_rule(layer: Any) -> None:
+    """Refuse an activation that tfmot does not know, since it names the function and no layer.
+
+    Raises:
+        UserError: with the layer's name.
+    """
+    if (function := getattr(layer, "activation", None)) is None:
+        return
+    alone = tf_keras.layers.Activation(function)
+    rules = tfmot.quantization.keras.default_8bit.Default8BitQuantizeRegistry()
+    try:
+        rules.get_quantize_config(alone).get_output_quantizers(alone)
+    except ValueError as error:
+        raise UserError(
+            f"The activation '{layer.get_config()['activation']}' of the layer '{layer.name}' has "
+            "no rule by which it is trained quantized. Take relu, sigmoid, swish, gelu or tanh, or "
+            "quantize it after training: keras-resnet export MODEL --formats tflite-int8"
+        ) from error
 
 
 class _ClusterScheme(tfmot.experimental.combine.Default8BitClusterPreserveQuantizeScheme):

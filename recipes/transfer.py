@@ -36,6 +36,48 @@ def classifier(model: keras.Model) -> keras.layers.Dense:
     return last
 
 
+def functional(model: Any) -> keras.Model:
+    """Return the layers of `model` as one graph: itself, or the one that a Sequential model is.
+
+    Raises:
+        UserError: it is neither.
+    """
+    if isinstance(model, keras.Sequential) and model.built:
+        return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    if not isinstance(model, keras.Model) or not hasattr(model, "operations"):
+        kind = f"the text '{model}'" if isinstance(model, str) else f"a {type(model).__name__}"
+        raise UserError(
+            "Expected a functional Keras model, as create_model and keras.models.load_model give, "
+            f"or a Sequential one that is built; received {kind}. Make one of layers called on "
+            "tensors: keras.Model(inputs, outputs)."
+        )
+    return model
+
+
+def require_rebuildable(model: keras.Model) -> None:
+    """Refuse a layer of code that is in no package, since another process cannot load it.
+
+    Raises:
+        UserError: with its name.
+    """
+    for layer in model.layers:
+        kind = type(layer)
+        if kind.__module__.split(".")[0] not in ("keras", "keras_resnet"):
+            raise UserError(
+                f"The layer '{layer.name}' of '{model.name}' is of a class of your own, "
+                f"{kind.__name__}, which tensorflow-model-optimization does not know. Write it in "
+                "stock Keras layers."
+            )
+        try:
+            kind.from_config(layer.get_config())
+        except (NotImplementedError, TypeError, ValueError) as error:
+            raise UserError(
+                f"The layer '{layer.name}' ({kind.__name__}) of '{model.name}' cannot be "
+                "made again from its config, as a Lambda cannot, which holds code. Write it in "
+                "stock Keras layers."
+            ) from error
+
+
 def require_float(model: keras.Model) -> None:
     """Refuse to train on what was trained quantized: its roundings have no place to go.
 

@@ -71,7 +71,7 @@ def test_every_network_bridges_or_is_refused_by_its_layer(name):
 
 
 def _model(layer):
-    inputs = keras.layers.Input((8, 8, 3))
+    inputs = keras.layers.Input((8, 8, 3), name="images")
     outputs = keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(layer(inputs)))
     return keras.Model(inputs, outputs)
 
@@ -91,3 +91,50 @@ def test_what_tf_keras_lacks_is_named():
         bridge.to_legacy(_model(lambda x: x * 2))
     with pytest.raises(UserError, match=r"'low' \(Dense\) has lora_alpha=2"):
         bridge.to_legacy(_model(keras.layers.Dense(3, lora_rank=2, name="low")))
+    with pytest.raises(UserError, match=r"'rms' .* has rms_scaling=True.* Leave it at its default"):
+        bridge.to_legacy(_model(keras.layers.LayerNormalization(rms_scaling=True, name="rms")))
+    inner = keras.layers.TimeDistributed(keras.layers.Dense(3), name="each")
+    with pytest.raises(UserError, match=r"'each' \(TimeDistributed\) cannot be rebuilt .* export"):
+        bridge.to_legacy(_model(inner))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        keras.layers.LayerNormalization(),
+        keras.layers.Resizing(6, 6),
+        keras.layers.CenterCrop(6, 6),
+        keras.layers.RandomFlip(),
+    ],
+    ids=lambda layer: layer.name,
+)
+def test_what_was_left_at_keras_own_defaults_bridges(layer):
+    _hold(_model(layer))
+
+
+@pytest.mark.parametrize(
+    ("layer", "said"),
+    [
+        (
+            keras.layers.Activation("hard_sigmoid", name="odd"),
+            "'hard_sigmoid' .* another function in",
+        ),
+        (keras.layers.Conv2D(4, 3, activation="hard_silu", name="odd"), "'hard_silu' .* is not in"),
+        (keras.layers.Activation("celu", name="odd"), "'celu' .* is not in"),
+        (keras.layers.Dense(4, activation=keras.layers.ReLU(6), name="odd"), "'ReLU' .* is not in"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_an_activation_that_tf_keras_has_not_or_has_otherwise_is_named(layer, said):
+    with pytest.raises(UserError, match=f"{said} tf_keras.*Take another") as raised:
+        bridge.to_legacy(_model(layer))
+    assert "the layer 'odd'" in str(raised.value)
+
+
+def test_a_layer_that_computes_something_else_is_named(monkeypatch):
+    """As a setting would that both libraries know and mean differently."""
+    monkeypatch.setitem(bridge._RENAMED, "ELU", {"alpha": "unknown"})
+    defaults = {"unknown": 0.5}
+    monkeypatch.setattr(bridge, "_plain_config", lambda layer: layer.get_config() | defaults)
+    with pytest.raises(UserError, match=r"'bent' \(ELU\) computes something else in tf_keras"):
+        bridge.to_legacy(_model(keras.layers.ELU(0.5, name="bent")))

@@ -72,6 +72,10 @@ def test_the_report_counts_zeros_and_values(network):
     }
 
 
+def test_no_kernels_have_no_zeros():
+    assert kernels.zeros({}) == 0
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -137,6 +141,12 @@ def test_averaged_weights_are_refused(network, tmp_path, verb):
     with pytest.raises(UserError, match=r"train\.ema averages weights"):
         compress.run(network, loaded, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("ramp", [(0.9, 0.1), (-0.1, 0.5), (0.5, 1.5), (1.0, 1.0), (0.5,)])
+def test_a_ramp_that_does_not_rise_in_the_run_is_refused(network, ramp, tmp_path):
+    with pytest.raises(UserError, match=r"compress\.ramp is the part of the run"):
+        compress.prune_weights(network, data="digits", out=tmp_path / "run", compress__ramp=ramp)
 
 
 def test_several_machines_are_refused(network, monkeypatch):
@@ -226,28 +236,30 @@ def test_two_of_four(tiny_run, tmp_path, cores):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("biased", [True, False])
-def test_clusters_and_zeros_survive_quantization(pruned, tmp_path, biased):
-    """Pruned → clustered → quantized: PQAT, CQAT and PCQAT in tfmot's words.
+def test_clusters_and_zeros_survive_quantization(pruned, tiny_run, tmp_path, biased):
+    """Pruned, clustered or both → quantized: PQAT, CQAT and PCQAT in tfmot's words.
 
     ResNet-8's convolutions have biases; those of most networks have none.
     """
     settings = {"train__epochs": 1} | {key.replace(".", "__"): v for key, v in DIGITS.items()}
     settings.pop("data__name")
     if biased:
-        sparse = keras.models.load_model(pruned.model)
+        whole, sparse = (keras.models.load_model(run.model) for run in (tiny_run, pruned))
     else:
-        model = keras_resnet.create_model(
+        whole = keras_resnet.create_model(
             "test_resnet", classes=10, input_shape=(32, 32, 3), include_preprocessing=True
         )
-        sparse = compress.prune_weights(model, 0.7, "digits", tmp_path / "pruned", **settings)
+        sparse = compress.prune_weights(whole, 0.7, "digits", tmp_path / "pruned", **settings)
     both = compress.cluster_weights(sparse, 8, "digits", tmp_path / "clustered", **settings)
     assert kernels.report(both)["distinct_values"] <= 8
     assert _zeros_stay(sparse, both)
+    clustered = compress.cluster_weights(whole, 8, "digits", tmp_path / "values", **settings)
+    assert kernels.preserved(clustered, "auto") == (False, True)
     settings["optimizer__learning_rate"] = 0.02  # far enough that a zero would leave its step
-    for name, start in [("pqat", sparse), ("pcqat", both)]:
+    for name, start in [("pqat", sparse), ("cqat", clustered), ("pcqat", both)]:
         quantized = compress.qat(start, "digits", tmp_path / name, **settings)
         assert _zeros_stay(start, quantized)
-        if name == "pcqat":
+        if name != "pqat":
             assert kernels.report(quantized)["distinct_values"] <= 8
         assert export(quantized, ["tflite-int8"], out=tmp_path / f"{name}-exports").passed
     free = compress.qat(sparse, "digits", tmp_path / "q", compress__preserve="none", **settings)

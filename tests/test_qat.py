@@ -2,6 +2,9 @@
 
 import os
 import signal
+import subprocess
+import sys
+from functools import partial
 
 import keras
 import numpy as np
@@ -18,6 +21,7 @@ from keras_resnet.recipes import bridge, compress, config, evaluate, quantizable
 
 SHIFT = {"augment.crop": "shift", "augment.flip": "none", "data.name": "digits"}
 SHIFT |= {"compress.freeze_bn": 0.5}
+_CONV = partial(keras.layers.Conv2D, 4, 3)
 
 
 def _settled(name, images, **options):
@@ -302,6 +306,11 @@ def test_what_cannot_be_trained_quantized_is_refused(tmp_path):
         train.run(loaded, tmp_path / "run")
     with pytest.raises(UserError, match="include_preprocessing=True"):
         compress.run(keras_resnet.ResNet20(), loaded, tmp_path / "run")
+    x = keras.layers.Conv2D(4, 3, activation="elu", name="bent")(inputs)
+    outputs = keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(x))
+    with pytest.raises(UserError, match=r"'elu' of the layer 'bent_activation' has no rule"):
+        compress.run(keras.Model(inputs, outputs, name="own"), loaded, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
     half = config.load_config(compress.QAT, {**settings, "train.precision": "mixed_bfloat16"})
     with pytest.raises(UserError, match=r"trains in float32 here; received .*mixed_bfloat16"):
         compress.run(keras_resnet.ResNet20(include_preprocessing=True), half, tmp_path / "run")
@@ -311,6 +320,71 @@ def test_what_cannot_be_trained_quantized_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"'resnet8' knows 7 classes .* the data has 10"):
         compress.run(keras_resnet.ResNet8(classes=7), loaded, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def _own(*layers):
+    """A classifier of the digits with these layers in it."""
+    inputs = x = keras.layers.Input((32, 32, 3))
+    for layer in (keras.layers.Rescaling(1 / 255), *layers, keras.layers.GlobalAveragePooling2D()):
+        x = layer(x)
+    return keras.Model(inputs, keras.layers.Dense(10)(x), name="own")
+
+
+class _Doubling(keras.layers.Layer):
+    def call(self, x):
+        return 2 * x
+
+
+class _Subclassed(keras.Model):
+    def call(self, x):
+        return x
+
+
+def _double(x):
+    return 2 * x
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: "resnet20", "Expected a functional Keras model.* received the text 'resnet20'"),
+        (_Subclassed, "received a _Subclassed"),
+        (lambda: _own(_CONV(), keras.layers.Lambda(_double, name="code")), r"'code' \(Lambda\)"),
+        (lambda: _own(_CONV(activation=lambda x: 2 * x, name="code")), r"'code' \(Conv2D\)"),
+        (lambda: _own(_CONV(), _Doubling(name="mine")), "'mine' .* your own, _Doubling"),
+        (lambda: _own(keras.layers.SeparableConv2D(4, 3)), "'own' has no second one"),
+    ],
+)
+def test_what_no_other_process_can_train_is_refused_before_a_folder_is_made(make, said, tmp_path):
+    with pytest.raises(UserError, match=said):
+        compress.qat(make(), "digits", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_one_liner_takes_a_name_and_keeps_its_technique(digits, tmp_path):
+    model, out = _own(_CONV()), tmp_path / "run"
+    with pytest.raises(UserError, match=r"data is the name .* a folder .*received a Dataset\."):
+        compress.qat(model, digits, out)
+    with pytest.raises(UserError, match=r"compress\.technique .* cannot be set to ''"):
+        compress.qat(model, "digits", out, compress__technique="")
+    with pytest.raises(UserError, match=r"'train\.epochs' is a int") as raised:
+        compress.qat(model, "digits", out, train__epochs=digits)
+    assert len(str(raised.value)) < 200
+    assert not out.exists()
+
+
+def test_a_separable_convolution_is_named():
+    with pytest.raises(UserError, match=r"'two' \(SeparableConv2D\) .* DepthwiseConv2D"):
+        quantizable.prepared(_own(_CONV(), keras.layers.SeparableConv2D(4, 3, name="two")))
+
+
+def test_a_process_that_ended_is_gone_on_with_where_it_had_saved(tmp_path, monkeypatch):
+    monkeypatch.setattr(compress, "_PROCESS", "import sys; sys.exit(1)")
+    with pytest.raises(UserError, match=r"ended with code 1\. It had saved nothing"):
+        compress.train_apart(runs.Run(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(UserError, match=r"ended with code 1\. Go on with: .*--resume"):
+        compress.train_apart(runs.Run(tmp_path))
 
 
 @pytest.mark.slow
@@ -359,3 +433,12 @@ def test_the_config_is_of_the_verb(tiny_run, tmp_path, capsys):
 def test_the_command_needs_a_trained_network(capsys):
     assert main(["qat", "resnet20"]) == 2
     assert "answers at random" in capsys.readouterr().err
+
+
+def test_the_recipe_is_a_program_by_its_path():
+    """With the verb, since it is that of three commands."""
+    result = subprocess.run(
+        [sys.executable, compress.__file__, "qat", "resnet20"], capture_output=True, text=True
+    )
+    assert result.returncode == 2
+    assert "answers at random" in result.stderr
