@@ -70,7 +70,7 @@ def _scattered_zeros(kernel: np.ndarray) -> int:
 def _is_clustered(found: Mapping[str, np.ndarray]) -> bool:
     """Whether weights share their values, zeros apart."""
     weights = [kernel[kernel != 0] for kernel in found.values()]
-    return _SHARED * sum(len(np.unique(w)) for w in weights) <= sum(w.size for w in weights)
+    return 0 < _SHARED * sum(len(np.unique(w)) for w in weights) <= sum(w.size for w in weights)
 
 
 # What is kept while a network is trained on -------------------------------------------------------

@@ -72,8 +72,11 @@ def test_the_report_counts_zeros_and_values(network):
     }
 
 
-def test_no_kernels_have_no_zeros():
-    assert kernels.zeros({}) == 0
+def test_a_network_of_one_kernel_was_neither_pruned_nor_clustered():
+    layers = [keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(2)]
+    alone = keras.Sequential(layers)
+    assert kernels.zeros(kernels.find(alone)) == 0
+    assert kernels.preserved(alone, "auto") == (False, False)
 
 
 @pytest.mark.parametrize(
