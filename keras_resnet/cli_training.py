@@ -104,13 +104,13 @@ def finetune(options: argparse.Namespace) -> int:
 
 def prune_filters(options: argparse.Namespace) -> int:
     """Remove filters of a trained network and train it on."""
-    from keras_resnet.recipes import config, devices, prune, sources
+    from keras_resnet.recipes import config, devices, prune_channels, sources
 
     source = sources.find(options.model, options.weights)
     source.require_keras()
     loaded = config.load_config(options.config, overrides(options))
     devices.claim(loaded.train)
-    run = prune.run(source, loaded, options.out, profile=options.profile)
+    run = prune_channels.run(source, loaded, options.out, profile=options.profile)
     if not options.json and not run.home:
         pruned = run.summary()["pruned_filters"]
         for what in ("filters", "multiply_adds", "parameters"):

@@ -13,7 +13,14 @@ from keras_resnet.cli import main
 from keras_resnet.errors import UnknownNameError, UserError
 from keras_resnet.models.layers import to_stock
 from keras_resnet.profiling import profile
-from keras_resnet.recipes import config, filter_pruning, prune, prune_filters, sources, train
+from keras_resnet.recipes import (
+    config,
+    filter_pruning,
+    prune_channels,
+    prune_filters,
+    sources,
+    train,
+)
 from keras_resnet.recipes.channels import Channels
 
 # One of each way in which layers share channels: option A, projections, pre-activation (its stage
@@ -278,22 +285,22 @@ def test_the_trained_head_is_kept_and_the_run_resumes(tiny_run, tmp_path):
                 raise KeyboardInterrupt
 
     source = sources.find(str(tiny_run.path))
-    loaded = config.load_config(prune.CONFIG, DIGITS)
+    loaded = config.load_config(prune_channels.CONFIG, DIGITS)
     with pytest.raises(train.Interrupted):
-        prune.run(source, loaded, tmp_path / "run", callbacks=[Look()])
+        prune_channels.run(source, loaded, tmp_path / "run", callbacks=[Look()])
     start = keras.models.load_model(tmp_path / "run" / "start.keras")
     for found, expected in zip(first[0], start.get_layer("head").get_weights(), strict=True):
         np.testing.assert_array_equal(found, expected)
     resumed = train.resume(tmp_path / "run").summary()
-    whole = prune.run(source, loaded, tmp_path / "whole").summary()
+    whole = prune_channels.run(source, loaded, tmp_path / "whole").summary()
     assert resumed | {"seconds": 0} == whole | {"seconds": 0}
 
 
 def test_other_classes_and_other_verbs_are_refused(tiny_run, tmp_path):
     keras.Model(*_seven_classes()).save(tmp_path / "seven.keras")
-    loaded = config.load_config(prune.CONFIG, DIGITS)
+    loaded = config.load_config(prune_channels.CONFIG, DIGITS)
     with pytest.raises(UserError, match=r"knows 7 classes .* the data has 10"):
-        prune.run(sources.find(str(tmp_path / "seven.keras")), loaded, tmp_path / "run")
+        prune_channels.run(sources.find(str(tmp_path / "seven.keras")), loaded, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     with pytest.raises(UserError, match="keras-resnet prune-filters"):
         train.run(config.load_config("debug/tiny", {"pruning.keep": 0.5}), tmp_path / "run")
