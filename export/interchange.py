@@ -99,10 +99,10 @@ def write_openvino(model: keras.Model, folder: Path, name: str) -> None:
         UserError: OpenVINO lacks an operation.
     """
     openvino = require("openvino", "openvino")
-    function = _inference(model).get_concrete_function()
+    function = _inference(model)  # by this name its variables live: a graph has them weakly
     with _quietly():
         try:
-            converted = openvino.convert_model(function)
+            converted = openvino.convert_model(function.get_concrete_function())
         except Exception as error:  # of OpenVINO's own types
             lines = [line for line in str(error).splitlines() if line.strip()]
             raise UserError(f"OpenVINO refuses this model: {lines[-1][:300]}") from error

@@ -9,7 +9,7 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from keras_resnet.errors import UserError, missing, require
-from keras_resnet.files import require_file_target
+from keras_resnet.files import replacing, require_file_target
 
 _ROW, _FONT, _MARGIN = 18, 12, 16  # pixels
 _BAR, _VALUE, _GAP = 210, 70, 24  # widths: the longest bar, the figure after it, between columns
@@ -62,10 +62,9 @@ class Drawing:
             UserError: see `require_writable`.
         """
         require_writable(path)
-        if path.suffix.lower() == ".png":
-            self._save_png(path)
-        else:
-            self._save_svg(path)
+        write = self._save_png if path.suffix.lower() == ".png" else self._save_svg
+        with replacing(path) as partial:
+            write(partial)
 
     def _save_svg(self, path: Path) -> None:
         lines = [

@@ -1,6 +1,8 @@
 """`keras-resnet benchmark`: files in processes of their own; the arithmetic on figures made up."""
 
+import errno
 import json
+import os
 import shutil
 import sys
 
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import run_python
 
-from keras_resnet import cli
+from keras_resnet import charts, cli
 from keras_resnet.errors import UserError
 from keras_resnet.export import benchmark, export, manifest
 
@@ -104,12 +106,24 @@ def test_what_a_picture_needs_is_asked_for_before_measuring(tmp_path, monkeypatc
         assert message in capsys.readouterr().err
 
 
-def test_a_picture_that_fails_loses_no_figures(exports, tmp_path, capsys):
-    (tmp_path / "x.svg").mkdir()
+def test_a_picture_that_fails_loses_no_figures(exports, tmp_path, capsys, monkeypatch):
+    def full(drawing, path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(charts.Drawing, "save", full)
     arguments = ["--rounds", "1", "--runs", "1", "--batch", "1", "--picture"]
     file = str(exports / "resnet20-int8.tflite")
     assert cli.main(["benchmark", file, *arguments, str(tmp_path / "x.svg"), "--json"]) == 2
-    assert [row["file"] for row in json.loads(capsys.readouterr().out)["rows"]] == [file]
+    said = capsys.readouterr()
+    assert [row["file"] for row in json.loads(said.out)["rows"]] == [file]
+    assert "No space left on device" in said.err
+
+
+def test_a_picture_that_cannot_be_is_refused_before_anything_is_timed(exports, tmp_path, capsys):
+    (tmp_path / "x.svg").mkdir()
+    file = str(exports / "resnet20-int8.tflite")
+    assert cli.main(["benchmark", file, "--picture", str(tmp_path / "x.svg")]) == 2
+    assert "--picture" in capsys.readouterr().err
 
 
 def test_the_record_lies_beside_the_manifest(record, exports):

@@ -1,6 +1,7 @@
 """ONNX and OpenVINO files against their source, through the real engines."""
 
 import dataclasses
+import gc
 import json
 import re
 import sys
@@ -28,6 +29,20 @@ KINDS = ["onnx", "onnx-int8", "openvino"]
 def exported(resnet20, images, tmp_path_factory):
     out = tmp_path_factory.mktemp("interchange") / "resnet20"
     return export(resnet20, KINDS, out=out, calibration=images, verbose=False)
+
+
+def test_what_openvino_reads_lives_while_it_reads(resnet20, tmp_path, monkeypatch):
+    """Python may collect its garbage at any time, as this network's copy once was."""
+    openvino = pytest.importorskip("openvino")
+    convert = openvino.convert_model
+
+    def after_a_collection(function):
+        gc.collect()
+        return convert(function)
+
+    monkeypatch.setattr(openvino, "convert_model", after_a_collection)
+    interchange.write_openvino(to_stock(resnet20), tmp_path / "openvino", "resnet20")
+    assert (tmp_path / "openvino" / "resnet20.xml").is_file()
 
 
 def test_every_file_passes_its_check(exported):
