@@ -129,12 +129,3 @@ def test_an_activation_that_tf_keras_has_not_or_has_otherwise_is_named(layer, sa
     with pytest.raises(UserError, match=f"{said} tf_keras.*Take another") as raised:
         bridge.to_legacy(_model(layer))
     assert "the layer 'odd'" in str(raised.value)
-
-
-def test_a_layer_that_computes_something_else_is_named(monkeypatch):
-    """As a setting would that both libraries know and mean differently."""
-    monkeypatch.setitem(bridge._RENAMED, "ELU", {"alpha": "unknown"})
-    defaults = {"unknown": 0.5}
-    monkeypatch.setattr(bridge, "_plain_config", lambda layer: layer.get_config() | defaults)
-    with pytest.raises(UserError, match=r"'bent' \(ELU\) computes something else in tf_keras"):
-        bridge.to_legacy(_model(keras.layers.ELU(0.5, name="bent")))
