@@ -97,15 +97,10 @@ def run(
     try:
         train_apart(made)
     except UserError:
-        if not _has_begun(made):  # it was refused
+        if not made.checkpoints.is_dir():  # it was refused before its first step
             shutil.rmtree(made.path)
         raise
     return made
-
-
-def _has_begun(run: runs.Run) -> bool:
-    """Whether there is something to go on from."""
-    return (run.path / "checkpoints").is_dir()
 
 
 def _require_trainable(model: keras.Model, config: Config) -> None:
@@ -289,7 +284,7 @@ def train_apart(made: runs.Run) -> None:
         raise KeyboardInterrupt(str(made.name))
     if process.returncode != _DONE:
         how = f"Go on with: keras-resnet train --resume {made.name}"
-        if not _has_begun(made):
+        if not made.checkpoints.is_dir():
             how = "It had saved nothing yet; what went wrong is said above."
         raise UserError(
             said.strip()

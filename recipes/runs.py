@@ -89,6 +89,11 @@ class Run:
         """One row per epoch."""
         return self.path / "log.csv"
 
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the state to resume from; there is none before the first is saved."""
+        return self.path / "checkpoints"
+
     def rows(self) -> list[dict[str, str]]:
         """The log: a row per finished epoch, without what it has not measured."""
         if not self.log.is_file():
@@ -110,7 +115,7 @@ class Run:
         resume = f"keras-resnet train --resume {self.name}"
         if not self._summary.is_file():
             raise UserError(f"{self.name} is not finished. Go on with: {resume}")
-        kept = (self.path / "checkpoints").is_dir()  # without them it would start anew
+        kept = self.checkpoints.is_dir()  # without them it would start anew
         mend = f"Make it again: {resume}" if kept else "Copy it there, or train a new run."
         raise UserError(f"{self.name} is finished, but has no {self.model.name}. {mend}")
 
@@ -268,7 +273,7 @@ def _describe(run: Run) -> dict[str, Any]:
 def _state(run: Run) -> str:
     if run.model.is_file():
         return "finished"
-    if run._summary.is_file() and not (run.path / "checkpoints").is_dir():
+    if run._summary.is_file() and not run.checkpoints.is_dir():
         return "record"
     return "running" if _in_use(run) else "interrupted"
 

@@ -42,7 +42,7 @@ class State:
 
     def __init__(self, run: Run, loop: Loop, minutes: float) -> None:
         self.run, self.loop, self.interval = run, loop, minutes * 60
-        self.folder = run.path / "checkpoints"
+        self.folder = run.checkpoints
         self.epochs_done = tf.Variable(0, trainable=False)
         self.best_accuracy = tf.Variable(-1.0, trainable=False)
         self.best_epoch = tf.Variable(-1, trainable=False)
