@@ -17,7 +17,7 @@ from keras_resnet.errors import UserError, require
 from keras_resnet.export import optimize, tflite
 from keras_resnet.export.engines import OnnxRuntime
 from keras_resnet.export.saved_model import INPUT, OUTPUT
-from keras_resnet.models.layers import kernel_convolution
+from keras_resnet.layers import kernel_convolution
 
 OPSET = 17  # of 2022: what has a runtime for ONNX reads it, and nothing here needs a later one
 _BATCH = 16  # images that calibration runs at a time

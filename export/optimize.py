@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_resnet.models.layers import to_stock
+from keras_resnet.layers import to_stock
 
 
 def foldable(model: keras.Model) -> dict[str, keras.layers.Conv2D]:

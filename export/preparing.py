@@ -10,7 +10,7 @@ import keras
 from keras_resnet import preprocessing as normalisation
 from keras_resnet.errors import UserError
 from keras_resnet.export import optimize, runtimes, saved_model
-from keras_resnet.models.layers import to_stock
+from keras_resnet.layers import to_stock
 
 
 def prepare(

@@ -353,7 +353,7 @@ def load_keras(path: Path) -> Any:
     """
     import keras
 
-    import keras_resnet.models.layers  # noqa: F401  (registers our BatchNormalization)
+    import keras_resnet.layers  # noqa: F401  (registers our BatchNormalization)
 
     if not path.is_file():
         raise UserError(f"No such file: {path}")

@@ -3,6 +3,7 @@
 from keras_resnet.errors import UserError
 from keras_resnet.explaining import explain
 from keras_resnet.labels import decode_predictions
+from keras_resnet.layers import BatchNormalization, Conv2D, LocalResponseNormalization, to_stock
 from keras_resnet.maximizing import activation_maximization
 from keras_resnet.models import (
     alexnet,
@@ -27,12 +28,6 @@ from keras_resnet.models.googlenet import *  # noqa: F403
 from keras_resnet.models.highway import *  # noqa: F403
 from keras_resnet.models.inception import *  # noqa: F403
 from keras_resnet.models.inception_resnet import *  # noqa: F403
-from keras_resnet.models.layers import (
-    BatchNormalization,
-    Conv2D,
-    LocalResponseNormalization,
-    to_stock,
-)
 from keras_resnet.models.resnet import ResNetSpec
 from keras_resnet.models.variants import *  # noqa: F403
 from keras_resnet.models.vgg import *  # noqa: F403

@@ -23,8 +23,8 @@ from keras_resnet.counting import Graph
 from keras_resnet.errors import UserError
 from keras_resnet.layer_rules import IN_PLACE, is_weighted
 from keras_resnet.layer_rules import multiply_adds as layer_multiply_adds
+from keras_resnet.layers import to_stock
 from keras_resnet.models.auxiliary import inference_model
-from keras_resnet.models.layers import to_stock
 from keras_resnet.recipes import transfer
 
 Numbers = np.ndarray  # of the channels of a tensor, in their order

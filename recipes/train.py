@@ -21,8 +21,8 @@ import keras
 from keras_resnet.errors import UserError
 from keras_resnet.export import manifest, runtimes
 from keras_resnet.files import replacing
+from keras_resnet.layers import to_stock
 from keras_resnet.models.auxiliary import inference_model
-from keras_resnet.models.layers import to_stock
 from keras_resnet.recipes import (
     compress,
     data,

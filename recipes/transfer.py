@@ -8,8 +8,8 @@ import keras
 
 from keras_resnet.errors import UserError
 from keras_resnet.export import optimize
+from keras_resnet.layers import BatchNormalization
 from keras_resnet.models.auxiliary import inference_model
-from keras_resnet.models.layers import BatchNormalization
 
 # What stays float32 under every precision: bfloat16 would round grey levels and logits.
 _FLOAT32 = (

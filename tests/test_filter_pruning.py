@@ -11,7 +11,7 @@ from keras import layers
 import keras_resnet
 from keras_resnet.cli import main
 from keras_resnet.errors import UnknownNameError, UserError
-from keras_resnet.models.layers import to_stock
+from keras_resnet.layers import to_stock
 from keras_resnet.profiling import profile
 from keras_resnet.recipes import (
     config,

@@ -15,7 +15,7 @@ import keras_resnet
 from keras_resnet import cli
 from keras_resnet.errors import UserError
 from keras_resnet.export import check, export, interchange, manifest, runtimes
-from keras_resnet.models.layers import to_stock
+from keras_resnet.layers import to_stock
 
 onnx = pytest.importorskip("onnx", reason='needs pip install "keras-resnet-zoo[onnx]"')
 pytest.importorskip("tf2onnx", reason='needs pip install "keras-resnet-zoo[onnx]"')

@@ -10,7 +10,7 @@ from conftest import run_python
 import keras_resnet
 from keras_resnet.errors import UserError
 from keras_resnet.export import export, runtimes
-from keras_resnet.models.layers import LocalResponseNormalization, to_stock
+from keras_resnet.layers import LocalResponseNormalization, to_stock
 
 CONSTANTS = {"size": 5, "alpha": 0.5, "beta": 0.75, "bias": 2.0}  # far from doing nothing
 

@@ -16,7 +16,7 @@ import keras_resnet
 from keras_resnet.cli import main
 from keras_resnet.errors import UserError
 from keras_resnet.export import export, manifest, optimize
-from keras_resnet.models.layers import to_stock
+from keras_resnet.layers import to_stock
 from keras_resnet.recipes import bridge, compress, config, evaluate, quantizable, runs, train
 
 SHIFT = {"augment.crop": "shift", "augment.flip": "none", "data.name": "digits"}

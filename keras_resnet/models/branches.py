@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from keras import layers
 
-from keras_resnet.models.layers import BatchNormalization, Conv2D
+from keras_resnet.layers import BatchNormalization, Conv2D
 
 Tensor = Any  # a KerasTensor; Keras ships no types
 

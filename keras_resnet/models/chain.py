@@ -12,8 +12,8 @@ import keras
 from keras import layers
 
 from keras_resnet.errors import UserError
+from keras_resnet.layers import BatchNormalization, Conv2D, LocalResponseNormalization
 from keras_resnet.models.builder import Network, Tensor, Trunk, classifier
-from keras_resnet.models.layers import BatchNormalization, Conv2D, LocalResponseNormalization
 
 Initializer = Callable[[], keras.initializers.Initializer]  # a fresh one for every layer
 

@@ -8,9 +8,9 @@ from typing import Literal
 from keras import layers
 
 from keras_resnet.errors import UserError
+from keras_resnet.layers import LocalResponseNormalization
 from keras_resnet.models.branches import Conv, Form, Module, Pool, concatenated, convolution
 from keras_resnet.models.builder import Network, Tensor, Trunk, row
-from keras_resnet.models.layers import LocalResponseNormalization
 
 __all__ = ["GoogLeNet", "GoogLeNet_BN", "TestGoogLeNet"]
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from keras import layers
 
+from keras_resnet.layers import Conv2D
 from keras_resnet.models.branches import (
     Conv,
     Form,
@@ -17,7 +18,6 @@ from keras_resnet.models.branches import (
 )
 from keras_resnet.models.builder import Network, Tensor, Trunk, row
 from keras_resnet.models.inception import StemWidths, halving, stem
-from keras_resnet.models.layers import Conv2D
 
 __all__ = ["InceptionResNetV2", "TestInceptionResNet"]
 

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_resnet.errors import UserError
-from keras_resnet.models.layers import BatchNormalization
+from keras_resnet.layers import BatchNormalization
 from keras_resnet.weights.graph_order import layers_in_order
 from keras_resnet.weights.names import Row, translate
 
