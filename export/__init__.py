@@ -37,7 +37,7 @@ from keras_resnet.export import (
 from keras_resnet.export.calibration import hints as calibration_hints
 from keras_resnet.export.calibration import require_images
 from keras_resnet.export.formats import FORMATS, Source, known
-from keras_resnet.single_crop import SingleCrop
+from keras_resnet.images.crop import SingleCrop
 
 __all__ = ["FORMATS", "ExportReport", "export", "require_arguments"]
 

@@ -17,7 +17,7 @@ from keras_resnet.errors import UserError
 from keras_resnet.export import graphs
 
 if TYPE_CHECKING:  # it imports TensorFlow, which a process that runs a page's model does without
-    from keras_resnet.single_crop import SingleCrop
+    from keras_resnet.images.crop import SingleCrop
 
 PAGE = Path(__file__).parent / "web"
 MODEL, DESCRIPTION = "model.tflite", "model.json"

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from keras_resnet import preprocessing, registry
+from keras_resnet import registry
 from keras_resnet.errors import UserError
 from keras_resnet.export import mixed, tflite
+from keras_resnet.images import preprocessing
 
 # Fewer and the ranges of the activations hang on single images.
 _FEW = 32

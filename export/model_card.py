@@ -7,7 +7,7 @@ from typing import Any
 
 from keras_resnet.console import number
 from keras_resnet.export import serving
-from keras_resnet.single_crop import SingleCrop
+from keras_resnet.images.crop import SingleCrop
 
 
 def card(content: Mapping[str, Any]) -> str:

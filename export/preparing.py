@@ -7,9 +7,9 @@ from typing import Any
 
 import keras
 
-from keras_resnet import preprocessing as normalisation
 from keras_resnet.errors import UserError
 from keras_resnet.export import optimize, runtimes, saved_model
+from keras_resnet.images import preprocessing as normalisation
 from keras_resnet.layers import to_stock
 
 

@@ -20,16 +20,16 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_resnet import pictures
 from keras_resnet.export import saved_model, warmup
 from keras_resnet.export.saved_model import INPUT, OUTPUT
-from keras_resnet.single_crop import SingleCrop, shown
+from keras_resnet.images.crop import SingleCrop, shown
+from keras_resnet.images.read import require_size, view
 
 VERSION = "1"  # TensorFlow Serving looks for numbered folders in the model's
 BYTES = "image_bytes"  # an input of files has to end in _bytes for JSON's {"b64": ...}
 TOP = 5
 _LEAST = 1e-37  # the logarithm of 0 is no number that JSON has
-_DECODED_AT_ONCE = 4  # images, each of up to pictures.MAX_PIXELS
+_DECODED_AT_ONCE = 4  # images, each of up to images.read.MAX_PIXELS
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class _Server(tf.Module):
     def _of_files(self, image_bytes: Any) -> dict[str, Any]:
         def one(item: tuple[Any, Any]) -> Any:
             name = tf.strings.join(["image ", tf.as_string(item[0]), ": "])
-            return pictures.view(item[1], self._shape, self._service.crop, name)
+            return view(item[1], self._shape, self._service.crop, name)
 
         images = tf.map_fn(
             one,
@@ -127,7 +127,7 @@ class _Server(tf.Module):
         limits = [some]
         if self._service.raw_pixels:
             height, width = tf.unstack(tf.shape(images)[1:3])
-            limits += pictures.require_size(height, width, "images: ")
+            limits += require_size(height, width, "images: ")
         with tf.control_dependencies(limits):
             images = tf.identity(images)
         if not self._service.raw_pixels:

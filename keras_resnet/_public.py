@@ -2,7 +2,8 @@
 
 from keras_resnet.errors import UserError
 from keras_resnet.explaining import explain
-from keras_resnet.labels import decode_predictions
+from keras_resnet.images.labels import decode_predictions
+from keras_resnet.images.preprocessing import load_images, preprocess
 from keras_resnet.layers import BatchNormalization, Conv2D, LocalResponseNormalization, to_stock
 from keras_resnet.maximizing import activation_maximization
 from keras_resnet.models import (
@@ -31,7 +32,6 @@ from keras_resnet.models.inception_resnet import *  # noqa: F403
 from keras_resnet.models.resnet import ResNetSpec
 from keras_resnet.models.variants import *  # noqa: F403
 from keras_resnet.models.vgg import *  # noqa: F403
-from keras_resnet.preprocessing import load_images, preprocess
 from keras_resnet.profiling import profile
 from keras_resnet.registry import create_model, list_models
 from keras_resnet.sheets import Row, contact_sheet, overlay, pixel_map

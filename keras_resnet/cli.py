@@ -217,7 +217,7 @@ def _benchmark(options: argparse.Namespace) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from keras_resnet.pictures import read_image
+    from keras_resnet.images.read import read_image
     from keras_resnet.recipes import sources
 
     source = sources.find(options.model, options.weights)
@@ -358,7 +358,7 @@ def _dataset(name: str | None, source: Any, runtime: Any = None, whole: bool = F
 
 def _single_crop(options: argparse.Namespace, source: Any) -> Any:
     """The crop that --resize asks for, or by which the accuracy of the weights was measured."""
-    from keras_resnet.single_crop import SingleCrop
+    from keras_resnet.images.crop import SingleCrop
 
     if options.resize is not None:
         return SingleCrop(options.resize, interpolation=options.interpolation or "bilinear")

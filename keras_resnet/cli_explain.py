@@ -15,10 +15,10 @@ from keras_resnet.console import print_json, progress, quiet_stderr
 from keras_resnet.errors import UnknownNameError, UserError
 from keras_resnet.export import runtimes
 from keras_resnet.files import replacing, require_folder_target
-from keras_resnet.pictures import read_image
-from keras_resnet.preprocessing import missing_preprocessing
+from keras_resnet.images.crop import SingleCrop
+from keras_resnet.images.preprocessing import missing_preprocessing
+from keras_resnet.images.read import read_image
 from keras_resnet.recipes import sources
-from keras_resnet.single_crop import SingleCrop
 
 _TOP = 5
 MAXIMIZATION = "maximization"  # an image of the class, not a map of an image

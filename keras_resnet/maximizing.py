@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from keras_resnet import explain_models, preprocessing, registry, vis
+from keras_resnet import explain_models, registry, vis
 from keras_resnet.errors import UserError
+from keras_resnet.images import preprocessing
 
 
 def activation_maximization(
@@ -29,7 +30,7 @@ def activation_maximization(
         classes: one, or several: one image each.
         steps: updates, 1 or more.
         preprocessing_mode: of a model that lacks its normalisation: a key of
-            `keras_resnet.preprocessing.PREPROCESSING`; the zoo's networks' is known.
+            `keras_resnet.images.preprocessing.PREPROCESSING`; the zoo's networks' is known.
         seed: of the noise.
 
     Returns:

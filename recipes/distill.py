@@ -15,8 +15,8 @@ import tensorflow as tf
 
 from keras_resnet.errors import UserError
 from keras_resnet.export import runtimes
+from keras_resnet.images.preprocessing import missing_preprocessing
 from keras_resnet.models.auxiliary import inference_model
-from keras_resnet.preprocessing import missing_preprocessing
 from keras_resnet.recipes import sources, transfer
 from keras_resnet.recipes.config import DistillConfig
 

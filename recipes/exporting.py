@@ -22,12 +22,12 @@ from keras_resnet.export import (
     require_arguments,
     runtimes,
 )
-from keras_resnet.preprocessing import load_images
+from keras_resnet.images.crop import SingleCrop
+from keras_resnet.images.preprocessing import load_images
 from keras_resnet.recipes.config import shown_name
 from keras_resnet.recipes.data import AnySplit, Dataset, load_dataset
 from keras_resnet.recipes.sources import Source
 from keras_resnet.recipes.splits import Split, spaced
-from keras_resnet.single_crop import SingleCrop
 
 USUAL = ("savedmodel", "tflite-float32", "tflite-float16", "tflite-int8")
 _CALIBRATION_IMAGES = 256

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from keras_resnet import registry
 from keras_resnet.errors import UserError
 from keras_resnet.export import manifest, metadata, runtimes
-from keras_resnet.labels import class_ids, class_names
-from keras_resnet.preprocessing import missing_preprocessing
+from keras_resnet.images.crop import SingleCrop
+from keras_resnet.images.labels import class_ids, class_names
+from keras_resnet.images.preprocessing import missing_preprocessing
 from keras_resnet.recipes import runs
-from keras_resnet.single_crop import SingleCrop
 from keras_resnet.weights import catalog, loading
 from keras_resnet.weights.fitting import read_note
 

@@ -12,7 +12,7 @@ from conftest import cifar10_or_skip
 import keras_resnet
 from keras_resnet.errors import UserError
 from keras_resnet.export import calibration, export, ranges, saved_model, tflite
-from keras_resnet.preprocessing import PREPROCESSING
+from keras_resnet.images.preprocessing import PREPROCESSING
 from keras_resnet.recipes.data import load_dataset
 
 layers = keras.layers

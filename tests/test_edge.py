@@ -17,8 +17,8 @@ from PIL import Image
 import keras_resnet
 import keras_resnet.export
 from keras_resnet.export import export, micro, runtimes
-from keras_resnet.pictures import read_image
-from keras_resnet.single_crop import SingleCrop
+from keras_resnet.images.crop import SingleCrop
+from keras_resnet.images.read import read_image
 
 EDGE = Path(keras_resnet.export.__file__).parent / "edge"
 NAMES = [f"Ziffer {index}" for index in range(10)]

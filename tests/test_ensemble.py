@@ -12,7 +12,7 @@ import keras_resnet
 from keras_resnet.cli import main
 from keras_resnet.errors import UserError
 from keras_resnet.export import export, optimize
-from keras_resnet.preprocessing import has_preprocessing
+from keras_resnet.images.preprocessing import has_preprocessing
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from weights_server import Fault, serving
 
 import keras_resnet
 from keras_resnet.errors import UserError
-from keras_resnet.preprocessing import PREPROCESSING, Preprocessing
+from keras_resnet.images.preprocessing import PREPROCESSING, Preprocessing
 from keras_resnet.weights import cache, catalog, readers, transfers
 
 RAW = Preprocessing((0.0,) * 3, (1.0,) * 3)

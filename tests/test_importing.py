@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 import keras_resnet
 from keras_resnet.errors import UserError
-from keras_resnet.preprocessing import preprocess
+from keras_resnet.images.preprocessing import preprocess
 from keras_resnet.weights import importing
 from keras_resnet.weights.importing import import_file, import_run
 from keras_resnet.weights.torch import from_torch

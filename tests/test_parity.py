@@ -15,7 +15,7 @@ from parity.filling import images, state
 
 import keras_resnet
 from keras_resnet.errors import UserError
-from keras_resnet.preprocessing import PREPROCESSING
+from keras_resnet.images.preprocessing import PREPROCESSING
 from keras_resnet.weights.convert import from_mlperf_tiny
 from keras_resnet.weights.torch import from_torch
 from keras_resnet.weights.torch_files import read_state_dict

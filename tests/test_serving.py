@@ -13,9 +13,9 @@ from PIL import Image
 
 import keras_resnet
 from keras_resnet.export import check, export, manifest, runtimes, saved_model, serving
-from keras_resnet.pictures import read_image
+from keras_resnet.images.crop import SingleCrop
+from keras_resnet.images.read import read_image
 from keras_resnet.recipes import load_config, runs, sources
-from keras_resnet.single_crop import SingleCrop
 
 NAMES = [f"name {index}" for index in range(10)]
 CROP = SingleCrop(37, 32, "bicubic")

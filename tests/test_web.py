@@ -22,9 +22,9 @@ import keras_resnet
 from keras_resnet import cli
 from keras_resnet.errors import UserError
 from keras_resnet.export import browser, check, export, runtimes
-from keras_resnet.labels import class_names
-from keras_resnet.preprocessing import read_image
-from keras_resnet.single_crop import SingleCrop
+from keras_resnet.images.crop import SingleCrop
+from keras_resnet.images.labels import class_names
+from keras_resnet.images.preprocessing import read_image
 
 NAMES = class_names("cifar10")
 CROP = SingleCrop(37, 32, "bicubic")

@@ -17,8 +17,9 @@ from typing import Any
 import keras
 from keras import layers
 
-from keras_resnet import preprocessing, registry
+from keras_resnet import registry
 from keras_resnet.errors import UnknownNameError, UserError, require_choices
+from keras_resnet.images import preprocessing
 from keras_resnet.weights import loading
 
 Tensor = Any  # a KerasTensor; Keras ships no types
@@ -46,7 +47,7 @@ class Network(ABC):
     Attributes:
         dropout: rate before the classifier (VGG and AlexNet: at each hidden dense layer).
         preprocessing: how its images are normalised, a key of
-            `keras_resnet.preprocessing.PREPROCESSING`.
+            `keras_resnet.images.preprocessing.PREPROCESSING`.
         input_size: pixels a side of its images, where `build` is given no `input_shape`.
         classes: width of the classifier, where neither `classes` nor weights say another.
     """

@@ -19,9 +19,9 @@ import numpy as np
 from keras_resnet import registry
 from keras_resnet.errors import UserError
 from keras_resnet.files import replacing, require_file_target
-from keras_resnet.labels import class_names
+from keras_resnet.images.labels import class_names
+from keras_resnet.images.preprocessing import mode_inside, preprocess, require_mode
 from keras_resnet.models.auxiliary import inference_model
-from keras_resnet.preprocessing import mode_inside, preprocess, require_mode
 from keras_resnet.weights import catalog
 from keras_resnet.weights.convert import takes_bgr
 from keras_resnet.weights.fitting import Note, arrays_of, fit

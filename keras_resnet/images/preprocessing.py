@@ -16,8 +16,8 @@ import numpy as np
 
 from keras_resnet import registry
 from keras_resnet.errors import UnknownNameError, UserError
-from keras_resnet.pictures import read_image
-from keras_resnet.single_crop import SingleCrop
+from keras_resnet.images.crop import SingleCrop
+from keras_resnet.images.read import read_image
 
 
 @dataclass(frozen=True)

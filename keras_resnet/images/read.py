@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet import headers
 from keras_resnet.errors import UserError, require
-from keras_resnet.single_crop import SingleCrop, shown
-from keras_resnet.single_crop import decode as decode_sound
+from keras_resnet.images import headers
+from keras_resnet.images.crop import SingleCrop, shown
+from keras_resnet.images.crop import decode as decode_sound
 
 # 8192². Decoded that is 192 MiB, and as much again while it is resized.
 MAX_PIXELS = 2**26
