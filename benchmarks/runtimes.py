@@ -26,7 +26,7 @@ import numpy as np
 import tensorflow as tf
 
 import keras_resnet
-from keras_resnet.console import quiet_stderr
+from keras_resnet.display.console import quiet_stderr
 from keras_resnet.errors import MissingExtraError
 from keras_resnet.export import benchmark, export, formats, manifest
 from keras_resnet.export.interleaved import ratio, spread

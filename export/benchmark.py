@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_resnet.charts import Column, bars, binary
-from keras_resnet.console import number, print_left_out, table_text
+from keras_resnet.display.charts import Column, bars, binary
+from keras_resnet.display.console import number, print_left_out, table_text
 from keras_resnet.errors import UserError
 from keras_resnet.export import engines, graphs, interleaved, manifest, runtimes
 from keras_resnet.export.interleaved import Answers, Peer, spread

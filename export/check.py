@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_resnet.console import print_left_out
+from keras_resnet.display.console import print_left_out
 from keras_resnet.errors import UserError, missing
 from keras_resnet.export import engines, int4, interchange, manifest, mixed, preparing, runtimes
 from keras_resnet.export.runtimes import Runtime, TFLiteRuntime

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_resnet.console import quiet_stderr
+from keras_resnet.display.console import quiet_stderr
 from keras_resnet.errors import MissingExtraError, UserError, missing, require
 from keras_resnet.export.runtimes import ENGINES, Runtime, located, require_image_shape
 

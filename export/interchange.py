@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_resnet.console import quiet_stderr
+from keras_resnet.display.console import quiet_stderr
 from keras_resnet.errors import UserError, require
 from keras_resnet.export import optimize, tflite
 from keras_resnet.export.engines import OnnxRuntime

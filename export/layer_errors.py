@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_resnet import charts
-from keras_resnet.console import progress, table_text
+from keras_resnet.display import charts
+from keras_resnet.display.console import progress, table_text
 from keras_resnet.errors import UserError
 from keras_resnet.export.graphs import Operation
 from keras_resnet.export.probing import Primed, Probe

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_resnet.console import quiet_stderr
+from keras_resnet.display.console import quiet_stderr
 from keras_resnet.errors import UserError, require
 from keras_resnet.export import graphs, runtimes
 from keras_resnet.export.graphs import Operation

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet.console import quiet_stderr
+from keras_resnet.display.console import quiet_stderr
 from keras_resnet.errors import UnknownNameError, UserError
 from keras_resnet.export import int4, ranges
 from keras_resnet.export.saved_model import INPUT

@@ -1,5 +1,6 @@
 """The names that `import keras_resnet` gives; `keras_resnet/__init__.py` says why they are here."""
 
+from keras_resnet.display.sheets import Row, contact_sheet, overlay, pixel_map
 from keras_resnet.errors import UserError
 from keras_resnet.explaining import explain
 from keras_resnet.images.labels import decode_predictions
@@ -34,7 +35,6 @@ from keras_resnet.models.variants import *  # noqa: F403
 from keras_resnet.models.vgg import *  # noqa: F403
 from keras_resnet.profiling import profile
 from keras_resnet.registry import create_model, list_models
-from keras_resnet.sheets import Row, contact_sheet, overlay, pixel_map
 
 __all__ = [
     "SPECS",

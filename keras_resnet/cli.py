@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_resnet import arguments, cli_training
-from keras_resnet.console import print_checks, print_json, print_lines, quiet_stderr
+from keras_resnet.display.console import print_checks, print_json, print_lines, quiet_stderr
 from keras_resnet.errors import UserError, require
 from keras_resnet.files import require_file_target
 
@@ -307,7 +307,8 @@ def _explain(options: argparse.Namespace) -> int:
 
 
 def _profile(options: argparse.Namespace) -> int:
-    from keras_resnet import charts, profiling, registry
+    from keras_resnet import profiling, registry
+    from keras_resnet.display import charts
 
     if options.csv:
         require_file_target(Path(options.csv), "--csv")

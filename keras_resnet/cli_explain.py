@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_resnet import explaining, maximizing, sheets
-from keras_resnet.console import print_json, progress, quiet_stderr
+from keras_resnet import explaining, maximizing
+from keras_resnet.display import sheets
+from keras_resnet.display.console import print_json, progress, quiet_stderr
 from keras_resnet.errors import UnknownNameError, UserError
 from keras_resnet.export import runtimes
 from keras_resnet.files import replacing, require_folder_target

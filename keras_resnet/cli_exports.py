@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from keras_resnet.charts import require_writable
-from keras_resnet.console import print_checks, print_json
+from keras_resnet.display.charts import require_writable
+from keras_resnet.display.console import print_checks, print_json
 from keras_resnet.errors import UserError
 from keras_resnet.export import benchmark as timing
 from keras_resnet.export import check as checking

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from keras_resnet.console import print_json, print_table
+from keras_resnet.display.console import print_json, print_table
 from keras_resnet.errors import UnknownNameError, UserError
 from keras_resnet.weights import cache, catalog, download
 from keras_resnet.weights.catalog import Accuracy, Entry

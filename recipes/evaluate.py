@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_resnet.console import progress
+from keras_resnet.display.console import progress
 from keras_resnet.errors import UserError
 from keras_resnet.export import runtimes
 from keras_resnet.recipes.crops import SINGLE_CROP, Protocol, predictions

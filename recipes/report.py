@@ -20,8 +20,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_resnet import sheets
-from keras_resnet.console import number
+from keras_resnet.display import sheets
+from keras_resnet.display.console import number
 from keras_resnet.errors import UserError, require
 from keras_resnet.explaining import explain
 from keras_resnet.export import manifest, runtimes

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from conftest import run_python
 
-from keras_resnet import charts, cli
+from keras_resnet import cli
+from keras_resnet.display import charts
 from keras_resnet.errors import UserError
 from keras_resnet.export import benchmark, export, manifest
 

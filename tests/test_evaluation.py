@@ -11,8 +11,8 @@ import tensorflow as tf
 from keras import layers
 from PIL import Image
 
-from keras_resnet import console
 from keras_resnet.cli import main
+from keras_resnet.display import console
 from keras_resnet.errors import UserError
 from keras_resnet.export.runtimes import KerasRuntime, Runtime
 from keras_resnet.recipes import crops, data, evaluate, runs

@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 import keras_resnet
-from keras_resnet import arguments_explain, cli_explain, explaining, sheets
+from keras_resnet import arguments_explain, cli_explain, explaining
 from keras_resnet.cli import main
+from keras_resnet.display import sheets
 from keras_resnet.errors import UserError
 
 
