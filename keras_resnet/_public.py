@@ -20,7 +20,7 @@ from keras_resnet.models import (
 )
 from keras_resnet.models.alexnet import *  # noqa: F403
 from keras_resnet.models.auxiliary import inference_model, loss_weights
-from keras_resnet.models.builder import SPECS, Network, build
+from keras_resnet.models.build import SPECS, build
 from keras_resnet.models.chain import ChainSpec
 from keras_resnet.models.cifar import *  # noqa: F403
 from keras_resnet.models.deepen import deepen
@@ -30,6 +30,7 @@ from keras_resnet.models.googlenet import *  # noqa: F403
 from keras_resnet.models.highway import *  # noqa: F403
 from keras_resnet.models.inception import *  # noqa: F403
 from keras_resnet.models.inception_resnet import *  # noqa: F403
+from keras_resnet.models.network import Network
 from keras_resnet.models.resnet import ResNetSpec
 from keras_resnet.models.variants import *  # noqa: F403
 from keras_resnet.models.vgg import *  # noqa: F403

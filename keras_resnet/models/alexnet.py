@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from keras_resnet.models.builder import row
+from keras_resnet.models.build import row
 from keras_resnet.models.chain import GAUSSIAN, PYTORCH, ChainSpec, Conv, Norm, Pool
 
 __all__ = ["AlexNet", "AlexNet_Caffe", "TestAlexNet", "ZFNet", "ZFNet512"]

@@ -13,7 +13,7 @@ from keras import layers
 
 from keras_resnet.errors import UserError
 from keras_resnet.layers import BatchNormalization, Conv2D, LocalResponseNormalization
-from keras_resnet.models.builder import Network, Tensor, Trunk, classifier
+from keras_resnet.models.network import Network, Tensor, Trunk, classifier
 
 Initializer = Callable[[], keras.initializers.Initializer]  # a fresh one for every layer
 

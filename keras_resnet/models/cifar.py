@@ -8,7 +8,7 @@ from typing import Any
 from keras_resnet import registry
 from keras_resnet.models import blocks, shortcuts, stems
 from keras_resnet.models.blocks import PRE_ACTIVATION, Style
-from keras_resnet.models.builder import row
+from keras_resnet.models.build import row
 from keras_resnet.models.resnet import HE_2015, IDENTITY_MAPPINGS, ResNetSpec
 
 __all__ = [

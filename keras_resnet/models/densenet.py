@@ -25,8 +25,8 @@ from keras_resnet.models.blocks import (
     convolution,
     operations,
 )
-from keras_resnet.models.builder import Network, Trunk, check_rate, row
-from keras_resnet.models.resnet import allow_recursion
+from keras_resnet.models.build import row
+from keras_resnet.models.network import Network, Trunk, allow_recursion, check_rate
 
 __all__ = [
     "DenseNet40_12",

@@ -26,7 +26,8 @@ from keras_resnet.models.blocks import (
     convolution,
     operations,
 )
-from keras_resnet.models.builder import Network, Trunk, classifier, row
+from keras_resnet.models.build import row
+from keras_resnet.models.network import Network, Trunk, classifier
 from keras_resnet.models.shortcuts import exclusive_gating
 
 __all__ = ["Highway19", "Highway32", "TestHighway"]

@@ -16,7 +16,8 @@ from keras_resnet.models.branches import (
     convolution,
     narrowed,
 )
-from keras_resnet.models.builder import Network, Tensor, Trunk, row
+from keras_resnet.models.build import row
+from keras_resnet.models.network import Network, Tensor, Trunk
 
 __all__ = ["InceptionV3", "InceptionV3_Torch", "TestInception"]
 

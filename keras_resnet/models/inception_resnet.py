@@ -16,8 +16,9 @@ from keras_resnet.models.branches import (
     convolution,
     narrowed,
 )
-from keras_resnet.models.builder import Network, Tensor, Trunk, row
+from keras_resnet.models.build import row
 from keras_resnet.models.inception import StemWidths, halving, stem
+from keras_resnet.models.network import Network, Tensor, Trunk
 
 __all__ = ["InceptionResNetV2", "TestInceptionResNet"]
 

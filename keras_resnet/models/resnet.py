@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
@@ -23,7 +22,7 @@ from keras_resnet.models.blocks import (
     out_channels,
     residual_unit,
 )
-from keras_resnet.models.builder import Network, Trunk, check_rate
+from keras_resnet.models.network import Network, Trunk, allow_recursion, check_rate
 from keras_resnet.models.shortcuts import addition, no_shortcut, option_b
 from keras_resnet.models.stems import deep_stem, imagenet_preact_stem, imagenet_stem
 
@@ -192,14 +191,3 @@ class ResNetSpec(Network):
             )
         x = operations(x, self.order.before, self.style, "head_{}")
         return Trunk(x, {**features, f"stage{len(features) + 1}": x})
-
-
-def allow_recursion(units: int) -> None:
-    """Keras walks a functional graph recursively: to build it, and to clone or load it later.
-
-    Python's limit of 1000 frames is too low for the 600 units of ResNet-1202, so it is raised, and
-    stays so. Twelve a unit, and a thousand for the rest, leave room.
-    """
-    needed = 12 * units + 1000
-    if sys.getrecursionlimit() < needed:
-        sys.setrecursionlimit(needed)

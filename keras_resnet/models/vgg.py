@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from keras_resnet import registry
-from keras_resnet.models.builder import row
+from keras_resnet.models.build import row
 from keras_resnet.models.chain import ChainSpec, Conv, Pool
 
 __all__ = [
