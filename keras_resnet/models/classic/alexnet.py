@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from keras_resnet.models.build import row
-from keras_resnet.models.chain import GAUSSIAN, PYTORCH, ChainSpec, Conv, Norm, Pool
+from keras_resnet.models.classic.chain import GAUSSIAN, PYTORCH, ChainSpec, Conv, Norm, Pool
 
 __all__ = ["AlexNet", "AlexNet_Caffe", "TestAlexNet", "ZFNet", "ZFNet512"]
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from keras_resnet import registry
 from keras_resnet.models.build import row
-from keras_resnet.models.chain import ChainSpec, Conv, Pool
+from keras_resnet.models.classic.chain import ChainSpec, Conv, Pool
 
 __all__ = [
     "VGG11",

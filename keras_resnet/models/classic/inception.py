@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 
 from keras import layers
 
-from keras_resnet.models.branches import (
+from keras_resnet.models.build import row
+from keras_resnet.models.classic.branches import (
     Conv,
     Fork,
     Form,
@@ -16,7 +17,6 @@ from keras_resnet.models.branches import (
     convolution,
     narrowed,
 )
-from keras_resnet.models.build import row
 from keras_resnet.models.network import Network, Tensor, Trunk
 
 __all__ = ["InceptionV3", "InceptionV3_Torch", "TestInception"]

@@ -9,8 +9,8 @@ from keras import layers
 
 from keras_resnet.errors import UserError
 from keras_resnet.layers import LocalResponseNormalization
-from keras_resnet.models.branches import Conv, Form, Module, Pool, concatenated, convolution
 from keras_resnet.models.build import row
+from keras_resnet.models.classic.branches import Conv, Form, Module, Pool, concatenated, convolution
 from keras_resnet.models.network import Network, Tensor, Trunk
 
 __all__ = ["GoogLeNet", "GoogLeNet_BN", "TestGoogLeNet"]

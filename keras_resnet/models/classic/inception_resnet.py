@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from keras import layers
 
 from keras_resnet.layers import Conv2D
-from keras_resnet.models.branches import (
+from keras_resnet.models.build import row
+from keras_resnet.models.classic.branches import (
     Conv,
     Form,
     Module,
@@ -16,8 +17,7 @@ from keras_resnet.models.branches import (
     convolution,
     narrowed,
 )
-from keras_resnet.models.build import row
-from keras_resnet.models.inception import StemWidths, halving, stem
+from keras_resnet.models.classic.inception import StemWidths, halving, stem
 from keras_resnet.models.network import Network, Tensor, Trunk
 
 __all__ = ["InceptionResNetV2", "TestInceptionResNet"]
