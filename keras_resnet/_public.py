@@ -7,10 +7,8 @@ from keras_resnet.images.labels import decode_predictions
 from keras_resnet.images.preprocessing import load_images, preprocess
 from keras_resnet.layers import BatchNormalization, Conv2D, LocalResponseNormalization, to_stock
 from keras_resnet.maximizing import activation_maximization
-from keras_resnet.models import cifar, variants
 from keras_resnet.models.auxiliary import inference_model, loss_weights
 from keras_resnet.models.build import SPECS, build
-from keras_resnet.models.cifar import *  # noqa: F403
 from keras_resnet.models.classic import (
     alexnet,
     densenet,
@@ -31,8 +29,10 @@ from keras_resnet.models.classic.vgg import *  # noqa: F403
 from keras_resnet.models.deepen import deepen
 from keras_resnet.models.ensemble import ensemble
 from keras_resnet.models.network import Network
-from keras_resnet.models.resnet import ResNetSpec
-from keras_resnet.models.variants import *  # noqa: F403
+from keras_resnet.models.resnet import cifar, imagenet
+from keras_resnet.models.resnet.cifar import *  # noqa: F403
+from keras_resnet.models.resnet.imagenet import *  # noqa: F403
+from keras_resnet.models.resnet.spec import ResNetSpec
 from keras_resnet.profiling import profile
 from keras_resnet.registry import create_model, list_models
 
@@ -64,7 +64,7 @@ __all__ = [
     "profile",
     "to_stock",
 ]
-__all__ += variants.__all__
+__all__ += imagenet.__all__
 __all__ += cifar.__all__
 __all__ += alexnet.__all__
 __all__ += vgg.__all__

@@ -13,8 +13,10 @@ from keras import layers
 
 from keras_resnet import registry
 from keras_resnet.errors import UnknownNameError
-from keras_resnet.models import stems
-from keras_resnet.models.blocks import (
+from keras_resnet.models.build import row
+from keras_resnet.models.network import Network, Trunk, allow_recursion, check_rate
+from keras_resnet.models.resnet import stems
+from keras_resnet.models.resnet.blocks import (
     POST_ACTIVATION,
     PRE_ACTIVATION,
     Conv,
@@ -25,8 +27,6 @@ from keras_resnet.models.blocks import (
     convolution,
     operations,
 )
-from keras_resnet.models.build import row
-from keras_resnet.models.network import Network, Trunk, allow_recursion, check_rate
 
 __all__ = [
     "DenseNet40_12",

@@ -17,7 +17,9 @@ from dataclasses import dataclass
 
 from keras import layers
 
-from keras_resnet.models.blocks import (
+from keras_resnet.models.build import row
+from keras_resnet.models.network import Network, Trunk, classifier
+from keras_resnet.models.resnet.blocks import (
     POST_ACTIVATION,
     Conv,
     Style,
@@ -26,9 +28,7 @@ from keras_resnet.models.blocks import (
     convolution,
     operations,
 )
-from keras_resnet.models.build import row
-from keras_resnet.models.network import Network, Trunk, classifier
-from keras_resnet.models.shortcuts import exclusive_gating
+from keras_resnet.models.resnet.shortcuts import exclusive_gating
 
 __all__ = ["Highway19", "Highway32", "TestHighway"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from keras import layers
 
-from keras_resnet.models.blocks import (
+from keras_resnet.models.resnet.blocks import (
     Conv,
     Order,
     Style,

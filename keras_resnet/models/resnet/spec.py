@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from keras_resnet.errors import UserError
-from keras_resnet.models.blocks import (
+from keras_resnet.models.network import Network, Trunk, allow_recursion, check_rate
+from keras_resnet.models.resnet.blocks import (
     POST_ACTIVATION,
     Junction,
     Order,
@@ -22,9 +23,8 @@ from keras_resnet.models.blocks import (
     out_channels,
     residual_unit,
 )
-from keras_resnet.models.network import Network, Trunk, allow_recursion, check_rate
-from keras_resnet.models.shortcuts import addition, no_shortcut, option_b
-from keras_resnet.models.stems import deep_stem, imagenet_preact_stem, imagenet_stem
+from keras_resnet.models.resnet.shortcuts import addition, no_shortcut, option_b
+from keras_resnet.models.resnet.stems import deep_stem, imagenet_preact_stem, imagenet_stem
 
 HE_2015 = "arXiv:1512.03385"
 IDENTITY_MAPPINGS = "arXiv:1603.05027"
@@ -101,7 +101,7 @@ class ResNetSpec(Network):
         for name in ("transform", "shortcut", "junction", "stem"):
             if not callable(getattr(self, name)):
                 raise UserError(
-                    f"{name} is a function (see keras_resnet.models.blocks, shortcuts and stems); "
+                    f"{name} is a function of keras_resnet.models.resnet: blocks, shortcuts or stems; "
                     f"received {getattr(self, name)!r}."
                 )
         strides = [self._stem_stride() * 2**n for n in range(len(self.depths))]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from keras import initializers, layers
 
 from keras_resnet.errors import UserError
-from keras_resnet.models.blocks import (
+from keras_resnet.models.resnet.blocks import (
     Conv,
     Junction,
     Tensor,

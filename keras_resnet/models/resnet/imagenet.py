@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from keras_resnet import registry
-from keras_resnet.models import blocks, shortcuts, stems
-from keras_resnet.models.blocks import PRE_ACTIVATION, Style
 from keras_resnet.models.build import row
-from keras_resnet.models.resnet import HE_2015, IDENTITY_MAPPINGS, ResNetSpec
+from keras_resnet.models.resnet import blocks, shortcuts, stems
+from keras_resnet.models.resnet.blocks import PRE_ACTIVATION, Style
+from keras_resnet.models.resnet.spec import HE_2015, IDENTITY_MAPPINGS, ResNetSpec
 
 __all__ = [
     "Plain18",
