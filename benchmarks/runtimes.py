@@ -30,7 +30,7 @@ from keras_resnet.display.console import quiet_stderr
 from keras_resnet.errors import MissingExtraError
 from keras_resnet.export import benchmark, export, formats, manifest
 from keras_resnet.export.interleaved import ratio, spread
-from keras_resnet.weights.convert import from_keras_applications, takes_bgr
+from keras_resnet.weights.foreign.keras_names import from_keras_applications, takes_bgr
 
 FORMATS = ("tflite-float32", "tflite-int8", "onnx", "onnx-int8", "openvino")
 TORCH = Path(__file__).parent / "peers" / "torch_inference.py"

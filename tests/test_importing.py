@@ -14,8 +14,8 @@ import keras_resnet
 from keras_resnet.errors import UserError
 from keras_resnet.images.preprocessing import preprocess
 from keras_resnet.weights import importing
+from keras_resnet.weights.foreign.torch_weights import from_torch
 from keras_resnet.weights.importing import import_file, import_run
-from keras_resnet.weights.torch import from_torch
 
 RESNET = "ResNet, ResNeXt, Wide ResNet or SE-ResNet"
 GOOGLENET = "torchvision's GoogLeNet"

@@ -23,11 +23,11 @@ from keras_resnet.images.labels import class_names
 from keras_resnet.images.preprocessing import mode_inside, preprocess, require_mode
 from keras_resnet.models.auxiliary import inference_model
 from keras_resnet.weights import catalog
-from keras_resnet.weights.convert import takes_bgr
 from keras_resnet.weights.fitting import Note, arrays_of, fit
+from keras_resnet.weights.foreign.keras_names import takes_bgr
+from keras_resnet.weights.foreign.read import Contents, Foreign, contents, put, read
+from keras_resnet.weights.foreign.torch_weights import weights_of
 from keras_resnet.weights.loading import SUFFIX
-from keras_resnet.weights.readers import Contents, Foreign, contents, put, read
-from keras_resnet.weights.torch import weights_of
 
 _LEAST_SIZE = 64  # pixels: two a side in the last map of the ImageNet networks, so quick
 _LEAST_IMAGENET = 224  # pixels; timm has no networks for CIFAR

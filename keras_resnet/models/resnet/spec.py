@@ -101,8 +101,8 @@ class ResNetSpec(Network):
         for name in ("transform", "shortcut", "junction", "stem"):
             if not callable(getattr(self, name)):
                 raise UserError(
-                    f"{name} is a function of keras_resnet.models.resnet: blocks, shortcuts or stems; "
-                    f"received {getattr(self, name)!r}."
+                    f"{name} is a function, of keras_resnet.models.resnet's blocks, shortcuts or "
+                    f"stems; received {getattr(self, name)!r}."
                 )
         strides = [self._stem_stride() * 2**n for n in range(len(self.depths))]
         if self.output_stride is not None and self.output_stride not in strides:

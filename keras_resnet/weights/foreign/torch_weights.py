@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_resnet.errors import UserError
-from keras_resnet.weights.torch_names import FAMILIES, rename
+from keras_resnet.weights.foreign.torch_names import FAMILIES, rename
 
 # Our variables under PyTorch's names.
 _ENTRIES = {

@@ -9,8 +9,8 @@ import numpy as np
 
 from keras_resnet.errors import UserError
 from keras_resnet.layers import BatchNormalization
-from keras_resnet.weights.graph_order import layers_in_order
-from keras_resnet.weights.names import Row, translate
+from keras_resnet.weights.foreign.graph_order import layers_in_order
+from keras_resnet.weights.foreign.translate import Row, translate
 
 _UNIT = r"conv(?P<stage2>\d)_block(?P<block>\d+)_"
 _OURS = "stage{stage2}_block{block}_"

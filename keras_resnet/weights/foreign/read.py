@@ -19,13 +19,13 @@ from safetensors import SafetensorError, safe_open
 
 from keras_resnet import registry
 from keras_resnet.errors import UserError
-from keras_resnet.weights import keras_files
-from keras_resnet.weights.convert import from_keras_applications, set_in_order
-from keras_resnet.weights.forms import Form, matching, require_form
-from keras_resnet.weights.names import translate
-from keras_resnet.weights.torch import from_torch, weights_of
-from keras_resnet.weights.torch_files import read_shapes, read_state_dict
-from keras_resnet.weights.torch_names import FAMILIES, rename
+from keras_resnet.weights.foreign import keras_files
+from keras_resnet.weights.foreign.forms import Form, matching, require_form
+from keras_resnet.weights.foreign.keras_names import from_keras_applications, set_in_order
+from keras_resnet.weights.foreign.torch_files import read_shapes, read_state_dict
+from keras_resnet.weights.foreign.torch_names import FAMILIES, rename
+from keras_resnet.weights.foreign.torch_weights import from_torch, weights_of
+from keras_resnet.weights.foreign.translate import translate
 
 Shape = tuple[int, ...]
 

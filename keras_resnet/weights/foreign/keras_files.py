@@ -20,7 +20,7 @@ import keras
 import numpy as np
 
 from keras_resnet.errors import UserError
-from keras_resnet.weights.forms import their_class
+from keras_resnet.weights.foreign.forms import their_class
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _INNER = "model.weights.h5"

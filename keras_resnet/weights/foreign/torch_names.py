@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keras_resnet.weights.names import Row, translate
+from keras_resnet.weights.foreign.translate import Row, translate
 
 _BLOCK = r"layer(?P<stage>\d+)\.(?P<block0>\d+)\."
 _OUR_BLOCK = "stage{stage}_block{block0}_"
