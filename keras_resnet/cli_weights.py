@@ -102,15 +102,15 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _import(options: argparse.Namespace) -> int:
-    from keras_resnet.weights import importing
+    from keras_resnet.importing import files
 
     arguments = (options.file, options.name, options.out)
     if Path(options.file).is_dir():
         if options.preprocessing or options.data:
             raise UserError("--preprocessing and --data are for files of other libraries.")
-        report = importing.import_run(*arguments, overwrite=options.overwrite)
+        report = files.import_run(*arguments, overwrite=options.overwrite)
     else:
-        report = importing.import_file(
+        report = files.import_file(
             *arguments,
             overwrite=options.overwrite,
             preprocessing=options.preprocessing,
