@@ -89,7 +89,7 @@ def environment() -> dict[str, Any]:
 
 def cost(model: Any) -> dict[str, int | None]:
     """Parameters, and multiply-adds for an image; None where a layer has no rule to count by."""
-    from keras_resnet.profiling import profile
+    from keras_resnet.analysis.profile import profile
 
     try:
         multiply_adds = profile(model).total.multiply_adds

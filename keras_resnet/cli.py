@@ -307,7 +307,8 @@ def _explain(options: argparse.Namespace) -> int:
 
 
 def _profile(options: argparse.Namespace) -> int:
-    from keras_resnet import profiling, registry
+    from keras_resnet import registry
+    from keras_resnet.analysis import profile
     from keras_resnet.display import charts
 
     if options.csv:
@@ -324,7 +325,7 @@ def _profile(options: argparse.Namespace) -> int:
         source = sources.find(model)
         source.require_keras()
         model = runtimes.load_keras(source.path or path)  # not only classifiers
-    account = profiling.profile(model, options.input_shape, multiply_add=options.multiply_add)
+    account = profile.profile(model, options.input_shape, multiply_add=options.multiply_add)
     if options.csv:
         account.to_csv(options.csv)
     if options.picture:

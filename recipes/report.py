@@ -20,13 +20,13 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_resnet.analysis.explain import explain
+from keras_resnet.analysis.profile import profile
 from keras_resnet.display import sheets
 from keras_resnet.display.console import number
 from keras_resnet.errors import UserError, require
-from keras_resnet.explaining import explain
 from keras_resnet.export import manifest, runtimes
 from keras_resnet.files import replacing, require_file_target
-from keras_resnet.profiling import profile
 from keras_resnet.recipes import outcomes, report_figures, runs
 from keras_resnet.recipes.config import shown_name
 from keras_resnet.recipes.data import AnySplit, configured_dataset

@@ -34,12 +34,12 @@ from typing import Any
 import keras
 
 from keras_resnet import registry
-from keras_resnet.counting import Count, Graph, InputShape, LayerCount
+from keras_resnet.analysis.graph import Count, Graph, InputShape, LayerCount
+from keras_resnet.analysis.layer_rules import Pair
 from keras_resnet.display import charts
 from keras_resnet.display.console import table_text
 from keras_resnet.errors import UserError
 from keras_resnet.files import replacing, require_file_target
-from keras_resnet.layer_rules import Pair
 
 _CHART_ROWS = 60  # a picture has no more: layers, else blocks, else stages
 

@@ -1,6 +1,6 @@
 """What one layer costs and sees, from its config and shapes: the rules of `keras_resnet.profile`.
 
-The conventions they follow are those of `keras_resnet/profiling.py`.
+The conventions they follow are those of `keras_resnet/analysis/profile.py`.
 """
 
 from __future__ import annotations

@@ -7,7 +7,13 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from keras_resnet import explain_models, registry, vis
+from keras_resnet import registry
+from keras_resnet.analysis import explained_model
+from keras_resnet.analysis.explained_model import (
+    numpy_seed,
+    quiet_tf_keras_vis,
+    require_tf_keras_vis,
+)
 from keras_resnet.errors import UserError
 from keras_resnet.images import preprocessing
 
@@ -42,16 +48,16 @@ def activation_maximization(
     """
     if not (isinstance(steps, int | np.integer) and steps > 0):
         raise UserError(f"steps is a whole number, 1 or more; received {steps!r}.")
-    vis.require_tf_keras_vis()
-    copy = explain_models.prepared(model)
-    chosen = explain_models.checked_classes(classes, copy)
+    require_tf_keras_vis()
+    copy = explained_model.prepared(model)
+    chosen = explained_model.checked_classes(classes, copy)
     height, width, channels = copy.input_shape[1:]
     inputs = keras.Input((height or 224, width or 224, channels))
     scaled = preprocessing.rescale(inputs, _mode(model, preprocessing_mode))
     whole = keras.Model(inputs, copy(scaled))
     rng = np.random.default_rng(seed)
     start = rng.uniform(96, 160, (len(chosen), *whole.input_shape[1:])).astype("float32")
-    with vis.numpy_seed(seed), vis.quiet():
+    with numpy_seed(seed), quiet_tf_keras_vis():
         drawn = _maximised(whole, chosen, start, steps, rng)
     return np.rint(np.clip(drawn, 0, 255)).astype("uint8")
 

@@ -1,6 +1,6 @@
 """A functional model as a list of layer calls, and what each of them counts.
 
-The conventions are those of `keras_resnet/profiling.py`.
+The conventions are those of `keras_resnet/analysis/profile.py`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_resnet.errors import UserError
-from keras_resnet.layer_rules import (
+from keras_resnet.analysis.layer_rules import (
     IN_PLACE,
     PIXEL,
     Field,
@@ -23,6 +22,7 @@ from keras_resnet.layer_rules import (
     multiply_adds,
     receptive_field,
 )
+from keras_resnet.errors import UserError
 
 InputShape = tuple[int | None, int | None, int]
 

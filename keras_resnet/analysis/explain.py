@@ -11,7 +11,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_resnet import explain_models, vis
+from keras_resnet.analysis import explained_model
+from keras_resnet.analysis.explained_model import (
+    numpy_seed,
+    quiet_tf_keras_vis,
+    require_tf_keras_vis,
+)
 from keras_resnet.errors import UnknownNameError, UserError
 
 _BATCH = 8  # images at a time; the gradient keeps every map of them
@@ -68,15 +73,15 @@ def explain(
     wanted = _methods(methods)
     if not (isinstance(noise, Real) and 0 <= noise <= 1):
         raise UserError(f"noise is a part of the image's range, from 0 to 1; received {noise!r}.")
-    vis.require_tf_keras_vis()
-    copy = explain_models.prepared(model)
-    pixels = explain_models.checked_images(images, copy)
+    require_tf_keras_vis()
+    copy = explained_model.prepared(model)
+    pixels = explained_model.checked_images(images, copy)
     chosen = _classes(classes, copy, pixels)
     without = layer is None and set(wanted) <= set(PIXEL_METHODS)
-    options = _Options(None if without else explain_models.find_layer(copy, layer), noise)
+    options = _Options(None if without else explained_model.find_layer(copy, layer), noise)
     maps: dict[str, np.ndarray] = {}
     for method in wanted:
-        with vis.numpy_seed(seed):
+        with numpy_seed(seed):
             found = _in_batches(method, _explainer(method, copy, options), pixels, chosen)
         if not np.isfinite(found).all():
             raise UserError(f"{method}: the gradients of '{model.name}' are not finite.")
@@ -103,8 +108,8 @@ def require_layer(model: keras.Model, name: str | None) -> Any:
     Raises:
         UserError, UnknownNameError, MissingExtraError: as `explain`.
     """
-    vis.require_tf_keras_vis()
-    return explain_models.find_layer(explain_models.prepared(model), name)
+    require_tf_keras_vis()
+    return explained_model.find_layer(explained_model.prepared(model), name)
 
 
 # What tf-keras-vis is asked ---------------------------------------------------------------------
@@ -173,7 +178,7 @@ def _in_batches(method: str, run: Explainer, images: np.ndarray, classes: list[i
     parts = []
     for start in range(0, len(images), size):
         score = _score(classes[start : start + size], exponential=method == "gradcam++")
-        with vis.quiet():
+        with quiet_tf_keras_vis():
             parts.append(np.asarray(run(score, images[start : start + size]), dtype="float32"))
     return np.concatenate(parts)
 
@@ -218,7 +223,7 @@ def _classes(
         batches = range(0, len(images), _BATCH)
         scores = [np.asarray(model(images[i : i + _BATCH], training=False)) for i in batches]
         return [int(i) for i in np.concatenate(scores).argmax(-1)]
-    numbers = explain_models.checked_classes(given, model, len(images))
+    numbers = explained_model.checked_classes(given, model, len(images))
     if len(numbers) != len(images):
         raise UserError(f"There are {len(images)} images and {len(numbers)} classes.")
     return numbers
