@@ -19,24 +19,12 @@ import keras
 import numpy as np
 
 from keras_resnet.errors import UserError
-from keras_resnet.export import (
-    check,
-    folders,
-    manifest,
-    metadata,
-    mixed,
-    model_card,
-    optimize,
-    preparing,
-    ranges,
-    runtimes,
-    saved_model,
-    serving,
-    tflite,
-)
+from keras_resnet.export import check, folders, manifest, model_card, optimize, preparing, runtimes
 from keras_resnet.export.calibration import hints as calibration_hints
 from keras_resnet.export.calibration import require_images
-from keras_resnet.export.formats import FORMATS, Source, known
+from keras_resnet.export.formats import int8_ranges, metadata, saved_model, serving, tflite
+from keras_resnet.export.formats import keep_float as mixed
+from keras_resnet.export.formats.table import FORMATS, Source, known
 from keras_resnet.images.crop import SingleCrop
 
 __all__ = ["FORMATS", "ExportReport", "export", "require_arguments"]
@@ -74,7 +62,7 @@ def export(
     *,
     out: str | Path,
     calibration: np.ndarray | None = None,
-    calibration_method: str = ranges.MIN_MAX,
+    calibration_method: str = int8_ranges.MIN_MAX,
     input_type: str = "uint8",
     keep_float: Sequence[str] = (),
     preprocessing: str | None = None,
@@ -141,7 +129,7 @@ def export(
         warnings.warn(hint, stacklevel=2)
     size = None if calibration is None else calibration.shape[1:]
     prepared = preparing.prepare(model, preprocessing, size)
-    ranges.require_use(prepared, formats, calibration_method, keep_float)
+    int8_ranges.require_use(prepared, formats, calibration_method, keep_float)
     mixed.require_layers(keep_float, prepared, formats)
     names = _checked_labels(labels, prepared)
     source = runtimes.KerasRuntime(prepared)
@@ -181,7 +169,7 @@ def export(
             **manifest.quantization(keep_float, formats),
             "calibration_method": "trained"
             if conversion["has_ranges"]
-            else ranges.full_name(calibration_method),
+            else int8_ranges.full_name(calibration_method),
             "rewrites": written.rewrites,
             "preprocessing": preprocessing,
             "input": takes,
@@ -206,7 +194,7 @@ def require_arguments(
     out: str | Path,
     input_type: str = "uint8",
     overwrite: bool = False,
-    calibration_method: str = ranges.MIN_MAX,
+    calibration_method: str = int8_ranges.MIN_MAX,
 ) -> tuple[str, ...]:
     """Check what needs no model; return the formats, each once.
 
@@ -217,7 +205,7 @@ def require_arguments(
     """
     formats = known(formats)
     tflite.require_input_type(input_type)
-    ranges.require_method(calibration_method, formats)
+    int8_ranges.require_method(calibration_method, formats)
     folders.free(out, overwrite)
     return formats
 

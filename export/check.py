@@ -13,9 +13,12 @@ import numpy as np
 
 from keras_resnet.display.console import print_left_out
 from keras_resnet.errors import UserError, missing
-from keras_resnet.export import engines, int4, interchange, manifest, mixed, preparing, runtimes
+from keras_resnet.export import engines, manifest, preparing, runtimes
+from keras_resnet.export.formats import int4
+from keras_resnet.export.formats import keep_float as mixed
+from keras_resnet.export.formats.onnx import float_kernels
+from keras_resnet.export.formats.saved_model import INPUT, OUTPUT
 from keras_resnet.export.runtimes import Runtime, TFLiteRuntime
-from keras_resnet.export.saved_model import INPUT, OUTPUT
 
 _ROUNDS, _RUNS = 20, 5
 _SECONDS = 1.0  # for each file; slow ones then get fewer rounds
@@ -205,7 +208,7 @@ def _interface_problems(kind: str, runtime: Runtime, reference: Reference) -> li
 
 def _operation_problems(kind: str, runtime: Runtime, keep_float: Sequence[str]) -> list[str]:
     if kind == "onnx-int8" and isinstance(runtime, engines.OnnxRuntime):
-        left = interchange.float_kernels(runtime)
+        left = float_kernels(runtime)
         return [f"operations left in float: {', '.join(left[:5])}"] if left else []
     if not isinstance(runtime, TFLiteRuntime):
         return []

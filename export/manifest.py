@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_resnet.errors import UserError
-from keras_resnet.export import int4
+from keras_resnet.export.formats import int4
 
 if TYPE_CHECKING:
     from keras_resnet.export.check import Reference

@@ -8,7 +8,8 @@ from typing import Any
 import keras
 
 from keras_resnet.errors import UserError
-from keras_resnet.export import optimize, runtimes, saved_model
+from keras_resnet.export import optimize, runtimes
+from keras_resnet.export.formats import saved_model
 from keras_resnet.images import preprocessing as normalisation
 from keras_resnet.layers import to_stock
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from keras_resnet.display.console import quiet_stderr
 from keras_resnet.errors import UserError, require
-from keras_resnet.export import browser, graphs, micro
+from keras_resnet.export import graphs
+from keras_resnet.export.formats import micro, web
 
 SAVED_MODEL = "SavedModel"
 _BATCH = 64
@@ -324,8 +325,8 @@ def located(path: Path) -> tuple[str, Path]:
         return SAVED_MODEL, path
     if (path / micro.ARRAY).is_file():
         return ".tflite", path
-    if browser.is_page(path):
-        path = path / browser.MODEL
+    if web.is_page(path):
+        path = path / web.MODEL
     if len(inside := list(path.glob("*.xml"))) == 1:
         path = inside[0]
     return path.suffix, path

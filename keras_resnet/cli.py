@@ -146,7 +146,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from keras_resnet.export import metadata
+    from keras_resnet.export.formats import metadata
     from keras_resnet.recipes import exporting, sources
 
     source = sources.find(options.model, options.weights)

@@ -15,13 +15,12 @@ from keras_resnet.export import (
     ExportReport,
     check,
     export,
-    metadata,
     optimize,
     preparing,
-    ranges,
     require_arguments,
     runtimes,
 )
+from keras_resnet.export.formats import int8_ranges, metadata
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.preprocessing import load_images
 from keras_resnet.recipes.config import shown_name
@@ -41,7 +40,7 @@ def export_source(
     out: Path,
     *,
     calibration: str | None = None,
-    calibration_method: str = ranges.MIN_MAX,
+    calibration_method: str = int8_ranges.MIN_MAX,
     input_type: str = "uint8",
     keep_float: Sequence[str] = (),
     preprocessing: str | None = None,
@@ -80,7 +79,7 @@ def export_source(
     model = source.keras_model()
     if not formats:
         trained = optimize.has_ranges(model)
-        formats = tuple(x for x in USUAL if not trained or x in ranges.TRAINED_FORMATS)
+        formats = tuple(x for x in USUAL if not trained or x in int8_ranges.TRAINED_FORMATS)
     given = None if calibration is None else images_of(calibration, model, crop=source.crop)
     labels = source.labels
     checked = {} if data is None else _checked_on(data, model, check_count, source.crop)

@@ -15,7 +15,7 @@ import numpy as np
 
 from keras_resnet.errors import UserError
 from keras_resnet.export import batch_norms, optimize
-from keras_resnet.export.ranges import Range
+from keras_resnet.export.formats.int8_ranges import Range
 from keras_resnet.layers import to_stock
 from keras_resnet.models.auxiliary import inference_model
 from keras_resnet.recipes import transfer

@@ -24,7 +24,7 @@ import tf_keras
 
 from keras_resnet.errors import UserError
 from keras_resnet.export import optimize
-from keras_resnet.export.ranges import Range
+from keras_resnet.export.formats.int8_ranges import Range
 from keras_resnet.recipes import kernels, quantizable
 from keras_resnet.recipes.bridge import to_legacy
 from keras_resnet.recipes.job import Job

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from keras_resnet import registry
 from keras_resnet.errors import UserError
-from keras_resnet.export import manifest, metadata, runtimes
+from keras_resnet.export import manifest, runtimes
+from keras_resnet.export.formats import metadata
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.labels import class_ids, class_names
 from keras_resnet.images.preprocessing import missing_preprocessing

@@ -6,7 +6,8 @@ import pytest
 from conftest import randomize_batch_norms
 
 import keras_resnet
-from keras_resnet.export import batch_norms, check, export, runtimes, saved_model, tflite
+from keras_resnet.export import batch_norms, check, export, runtimes
+from keras_resnet.export.formats import saved_model, tflite
 
 layers = keras.layers
 

@@ -16,7 +16,8 @@ from PIL import Image
 
 import keras_resnet
 import keras_resnet.export
-from keras_resnet.export import export, micro, runtimes
+from keras_resnet.export import export, runtimes
+from keras_resnet.export.formats import micro
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.read import read_image
 

@@ -10,7 +10,8 @@ from conftest import randomize_batch_norms
 
 import keras_resnet
 from keras_resnet import registry
-from keras_resnet.export import runtimes, saved_model, tflite
+from keras_resnet.export import runtimes
+from keras_resnet.export.formats import saved_model, tflite
 
 # Saved, trained and converted at their own size they take minutes and gigabytes.
 SIZE, BATCH = 64, 8

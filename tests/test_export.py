@@ -10,7 +10,8 @@ from conftest import randomize_batch_norms, run_python
 
 import keras_resnet
 from keras_resnet.errors import UserError
-from keras_resnet.export import FORMATS, check, export, graphs, manifest, optimize, runtimes, tflite
+from keras_resnet.export import FORMATS, check, export, graphs, manifest, optimize, runtimes
+from keras_resnet.export.formats import tflite
 
 # Those of the extra "export"; the others have tests of their own.
 LITE = [kind for kind in FORMATS if kind == "savedmodel" or kind.startswith("tflite-")]

@@ -14,7 +14,9 @@ from conftest import randomize_batch_norms, run_python
 import keras_resnet
 from keras_resnet import cli
 from keras_resnet.errors import UserError
-from keras_resnet.export import check, export, interchange, manifest, runtimes
+from keras_resnet.export import check, export, manifest, runtimes
+from keras_resnet.export.formats.onnx import float_kernels, write_onnx
+from keras_resnet.export.formats.openvino import write_openvino
 from keras_resnet.layers import to_stock
 
 onnx = pytest.importorskip("onnx", reason='needs pip install "keras-resnet-zoo[onnx]"')
@@ -41,7 +43,7 @@ def test_what_openvino_reads_lives_while_it_reads(resnet20, tmp_path, monkeypatc
         return convert(function)
 
     monkeypatch.setattr(openvino, "convert_model", after_a_collection)
-    interchange.write_openvino(to_stock(resnet20), tmp_path / "openvino", "resnet20")
+    write_openvino(to_stock(resnet20), tmp_path / "openvino", "resnet20")
     assert (tmp_path / "openvino" / "resnet20.xml").is_file()
 
 
@@ -124,7 +126,7 @@ def test_a_batch_is_its_images(exported, images, file):
 
 def test_the_int8_file_computes_in_integers(exported):
     int8 = runtimes.open_file(exported.folder / "resnet20-int8.onnx")
-    assert interchange.float_kernels(int8) == []
+    assert float_kernels(int8) == []
     kinds = [node.op_type for node in int8.nodes]
     assert kinds.count("Conv") == 19
     # Every pixel value has its own step: the range is the whole 0…255, and the scale is 1.
@@ -191,8 +193,8 @@ def test_local_response_normalisation_comes_out_right(tmp_path):
 def _require_equal(model, folder):
     pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype("uint8")
     expected = runtimes.KerasRuntime(model).predict(pixels)
-    interchange.write_onnx(model, folder / "x.onnx")
-    interchange.write_openvino(model, folder / "x", "x")
+    write_onnx(model, folder / "x.onnx")
+    write_openvino(model, folder / "x", "x")
     for file in ("x.onnx", "x"):
         outputs = runtimes.open_file(folder / file).predict(pixels)
         assert np.abs(outputs - expected).max() <= 1e-4 * np.abs(expected).max()
@@ -203,9 +205,9 @@ def test_what_the_converters_lack_is_refused_by_name(tmp_path):
     x = keras.layers.Flatten()(keras.ops.erfinv(inputs * 0.001))
     model = keras.Model(inputs, keras.layers.Dense(2)(x))
     with pytest.raises(UserError, match=r"tf2onnx .*Erfinv"):
-        interchange.write_onnx(model, tmp_path / "x.onnx")
+        write_onnx(model, tmp_path / "x.onnx")
     with pytest.raises(UserError, match="OpenVINO refuses"):
-        interchange.write_openvino(model, tmp_path / "x", "x")
+        write_openvino(model, tmp_path / "x", "x")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -15,7 +15,8 @@ from environments import make_environment, run_in
 import keras_resnet
 from keras_resnet.cli import main
 from keras_resnet.errors import UserError
-from keras_resnet.export import check, export, graphs, manifest, metadata, runtimes
+from keras_resnet.export import check, export, graphs, manifest, runtimes
+from keras_resnet.export.formats import metadata
 from keras_resnet.recipes import sources
 
 FORMATS = ("tflite-float32", "tflite-int8", "tflite-int4")

@@ -12,7 +12,8 @@ from environments import make_environment, run_in
 
 import keras_resnet
 from keras_resnet.errors import UserError
-from keras_resnet.export import check, export, graphs, micro, runtimes
+from keras_resnet.export import check, export, graphs, runtimes
+from keras_resnet.export.formats import micro
 
 NAMES = ["zero", 'say "one"', "two??/", "drei\\vier", "fünf", "5f", "six", "seven", "eight", "nine"]
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ here")

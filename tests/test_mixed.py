@@ -13,7 +13,8 @@ from PIL import Image
 import keras_resnet
 from keras_resnet.cli import main
 from keras_resnet.errors import MissingExtraError, UnknownNameError, UserError
-from keras_resnet.export import check, export, int4, manifest, probing, runtimes
+from keras_resnet.export import check, export, manifest, probing, runtimes
+from keras_resnet.export.formats import int4
 
 KEPT = ("stem_conv", "stage2_block1_add", "predictions")
 

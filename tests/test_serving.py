@@ -12,7 +12,8 @@ from conftest import randomize_batch_norms, run_python
 from PIL import Image
 
 import keras_resnet
-from keras_resnet.export import check, export, manifest, runtimes, saved_model, serving
+from keras_resnet.export import check, export, manifest, runtimes
+from keras_resnet.export.formats import saved_model, serving
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.read import read_image
 from keras_resnet.recipes import load_config, runs, sources

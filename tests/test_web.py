@@ -21,7 +21,8 @@ from web_page import answers, fitted, run_in, seen
 import keras_resnet
 from keras_resnet import cli
 from keras_resnet.errors import UserError
-from keras_resnet.export import browser, check, export, runtimes
+from keras_resnet.export import check, export, runtimes
+from keras_resnet.export.formats import web
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.labels import class_names
 from keras_resnet.images.preprocessing import read_image
@@ -110,14 +111,14 @@ def test_the_page_is_told_of_the_model(folder):
 )
 def test_the_page_is_told_what_a_picture_is_resized_to(crop, shape, width, height, interpolation):
     expected = {"width": width, "height": height, "interpolation": interpolation}
-    assert browser._resize(shape, crop) == expected
+    assert web._resize(shape, crop) == expected
 
 
 def test_the_runtime_is_the_one_in_its_list():
-    lines = (browser.PAGE / "litert" / "SOURCES").read_text().splitlines()
+    lines = (web.PAGE / "litert" / "SOURCES").read_text().splitlines()
     rows = [line.split() for line in lines if not line.startswith("#")]
     listed = {name: digest for name, _, _, digest in rows}
-    there = {path.name: path for path in (browser.PAGE / "litert").iterdir()}
+    there = {path.name: path for path in (web.PAGE / "litert").iterdir()}
     assert set(there) == {*listed, "SOURCES", "NOTICE", "LICENSE"}
     for name, digest in listed.items():
         assert hashlib.sha256(there[name].read_bytes()).hexdigest() == digest, name
@@ -128,24 +129,24 @@ def test_the_wheel_has_every_file_of_the_page():
     settings = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]
     patterns = settings["package-data"]["keras_resnet.export"]
     packed = {path for pattern in patterns for path in (root / "export").glob(pattern)}
-    assert {path for path in browser.PAGE.rglob("*") if path.is_file()} <= packed
+    assert {path for path in web.PAGE.rglob("*") if path.is_file()} <= packed
 
 
 def test_the_page_loads_nothing_from_elsewhere():
-    html = (browser.PAGE / "index.html").read_text()
+    html = (web.PAGE / "index.html").read_text()
     loaded = re.findall(r'(?:src|href)="([^"]*)"', html)
-    loaded += re.findall(r"url\(|@import", (browser.PAGE / "style.css").read_text())
-    for script in browser.PAGE.glob("*.js"):
+    loaded += re.findall(r"url\(|@import", (web.PAGE / "style.css").read_text())
+    for script in web.PAGE.glob("*.js"):
         text = script.read_text()
         loaded += re.findall(r'(?:from|import\(|fetched\(|download\()\s*"([^"]*)"', text)
     assert {"app.js", "boot.js", "style.css", "./litert/core.js", "model.json"} <= set(loaded)
     for name in set(loaded) - {"data:,"}:
-        assert (browser.PAGE / name).is_file() or name in ("model.json", "model.tflite"), name
+        assert (web.PAGE / name).is_file() or name in ("model.json", "model.tflite"), name
 
 
 def test_the_policy_of_the_page_knows_its_import_map():
     """Browsers run no inline script but the one of this hash; a space more and nothing loads."""
-    html = (browser.PAGE / "index.html").read_text()
+    html = (web.PAGE / "index.html").read_text()
     (inline,) = re.findall(r'<script type="importmap">(.*?)</script>', html, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()
     policy = re.search(r'content="(default-src[^"]*)"', html)[1]
@@ -162,7 +163,7 @@ def test_a_model_that_takes_no_pixels_is_refused(tmp_path):
 
 
 def test_classes_without_names_are_numbers(folder, tmp_path):
-    browser.write(tmp_path / "web", (folder / "model.tflite").read_bytes(), "mine", None)
+    web.write(tmp_path / "web", (folder / "model.tflite").read_bytes(), "mine", None)
     about = json.loads((tmp_path / "web" / "model.json").read_text())
     assert about["labels"] == [f"class {index}" for index in range(10)]
     assert about["resize"] == {"width": 32, "height": 32, "interpolation": "bilinear"}

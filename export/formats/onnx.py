@@ -14,9 +14,10 @@ import numpy as np
 
 from keras_resnet.display.console import quiet_stderr
 from keras_resnet.errors import UserError, require
-from keras_resnet.export import optimize, tflite
+from keras_resnet.export import optimize
 from keras_resnet.export.engines import OnnxRuntime
-from keras_resnet.export.saved_model import INPUT, OUTPUT
+from keras_resnet.export.formats import tflite
+from keras_resnet.export.formats.saved_model import INPUT, OUTPUT
 from keras_resnet.layers import kernel_convolution
 
 OPSET = 17  # of 2022: what has a runtime for ONNX reads it, and nothing here needs a later one
@@ -46,8 +47,8 @@ def write_onnx(model: keras.Model, path: Path) -> None:
             "This model was trained quantized, and tf2onnx does not read its rounding. Export it "
             "as tflite-int8, or the float model it was trained from as onnx-int8."
         )
-    function = _inference(model)
-    with _quietly():
+    function = inference_function(model)
+    with quietly():
         try:
             converted, _ = tf2onnx.convert.from_function(
                 function, input_signature=function.input_signature, opset=OPSET
@@ -79,7 +80,7 @@ def quantize_onnx(float_file: Path, path: Path, calibration: np.ndarray | None) 
     quantization = require("onnxruntime.quantization", "onnx")
     samples = tflite.pinned("onnx-int8", calibration)
     nodes = onnx.load(str(float_file)).graph.node
-    with _quietly():
+    with quietly():
         quantization.quantize_static(
             str(float_file),
             str(path),
@@ -90,26 +91,6 @@ def quantize_onnx(float_file: Path, path: Path, calibration: np.ndarray | None) 
             weight_type=quantization.QuantType.QInt8,
             nodes_to_exclude=[node.name for node in nodes if node.op_type == "Softmax"],
         )
-
-
-def write_openvino(model: keras.Model, folder: Path, name: str) -> None:
-    """Write `model` (float32, stock layers) as `folder/NAME.xml` and `.bin`, weights in float32.
-
-    Raises:
-        UserError: OpenVINO lacks an operation.
-    """
-    openvino = require("openvino", "openvino")
-    function = _inference(model)  # by this name its variables live: a graph has them weakly
-    with _quietly():
-        try:
-            converted = openvino.convert_model(function.get_concrete_function())
-        except Exception as error:  # of OpenVINO's own types
-            lines = [line for line in str(error).splitlines() if line.strip()]
-            raise UserError(f"OpenVINO refuses this model: {lines[-1][:300]}") from error
-        converted.inputs[0].get_tensor().set_names({INPUT})
-        converted.outputs[0].get_tensor().set_names({OUTPUT})
-        folder.mkdir()
-        openvino.save_model(converted, str(folder / f"{name}.xml"), compress_to_fp16=False)
 
 
 def float_kernels(runtime: OnnxRuntime) -> list[str]:
@@ -133,7 +114,7 @@ class _Batches:
         return None if batch is None else {INPUT: batch}
 
 
-def _inference(model: keras.Model) -> Any:
+def inference_function(model: keras.Model) -> Any:
     """The model as a function of TensorFlow's with the names of our signature."""
     import tensorflow as tf
 
@@ -160,7 +141,7 @@ def _is_known(onnx: Any, node: Any) -> bool:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Without the converters' remarks: what matters of them arrives as an exception."""
     previous = logging.root.manager.disable
     logging.disable(logging.ERROR)

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from keras_resnet.errors import UnknownNameError, UserError, require
-from keras_resnet.export import mixed, optimize
+from keras_resnet.export import optimize
+from keras_resnet.export.formats import keep_float as mixed
 
 Range = tuple[float, float]
 MIN_MAX = "min-max"

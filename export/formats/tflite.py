@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from keras_resnet.display.console import quiet_stderr
 from keras_resnet.errors import UnknownNameError, UserError
-from keras_resnet.export import int4, ranges
-from keras_resnet.export.saved_model import INPUT
+from keras_resnet.export.formats import int4, int8_ranges
+from keras_resnet.export.formats.saved_model import INPUT
 
 INPUT_TYPES = {"uint8": tf.uint8, "int8": tf.int8, "float32": tf.float32}
 NEEDS_CALIBRATION = ("int8", "int16x8")
@@ -27,7 +27,7 @@ def convert(
     precision: str,
     calibration: np.ndarray | None,
     input_type: str,
-    calibration_method: str = ranges.MIN_MAX,
+    calibration_method: str = int8_ranges.MIN_MAX,
     keep_float: Sequence[str] = (),
     *,
     has_ranges: bool = False,
@@ -73,8 +73,8 @@ def convert(
         converter.target_spec.supported_ops = [mode]
     try:
         with quiet_stderr(), warnings.catch_warnings(action="ignore"):
-            if precision == "int8" and (keep_float or calibration_method != ranges.MIN_MAX):
-                return ranges.convert(converter, calibration_method, samples, keep_float)
+            if precision == "int8" and (keep_float or calibration_method != int8_ranges.MIN_MAX):
+                return int8_ranges.convert(converter, calibration_method, samples, keep_float)
             data: bytes = converter.convert()
     except UserError:
         raise

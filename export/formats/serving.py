@@ -20,8 +20,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_resnet.export import saved_model, warmup
-from keras_resnet.export.saved_model import INPUT, OUTPUT
+from keras_resnet.export.formats import saved_model, warmup
+from keras_resnet.export.formats.saved_model import INPUT, OUTPUT
 from keras_resnet.images.crop import SingleCrop, shown
 from keras_resnet.images.read import require_size, view
 

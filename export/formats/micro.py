@@ -20,7 +20,7 @@ from keras_resnet.errors import MissingExtraError, UserError, require
 from keras_resnet.export import graphs
 
 ARRAY = "model_data.cc"
-_TEMPLATES = Path(__file__).parent / "edge" / "micro"
+_TEMPLATES = Path(__file__).parents[1] / "edge" / "micro"
 _START = "alignas(16) const unsigned char kModel[kModelBytes] = {\n"
 _LARGEST = 64 * 2**20  # bytes; no microcontroller has as much
 _PER_LINE = 16

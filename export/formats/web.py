@@ -19,7 +19,7 @@ from keras_resnet.export import graphs
 if TYPE_CHECKING:  # it imports TensorFlow, which a process that runs a page's model does without
     from keras_resnet.images.crop import SingleCrop
 
-PAGE = Path(__file__).parent / "web"
+PAGE = Path(__file__).parents[1] / "web"
 MODEL, DESCRIPTION = "model.tflite", "model.json"
 
 

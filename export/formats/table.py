@@ -12,17 +12,10 @@ from typing import Any
 import keras
 
 from keras_resnet.errors import UnknownNameError, UserError, require
-from keras_resnet.export import (
-    batch_norms,
-    browser,
-    interchange,
-    metadata,
-    micro,
-    optimize,
-    saved_model,
-    serving,
-    tflite,
-)
+from keras_resnet.export import batch_norms, optimize
+from keras_resnet.export.formats import metadata, micro, saved_model, serving, tflite, web
+from keras_resnet.export.formats.onnx import quantize_onnx, write_onnx
+from keras_resnet.export.formats.openvino import write_openvino
 
 
 @dataclass
@@ -98,7 +91,7 @@ class Source:
     def onnx(self) -> Path:
         """The float32 ONNX file, which the int8 one is made from."""
         path = self.scratch / "float32.onnx"
-        interchange.write_onnx(self.folded, path)
+        write_onnx(self.folded, path)
         return path
 
     def described(self, data: bytes) -> bytes:
@@ -146,16 +139,16 @@ def _onnx(source: Source, path: Path) -> None:
 
 
 def _onnx_int8(source: Source, path: Path) -> None:
-    interchange.quantize_onnx(source.onnx, path, source.conversion["calibration"])
+    quantize_onnx(source.onnx, path, source.conversion["calibration"])
 
 
 def _openvino(source: Source, path: Path) -> None:
-    interchange.write_openvino(source.folded, path, source.name)
+    write_openvino(source.folded, path, source.name)
 
 
 def _web(source: Source, path: Path) -> None:
     data = source.converted(source.batch_one, "int8", input_type="uint8")  # what LiteRT.js takes
-    browser.write(path, data, source.name, source.labels, source.service.crop)
+    web.write(path, data, source.name, source.labels, source.service.crop)
 
 
 _ONNX = (("onnx", "onnx"), ("tf2onnx", "onnx"), ("onnxruntime", "onnx"))
