@@ -15,8 +15,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from keras_resnet.export import benchmark, runtimes
-from keras_resnet.export.interleaved import ratio
+from keras_resnet.export import runtimes
+from keras_resnet.export.measure import benchmark
+from keras_resnet.export.measure.turns import ratio
 from keras_resnet.recipes import exporting, load_dataset, sources
 
 FORMATS = ("tflite-float32", "tflite-int8")

@@ -14,7 +14,8 @@ import numpy as np
 from keras_resnet.display.charts import require_writable
 from keras_resnet.display.console import print_json
 from keras_resnet.errors import UserError
-from keras_resnet.export import layer_errors, manifest, runtimes
+from keras_resnet.export import manifest, runtimes
+from keras_resnet.export.measure import layer_errors
 from keras_resnet.recipes import exporting
 
 

@@ -13,8 +13,9 @@ from PIL import Image
 import keras_resnet
 from keras_resnet.cli import main
 from keras_resnet.errors import MissingExtraError, UnknownNameError, UserError
-from keras_resnet.export import check, export, manifest, probing, runtimes
+from keras_resnet.export import check, export, manifest, runtimes
 from keras_resnet.export.formats import int4
+from keras_resnet.export.measure.probe import Probe
 
 KEPT = ("stem_conv", "stage2_block1_add", "predictions")
 
@@ -52,7 +53,7 @@ def floats(path):
 
 
 def kernels(path):
-    probe = probing.Probe(path)
+    probe = Probe(path)
     return {x.layer: probe.value(x.inputs[1]) for x in probe.operations if x.kernel}
 
 

@@ -20,8 +20,8 @@ import numpy as np
 from keras_resnet.display.charts import Column, bars, binary
 from keras_resnet.display.console import number, print_left_out, table_text
 from keras_resnet.errors import UserError
-from keras_resnet.export import engines, graphs, interleaved, manifest, runtimes
-from keras_resnet.export.interleaved import Answers, Peer, spread
+from keras_resnet.export import engines, graphs, manifest, runtimes
+from keras_resnet.export.measure.turns import Answers, Peer, spread, take_turns
 from keras_resnet.files import short_names
 
 SCHEMA = 1
@@ -34,7 +34,7 @@ sys.argv[0] = "keras-resnet"  # whose own import waits with the networks
 package = types.ModuleType("keras_resnet.export")
 package.__path__ = [{folder!r}]
 sys.modules["keras_resnet.export"] = package
-from keras_resnet.export import benchmark_worker
+from keras_resnet.export.measure import benchmark_worker
 benchmark_worker.main()
 """
 
@@ -159,7 +159,7 @@ def measure(
         print(f"warning: other work runs here (load {load:.1f})", file=sys.stderr)
     with interleaved.workers(peers) as started:
         facts = {worker.peer.name: worker.facts for worker in started}
-        answers = interleaved.take_turns(started, rounds, runs)
+        answers = take_turns(started, rounds, runs)
     rows = [
         _row(file, count, facts[key], answers, _key(reference, count))
         for key, (file, count) in keyed.items()
@@ -219,7 +219,7 @@ def _key(file: File, threads: int) -> str:
 
 
 def _peer(key: str, file: File, threads: int, batch: int) -> Peer:
-    worker = (sys.executable, "-c", _START.format(folder=str(Path(__file__).parent)))
+    worker = (sys.executable, "-c", _START.format(folder=str(Path(__file__).parents[1])))
     options = {"path": str(file.path), "threads": threads, "shape": file.shape, "batch": batch}
     return Peer(key, file.command or worker, options)
 
