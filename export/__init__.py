@@ -19,12 +19,13 @@ import keras
 import numpy as np
 
 from keras_resnet.errors import UserError
-from keras_resnet.export import check, folders, manifest, model_card, optimize, preparing, runtimes
+from keras_resnet.export import check, folders, manifest, model_card, runtimes
 from keras_resnet.export.calibration import hints as calibration_hints
 from keras_resnet.export.calibration import require_images
 from keras_resnet.export.formats import int8_ranges, metadata, saved_model, serving, tflite
 from keras_resnet.export.formats import keep_float as mixed
 from keras_resnet.export.formats.table import FORMATS, Source, known
+from keras_resnet.export.rewrites import fold_rescaling, prepare
 from keras_resnet.images.crop import SingleCrop
 
 __all__ = ["FORMATS", "ExportReport", "export", "require_arguments"]
@@ -128,7 +129,7 @@ def export(
     for hint in hints:
         warnings.warn(hint, stacklevel=2)
     size = None if calibration is None else calibration.shape[1:]
-    prepared = preparing.prepare(model, preprocessing, size)
+    prepared = prepare.prepare(model, preprocessing, size)
     int8_ranges.require_use(prepared, formats, calibration_method, keep_float)
     mixed.require_layers(keep_float, prepared, formats)
     names = _checked_labels(labels, prepared)
@@ -147,7 +148,7 @@ def export(
             "calibration_method": calibration_method,
             "input_type": input_type,
             "keep_float": keep_float,
-            "has_ranges": optimize.has_ranges(prepared),
+            "has_ranges": fold_rescaling.has_ranges(prepared),
         }
         with tempfile.TemporaryDirectory(prefix="keras-resnet-") as scratch:
             service = serving.Service(

@@ -13,11 +13,12 @@ import numpy as np
 
 from keras_resnet.display.console import print_left_out
 from keras_resnet.errors import UserError, missing
-from keras_resnet.export import engines, manifest, preparing, runtimes
+from keras_resnet.export import engines, manifest, runtimes
 from keras_resnet.export.formats import int4
 from keras_resnet.export.formats import keep_float as mixed
 from keras_resnet.export.formats.onnx import float_kernels
 from keras_resnet.export.formats.saved_model import INPUT, OUTPUT
+from keras_resnet.export.rewrites import prepare
 from keras_resnet.export.runtimes import Runtime, TFLiteRuntime
 
 _ROUNDS, _RUNS = 20, 5
@@ -285,7 +286,7 @@ def recorded_reference(folder: Path, model: Any = None) -> Reference:
     reference = manifest.read_reference(folder)
     if model is None:
         return reference
-    exported = preparing.as_exported(model, manifest.read(folder))
+    exported = prepare.as_exported(model, manifest.read(folder))
     outputs = runtimes.KerasRuntime(exported).predict(reference.images)
     if outputs.shape != reference.outputs.shape:
         raise UserError(f"The model has {outputs.shape[-1]} classes, the files have others.")

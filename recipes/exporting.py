@@ -11,16 +11,9 @@ import keras
 import numpy as np
 
 from keras_resnet.errors import UserError
-from keras_resnet.export import (
-    ExportReport,
-    check,
-    export,
-    optimize,
-    preparing,
-    require_arguments,
-    runtimes,
-)
+from keras_resnet.export import ExportReport, check, export, require_arguments, runtimes
 from keras_resnet.export.formats import int8_ranges, metadata
+from keras_resnet.export.rewrites import fold_rescaling, prepare
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.preprocessing import load_images
 from keras_resnet.recipes.config import shown_name
@@ -78,7 +71,7 @@ def export_source(
         raise UserError(f"No such folder: {calibration}")
     model = source.keras_model()
     if not formats:
-        trained = optimize.has_ranges(model)
+        trained = fold_rescaling.has_ranges(model)
         formats = tuple(x for x in USUAL if not trained or x in int8_ranges.TRAINED_FORMATS)
     given = None if calibration is None else images_of(calibration, model, crop=source.crop)
     labels = source.labels
@@ -125,7 +118,7 @@ def reference(
     Raises:
         UserError: no images, or no Keras model.
     """
-    model = preparing.as_exported(source.keras_model(), exported)
+    model = prepare.as_exported(source.keras_model(), exported)
     chosen = data if isinstance(data, Path) else _dataset(data, model)
     if isinstance(chosen, Dataset):
         labels = source.labels or tuple(exported["labels"] or ())

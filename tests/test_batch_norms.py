@@ -6,8 +6,9 @@ import pytest
 from conftest import randomize_batch_norms
 
 import keras_resnet
-from keras_resnet.export import batch_norms, check, export, runtimes
+from keras_resnet.export import check, export, runtimes
 from keras_resnet.export.formats import saved_model, tflite
+from keras_resnet.export.rewrites import batch_norms
 
 layers = keras.layers
 

@@ -10,8 +10,9 @@ from conftest import randomize_batch_norms, run_python
 
 import keras_resnet
 from keras_resnet.errors import UserError
-from keras_resnet.export import FORMATS, check, export, graphs, manifest, optimize, runtimes
+from keras_resnet.export import FORMATS, check, export, graphs, manifest, runtimes
 from keras_resnet.export.formats import tflite
+from keras_resnet.export.rewrites import fold_rescaling
 
 # Those of the extra "export"; the others have tests of their own.
 LITE = [kind for kind in FORMATS if kind == "savedmodel" or kind.startswith("tflite-")]
@@ -155,7 +156,7 @@ def test_folding_the_rescaling_is_exact(name):
         name, input_shape=(32, 32, 3), classifier_activation=None, include_preprocessing=True
     )
     model = keras_resnet.to_stock(randomize_batch_norms(model))
-    folded = optimize.fold_rescaling(model)
+    folded = fold_rescaling.fold_rescaling(model)
     assert folded.get_layer("rescaling").scale == 1.0
     x = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype("float32")
     expected = model.predict(x, verbose=0)
@@ -168,12 +169,12 @@ def test_folding_leaves_alone_what_it_cannot_fold():
     x = keras.layers.Rescaling(2.0)(inputs)
     both = keras.layers.Concatenate()([keras.layers.Conv2D(2, 1)(x), x])
     forked = keras.Model(inputs, both)
-    assert optimize.fold_rescaling(forked) is forked
+    assert fold_rescaling.fold_rescaling(forked) is forked
     shared = keras.layers.Conv2D(2, 1)
     twice = keras.layers.Add()([shared(x), shared(inputs)])
     shared_kernel = keras.Model(inputs, twice)
-    assert optimize.fold_rescaling(shared_kernel) is shared_kernel
-    assert optimize.fold_rescaling(model := keras_resnet.ResNet8()) is model
+    assert fold_rescaling.fold_rescaling(shared_kernel) is shared_kernel
+    assert fold_rescaling.fold_rescaling(model := keras_resnet.ResNet8()) is model
 
 
 # The runtimes of others ---------------------------------------------------------------------------

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from keras_resnet.errors import UnknownNameError, UserError, require
-from keras_resnet.export import optimize
 from keras_resnet.export.formats import keep_float as mixed
+from keras_resnet.export.rewrites import fold_rescaling
 
 Range = tuple[float, float]
 MIN_MAX = "min-max"
@@ -46,7 +46,7 @@ def require_use(model: Any, formats: Sequence[str], method: str, keep_float: Seq
     Raises:
         UserError: it says what.
     """
-    if not optimize.has_ranges(model):
+    if not fold_rescaling.has_ranges(model):
         return
     others = [kind for kind in formats if kind not in TRAINED_FORMATS]
     if others:

@@ -12,10 +12,10 @@ from typing import Any
 import keras
 
 from keras_resnet.errors import UnknownNameError, UserError, require
-from keras_resnet.export import batch_norms, optimize
 from keras_resnet.export.formats import metadata, micro, saved_model, serving, tflite, web
 from keras_resnet.export.formats.onnx import quantize_onnx, write_onnx
 from keras_resnet.export.formats.openvino import write_openvino
+from keras_resnet.export.rewrites import batch_norms, fold_rescaling
 
 
 @dataclass
@@ -58,9 +58,9 @@ class Source:
         """The model with fewer operations that compute the same."""
         scales = [
             {"layer": name, "into": convolution.name}
-            for name, convolution in optimize.foldable(self.model).items()
+            for name, convolution in fold_rescaling.foldable(self.model).items()
         ]
-        folded, report = batch_norms.to_depthwise(optimize.fold_rescaling(self.model))
+        folded, report = batch_norms.to_depthwise(fold_rescaling.fold_rescaling(self.model))
         self.rewrites = {"rescaling_to_convolution": scales, **report}
         return folded
 

@@ -21,7 +21,7 @@ from keras_resnet.display.charts import Column, bars, binary
 from keras_resnet.display.console import number, print_left_out, table_text
 from keras_resnet.errors import UserError
 from keras_resnet.export import engines, graphs, manifest, runtimes
-from keras_resnet.export.measure.turns import Answers, Peer, spread, take_turns
+from keras_resnet.export.measure.turns import Answers, Peer, ratio, spread, take_turns, workers
 from keras_resnet.files import short_names
 
 SCHEMA = 1
@@ -157,7 +157,7 @@ def measure(
     load = round(os.getloadavg()[0], 2)
     if load > 0.5:
         print(f"warning: other work runs here (load {load:.1f})", file=sys.stderr)
-    with interleaved.workers(peers) as started:
+    with workers(peers) as started:
         facts = {worker.peer.name: worker.facts for worker in started}
         answers = take_turns(started, rounds, runs)
     rows = [
@@ -243,7 +243,7 @@ def _row(
             "p95": round(float(np.percentile(samples, 95)), 3),
             "n": len(samples),
         },
-        "ratio": None if same else interleaved.ratio(medians, theirs),
+        "ratio": None if same else ratio(medians, theirs),
         "rounds_ms": [round(ms, 3) for ms in medians],
         "images_per_second": spread([turn["images_per_second"] for turn in turns]),
         "peak_memory_mib": turns[-1]["peak_memory_mib"],
@@ -259,8 +259,8 @@ def _bytes(path: Path) -> int:
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
-    latency, ratio = row["latency_ms"], row["ratio"]
-    against = ratio and "{median:.2f} ({least:.2f} to {most:.2f})".format(**ratio)
+    latency, against_ratio = row["latency_ms"], row["ratio"]
+    against = against_ratio and "{median:.2f} ({least:.2f} to {most:.2f})".format(**ratio)
     return [
         row["file"],
         str(row["threads"]),

@@ -8,8 +8,9 @@ from typing import Any
 import keras
 
 from keras_resnet.errors import UserError
-from keras_resnet.export import optimize, runtimes
+from keras_resnet.export import runtimes
 from keras_resnet.export.formats import saved_model
+from keras_resnet.export.rewrites import fold_rescaling
 from keras_resnet.images import preprocessing as normalisation
 from keras_resnet.layers import to_stock
 
@@ -44,7 +45,7 @@ def prepare(
         raise UserError(f"'{model.name}' normalises its input already; drop preprocessing=.")
     inputs = keras.layers.Input(shape, name=saved_model.INPUT)
     x = normalisation.rescale(inputs, preprocessing or "raw")
-    return optimize.rebuilt_on(stock, inputs, x)
+    return fold_rescaling.rebuilt_on(stock, inputs, x)
 
 
 def as_exported(model: keras.Model, content: dict[str, Any]) -> keras.Model:
