@@ -194,9 +194,9 @@ def _settle(layer: Any, given: Any) -> None:
 def _exported(model: Any, images: Any, out: Path) -> dict[str, Any]:
     """Its int8 file against the model: calibrated, or with the ranges it was trained with."""
     from keras_resnet.export import export, runtimes
-    from keras_resnet.export.rewrites import fold_rescaling
+    from keras_resnet.export.formats.int8_ranges import has_ranges
 
-    calibrated = not fold_rescaling.has_ranges(model)
+    calibrated = not has_ranges(model)
     report = export(
         model,
         ["tflite-int8"],

@@ -24,8 +24,9 @@ from keras_resnet.export.calibration import hints as calibration_hints
 from keras_resnet.export.calibration import require_images
 from keras_resnet.export.formats import int8_ranges, metadata, saved_model, serving, tflite
 from keras_resnet.export.formats import keep_float as mixed
+from keras_resnet.export.formats.int8_ranges import has_ranges
 from keras_resnet.export.formats.table import FORMATS, Source, known
-from keras_resnet.export.rewrites import fold_rescaling, prepare
+from keras_resnet.export.rewrites import prepare
 from keras_resnet.images.crop import SingleCrop
 
 __all__ = ["FORMATS", "ExportReport", "export", "require_arguments"]
@@ -148,7 +149,7 @@ def export(
             "calibration_method": calibration_method,
             "input_type": input_type,
             "keep_float": keep_float,
-            "has_ranges": fold_rescaling.has_ranges(prepared),
+            "has_ranges": has_ranges(prepared),
         }
         with tempfile.TemporaryDirectory(prefix="keras-resnet-") as scratch:
             service = serving.Service(

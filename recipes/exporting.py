@@ -13,7 +13,8 @@ import numpy as np
 from keras_resnet.errors import UserError
 from keras_resnet.export import ExportReport, check, export, require_arguments, runtimes
 from keras_resnet.export.formats import int8_ranges, metadata
-from keras_resnet.export.rewrites import fold_rescaling, prepare
+from keras_resnet.export.formats.int8_ranges import has_ranges
+from keras_resnet.export.rewrites import prepare
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.preprocessing import load_images
 from keras_resnet.recipes.config import shown_name
@@ -71,7 +72,7 @@ def export_source(
         raise UserError(f"No such folder: {calibration}")
     model = source.keras_model()
     if not formats:
-        trained = fold_rescaling.has_ranges(model)
+        trained = has_ranges(model)
         formats = tuple(x for x in USUAL if not trained or x in int8_ranges.TRAINED_FORMATS)
     given = None if calibration is None else images_of(calibration, model, crop=source.crop)
     labels = source.labels

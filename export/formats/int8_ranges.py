@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_resnet.errors import UnknownNameError, UserError, require
 from keras_resnet.export.formats import keep_float as mixed
-from keras_resnet.export.rewrites import fold_rescaling
 
 Range = tuple[float, float]
 MIN_MAX = "min-max"
@@ -46,7 +46,7 @@ def require_use(model: Any, formats: Sequence[str], method: str, keep_float: Seq
     Raises:
         UserError: it says what.
     """
-    if not fold_rescaling.has_ranges(model):
+    if not has_ranges(model):
         return
     others = [kind for kind in formats if kind not in TRAINED_FORMATS]
     if others:
@@ -217,3 +217,9 @@ _METHODS: dict[str, tuple[float, float, float, _Method]] = {
     "percentile": (99.999, 50.0, 100.0, _percentile),
     "moving-average": (0.99, 0.0, 1.0, _moving_average),
 }
+
+
+def has_ranges(model: keras.Model) -> bool:
+    """Whether `model` was trained quantized: it rounds activations itself, in Keras' operations."""
+    kinds = {type(operation).__name__ for operation in model.operations}
+    return "FakeQuantWithMinMaxVars" in kinds

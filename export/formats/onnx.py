@@ -16,8 +16,8 @@ from keras_resnet.display.console import quiet_stderr
 from keras_resnet.errors import UserError, require
 from keras_resnet.export.engines import OnnxRuntime
 from keras_resnet.export.formats import tflite
+from keras_resnet.export.formats.int8_ranges import has_ranges
 from keras_resnet.export.formats.saved_model import INPUT, OUTPUT
-from keras_resnet.export.rewrites import fold_rescaling
 from keras_resnet.layers import kernel_convolution
 
 OPSET = 17  # of 2022: what has a runtime for ONNX reads it, and nothing here needs a later one
@@ -42,7 +42,7 @@ def write_onnx(model: keras.Model, path: Path) -> None:
         UserError: tf2onnx lacks an operation, or the model was trained quantized.
     """
     onnx, tf2onnx = require("onnx", "onnx"), require("tf2onnx", "onnx")
-    if fold_rescaling.has_ranges(model):
+    if has_ranges(model):
         raise UserError(
             "This model was trained quantized, and tf2onnx does not read its rounding. Export it "
             "as tflite-int8, or the float model it was trained from as onnx-int8."

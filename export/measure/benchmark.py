@@ -259,8 +259,8 @@ def _bytes(path: Path) -> int:
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
-    latency, against_ratio = row["latency_ms"], row["ratio"]
-    against = against_ratio and "{median:.2f} ({least:.2f} to {most:.2f})".format(**ratio)
+    latency, against = row["latency_ms"], row["ratio"]
+    against = against and "{median:.2f} ({least:.2f} to {most:.2f})".format(**against)
     return [
         row["file"],
         str(row["threads"]),

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import keras
 import numpy as np
-
-from keras_resnet.layers import to_stock
 
 
 def foldable(model: keras.Model) -> dict[str, keras.layers.Conv2D]:
@@ -50,45 +45,6 @@ def fold_rescaling(model: keras.Model) -> keras.Model:
         kernel, *bias = target.get_weights()
         target.set_weights([kernel * scale[:, None].astype("float32"), *bias])
     return folded
-
-
-def rebuilt_on(
-    model: keras.Model,
-    inputs: Any,
-    x: Any,
-    behind: Callable[[keras.Layer, Any], Any] = lambda layer, y: y,
-) -> keras.Model:
-    """Call the layers of `model` anew on `x`, flat: no model inside a model.
-
-    `x` is made of `inputs`; `behind` may put something behind what a layer gives.
-    """
-    outputs = {}
-
-    def call(layer: Any, *arguments: Any, **keywords: Any) -> Any:
-        outputs[layer.name] = behind(layer, layer(*arguments, **keywords))
-        return outputs[layer.name]
-
-    keras.models.clone_model(model, input_tensors=x, call_function=call)
-    last = model.output._keras_history.operation.name
-    rebuilt = keras.Model(inputs, outputs[last], name=model.name)
-    copy_weights(model, rebuilt)
-    return to_stock(rebuilt)  # whose layers were called once
-
-
-def copy_weights(source: keras.Model, target: keras.Model) -> None:
-    """Give the layers of `target` the weights that those of the same names have in `source`.
-
-    Not all at once in their order: a layer put in between can change it, in branches above all.
-    """
-    for layer in source.layers:
-        if layer.weights:
-            target.get_layer(layer.name).set_weights(layer.get_weights())
-
-
-def has_ranges(model: keras.Model) -> bool:
-    """Whether `model` was trained quantized: it rounds activations itself, in Keras' operations."""
-    kinds = {type(operation).__name__ for operation in model.operations}
-    return "FakeQuantWithMinMaxVars" in kinds
 
 
 def _per_channel(

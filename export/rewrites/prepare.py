@@ -10,7 +10,7 @@ import keras
 from keras_resnet.errors import UserError
 from keras_resnet.export import runtimes
 from keras_resnet.export.formats import saved_model
-from keras_resnet.export.rewrites import fold_rescaling
+from keras_resnet.export.rewrites.rebuild import rebuilt_on
 from keras_resnet.images import preprocessing as normalisation
 from keras_resnet.layers import to_stock
 
@@ -45,7 +45,7 @@ def prepare(
         raise UserError(f"'{model.name}' normalises its input already; drop preprocessing=.")
     inputs = keras.layers.Input(shape, name=saved_model.INPUT)
     x = normalisation.rescale(inputs, preprocessing or "raw")
-    return fold_rescaling.rebuilt_on(stock, inputs, x)
+    return rebuilt_on(stock, inputs, x)
 
 
 def as_exported(model: keras.Model, content: dict[str, Any]) -> keras.Model:
