@@ -19,14 +19,17 @@ import keras
 import numpy as np
 
 from keras_resnet.errors import UserError
-from keras_resnet.export import check, folders, manifest, model_card, runtimes
+from keras_resnet.export import check, folders, manifest, model_card
 from keras_resnet.export.calibration import hints as calibration_hints
 from keras_resnet.export.calibration import require_images
-from keras_resnet.export.formats import int8_ranges, metadata, saved_model, serving, tflite
+from keras_resnet.export.formats import int8_ranges, metadata, serving, tflite
 from keras_resnet.export.formats import keep_float as mixed
 from keras_resnet.export.formats.int8_ranges import has_ranges
 from keras_resnet.export.formats.table import FORMATS, Source, known
 from keras_resnet.export.rewrites import prepare
+from keras_resnet.export.runtimes.base import INPUT, OUTPUT, are_probabilities
+from keras_resnet.export.runtimes.keras import KerasRuntime
+from keras_resnet.export.runtimes.open import open_file
 from keras_resnet.images.crop import SingleCrop
 
 __all__ = ["FORMATS", "ExportReport", "export", "require_arguments"]
@@ -134,7 +137,7 @@ def export(
     int8_ranges.require_use(prepared, formats, calibration_method, keep_float)
     mixed.require_layers(keep_float, prepared, formats)
     names = _checked_labels(labels, prepared)
-    source = runtimes.KerasRuntime(prepared)
+    source = KerasRuntime(prepared)
     reference = _reference(source, calibration, check_images, check_labels, check_source)
     require_images(calibration, formats)
     out = folders.with_parent(folders.free(out, overwrite))  # a while after the first look
@@ -153,13 +156,13 @@ def export(
         }
         with tempfile.TemporaryDirectory(prefix="keras-resnet-") as scratch:
             service = serving.Service(
-                _is_raw(reference, calibration), crop, runtimes.are_probabilities(reference.outputs)
+                _is_raw(reference, calibration), crop, are_probabilities(reference.outputs)
             )
             takes = _input_entry(reference, calibration, crop)
             made_for = (service, takes, about, batch)
             written = Source(prepared, name, names, *made_for, conversion, Path(scratch))
             paths = _write_files(written, formats, partial, verbose)
-        files = {path.name: (kind, runtimes.open_file(path)) for kind, path in paths.items()}
+        files = {path.name: (kind, open_file(path)) for kind, path in paths.items()}
         checks = check.compare(files, reference, keep_float)
         (keras_latency,) = check.median_latency([source], reference.images[:1])
         content = {
@@ -213,7 +216,7 @@ def require_arguments(
 
 
 def _reference(
-    model: runtimes.KerasRuntime,
+    model: KerasRuntime,
     calibration: np.ndarray | None,
     images: np.ndarray | None,
     labels: np.ndarray | None,
@@ -269,7 +272,7 @@ def _content(
     keras_latency: float,
 ) -> dict[str, Any]:
     """What the manifest says of the files and of how they were made and checked."""
-    probabilities = runtimes.are_probabilities(reference.outputs)
+    probabilities = are_probabilities(reference.outputs)
     return {
         "created": manifest.now(),
         "passed": all(item.passed for item in checks),
@@ -277,7 +280,7 @@ def _content(
         **manifest.cost(model),
         # Told by what comes out: a model can end in a softmax in a dozen ways.
         "output": {
-            "name": saved_model.OUTPUT,
+            "name": OUTPUT,
             "is": "probabilities" if probabilities else "scores",
         },
         "calibration_images": 0 if calibration is None else len(calibration),
@@ -305,7 +308,7 @@ def _input_entry(
     channels = reference.images.shape[-1]
     is_raw = _is_raw(reference, calibration)
     return {
-        "name": saved_model.INPUT,
+        "name": INPUT,
         "shape": list(reference.images.shape[1:]),
         "color": _COLORS.get(channels, f"{channels} channels"),
         "raw_pixels": is_raw,

@@ -13,13 +13,17 @@ import numpy as np
 
 from keras_resnet.display.console import print_left_out
 from keras_resnet.errors import UserError, missing
-from keras_resnet.export import engines, manifest, runtimes
+from keras_resnet.export import manifest
 from keras_resnet.export.formats import int4
 from keras_resnet.export.formats import keep_float as mixed
 from keras_resnet.export.formats.onnx import float_kernels
-from keras_resnet.export.formats.saved_model import INPUT, OUTPUT
 from keras_resnet.export.rewrites import prepare
-from keras_resnet.export.runtimes import Runtime, TFLiteRuntime
+from keras_resnet.export.runtimes.base import INPUT, OUTPUT, Runtime, are_probabilities
+from keras_resnet.export.runtimes.keras import KerasRuntime
+from keras_resnet.export.runtimes.litert import TFLiteRuntime
+from keras_resnet.export.runtimes.missing import left_out_files, missing_engine
+from keras_resnet.export.runtimes.onnx import OnnxRuntime
+from keras_resnet.export.runtimes.open import open_file
 
 _ROUNDS, _RUNS = 20, 5
 _SECONDS = 1.0  # for each file; slow ones then get fewer rounds
@@ -208,7 +212,7 @@ def _interface_problems(kind: str, runtime: Runtime, reference: Reference) -> li
 
 
 def _operation_problems(kind: str, runtime: Runtime, keep_float: Sequence[str]) -> list[str]:
-    if kind == "onnx-int8" and isinstance(runtime, engines.OnnxRuntime):
+    if kind == "onnx-int8" and isinstance(runtime, OnnxRuntime):
         left = float_kernels(runtime)
         return [f"operations left in float: {', '.join(left[:5])}"] if left else []
     if not isinstance(runtime, TFLiteRuntime):
@@ -240,7 +244,7 @@ def _logit_error(outputs: np.ndarray, expected: np.ndarray) -> float:
     Probabilities hide errors where they saturate; their logarithms are the logits up to a constant
     per row (below 1e-7 float32's softmax itself is coarse).
     """
-    if runtimes.are_probabilities(expected):
+    if are_probabilities(expected):
         outputs, expected = (np.log(np.clip(x, 1e-7, None)) for x in (outputs, expected))
     return float(np.abs(outputs - expected).max() / np.abs(expected).max())
 
@@ -287,7 +291,7 @@ def recorded_reference(folder: Path, model: Any = None) -> Reference:
     if model is None:
         return reference
     exported = prepare.as_exported(model, manifest.read(folder))
-    outputs = runtimes.KerasRuntime(exported).predict(reference.images)
+    outputs = KerasRuntime(exported).predict(reference.images)
     if outputs.shape != reference.outputs.shape:
         raise UserError(f"The model has {outputs.shape[-1]} classes, the files have others.")
     return replace(reference, outputs=outputs)
@@ -299,9 +303,9 @@ def left_out(folder: Path) -> list[dict[str, str]]:
     Raises:
         UserError: all of them, or no manifest.
     """
-    return engines.left_out(
+    return left_out_files(
         {
-            entry["file"]: engines.missing_engine(folder / entry["file"])
+            entry["file"]: missing_engine(folder / entry["file"])
             or (missing("onnx", "onnx") if entry["format"] == "onnx-int8" else None)
             for entry in manifest.read(folder)["files"]
         }
@@ -333,7 +337,7 @@ def check_folder(folder: str | Path, reference: Reference | None = None) -> list
     absent = {item["file"] for item in without}
     reference = reference or recorded_reference(folder)
     files = {
-        entry["file"]: (entry["format"], runtimes.open_file(folder / entry["file"]))
+        entry["file"]: (entry["format"], open_file(folder / entry["file"]))
         for entry in recorded["files"]
         if entry["file"] not in absent
     }

@@ -319,12 +319,12 @@ def _profile(options: argparse.Namespace) -> int:
     path = Path(model)
     is_path = path.exists() or path.suffix == ".keras" or len(path.parts) > 1
     if is_path and model not in registry.list_models():
-        from keras_resnet.export import runtimes
+        from keras_resnet.export.runtimes.keras import load_keras
         from keras_resnet.recipes import sources
 
         source = sources.find(model)
         source.require_keras()
-        model = runtimes.load_keras(source.path or path)  # not only classifiers
+        model = load_keras(source.path or path)  # not only classifiers
     account = profile.profile(model, options.input_shape, multiply_add=options.multiply_add)
     if options.csv:
         account.to_csv(options.csv)

@@ -14,7 +14,7 @@ from keras_resnet.analysis import explain, maximize
 from keras_resnet.display import sheets
 from keras_resnet.display.console import print_json, progress, quiet_stderr
 from keras_resnet.errors import UnknownNameError, UserError
-from keras_resnet.export import runtimes
+from keras_resnet.export.runtimes.keras import KerasRuntime
 from keras_resnet.files import replacing, require_folder_target
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.preprocessing import missing_preprocessing
@@ -102,7 +102,7 @@ def _cases(
     model: Any, paths: list[str], numbers: list[int], crop: SingleCrop | None
 ) -> tuple[list[_Case], dict[str, str]]:
     """What is explained, and why an image is not, by its path."""
-    runtime = runtimes.KerasRuntime(model)
+    runtime = KerasRuntime(model)
     height, width, channels = runtime.input_shape
     cases, errors = [], {}
     for path in paths:

@@ -14,8 +14,9 @@ import numpy as np
 from keras_resnet.display.charts import require_writable
 from keras_resnet.display.console import print_json
 from keras_resnet.errors import UserError
-from keras_resnet.export import manifest, runtimes
+from keras_resnet.export import manifest
 from keras_resnet.export.measure import layer_errors
+from keras_resnet.export.runtimes.open import open_file
 from keras_resnet.recipes import exporting
 
 
@@ -85,7 +86,7 @@ def _images(options: argparse.Namespace, float_file: Path) -> np.ndarray:
         return _archived(Path(source))[: options.count]
     if (float_file.parent / manifest.MANIFEST).is_file():
         _warn_of_range(manifest.read(float_file.parent)["input"])
-    shape = runtimes.open_file(float_file).input_shape
+    shape = open_file(float_file).input_shape
     return exporting.images_of(source, SimpleNamespace(input_shape=(None, *shape)), options.count)
 
 

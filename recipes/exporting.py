@@ -11,10 +11,11 @@ import keras
 import numpy as np
 
 from keras_resnet.errors import UserError
-from keras_resnet.export import ExportReport, check, export, require_arguments, runtimes
+from keras_resnet.export import ExportReport, check, export, require_arguments
 from keras_resnet.export.formats import int8_ranges, metadata
 from keras_resnet.export.formats.int8_ranges import has_ranges
 from keras_resnet.export.rewrites import prepare
+from keras_resnet.export.runtimes.keras import KerasRuntime
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.preprocessing import load_images
 from keras_resnet.recipes.config import shown_name
@@ -126,7 +127,7 @@ def reference(
         replace(source, labels=labels).warn_of_other_classes(chosen)
     found = _checked_on(chosen, model, count, source.crop)
     images = found["check_images"]
-    outputs = runtimes.KerasRuntime(model).predict(images)
+    outputs = KerasRuntime(model).predict(images)
     return check.Reference(images, outputs, found.get("check_labels"), found["check_source"])
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from keras_resnet.errors import UserError, require
-from keras_resnet.export import graphs
+from keras_resnet.export.runtimes import tflite_graph
 
 _FOUR_BITS = ("CONV_2D", "FULLY_CONNECTED")
 
@@ -51,7 +51,7 @@ def quantize(float_file: bytes) -> bytes:
     return bytes(result.quantized_model)
 
 
-def problems(operations: Sequence[graphs.Operation]) -> list[str]:
+def problems(operations: Sequence[tflite_graph.Operation]) -> list[str]:
     """Say which kernels of a file are not in 4 bits: the quantizer leaves out what it cannot."""
     wide = {item.layer for item in operations if item.kind in _FOUR_BITS and item.kernel != "INT4"}
     return [f"kernels that are not in 4 bits: {sorted(wide)}"] if wide else []

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from keras_resnet.errors import UnknownNameError, UserError
-from keras_resnet.export import graphs
+from keras_resnet.export.runtimes import tflite_graph
 
 INT8_FORMATS = ("tflite-int8", "micro", "web")  # all of whose layers are to be integers, but those
 
@@ -32,11 +32,11 @@ def require_layers(keep_float: Sequence[str], model: Any, formats: Sequence[str]
 
 
 def problems(
-    operations: Sequence[graphs.Operation], keep_float: Sequence[str], float_input: bool
+    operations: Sequence[tflite_graph.Operation], keep_float: Sequence[str], float_input: bool
 ) -> list[str]:
     """What an int8 file computes in float though it should not, and the other way round."""
     kept = set(keep_float)
-    borders = graphs.BORDERS if kept or float_input else ()
+    borders = tflite_graph.BORDERS if kept or float_input else ()
     inner = [item for item in operations if item.kind not in borders]
     in_float = [item for item in inner if item.in_float]
     strays = [item for item in in_float if kept.isdisjoint(item.layers)]
@@ -47,10 +47,10 @@ def problems(
     return found
 
 
-def _left_in_float(strays: Sequence[graphs.Operation], keep_float: Sequence[str]) -> str:
+def _left_in_float(strays: Sequence[tflite_graph.Operation], keep_float: Sequence[str]) -> str:
     kinds = sorted({item.kind for item in strays})
     # Borders have no layer: they come and go with the operations between them.
-    layers = dict.fromkeys(item.layer for item in strays if item.kind not in graphs.BORDERS)
+    layers = dict.fromkeys(item.layer for item in strays if item.kind not in tflite_graph.BORDERS)
     problem = f"operations left in float: {kinds}"
     if not layers:
         return problem
@@ -64,7 +64,7 @@ def _layers(operations: Any) -> set[str]:
 
 def nodes(calibrated: bytes, keep_float: Sequence[str]) -> list[str]:
     """The outputs of the operations of these layers, by which the converter knows them."""
-    operations = graphs.operations(graphs.read(calibrated))
+    operations = tflite_graph.operations(tflite_graph.read(calibrated))
     for layer in keep_float:
         if layer not in _layers(operations):
             raise UserError(

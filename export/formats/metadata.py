@@ -24,7 +24,7 @@ from flatbuffers import number_types
 from flatbuffers.table import Table
 
 from keras_resnet.errors import UnknownNameError, UserError
-from keras_resnet.export.formats.saved_model import INPUT, OUTPUT
+from keras_resnet.export.runtimes.base import INPUT, OUTPUT
 
 NAME, LABELS = "TFLITE_METADATA", "labels.txt"
 _BUFFERS, _METADATA = 4, 6  # fields of the schema's Model

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,11 +16,10 @@ from typing import Any
 
 from keras_resnet.display.console import quiet_stderr
 from keras_resnet.errors import MissingExtraError, UserError, require
-from keras_resnet.export import graphs
+from keras_resnet.export.runtimes import tflite_graph
+from keras_resnet.export.runtimes.locate import ARRAY, ARRAY_START
 
-ARRAY = "model_data.cc"
 _TEMPLATES = Path(__file__).parents[1] / "edge" / "micro"
-_START = "alignas(16) const unsigned char kModel[kModelBytes] = {\n"
 _LARGEST = 64 * 2**20  # bytes; no microcontroller has as much
 _PER_LINE = 16
 _IRREGULAR = {"PADV2": "PadV2"}  # what TFLM calls an operation, where it is not the rule
@@ -69,7 +67,7 @@ def write(folder: Path, data: bytes, name: str, labels: Sequence[str] | None) ->
     """
     (image,), (scores,) = _ends(data)
     _, height, width, channels = (int(size) for size in image.shape)
-    kinds = sorted({item.kind for item in graphs.operations(graphs.read(data))})
+    kinds = sorted({item.kind for item in tflite_graph.operations(tflite_graph.read(data))})
     classes = int(scores.shape[-1])
     values = {
         "name": name,
@@ -93,18 +91,6 @@ def write(folder: Path, data: bytes, name: str, labels: Sequence[str] | None) ->
         (folder / file.name).write_text(text, encoding="utf-8")
 
 
-def read(folder: Path) -> bytes:
-    """Return the TFLite file in a folder's model_data.cc.
-
-    Raises:
-        UserError: it has none.
-    """
-    _, start, rest = (folder / ARRAY).read_text(encoding="utf-8").partition(_START)
-    if not start:
-        raise UserError(f"{folder / ARRAY} has no model: it was not written by this package.")
-    return bytes.fromhex(re.sub(r"0x|,|\s", "", rest.partition("}")[0]))
-
-
 def measure_arena(data: bytes) -> int:
     """Return the least bytes of working memory with which TFLM's reference kernels run a file.
 
@@ -123,7 +109,7 @@ def measure_arena(data: bytes) -> int:
         return True
 
     if not suffices(_LARGEST):
-        kinds = sorted({item.kind for item in graphs.operations(graphs.read(data))})
+        kinds = sorted({item.kind for item in tflite_graph.operations(tflite_graph.read(data))})
         raise UserError(
             "TensorFlow Lite for Microcontrollers cannot run this model: it lacks one of its "
             f"operations ({', '.join(kinds)}), or {_LARGEST // 2**20} MiB are not enough."
@@ -154,7 +140,7 @@ def _arena(data: bytes) -> dict[str, Any]:
 
 def _ends(data: bytes) -> tuple[list[Any], list[Any]]:
     """The tensors that go in and those that come out."""
-    (graph,) = graphs.read(data).subgraphs
+    (graph,) = tflite_graph.read(data).subgraphs
     return [graph.tensors[i] for i in graph.inputs], [graph.tensors[i] for i in graph.outputs]
 
 
@@ -175,7 +161,7 @@ def _source(data: bytes, labels: Sequence[str]) -> str:
     names = "".join(f"    {_quoted(label)},\n" for label in labels)
     return (
         '#include "model_data.h"\n\nnamespace model {\n\n'
-        f"{_START}{lines}}};\n\n"
+        f"{ARRAY_START}{lines}}};\n\n"
         f"const char* const kLabels[kClasses] = {{\n{names}}};\n\n"
         "}  // namespace model\n"
     )

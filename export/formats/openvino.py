@@ -8,7 +8,7 @@ import keras
 
 from keras_resnet.errors import UserError, require
 from keras_resnet.export.formats.onnx import inference_function, quietly
-from keras_resnet.export.formats.saved_model import INPUT, OUTPUT
+from keras_resnet.export.runtimes.base import INPUT, OUTPUT
 
 
 def write_openvino(model: keras.Model, folder: Path, name: str) -> None:

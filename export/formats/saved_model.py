@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-INPUT, OUTPUT = "images", "predictions"
+from keras_resnet.export.runtimes.base import INPUT, OUTPUT
 
 
 class _Serving(tf.Module):

@@ -21,7 +21,7 @@ import keras
 import tensorflow as tf
 
 from keras_resnet.export.formats import saved_model, warmup
-from keras_resnet.export.formats.saved_model import INPUT, OUTPUT
+from keras_resnet.export.runtimes.base import INPUT, OUTPUT
 from keras_resnet.images.crop import SingleCrop, shown
 from keras_resnet.images.read import require_size, view
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras_resnet.display.console import quiet_stderr
 from keras_resnet.errors import UnknownNameError, UserError
 from keras_resnet.export.formats import int4, int8_ranges
-from keras_resnet.export.formats.saved_model import INPUT
+from keras_resnet.export.runtimes.base import INPUT
 
 INPUT_TYPES = {"uint8": tf.uint8, "int8": tf.int8, "float32": tf.float32}
 NEEDS_CALIBRATION = ("int8", "int16x8")

@@ -14,13 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_resnet.errors import UserError
-from keras_resnet.export import graphs
+from keras_resnet.export.runtimes import tflite_graph
+from keras_resnet.export.runtimes.locate import DESCRIPTION, MODEL, PAGE
 
 if TYPE_CHECKING:  # it imports TensorFlow, which a process that runs a page's model does without
     from keras_resnet.images.crop import SingleCrop
-
-PAGE = Path(__file__).parents[1] / "web"
-MODEL, DESCRIPTION = "model.tflite", "model.json"
 
 
 def write(
@@ -51,15 +49,10 @@ def write(
     (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
 
 
-def is_page(folder: Path) -> bool:
-    """Whether `write` made this folder."""
-    return (folder / DESCRIPTION).is_file() and (folder / MODEL).is_file()
-
-
 def _describe(
     data: bytes, name: str, labels: Sequence[str] | None, crop: SingleCrop | None
 ) -> dict[str, Any]:
-    graph = graphs.read(data).subgraphs[0]
+    graph = tflite_graph.read(data).subgraphs[0]
     image, scores = graph.tensors[graph.inputs[0]], graph.tensors[graph.outputs[0]]
     about = {"input": _steps(image), "output": _steps(scores)}
     _require_pixels(**about["input"])

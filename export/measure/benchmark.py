@@ -20,8 +20,12 @@ import numpy as np
 from keras_resnet.display.charts import Column, bars, binary
 from keras_resnet.display.console import number, print_left_out, table_text
 from keras_resnet.errors import UserError
-from keras_resnet.export import engines, graphs, manifest, runtimes
+from keras_resnet.export import manifest
 from keras_resnet.export.measure.turns import Answers, Peer, ratio, spread, take_turns, workers
+from keras_resnet.export.runtimes import tflite_graph
+from keras_resnet.export.runtimes.litert import TFLiteRuntime
+from keras_resnet.export.runtimes.locate import located
+from keras_resnet.export.runtimes.missing import left_out_files, missing_engine
 from keras_resnet.files import short_names
 
 SCHEMA = 1
@@ -147,8 +151,8 @@ def measure(
         UserError: no files, an unknown `against`, a file that cannot be run, or no engine for any
             of them. A file whose engine is not installed is left out, with a line on stderr.
     """
-    absent = {x.name: None if x.command else engines.missing_engine(x.path) for x in files}
-    left_out = engines.left_out(absent)
+    absent = {x.name: None if x.command else missing_engine(x.path) for x in files}
+    left_out = left_out_files(absent)
     print_left_out(left_out)
     files = [file for file in files if absent[file.name] is None]
     reference = _reference(files, against)
@@ -209,9 +213,9 @@ def _is_float32(file: File) -> bool:
     Raises:
         UserError: LiteRT cannot load it.
     """
-    if file.format or file.command or runtimes.located(file.path)[0] != ".tflite":
+    if file.format or file.command or located(file.path)[0] != ".tflite":
         return False
-    return graphs.in_float32(runtimes.TFLiteRuntime(runtimes.located(file.path)[1]).graph)
+    return tflite_graph.in_float32(TFLiteRuntime(located(file.path)[1]).graph)
 
 
 def _key(file: File, threads: int) -> str:

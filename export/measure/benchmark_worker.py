@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 
 from keras_resnet.errors import UserError, require
-from keras_resnet.export import runtimes
+from keras_resnet.export.runtimes.base import ENGINES
+from keras_resnet.export.runtimes.locate import located
+from keras_resnet.export.runtimes.open import open_file
 
 _FREE_SIZE = 224  # pixels a side, of a file that takes any size
 _SECONDS = 2.0  # of single images in a turn, and again of a batch; slow files do fewer
@@ -51,7 +53,7 @@ class _Timed:
         _import_library(path, threads)
         before = _peak_memory_mib()
         began = time.perf_counter()
-        self._runtime = runtimes.open_file(path, threads)
+        self._runtime = open_file(path, threads)
         shape = options["shape"] or self._runtime.input_shape
         shape = [size or (_FREE_SIZE if axis < 2 else 3) for axis, size in enumerate(shape)]
         pixels = np.random.default_rng(0).integers(0, 256, (options["batch"], *shape))
@@ -94,9 +96,9 @@ class _Timed:
 
 def _import_library(path: Path, threads: int) -> None:
     """Import what will run the file, so that its import is no part of the loading."""
-    kind, _ = runtimes.located(path)
-    if kind in runtimes.ENGINES:
-        require(*runtimes.ENGINES[kind])
+    kind, _ = located(path)
+    if kind in ENGINES:
+        require(*ENGINES[kind])
         return
     import tensorflow as tf
 

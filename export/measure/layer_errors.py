@@ -15,8 +15,8 @@ import numpy as np
 from keras_resnet.display import charts
 from keras_resnet.display.console import progress, table_text
 from keras_resnet.errors import UserError
-from keras_resnet.export.graphs import Operation
 from keras_resnet.export.measure.probe import Primed, Probe
+from keras_resnet.export.runtimes.tflite_graph import Operation
 from keras_resnet.files import replacing
 
 

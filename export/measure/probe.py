@@ -12,8 +12,10 @@ import numpy as np
 
 from keras_resnet.display.console import quiet_stderr
 from keras_resnet.errors import UserError, require
-from keras_resnet.export import graphs, runtimes
-from keras_resnet.export.graphs import Operation
+from keras_resnet.export.runtimes import tflite_graph
+from keras_resnet.export.runtimes.litert import TFLiteRuntime, quantize
+from keras_resnet.export.runtimes.open import open_file
+from keras_resnet.export.runtimes.tflite_graph import Operation
 
 
 class Probe:
@@ -31,21 +33,21 @@ class Probe:
             UserError: see `runtimes.open_file`; or a graph within the graph.
         """
         self.path = Path(path)
-        runtime = runtimes.open_file(path)
-        if not isinstance(runtime, runtimes.TFLiteRuntime):
+        runtime = open_file(path)
+        if not isinstance(runtime, TFLiteRuntime):
             raise UserError(f"{path} is no .tflite file; only of those single layers can be read.")
         self.runtime = runtime
         self.data = self.path.read_bytes()
-        if len(graphs.read(self.data).subgraphs) != 1:
+        if len(tflite_graph.read(self.data).subgraphs) != 1:
             raise UserError(f"{path} has graphs within its graph (a loop or a condition).")
-        self.operations = [item for item in runtime.graph if item.kind not in graphs.BORDERS]
+        self.operations = [item for item in runtime.graph if item.kind not in tflite_graph.BORDERS]
         self._interpreter = _interpreter(self.data)
         self._details = {item["index"]: item for item in self._interpreter.get_tensor_details()}
         self.input = int(self._interpreter.get_input_details()[0]["index"])
 
     def run(self, image: np.ndarray) -> None:
         """Run one image (height, width, channels)."""
-        steps = runtimes.quantize(image[None], self._details[self.input])
+        steps = quantize(image[None], self._details[self.input])
         self._interpreter.set_tensor(self.input, steps)
         self._interpreter.invoke()
 
@@ -80,7 +82,7 @@ class Primed:
 
     def __init__(self, data: bytes, tensors: Iterable[int]) -> None:
         """Cut the graph at `tensors`: they are given to those that read them."""
-        model = graphs.read(data)
+        model = tflite_graph.read(data)
         (graph,) = model.subgraphs
         self._copies: dict[int, int] = {}
         for tensor in dict.fromkeys(tensors):

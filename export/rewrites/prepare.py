@@ -8,9 +8,8 @@ from typing import Any
 import keras
 
 from keras_resnet.errors import UserError
-from keras_resnet.export import runtimes
-from keras_resnet.export.formats import saved_model
 from keras_resnet.export.rewrites.rebuild import rebuilt_on
+from keras_resnet.export.runtimes.base import INPUT, classifier_shape
 from keras_resnet.images import preprocessing as normalisation
 from keras_resnet.layers import to_stock
 
@@ -28,7 +27,7 @@ def prepare(
     Raises:
         UserError: no such classifier, a free size and none given, or it normalises already.
     """
-    shape, _ = runtimes.classifier_shape(model)
+    shape, _ = classifier_shape(model)
     stock = to_stock(model)
     if isinstance(stock, keras.Sequential):
         stock = keras.Model(stock.inputs[0], stock.outputs[0], name=model.name)
@@ -43,7 +42,7 @@ def prepare(
         return stock
     if preprocessing is not None and normalisation.has_preprocessing(model):
         raise UserError(f"'{model.name}' normalises its input already; drop preprocessing=.")
-    inputs = keras.layers.Input(shape, name=saved_model.INPUT)
+    inputs = keras.layers.Input(shape, name=INPUT)
     x = normalisation.rescale(inputs, preprocessing or "raw")
     return rebuilt_on(stock, inputs, x)
 
