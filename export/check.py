@@ -16,7 +16,7 @@ from keras_resnet.errors import UserError, missing
 from keras_resnet.export import manifest
 from keras_resnet.export.formats import int4
 from keras_resnet.export.formats import keep_float as mixed
-from keras_resnet.export.formats.onnx import float_kernels
+from keras_resnet.export.reference import Reference, read_reference
 from keras_resnet.export.rewrites import prepare
 from keras_resnet.export.runtimes.base import INPUT, OUTPUT, Runtime, are_probabilities
 from keras_resnet.export.runtimes.keras import KerasRuntime
@@ -66,30 +66,6 @@ TOLERANCES = {
     # outputs have about 40 dB. That leaves 16; 5 dB, noise of over half the signal, is a fault.
     "tflite-int4": Tolerance(0.9, 5),
 }
-
-
-@dataclass(frozen=True)
-class Reference:
-    """Images with the Keras model's answers to them, and labels where they are known.
-
-    Attributes:
-        images: (n, height, width, channels), uint8 RGB 0...255 or as the model takes them.
-        outputs: (n, classes), the Keras model's answers.
-        labels: (n,), class numbers; None where they are not known.
-        source: which images these are, for people.
-    """
-
-    images: np.ndarray
-    outputs: np.ndarray
-    labels: np.ndarray | None
-    source: str
-
-    @property
-    def accuracy(self) -> float | None:
-        """The Keras model's own accuracy on them."""
-        if self.labels is None:
-            return None
-        return float((self.outputs.argmax(-1) == self.labels).mean())
 
 
 @dataclass(frozen=True)
@@ -287,7 +263,7 @@ def recorded_reference(folder: Path, model: Any = None) -> Reference:
     Raises:
         UserError: the record is missing or damaged, or `model` has other classes.
     """
-    reference = manifest.read_reference(folder)
+    reference = read_reference(folder)
     if model is None:
         return reference
     exported = prepare.as_exported(model, manifest.read(folder))
@@ -342,3 +318,16 @@ def check_folder(folder: str | Path, reference: Reference | None = None) -> list
         if entry["file"] not in absent
     }
     return compare(files, reference, recorded.get("keep_float", ()))
+
+
+_KERNELS = ("Conv", "Gemm", "MatMul")
+
+
+def float_kernels(runtime: OnnxRuntime) -> list[str]:
+    """The convolutions and dense layers of an ONNX file that compute in float."""
+    made_by = {output: node.op_type for node in runtime.nodes for output in node.output}
+    return [
+        node.name
+        for node in runtime.nodes
+        if node.op_type in _KERNELS and made_by.get(node.input[0]) != "DequantizeLinear"
+    ]

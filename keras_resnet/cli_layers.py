@@ -16,6 +16,7 @@ from keras_resnet.display.console import print_json
 from keras_resnet.errors import UserError
 from keras_resnet.export import manifest
 from keras_resnet.export.measure import layer_errors
+from keras_resnet.export.reference import REFERENCE
 from keras_resnet.export.runtimes.open import open_file
 from keras_resnet.recipes import exporting
 
@@ -78,7 +79,7 @@ def _pair(options: argparse.Namespace) -> tuple[Path, Path]:
 
 def _images(options: argparse.Namespace, float_file: Path) -> np.ndarray:
     """The first --count images of --images, or of the reference that an export lies beside."""
-    beside = float_file.parent / manifest.REFERENCE
+    beside = float_file.parent / REFERENCE
     source = options.images or (str(beside) if beside.is_file() else None)
     if source is None:
         raise UserError("Give --images: a folder of images, a dataset, or an .npz with 'images'.")

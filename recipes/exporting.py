@@ -11,9 +11,10 @@ import keras
 import numpy as np
 
 from keras_resnet.errors import UserError
-from keras_resnet.export import ExportReport, check, export, require_arguments
+from keras_resnet.export import ExportReport, export, require_arguments
 from keras_resnet.export.formats import int8_ranges, metadata
 from keras_resnet.export.formats.int8_ranges import has_ranges
+from keras_resnet.export.reference import Reference
 from keras_resnet.export.rewrites import prepare
 from keras_resnet.export.runtimes.keras import KerasRuntime
 from keras_resnet.images.crop import SingleCrop
@@ -106,9 +107,7 @@ def export_source(
     )
 
 
-def reference(
-    source: Source, data: str | Path, count: int, exported: dict[str, Any]
-) -> check.Reference:
+def reference(source: Source, data: str | Path, count: int, exported: dict[str, Any]) -> Reference:
     """Images of your own, with the answers of the Keras model, to check files on.
 
     Args:
@@ -128,7 +127,7 @@ def reference(
     found = _checked_on(chosen, model, count, source.crop)
     images = found["check_images"]
     outputs = KerasRuntime(model).predict(images)
-    return check.Reference(images, outputs, found.get("check_labels"), found["check_source"])
+    return Reference(images, outputs, found.get("check_labels"), found["check_source"])
 
 
 def _checked_on(

@@ -12,6 +12,7 @@ import keras_resnet
 from keras_resnet.errors import UserError
 from keras_resnet.export import FORMATS, check, export, manifest
 from keras_resnet.export.formats import tflite
+from keras_resnet.export.reference import Reference, read_reference
 from keras_resnet.export.rewrites import fold_rescaling
 from keras_resnet.export.runtimes import tflite_graph
 from keras_resnet.export.runtimes.base import are_probabilities
@@ -194,7 +195,7 @@ def test_the_saved_model_serves_without_keras(exported, images, tmp_path):
         exported.folder / "saved_model" / "1",
         cwd=tmp_path,
     )
-    reference = manifest.read_reference(exported.folder)
+    reference = read_reference(exported.folder)
     # The same float32 operations; other thread counts sum in another order.
     np.testing.assert_allclose(np.load(tmp_path / "y.npy"), reference.outputs, atol=1e-5)
 
@@ -273,28 +274,28 @@ def test_damaged_companions_are_refused(exported, tmp_path, name, content, messa
 
 def test_a_file_of_other_weights_fails(exported, images):
     """The check must be able to fail: the right interface and other or slightly other values."""
-    reference = manifest.read_reference(exported.folder)
+    reference = read_reference(exported.folder)
     outputs = reference.outputs
     wrong = keras_resnet.ResNet20(include_preprocessing=True)
     files = {"wrong": ("savedmodel", KerasRuntime(wrong))}
     (item,) = check.compare(files, reference)
     assert not item.passed
     assert item.agreement < 1
-    slightly = check.Reference(images, outputs * 0.99, None, "images")
+    slightly = Reference(images, outputs * 0.99, None, "images")
     files = {"x": ("tflite-float32", open_file(exported.folder / "saved_model"))}
     (item,) = check.compare(files, slightly)
     assert any("logits" in problem for problem in item.problems)
 
 
 def test_a_half_quantized_file_fails_as_int8(exported):
-    reference = manifest.read_reference(exported.folder)
+    reference = read_reference(exported.folder)
     dynamic = open_file(exported.folder / "resnet20-dynamic.tflite")
     (item,) = check.compare({"x": ("tflite-int8", dynamic)}, reference)
     assert any("left in float" in problem for problem in item.problems)
 
 
 def test_a_file_of_another_shape_fails(exported):
-    reference = manifest.read_reference(exported.folder)
+    reference = read_reference(exported.folder)
     small = KerasRuntime(keras_resnet.ResNet20(input_shape=(16, 16, 3), classes=3))
     (item,) = check.compare({"x": ("savedmodel", small)}, reference)
     assert len(item.problems) == 2

@@ -14,9 +14,11 @@ from conftest import randomize_batch_norms, run_python
 import keras_resnet
 from keras_resnet import cli
 from keras_resnet.errors import UserError
-from keras_resnet.export import check, export, manifest
-from keras_resnet.export.formats.onnx import float_kernels, write_onnx
+from keras_resnet.export import check, export
+from keras_resnet.export.check import float_kernels
+from keras_resnet.export.formats.onnx import write_onnx
 from keras_resnet.export.formats.openvino import write_openvino
+from keras_resnet.export.reference import Reference, read_reference
 from keras_resnet.export.runtimes.keras import KerasRuntime
 from keras_resnet.export.runtimes.open import open_file
 from keras_resnet.layers import to_stock
@@ -144,15 +146,15 @@ def _constants(exported):
 
 
 def test_a_float_file_fails_as_int8(exported):
-    reference = manifest.read_reference(exported.folder)
+    reference = read_reference(exported.folder)
     float32 = open_file(exported.folder / "resnet20.onnx")
     (item,) = check.compare({"x": ("onnx-int8", float32)}, reference)
     assert any("left in float" in problem for problem in item.problems)
 
 
 def test_other_weights_fail(exported, images):
-    reference = manifest.read_reference(exported.folder)
-    slightly = check.Reference(reference.images, reference.outputs * 0.99, None, "images")
+    reference = read_reference(exported.folder)
+    slightly = Reference(reference.images, reference.outputs * 0.99, None, "images")
     files = {
         kind: (kind, open_file(exported.folder / file))
         for kind, file in (("onnx", "resnet20.onnx"), ("openvino", "openvino"))

@@ -16,6 +16,7 @@ from keras_resnet.errors import MissingExtraError, UnknownNameError, UserError
 from keras_resnet.export import check, export, manifest
 from keras_resnet.export.formats import int4
 from keras_resnet.export.measure.probe import Probe
+from keras_resnet.export.reference import read_reference
 from keras_resnet.export.runtimes.open import open_file
 
 KEPT = ("stem_conv", "stage2_block1_add", "predictions")
@@ -85,7 +86,7 @@ def test_the_other_layers_are_as_without(kept, exported):
 
 
 def test_the_check_wants_what_was_asked_for_and_nothing_else(kept, exported):
-    reference = manifest.read_reference(exported.folder)
+    reference = read_reference(exported.folder)
     plain = open_file(exported.folder / "resnet8-int8.tflite")
     mixed = open_file(kept.folder / "resnet8-int8.tflite")
 
@@ -226,7 +227,7 @@ def test_the_manifest_has_the_recipe_of_int4(exported):
 
 
 def test_a_file_of_wider_kernels_fails_as_int4(exported):
-    reference = manifest.read_reference(exported.folder)
+    reference = read_reference(exported.folder)
     dynamic = open_file(exported.folder / "resnet8-dynamic.tflite")
     (item,) = check.compare({"x": ("tflite-int4", dynamic)}, reference)
     assert "kernels that are not in 4 bits: ['head', 'stage1_block1_conv1'" in item.problems[0]

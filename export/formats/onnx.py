@@ -17,12 +17,10 @@ from keras_resnet.errors import UserError, require
 from keras_resnet.export.formats import tflite
 from keras_resnet.export.formats.int8_ranges import has_ranges
 from keras_resnet.export.runtimes.base import INPUT, OUTPUT
-from keras_resnet.export.runtimes.onnx import OnnxRuntime
 from keras_resnet.layers import kernel_convolution
 
 OPSET = 17  # of 2022: what has a runtime for ONNX reads it, and nothing here needs a later one
 _BATCH = 16  # images that calibration runs at a time
-_KERNELS = ("Conv", "Gemm", "MatMul")
 
 
 class _Conv2D(keras.layers.Conv2D):
@@ -91,16 +89,6 @@ def quantize_onnx(float_file: Path, path: Path, calibration: np.ndarray | None) 
             weight_type=quantization.QuantType.QInt8,
             nodes_to_exclude=[node.name for node in nodes if node.op_type == "Softmax"],
         )
-
-
-def float_kernels(runtime: OnnxRuntime) -> list[str]:
-    """The convolutions and dense layers of an ONNX file that compute in float."""
-    made_by = {output: node.op_type for node in runtime.nodes for output in node.output}
-    return [
-        node.name
-        for node in runtime.nodes
-        if node.op_type in _KERNELS and made_by.get(node.input[0]) != "DequantizeLinear"
-    ]
 
 
 class _Batches:
