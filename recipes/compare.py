@@ -16,7 +16,7 @@ from keras_resnet.export import manifest
 from keras_resnet.export.runtimes.keras import load_keras
 from keras_resnet.files import replacing, require_file_target, short_names
 from keras_resnet.recipes import runs
-from keras_resnet.recipes.config import shown_name
+from keras_resnet.recipes.configs.schema import shown_name
 
 _COSTS = {"bytes": "bytes", "latency_ms": "ms, one image"}  # a panel each, and its label
 

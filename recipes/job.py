@@ -25,7 +25,7 @@ from keras_resnet.recipes import (
     schedules,
     transfer,
 )
-from keras_resnet.recipes.config import Config
+from keras_resnet.recipes.configs.schema import Config
 from keras_resnet.recipes.loop import Loop
 from keras_resnet.recipes.losses import LOSSES
 

@@ -29,7 +29,7 @@ from keras_resnet.export import manifest
 from keras_resnet.export.runtimes.keras import KerasRuntime, load_keras
 from keras_resnet.files import replacing, require_file_target
 from keras_resnet.recipes import outcomes, report_figures, runs
-from keras_resnet.recipes.config import shown_name
+from keras_resnet.recipes.configs.schema import shown_name
 from keras_resnet.recipes.data import AnySplit, configured_dataset
 
 _MISTAKES = 12

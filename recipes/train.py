@@ -37,7 +37,7 @@ from keras_resnet.recipes import (
     workers,
 )
 from keras_resnet.recipes.callbacks import Log, ProgressBar
-from keras_resnet.recipes.config import Config
+from keras_resnet.recipes.configs.schema import Config
 from keras_resnet.recipes.job import (
     Job,
     build_loop,

@@ -14,7 +14,7 @@ from typing import Any
 from keras_resnet.errors import UnknownNameError, UserError, require
 from keras_resnet.files import replacing
 
-CONFIGS = Path(__file__).parent / "configs"
+CONFIGS = Path(__file__).parent
 
 
 @dataclass(frozen=True)
