@@ -125,9 +125,8 @@ def _technique(config: dict[str, Any]) -> str:
 
 def _config() -> str:
     """Every key of a config: its type, default and the comment beside it."""
-    from keras_resnet.recipes.configs import schema as config
 
-    kinds = [kind for kind in vars(config).values() if dataclasses.is_dataclass(kind)]
+    kinds = [kind for kind in vars(schema).values() if dataclasses.is_dataclass(kind)]
     sections = {kind: kind.__name__.removesuffix("Config").lower() for kind in kinds}
     parts = []
     for kind, section in sections.items():

@@ -115,10 +115,11 @@ def _ensemble(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from keras_resnet.recipes import crops, evaluate, runs, sources
+    from keras_resnet.recipes import evaluate, runs, sources
+    from keras_resnet.recipes.data.protocol import Protocol, describe
 
     source = sources.find(options.model, options.weights)
-    protocol = crops.Protocol(options.crops, options.scales, _single_crop(options, source))
+    protocol = Protocol(options.crops, options.scales, _single_crop(options, source))
     out = None if options.out is None else Path(options.out)
     if out is not None:
         require_file_target(out)
@@ -140,7 +141,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     print(
         f"{options.model}: accuracy {result['accuracy']:.2%}{top5}, loss {result['loss']:.4f} "
         f"on {result['n']} images ({dataset.name}, {options.split}; "
-        f"{crops.describe(result['protocol'])})"
+        f"{describe(result['protocol'])})"
     )
     return 0
 
@@ -344,7 +345,7 @@ def _dataset(name: str | None, source: Any, runtime: Any = None, whole: bool = F
     """
     from dataclasses import replace
 
-    from keras_resnet.recipes.data import canonical, configured_dataset, load_dataset
+    from keras_resnet.recipes.data.datasets import canonical, configured_dataset, load_dataset
 
     config = source.run.config.data if source.run else None
     if config is not None and (name is None or canonical(name) == config.name):

@@ -19,8 +19,8 @@ from keras_resnet.display.console import progress
 from keras_resnet.errors import UserError
 from keras_resnet.export.runtimes.base import Runtime
 from keras_resnet.export.runtimes.keras import KerasRuntime
-from keras_resnet.recipes.crops import SINGLE_CROP, Protocol, predictions
-from keras_resnet.recipes.data import AnySplit
+from keras_resnet.recipes.data.datasets import AnySplit
+from keras_resnet.recipes.data.protocol import SINGLE_CROP, Protocol, predictions
 
 
 def measure(runtime: Runtime, split: AnySplit, protocol: Protocol = SINGLE_CROP) -> dict[str, Any]:

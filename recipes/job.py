@@ -15,17 +15,10 @@ from keras_resnet import registry
 from keras_resnet.errors import UnknownNameError, UserError
 from keras_resnet.models.build import SPECS, with_options
 from keras_resnet.models.network import Network
-from keras_resnet.recipes import (
-    augment,
-    data,
-    data_service,
-    devices,
-    distill,
-    optimizers,
-    schedules,
-    transfer,
-)
+from keras_resnet.recipes import data_service, devices, distill, optimizers, schedules, transfer
 from keras_resnet.recipes.configs.schema import Config
+from keras_resnet.recipes.data import augment
+from keras_resnet.recipes.data.datasets import Dataset, configured_dataset
 from keras_resnet.recipes.loop import Loop
 from keras_resnet.recipes.losses import LOSSES
 
@@ -51,7 +44,7 @@ class Job:
     start: keras.Model | None
     teacher: keras.Model | None
     strategy: tf.distribute.Strategy
-    dataset: data.Dataset
+    dataset: Dataset
     schedule: keras.optimizers.schedules.LearningRateSchedule
     steps_per_epoch: int
     total_steps: int
@@ -98,7 +91,7 @@ def prepare(config: Config, start: keras.Model | None, teacher: keras.Model | No
             f"(train.accumulate) on each of {strategy.num_replicas_in_sync} devices."
         )
     data_service.require(config.data.service, train.wait_seconds)
-    dataset = data.configured_dataset(config.data)
+    dataset = configured_dataset(config.data)
     if teacher is not None:
         shown = _shown_shape(config, dataset)
         distill.require_fit(teacher, shown, len(dataset.class_names))
@@ -181,7 +174,7 @@ def _check_network(config: Config) -> None:
         )
 
 
-def _steps_per_epoch(dataset: data.Dataset, batch_size: int) -> int:
+def _steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
     steps = len(dataset.train) // batch_size
     if steps == 0:
         raise UserError(
@@ -200,7 +193,7 @@ def _require_size(config: Config, sides: Sequence[int]) -> None:
         )
 
 
-def _shown_shape(config: Config, dataset: data.Dataset) -> tuple[int | None, int | None, int]:
+def _shown_shape(config: Config, dataset: Dataset) -> tuple[int | None, int | None, int]:
     """The shape of the images that are trained on; free where their size changes in the run."""
     return (None, None, dataset.input_shape[-1]) if config.train.sizes else dataset.input_shape
 

@@ -17,7 +17,8 @@ import tensorflow as tf
 from keras_resnet.models.auxiliary import loss_weights
 from keras_resnet.recipes import workers
 from keras_resnet.recipes.averages import Averages
-from keras_resnet.recipes.data import AnySplit, evaluation_batches
+from keras_resnet.recipes.data.batches import evaluation_batches
+from keras_resnet.recipes.data.datasets import AnySplit
 from keras_resnet.recipes.distill import Teacher
 from keras_resnet.recipes.losses import LOSSES, LossScale
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from keras_resnet.display.console import progress
 from keras_resnet.export.runtimes.base import Runtime
-from keras_resnet.recipes.crops import SINGLE_CROP, predictions
-from keras_resnet.recipes.data import AnySplit
+from keras_resnet.recipes.data.datasets import AnySplit
+from keras_resnet.recipes.data.protocol import SINGLE_CROP, predictions
 
 BINS = 15  # of the reliability diagram, as in arXiv:1706.04599
 

@@ -16,7 +16,7 @@ from keras_resnet.errors import UserError, require
 from keras_resnet.export import manifest
 from keras_resnet.recipes import runs, sources, train
 from keras_resnet.recipes.configs.schema import load_config
-from keras_resnet.recipes.data import Dataset, configured_dataset
+from keras_resnet.recipes.data.datasets import Dataset, configured_dataset
 from keras_resnet.recipes.exporting import export_source
 
 CONFIG = "digits/resnet8"

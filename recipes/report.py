@@ -30,7 +30,7 @@ from keras_resnet.export.runtimes.keras import KerasRuntime, load_keras
 from keras_resnet.files import replacing, require_file_target
 from keras_resnet.recipes import outcomes, report_figures, runs
 from keras_resnet.recipes.configs.schema import shown_name
-from keras_resnet.recipes.data import AnySplit, configured_dataset
+from keras_resnet.recipes.data.datasets import AnySplit, configured_dataset
 
 _MISTAKES = 12
 _TEMPLATE = Path(__file__).with_suffix(".html")

@@ -23,7 +23,7 @@ from keras_resnet.weights import catalog, loading
 from keras_resnet.weights.fitting import read_note
 
 if TYPE_CHECKING:
-    from keras_resnet.recipes.data import Dataset
+    from keras_resnet.recipes.data.datasets import Dataset
 
 
 @dataclass(frozen=True)

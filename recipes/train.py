@@ -26,7 +26,6 @@ from keras_resnet.layers import to_stock
 from keras_resnet.models.auxiliary import inference_model
 from keras_resnet.recipes import (
     compress,
-    data,
     data_service,
     devices,
     distill,
@@ -38,6 +37,7 @@ from keras_resnet.recipes import (
 )
 from keras_resnet.recipes.callbacks import Log, ProgressBar
 from keras_resnet.recipes.configs.schema import Config
+from keras_resnet.recipes.data.batches import training_batches
 from keras_resnet.recipes.job import (
     Job,
     build_loop,
@@ -200,7 +200,7 @@ def _observers(
 
 def _fit(job: Job, loop: Loop, state: State, observers: keras.callbacks.CallbackList) -> None:
     """From the loop's step to the last: update, save, and at the end of each epoch evaluate."""
-    batches = data.training_batches(
+    batches = training_batches(
         job.dataset.train,
         job.config.train.batch_size,
         job.config.train.seed,

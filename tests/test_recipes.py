@@ -17,8 +17,9 @@ from conftest import run_python
 
 import keras_resnet
 from keras_resnet.errors import UserError
-from keras_resnet.recipes import data, devices, evaluate, runs, train
+from keras_resnet.recipes import devices, evaluate, runs, train
 from keras_resnet.recipes.configs import schema
+from keras_resnet.recipes.data.decoded import Split
 from keras_resnet.recipes.loop import Loop, NonFiniteLossError
 
 # Config -------------------------------------------------------------------------------------------
@@ -234,7 +235,7 @@ STATISTICS_SCRIPT = """
 import numpy as np, keras, tensorflow as tf
 import keras_resnet
 from keras_resnet.recipes import devices
-from keras_resnet.recipes.data import Split
+from keras_resnet.recipes.data.datasets import Split
 from keras_resnet.recipes.loop import Loop
 
 strategy = devices.strategy("cpu:2", 8)
@@ -536,7 +537,7 @@ def test_a_run_folder_is_not_overwritten(tiny_run, tmp_path):
 
 def test_evaluate_refuses_images_of_another_size(tiny_run, digits):
     model = keras.models.load_model(tiny_run.model)
-    small = data.Split(digits.test.images[:, :16], digits.test.labels)
+    small = Split(digits.test.images[:, :16], digits.test.labels)
     with pytest.raises(UserError, match="takes images of"):
         evaluate.measure_model(model, small)
 

@@ -19,8 +19,8 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet.recipes.augment import CROPS, fitted, flip, resize_at, resized
 from keras_resnet.recipes.configs.schema import AugmentConfig
+from keras_resnet.recipes.data.augment import CROPS, fitted, flip, resize_at, resized
 
 # Images decoded at once, and what an affinity mask leaves of the machine (a Slurm job, taskset).
 PARALLEL = max(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)

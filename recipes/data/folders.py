@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.errors import UserError
-from keras_resnet.recipes.images import Source
+from keras_resnet.recipes.data.encoded import Source
 
 _LAYOUT = (
     "The layout is FOLDER/train/CLASS/*.jpg and FOLDER/val/CLASS/*.jpg, or FOLDER/CLASS/*.jpg "

@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.errors import UserError, require
-from keras_resnet.recipes.images import Source
+from keras_resnet.recipes.data.encoded import Source
 
 
 class Records(Source):

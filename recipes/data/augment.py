@@ -14,8 +14,8 @@ import tensorflow as tf
 
 from keras_resnet.errors import UnknownNameError, UserError
 from keras_resnet.recipes.configs.schema import AugmentConfig
-from keras_resnet.recipes.mixing import mix
-from keras_resnet.recipes.randaugment import randaugment
+from keras_resnet.recipes.data.mixing import mix
+from keras_resnet.recipes.data.randaugment import randaugment
 
 Crop = Callable[[Any, Any, AugmentConfig], Any]  # images, stateless seed → images
 

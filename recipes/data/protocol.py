@@ -21,8 +21,9 @@ import tensorflow as tf
 from keras_resnet.errors import UserError
 from keras_resnet.export.runtimes.base import Runtime
 from keras_resnet.images.crop import SingleCrop
-from keras_resnet.recipes.data import AnySplit, evaluation_batches
-from keras_resnet.recipes.images import EncodedSplit
+from keras_resnet.recipes.data.batches import evaluation_batches
+from keras_resnet.recipes.data.datasets import AnySplit
+from keras_resnet.recipes.data.encoded import EncodedSplit
 
 _BATCH = 64  # views at once
 _PIXELS = _BATCH * 224**2  # of whole images at once, which may be large
