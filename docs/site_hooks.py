@@ -125,6 +125,7 @@ def _technique(config: dict[str, Any]) -> str:
 
 def _config() -> str:
     """Every key of a config: its type, default and the comment beside it."""
+    from keras_resnet.recipes.configs import schema
 
     kinds = [kind for kind in vars(schema).values() if dataclasses.is_dataclass(kind)]
     sections = {kind: kind.__name__.removesuffix("Config").lower() for kind in kinds}

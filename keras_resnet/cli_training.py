@@ -156,7 +156,7 @@ def report(options: argparse.Namespace) -> int:
     """Write the page about a run."""
     from keras_resnet.recipes import report, runs
 
-    path = report.write(runs.find(options.run), options.out)
+    path = report.write(runs.find_run(options.run), options.out)
     return print_json({"report": str(path)}) if options.json else print_lines([str(path)])
 
 

@@ -66,7 +66,7 @@ def rows(references: Iterable[str | Path]) -> list[Row]:
 
 def _rows_of(path: Path) -> list[Row]:
     if runs.is_run(path):
-        return [_of_run(runs.find(path))]
+        return [_of_run(runs.find_run(path))]
     if (path / manifest.MANIFEST).is_file():
         return _of_export(path, None)
     if path.exists() and (path.parent / manifest.MANIFEST).is_file():

@@ -93,7 +93,7 @@ def run(
     job = prepare(config, model, teacher)
     distill.require_same_classes(config.distill, job.dataset.class_names)
     name = name or f"{config.compress.technique}-{model.name}"
-    made = runs.create(out, name, job.config, {"start": model, "teacher": teacher})
+    made = runs.create_run(out, name, job.config, {"start": model, "teacher": teacher})
     try:
         train_apart(made)
     except UserError:
@@ -324,7 +324,7 @@ def work(path: str) -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     try:
-        train.go_on(runs.find(path))
+        train.go_on(runs.find_run(path))
     except UserError as error:
         print(error)
         return _FAULT

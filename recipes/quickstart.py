@@ -40,8 +40,8 @@ def run(out: str | Path = "quickstart", overrides: dict[str, Any] | None = None)
         finished = train.run(load_config(CONFIG, overrides), folder)
     elif overrides:
         raise UserError(f"{out} holds a run already, of other settings; choose another --out.")
-    elif runs.find(folder).model.is_file():
-        finished = runs.find(folder)
+    elif runs.find_run(folder).model.is_file():
+        finished = runs.find_run(folder)
         print(f"{folder} is trained already; exporting it anew", file=sys.stderr)
     else:
         finished = train.resume(folder)

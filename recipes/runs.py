@@ -162,7 +162,7 @@ def is_run(path: str | Path) -> bool:
     return (Path(path) / "config.toml").is_file()
 
 
-def create(
+def create_run(
     out: str | Path | None,
     name: str,
     config: Config,
@@ -204,7 +204,7 @@ def create(
     return run
 
 
-def find(path: str | Path) -> Run:
+def find_run(path: str | Path) -> Run:
     """Open an existing run.
 
     Raises:

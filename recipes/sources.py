@@ -169,7 +169,7 @@ def find(reference: str, weights: str | None = None) -> Source:
         return _with_weights(reference, weights)
     path = Path(reference)
     if runs.is_run(path):
-        run = runs.find(path)
+        run = runs.find_run(path)
         run.require_finished()
         return Source(run.config.model, run.model, run, _labels(path))
     if (path / manifest.MANIFEST).is_file():
@@ -185,7 +185,7 @@ def find(reference: str, weights: str | None = None) -> Source:
         )
     if path.exists():
         parent = path.parent
-        beside = runs.find(parent) if runs.is_run(parent) else None
+        beside = runs.find_run(parent) if runs.is_run(parent) else None
         return Source(path.stem, path, beside, _labels(parent) or _labels_inside(path))
     if path.suffix or len(path.parts) > 1:
         raise UserError(f"No such file or folder: {path}")

@@ -89,7 +89,7 @@ def run(
     models = {"start": start, "teacher": job.teacher}
 
     def create() -> runs.Run:
-        return runs.create(out, name, job.config, models, about_start)
+        return runs.create_run(out, name, job.config, models, about_start)
 
     return _train(job, create, callbacks, profile)
 
@@ -105,7 +105,7 @@ def resume(
     Raises:
         UserError: `path` is no run, or it is finished.
     """
-    found = runs.find(path)
+    found = runs.find_run(path)
     if found.model.is_file():
         raise UserError(f"{path} is finished; its model is {found.model}.")
     if found.config.compress.technique:

@@ -109,9 +109,9 @@ def test_the_command_names_the_teacher(tiny_run, tmp_path, capsys):
     out = tmp_path / "run"
     options = ["--teacher", str(tiny_run.path), "--epochs", "1", "--out", str(out), "--json"]
     assert main(["distill", "debug/tiny", *options]) == 0
-    assert json.loads(capsys.readouterr().out) == {"run": str(out), **runs.find(out).summary()}
-    assert runs.find(out).config.distill.teacher == str(tiny_run.path)
-    assert runs.find(out).teacher.is_file()
+    assert json.loads(capsys.readouterr().out) == {"run": str(out), **runs.find_run(out).summary()}
+    assert runs.find_run(out).config.distill.teacher == str(tiny_run.path)
+    assert runs.find_run(out).teacher.is_file()
     assert main(["distill", "debug/tiny"]) == 2
     assert "Give --teacher" in capsys.readouterr().err
 

@@ -71,7 +71,7 @@ def test_the_command_prints_one_object(tiny_run, tmp_path, capsys):
     settings = [f"--set={key}={value}" for key, value in SHIFT.items()]
     command = ["finetune", str(tiny_run.path), "--data", "digits", "--epochs", "1", *settings]
     assert main([*command, "--out", str(out), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"run": str(out), **runs.find(out).summary()}
+    assert json.loads(capsys.readouterr().out) == {"run": str(out), **runs.find_run(out).summary()}
 
 
 @pytest.mark.slow

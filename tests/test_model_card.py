@@ -167,7 +167,7 @@ def test_the_card_tells_of_what_is_no_python(folder):
 
 
 def test_the_card_says_where_the_model_comes_from(folder, tiny_run):
-    text, test = (folder / "README.md").read_text(), runs.find(tiny_run.path).summary()["test"]
+    text, test = (folder / "README.md").read_text(), runs.find_run(tiny_run.path).summary()["test"]
     assert "## Where it comes from" in text
     assert f"measured accuracy: {test['accuracy']:.2%} of 360 test images" in text
     assert "trained on: digits" in text

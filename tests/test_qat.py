@@ -167,7 +167,7 @@ def qat_run(tiny_run, tmp_path_factory):
     options = ["--epochs", "2", "--distill", "--out", str(out)]
     chosen = [part for setting in settings for part in ("--set", setting)]
     assert main(["qat", str(tiny_run.path), *options, *chosen]) == 0
-    return runs.find(out)
+    return runs.find_run(out)
 
 
 def test_the_run_is_as_any_other(qat_run, tiny_run, digits):
@@ -253,7 +253,7 @@ def test_two_devices(tiny_run, tmp_path):
     chosen = [part for key, value in SHIFT.items() for part in ("--set", f"{key}={value}")]
     code = "import sys; from keras_resnet.cli import main; sys.exit(main(sys.argv[1:]))"
     run_python(code, *command, *chosen, "--set", "train.batch_size=32")
-    summary = runs.find(out).summary()
+    summary = runs.find_run(out).summary()
     assert summary["replicas"] == 2
     assert summary["test"]["accuracy"] >= tiny_run.summary()["test"]["accuracy"] - 0.1
 
@@ -288,8 +288,8 @@ sys.exit(main(["qat", sys.argv[1], "--epochs", "3", "--out", sys.argv[2], "--set
         assert f"keras-resnet train --resume {out}" in result.stderr
     else:
         assert result.returncode == -signal.SIGTERM
-    with runs.locked(runs.find(out)):  # refused while a process trains
-        done = len(runs.find(out).rows())
+    with runs.locked(runs.find_run(out)):  # refused while a process trains
+        done = len(runs.find_run(out).rows())
     assert 1 <= done < 3  # it stopped after an epoch, not at the end
     run = train.resume(out)
     assert len(run.rows()) == 3

@@ -373,7 +373,7 @@ def test_kill_9_and_resume_equals_the_uninterrupted_run_bit_for_bit(tmp_path):
         cwd=tmp_path,
     )
     assert killed.returncode == -signal.SIGKILL
-    run = runs.find(tmp_path / "killed")
+    run = runs.find_run(tmp_path / "killed")
     assert not run.model.exists()
     assert len(run.rows()) == 1
     latest = tf.train.latest_checkpoint(str(run.path / "checkpoints"))

@@ -147,7 +147,7 @@ def test_what_has_a_markup_in_its_name_is_escaped():
 def test_an_unfinished_run_is_refused(tiny_run, tmp_path):
     (tmp_path / "config.toml").write_text((tiny_run.path / "config.toml").read_text())
     with pytest.raises(UserError, match="is not finished"):
-        report.write(runs.find(tmp_path))
+        report.write(runs.find_run(tmp_path))
 
 
 @pytest.mark.parametrize("verb", ["report", "compare"])

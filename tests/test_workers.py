@@ -120,7 +120,7 @@ def test_two_processes_train_as_two_devices_of_one_and_one_goes_on_alone(tmp_pat
         np.testing.assert_allclose(ours[name], expected, rtol=1e-4, atol=1e-5, err_msg=name)
 
     train.resume(together)
-    summary = runs.find(together).summary()
+    summary = runs.find_run(together).summary()
     assert (summary["steps"], summary["workers"]) == (12, 1)
     rows = (together / "log.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["epoch", "0", "1", "2"]
@@ -175,7 +175,7 @@ def test_a_killed_worker_ends_the_run_on_the_other_and_both_resume_it(tmp_path, 
     for process in again:
         code, output = _ends(process)
         assert code == 0, output
-    assert runs.find(run).summary()["workers"] == 2
+    assert runs.find_run(run).summary()["workers"] == 2
 
 
 @pytest.mark.slow
@@ -198,7 +198,7 @@ def test_two_machines_without_a_common_disk_train_and_resume(tmp_path):
         for process in list(both(_train_command(chiefs, train__epochs=1), {"train__epochs": 1})):
             code, output = _ends(process)
             assert code == 0, output
-        assert runs.find(chiefs).summary()["replicas"] == 2
+        assert runs.find_run(chiefs).summary()["replicas"] == 2
         (chiefs / "model.keras").unlink()
         config = chiefs / "config.toml"
         config.write_text(config.read_text().replace("epochs = 1", "epochs = 2"))
@@ -207,7 +207,7 @@ def test_two_machines_without_a_common_disk_train_and_resume(tmp_path):
             code, output = _ends(process)
             assert code == 0, output
             assert "epoch   1/" not in output
-        assert runs.find(chiefs).summary()["steps"] == 18
+        assert runs.find_run(chiefs).summary()["steps"] == 18
         assert not others.exists()
     finally:
         for name in names:
@@ -354,7 +354,7 @@ def test_alone_what_is_collective_is_the_identity():
 
 
 def test_a_run_folder_in_use_is_refused_until_its_process_ends(tmp_path):
-    run = runs.create(tmp_path / "run", "tiny", load_config("debug/tiny"))
+    run = runs.create_run(tmp_path / "run", "tiny", load_config("debug/tiny"))
     code = """
 import sys, time
 from pathlib import Path
