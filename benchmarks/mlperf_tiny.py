@@ -18,7 +18,8 @@ from typing import Any
 from keras_resnet.export.measure import benchmark
 from keras_resnet.export.measure.turns import ratio
 from keras_resnet.export.runtimes.open import open_file
-from keras_resnet.recipes import exporting, load_dataset, sources
+from keras_resnet.recipes import exporting, load_dataset
+from keras_resnet.recipes.runs import sources
 
 FORMATS = ("tflite-float32", "tflite-int8")
 

@@ -95,9 +95,9 @@ def _quickstart(options: argparse.Namespace) -> int:
 
 
 def _ensemble(options: argparse.Namespace) -> int:
-    from keras_resnet.recipes import ensembling
+    from keras_resnet.recipes.runs import ensemble
 
-    model = ensembling.write(options.models, Path(options.out))
+    model = ensemble.write(options.models, Path(options.out))
     result = {
         "file": options.out,
         "members": options.models,
@@ -115,8 +115,10 @@ def _ensemble(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from keras_resnet.recipes import evaluate, runs, sources
+    from keras_resnet.recipes import evaluate
     from keras_resnet.recipes.data.protocol import Protocol, describe
+    from keras_resnet.recipes.runs import sources
+    from keras_resnet.recipes.runs.folder import write_json
 
     source = sources.find(options.model, options.weights)
     protocol = Protocol(options.crops, options.scales, _single_crop(options, source))
@@ -124,7 +126,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     if out is not None:
         require_file_target(out)
     runtime = source.runtime(protocol.single.size or None if protocol.single else None)
-    dataset = _dataset(options.data, source, runtime, whole=protocol.whole)
+    dataset = sources.dataset_of(options.data, source, runtime, whole=protocol.whole)
     source.warn_of_other_classes(dataset)
     split = dataset.split(options.split)
     result = {
@@ -134,7 +136,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         **evaluate.measure(runtime, split, protocol),
     }
     if out is not None:
-        runs.write_json(out, result)
+        write_json(out, result)
     if options.json:
         return print_json(result)
     top5 = f", top-5 {result['top5']:.2%}" if "top5" in result else ""
@@ -148,7 +150,8 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     from keras_resnet.export.formats import metadata
-    from keras_resnet.recipes import exporting, sources
+    from keras_resnet.recipes import exporting
+    from keras_resnet.recipes.runs import sources
 
     source = sources.find(options.model, options.weights)
     source.require_keras()
@@ -189,10 +192,12 @@ def _export(options: argparse.Namespace) -> int:
 
 def _export_data(options: argparse.Namespace, source: Any) -> Any:
     """What an export is calibrated and checked on; None for what --calibration names."""
+    from keras_resnet.recipes.runs import sources
+
     if options.data is not None and Path(options.data).is_dir():
         return Path(options.data)
     try:
-        return _dataset(options.data, source)
+        return sources.dataset_of(options.data, source)
     except UserError as error:
         if options.data is not None:
             raise
@@ -219,7 +224,7 @@ def _benchmark(options: argparse.Namespace) -> int:
 
 def _predict(options: argparse.Namespace) -> int:
     from keras_resnet.images.read import read_image
-    from keras_resnet.recipes import sources
+    from keras_resnet.recipes.runs import sources
 
     source = sources.find(options.model, options.weights)
     if not any(Path(path).exists() for path in options.images):  # before weights are fetched
@@ -321,7 +326,7 @@ def _profile(options: argparse.Namespace) -> int:
     is_path = path.exists() or path.suffix == ".keras" or len(path.parts) > 1
     if is_path and model not in registry.list_models():
         from keras_resnet.export.runtimes.keras import load_keras
-        from keras_resnet.recipes import sources
+        from keras_resnet.recipes.runs import sources
 
         source = sources.find(model)
         source.require_keras()
@@ -336,27 +341,6 @@ def _profile(options: argparse.Namespace) -> int:
 
 
 # What verbs share -------------------------------------------------------------------------------
-
-
-def _dataset(name: str | None, source: Any, runtime: Any = None, whole: bool = False) -> Any:
-    """The dataset of --data, or the one the run was trained on (with its own split).
-
-    Images that vary in size are given out at the model's; with `whole` they stay as they are.
-    """
-    from dataclasses import replace
-
-    from keras_resnet.recipes.data.datasets import canonical, configured_dataset, load_dataset
-
-    config = source.run.config.data if source.run else None
-    if config is not None and (name is None or canonical(name) == config.name):
-        return configured_dataset(replace(config, image_size=0) if whole else config)
-    name = name or source.data
-    if name is None:
-        raise UserError("Give --data, a dataset's name or a folder of images, e.g. --data cifar10.")
-    dataset = load_dataset(name)
-    if dataset.sized or whole:
-        return dataset
-    return dataset.at((runtime or source.runtime()).input_shape[0] or 224)
 
 
 def _single_crop(options: argparse.Namespace, source: Any) -> Any:

@@ -19,7 +19,7 @@ from keras_resnet.files import replacing, require_folder_target
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.preprocessing import missing_preprocessing
 from keras_resnet.images.read import read_image
-from keras_resnet.recipes import sources
+from keras_resnet.recipes.runs import sources
 
 _TOP = 5
 MAXIMIZATION = "maximization"  # an image of the class, not a map of an image

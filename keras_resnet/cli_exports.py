@@ -12,7 +12,9 @@ from keras_resnet.export import check as checking
 from keras_resnet.export import manifest
 from keras_resnet.export.measure import benchmark as timing
 from keras_resnet.files import require_file_target
-from keras_resnet.recipes import exporting, runs, sources
+from keras_resnet.recipes import exporting
+from keras_resnet.recipes.runs import sources
+from keras_resnet.recipes.runs.folder import is_run, write_json
 
 
 def check(options: argparse.Namespace) -> int:
@@ -48,7 +50,7 @@ def check(options: argparse.Namespace) -> int:
 
 def _source(folder: Path, against: str | None) -> sources.Source:
     """The model that files are compared with on images of one's own."""
-    if against is None and not runs.is_run(folder.resolve().parent):
+    if against is None and not is_run(folder.resolve().parent):
         raise UserError(
             f"{folder} has the Keras model's answers to its own images only. For others give the "
             "model: --against RUN, or a .keras file."
@@ -74,7 +76,7 @@ def benchmark(options: argparse.Namespace) -> int:
         batch=options.batch,
     )
     if out is not None:
-        runs.write_json(out / timing.RECORD if out.is_dir() else out, measured.to_dict())
+        write_json(out / timing.RECORD if out.is_dir() else out, measured.to_dict())
     if options.json:
         print_json(measured.to_dict())
     else:

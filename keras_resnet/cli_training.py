@@ -61,8 +61,9 @@ def distill(options: argparse.Namespace) -> int:
 
 def compress(options: argparse.Namespace) -> int:
     """Train a trained network on by the technique that the verb names."""
-    from keras_resnet.recipes import compress, devices, sources
+    from keras_resnet.recipes import compress, devices
     from keras_resnet.recipes.configs import schema
+    from keras_resnet.recipes.runs import sources
 
     # This process holds the model while another trains it: on a GPU neither may take all memory.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
@@ -92,9 +93,10 @@ def compress(options: argparse.Namespace) -> int:
 
 def finetune(options: argparse.Namespace) -> int:
     """Train a trained network on other classes."""
-    from keras_resnet.recipes import devices, sources
+    from keras_resnet.recipes import devices
     from keras_resnet.recipes import finetune as tuning
     from keras_resnet.recipes.configs import schema
+    from keras_resnet.recipes.runs import sources
 
     source = sources.find(options.model, options.weights)
     source.require_keras()
@@ -106,8 +108,9 @@ def finetune(options: argparse.Namespace) -> int:
 
 def prune_filters(options: argparse.Namespace) -> int:
     """Remove filters of a trained network and train it on."""
-    from keras_resnet.recipes import devices, prune_channels, sources
+    from keras_resnet.recipes import devices, prune_channels
     from keras_resnet.recipes.configs import schema
+    from keras_resnet.recipes.runs import sources
 
     source = sources.find(options.model, options.weights)
     source.require_keras()
@@ -124,9 +127,9 @@ def prune_filters(options: argparse.Namespace) -> int:
 
 def list_runs(options: argparse.Namespace) -> int:
     """List the runs of a folder."""
-    from keras_resnet.recipes import runs
+    from keras_resnet.recipes.runs.folder import list_runs
 
-    found = runs.list_runs(options.folder)
+    found = list_runs(options.folder)
     if options.json:
         return print_json({"runs": found})
     if not found:
@@ -154,15 +157,16 @@ def list_runs(options: argparse.Namespace) -> int:
 
 def report(options: argparse.Namespace) -> int:
     """Write the page about a run."""
-    from keras_resnet.recipes import report, runs
+    from keras_resnet.recipes.runs import report
+    from keras_resnet.recipes.runs.folder import find_run
 
-    path = report.write(runs.find_run(options.run), options.out)
+    path = report.write(find_run(options.run), options.out)
     return print_json({"report": str(path)}) if options.json else print_lines([str(path)])
 
 
 def compare(options: argparse.Namespace) -> int:
     """Print what was recorded of several models."""
-    from keras_resnet.recipes import compare as comparing
+    from keras_resnet.recipes.runs import compare as comparing
 
     if options.picture:
         comparing.require_drawable(Path(options.picture))

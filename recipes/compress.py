@@ -29,9 +29,10 @@ import keras
 from keras_resnet.errors import MissingExtraError, UserError, require
 from keras_resnet.images.preprocessing import missing_preprocessing
 from keras_resnet.layers import LocalResponseNormalization
-from keras_resnet.recipes import cluster, devices, distill, kernels, runs, transfer
+from keras_resnet.recipes import cluster, devices, distill, kernels, transfer
 from keras_resnet.recipes.configs.schema import Config, load_config
 from keras_resnet.recipes.job import prepare
+from keras_resnet.recipes.runs.folder import Run, create_run, find_run
 
 QAT, PRUNE, CLUSTER = "compress/qat", "compress/prune", "compress/cluster"
 _TFMOT = "tensorflow_model_optimization"
@@ -53,7 +54,7 @@ sys.exit(compress.work(sys.argv[1]))
 
 def run(
     model: keras.Model, config: Config, out: str | Path | None = None, *, name: str | None = None
-) -> runs.Run:
+) -> Run:
     """Train `model` by the technique that `config.compress` names, in a new run folder.
 
     The folder holds a copy of the model; the result is a run as any other.
@@ -93,7 +94,7 @@ def run(
     job = prepare(config, model, teacher)
     distill.require_same_classes(config.distill, job.dataset.class_names)
     name = name or f"{config.compress.technique}-{model.name}"
-    made = runs.create_run(out, name, job.config, {"start": model, "teacher": teacher})
+    made = create_run(out, name, job.config, {"start": model, "teacher": teacher})
     try:
         train_apart(made)
     except UserError:
@@ -250,7 +251,7 @@ def _trained(
     return result
 
 
-def train_apart(made: runs.Run) -> None:
+def train_apart(made: Run) -> None:
     """Train in a process of its own until the run is finished; go on where it stopped.
 
     Its progress is shown here. When this process is interrupted, or dies, that one saves and stops.
@@ -324,7 +325,7 @@ def work(path: str) -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     try:
-        train.go_on(runs.find_run(path))
+        train.go_on(find_run(path))
     except UserError as error:
         print(error)
         return _FAULT

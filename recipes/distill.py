@@ -18,8 +18,9 @@ from keras_resnet.export.runtimes.base import are_probabilities, classifier_shap
 from keras_resnet.export.runtimes.keras import KerasRuntime
 from keras_resnet.images.preprocessing import missing_preprocessing
 from keras_resnet.models.auxiliary import inference_model
-from keras_resnet.recipes import sources, transfer
+from keras_resnet.recipes import transfer
 from keras_resnet.recipes.configs.schema import DistillConfig
+from keras_resnet.recipes.runs import sources
 
 _ANOTHER = (
     "Name one of the same classes: --teacher, or --set distill.teacher=RUN --set distill.weights="

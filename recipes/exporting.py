@@ -22,7 +22,7 @@ from keras_resnet.images.preprocessing import load_images
 from keras_resnet.recipes.configs.schema import shown_name
 from keras_resnet.recipes.data.datasets import AnySplit, Dataset, load_dataset
 from keras_resnet.recipes.data.decoded import Split, spaced
-from keras_resnet.recipes.sources import Source
+from keras_resnet.recipes.runs.sources import Source
 
 USUAL = ("savedmodel", "tflite-float32", "tflite-float16", "tflite-int8")
 _CALIBRATION_IMAGES = 256

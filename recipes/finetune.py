@@ -16,9 +16,10 @@ import keras
 
 from keras_resnet.errors import UserError
 from keras_resnet.images.preprocessing import missing_preprocessing
-from keras_resnet.recipes import kernels, runs, train, transfer
+from keras_resnet.recipes import kernels, train, transfer
 from keras_resnet.recipes.configs.schema import Config
-from keras_resnet.recipes.sources import Source
+from keras_resnet.recipes.runs.folder import Run
+from keras_resnet.recipes.runs.sources import Source
 
 CONFIG = "finetune/default"
 
@@ -30,7 +31,7 @@ def run(
     *,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     profile: bool = False,
-) -> runs.Run:
+) -> Run:
     """Fine-tune the model of `source` as `config` says, in a new run folder.
 
     The folder holds a copy of the model it started from, so it goes on without the source.
@@ -81,7 +82,7 @@ def train_from(
     about: dict[str, Any] | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     profile: bool = False,
-) -> runs.Run:
+) -> Run:
     """Train `start`, which the run calls `model`, as `run` does; `name` names the default folder.
 
     Raises:

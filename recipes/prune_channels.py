@@ -12,11 +12,12 @@ from pathlib import Path
 
 import keras
 
-from keras_resnet.recipes import finetune, runs, transfer
+from keras_resnet.recipes import finetune, transfer
 from keras_resnet.recipes.channels import Channels
 from keras_resnet.recipes.configs.schema import Config
 from keras_resnet.recipes.filter_pruning import compare, prune_filters
-from keras_resnet.recipes.sources import Source
+from keras_resnet.recipes.runs.folder import Run
+from keras_resnet.recipes.runs.sources import Source
 
 CONFIG = "compress/prune_filters"
 
@@ -28,7 +29,7 @@ def run(
     *,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     profile: bool = False,
-) -> runs.Run:
+) -> Run:
     """Prune the model of `source` as `config.pruning` says and train it on, in a new run folder.
 
     The summary's "pruned_filters" has filters, multiply-adds and parameters before and after.

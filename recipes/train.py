@@ -31,7 +31,6 @@ from keras_resnet.recipes import (
     distill,
     evaluate,
     kernels,
-    runs,
     transfer,
     workers,
 )
@@ -47,6 +46,14 @@ from keras_resnet.recipes.job import (
     technique,
 )
 from keras_resnet.recipes.loop import Loop, NonFiniteLossError
+from keras_resnet.recipes.runs.folder import (
+    Run,
+    create_run,
+    drop_rows_from,
+    find_run,
+    locked,
+    write_json,
+)
 from keras_resnet.recipes.state import State
 
 _LOOK_STEPS = 10  # looking at the loss waits for the device, so not at every step
@@ -66,8 +73,10 @@ def run(
     start: keras.Model | None = None,
     about_start: dict[str, Any] | None = None,
     profile: bool = False,
-) -> runs.Run:
-    """Train `config` in a new run folder and return the run; see `recipes/runs.py` for its files.
+) -> Run:
+    """Train `config` in a new run folder and return the run.
+
+    `recipes/runs/folder.py` says which files it has.
 
     Args:
         config: what to train.
@@ -88,8 +97,8 @@ def run(
     name = name or config.model
     models = {"start": start, "teacher": job.teacher}
 
-    def create() -> runs.Run:
-        return runs.create_run(out, name, job.config, models, about_start)
+    def create() -> Run:
+        return create_run(out, name, job.config, models, about_start)
 
     return _train(job, create, callbacks, profile)
 
@@ -99,13 +108,13 @@ def resume(
     *,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     profile: bool = False,
-) -> runs.Run:
+) -> Run:
     """Go on with an interrupted run from its last checkpoint, as if it had not stopped.
 
     Raises:
         UserError: `path` is no run, or it is finished.
     """
-    found = runs.find_run(path)
+    found = find_run(path)
     if found.model.is_file():
         raise UserError(f"{path} is finished; its model is {found.model}.")
     if found.config.compress.technique:
@@ -115,11 +124,11 @@ def resume(
 
 
 def go_on(
-    found: runs.Run,
+    found: Run,
     *,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     profile: bool = False,
-) -> runs.Run:
+) -> Run:
     """`resume` in this very process."""
     devices.claim(found.config.train)
     start, teacher = (
@@ -130,10 +139,10 @@ def go_on(
 
 def _train(
     job: Job,
-    open_run: Callable[[], runs.Run],
+    open_run: Callable[[], Run],
     callbacks: Sequence[keras.callbacks.Callback],
     profile: bool,
-) -> runs.Run:
+) -> Run:
     service = job.config.data.service
     with (
         _opened(job, open_run) as run,
@@ -149,7 +158,7 @@ def _train(
             file=sys.stderr,
         )
         state = State(run, loop, job.config.train.checkpoint_minutes)
-        runs.drop_rows_from(run.log, int(state.epochs_done))
+        drop_rows_from(run.log, int(state.epochs_done))
         observers = [] if run.home else _observers(job, run, loop, profile)
         observers = keras.callbacks.CallbackList([*observers, *callbacks], model=loop.model)
         with state.votes.on_interrupt():
@@ -159,7 +168,7 @@ def _train(
 
 
 @contextmanager
-def _opened(job: Job, open_run: Callable[[], runs.Run]) -> Iterator[runs.Run]:
+def _opened(job: Job, open_run: Callable[[], Run]) -> Iterator[Run]:
     """The run, locked. Only the chief's is real: other workers get a folder that is thrown away."""
     facts = {"model": job.config.model, "the number of training images": len(job.dataset.train)}
     for section, table in asdict(job.config).items():
@@ -170,7 +179,7 @@ def _opened(job: Job, open_run: Callable[[], runs.Run]) -> Iterator[runs.Run]:
         if workers.index(job.strategy) == 0:
             try:
                 run = open_run()
-                stack.enter_context(runs.locked(run))
+                stack.enter_context(locked(run))
             except UserError as error:  # it is every worker's
                 workers.share(job.strategy, f"error {error}".encode())
                 raise
@@ -180,13 +189,11 @@ def _opened(job: Job, open_run: Callable[[], runs.Run]) -> Iterator[runs.Run]:
             if kind == "error":
                 raise UserError(f"The chief: {text}")
             scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="keras-resnet-"))
-            run = runs.Run(Path(scratch), home=Path(text))
+            run = Run(Path(scratch), home=Path(text))
         yield run
 
 
-def _observers(
-    job: Job, run: runs.Run, loop: Loop, profile: bool
-) -> list[keras.callbacks.Callback]:
+def _observers(job: Job, run: Run, loop: Loop, profile: bool) -> list[keras.callbacks.Callback]:
     return [
         ProgressBar(job.total_steps, job.epochs, int(loop.step)),
         Log(str(run.log), append=True),
@@ -309,7 +316,7 @@ def _validate(job: Job, loop: Loop, state: State, epoch: int) -> dict[str, float
     return validation
 
 
-def _finish(job: Job, run: runs.Run, loop: Loop, state: State) -> None:
+def _finish(job: Job, run: Run, loop: Loop, state: State) -> None:
     """Write the model of the best epoch and what it does on the test split, evaluated once.
 
     The chief does; the other workers wait for it.
@@ -321,7 +328,7 @@ def _finish(job: Job, run: runs.Run, loop: Loop, state: State) -> None:
     workers.share(job.strategy)
 
 
-def _best_model(job: Job, run: runs.Run, loop: Loop) -> keras.Model:
+def _best_model(job: Job, run: Run, loop: Loop) -> keras.Model:
     if run.best.is_file():
         loop.model.load_weights(run.best)
     if (compressing := technique(job.config)) is not None:
@@ -332,14 +339,14 @@ def _best_model(job: Job, run: runs.Run, loop: Loop) -> keras.Model:
     return inference_model(model)
 
 
-def _write_result(job: Job, run: runs.Run, loop: Loop, state: State, model: keras.Model) -> None:
+def _write_result(job: Job, run: Run, loop: Loop, state: State, model: keras.Model) -> None:
     config, dataset = job.config, job.dataset
     plain = to_stock(model)
     outputs = keras.layers.Activation("softmax", dtype="float32", name="predictions")(plain.output)
     (run.path / "labels.txt").write_text("\n".join(dataset.class_names) + "\n", encoding="utf-8")
     result = keras.Model(plain.input, outputs, name=config.model)
     test = evaluate.measure_model(result, dataset.test)
-    runs.write_json(
+    write_json(
         run.path / "summary.json",
         {
             "model": config.model,

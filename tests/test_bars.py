@@ -11,7 +11,8 @@ import keras_resnet
 from keras_resnet.errors import MissingExtraError, UserError
 from keras_resnet.export import export
 from keras_resnet.export.formats import table
-from keras_resnet.recipes import exporting, load_dataset, sources
+from keras_resnet.recipes import exporting, load_dataset
+from keras_resnet.recipes.runs import sources
 
 FLOAT = ("savedmodel", "tflite-float32", "onnx", "openvino")
 

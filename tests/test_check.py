@@ -12,7 +12,8 @@ from PIL import Image
 import keras_resnet
 from keras_resnet.cli import main
 from keras_resnet.export import export, manifest
-from keras_resnet.recipes import exporting, sources
+from keras_resnet.recipes import exporting
+from keras_resnet.recipes.runs import sources
 
 SIZE = 24
 

@@ -22,7 +22,8 @@ from keras_resnet.arguments_files import FORMATS as HELP_FORMATS
 from keras_resnet.cli import main
 from keras_resnet.errors import UserError
 from keras_resnet.export import FORMATS
-from keras_resnet.recipes import exporting, runs
+from keras_resnet.recipes import exporting
+from keras_resnet.recipes.runs.folder import Run, list_runs, locked
 
 ROOT = Path(__file__).parent.parent
 
@@ -114,9 +115,9 @@ def test_listing_runs_looks_and_does_not_write(tiny_run, tmp_path):
     for name, left_out in without.items():
         ignore = shutil.ignore_patterns(*left_out)
         shutil.copytree(tiny_run.path, tmp_path / name, ignore=ignore)
-    with runs.locked(runs.Run(tmp_path / "training")):
+    with locked(Run(tmp_path / "training")):
         before = sorted(tmp_path.rglob("*"))
-        states = {Path(row["run"]).name: row["state"] for row in runs.list_runs(tmp_path)}
+        states = {Path(row["run"]).name: row["state"] for row in list_runs(tmp_path)}
     assert sorted(tmp_path.rglob("*")) == before
     assert states == {"training": "running", "ended": "interrupted", "record": "record"}
 

@@ -10,10 +10,11 @@ import tensorflow as tf
 import keras_resnet
 from keras_resnet.cli import main
 from keras_resnet.errors import UserError
-from keras_resnet.recipes import distill, runs, train
+from keras_resnet.recipes import distill, train
 from keras_resnet.recipes.configs import schema
 from keras_resnet.recipes.configs.schema import DistillConfig
 from keras_resnet.recipes.loop import Loop
+from keras_resnet.recipes.runs.folder import find_run
 
 LABELS = np.arange(8) % 4
 
@@ -109,9 +110,9 @@ def test_the_command_names_the_teacher(tiny_run, tmp_path, capsys):
     out = tmp_path / "run"
     options = ["--teacher", str(tiny_run.path), "--epochs", "1", "--out", str(out), "--json"]
     assert main(["distill", "debug/tiny", *options]) == 0
-    assert json.loads(capsys.readouterr().out) == {"run": str(out), **runs.find_run(out).summary()}
-    assert runs.find_run(out).config.distill.teacher == str(tiny_run.path)
-    assert runs.find_run(out).teacher.is_file()
+    assert json.loads(capsys.readouterr().out) == {"run": str(out), **find_run(out).summary()}
+    assert find_run(out).config.distill.teacher == str(tiny_run.path)
+    assert find_run(out).teacher.is_file()
     assert main(["distill", "debug/tiny"]) == 2
     assert "Give --teacher" in capsys.readouterr().err
 

@@ -16,11 +16,12 @@ from keras_resnet.display import console
 from keras_resnet.errors import UserError
 from keras_resnet.export.runtimes.base import Runtime
 from keras_resnet.export.runtimes.keras import KerasRuntime
-from keras_resnet.recipes import evaluate, runs
+from keras_resnet.recipes import evaluate
 from keras_resnet.recipes.callbacks import Log
 from keras_resnet.recipes.data.datasets import load_dataset
 from keras_resnet.recipes.data.decoded import Split
 from keras_resnet.recipes.data.protocol import Protocol, crop_size, describe, resize_for, ten_crops
+from keras_resnet.recipes.runs.folder import Run, list_runs
 
 CLASSES = 7
 TEN = Protocol(crops=10)
@@ -314,7 +315,7 @@ def test_a_run_that_cannot_be_read_does_not_hide_the_others(
     old.write_text(old.read_text().replace("batch_size =", "batch ="))
     (tmp_path / "broken" / "config.toml").write_bytes(b"model = \xff")
     (tmp_path / "cut" / "summary.json").write_text('{"test": ')
-    rows = {row["run"]: row for row in runs.list_runs(tmp_path)}
+    rows = {row["run"]: row for row in list_runs(tmp_path)}
     assert len(rows) == 4
     good, old, broken, cut = (
         rows[str(tmp_path / name)] for name in ("good", "old", "broken", "cut")
@@ -351,7 +352,7 @@ def test_the_log_has_the_columns_that_were_measured(tmp_path):
         "epoch,accuracy,loss,val_accuracy,val_loss\n2,0.4,1.6,NA,NA\n"
     )
     write()
-    assert runs.Run(tmp_path).rows() == [
+    assert Run(tmp_path).rows() == [
         {"epoch": "2", "accuracy": "0.4", "loss": "1.6"},
         {"epoch": "3", "accuracy": "0.5", "loss": "1.5"},
     ]

@@ -13,9 +13,10 @@ from keras_resnet.analysis.profile import profile
 from keras_resnet.cli import main
 from keras_resnet.errors import UnknownNameError, UserError
 from keras_resnet.layers import to_stock
-from keras_resnet.recipes import filter_pruning, prune_channels, prune_filters, sources, train
+from keras_resnet.recipes import filter_pruning, prune_channels, prune_filters, train
 from keras_resnet.recipes.channels import Channels
 from keras_resnet.recipes.configs import schema
+from keras_resnet.recipes.runs import sources
 
 # One of each way in which layers share channels: option A, projections, pre-activation (its stage
 # too), SE with groups and an average pool in the shortcut, bottlenecks, none, concatenation, gates,

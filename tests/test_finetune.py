@@ -10,8 +10,10 @@ from conftest import run_python
 import keras_resnet
 from keras_resnet.cli import main
 from keras_resnet.errors import UserError
-from keras_resnet.recipes import finetune, runs, sources, train, transfer
+from keras_resnet.recipes import finetune, train, transfer
 from keras_resnet.recipes.configs import schema
+from keras_resnet.recipes.runs import sources
+from keras_resnet.recipes.runs.folder import find_run
 
 SHIFT = {"augment.crop": "shift", "augment.flip": "none", "train.precision": "float32"}
 
@@ -71,7 +73,7 @@ def test_the_command_prints_one_object(tiny_run, tmp_path, capsys):
     settings = [f"--set={key}={value}" for key, value in SHIFT.items()]
     command = ["finetune", str(tiny_run.path), "--data", "digits", "--epochs", "1", *settings]
     assert main([*command, "--out", str(out), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"run": str(out), **runs.find_run(out).summary()}
+    assert json.loads(capsys.readouterr().out) == {"run": str(out), **find_run(out).summary()}
 
 
 @pytest.mark.slow

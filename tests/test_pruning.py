@@ -12,8 +12,9 @@ import keras_resnet
 from keras_resnet.cli import main
 from keras_resnet.errors import UserError
 from keras_resnet.export import export
-from keras_resnet.recipes import compress, kernels, runs
+from keras_resnet.recipes import compress, kernels
 from keras_resnet.recipes.configs import schema
+from keras_resnet.recipes.runs.folder import find_run
 
 DIGITS = {"data.name": "digits", "data.validation": 0, "augment.crop": "shift"}
 DIGITS |= {"augment.flip": "none"}
@@ -200,7 +201,7 @@ def pruned(tiny_run, tmp_path_factory):
     out = tmp_path_factory.mktemp("pruned") / "run"
     command = ["prune", str(tiny_run.path), "--sparsity", "0.7", "--epochs", "3"]
     assert main([*command, "--out", str(out), "--set", "train.batch_size=32", *SETTINGS]) == 0
-    return runs.find_run(out)
+    return find_run(out)
 
 
 def test_a_pruned_run_has_its_zeros_and_a_smaller_archive(pruned, tiny_run, digits, tmp_path):
@@ -231,7 +232,7 @@ def test_two_of_four(tiny_run, tmp_path, cores):
     options = ["--devices", f"cpu:{cores}", "--out", out]
     code = "import sys; from keras_resnet.cli import main; sys.exit(main(sys.argv[1:]))"
     run_python(code, *command, *options, *SETTINGS)
-    found = kernels.find(keras.models.load_model(runs.find_run(out).model))
+    found = kernels.find(keras.models.load_model(find_run(out).model))
     for kernel in found.values():
         if kernel.ndim == 4:
             groups = np.moveaxis(kernel, 2, -1).reshape(-1, 4)

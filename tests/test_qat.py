@@ -18,8 +18,9 @@ from keras_resnet.errors import UserError
 from keras_resnet.export import export, manifest
 from keras_resnet.export.rewrites import fold_rescaling
 from keras_resnet.layers import to_stock
-from keras_resnet.recipes import bridge, compress, evaluate, quantizable, runs, train
+from keras_resnet.recipes import bridge, compress, evaluate, quantizable, train
 from keras_resnet.recipes.configs import schema
+from keras_resnet.recipes.runs.folder import Run, find_run, locked
 
 SHIFT = {"augment.crop": "shift", "augment.flip": "none", "data.name": "digits"}
 SHIFT |= {"compress.freeze_bn": 0.5}
@@ -167,7 +168,7 @@ def qat_run(tiny_run, tmp_path_factory):
     options = ["--epochs", "2", "--distill", "--out", str(out)]
     chosen = [part for setting in settings for part in ("--set", setting)]
     assert main(["qat", str(tiny_run.path), *options, *chosen]) == 0
-    return runs.find_run(out)
+    return find_run(out)
 
 
 def test_the_run_is_as_any_other(qat_run, tiny_run, digits):
@@ -253,7 +254,7 @@ def test_two_devices(tiny_run, tmp_path):
     chosen = [part for key, value in SHIFT.items() for part in ("--set", f"{key}={value}")]
     code = "import sys; from keras_resnet.cli import main; sys.exit(main(sys.argv[1:]))"
     run_python(code, *command, *chosen, "--set", "train.batch_size=32")
-    summary = runs.find_run(out).summary()
+    summary = find_run(out).summary()
     assert summary["replicas"] == 2
     assert summary["test"]["accuracy"] >= tiny_run.summary()["test"]["accuracy"] - 0.1
 
@@ -288,8 +289,8 @@ sys.exit(main(["qat", sys.argv[1], "--epochs", "3", "--out", sys.argv[2], "--set
         assert f"keras-resnet train --resume {out}" in result.stderr
     else:
         assert result.returncode == -signal.SIGTERM
-    with runs.locked(runs.find_run(out)):  # refused while a process trains
-        done = len(runs.find_run(out).rows())
+    with locked(find_run(out)):  # refused while a process trains
+        done = len(find_run(out).rows())
     assert 1 <= done < 3  # it stopped after an epoch, not at the end
     run = train.resume(out)
     assert len(run.rows()) == 3
@@ -385,10 +386,10 @@ def test_a_separable_convolution_is_named():
 def test_a_process_that_ended_is_gone_on_with_where_it_had_saved(tmp_path, monkeypatch):
     monkeypatch.setattr(compress, "_PROCESS", "import sys; sys.exit(1)")
     with pytest.raises(UserError, match=r"ended with code 1\. It had saved nothing"):
-        compress.train_apart(runs.Run(tmp_path))
+        compress.train_apart(Run(tmp_path))
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(UserError, match=r"ended with code 1\. Go on with: .*--resume"):
-        compress.train_apart(runs.Run(tmp_path))
+        compress.train_apart(Run(tmp_path))
 
 
 @pytest.mark.slow

@@ -17,10 +17,11 @@ from conftest import run_python
 
 import keras_resnet
 from keras_resnet.errors import UserError
-from keras_resnet.recipes import devices, evaluate, runs, train
+from keras_resnet.recipes import devices, evaluate, train
 from keras_resnet.recipes.configs import schema
 from keras_resnet.recipes.data.decoded import Split
 from keras_resnet.recipes.loop import Loop, NonFiniteLossError
+from keras_resnet.recipes.runs.folder import find_run
 
 # Config -------------------------------------------------------------------------------------------
 
@@ -373,7 +374,7 @@ def test_kill_9_and_resume_equals_the_uninterrupted_run_bit_for_bit(tmp_path):
         cwd=tmp_path,
     )
     assert killed.returncode == -signal.SIGKILL
-    run = runs.find_run(tmp_path / "killed")
+    run = find_run(tmp_path / "killed")
     assert not run.model.exists()
     assert len(run.rows()) == 1
     latest = tf.train.latest_checkpoint(str(run.path / "checkpoints"))

@@ -15,7 +15,8 @@ import tensorflow as tf
 from conftest import run_python
 
 from keras_resnet.errors import UserError
-from keras_resnet.recipes import cluster, data_service, devices, load_config, runs, train, workers
+from keras_resnet.recipes import cluster, data_service, devices, load_config, train, workers
+from keras_resnet.recipes.runs.folder import create_run, find_run, locked
 
 # 1,257 images make 4 steps an epoch; two replicas compute on 128 images each.
 TINY = {"train.epochs": 3, "train.batch_size": 256, "train.devices": "cpu"}
@@ -120,7 +121,7 @@ def test_two_processes_train_as_two_devices_of_one_and_one_goes_on_alone(tmp_pat
         np.testing.assert_allclose(ours[name], expected, rtol=1e-4, atol=1e-5, err_msg=name)
 
     train.resume(together)
-    summary = runs.find_run(together).summary()
+    summary = find_run(together).summary()
     assert (summary["steps"], summary["workers"]) == (12, 1)
     rows = (together / "log.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["epoch", "0", "1", "2"]
@@ -175,7 +176,7 @@ def test_a_killed_worker_ends_the_run_on_the_other_and_both_resume_it(tmp_path, 
     for process in again:
         code, output = _ends(process)
         assert code == 0, output
-    assert runs.find_run(run).summary()["workers"] == 2
+    assert find_run(run).summary()["workers"] == 2
 
 
 @pytest.mark.slow
@@ -198,7 +199,7 @@ def test_two_machines_without_a_common_disk_train_and_resume(tmp_path):
         for process in list(both(_train_command(chiefs, train__epochs=1), {"train__epochs": 1})):
             code, output = _ends(process)
             assert code == 0, output
-        assert runs.find_run(chiefs).summary()["replicas"] == 2
+        assert find_run(chiefs).summary()["replicas"] == 2
         (chiefs / "model.keras").unlink()
         config = chiefs / "config.toml"
         config.write_text(config.read_text().replace("epochs = 1", "epochs = 2"))
@@ -207,7 +208,7 @@ def test_two_machines_without_a_common_disk_train_and_resume(tmp_path):
             code, output = _ends(process)
             assert code == 0, output
             assert "epoch   1/" not in output
-        assert runs.find_run(chiefs).summary()["steps"] == 18
+        assert find_run(chiefs).summary()["steps"] == 18
         assert not others.exists()
     finally:
         for name in names:
@@ -354,7 +355,7 @@ def test_alone_what_is_collective_is_the_identity():
 
 
 def test_a_run_folder_in_use_is_refused_until_its_process_ends(tmp_path):
-    run = runs.create_run(tmp_path / "run", "tiny", load_config("debug/tiny"))
+    run = create_run(tmp_path / "run", "tiny", load_config("debug/tiny"))
     code = """
 import sys, time
 from pathlib import Path
@@ -371,8 +372,8 @@ with runs.locked(runs.Run(Path(sys.argv[1]))):
     finally:
         holder.send_signal(signal.SIGKILL)
         holder.communicate()
-    with runs.locked(run), pytest.raises(UserError, match=f"process {os.getpid()} "):  # noqa: SIM117
-        with runs.locked(run):
+    with locked(run), pytest.raises(UserError, match=f"process {os.getpid()} "):  # noqa: SIM117
+        with locked(run):
             pass
 
 

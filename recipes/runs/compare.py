@@ -15,8 +15,8 @@ from keras_resnet.errors import UserError, require
 from keras_resnet.export import manifest
 from keras_resnet.export.runtimes.keras import load_keras
 from keras_resnet.files import replacing, require_file_target, short_names
-from keras_resnet.recipes import runs
 from keras_resnet.recipes.configs.schema import shown_name
+from keras_resnet.recipes.runs.folder import Run, find_run, is_run
 
 _COSTS = {"bytes": "bytes", "latency_ms": "ms, one image"}  # a panel each, and its label
 
@@ -65,8 +65,8 @@ def rows(references: Iterable[str | Path]) -> list[Row]:
 
 
 def _rows_of(path: Path) -> list[Row]:
-    if runs.is_run(path):
-        return [_of_run(runs.find_run(path))]
+    if is_run(path):
+        return [_of_run(find_run(path))]
     if (path / manifest.MANIFEST).is_file():
         return _of_export(path, None)
     if path.exists() and (path.parent / manifest.MANIFEST).is_file():
@@ -77,7 +77,7 @@ def _rows_of(path: Path) -> list[Row]:
     )
 
 
-def _of_run(run: runs.Run) -> Row:
+def _of_run(run: Run) -> Row:
     run.require_finished()
     summary = run.summary()
     cost = manifest.cost(load_keras(run.model))
@@ -88,7 +88,7 @@ def _of_run(run: runs.Run) -> Row:
     return Row(name=name, accuracy=summary["test"]["accuracy"], measured_on=test, **known)
 
 
-def _timed(run: runs.Run) -> dict[str, Any]:
+def _timed(run: Run) -> dict[str, Any]:
     """The time of the run's model, which its export measured; nothing if there is none."""
     folder = run.path / "exports"
     if not (folder / manifest.MANIFEST).is_file():

@@ -12,7 +12,7 @@ from keras_resnet.export import manifest
 from keras_resnet.files import replacing, require_file_target
 from keras_resnet.layers import to_stock
 from keras_resnet.models.ensemble import ensemble
-from keras_resnet.recipes import sources
+from keras_resnet.recipes.runs import sources
 
 
 def write(references: Sequence[str], out: Path) -> keras.Model:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_resnet.errors import require
-from keras_resnet.recipes.outcomes import BINS, Reliability
+from keras_resnet.recipes.runs.outcomes import BINS, Reliability
 
 _BLUE, _ORANGE, _GREY = "#3d6fb4", "#c9703b", "#777777"
 _MOST_CELLS = 20  # classes whose matrix can be read

@@ -18,7 +18,7 @@ from keras_resnet.export.runtimes.open import open_file
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.labels import class_ids, class_names
 from keras_resnet.images.preprocessing import missing_preprocessing
-from keras_resnet.recipes import runs
+from keras_resnet.recipes.runs.folder import Run, find_run, is_run
 from keras_resnet.weights import catalog, loading
 from keras_resnet.weights.fitting import read_note
 
@@ -40,7 +40,7 @@ class Source:
 
     name: str
     path: Path | None
-    run: runs.Run | None
+    run: Run | None
     labels: tuple[str, ...] | None
     weights: Path | loading.Entry | None = None
 
@@ -168,8 +168,8 @@ def find(reference: str, weights: str | None = None) -> Source:
     if weights is not None:
         return _with_weights(reference, weights)
     path = Path(reference)
-    if runs.is_run(path):
-        run = runs.find_run(path)
+    if is_run(path):
+        run = find_run(path)
         run.require_finished()
         return Source(run.config.model, run.model, run, _labels(path))
     if (path / manifest.MANIFEST).is_file():
@@ -185,7 +185,7 @@ def find(reference: str, weights: str | None = None) -> Source:
         )
     if path.exists():
         parent = path.parent
-        beside = runs.find_run(parent) if runs.is_run(parent) else None
+        beside = find_run(parent) if is_run(parent) else None
         return Source(path.stem, path, beside, _labels(parent) or _labels_inside(path))
     if path.suffix or len(path.parts) > 1:
         raise UserError(f"No such file or folder: {path}")
@@ -223,3 +223,26 @@ def _labels(folder: Path) -> tuple[str, ...] | None:
 
 def _labels_inside(path: Path) -> tuple[str, ...] | None:
     return metadata.labels(path) if path.suffix == ".tflite" else None
+
+
+def dataset_of(
+    name: str | None, source: Source, runtime: Runtime | None = None, whole: bool = False
+) -> Dataset:
+    """The dataset of --data, or the one the run was trained on (with its own split).
+
+    Images that vary in size are given out at the model's; with `whole` they stay as they are.
+    """
+    from dataclasses import replace
+
+    from keras_resnet.recipes.data.datasets import canonical, configured_dataset, load_dataset
+
+    config = source.run.config.data if source.run else None
+    if config is not None and (name is None or canonical(name) == config.name):
+        return configured_dataset(replace(config, image_size=0) if whole else config)
+    name = name or source.data
+    if name is None:
+        raise UserError("Give --data, a dataset's name or a folder of images, e.g. --data cifar10.")
+    dataset = load_dataset(name)
+    if dataset.sized or whole:
+        return dataset
+    return dataset.at((runtime or source.runtime()).input_shape[0] or 224)

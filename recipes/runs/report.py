@@ -28,15 +28,16 @@ from keras_resnet.errors import UserError, require
 from keras_resnet.export import manifest
 from keras_resnet.export.runtimes.keras import KerasRuntime, load_keras
 from keras_resnet.files import replacing, require_file_target
-from keras_resnet.recipes import outcomes, report_figures, runs
 from keras_resnet.recipes.configs.schema import shown_name
 from keras_resnet.recipes.data.datasets import AnySplit, configured_dataset
+from keras_resnet.recipes.runs import outcomes, report_figures
+from keras_resnet.recipes.runs.folder import Run
 
 _MISTAKES = 12
 _TEMPLATE = Path(__file__).with_suffix(".html")
 
 
-def write(run: runs.Run, out: str | Path | None = None) -> Path:
+def write(run: Run, out: str | Path | None = None) -> Path:
     """Write the report of a finished run: curves, confusions, calibration, mistakes, files, cost.
 
     The test split is read once more, for what the model takes for what. Where tf-keras-vis is
@@ -83,7 +84,7 @@ def _escape(text: object) -> str:
     return html.escape(str(text))
 
 
-def _curves(run: runs.Run) -> str:
+def _curves(run: Run) -> str:
     rows = _numbers(run.rows())
     return report_figures.curves(rows) if rows else "<p>log.csv is gone, or has no epoch.</p>"
 
@@ -100,7 +101,7 @@ def _numbers(rows: Iterable[dict[str, Any]]) -> list[dict[str, float]]:
     return [{key: parse(value) for key, value in row.items()} for row in rows]
 
 
-def _facts(run: runs.Run, answers: outcomes.Outcomes) -> str:
+def _facts(run: Run, answers: outcomes.Outcomes) -> str:
     summary = run.summary()
     validation = summary["validation"]
     facts = {
@@ -195,7 +196,7 @@ def _data_uri(picture: np.ndarray) -> str:
 # The rest ----------------------------------------------------------------------------------------
 
 
-def _exports(run: runs.Run) -> str:
+def _exports(run: Run) -> str:
     folder = run.path / "exports"
     if not (folder / manifest.MANIFEST).is_file():
         name = shown_name(str(run.name))
@@ -229,7 +230,7 @@ def _profile(model: keras.Model) -> str:
         return path.read_text(encoding="utf-8")
 
 
-def _details(run: runs.Run) -> str:
+def _details(run: Run) -> str:
     """What is written down of the run; of paths the last part, as others may read the page."""
     parts = {
         "The config": _without_places((run.path / "config.toml").read_text(encoding="utf-8")),
