@@ -61,9 +61,10 @@ def distill(options: argparse.Namespace) -> int:
 
 def compress(options: argparse.Namespace) -> int:
     """Train a trained network on by the technique that the verb names."""
-    from keras_resnet.recipes import compress, devices
+    from keras_resnet.recipes import compress
     from keras_resnet.recipes.configs import schema
     from keras_resnet.recipes.runs import sources
+    from keras_resnet.recipes.training import devices
 
     # This process holds the model while another trains it: on a GPU neither may take all memory.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
@@ -93,10 +94,10 @@ def compress(options: argparse.Namespace) -> int:
 
 def finetune(options: argparse.Namespace) -> int:
     """Train a trained network on other classes."""
-    from keras_resnet.recipes import devices
     from keras_resnet.recipes import finetune as tuning
     from keras_resnet.recipes.configs import schema
     from keras_resnet.recipes.runs import sources
+    from keras_resnet.recipes.training import devices
 
     source = sources.find(options.model, options.weights)
     source.require_keras()
@@ -108,9 +109,10 @@ def finetune(options: argparse.Namespace) -> int:
 
 def prune_filters(options: argparse.Namespace) -> int:
     """Remove filters of a trained network and train it on."""
-    from keras_resnet.recipes import devices, prune_channels
+    from keras_resnet.recipes import prune_channels
     from keras_resnet.recipes.configs import schema
     from keras_resnet.recipes.runs import sources
+    from keras_resnet.recipes.training import devices
 
     source = sources.find(options.model, options.weights)
     source.require_keras()
@@ -209,7 +211,7 @@ def _print_run(run: Any, as_json: bool) -> int:
 
 def data_service(options: argparse.Namespace) -> int:
     """Prepare batches for trainings on other machines."""
-    from keras_resnet.recipes import data_service as service
+    from keras_resnet.recipes.training import data_service as service
 
     def started(address: str) -> None:
         print(f"serving batches at {address} (Ctrl-C ends it)", file=sys.stderr, flush=True)

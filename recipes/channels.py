@@ -25,7 +25,7 @@ from keras_resnet.analysis.layer_rules import multiply_adds as layer_multiply_ad
 from keras_resnet.errors import UserError
 from keras_resnet.layers import to_stock
 from keras_resnet.models.auxiliary import inference_model
-from keras_resnet.recipes import transfer
+from keras_resnet.recipes.training import transfer
 
 Numbers = np.ndarray  # of the channels of a tensor, in their order
 

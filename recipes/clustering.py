@@ -16,10 +16,11 @@ import numpy as np
 import tensorflow_model_optimization as tfmot
 import tf_keras
 
-from keras_resnet.recipes import kernels, transfer
+from keras_resnet.recipes import kernels
 from keras_resnet.recipes.bridge import to_legacy
-from keras_resnet.recipes.job import Job
-from keras_resnet.recipes.loop import Loop
+from keras_resnet.recipes.training import transfer
+from keras_resnet.recipes.training.job import Job
+from keras_resnet.recipes.training.loop import Loop
 
 
 def build_model(job: Job, start: keras.Model) -> Any:

@@ -29,10 +29,12 @@ import keras
 from keras_resnet.errors import MissingExtraError, UserError, require
 from keras_resnet.images.preprocessing import missing_preprocessing
 from keras_resnet.layers import LocalResponseNormalization
-from keras_resnet.recipes import cluster, devices, distill, kernels, transfer
+from keras_resnet.recipes import kernels
 from keras_resnet.recipes.configs.schema import Config, load_config
-from keras_resnet.recipes.job import prepare
 from keras_resnet.recipes.runs.folder import Run, create_run, find_run
+from keras_resnet.recipes.training import devices, machines, transfer
+from keras_resnet.recipes.training.job import prepare
+from keras_resnet.recipes.training.teacher import find_teacher, require_same_classes
 
 QAT, PRUNE, CLUSTER = "compress/qat", "compress/prune", "compress/cluster"
 _TFMOT = "tensorflow_model_optimization"
@@ -70,7 +72,7 @@ def run(
         UserError: a layer that cannot be quantized, a package that is not installed, several
             machines, or what `train.run` refuses.
     """
-    if cluster.from_environment() is not None:
+    if machines.from_environment() is not None:
         raise UserError(
             "This trains on one machine, but the environment describes several (TF_CONFIG, Slurm). "
             "Unset it, or start without srun."
@@ -90,9 +92,9 @@ def run(
         model=model.name,
         train=replace(config.train, precision="float32", sizes=(), ema=_averaging(model, config)),
     )
-    teacher = distill.find_teacher(config.distill)
+    teacher = find_teacher(config.distill)
     job = prepare(config, model, teacher)
-    distill.require_same_classes(config.distill, job.dataset.class_names)
+    require_same_classes(config.distill, job.dataset.class_names)
     name = name or f"{config.compress.technique}-{model.name}"
     made = create_run(out, name, job.config, {"start": model, "teacher": teacher})
     try:

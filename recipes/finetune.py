@@ -16,10 +16,11 @@ import keras
 
 from keras_resnet.errors import UserError
 from keras_resnet.images.preprocessing import missing_preprocessing
-from keras_resnet.recipes import kernels, train, transfer
+from keras_resnet.recipes import kernels, train
 from keras_resnet.recipes.configs.schema import Config
 from keras_resnet.recipes.runs.folder import Run
 from keras_resnet.recipes.runs.sources import Source
+from keras_resnet.recipes.training import transfer
 
 CONFIG = "finetune/default"
 

@@ -16,11 +16,12 @@ import tensorflow_model_optimization as tfmot
 import tf_keras
 
 from keras_resnet.errors import UserError
-from keras_resnet.recipes import kernels, transfer
+from keras_resnet.recipes import kernels
 from keras_resnet.recipes.bridge import to_legacy
 from keras_resnet.recipes.configs.schema import CompressConfig
-from keras_resnet.recipes.job import Job
-from keras_resnet.recipes.loop import Loop
+from keras_resnet.recipes.training import transfer
+from keras_resnet.recipes.training.job import Job
+from keras_resnet.recipes.training.loop import Loop
 
 _UPDATES = 100  # of the masks, in the ramp
 _PATTERNS = {"": None, "2:4": (2, 4)}

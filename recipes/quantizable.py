@@ -19,7 +19,7 @@ from keras_resnet.export.rewrites import batch_norms, fold_rescaling
 from keras_resnet.export.rewrites.rebuild import copy_weights, rebuilt_on
 from keras_resnet.layers import to_stock
 from keras_resnet.models.auxiliary import inference_model
-from keras_resnet.recipes import transfer
+from keras_resnet.recipes.training import transfer
 
 PIXELS: Range = (0.0, 255.0)
 _PIXEL_UNIT = 64.0  # about the standard deviation of photographs' pixels; a power of 2 is exact

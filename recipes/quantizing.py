@@ -27,8 +27,8 @@ from keras_resnet.export.formats.int8_ranges import Range
 from keras_resnet.export.rewrites import fold_rescaling
 from keras_resnet.recipes import kernels, quantizable
 from keras_resnet.recipes.bridge import to_legacy
-from keras_resnet.recipes.job import Job
-from keras_resnet.recipes.loop import Loop
+from keras_resnet.recipes.training.job import Job
+from keras_resnet.recipes.training.loop import Loop
 
 _CALIBRATION_IMAGES = 256
 _CLUSTERS = "clst_impl"  # what tfmot calls a quantizer's clusters

@@ -24,28 +24,9 @@ from keras_resnet.export.runtimes.keras import load_keras
 from keras_resnet.files import replacing
 from keras_resnet.layers import to_stock
 from keras_resnet.models.auxiliary import inference_model
-from keras_resnet.recipes import (
-    compress,
-    data_service,
-    devices,
-    distill,
-    evaluate,
-    kernels,
-    transfer,
-    workers,
-)
-from keras_resnet.recipes.callbacks import Log, ProgressBar
+from keras_resnet.recipes import compress, evaluate, kernels
 from keras_resnet.recipes.configs.schema import Config
 from keras_resnet.recipes.data.batches import training_batches
-from keras_resnet.recipes.job import (
-    Job,
-    build_loop,
-    build_model,
-    dtype_policy,
-    prepare,
-    technique,
-)
-from keras_resnet.recipes.loop import Loop, NonFiniteLossError
 from keras_resnet.recipes.runs.folder import (
     Run,
     create_run,
@@ -54,7 +35,19 @@ from keras_resnet.recipes.runs.folder import (
     locked,
     write_json,
 )
-from keras_resnet.recipes.state import State
+from keras_resnet.recipes.training import data_service, devices, transfer, workers
+from keras_resnet.recipes.training.callbacks import Log, ProgressBar
+from keras_resnet.recipes.training.checkpoints import State
+from keras_resnet.recipes.training.job import (
+    Job,
+    build_loop,
+    build_model,
+    dtype_policy,
+    prepare,
+    technique,
+)
+from keras_resnet.recipes.training.loop import Loop, NonFiniteLossError
+from keras_resnet.recipes.training.teacher import find_teacher, require_same_classes
 
 _LOOK_STEPS = 10  # looking at the loss waits for the device, so not at every step
 _PROFILED_STEPS = (5, 15)  # of this start; the first ones trace and warm up
@@ -92,8 +85,8 @@ def run(
     """
     devices.claim(config.train)
     # What can be refused is refused before a folder is made.
-    job = prepare(config, start, distill.find_teacher(config.distill))
-    distill.require_same_classes(config.distill, job.dataset.class_names)
+    job = prepare(config, start, find_teacher(config.distill))
+    require_same_classes(config.distill, job.dataset.class_names)
     name = name or config.model
     models = {"start": start, "teacher": job.teacher}
 

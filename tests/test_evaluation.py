@@ -17,11 +17,11 @@ from keras_resnet.errors import UserError
 from keras_resnet.export.runtimes.base import Runtime
 from keras_resnet.export.runtimes.keras import KerasRuntime
 from keras_resnet.recipes import evaluate
-from keras_resnet.recipes.callbacks import Log
 from keras_resnet.recipes.data.datasets import load_dataset
 from keras_resnet.recipes.data.decoded import Split
 from keras_resnet.recipes.data.protocol import Protocol, crop_size, describe, resize_for, ten_crops
 from keras_resnet.recipes.runs.folder import Run, list_runs
+from keras_resnet.recipes.training.callbacks import Log
 
 CLASSES = 7
 TEN = Protocol(crops=10)

@@ -10,10 +10,11 @@ from conftest import run_python
 import keras_resnet
 from keras_resnet.cli import main
 from keras_resnet.errors import UserError
-from keras_resnet.recipes import finetune, train, transfer
+from keras_resnet.recipes import finetune, train
 from keras_resnet.recipes.configs import schema
 from keras_resnet.recipes.runs import sources
 from keras_resnet.recipes.runs.folder import find_run
+from keras_resnet.recipes.training import transfer
 
 SHIFT = {"augment.crop": "shift", "augment.flip": "none", "train.precision": "float32"}
 

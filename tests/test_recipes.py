@@ -17,11 +17,12 @@ from conftest import run_python
 
 import keras_resnet
 from keras_resnet.errors import UserError
-from keras_resnet.recipes import devices, evaluate, train
+from keras_resnet.recipes import evaluate, train
 from keras_resnet.recipes.configs import schema
 from keras_resnet.recipes.data.decoded import Split
-from keras_resnet.recipes.loop import Loop, NonFiniteLossError
 from keras_resnet.recipes.runs.folder import find_run
+from keras_resnet.recipes.training import devices
+from keras_resnet.recipes.training.loop import Loop, NonFiniteLossError
 
 # Config -------------------------------------------------------------------------------------------
 
@@ -170,7 +171,7 @@ STRATEGY_SCRIPT = """
 import sys
 import numpy as np, keras, tensorflow as tf
 from keras_resnet.recipes import devices
-from keras_resnet.recipes.loop import Loop
+from keras_resnet.recipes.training.loop import Loop
 sys.path.insert(0, sys.argv[3])
 from test_recipes import _small_model
 
@@ -237,7 +238,7 @@ import numpy as np, keras, tensorflow as tf
 import keras_resnet
 from keras_resnet.recipes import devices
 from keras_resnet.recipes.data.datasets import Split
-from keras_resnet.recipes.loop import Loop
+from keras_resnet.recipes.training.loop import Loop
 
 strategy = devices.strategy("cpu:2", 8)
 with strategy.scope():

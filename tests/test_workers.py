@@ -15,8 +15,9 @@ import tensorflow as tf
 from conftest import run_python
 
 from keras_resnet.errors import UserError
-from keras_resnet.recipes import cluster, data_service, devices, load_config, train, workers
+from keras_resnet.recipes import load_config, train
 from keras_resnet.recipes.runs.folder import create_run, find_run, locked
+from keras_resnet.recipes.training import data_service, devices, machines, workers
 
 # 1,257 images make 4 steps an epoch; two replicas compute on 128 images each.
 TINY = {"train.epochs": 3, "train.batch_size": 256, "train.devices": "cpu"}
@@ -256,13 +257,13 @@ def _no_cluster(monkeypatch):
 )
 def test_tf_config_names_the_workers_the_chief_first(monkeypatch, text, addresses, index):
     monkeypatch.setenv("TF_CONFIG", text)
-    assert cluster.from_environment() == cluster.Cluster(addresses, index)
+    assert machines.from_environment() == machines.Cluster(addresses, index)
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"cluster": {}}', _tf_config(["a:1"], 0)])
 def test_a_process_on_its_own_has_no_cluster(monkeypatch, text):
     monkeypatch.setenv("TF_CONFIG", text)
-    assert cluster.from_environment() is None
+    assert machines.from_environment() is None
 
 
 @pytest.mark.parametrize(
@@ -283,7 +284,7 @@ def test_a_process_on_its_own_has_no_cluster(monkeypatch, text):
 def test_a_malformed_tf_config_says_what_is_wrong(monkeypatch, text, message):
     monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(UserError, match=message):
-        cluster.from_environment()
+        machines.from_environment()
 
 
 def test_a_slurm_job_step_is_a_cluster(monkeypatch):
@@ -295,8 +296,8 @@ def test_a_slurm_job_step_is_a_cluster(monkeypatch):
         "SLURM_STEP_TASKS_PER_NODE": "2,1",
     }.items():
         monkeypatch.setenv(key, value)
-    found = cluster.from_environment()
-    assert found == cluster.Cluster(("node1:8888", "node1:8889", "node2:8888"), 2)
+    found = machines.from_environment()
+    assert found == machines.Cluster(("node1:8888", "node1:8889", "node2:8888"), 2)
 
 
 @pytest.mark.parametrize(
@@ -316,7 +317,7 @@ def test_what_several_machines_cannot_do_is_refused(monkeypatch, where, batch, m
 def test_a_worker_that_does_not_come_is_named(capsys):
     own, other = _loopback()
     with pytest.raises(UserError, match=rf"worker 1 at {other} within 1 s"):
-        cluster.meet(cluster.Cluster((own, other), 0), 0.6)
+        machines.meet(machines.Cluster((own, other), 0), 0.6)
     assert f"waiting for worker 1 at {other}" in capsys.readouterr().err
 
 
@@ -324,7 +325,7 @@ def test_a_port_that_is_taken_is_named():
     with socket.create_server(("", 0)) as taken:
         own = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(UserError, match=f"Cannot listen at port .* of {own}"):
-            cluster.meet(cluster.Cluster((own, "127.0.0.1:1"), 0), 1)
+            machines.meet(machines.Cluster((own, "127.0.0.1:1"), 0), 1)
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from turns import WARM_UP, Turns
 
 from keras_resnet.recipes import Dataset, Split, load_config, train
 from keras_resnet.recipes.data import datasets
-from keras_resnet.recipes.loop import Loop
+from keras_resnet.recipes.training.loop import Loop
 
 
 def steps(turns: Turns) -> None:

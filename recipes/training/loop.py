@@ -15,12 +15,12 @@ import keras
 import tensorflow as tf
 
 from keras_resnet.models.auxiliary import loss_weights
-from keras_resnet.recipes import workers
-from keras_resnet.recipes.averages import Averages
 from keras_resnet.recipes.data.batches import evaluation_batches
 from keras_resnet.recipes.data.datasets import AnySplit
-from keras_resnet.recipes.distill import Teacher
-from keras_resnet.recipes.losses import LOSSES, LossScale
+from keras_resnet.recipes.training import workers
+from keras_resnet.recipes.training.averages import Averages
+from keras_resnet.recipes.training.losses import LOSSES, LossScale
+from keras_resnet.recipes.training.teacher import Teacher
 
 
 class NonFiniteLossError(RuntimeError):

@@ -18,7 +18,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from keras_resnet.errors import UserError
-from keras_resnet.recipes import cluster
+from keras_resnet.recipes.training import machines
 
 _SCHEME = "grpc://"
 
@@ -30,7 +30,7 @@ def require(service: str, wait_seconds: float) -> None:
         UserError: not an address, or nothing answers there for `wait_seconds`.
     """
     if service:
-        cluster.wait_for(_address(service), f"the data service {service}", wait_seconds)
+        machines.wait_for(_address(service), f"the data service {service}", wait_seconds)
 
 
 def served(batches: tf.data.Dataset, service: str) -> tf.data.Dataset:
@@ -49,7 +49,7 @@ def watched(service: str, run: Path) -> Iterator[None]:
     """End the process (code 2) when the service is gone: TensorFlow would wait for it forever."""
     names = {_address(service): f"the data service {service}"} if service else {}
     advice = f"Start it again and go on with: keras-resnet train --resume {run}"
-    with cluster.watching(names, advice):
+    with machines.watching(names, advice):
         yield
 
 
@@ -85,6 +85,6 @@ def serve(port: int, host: str | None, started: Callable[[str], None]) -> None:
 
 def _address(service: str) -> str:
     address = service.removeprefix(_SCHEME)
-    if not service.startswith(_SCHEME) or not cluster.is_address(address):
+    if not service.startswith(_SCHEME) or not machines.is_address(address):
         raise UserError(f"A data service is {_SCHEME}HOST:PORT; received '{service}'.")
     return address

@@ -8,8 +8,9 @@ from pathlib import Path
 import tensorflow as tf
 
 from keras_resnet.errors import UnknownNameError, UserError
-from keras_resnet.recipes import cluster, workers
 from keras_resnet.recipes.configs.schema import TrainConfig
+from keras_resnet.recipes.training import workers
+from keras_resnet.recipes.training.machines import Cluster, from_environment
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
@@ -18,7 +19,7 @@ def strategy(devices: str, batch_size: int, wait_seconds: float = 300.0) -> tf.d
     """Return the strategy for "auto", "cpu", "gpu", "cpu:N" (N logical devices) or "gpu:N".
 
     "auto" is every GPU that is visible, or else the CPU. One device gets the default strategy,
-    several a MirroredStrategy, several machines (see `recipes/cluster.py`) a
+    several a MirroredStrategy, several machines (see `recipes/training/machines.py`) a
     MultiWorkerMirroredStrategy over the devices of all, once all are there.
 
     Ask before TensorFlow's first operation (loading a model is one), when devices can still be
@@ -28,7 +29,7 @@ def strategy(devices: str, batch_size: int, wait_seconds: float = 300.0) -> tf.d
         UserError: unknown or absent devices, a batch that does not divide among them, or another
             machine that does not answer for `wait_seconds`.
     """
-    return _strategy(devices, batch_size, wait_seconds, cluster.from_environment())
+    return _strategy(devices, batch_size, wait_seconds, from_environment())
 
 
 def claim(train: TrainConfig) -> None:
@@ -38,7 +39,7 @@ def claim(train: TrainConfig) -> None:
 
 @functools.cache
 def _strategy(
-    devices: str, batch_size: int, wait_seconds: float, machines: cluster.Cluster | None
+    devices: str, batch_size: int, wait_seconds: float, machines: Cluster | None
 ) -> tf.distribute.Strategy:
     kind, colon, number = devices.partition(":")
     if kind not in ("auto", "cpu", "gpu") or (colon and (kind == "auto" or not number.isdigit())):

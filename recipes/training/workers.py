@@ -22,8 +22,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.errors import UserError
-from keras_resnet.recipes import cluster as clusters
-from keras_resnet.recipes.cluster import Cluster
+from keras_resnet.recipes.training import machines as clusters
+from keras_resnet.recipes.training.machines import Cluster
 
 _CHUNK_BYTES = 2**24
 _ERRORS_OF_A_LOSS = (

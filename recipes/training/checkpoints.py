@@ -12,9 +12,9 @@ import tensorflow as tf
 
 from keras_resnet.errors import UserError
 from keras_resnet.files import replacing
-from keras_resnet.recipes import workers
-from keras_resnet.recipes.loop import Loop
 from keras_resnet.recipes.runs.folder import Run
+from keras_resnet.recipes.training import workers
+from keras_resnet.recipes.training.loop import Loop
 
 # What TensorFlow makes of a full disk, a quota, a folder that has gone or may not be written.
 _WRITE_ERRORS = (

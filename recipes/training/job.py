@@ -15,12 +15,13 @@ from keras_resnet import registry
 from keras_resnet.errors import UnknownNameError, UserError
 from keras_resnet.models.build import SPECS, with_options
 from keras_resnet.models.network import Network
-from keras_resnet.recipes import data_service, devices, distill, optimizers, schedules, transfer
 from keras_resnet.recipes.configs.schema import Config
 from keras_resnet.recipes.data import augment
 from keras_resnet.recipes.data.datasets import Dataset, configured_dataset
-from keras_resnet.recipes.loop import Loop
-from keras_resnet.recipes.losses import LOSSES
+from keras_resnet.recipes.training import data_service, devices, optimizers, schedules, transfer
+from keras_resnet.recipes.training.loop import Loop
+from keras_resnet.recipes.training.losses import LOSSES
+from keras_resnet.recipes.training.teacher import Teacher, require_fit
 
 # Modules that train in a model of their own: `build_model`, `choose_layers` and `result`.
 TECHNIQUES = {
@@ -74,7 +75,7 @@ def prepare(config: Config, start: keras.Model | None, teacher: keras.Model | No
     Args:
         config: the run.
         start: the model that a fine-tuning starts from.
-        teacher: the model that is learned from; see `distill.find_teacher`.
+        teacher: the model that is learned from; see `find_teacher`.
 
     Raises:
         UserError: unknown names, absent data, devices, workers or services, or sizes that do not
@@ -94,7 +95,7 @@ def prepare(config: Config, start: keras.Model | None, teacher: keras.Model | No
     dataset = configured_dataset(config.data)
     if teacher is not None:
         shown = _shown_shape(config, dataset)
-        distill.require_fit(teacher, shown, len(dataset.class_names))
+        require_fit(teacher, shown, len(dataset.class_names))
     if start is not None and (config.finetune.keep_head or config.compress.technique):
         transfer.require_classes(start, len(dataset.class_names))
     if start is None:  # before images of many sizes are looked through
@@ -226,9 +227,7 @@ def build_loop(job: Job) -> Loop:
         for layer in model.layers:
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.synchronized = train.synchronized_bn
-        teacher = (
-            None if job.teacher is None else distill.Teacher(job.teacher, config.distill, shape)
-        )
+        teacher = None if job.teacher is None else Teacher(job.teacher, config.distill, shape)
         optimizer, l2 = optimizers.build(
             config.optimizer, job.schedule, train.weight_decay, model.trainable_variables
         )
