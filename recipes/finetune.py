@@ -16,7 +16,8 @@ import keras
 
 from keras_resnet.errors import UserError
 from keras_resnet.images.preprocessing import missing_preprocessing
-from keras_resnet.recipes import kernels, train
+from keras_resnet.recipes import train
+from keras_resnet.recipes.compression import zeros_and_clusters
 from keras_resnet.recipes.configs.schema import Config
 from keras_resnet.recipes.runs.folder import Run
 from keras_resnet.recipes.runs.sources import Source
@@ -65,7 +66,7 @@ def run(
 
 def _warn_of_zeros(start: keras.Model) -> None:
     """A pruned network has no masks with it, so that training fills its zeros."""
-    if any(kernels.preserved(start, "auto")):
+    if any(zeros_and_clusters.preserved(start, "auto")):
         print(
             f"warning: '{start.name}' was pruned or clustered; fine-tuning lets its weights move "
             "freely. Prune or cluster the result again (keras-resnet prune, keras-resnet cluster).",

@@ -13,9 +13,9 @@ from pathlib import Path
 import keras
 
 from keras_resnet.recipes import finetune
-from keras_resnet.recipes.channels import Channels
+from keras_resnet.recipes.compression.channels import Channels
+from keras_resnet.recipes.compression.filters import compare, prune_filters
 from keras_resnet.recipes.configs.schema import Config
-from keras_resnet.recipes.filter_pruning import compare, prune_filters
 from keras_resnet.recipes.runs.folder import Run
 from keras_resnet.recipes.runs.sources import Source
 from keras_resnet.recipes.training import transfer

@@ -24,7 +24,9 @@ from keras_resnet.export.runtimes.keras import load_keras
 from keras_resnet.files import replacing
 from keras_resnet.layers import to_stock
 from keras_resnet.models.auxiliary import inference_model
-from keras_resnet.recipes import compress, evaluate, kernels
+from keras_resnet.recipes import evaluate
+from keras_resnet.recipes.compression import zeros_and_clusters
+from keras_resnet.recipes.compression.process import train_apart
 from keras_resnet.recipes.configs.schema import Config
 from keras_resnet.recipes.data.batches import training_batches
 from keras_resnet.recipes.runs.folder import (
@@ -111,7 +113,7 @@ def resume(
     if found.model.is_file():
         raise UserError(f"{path} is finished; its model is {found.model}.")
     if found.config.compress.technique:
-        compress.train_apart(found)
+        train_apart(found)
         return found
     return go_on(found, callbacks=callbacks, profile=profile)
 
@@ -369,7 +371,7 @@ def _write_result(job: Job, run: Run, loop: Loop, state: State, model: keras.Mod
 def _about_compression(config: Config, result: keras.Model) -> dict[str, Any]:
     if not config.compress.technique:
         return {}
-    return {"technique": config.compress.technique, "kernels": kernels.report(result)}
+    return {"technique": config.compress.technique, "kernels": zeros_and_clusters.report(result)}
 
 
 if __name__ == "__main__":

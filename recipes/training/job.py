@@ -25,9 +25,9 @@ from keras_resnet.recipes.training.teacher import Teacher, require_fit
 
 # Modules that train in a model of their own: `build_model`, `choose_layers` and `result`.
 TECHNIQUES = {
-    "cluster": "keras_resnet.recipes.clustering",
-    "prune": "keras_resnet.recipes.magnitude_pruning",
-    "qat": "keras_resnet.recipes.quantizing",
+    "cluster": "keras_resnet.recipes.compression.cluster",
+    "prune": "keras_resnet.recipes.compression.prune",
+    "qat": "keras_resnet.recipes.compression.qat",
 }
 
 

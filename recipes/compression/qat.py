@@ -25,8 +25,8 @@ import tf_keras
 from keras_resnet.errors import UserError
 from keras_resnet.export.formats.int8_ranges import Range
 from keras_resnet.export.rewrites import fold_rescaling
-from keras_resnet.recipes import kernels, quantizable
-from keras_resnet.recipes.bridge import to_legacy
+from keras_resnet.recipes.compression import int8_network, zeros_and_clusters
+from keras_resnet.recipes.compression.to_tf_keras import to_legacy
 from keras_resnet.recipes.training.job import Job
 from keras_resnet.recipes.training.loop import Loop
 
@@ -79,16 +79,16 @@ def build_model(job: Job, start: keras.Model) -> Any:
     Raises:
         UserError: a layer that cannot be quantized; the message names it.
     """
-    network = quantizable.prepared(start)
-    rescaling = quantizable.normalisation(network)
+    network = int8_network.prepared(start)
+    rescaling = int8_network.normalisation(network)
     core = network if rescaling is None else _behind(network, rescaling)
     legacy = to_legacy(core)
-    quantized = _wrapped(legacy, *kernels.preserved(start, job.config.compress.preserve))
+    quantized = _wrapped(legacy, *zeros_and_clusters.preserved(start, job.config.compress.preserve))
     images = job.dataset.train.sample(_CALIBRATION_IMAGES).images.astype("float32")
     if rescaling is not None:
         images = np.asarray(rescaling(images))
     ranges = _measured_ranges(legacy, images)
-    ranges["quantize_layer"] = quantizable.range_behind(rescaling)
+    ranges["quantize_layer"] = int8_network.range_behind(rescaling)
     _set_ranges(quantized, ranges)
     _freeze_clustered_kernels(quantized)
     inputs = tf_keras.Input(network.input_shape[1:], name="images")
@@ -275,7 +275,7 @@ def _keeps_range(network: keras.Model, name: str) -> bool:
 
 def result(start: keras.Model, trained: Any) -> keras.Model:
     """What was trained as a Keras 3 model that rounds as the int8 file will; see `quantizable`."""
-    network, ranges = quantizable.prepared(start), {}
+    network, ranges = int8_network.prepared(start), {}
     _write_kernels(trained.layers[-1])
     for wrapper in trained.layers[-1].layers:
         variables, name = _variables(wrapper), _name(wrapper)
@@ -285,4 +285,4 @@ def result(start: keras.Model, trained: Any) -> keras.Model:
         if hasattr(wrapper, "layer") and (layer := network.get_layer(name)).weights:
             weights = {key.removeprefix("depthwise_"): v for key, v in variables.items()}
             layer.set_weights([weights[variable.name].numpy() for variable in layer.weights])
-    return quantizable.rounded(fold_rescaling.fold_rescaling(network), ranges)
+    return int8_network.rounded(fold_rescaling.fold_rescaling(network), ranges)

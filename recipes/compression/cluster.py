@@ -16,8 +16,8 @@ import numpy as np
 import tensorflow_model_optimization as tfmot
 import tf_keras
 
-from keras_resnet.recipes import kernels
-from keras_resnet.recipes.bridge import to_legacy
+from keras_resnet.recipes.compression import zeros_and_clusters
+from keras_resnet.recipes.compression.to_tf_keras import to_legacy
 from keras_resnet.recipes.training import transfer
 from keras_resnet.recipes.training.job import Job
 from keras_resnet.recipes.training.loop import Loop
@@ -32,9 +32,9 @@ def build_model(job: Job, start: keras.Model) -> Any:
         UserError: an unknown `compress.preserve`, or a layer that tf_keras does not have.
     """
     choice = job.config.compress
-    keep_zeros, _ = kernels.preserved(start, choice.preserve)
+    keep_zeros, _ = zeros_and_clusters.preserved(start, choice.preserve)
     legacy = to_legacy(transfer.same(start, job.dataset.input_shape))
-    found = kernels.find(start)
+    found = zeros_and_clusters.find(start)
 
     def wrap(layer: Any) -> Any:
         if layer.name not in found or found[layer.name].size <= choice.clusters:

@@ -15,7 +15,7 @@ import numpy as np
 
 from keras_resnet.analysis.profile import profile
 from keras_resnet.errors import UnknownNameError, UserError
-from keras_resnet.recipes.channels import Channels, Family, Numbers, filter_scores
+from keras_resnet.recipes.compression.channels import Channels, Family, Numbers, filter_scores
 
 # Criteria: numbers of channels, and what each of them is worth -----------------------------------
 

@@ -16,8 +16,8 @@ import tensorflow_model_optimization as tfmot
 import tf_keras
 
 from keras_resnet.errors import UserError
-from keras_resnet.recipes import kernels
-from keras_resnet.recipes.bridge import to_legacy
+from keras_resnet.recipes.compression import zeros_and_clusters
+from keras_resnet.recipes.compression.to_tf_keras import to_legacy
 from keras_resnet.recipes.configs.schema import CompressConfig
 from keras_resnet.recipes.training import transfer
 from keras_resnet.recipes.training.job import Job
@@ -57,9 +57,9 @@ def _goals(start: keras.Model, choice: CompressConfig) -> dict[str, float]:
     """The share of zeros that each kernel ends with, by layer."""
     if choice.pattern not in _PATTERNS:
         raise UserError(f"compress.pattern is '' or '2:4'; received '{choice.pattern}'.")
-    found = kernels.find(start)
+    found = zeros_and_clusters.find(start)
     if not choice.pattern:
-        return kernels.shares(found, choice.sparsity, choice.allocation)
+        return zeros_and_clusters.shares(found, choice.sparsity, choice.allocation)
     whole = {name for name, kernel in found.items() if kernel.shape[-2] % 4 == 0}
     return dict.fromkeys(whole, 0.5)
 
