@@ -150,7 +150,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     from keras_resnet.export.formats import metadata
-    from keras_resnet.recipes import exporting
+    from keras_resnet.recipes.export import export_source
     from keras_resnet.recipes.runs import sources
 
     source = sources.find(options.model, options.weights)
@@ -167,7 +167,7 @@ def _export(options: argparse.Namespace) -> int:
         "batch": 1 if options.batch == "1" else None,
         "overwrite": options.overwrite,
     }
-    report = exporting.export_source(
+    report = export_source(
         source,
         _export_data(options, source),
         **shared,

@@ -18,7 +18,7 @@ from keras_resnet.export import manifest
 from keras_resnet.export.measure import layer_errors
 from keras_resnet.export.reference import REFERENCE
 from keras_resnet.export.runtimes.open import open_file
-from keras_resnet.recipes import exporting
+from keras_resnet.recipes.export import images_of
 
 
 def run(options: argparse.Namespace) -> int:
@@ -88,7 +88,7 @@ def _images(options: argparse.Namespace, float_file: Path) -> np.ndarray:
     if (float_file.parent / manifest.MANIFEST).is_file():
         _warn_of_range(manifest.read(float_file.parent)["input"])
     shape = open_file(float_file).input_shape
-    return exporting.images_of(source, SimpleNamespace(input_shape=(None, *shape)), options.count)
+    return images_of(source, SimpleNamespace(input_shape=(None, *shape)), options.count)
 
 
 def _warn_of_range(made_for: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from keras_resnet.export import manifest
 from keras_resnet.recipes import train
 from keras_resnet.recipes.configs.schema import load_config
 from keras_resnet.recipes.data.datasets import Dataset, configured_dataset
-from keras_resnet.recipes.exporting import export_source
+from keras_resnet.recipes.export import export_source
 from keras_resnet.recipes.runs import sources
 from keras_resnet.recipes.runs.folder import find_run, is_run
 

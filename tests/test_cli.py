@@ -22,7 +22,7 @@ from keras_resnet.arguments_files import FORMATS as HELP_FORMATS
 from keras_resnet.cli import main
 from keras_resnet.errors import UserError
 from keras_resnet.export import FORMATS
-from keras_resnet.recipes import exporting
+from keras_resnet.recipes.export import USUAL
 from keras_resnet.recipes.runs.folder import Run, list_runs, locked
 
 ROOT = Path(__file__).parent.parent
@@ -75,7 +75,7 @@ def test_what_nobody_foresaw_is_no_failed_check(monkeypatch, capsys):
 def test_the_formats_of_the_help_are_the_formats():
     assert HELP_FORMATS.split(", ") == list(FORMATS)
     export = "".join(parsers()[1]["export"].format_help().split())
-    assert f"default{','.join(exporting.USUAL)}," in export
+    assert f"default{','.join(USUAL)}," in export
 
 
 def test_list_and_show(capsys):

@@ -19,7 +19,7 @@ from keras_resnet.export import export, manifest, model_card
 from keras_resnet.export.formats import metadata
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.read import read_image
-from keras_resnet.recipes import exporting
+from keras_resnet.recipes.export import export_source
 from keras_resnet.recipes.runs import sources
 from keras_resnet.recipes.runs.folder import find_run
 
@@ -30,7 +30,7 @@ CROP = SingleCrop(37, 32, "bicubic")
 def folder(tiny_run, digits, tmp_path_factory):
     out = tmp_path_factory.mktemp("card") / "exports"
     formats = ("savedmodel", "tflite-float32", "tflite-int8")
-    return exporting.export_source(sources.find(tiny_run.path), digits, formats, out).folder
+    return export_source(sources.find(tiny_run.path), digits, formats, out).folder
 
 
 def _examples(folder):

@@ -16,7 +16,7 @@ import keras_resnet
 from keras_resnet.cli import main
 from keras_resnet.errors import UserError
 from keras_resnet.files import short_names
-from keras_resnet.recipes import exporting
+from keras_resnet.recipes.export import export_source
 from keras_resnet.recipes.runs import compare, outcomes, report, sources
 from keras_resnet.recipes.runs.folder import Run, find_run
 
@@ -81,9 +81,7 @@ class _Page(HTMLParser):
 @pytest.fixture(scope="module")
 def exported(tiny_run, digits):
     out = tiny_run.path / "exports"
-    exporting.export_source(
-        sources.find(tiny_run.path), digits, ("tflite-float32", "tflite-int8"), out
-    )
+    export_source(sources.find(tiny_run.path), digits, ("tflite-float32", "tflite-int8"), out)
     return out
 
 
