@@ -176,7 +176,7 @@ def _cell(text: str) -> str:
 def _command_line() -> str:
     """The help of every verb and of what is below it, as the command prints it."""
     os.environ["COLUMNS"] = "96"
-    from keras_resnet import arguments
+    from keras_resnet.cli import parser as arguments
 
     whole, _ = arguments.parsers()
     parts = [

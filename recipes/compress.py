@@ -235,6 +235,6 @@ def _trained(
 
 
 if __name__ == "__main__":
-    from keras_resnet.cli import main
+    from keras_resnet.cli.main import main
 
     sys.exit(main(sys.argv[1:]))  # the verb, one of three, is the first of them

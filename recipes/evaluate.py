@@ -65,6 +65,6 @@ def measure_model(
 
 
 if __name__ == "__main__":
-    from keras_resnet.cli import main
+    from keras_resnet.cli.main import main
 
     sys.exit(main(["evaluate", *sys.argv[1:]]))

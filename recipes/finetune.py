@@ -110,6 +110,6 @@ def train_from(
 
 
 if __name__ == "__main__":
-    from keras_resnet.cli import main
+    from keras_resnet.cli.main import main
 
     sys.exit(main(["finetune", *sys.argv[1:]]))

@@ -69,6 +69,6 @@ def run(
 
 
 if __name__ == "__main__":
-    from keras_resnet.cli import main
+    from keras_resnet.cli.main import main
 
     sys.exit(main(["prune-filters", *sys.argv[1:]]))

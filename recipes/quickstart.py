@@ -85,6 +85,6 @@ def _write_samples(dataset: Dataset, folder: Path) -> list[Path]:
 
 
 if __name__ == "__main__":
-    from keras_resnet.cli import main
+    from keras_resnet.cli.main import main
 
     sys.exit(main(["quickstart", *sys.argv[1:]]))

@@ -375,6 +375,6 @@ def _about_compression(config: Config, result: keras.Model) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    from keras_resnet.cli import main
+    from keras_resnet.cli.main import main
 
     sys.exit(main(["train", *sys.argv[1:]]))

@@ -10,7 +10,7 @@ from conftest import randomize_batch_norms
 from PIL import Image
 
 import keras_resnet
-from keras_resnet.cli import main
+from keras_resnet.cli.main import main
 from keras_resnet.export import export, manifest
 from keras_resnet.recipes.export import export_source, images_of, reference
 from keras_resnet.recipes.runs import sources

@@ -16,10 +16,11 @@ from conftest import run_python
 from PIL import Image
 
 import keras_resnet
-from keras_resnet import _public, cli, files
-from keras_resnet.arguments import parsers
-from keras_resnet.arguments_files import FORMATS as HELP_FORMATS
-from keras_resnet.cli import main
+from keras_resnet import _public, files
+from keras_resnet.cli import main as cli
+from keras_resnet.cli.arguments_files import FORMATS as HELP_FORMATS
+from keras_resnet.cli.main import main
+from keras_resnet.cli.parser import parsers
 from keras_resnet.errors import UserError
 from keras_resnet.export import FORMATS
 from keras_resnet.recipes.export import USUAL
@@ -345,7 +346,7 @@ def test_a_missing_extra_says_how_to_install_it():
     result = run_python(
         "import sys\n"
         "sys.modules['ai_edge_litert'] = None\n"
-        "from keras_resnet.cli import main\n"
+        "from keras_resnet.cli.main import main\n"
         "sys.exit(main(['quickstart']))",
         check=False,
     )

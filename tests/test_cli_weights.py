@@ -13,7 +13,7 @@ from weights_server import serving
 
 import keras_resnet
 from keras_resnet import registry
-from keras_resnet.cli import main
+from keras_resnet.cli.main import main
 from keras_resnet.errors import UserError
 from keras_resnet.images.labels import class_names
 from keras_resnet.recipes import load_dataset

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import keras_resnet
-from keras_resnet.cli import main
+from keras_resnet.cli.main import main
 from keras_resnet.errors import UserError
 from keras_resnet.recipes import train
 from keras_resnet.recipes.configs import schema

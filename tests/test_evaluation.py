@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras import layers
 from PIL import Image
 
-from keras_resnet.cli import main
+from keras_resnet.cli.main import main
 from keras_resnet.display import console
 from keras_resnet.errors import UserError
 from keras_resnet.export.runtimes.base import Runtime

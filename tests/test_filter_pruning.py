@@ -10,7 +10,7 @@ from keras import layers
 
 import keras_resnet
 from keras_resnet.analysis.profile import profile
-from keras_resnet.cli import main
+from keras_resnet.cli.main import main
 from keras_resnet.errors import UnknownNameError, UserError
 from keras_resnet.layers import to_stock
 from keras_resnet.recipes import prune_channels, prune_filters, train

@@ -8,7 +8,7 @@ import pytest
 from conftest import run_python
 
 import keras_resnet
-from keras_resnet.cli import main
+from keras_resnet.cli.main import main
 from keras_resnet.errors import UserError
 from keras_resnet.recipes import finetune, train
 from keras_resnet.recipes.configs import schema
@@ -112,7 +112,7 @@ def test_fine_tuning_on_two_devices(tiny_run, tmp_path):
     out = tmp_path / "run"
     command = ["finetune", tiny_run.path, "--data", "digits", "--devices", "cpu:2", "--out", out]
     settings = ["--epochs", "1", "--batch-size", "64", "--set", "augment.crop=shift"]
-    code = "import sys; from keras_resnet.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; from keras_resnet.cli.main import main; sys.exit(main(sys.argv[1:]))"
     run_python(code, *command, *settings)
     summary = json.loads((out / "summary.json").read_text())
     assert summary["replicas"] == 2

@@ -13,7 +13,7 @@ from conftest import randomize_batch_norms
 from environments import make_environment, run_in
 
 import keras_resnet
-from keras_resnet.cli import main
+from keras_resnet.cli.main import main
 from keras_resnet.errors import UserError
 from keras_resnet.export import check, export, manifest
 from keras_resnet.export.formats import metadata

@@ -12,7 +12,7 @@ from keras import layers
 from PIL import Image
 
 import keras_resnet
-from keras_resnet.cli import main
+from keras_resnet.cli.main import main
 from keras_resnet.errors import UserError
 from keras_resnet.export.runtimes.keras import KerasRuntime
 from keras_resnet.images.crop import SingleCrop, decode

@@ -9,7 +9,7 @@ import pytest
 from conftest import run_python
 
 import keras_resnet
-from keras_resnet.cli import main
+from keras_resnet.cli.main import main
 from keras_resnet.errors import UserError
 from keras_resnet.export import export
 from keras_resnet.recipes import compress
@@ -231,7 +231,7 @@ def test_two_of_four(tiny_run, tmp_path, cores):
     out = tmp_path / "run"
     command = ["prune", tiny_run.path, "--pattern", "2:4", "--epochs", "1"]
     options = ["--devices", f"cpu:{cores}", "--out", out]
-    code = "import sys; from keras_resnet.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; from keras_resnet.cli.main import main; sys.exit(main(sys.argv[1:]))"
     run_python(code, *command, *options, *SETTINGS)
     found = zeros_and_clusters.find(keras.models.load_model(find_run(out).model))
     for kernel in found.values():

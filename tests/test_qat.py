@@ -13,7 +13,7 @@ from ai_edge_litert.interpreter import Interpreter
 from conftest import run_python
 
 import keras_resnet
-from keras_resnet.cli import main
+from keras_resnet.cli.main import main
 from keras_resnet.errors import UserError
 from keras_resnet.export import export, manifest
 from keras_resnet.export.rewrites import fold_rescaling
@@ -254,7 +254,7 @@ def test_two_devices(tiny_run, tmp_path):
     out = tmp_path / "run"
     command = ["qat", tiny_run.path, "--epochs", "1", "--devices", "cpu:2", "--out", out]
     chosen = [part for key, value in SHIFT.items() for part in ("--set", f"{key}={value}")]
-    code = "import sys; from keras_resnet.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; from keras_resnet.cli.main import main; sys.exit(main(sys.argv[1:]))"
     run_python(code, *command, *chosen, "--set", "train.batch_size=32")
     summary = find_run(out).summary()
     assert summary["replicas"] == 2
@@ -271,7 +271,7 @@ def test_an_interrupted_run_goes_on(tiny_run, tmp_path, name):
     code = """
 import os, signal, sys, threading, time
 from pathlib import Path
-from keras_resnet.cli import main
+from keras_resnet.cli.main import main
 chosen = getattr(signal, sys.argv[3])
 ignored = chosen == signal.SIGTERM
 signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.default_int_handler)

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import keras_resnet
-from keras_resnet.cli import main
+from keras_resnet.cli.main import main
 from keras_resnet.errors import UserError
 from keras_resnet.files import short_names
 from keras_resnet.recipes.export import export_source

@@ -203,7 +203,7 @@ def test_the_runtime_knows_the_models_size_and_the_newest_version(exported, tmp_
 
 
 def test_the_manifest_has_the_crop_and_predict_takes_it(exported, tmp_path, capsys):
-    from keras_resnet.cli import main
+    from keras_resnet.cli.main import main
 
     assert manifest.read(exported.folder)["input"]["crop"] == {
         "resize": 37,

@@ -217,6 +217,6 @@ def as_dicts(compared: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    from keras_resnet.cli import main
+    from keras_resnet.cli.main import main
 
     sys.exit(main(["compare", *sys.argv[1:]]))

@@ -7,13 +7,13 @@ import re
 from collections.abc import Iterator
 from typing import NoReturn
 
-from keras_resnet import (
+from keras_resnet.cli import (
     arguments_explain,
     arguments_files,
     arguments_training,
     arguments_weights,
 )
-from keras_resnet.arguments_shared import add_model, add_verb
+from keras_resnet.cli.options import add_model, add_verb
 from keras_resnet.errors import UnknownNameError, UserError
 
 EXIT_CODES = (

@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Iterable
 from typing import Any
 
-from keras_resnet import arguments
-from keras_resnet.arguments_explain import METHODS
-from keras_resnet.arguments_files import FORMATS
+from keras_resnet.cli import parser as arguments
+from keras_resnet.cli.arguments_explain import METHODS
+from keras_resnet.cli.arguments_files import FORMATS
 
 # By the argument's destination: a shell function below, or shtab's own for files.
 _NETWORK, _MODEL, _CONFIG, _METHODS, _FORMATS = (

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from keras_resnet.arguments import Parser
+    from keras_resnet.cli.parser import Parser
 
 
 def add_verb(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from keras_resnet.arguments_shared import add_verb
+from keras_resnet.cli.options import add_verb
 
 if TYPE_CHECKING:
-    from keras_resnet.arguments import Parser
+    from keras_resnet.cli.parser import Parser
 
 
 def add_options(sub: Parser) -> None:

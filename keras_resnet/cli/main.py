@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_resnet import arguments, cli_training
+from keras_resnet.cli import parser, train
 from keras_resnet.display.console import print_checks, print_json, print_lines, quiet_stderr
 from keras_resnet.errors import UserError, require
 from keras_resnet.files import require_file_target
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
-        options = arguments.parse(list(sys.argv[1:] if argv is None else argv))
+        options = parser.parse(list(sys.argv[1:] if argv is None else argv))
         if not _needs_no_tensorflow(options):
             _import_quietly()
         return _VERBS[options.verb](options)
@@ -80,7 +80,7 @@ def _import_quietly() -> None:
 def _quickstart(options: argparse.Namespace) -> int:
     from keras_resnet.recipes import quickstart
 
-    result = quickstart.run(options.out, cli_training.overrides(options))
+    result = quickstart.run(options.out, train.overrides(options))
     if options.json:
         return print_json(result, result["passed"])
     model = result["model"]
@@ -211,15 +211,15 @@ _FEW_IMAGES = 100
 
 
 def _check(options: argparse.Namespace) -> int:
-    from keras_resnet import cli_exports
+    from keras_resnet.cli import export
 
-    return cli_exports.check(options)
+    return export.check(options)
 
 
 def _benchmark(options: argparse.Namespace) -> int:
-    from keras_resnet import cli_exports
+    from keras_resnet.cli import export
 
-    return cli_exports.benchmark(options)
+    return export.benchmark(options)
 
 
 def _predict(options: argparse.Namespace) -> int:
@@ -295,21 +295,21 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _weights(options: argparse.Namespace) -> int:
-    from keras_resnet import cli_weights
+    from keras_resnet.cli import weights
 
-    return cli_weights.run(options)
+    return weights.run(options)
 
 
 def _layers(options: argparse.Namespace) -> int:
-    from keras_resnet import cli_layers
+    from keras_resnet.cli import layers
 
-    return cli_layers.run(options)
+    return layers.run(options)
 
 
 def _explain(options: argparse.Namespace) -> int:
-    from keras_resnet import cli_explain
+    from keras_resnet.cli import explain
 
-    return cli_explain.run(options)
+    return explain.run(options)
 
 
 def _profile(options: argparse.Namespace) -> int:
@@ -357,9 +357,9 @@ def _single_crop(options: argparse.Namespace, source: Any) -> Any:
 
 
 def _completion(options: argparse.Namespace) -> int:
-    from keras_resnet import cli_completion
+    from keras_resnet.cli import completion
 
-    script = cli_completion.script(options.shell, require("shtab", "completion"))
+    script = completion.script(options.shell, require("shtab", "completion"))
     return print_json({"script": script}) if options.json else print_lines([script])
 
 
@@ -369,18 +369,18 @@ def _names(text: str) -> tuple[str, ...]:
 
 _VERBS = {
     "quickstart": _quickstart,
-    "train": cli_training.train,
-    "distill": cli_training.distill,
-    "qat": cli_training.compress,
-    "prune": cli_training.compress,
-    "cluster": cli_training.compress,
-    "finetune": cli_training.finetune,
-    "prune-filters": cli_training.prune_filters,
-    "runs": cli_training.list_runs,
-    "report": cli_training.report,
-    "compare": cli_training.compare,
+    "train": train.train,
+    "distill": train.distill,
+    "qat": train.compress,
+    "prune": train.compress,
+    "cluster": train.compress,
+    "finetune": train.finetune,
+    "prune-filters": train.prune_filters,
+    "runs": train.list_runs,
+    "report": train.report,
+    "compare": train.compare,
     "completion": _completion,
-    "data-service": cli_training.data_service,
+    "data-service": train.data_service,
     "ensemble": _ensemble,
     "evaluate": _evaluate,
     "export": _export,

@@ -12,7 +12,7 @@ from keras_resnet.export import check as checking
 from keras_resnet.export import manifest
 from keras_resnet.export.measure import benchmark as timing
 from keras_resnet.files import require_file_target
-from keras_resnet.recipes.export import reference
+from keras_resnet.recipes import export as exporting
 from keras_resnet.recipes.runs import sources
 from keras_resnet.recipes.runs.folder import is_run, write_json
 
@@ -25,7 +25,7 @@ def check(options: argparse.Namespace) -> int:
         source = _source(folder, options.against)
         data = Path(options.data) if Path(options.data).is_dir() else options.data
         recorded = manifest.read(folder)
-        reference = reference(source, data, options.check_images, recorded)
+        reference = exporting.reference(source, data, options.check_images, recorded)
     else:
         model = sources.find(options.against).keras_model() if options.against else None
         reference = checking.recorded_reference(folder, model)

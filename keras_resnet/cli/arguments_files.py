@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from keras_resnet.arguments_shared import add_model, names, natural, naturals
+from keras_resnet.cli.options import add_model, names, natural, naturals
 
 FORMATS = (
     "savedmodel, tflite-float32, tflite-float16, tflite-dynamic, tflite-int8, tflite-int16x8, "

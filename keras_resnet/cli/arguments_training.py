@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from keras_resnet.arguments_shared import add_model, natural
+from keras_resnet.cli.options import add_model, natural
 
 
 def _quickstart(sub: argparse.ArgumentParser) -> None:

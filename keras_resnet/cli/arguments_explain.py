@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from keras_resnet.arguments_shared import names
+from keras_resnet.cli.options import names
 
 METHODS = "saliency, smoothgrad, guided, gradcam, gradcam++, layercam, scorecam, maximization"
 
