@@ -21,7 +21,7 @@ from weights_server import Fault, serving
 import keras_resnet
 from keras_resnet.errors import UserError
 from keras_resnet.preprocessing import PREPROCESSING, Preprocessing
-from keras_resnet.weights import cache, catalog, readers, transfers
+from keras_resnet.weights import cache, catalog, http, readers
 
 RAW = Preprocessing((0.0,) * 3, (1.0,) * 3)
 TORCH = [entry for entry in catalog.entries() if entry.source in ("torchvision", "timm")]
@@ -34,7 +34,7 @@ FIRST = list({entry.model: entry for entry in reversed(TORCH)}.values())
 def published(tmp_path, monkeypatch):
     """`published(entry, write)`: put a file where the mirror has that of `entry`."""
     monkeypatch.setenv("KERAS_RESNET_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(transfers, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(http, "FIRST_WAIT", 0.01)
 
     def publish(entry, write):
         path = tmp_path / "mirror" / entry.url.partition("://")[2]
