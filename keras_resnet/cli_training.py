@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from keras_resnet.console import number, print_json, print_lines, print_table
+from keras_resnet.display.console import number, print_json, print_lines, print_table
 from keras_resnet.errors import UserError
 
 

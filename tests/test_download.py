@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from weights_server import Fault, serving
 
-from keras_resnet import console
+from keras_resnet.display import console
 from keras_resnet.errors import UserError
 from keras_resnet.weights import download, http
 
