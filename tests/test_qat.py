@@ -137,14 +137,14 @@ def test_what_was_trained_is_what_comes_out():
 import types
 import keras, numpy as np
 import keras_resnet
-from keras_resnet.recipes import config, load_dataset, quantizing
+from keras_resnet.recipes import load_config, load_dataset, quantizing
 digits = load_dataset("digits")
 keras.utils.set_random_seed(0)
 start = keras_resnet.create_model(
     "test_resnet", classes=10, input_shape=(32, 32, 3), include_preprocessing=True
 )
 trained = quantizing.build_model(
-    types.SimpleNamespace(config=config.load_config("compress/qat"), dataset=digits), start
+    types.SimpleNamespace(config=load_config("compress/qat"), dataset=digits), start
 )
 rng = np.random.default_rng(0)
 for weight in trained.trainable_weights:

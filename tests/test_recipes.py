@@ -322,9 +322,9 @@ KILL_SCRIPT = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from test_recipes import RESUMED, _KillAt
-from keras_resnet.recipes import config, train
+from keras_resnet.recipes import load_config, train
 kill = _KillAt(int(sys.argv[2]))
-train.run(config.load_config("debug/tiny", RESUMED), "killed", callbacks=[kill])
+train.run(load_config("debug/tiny", RESUMED), "killed", callbacks=[kill])
 """
 # A checkpoint at every step, so that the state is one of mid-epoch.
 RESUMED = {
