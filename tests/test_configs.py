@@ -13,15 +13,8 @@ from PIL import Image
 
 from keras_resnet import registry
 from keras_resnet.errors import UserError
-from keras_resnet.recipes import (
-    augment,
-    compress,
-    finetune,
-    optimizers,
-    prune_channels,
-    schedules,
-    train,
-)
+from keras_resnet.recipes import compress, finetune, prune_channels, train
+from keras_resnet.recipes.compression import filters, zeros_and_clusters
 from keras_resnet.recipes.configs import schema
 from keras_resnet.recipes.configs.schema import (
     CONFIGS,
@@ -30,6 +23,8 @@ from keras_resnet.recipes.configs.schema import (
     parse_override,
     save_config,
 )
+from keras_resnet.recipes.data import augment
+from keras_resnet.recipes.training import devices, job, losses, optimizers, schedules
 
 RECORDS = Path(__file__).parents[1] / "benchmarks" / "results"
 
@@ -178,3 +173,25 @@ def test_every_key_has_its_meaning_beside_it():
         for key in dataclasses.fields(kind):
             if key.type not in sections:
                 assert re.search(rf"^    {key.name}: .+  # .+$", source, re.MULTILINE), key.name
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "names"),
+    [
+        ("Augment", "crop", augment.CROPS),
+        ("Augment", "flip", augment.FLIPS),
+        ("Train", "precision", ("auto", *devices.PRECISIONS)),
+        ("Train", "loss", losses.LOSSES),
+        ("Optimizer", "name", optimizers.OPTIMIZERS),
+        ("Schedule", "name", schedules.SCHEDULES),
+        ("Pruning", "criterion", filters.CRITERIA),
+        ("Pruning", "ranking", filters.RANKINGS),
+        ("Compress", "technique", job.TECHNIQUES),
+        ("Compress", "preserve", ("auto", *zeros_and_clusters.PRESERVED)),
+        ("Compress", "allocation", zeros_and_clusters.ALLOCATIONS),
+    ],
+)
+def test_the_comment_beside_a_key_lists_the_names_it_takes(section, key, names):
+    source = inspect.getsource(getattr(schema, f"{section}Config"))
+    comment = re.search(rf"^    {key}: .+  # (.+)$", source, re.MULTILINE)[1]
+    assert sorted(re.findall(r"\w+(?: \| \w+)+", comment)[0].split(" | ")) == sorted(names)

@@ -60,8 +60,8 @@ class DataConfig:
 class AugmentConfig:
     """How training images are varied; 0 is off."""
 
-    crop: str = "pad"  # a key of recipes.augment.CROPS
-    flip: str = "random"  # a key of recipes.augment.FLIPS
+    crop: str = "pad"  # pad | reflect | shift | resized | none
+    flip: str = "random"  # none | random | alternating
     min_area: Fraction = 0.08  # crop = "resized": the smallest part of the image to cut out
     randaugment: Annotated[int, Limits(0, 14)] = 0  # operations on each image (arXiv:1909.13719)
     magnitude: Annotated[float, Limits(0, 10)] = 9.0  # their strength, up to 10
@@ -81,10 +81,10 @@ class TrainConfig:
     accumulate: Positive = 1  # parts a batch is computed in, one after another, to save memory
     seed: Annotated[int, Limits(0, 2**31 - 1)] = 0  # of first weights, image order and augmentation
     deterministic: bool = False  # also on GPUs, where it costs speed
-    precision: str = "auto"  # float32 | mixed_float16 | mixed_bfloat16
+    precision: str = "auto"  # auto | float32 | mixed_float16 | mixed_bfloat16
     devices: str = "auto"  # auto | cpu | cpu:2 (logical devices) | gpu | gpu:2
     synchronized_bn: bool = False  # BN statistics over all devices
-    loss: str = "cross_entropy"  # or "binary_cross_entropy" (arXiv:2110.00476)
+    loss: str = "cross_entropy"  # cross_entropy | binary_cross_entropy (arXiv:2110.00476)
     label_smoothing: BelowOne = 0.0  # share of the target for all classes (arXiv:1512.00567)
     weight_decay: Amount = 1e-4  # on kernels, not on BN and biases
     clip_norm: Amount = 0.0  # largest norm of the gradient of a whole batch; 0: not clipped
@@ -99,7 +99,7 @@ class TrainConfig:
 class OptimizerConfig:
     """How the weights are updated."""
 
-    name: str = "sgd"  # a key of recipes.optimizers.OPTIMIZERS
+    name: str = "sgd"  # sgd | adamw | lamb | lars
     learning_rate: Amount = 0.1  # the peak of the schedule, for reference_batch images
     reference_batch: Count = 0  # scale the rate by batch_size / this (arXiv:1706.02677); 0: do not
     momentum: BelowOne = 0.9  # beta_1 of adamw and lamb
@@ -113,7 +113,7 @@ class OptimizerConfig:
 class ScheduleConfig:
     """The learning rate over the run, in fractions of it."""
 
-    name: str = "step"  # a key of recipes.schedules.SCHEDULES
+    name: str = "step"  # step | cosine | one_cycle | polynomial
     warmup: float = 0.0  # linear from zero ("one_cycle": from a 25th of the peak)
     warmup_hold: Fraction = 0.0  # if not 0, warm up at this constant part of the peak instead
     boundaries: tuple[float, ...] = (0.5, 0.75)  # "step": where the rate is multiplied
@@ -135,8 +135,8 @@ class PruningConfig:
     """What `prune-filters` removes before it trains; see `recipes.prune_filters`."""
 
     keep: Fraction = 1.0  # the part of the multiply-adds to keep; 1: prune nothing
-    criterion: str = "l1"  # a key of recipes.filter_pruning.CRITERIA
-    ranking: str = "uniform"  # a key of recipes.filter_pruning.RANKINGS
+    criterion: str = "l1"  # what makes a filter important: l1 | gamma
+    ranking: str = "uniform"  # how layers share the pruning: uniform | inner | global
     least: Positive = 4  # filters that every layer keeps
     divisor: Positive = 1  # every layer keeps a multiple of this many filters
 
@@ -155,12 +155,12 @@ class DistillConfig:
 class CompressConfig:
     """How further training makes a trained network smaller."""
 
-    technique: str = ""  # a key of recipes.job.TECHNIQUES; "": none
+    technique: str = ""  # qat | prune | cluster; "": none
     freeze_bn: Fraction = 0.5  # qat: part of the run after which BN keeps its statistics
-    preserve: str = "auto"  # qat, cluster: keep zeros and clusters; see recipes.kernels.preserved
+    preserve: str = "auto"  # qat, cluster: what to keep, auto | none | sparsity | clusters | both
     sparsity: Annotated[float, Limits(0.01, below=1)] = 0.8  # prune: share of weights that become 0
     pattern: str = ""  # prune: "2:4", two zeros in every four input channels; "": anywhere
-    allocation: str = "lamp"  # prune: how layers share the zeros, a key of kernels.ALLOCATIONS
+    allocation: str = "lamp"  # prune: how layers share the zeros, lamp | uniform
     ramp: tuple[float, float] = (0.0, 0.5)  # prune: the part of the run in which zeros are added
     clusters: Annotated[int, Limits(3, 1024)] = 16  # cluster: different values in a kernel
 
