@@ -269,7 +269,7 @@ def test_export_a_keras_file_with_a_folder_of_images(capsys, digits, tiny_run, t
         (["export", "nowhere.keras"], "No such file or folder"),
         (["check", "."], "not an export folder"),
         (["check"], "required"),
-        (["train", "debug/tiny", "--seed", "-1"], "train.seed is at least 0"),
+        (["train", "debug/tiny", "--seed", "-1"], "train.seed must be a whole number, from 0"),
         (["train", "debug/tiny", "--set", "optimizer.momentum=2"], "and below 1; received 2.0"),
         (["train", "--resume", "x", "--epochs", "3"], "takes no other options"),
         (["train", "debug/tiny", "--data", "cifar10:9.9.9"], "Unknown dataset"),
