@@ -146,7 +146,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from keras_resnet.export import metadata
+    from keras_resnet.export.formats import metadata
     from keras_resnet.recipes import exporting, sources
 
     source = sources.find(options.model, options.weights)
@@ -307,7 +307,8 @@ def _explain(options: argparse.Namespace) -> int:
 
 
 def _profile(options: argparse.Namespace) -> int:
-    from keras_resnet import profiling, registry
+    from keras_resnet import registry
+    from keras_resnet.analysis import profile
     from keras_resnet.display import charts
 
     if options.csv:
@@ -318,13 +319,13 @@ def _profile(options: argparse.Namespace) -> int:
     path = Path(model)
     is_path = path.exists() or path.suffix == ".keras" or len(path.parts) > 1
     if is_path and model not in registry.list_models():
-        from keras_resnet.export import runtimes
+        from keras_resnet.export.runtimes.keras import load_keras
         from keras_resnet.recipes import sources
 
         source = sources.find(model)
         source.require_keras()
-        model = runtimes.load_keras(source.path or path)  # not only classifiers
-    account = profiling.profile(model, options.input_shape, multiply_add=options.multiply_add)
+        model = load_keras(source.path or path)  # not only classifiers
+    account = profile.profile(model, options.input_shape, multiply_add=options.multiply_add)
     if options.csv:
         account.to_csv(options.csv)
     if options.picture:

@@ -19,7 +19,8 @@ from typing import Any
 import keras
 
 from keras_resnet.errors import UserError
-from keras_resnet.export import manifest, runtimes
+from keras_resnet.export import manifest
+from keras_resnet.export.runtimes.keras import load_keras
 from keras_resnet.files import replacing
 from keras_resnet.layers import to_stock
 from keras_resnet.models.auxiliary import inference_model
@@ -122,8 +123,7 @@ def go_on(
     """`resume` in this very process."""
     devices.claim(found.config.train)
     start, teacher = (
-        runtimes.load_keras(path) if path.is_file() else None
-        for path in (found.start, found.teacher)
+        load_keras(path) if path.is_file() else None for path in (found.start, found.teacher)
     )
     return _train(prepare(found.config, start, teacher), lambda: found, callbacks, profile)
 

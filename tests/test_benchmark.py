@@ -13,7 +13,8 @@ from conftest import run_python
 from keras_resnet import cli
 from keras_resnet.display import charts
 from keras_resnet.errors import UserError
-from keras_resnet.export import benchmark, export, manifest
+from keras_resnet.export import export, manifest
+from keras_resnet.export.measure import benchmark
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ MODULES = (
     "keras_resnet._public",
     "keras_resnet.export",
     "keras_resnet.recipes",
-    "keras_resnet.insight",
+    "keras_resnet.analysis.insight",
 )
 PAGES = sorted((ROOT / "docs" / "api").glob("*.md"))
 SHOWN = re.compile(r"^::: (\S+)(?:\n    options:\n      members: \[(.*)\])?$", re.MULTILINE)

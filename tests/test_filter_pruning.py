@@ -9,10 +9,10 @@ from conftest import randomize_batch_norms, run_python
 from keras import layers
 
 import keras_resnet
+from keras_resnet.analysis.profile import profile
 from keras_resnet.cli import main
 from keras_resnet.errors import UnknownNameError, UserError
 from keras_resnet.layers import to_stock
-from keras_resnet.profiling import profile
 from keras_resnet.recipes import (
     config,
     filter_pruning,

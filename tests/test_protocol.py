@@ -14,7 +14,7 @@ from PIL import Image
 import keras_resnet
 from keras_resnet.cli import main
 from keras_resnet.errors import UserError
-from keras_resnet.export.runtimes import KerasRuntime
+from keras_resnet.export.runtimes.keras import KerasRuntime
 from keras_resnet.images.crop import SingleCrop, decode
 from keras_resnet.recipes import crops, data, evaluate
 from keras_resnet.recipes.crops import Protocol

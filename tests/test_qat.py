@@ -15,7 +15,8 @@ from conftest import run_python
 import keras_resnet
 from keras_resnet.cli import main
 from keras_resnet.errors import UserError
-from keras_resnet.export import export, manifest, optimize
+from keras_resnet.export import export, manifest
+from keras_resnet.export.rewrites import fold_rescaling
 from keras_resnet.layers import to_stock
 from keras_resnet.recipes import bridge, compress, config, evaluate, quantizable, runs, train
 
@@ -76,7 +77,7 @@ def test_kernels_lie_on_255_steps_per_channel(resnet20):
 
 
 def test_the_range_of_pixels_is_known(resnet20):
-    folded = optimize.fold_rescaling(quantizable.prepared(resnet20))
+    folded = fold_rescaling.fold_rescaling(quantizable.prepared(resnet20))
     rescaling = quantizable.normalisation(folded)
     least, most = quantizable.range_behind(rescaling)
     means = np.array([125.307, 122.961, 113.8575])  # the scale is in the first convolution
@@ -102,7 +103,9 @@ def _first_addend(path):
 def test_the_mean_colour_is_the_files(resnet20, images, tmp_path):
     """The constant that the file's first ADD has, and not the exact mean, is trained with."""
     report = export(resnet20, ["tflite-int8"], out=tmp_path / "out", calibration=images)
-    rescaling = quantizable.normalisation(optimize.fold_rescaling(quantizable.prepared(resnet20)))
+    rescaling = quantizable.normalisation(
+        fold_rescaling.fold_rescaling(quantizable.prepared(resnet20))
+    )
     addend = _first_addend(report.folder / report.checks[0].file)
     np.testing.assert_allclose(addend, rescaling.offset, rtol=1e-6)
 

@@ -46,7 +46,7 @@ class Parity:
 
 
 def compare(foreign: Foreign, model: keras.Model, name: str, size: int) -> Parity:
-    """Run network `name` and the one that the file is of on `patched_images`, and compare their logits."""
+    """Compare the logits of network `name`, built as `model`, with those of the file's network."""
     images = preprocess(patched_images(size), name)
     try:
         peer, theirs = _RUN[foreign.contents.library](foreign, name, images)
