@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from keras_resnet import registry
-from keras_resnet.recipes.config import Config
+from keras_resnet.recipes.configs.schema import Config
 
 ROOT = Path(__file__).parents[1]
 MODULES = (
