@@ -1,6 +1,7 @@
-"""docs/design.md: its ResNet-18 by hand is ours."""
+"""docs/design.md: its ResNet-18 by hand is ours, and calls pass the files that it lists."""
 
 import re
+import sys
 from pathlib import Path
 
 import keras
@@ -9,6 +10,7 @@ import pytest
 from conftest import randomize_batch_norms
 
 import keras_resnet
+from keras_resnet.cli.main import main
 
 PAGE = Path(__file__).parents[1] / "docs" / "design.md"
 LINES = 60  # the page promises no more
@@ -74,3 +76,68 @@ def _shapes(model):
 
 def _logits(model, images):
     return np.array(keras.Model(model.input, model.get_layer("head").output)(images))
+
+
+# Three trips --------------------------------------------------------------------------------------
+
+
+def _listed(trip):
+    """The modules whose files the numbered list of a trip links to."""
+    section = re.search(rf"### {trip}\n(.*?)\n##", PAGE.read_text(encoding="utf-8"), re.DOTALL)[1]
+    items = "".join(re.findall(r"^(?:\d+\.|  ) .*\n", section + "\n", re.MULTILINE))
+    paths = re.findall(r"\]\(\.\./(.*?)\.py\)", items)
+    assert paths, f"no links under '{trip}'"
+    return ["keras_resnet." + p.removeprefix("keras_resnet/").replace("/", ".") for p in paths]
+
+
+def _entered(call):
+    """The modules of ours that `call` enters a function of."""
+    modules = set()
+
+    def note(frame, event, argument):
+        name, file = frame.f_globals.get("__name__", ""), frame.f_code.co_filename
+        ours = name.startswith("keras_resnet.") and not file.startswith("<")  # no dataclass' own
+        if event == "call" and ours and name not in modules and not _imports(frame):
+            modules.add(name)
+
+    sys.setprofile(note)
+    try:
+        call()
+    finally:
+        sys.setprofile(None)
+    return modules
+
+
+def _imports(frame):
+    """Whether a module of ours is being imported: what it calls then is no part of the trip."""
+    while frame is not None:
+        name = frame.f_globals.get("__name__", "")
+        if frame.f_code.co_name == "<module>" and name.startswith("keras_resnet."):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _command(*words):
+    assert main([*map(str, words)]) == 0
+
+
+def test_building_passes_the_files_that_are_listed():
+    listed = _listed("Build a network with weights")
+    listed.remove("keras_resnet.models.resnet.cifar")  # its row made the function at the import
+    assert set(listed) <= _entered(lambda: keras_resnet.ResNet20(weights="cifar10"))
+
+
+@pytest.mark.slow
+def test_training_passes_the_files_that_are_listed(tmp_path):
+    listed = _listed("Train to a run")
+    assert set(listed) <= _entered(
+        lambda: _command("train", "debug/tiny", "--out", tmp_path / "run")
+    )
+
+
+@pytest.mark.slow
+def test_exporting_passes_the_files_that_are_listed(tiny_run, tmp_path):
+    listed = _listed("Export to a manifest")
+    words = "export", tiny_run.path, "--formats", "tflite-float32", "--out", tmp_path / "exports"
+    assert set(listed) <= _entered(lambda: _command(*words))
