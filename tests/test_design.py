@@ -1,5 +1,6 @@
-"""docs/design.md: its ResNet-18 by hand is ours, and calls pass the files that it lists."""
+"""docs/design.md: its ResNet-18 by hand is ours, its arrow holds, calls pass the files it lists."""
 
+import ast
 import re
 import sys
 from pathlib import Path
@@ -12,7 +13,8 @@ from conftest import randomize_batch_norms
 import keras_resnet
 from keras_resnet.cli.main import main
 
-PAGE = Path(__file__).parents[1] / "docs" / "design.md"
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "design.md"
 LINES = 60  # the page promises no more
 
 
@@ -76,6 +78,48 @@ def _shapes(model):
 
 def _logits(model, images):
     return np.array(keras.Model(model.input, model.get_layer("head").output)(images))
+
+
+# The arrow ----------------------------------------------------------------------------------------
+
+
+def _rooms():
+    """The place of each room in the page's arrow; the single files share one."""
+    arrow = re.search(r"```\n(errors ←.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)[1]
+    places = [[name.strip() for name in group.split(",")] for group in arrow.split("←")]
+    return {name: place for place, group in enumerate(places) for name in group}
+
+
+def _room(module, rooms):
+    """The room of "keras_resnet.images.read"; None for the modules that gather all names."""
+    _, name, *_ = *module.split("."), ""
+    if name in ("", "__init__", "__main__", "_public", "__version__"):
+        return None
+    single = (ROOT / "keras_resnet" / f"{name}.py").is_file()
+    return "single files" if single and name not in rooms else name
+
+
+def _imports_of(path):
+    """What a file imports, by dotted name; not what it imports to run as a program."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.If) and "__main__" in ast.unparse(node.test):
+            continue
+        for inner in ast.walk(node):
+            if isinstance(inner, ast.ImportFrom):
+                yield from (f"{inner.module}.{alias.name}" for alias in inner.names)
+            elif isinstance(inner, ast.Import):
+                yield from (alias.name for alias in inner.names)
+
+
+def test_no_import_goes_against_the_arrow():
+    rooms = _rooms()
+    for folder in ("keras_resnet", "export", "recipes"):
+        for path in (ROOT / folder).rglob("*.py"):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            source = _room(".".join(("keras_resnet", *parts[folder == "keras_resnet" :])), rooms)
+            for target in _imports_of(path) if source else ():
+                room = _room(target, rooms) if target.startswith("keras_resnet.") else None
+                assert room in (None, source) or rooms[room] < rooms[source], (path, target)
 
 
 # Three trips --------------------------------------------------------------------------------------
