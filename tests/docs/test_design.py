@@ -3,17 +3,15 @@
 import ast
 import re
 import sys
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-from conftest import randomize_batch_norms
+from helpers import ROOT, randomize_batch_norms
 
 import keras_resnet
 from keras_resnet.cli.main import main
 
-ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "design.md"
 LINES = 60  # the page promises no more
 
