@@ -258,7 +258,7 @@ def median_latency(files: Sequence[Runtime], image: np.ndarray) -> list[float]:
 def recorded_reference(folder: Path, model: Any = None) -> Reference:
     """The images that lie in an export folder, with the answers of its model, or of `model`.
 
-    `model` gets the normalisation that the export put in front (`preparing.as_exported`).
+    `model` gets the normalisation that the export put in front (`prepare.as_exported`).
 
     Raises:
         UserError: the record is missing or damaged, or `model` has other classes.
