@@ -116,7 +116,7 @@ def _profile(sub: Parser) -> None:
         help="count a multiplication with its addition as 1 (default) or as 2 (FLOP)",
     )
     sub.add_argument("--csv", metavar="FILE", help="write a line per layer")
-    sub.add_argument("--picture", metavar="FILE", help="draw the account: .svg, or .png")
+    sub.add_argument("--picture", metavar="FILE", help="draw the account: .svg, .png or .pdf")
 
 
 def _shape(text: str) -> tuple[int, ...]:

@@ -175,7 +175,7 @@ def _benchmark(sub: argparse.ArgumentParser) -> None:
         metavar="FILE|FOLDER",
         help="also write the record as JSON; in a folder, such as the export's, as benchmark.json",
     )
-    sub.add_argument("--picture", metavar="FILE", help="draw the figures: .svg, or .png")
+    sub.add_argument("--picture", metavar="FILE", help="draw the figures: .svg, .png or .pdf")
 
 
 def _layers(sub: argparse.ArgumentParser) -> None:
@@ -198,7 +198,7 @@ def _layers(sub: argparse.ArgumentParser) -> None:
         "--format", default="tflite-int8", help="which file of the folder (default %(default)s)"
     )
     sub.add_argument("--worst", action="store_true", help="the layers that add most error first")
-    sub.add_argument("--picture", metavar="FILE", help="draw the errors: .svg, or .png")
+    sub.add_argument("--picture", metavar="FILE", help="draw the errors: .svg, .png or .pdf")
 
 
 def _predict(sub: argparse.ArgumentParser) -> None:

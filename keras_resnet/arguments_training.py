@@ -109,7 +109,8 @@ def _report(sub: argparse.ArgumentParser) -> None:
 
 def _compare(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("models", nargs="+", help="run folders, export folders and exported files")
-    sub.add_argument("--picture", metavar="FILE.svg", help="draw accuracy against bytes and ms")
+    drawn = "draw accuracy against bytes and ms: .svg, .png or .pdf"
+    sub.add_argument("--picture", metavar="FILE", help=drawn)
 
 
 def _recipe(sub: argparse.ArgumentParser) -> None:

@@ -307,12 +307,12 @@ def _explain(options: argparse.Namespace) -> int:
 
 
 def _profile(options: argparse.Namespace) -> int:
-    from keras_resnet import charts, profiling, registry
+    from keras_resnet import figures, profiling, registry
 
     if options.csv:
         require_file_target(Path(options.csv), "--csv")
     if options.picture:
-        charts.require_writable(Path(options.picture))
+        figures.require_writable(Path(options.picture))
     model: Any = options.model
     path = Path(model)
     is_path = path.exists() or path.suffix == ".keras" or len(path.parts) > 1

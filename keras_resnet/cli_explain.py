@@ -39,6 +39,7 @@ def run(options: argparse.Namespace) -> int:
     methods = _methods(options.methods)
     out = Path(options.out)
     require_folder_target(out)
+    sheets.require_matplotlib()
     if not any(Path(path).exists() for path in options.images):  # before weights are fetched
         raise UserError(f"No such image: {', '.join(options.images)}")
     source = sources.find(options.model, options.weights)

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from keras_resnet.charts import require_writable
 from keras_resnet.console import print_json
 from keras_resnet.errors import UserError
 from keras_resnet.export import layer_errors, manifest, runtimes
+from keras_resnet.figures import require_writable
 from keras_resnet.recipes import exporting
 
 

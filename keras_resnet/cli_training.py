@@ -159,10 +159,11 @@ def report(options: argparse.Namespace) -> int:
 
 def compare(options: argparse.Namespace) -> int:
     """Print what was recorded of several models."""
+    from keras_resnet import figures
     from keras_resnet.recipes import compare as comparing
 
     if options.picture:
-        comparing.require_drawable(Path(options.picture))
+        figures.require_writable(Path(options.picture))
     rows = comparing.rows(options.models)
     for warning in comparing.warnings(rows):
         print(f"warning: {warning}", file=sys.stderr)

@@ -29,16 +29,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
-from keras_resnet import charts, registry
+from keras_resnet import figures, registry
 from keras_resnet.console import table_text
 from keras_resnet.counting import Count, Graph, InputShape, LayerCount
 from keras_resnet.errors import UserError
 from keras_resnet.files import replacing, require_file_target
 from keras_resnet.layer_rules import Pair
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _CHART_ROWS = 60  # a picture has no more: layers, else blocks, else stages
 
@@ -98,36 +101,47 @@ class Profile:
         return json.dumps(content, indent=2)
 
     def picture(self, path: str | Path) -> None:
-        """Draw bars of activation memory, parameters and multiply-adds to a `.svg` or `.png`.
+        """Write the `figure` to a `.svg`, `.png` or `.pdf`.
+
+        Raises:
+            UserError: see `figures.require_writable`.
+            MissingExtraError: matplotlib is not installed.
+        """
+        figures.save(self.figure(), Path(path))
+
+    def figure(self) -> Figure:
+        """Draw bars of activation memory, parameters and multiply-adds.
 
         A bar is a layer with a kernel and what follows it up to the next; in networks of more than
         60 of them a residual unit, or a stage. The bars of a column sum to its total.
 
+        Returns:
+            A `matplotlib.figure.Figure`.
+
         Raises:
-            UserError: see `charts.require_writable`.
-            MissingExtraError: a `.png` without Pillow.
+            MissingExtraError: matplotlib is not installed.
         """
-        path = Path(path)
-        charts.require_writable(path)
-        rows = self._bars()
+        rows, total, times = self._bars(), self.total, self.multiply_add
+        binary, decimal = figures.binary, figures.decimal
+        written, peak = binary(total.activation_bytes), binary(self.peak_activation_bytes)
+        operations = "multiply-adds" if times == 1 else "FLOP"
         columns = [
-            charts.Column(
-                f"activations (peak {charts.binary(self.peak_activation_bytes)})",
+            figures.Column(
+                f"{written} activations (peak {peak})",
                 [row.activation_bytes for row in rows],
-                charts.binary,
+                binary,
             ),
-            charts.Column("parameters", [row.parameters for row in rows], charts.decimal),
-            charts.Column(
-                "multiply-adds" if self.multiply_add == 1 else "FLOP",
-                [row.multiply_adds * self.multiply_add for row in rows],
-                charts.decimal,
+            figures.Column(
+                f"{decimal(total.parameters)} parameters", [row.parameters for row in rows], decimal
+            ),
+            figures.Column(
+                f"{decimal(total.multiply_adds * times)} {operations}",
+                [row.multiply_adds * times for row in rows],
+                decimal,
             ),
         ]
-        drawing = charts.bars(
-            f"{self.model}, {_flat(self.input_shape)}", [row.name for row in rows], columns
-        )
-        with replacing(path) as partial:
-            drawing.save(partial)
+        title = f"{self.model}, {_flat(self.input_shape)}"
+        return figures.bars(title, [row.name for row in rows], columns)
 
     def _bars(self) -> list[Count]:
         for key in ("follows", "block"):

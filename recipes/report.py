@@ -12,7 +12,6 @@ import json
 import re
 import string
 import sys
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_resnet import sheets
+from keras_resnet import figures, sheets
 from keras_resnet.console import number
 from keras_resnet.errors import UserError, require
 from keras_resnet.explaining import explain
@@ -219,13 +218,9 @@ def _exports(run: runs.Run) -> str:
 
 def _profile(model: keras.Model) -> str:
     try:
-        counted = profile(model)
+        return figures.svg(profile(model).figure())
     except UserError as error:  # a network trained quantized has operations without a rule
         return f"<p>{_escape(error)}</p>"
-    with tempfile.TemporaryDirectory(prefix="keras-resnet-") as folder:
-        path = Path(folder) / "profile.svg"
-        counted.picture(path)
-        return path.read_text(encoding="utf-8")
 
 
 def _details(run: runs.Run) -> str:

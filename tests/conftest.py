@@ -1,6 +1,7 @@
 """What the tests share. They run offline, on the CPU, in any checkout."""
 
 import importlib.util
+import itertools
 import os
 import subprocess
 import sys
@@ -11,6 +12,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 
 import keras_resnet
 import keras_resnet.export
@@ -43,6 +46,19 @@ def run_python(code, *arguments, check=True, cwd=None, env=None, timeout=300):
     if check:
         assert result.returncode == 0, result.stderr[-3000:]
     return result
+
+
+def assert_texts_apart(figure):
+    """No text of a matplotlib figure covers another."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    shown = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
+    boxes = [text.get_window_extent() for text in shown]
+    for (one, a), (other, b) in itertools.combinations(zip(shown, boxes, strict=True), 2):
+        across = min(a.x1, b.x1) - max(a.x0, b.x0)
+        down = min(a.y1, b.y1) - max(a.y0, b.y0)
+        # Boxes have room for ascenders and descenders: two points of it may be shared.
+        assert across <= 0 or down <= 2, (one.get_text(), other.get_text())
 
 
 def cifar10_or_skip():
