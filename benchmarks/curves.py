@@ -12,7 +12,7 @@ import csv
 import json
 from pathlib import Path
 
-from keras_resnet import figures
+from keras_resnet.display import figures
 
 
 def _training_error(run: Path) -> list[float]:

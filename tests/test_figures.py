@@ -12,7 +12,7 @@ from matplotlib import font_manager
 from matplotlib.ft2font import FT2Font
 from PIL import Image
 
-from keras_resnet import figures
+from keras_resnet.display import figures
 from keras_resnet.errors import MissingExtraError, UserError
 
 LETTERS = "éßøåñçğłžœжЖяЩїΩ"
@@ -141,7 +141,7 @@ def test_without_matplotlib_only_the_picture_is_refused(tmp_path):
     code = """
 import sys
 sys.modules["matplotlib"] = None
-from keras_resnet.cli import main
+from keras_resnet.cli.main import main
 assert main(["profile", "test_resnet"]) == 0
 assert main(["profile", "test_resnet", "--picture", sys.argv[1]]) == 2
 """

@@ -10,8 +10,11 @@ import pytest
 from PIL import Image
 
 import keras_resnet
-from keras_resnet import arguments_explain, cli_explain, explaining, sheets
-from keras_resnet.cli import main
+from keras_resnet.analysis import explain
+from keras_resnet.cli import arguments_explain
+from keras_resnet.cli import explain as cli_explain
+from keras_resnet.cli.main import main
+from keras_resnet.display import sheets
 from keras_resnet.errors import UserError
 
 
@@ -100,7 +103,7 @@ def test_a_sheet_shows_every_letter_and_no_formula():
 
 
 def test_the_methods_of_the_help_are_the_methods():
-    known = (*explaining.METHODS, cli_explain.MAXIMIZATION)
+    known = (*explain.METHODS, cli_explain.MAXIMIZATION)
     assert tuple(arguments_explain.METHODS.split(", ")) == known
 
 

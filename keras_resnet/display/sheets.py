@@ -1,0 +1,197 @@
+"""Heat maps over images, and the sheet that shows them beside the network's answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_resnet.display import figures
+from keras_resnet.errors import UserError, missing, require
+from keras_resnet.files import replacing
+
+# From cold to hot, evenly apart; of equal steps in lightness, as matplotlib's "inferno".
+_COLOURS = np.array(
+    [
+        *((0, 0, 4), (31, 12, 72), (85, 15, 109), (136, 34, 106), (186, 54, 85)),
+        *((227, 89, 51), (249, 140, 10), (249, 201, 50), (252, 255, 164)),
+    ],
+    dtype="float32",
+)
+_SIDE, _GAP, _MARGIN, _LINE, _TEXT = 192, 8, 16, 24, 264  # pixels; the last is the answers' width
+_DPI, _FONT = 96, 10.5  # the font's size in points
+_PALE = "#b8c6dc"
+
+
+def colours(heatmap: np.ndarray) -> np.ndarray:
+    """Give each value from 0 (black) over red to 1 (light yellow) its colour.
+
+    Returns:
+        uint8 RGB, a last axis more than `heatmap`.
+    """
+    place = np.clip(heatmap, 0, 1)[..., None] * (len(_COLOURS) - 1)
+    low = np.minimum(place.astype(int), len(_COLOURS) - 2)
+    part = place - low
+    mixed = _COLOURS[low[..., 0]] * (1 - part) + _COLOURS[low[..., 0] + 1] * part
+    return np.rint(mixed).astype("uint8")
+
+
+def overlay(image: np.ndarray, heatmap: np.ndarray, strength: float = 0.75) -> np.ndarray:
+    """Lay a heat map over an image in grey: the hotter, the less of the image is left.
+
+    Args:
+        image: (height, width, 3 or 1), RGB 0...255.
+        heatmap: (height, width), 0...1, as `keras_resnet.explain` gives for one image.
+        strength: how much of the colour there is where the map is 1.
+
+    Returns:
+        uint8 (height, width, 3).
+
+    Raises:
+        UserError: the sizes differ.
+    """
+    if image.ndim != 3 or image.shape[:2] != heatmap.shape:
+        raise UserError(
+            f"Expected an image (height, width, channels) and a map of its size, received "
+            f"{image.shape} and {heatmap.shape}."
+        )
+    grey = image.astype("float32").mean(-1, keepdims=True)
+    part = strength * np.clip(heatmap, 0, 1)[..., None]
+    return np.rint(grey * (1 - part) + colours(heatmap) * part).astype("uint8")
+
+
+def pixel_map(heatmap: np.ndarray) -> np.ndarray:
+    """Colour a map of single pixels (saliency): a few that stick out would leave the rest black.
+
+    Args:
+        heatmap: (height, width), 0...1, as `explain` gives for `saliency` and `smoothgrad`.
+
+    Returns:
+        uint8 (height, width, 3); what is above 99 % of the values has the hottest colour.
+    """
+    top = np.percentile(heatmap, 99)
+    return colours(heatmap / top if top else heatmap)
+
+
+def stretched(picture: np.ndarray) -> np.ndarray:
+    """Spread an image's values over 0...255; a hundredth at either end is cut off.
+
+    Returns:
+        uint8, of the same shape.
+    """
+    low, high = np.percentile(picture, (1, 99))
+    spread = (picture.astype("float32") - low) * (255 / max(high - low, 1))
+    return np.clip(np.rint(spread), 0, 255).astype("uint8")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image of a sheet.
+
+    Attributes:
+        title: above the image.
+        image: RGB 0...255 (height, width, 3 or 1).
+        pictures: the title of each column and its picture, RGB 0...255 of any size.
+        answers: labels and their probabilities, the highest first.
+        explained: the label that the maps are of.
+    """
+
+    title: str
+    image: np.ndarray
+    pictures: Mapping[str, np.ndarray]
+    answers: Sequence[tuple[str, float]] = field(default=())
+    explained: str = ""
+
+
+@figures.style()
+def contact_sheet(rows: Sequence[Row], heading: str = "") -> Any:
+    """Draw a row (`keras_resnet.Row`) per image: it, its pictures, its answers; `heading` on top.
+
+    Returns:
+        A Pillow image; `save(sheet, path)` writes it.
+
+    Raises:
+        UserError: no rows.
+        MissingExtraError: matplotlib is not installed.
+    """
+    if not rows:
+        raise UserError("A sheet has one row or more; received none.")
+    answers = _MARGIN + max(1 + len(row.pictures) for row in rows) * (_SIDE + _GAP)
+    top, height = _MARGIN + (_LINE if heading else 0), _SIDE + 2 * _LINE
+    page = _page(answers + _MARGIN + _TEXT, top + height * len(rows) + _MARGIN)
+    _write(page, _MARGIN, _MARGIN - 4, heading, answers)
+    for index, row in enumerate(rows):
+        y = top + index * height
+        for column, (title, picture) in enumerate([(row.title, row.image), *row.pictures.items()]):
+            x = _MARGIN + column * (_SIDE + _GAP)
+            _write(page, x, y, title, _SIDE)
+            _place(page, picture, x, y + _LINE)
+        _draw_answers(page, row, answers + _GAP, y + _LINE)
+    return _drawn(page)
+
+
+def require_matplotlib() -> None:
+    """Refuse to draw a sheet without matplotlib; to be asked before the maps are computed.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    if error := missing("matplotlib", "explain"):
+        raise error
+
+
+def save(sheet: Any, path: str | Path) -> None:
+    """Write a sheet as the file that the ending asks for: .png, .jpg, ..."""
+    with replacing(Path(path)) as partial:
+        sheet.save(partial)
+
+
+def _page(width: int, height: int) -> Any:
+    """Axes that fill a picture of that many pixels; places on it are in pixels from the top."""
+    figure = figures.new(width / _DPI, height / _DPI, layout="none")
+    figure.set_dpi(_DPI)
+    require("matplotlib.backends.backend_agg", "explain").FigureCanvasAgg(figure)
+    page = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
+    page.set_axis_off()
+    return page
+
+
+def _drawn(page: Any) -> Any:
+    canvas = page.figure.canvas
+    canvas.draw()
+    image = require("PIL.Image", "explain").fromarray(np.asarray(canvas.buffer_rgba()))
+    return image.convert("RGB")
+
+
+def _write(
+    page: Any, x: float, y: float, text: str, room: float, colour: str = figures.INK
+) -> None:
+    """Write `text` below `y`; an ellipsis stands for what goes beyond `room` pixels."""
+    shown = page.text(x, y + 2, figures.literal(text), color=colour, size=_FONT, va="top")
+    while text and shown.get_window_extent().width > room:
+        text = text[:-1]
+        shown.set_text(figures.literal(text) + "…")
+
+
+def _place(page: Any, picture: np.ndarray, x: float, y: float) -> None:
+    """Show a picture in the middle of its square, as large as that."""
+    array = np.repeat(picture, 3, -1) if picture.shape[-1] == 1 else picture
+    height, width = (_SIDE * side / max(array.shape[:2]) for side in array.shape[:2])
+    left, top = x + (_SIDE - width) / 2, y + (_SIDE - height) / 2
+    extent = (left, left + width, top + height, top)
+    page.imshow(np.clip(array, 0, 255).astype("uint8"), extent=extent, aspect="auto")
+
+
+def _draw_answers(page: Any, row: Row, x: float, y: float) -> None:
+    room = _TEXT - 2 * _GAP
+    for index, (label, probability) in enumerate(row.answers):
+        line = y + index * 1.6 * _LINE
+        dark = label == row.explained or not row.explained
+        percent = f"{probability:.2%}".rjust(7, "\u2007")  # a space as wide as a digit
+        ink = figures.INK if dark else figures.GREY
+        _write(page, x, line, f"{percent}  {label}", room, ink)
+        colour = figures.BLUE if dark else _PALE
+        page.barh(line + _LINE + 3, max(room * probability, 1), 6, left=x, color=colour)

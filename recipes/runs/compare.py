@@ -1,0 +1,207 @@
+"""Runs, exports and exported files side by side: accuracy, size, cost and speed, as recorded.
+
+keras-resnet compare RUN1 RUN2/exports FILE [--picture frontier.svg]
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from keras_resnet.display import figures
+from keras_resnet.errors import UserError
+from keras_resnet.export import manifest
+from keras_resnet.export.runtimes.keras import load_keras
+from keras_resnet.files import short_names
+from keras_resnet.recipes.configs.schema import shown_name
+from keras_resnet.recipes.runs.folder import Run, find_run, is_run
+
+_COSTS = {"bytes": "bytes", "latency_ms": "ms, one image"}  # a panel each, and its label
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model file; None is not known.
+
+    Attributes:
+        name: the path as it was given, and the file.
+        accuracy: of the images `measured_on`.
+        measured_on: which images.
+        parameters: of the network.
+        multiply_adds: for one image.
+        bytes: of the file.
+        bytes_gzipped: of the file, compressed.
+        latency_ms: median for one image, when it, or the run's model, was exported.
+        machine: where that was.
+    """
+
+    name: str
+    accuracy: float | None
+    measured_on: str | None
+    parameters: int | None
+    multiply_adds: int | None
+    bytes: int
+    bytes_gzipped: int
+    latency_ms: float | None = None
+    machine: str | None = None
+
+
+def rows(references: Iterable[str | Path]) -> list[Row]:
+    """Collect what was recorded of each reference.
+
+    Args:
+        references: finished runs (their `model.keras`), export folders (all their files), and files
+            in export folders.
+
+    Returns:
+        A `Row` for each file, in the order of the references and of the manifests.
+
+    Raises:
+        UserError: something else.
+    """
+    return [row for reference in references for row in _rows_of(Path(reference))]
+
+
+def _rows_of(path: Path) -> list[Row]:
+    if is_run(path):
+        return [_of_run(find_run(path))]
+    if (path / manifest.MANIFEST).is_file():
+        return _of_export(path, None)
+    if path.exists() and (path.parent / manifest.MANIFEST).is_file():
+        return _of_export(path.parent, path.name)
+    raise UserError(
+        f"{path} is neither a run folder, an export folder nor a file in one: nothing is recorded "
+        "of it. Make an export: keras-resnet export MODEL"
+    )
+
+
+def _of_run(run: Run) -> Row:
+    run.require_finished()
+    summary = run.summary()
+    cost = manifest.cost(load_keras(run.model))
+    count = f"{summary['test']['n']:,}"  # an export says how many of how many it took
+    test = f"{count} of the {count} test images of {shown_name(summary['data'])}"
+    name = f"{run.name}/{run.model.name}"
+    known: dict[str, Any] = {**cost, **manifest.sizes(run.model), **_timed(run)}
+    return Row(name=name, accuracy=summary["test"]["accuracy"], measured_on=test, **known)
+
+
+def _timed(run: Run) -> dict[str, Any]:
+    """The time of the run's model, which its export measured; nothing if there is none."""
+    folder = run.path / "exports"
+    if not (folder / manifest.MANIFEST).is_file():
+        return {}
+    content = manifest.read(folder)
+    return {"latency_ms": content["check"]["keras_latency_ms"], "machine": content["machine"]}
+
+
+def _of_export(folder: Path, only: str | None) -> list[Row]:
+    content = manifest.read(folder)
+    check = content["check"]
+    found = [
+        Row(
+            name=f"{folder}/{item['file']}",
+            accuracy=item["accuracy"],
+            measured_on=f"{check['n']:,} {check['images']}",
+            parameters=content["parameters"],
+            multiply_adds=content["multiply_adds"],
+            bytes=item["bytes"],
+            bytes_gzipped=item["bytes_gzipped"],
+            latency_ms=item["latency_ms"],
+            machine=content["machine"],
+        )
+        for item in content["files"]
+        if only in (None, item["file"])
+    ]
+    if not found:
+        raise UserError(f"{folder / manifest.MANIFEST} does not list '{only}'.")
+    return found
+
+
+def warnings(compared: Sequence[Row]) -> list[str]:
+    """Why figures of these rows should not be compared."""
+    found = []
+    if len({row.measured_on for row in compared if row.accuracy is not None}) > 1:
+        found.append("the accuracies were measured on different images")
+    if len({row.machine for row in compared if row.machine}) > 1:
+        found.append("the times were measured on different machines")
+    return found
+
+
+def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Of (cost, accuracy) the points that no other beats in both, by growing cost."""
+    best: list[tuple[float, float]] = []
+    for cost, accuracy in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not best or accuracy > best[-1][1]:
+            best.append((cost, accuracy))
+    return best
+
+
+@figures.style()
+def draw(compared: Sequence[Row], out: Path) -> None:
+    """Draw accuracy against bytes and, where any is known, milliseconds; the frontier of each.
+
+    Points are numbered, with a legend below. What has no time is named on stderr.
+
+    Raises:
+        UserError: no row has an accuracy, or see `figures.require_writable`.
+        MissingExtraError: matplotlib is not installed.
+    """
+    known = [row for row in compared if row.accuracy is not None]
+    if not known:
+        raise UserError("None of these has an accuracy to draw.")
+    labels = dict(zip(known, short_names([row.name for row in known]), strict=True))
+    _name_untimed(labels)
+    costs = [key for key in _COSTS if any(getattr(row, key) for row in known)]
+    figure = figures.new(5 * len(costs), 3.2 + 0.2 * len(labels))
+    panels = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
+    for panel, key in zip(panels, costs, strict=True):
+        _draw_panel(panel, labels, key)
+    panels[0].set(ylabel="accuracy (%)", ylim=_limits([100 * (x.accuracy or 0) for x in known]))
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left")
+    figures.save(figure, out)
+
+
+def _name_untimed(labels: Mapping[Row, str]) -> None:
+    if names := [text for row, text in labels.items() if not row.latency_ms]:
+        print(
+            f"The picture has no time of {', '.join(names)}: keras-resnet export measures it.",
+            file=sys.stderr,
+        )
+
+
+def _draw_panel(panel: Any, labels: Mapping[Row, str], key: str) -> None:
+    points = {
+        f"{number}  {text}": (float(getattr(row, key)), 100 * (row.accuracy or 0.0))
+        for number, (row, text) in enumerate(labels.items(), 1)
+        if getattr(row, key)
+    }
+    # In steps: between two of them there is no model.
+    steps = list(zip(*frontier(list(points.values())), strict=True))
+    panel.step(*steps, where="post", color=figures.GREY, lw=1, zorder=1)
+    for text, point in points.items():
+        number, label = text.partition(" ")[0], figures.literal(text)
+        panel.plot(*point, "o", color=f"C{int(number) - 1}", label=label, zorder=2, clip_on=False)
+        panel.annotate(number, point, xytext=(4, 4), textcoords="offset points")
+    panel.set(xlabel=_COSTS[key], xscale="log")
+    panel.margins(x=0.1)
+
+
+def _limits(values: Sequence[float]) -> tuple[float, float]:
+    """A little more than the range of these percentages, at least half a point to either side."""
+    space = max(0.15 * (max(values) - min(values)), 0.5)
+    return max(min(values) - space, 0), min(max(values) + space, 100)
+
+
+def as_dicts(compared: Sequence[Row]) -> list[dict[str, Any]]:
+    """For `--json`."""
+    return [asdict(row) for row in compared]
+
+
+if __name__ == "__main__":
+    from keras_resnet.cli.main import main
+
+    sys.exit(main(["compare", *sys.argv[1:]]))
