@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
@@ -122,27 +122,21 @@ class Profile:
         Raises:
             MissingExtraError: matplotlib is not installed.
         """
-        rows, total, times = self._bars(), self.total, self.multiply_add
-        binary, decimal = figures.binary, figures.decimal
-        written, peak = binary(total.activation_bytes), binary(self.peak_activation_bytes)
-        operations = "multiply-adds" if times == 1 else "FLOP"
+        peak = figures.binary(self.peak_activation_bytes)
+        operations = "multiply-adds" if self.multiply_add == 1 else "FLOP"
         columns = [
-            figures.Column(
-                f"{written} activations (peak {peak})",
-                [row.activation_bytes for row in rows],
-                binary,
-            ),
-            figures.Column(
-                f"{decimal(total.parameters)} parameters", [row.parameters for row in rows], decimal
-            ),
-            figures.Column(
-                f"{decimal(total.multiply_adds * times)} {operations}",
-                [row.multiply_adds * times for row in rows],
-                decimal,
-            ),
+            self._column(f"activations (peak {peak})", "activation_bytes", figures.binary),
+            self._column("parameters", "parameters", figures.decimal),
+            self._column(operations, "multiply_adds", figures.decimal, self.multiply_add),
         ]
-        title = f"{self.model}, {_flat(self.input_shape)}"
-        return figures.bars(title, [row.name for row in rows], columns)
+        names = [row.name for row in self._bars()]
+        return figures.bars(f"{self.model}, {_flat(self.input_shape)}", names, columns)
+
+    def _column(
+        self, title: str, field: str, label: Callable[[int], str], times: int = 1
+    ) -> figures.Column:
+        values = [times * getattr(row, field) for row in self._bars()]
+        return figures.Column(f"{label(sum(values))} {title}", values, label)
 
     def _bars(self) -> list[Count]:
         for key in ("follows", "block"):

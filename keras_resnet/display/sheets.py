@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_resnet.display import figures
-from keras_resnet.errors import UserError, missing, require
+from keras_resnet.errors import UserError, require
 from keras_resnet.files import replacing
 
 # From cold to hot, evenly apart; of equal steps in lightness, as matplotlib's "inferno".
@@ -131,16 +131,6 @@ def contact_sheet(rows: Sequence[Row], heading: str = "") -> Any:
             _place(page, picture, x, y + _LINE)
         _draw_answers(page, row, answers + _GAP, y + _LINE)
     return _drawn(page)
-
-
-def require_matplotlib() -> None:
-    """Refuse to draw a sheet without matplotlib; to be asked before the maps are computed.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
-    if error := missing("matplotlib", "explain"):
-        raise error
 
 
 def save(sheet: Any, path: str | Path) -> None:
