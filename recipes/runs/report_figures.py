@@ -18,11 +18,13 @@ def curves(rows: Sequence[Mapping[str, float]]) -> str:
     both = figures.new(4.6, 3), figures.new(4.6, 3)
     loss, error = (figure.subplots() for figure in both)
     epochs = [row["epoch"] + 1 for row in rows]
+    marker = "o" if len(rows) == 1 else ""  # one point makes no line
     for prefix, name in (("", "training"), ("val_", "validation")):
         if f"{prefix}loss" not in rows[0]:
             continue
-        loss.plot(epochs, [row[f"{prefix}loss"] for row in rows], label=name)
-        error.plot(epochs, [100 * (1 - row[f"{prefix}accuracy"]) for row in rows], label=name)
+        errors = [100 * (1 - row[f"{prefix}accuracy"]) for row in rows]
+        loss.plot(epochs, [row[f"{prefix}loss"] for row in rows], marker=marker, label=name)
+        error.plot(epochs, errors, marker=marker, label=name)
     rate = loss.twinx()
     rate.plot(epochs, [row["learning_rate"] for row in rows], color=figures.GREY, lw=0.8, ls=":")
     rate.set(ylabel="learning rate (dotted)", ylim=(0, None))
@@ -39,9 +41,8 @@ def confusion(counts: np.ndarray, names: Sequence[str]) -> str | None:
     if len(names) > _MOST_CELLS:
         return None
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    side = 2 + 0.38 * len(names)
-    figure = figures.new(side, side)
-    axes = figure.subplots()
+    side = 0.36 * len(names)  # of the matrix; the names add to the picture's size
+    axes = figures.new(side, side, layout="none").add_axes((0, 0, 1, 1))
     axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1)  # the root: mistakes are few
     for row, column in np.ndindex(*shares.shape):
         if counts[row, column]:
@@ -54,7 +55,7 @@ def confusion(counts: np.ndarray, names: Sequence[str]) -> str | None:
     axes.set(xlabel="guessed", ylabel="is")
     axes.spines[:].set_visible(False)
     axes.grid(visible=False)
-    return figures.svg(figure)
+    return figures.svg(axes.figure)
 
 
 @figures.style()
