@@ -42,7 +42,8 @@ def confusion(counts: np.ndarray, names: Sequence[str]) -> str | None:
         return None
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = 0.36 * len(names)  # of the matrix; the names add to the picture's size
-    axes = figures.new(side, side, layout="none").add_axes((0, 0, 1, 1))
+    figure = figures.new(side, side, layout="none")
+    axes = figure.add_axes((0, 0, 1, 1))
     axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1)  # the root: mistakes are few
     for row, column in np.ndindex(*shares.shape):
         if counts[row, column]:
@@ -55,7 +56,7 @@ def confusion(counts: np.ndarray, names: Sequence[str]) -> str | None:
     axes.set(xlabel="guessed", ylabel="is")
     axes.spines[:].set_visible(False)
     axes.grid(visible=False)
-    return figures.svg(axes.figure)
+    return figures.svg(figure)
 
 
 @figures.style()
