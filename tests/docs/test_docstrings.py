@@ -1,5 +1,5 @@
-"""Every public name has a docstring: what it takes or holds, arrays in which shape; of a network its
-source."""
+"""Every public name has a docstring: what it takes or holds, arrays in which shape; a network's has
+its source."""
 
 import dataclasses
 import inspect
@@ -125,6 +125,8 @@ def test_the_documentation_has_every_public_name():
     """The builders stand in its table of models."""
     shown = {name for page in PAGES for name, _ in SHOWN.findall(page.read_text(encoding="utf-8"))}
     builders = {registry.architecture(name).builder for name in registry.list_models()}
-    for (member,) in (param.values for param in _public()):
+    for param in _public():
+        (member,) = param.values
+        names = {member.__module__, f"{member.__module__}.{member.__name__}"}
         if member not in builders:
-            assert {member.__module__, f"{member.__module__}.{member.__name__}"} & shown, member
+            assert {*names, f"keras_resnet.{param.id}"} & shown, member

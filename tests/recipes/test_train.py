@@ -24,30 +24,6 @@ from keras_resnet.recipes.runs.folder import find_run
 from keras_resnet.recipes.training import devices
 from keras_resnet.recipes.training.loop import Loop, NonFiniteLossError
 
-# Config -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("optimizer.learningrate=1", "Did you mean 'learning_rate'"),
-        ("optimizer.learning_rate=fast", "is a float"),
-        ("train.epochs=1.5", "is a int"),
-        ("optimiser.momentum=1", "Did you mean 'optimizer'"),
-        ("train.epochs=0", "exactly one of"),
-        ("train.epochs", "KEY=VALUE"),
-    ],
-)
-def test_bad_overrides_are_refused(override, message):
-    with pytest.raises(UserError, match=message):
-        schema.load_config("debug/tiny", dict([schema.parse_override(override)]))
-
-
-def test_overrides_replace_the_other_way_to_give_the_length():
-    loaded = schema.load_config("cifar10/resnet20", {"train.epochs": 3})
-    assert (loaded.train.epochs, loaded.train.steps) == (3, 0)
-
-
 # The loop -----------------------------------------------------------------------------------------
 
 

@@ -151,7 +151,7 @@ def test_averaged_weights_are_refused(network, tmp_path, verb):
 
 @pytest.mark.parametrize("ramp", [(0.9, 0.1), (-0.1, 0.5), (0.5, 1.5), (1.0, 1.0), (0.5,)])
 def test_a_ramp_that_does_not_rise_in_the_run_is_refused(network, ramp, tmp_path):
-    with pytest.raises(UserError, match=r"compress\.ramp is the part of the run"):
+    with pytest.raises(UserError, match=r"compress\.ramp must be two fractions of the run"):
         compress.prune_weights(network, data="digits", out=tmp_path / "run", compress__ramp=ramp)
 
 

@@ -375,7 +375,7 @@ def test_the_one_liner_takes_a_name_and_keeps_its_technique(digits, tmp_path):
         compress.qat(model, digits, out)
     with pytest.raises(UserError, match=r"compress\.technique .* cannot be set to ''"):
         compress.qat(model, "digits", out, compress__technique="")
-    with pytest.raises(UserError, match=r"'train\.epochs' is a int") as raised:
+    with pytest.raises(UserError, match=r"train\.epochs must be a whole number") as raised:
         compress.qat(model, "digits", out, train__epochs=digits)
     assert len(str(raised.value)) < 200
     assert not out.exists()
