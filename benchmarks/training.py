@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from keras_resnet.export.interleaved import Answers, Peer, ratio, spread, take_turns, workers
+from keras_resnet.export.measure.turns import Answers, Peer, ratio, spread, take_turns, workers
 
 FOLDER = Path(__file__).parent / "peers"
 RIVALS = ("keras-fit", "torch", "torch-compiled")
@@ -166,7 +166,7 @@ def _why_not(precision: str) -> str | None:
     """The reason why a precision is not measured on this machine, or None."""
     if precision == "float32":
         return None
-    code = "from keras_resnet.recipes import devices; print(devices.precision('auto'))"
+    code = "from keras_resnet.recipes.training import devices; print(devices.precision('auto'))"
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     return None if run.stdout.split()[-1] == precision else "this CPU has no bfloat16 arithmetic"
 
@@ -241,7 +241,9 @@ _COLUMNS = {
 
 
 def _print(record: Record) -> None:
-    from keras_resnet.console import print_table  # with TensorFlow: not while workers are timed
+    from keras_resnet.display.console import (
+        print_table,  # with TensorFlow: not while workers are timed
+    )
 
     for model, precision in dict.fromkeys((r["model"], r["precision"]) for r in record.rows):
         rows = [r for r in record.rows if (r["model"], r["precision"]) == (model, precision)]

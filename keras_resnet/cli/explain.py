@@ -1,0 +1,71 @@
+"""The verb `explain`: heat maps of what speaks for a class."""
+
+from __future__ import annotations
+
+import argparse
+
+from keras_resnet.cli.options import Parser, Verb, add_model, names
+
+METHODS = "saliency, smoothgrad, guided, gradcam, gradcam++, layercam, scorecam, maximization"
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from keras_resnet.cli import explain_sheet
+
+    return explain_sheet.write(options)
+
+
+def _explain_options(sub: Parser) -> None:
+    add_model(sub, "a run folder, a .keras file")
+    sub.add_argument("images", nargs="+", metavar="IMAGE")
+    sub.add_argument(
+        "--methods",
+        type=names,
+        default="gradcam,smoothgrad",
+        metavar="NAME,…",
+        help=f"of: {METHODS} (an image made for the class); default %(default)s",
+    )
+    sub.add_argument(
+        "--classes",
+        metavar="NAME,…",
+        help="explain these, by label or number; default each image's most likely",
+    )
+    sub.add_argument(
+        "--layer",
+        metavar="NAME",
+        help="whose maps the CAMs weigh (see 'keras-resnet profile'); default the last before the "
+        "classifier",
+    )
+    sub.add_argument(
+        "--noise",
+        type=_part,
+        default=0.1,
+        metavar="PART",
+        help="of smoothgrad, of the image's range (default 0.1; for 32 pixels 0.05)",
+    )
+    sub.add_argument(
+        "--out",
+        metavar="FOLDER",
+        default="explanations",
+        help="gets sheet.png and the maps as maps.npz (default ./explanations)",
+    )
+
+
+def _part(text: str) -> float:
+    try:
+        part = float(text)
+    except ValueError:
+        part = -1.0
+    if not 0 <= part <= 1:
+        raise argparse.ArgumentTypeError(f"wants a number from 0 to 1; received '{text}'")
+    return part
+
+
+VERBS = {
+    "explain": Verb(
+        "heat maps of what speaks for a class in images",
+        "explain resnet20 --weights cifar10 cat.jpg --methods gradcam,smoothgrad",
+        _explain_options,
+        _explain,
+    ),
+}

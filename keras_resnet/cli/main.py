@@ -1,0 +1,71 @@
+"""The command `keras-resnet` as a process.
+
+Results go to stdout (`--json`: one object), progress and errors to stderr. Exit codes: 0 done,
+1 an exported file failed its check, 2 something the user can mend, 70 a fault of ours, 130
+interrupted, 141 nobody reads stdout any more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from keras_resnet.cli import parser
+from keras_resnet.display.console import quiet_stderr
+from keras_resnet.errors import UserError
+
+
+def program() -> int:
+    """`main` as a process. Python's own 1 for what nobody foresaw would say: a failed check."""
+    try:
+        try:
+            return main()
+        finally:
+            sys.stdout.flush()  # here, and not at Python's end, a closed pipe can be told
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # 128 and the number of SIGPIPE, as 130 has that of Ctrl-C's
+    except Exception:
+        traceback.print_exc()
+        print("error: this is a fault of keras-resnet; please report it", file=sys.stderr)
+        return 70  # EX_SOFTWARE of sysexits.h
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        options = parser.parse(list(sys.argv[1:] if argv is None else argv))
+        if not _needs_no_tensorflow(options):
+            _import_quietly()
+        return parser.VERBS[options.verb].run(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # no error of the file that was worked on; see `program`
+        raise
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        print(f"error: {error.strerror or error}{where}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as error:  # training gives the folder of its run
+        hint = f"; go on with: keras-resnet train --resume {error}" if error.args else ""
+        print(f"interrupted{hint}", file=sys.stderr)
+        return 130
+
+
+def _needs_no_tensorflow(options: argparse.Namespace) -> bool:
+    return options.verb == "weights" and options.action != "import"
+
+
+def _import_quietly() -> None:
+    """TensorFlow greets on stderr when it is imported and when it first looks for devices."""
+    with quiet_stderr():
+        import tensorflow as tf
+
+        import keras_resnet._public  # noqa: F401  (fills the registry)
+
+        tf.config.list_physical_devices()

@@ -1,0 +1,200 @@
+"""The verbs that train: their options, what they do and what they print."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from keras_resnet.cli.options import Parser, Verb, add_model, natural
+from keras_resnet.cli.training_options import add_recipe, add_training, overrides, print_run
+from keras_resnet.display.console import print_checks, print_json, print_lines
+from keras_resnet.errors import UserError
+
+if TYPE_CHECKING:
+    pass
+
+
+def _quickstart(options: argparse.Namespace) -> int:
+    from keras_resnet.recipes import quickstart
+
+    result = quickstart.run(options.out, overrides(options))
+    if options.json:
+        return print_json(result, result["passed"])
+    model = result["model"]
+    print_checks(result["files"], f"Accuracy on {model['n']} test images", model)
+    pictures = [Path(path) for path in result["images"]]
+    print(
+        f"\nrun      {result['run']}\nexports  {result['exports']}\nimages   {pictures[0].parent}"
+    )
+    int8 = next(row["file"] for row in result["files"] if row["format"] == "tflite-int8")
+    print(f"\nTry: keras-resnet predict {Path(result['exports']) / int8} {pictures[-1]}")
+    return 0 if result["passed"] else 1
+
+
+def _train(options: argparse.Namespace) -> int:
+    """Train a config, or go on with a run."""
+    from keras_resnet.recipes import train as training
+    from keras_resnet.recipes.configs import schema
+
+    if options.list:
+        names = schema.list_configs()
+        return print_json({"configs": names}) if options.json else print_lines(names)
+    if (options.config is None) == (options.resume is None):
+        raise UserError(
+            "Give a config (see --list), e.g. cifar10/resnet20, or --resume RUN, and not both."
+        )
+    given = overrides(options)
+    if options.resume:
+        if given or options.out:
+            raise UserError(
+                f"--resume goes on as the run was configured and takes no other options. To change "
+                f"it, edit {Path(options.resume) / 'config.toml'}."
+            )
+        run = training.resume(options.resume, profile=options.profile)
+    else:
+        loaded = schema.load_config(options.config, given)
+        name = Path(options.config).stem
+        run = training.run(loaded, options.out, name=name, profile=options.profile)
+    return print_run(run, options.json)
+
+
+def _distill(options: argparse.Namespace) -> int:
+    """Train a config with a teacher."""
+    from keras_resnet.recipes import train as training
+    from keras_resnet.recipes.configs import schema
+
+    chosen = {"distill.teacher": options.teacher, "distill.weights": options.weights}
+    given = {key: value for key, value in chosen.items() if value is not None}
+    loaded = schema.load_config(options.config, overrides(options) | given)
+    if not loaded.distill.teacher:
+        raise UserError(
+            f"The config {options.config} names no teacher. Give --teacher: a run folder, a .keras "
+            "file, or a NAME with --weights."
+        )
+    name = Path(options.config).stem
+    return print_run(
+        training.run(loaded, options.out, name=name, profile=options.profile), options.json
+    )
+
+
+def _finetune(options: argparse.Namespace) -> int:
+    """Train a trained network on other classes."""
+    from keras_resnet.recipes import finetune as tuning
+    from keras_resnet.recipes.configs import schema
+    from keras_resnet.recipes.runs import sources
+    from keras_resnet.recipes.training import devices
+
+    source = sources.find(options.model, options.weights)
+    source.require_keras()
+    loaded = schema.load_config(options.config, overrides(options))
+    devices.claim(loaded.train)
+    run = tuning.run(source, loaded, options.out, profile=options.profile)
+    return print_run(run, options.json)
+
+
+def _data_service(options: argparse.Namespace) -> int:
+    """Prepare batches for trainings on other machines."""
+    from keras_resnet.recipes.training import data_service as service
+
+    def started(address: str) -> None:
+        print(f"serving batches at {address} (Ctrl-C ends it)", file=sys.stderr, flush=True)
+        if options.json:
+            print_json({"address": address})
+
+    service.serve(options.port, options.host, started)
+    return 0
+
+
+# Options ------------------------------------------------------------------------------------------
+
+
+def _quickstart_options(sub: Parser) -> None:
+    sub.add_argument("--out", metavar="FOLDER", default="quickstart", help="default ./quickstart")
+    add_training(sub)
+
+
+def _train_options(sub: Parser) -> None:
+    sub.add_argument("config", nargs="?", help="a shipped config (see --list) or a .toml file")
+    sub.add_argument("--list", action="store_true", help="list the shipped configs")
+    sub.add_argument("--resume", metavar="RUN", help="go on with an interrupted run")
+    sub.add_argument("--out", metavar="FOLDER", help="default runs/NAME-DATE-TIME")
+    sub.add_argument(
+        "--data",
+        metavar="NAME|FOLDER",
+        help="digits, a name of tensorflow-datasets, or a folder of images",
+    )
+    sub.add_argument(
+        "--data-service", metavar="grpc://HOST:PORT", help="a 'keras-resnet data-service'"
+    )
+    add_recipe(sub)
+
+
+def _distill_options(sub: Parser) -> None:
+    sub.add_argument("config", help="a shipped config (see 'train --list') or a .toml file")
+    sub.add_argument(
+        "--teacher",
+        metavar="MODEL",
+        help="whom to learn from: a run folder, a .keras file, or NAME --weights; default the "
+        "config's",
+    )
+    sub.add_argument("--weights", metavar="TAG|FILE", help="of a teacher that is a NAME")
+    sub.add_argument("--out", metavar="FOLDER", help="default runs/NAME-DATE-TIME")
+    sub.add_argument("--data", metavar="NAME|FOLDER", help="as of 'train'")
+    add_recipe(sub)
+
+
+def _finetune_options(sub: Parser) -> None:
+    add_model(sub, "the trained network to start from: a run folder, a .keras file")
+    sub.add_argument("--data", metavar="NAME|FOLDER", required=True, help="what to train on")
+    sub.add_argument("--config", default="finetune/default", help="default %(default)s")
+    sub.add_argument("--out", metavar="FOLDER", help="default runs/finetune-NAME-DATE-TIME")
+    add_recipe(sub)
+
+
+def _data_service_options(sub: Parser) -> None:
+    sub.add_argument(
+        "--port",
+        type=natural,
+        metavar="N",
+        default=5050,
+        help="where trainings ask (default 5050); the batches come from the port after it",
+    )
+    sub.add_argument(
+        "--host", help="name or address by which they reach this machine (default its host name)"
+    )
+
+
+VERBS = {
+    "quickstart": Verb(
+        "train ResNet-8 on handwritten digits, export it, check every file (a minute or two)",
+        "quickstart --out quickstart",
+        _quickstart_options,
+        _quickstart,
+    ),
+    "train": Verb(
+        "train a config",
+        "train cifar10/resnet20 --epochs 3",
+        _train_options,
+        _train,
+    ),
+    "distill": Verb(
+        "train a config on the labels and on a trained network's answers",
+        "distill cifar10/resnet20_fast --teacher RUN",
+        _distill_options,
+        _distill,
+    ),
+    "finetune": Verb(
+        "train a trained network on other classes",
+        "finetune RUN --data FOLDER",
+        _finetune_options,
+        _finetune,
+    ),
+    "data-service": Verb(
+        "prepare batches for trainings on other machines, until Ctrl-C",
+        "data-service --port 5050",
+        _data_service_options,
+        _data_service,
+    ),
+}

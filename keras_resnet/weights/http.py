@@ -1,0 +1,197 @@
+"""Receive one file over HTTP with `requests`: retry what may pass, resume what broke off.
+
+pooch was tried and left out. It compares whole hashes, and torchvision and timm publish only the
+first 8 digits. It prints a mirror's address with its password. It cannot resume.
+"""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import os
+import re
+import shutil
+import socket
+import ssl
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urljoin, urlsplit
+
+import requests
+import urllib3
+
+from keras_resnet.display.console import transfer
+from keras_resnet.errors import UserError
+
+MIRROR = "KERAS_RESNET_MIRROR"
+
+CONNECT_SECONDS = 10.0
+STALL_SECONDS = 30.0  # without one byte; a server that is slow but sends may take hours
+RETRIES = 4  # in a row without PROGRESS_BYTES more than before
+PROGRESS_BYTES = 1 << 20
+FIRST_WAIT = 1.0  # seconds, doubled every time; a server's Retry-After goes first
+LONGEST_WAIT = 60.0
+CHUNK = 1 << 16  # bytes; when the line breaks, less than one is lost
+
+_PASSING = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
+_HINTS = {
+    401: ". It wants a login",
+    403: ". It gives no access",
+    404: ". It is not there; a newer keras_resnet may know a new address",
+}
+
+
+def say(text: str) -> None:
+    """Write a line to stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def shown(text: str) -> str:
+    """What came from outside, fit for a message: without passwords and control characters."""
+    text = re.sub(r"//[^/\s]*@", "//", text)
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def complete(address: str, partial: Path, path: Path) -> bool:
+    """Ask `address` until all of the file is in `partial`; `path` is where it will go.
+
+    Returns:
+        Whether several answers were put together, which may be of two versions of the file.
+
+    Raises:
+        UserError: refused, or given up after retries.
+        OSError: there is no room.
+    """
+    failures, most = 0, _size(partial)
+    with _Session() as session:
+        while True:
+            try:
+                return _request(session, address, partial, path)
+            except requests.RequestException as error:
+                reason, may_pass = _explain(error)
+                if _size(partial) - most >= PROGRESS_BYTES:
+                    failures, most = 0, _size(partial)
+                failures += 1
+                if may_pass and failures > RETRIES:
+                    reason += f"; given up after {RETRIES + 1} tries. Run it again to go on"
+                    may_pass = False
+                if not may_pass:
+                    # Not `from error`: the text of requests may have a password.
+                    raise _refusal(address, reason, path) from None
+                wait = _wait(error, failures)
+                say(f"{path.name}: {reason}; again in {wait:g} s ({failures} of {RETRIES}).")
+                time.sleep(wait)
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
+
+
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        target = super().get_redirect_target(resp)
+        if target and resp.url.startswith("https:"):
+            goal = urljoin(resp.url, target)
+            if not goal.startswith("https:"):
+                raise UserError(
+                    f"{shown(resp.url)} redirects from https to {shown(goal)}, which anyone on "
+                    "the way can change: not followed."
+                )
+        return target
+
+
+def _request(session: requests.Session, address: str, partial: Path, path: Path) -> bool:
+    """Receive what is missing of the file; return whether that is not all of it."""
+    size = _size(partial)
+    # "identity": lengths and ranges are then in bytes of the file itself.
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={size}-"} if size else {})
+    timeout = (CONNECT_SECONDS, STALL_SECONDS)
+    try:
+        response = session.get(address, headers=headers, stream=True, timeout=timeout)
+    except (requests.RequestException, UserError):
+        raise
+    except (OSError, ValueError) as error:  # REQUESTS_CA_BUNDLE's file, a Location that is no text
+        raise requests.RequestException(error) from error
+    with response:
+        told = response.headers.get("Content-Range", "")
+        rest = re.fullmatch(rf"bytes {size}-\d+/(\d{{1,18}})", told)
+        if size and response.status_code in (206, 416) and not rest:
+            partial.unlink()  # another part, or nothing: the server's file is not what it was
+            return _request(session, address, partial, path)
+        response.raise_for_status()
+        if size and response.status_code == 206 and rest:
+            _receive(response, partial, path, size, int(rest[1]))
+            return True
+        _receive(response, partial, path, 0, response.raw.length_remaining)
+        return False
+
+
+def _receive(
+    response: requests.Response, partial: Path, path: Path, start: int, total: int | None
+) -> None:
+    """Append the body to the first `start` bytes of `partial`, which will be `total` long."""
+    free = shutil.disk_usage(path.parent).free
+    if total is not None and free < total - start:
+        raise OSError(errno.ENOSPC, f"only {free / 1e6:.1f} MB are free")
+    size = "" if total is None else f", {total / 1e6:.1f} MB"
+    resumed = f", going on at {start / 1e6:.1f}" if start else ""
+    host = shown(urlsplit(response.url).hostname or "")
+    say(f"Downloading {path.name}{size}{resumed}, from {host} to {path.parent}")
+    with (
+        open(partial, "ab" if start else "wb") as file,
+        transfer(path.name, total, start) as advance,
+    ):
+        for chunk in response.iter_content(CHUNK):
+            file.write(chunk)
+            advance(len(chunk))
+    if total is not None and _size(partial) < total:
+        raise requests.ConnectionError(f"received {_size(partial):,} of {total:,} bytes")
+
+
+# What went wrong ----------------------------------------------------------------------------------
+
+
+def _wait(error: requests.RequestException, failures: int) -> float:
+    """Seconds until the next try."""
+    asked = None
+    if error.response is not None:
+        with suppress(urllib3.exceptions.InvalidHeader, ValueError, OverflowError):
+            asked = urllib3.Retry().get_retry_after(error.response.raw)
+    return min(FIRST_WAIT * 2 ** (failures - 1) if asked is None else asked, LONGEST_WAIT)
+
+
+def _root(error: BaseException) -> BaseException:
+    """The socket's error inside those of urllib3 and requests: the cause, or the first argument.
+
+    Not `__context__`: at its end may be an error that the caller is handling.
+    """
+    inner = error.__cause__ or next((a for a in error.args if isinstance(a, BaseException)), None)
+    return _root(inner) if inner else error
+
+
+def _explain(error: requests.RequestException) -> tuple[str, bool]:
+    """Why it failed, and whether the next try may do better. A server's own words are not shown."""
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        code = error.response.status_code
+        reason = f"{code} {http.client.responses.get(code, '')}".rstrip() + _HINTS.get(code, "")
+        return reason, code in (408, 429) or code >= 500
+    if isinstance(error, requests.ConnectTimeout):
+        return f"no connection within {CONNECT_SECONDS:g} s", True
+    root = _root(error)
+    if isinstance(root, TimeoutError):
+        return f"not a byte within {STALL_SECONDS:g} s", True
+    if isinstance(root, ssl.SSLCertVerificationError):
+        bundle = "set REQUESTS_CA_BUNDLE to the file of its certificates"
+        return f"{root.verify_message}. Behind a company's proxy, {bundle}", False
+    reason = shown(getattr(root, "strerror", None) or str(root))[:200]
+    unknown = isinstance(root, socket.gaierror) and root.errno == socket.EAI_NONAME  # no network
+    return reason, isinstance(error, _PASSING) and not unknown
+
+
+def _refusal(address: str, reason: str, path: Path) -> UserError:
+    mirror = "is set: does it have the file?" if os.environ.get(MIRROR) else "names a mirror."
+    return UserError(
+        f"{shown(address)}: {reason}. A file got elsewhere can be put at {path}; {MIRROR} {mirror}"
+    )

@@ -1,0 +1,85 @@
+"""Names of classes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+import keras_resnet
+from keras_resnet.errors import UserError
+from keras_resnet.images.labels import class_names, decode_predictions
+
+TFDS = Path(tfds.__file__).parent
+
+# Class numbers, WordNet ids and names as people know them (Keras Applications' documentation,
+# WordNet, the ILSVRC 2012 development kit): none of them comes from the file.
+KNOWN = [
+    (0, "n01440764", "tench"),
+    (1, "n01443537", "goldfish"),
+    (88, "n01818515", "macaw"),
+    (134, "n02012849", "crane bird"),
+    (207, "n02099601", "golden retriever"),
+    (281, "n02123045", "tabby"),
+    (291, "n02129165", "lion"),
+    (340, "n02391049", "zebra"),
+    (386, "n02504458", "African elephant"),
+    (404, "n02690373", "airliner"),
+    (517, "n03126707", "crane"),
+    (638, "n03710637", "maillot"),
+    (779, "n04146614", "school bus"),
+    (963, "n07873807", "pizza"),
+    (985, "n11939491", "daisy"),
+    (999, "n15075141", "toilet tissue"),
+]
+
+
+@pytest.mark.parametrize(("number", "wnid", "name"), KNOWN)
+def test_imagenets_classes_are_known(number, wnid, name):
+    scores = np.zeros((1, 1000))
+    scores[0, number] = 0.75
+    assert decode_predictions(scores, top=1) == [[(wnid, name, 0.75)]]
+
+
+def test_imagenets_ids_are_tensorflow_datasets():
+    theirs = (TFDS / "datasets" / "imagenet2012" / "labels.txt").read_text().split()
+    (ours,) = decode_predictions(-np.arange(1000.0)[None], top=1000)
+    assert [prediction.id for prediction in ours] == theirs == sorted(set(theirs))
+    assert len(set(class_names("imagenet2012"))) == 1000
+
+
+@pytest.mark.parametrize(
+    ("number", "name"), [(0, "airplane"), (3, "cat"), (5, "dog"), (8, "ship"), (9, "truck")]
+)
+def test_cifars_classes_are_known(number, name):
+    (first,) = decode_predictions(np.eye(10)[[number]], data="cifar10", top=1)
+    assert first == [(name, name, 1.0)]
+    assert len(set(class_names("cifar10"))) == 10
+
+
+def test_the_highest_come_first_and_as_many_as_asked_for():
+    scores = np.zeros((2, 1000), "float32")
+    scores[0, [7, 5, 900]] = [0.5, 0.25, 0.125]
+    scores[1, :] = -np.arange(1000)  # logits
+    first, second = keras_resnet.decode_predictions(scores)
+    assert [prediction.name for prediction in first[:3]] == [
+        class_names("imagenet2012")[index] for index in (7, 5, 900)
+    ]
+    assert [prediction.probability for prediction in second] == [0, -1, -2, -3, -4]
+    assert len(first) == 5
+    wnid, name, probability = first[0]  # as Keras Applications' tuples are taken apart
+    assert (wnid, name, probability) == ("n01514668", "cock", 0.5)
+    assert len(decode_predictions(np.eye(10), top=99, data="cifar10")[0]) == 10
+
+
+@pytest.mark.parametrize("shape", [(2, 10), (1000,), (1, 1000, 1)])
+def test_other_numbers_of_classes_are_refused(shape):
+    with pytest.raises(UserError, match=r"\(batch, 1000\).*'cifar10' \(10 classes\)"):
+        decode_predictions(np.zeros(shape))
+
+
+def test_other_data_are_refused():
+    with pytest.raises(UserError, match="Did you mean 'cifar10'"):
+        decode_predictions(np.zeros((1, 10)), data="cifar100")
+    with pytest.raises(UserError, match="top"):
+        decode_predictions(np.zeros((1, 1000)), top=0)
