@@ -21,10 +21,11 @@ import keras_resnet
 import keras_resnet.export
 import keras_resnet.recipes
 
-# Where these lie is no promise: these three lines follow when they move.
+# Where these lie is no promise: these lines follow when they move.
 from keras_resnet._public import __all__ as PUBLIC
-from keras_resnet.arguments import parsers, walk
-from keras_resnet.recipes.config import list_configs, load_config, save_config
+from keras_resnet.cli.options import walk
+from keras_resnet.cli.parser import parsers
+from keras_resnet.recipes.configs.schema import list_configs, load_config, save_config
 
 RECORD = Path(__file__).parent / "golden" / "contract.json"
 

@@ -10,11 +10,13 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
-from conftest import run_python
+from helpers import run_python
 
 import keras_resnet
 import keras_resnet.export
-from keras_resnet.export import check, manifest, runtimes
+from keras_resnet.export import check, manifest
+from keras_resnet.export.runtimes.keras import KerasRuntime
+from keras_resnet.export.runtimes.open import open_file
 from keras_resnet.recipes import compare, evaluate, load_config, report, sources, train
 
 FOLDER = Path(__file__).parent / "golden" / "before_rooms"
@@ -34,7 +36,7 @@ def _assert_answers(outputs, name, tolerance):
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_answers_as_it_did(name):
-    outputs = runtimes.open_file(FOLDER / name).predict(IMAGES)
+    outputs = open_file(FOLDER / name).predict(IMAGES)
     _assert_answers(outputs, name, INT8 if "int8" in name else FLOAT)
 
 
@@ -62,7 +64,7 @@ def test_keras_loads_our_layers_after_a_plain_import():
 def test_weights_fill_the_network_that_they_say_they_are_of():
     path = FOLDER / "test_resnet.weights.h5"
     model = keras_resnet.create_model("test_resnet", weights=path, include_preprocessing=True)
-    _assert_answers(runtimes.KerasRuntime(model).predict(IMAGES), "run/model.keras", FLOAT)
+    _assert_answers(KerasRuntime(model).predict(IMAGES), "run/model.keras", FLOAT)
     with pytest.raises(keras_resnet.UserError, match="are of 'test_resnet', not of"):
         keras_resnet.create_model("test_resnetv2", weights=path)
 
@@ -94,7 +96,7 @@ def test_an_interrupted_run_goes_on_to_where_it_would_have_come(name, tolerance,
     run = train.resume(tmp_path / name)
     assert "cannot read the checkpoint" not in capfd.readouterr().err
     assert [float(row["step"]) for row in run.rows()] == [13, 26]
-    outputs = runtimes.open_file(run.model).predict(IMAGES)
+    outputs = open_file(run.model).predict(IMAGES)
     _assert_answers(outputs, f"{name}, resumed", tolerance)
 
 
