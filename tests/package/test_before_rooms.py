@@ -10,7 +10,7 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
-from helpers import run_python
+from helpers import GOLDEN, run_python
 
 import keras_resnet
 import keras_resnet.export
@@ -19,7 +19,7 @@ from keras_resnet.export.runtimes.keras import KerasRuntime
 from keras_resnet.export.runtimes.open import open_file
 from keras_resnet.recipes import compare, evaluate, load_config, report, sources, train
 
-FOLDER = Path(__file__).parent / "golden" / "before_rooms"
+FOLDER = GOLDEN / "before_rooms"
 with np.load(FOLDER / "answers.npz") as arrays:
     ANSWERS = dict(arrays)
 IMAGES = ANSWERS.pop("images")

@@ -1,9 +1,9 @@
 """What users lean on: names, commands, config keys and file formats, as the code has them now.
 
-    python tests/contract.py        # write tests/golden/contract.json anew
+    python tests/golden/contract.py    # write contract.json anew
 
-tests/test_contract.py compares the code with that list. It was first written before the modules
-moved into rooms; write it anew when something was added on purpose, and read the difference.
+tests/package/test_contract.py compares the code with that list. It was first written before the
+modules moved into rooms; write it anew when something was added on purpose, and read the difference.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from keras_resnet.cli.options import walk
 from keras_resnet.cli.parser import parsers
 from keras_resnet.recipes.configs.schema import list_configs, load_config, save_config
 
-RECORD = Path(__file__).parent / "golden" / "contract.json"
+RECORD = Path(__file__).with_name("contract.json")
 
 Contract = dict[str, list[str]]  # by what they are
 

@@ -1,6 +1,6 @@
 """What users lean on is what it was before the modules moved, but for what is named here."""
 
-import contract
+from golden import contract
 
 _ABLATIONS = (
     "BN_After_Add",
@@ -44,7 +44,7 @@ def _difference(kept, found):
 
 def test_what_users_lean_on_is_what_it_was():
     difference = _difference(contract.load(), contract.collect())
-    meant = "If all of this is meant: python tests/contract.py"
+    meant = "If all of this is meant: python tests/golden/contract.py"
     assert not difference, "\n".join(["", *difference, meant])
 
 
