@@ -3,7 +3,7 @@
     python tests/golden/contract.py    # write contract.json anew
 
 tests/package/test_contract.py compares the code with that list. It was first written before the
-modules moved into rooms; write it anew when something was added on purpose, and read the difference.
+modules moved into rooms; write it anew when something was added on purpose, and read what changed.
 """
 
 from __future__ import annotations
