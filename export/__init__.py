@@ -219,6 +219,8 @@ def require_arguments(
     tflite.require_input_type(input_type)
     ranges.require_method(calibration_method, formats)
     folders.free(out, overwrite)
+    for fetch in filter(None, (FORMATS[kind].fetch for kind in formats)):
+        fetch()
     return formats
 
 

@@ -16,6 +16,7 @@ from keras_resnet.export import (
     batch_norms,
     browser,
     interchange,
+    litert_js,
     metadata,
     micro,
     optimize,
@@ -118,11 +119,13 @@ class Format:
         file: the file's or folder's name, with `{name}` for the model's.
         write: writes it to the path it is given.
         needs: (module, extra) of the packages that write and check it.
+        fetch: gets what it needs and pip does not install, or raises UserError.
     """
 
     file: str
     write: Callable[[Source, Path], None]
     needs: tuple[tuple[str, str], ...] = ()
+    fetch: Callable[[], object] | None = None
 
 
 def _saved_model(source: Source, path: Path) -> None:
@@ -172,7 +175,9 @@ FORMATS = {
     "onnx-int8": Format("{name}-int8.onnx", _onnx_int8, _ONNX),
     "openvino": Format("openvino", _openvino, (("openvino", "openvino"),)),
     "micro": Format("{name}-micro", _micro, (("ai_edge_litert", "export"),)),
-    "web": Format("{name}-web", _web, (("ai_edge_litert", "export"),)),
+    "web": Format(
+        "{name}-web", _web, (("ai_edge_litert", "export"),), fetch=litert_js.node_modules
+    ),
 }
 
 

@@ -1,9 +1,11 @@
 """What the tests share. They run offline, on the CPU, in any checkout."""
 
+import hashlib
 import importlib.util
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -15,6 +17,7 @@ import pytest
 import keras_resnet
 import keras_resnet.export
 from keras_resnet.errors import UserError
+from keras_resnet.export import litert_js
 from keras_resnet.recipes import load_dataset
 
 
@@ -51,6 +54,41 @@ def cifar10_or_skip():
         return load_dataset("cifar10")
     except UserError as error:
         pytest.skip(f"CIFAR-10 is not prepared here: {error}")
+
+
+@contextmanager
+def small_litert_js(folder):
+    """Put files of a few bytes, and their hashes, in the place of LiteRT.js: it is not downloaded.
+
+    `folder` is made; the files are in its node_modules.
+    """
+    rows = []
+    for file in litert_js.files():
+        path = file.installed(folder / "node_modules")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"in the place of {file.name}", encoding="utf-8")
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        rows.append(f"{file.name} {file.package} {file.path} {digest}\n")
+    (folder / "SOURCES").write_text("".join(rows), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(litert_js, "SOURCES", folder / "SOURCES")
+        patch.setenv(litert_js.FOLDER, str(folder))
+        yield
+
+
+@pytest.fixture(name="small_litert_js")
+def _small_litert_js(tmp_path_factory):
+    with small_litert_js(tmp_path_factory.mktemp("litert_js")):
+        yield
+
+
+@pytest.fixture(scope="session")
+def litert_js_or_skip():
+    """The real LiteRT.js, for pages that a browser runs; npm installs it the first time."""
+    try:
+        return litert_js.node_modules()
+    except UserError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import run_python
+from conftest import run_python, small_litert_js
 
 from keras_resnet import charts, cli
 from keras_resnet.errors import UserError
@@ -17,10 +17,11 @@ from keras_resnet.export import benchmark, export, manifest
 
 @pytest.fixture(scope="module")
 def exports(resnet20, images, tmp_path_factory):
-    out = tmp_path_factory.mktemp("benchmark") / "exports"
+    folder = tmp_path_factory.mktemp("benchmark")
     kinds = ["savedmodel", "tflite-float32", "tflite-int8", "micro", "web"]
-    export(resnet20, kinds, out=out, calibration=images, verbose=False)
-    return out
+    with small_litert_js(folder / "litert_js"):
+        export(resnet20, kinds, out=folder / "exports", calibration=images, verbose=False)
+    return folder / "exports"
 
 
 @pytest.fixture(scope="module")
