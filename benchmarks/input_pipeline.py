@@ -29,7 +29,7 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_resnet.export import manifest
-from keras_resnet.recipes.config import AugmentConfig
+from keras_resnet.recipes.configs.schema import AugmentConfig
 from keras_resnet.recipes.data import training_batches
 from keras_resnet.recipes.files import Files
 from keras_resnet.recipes.images import EncodedSplit

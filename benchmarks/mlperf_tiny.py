@@ -15,8 +15,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from keras_resnet.export import benchmark, runtimes
-from keras_resnet.export.interleaved import ratio
+from keras_resnet.export.measure import benchmark
+from keras_resnet.export.measure.turns import ratio
+from keras_resnet.export.runtimes.open import open_file
 from keras_resnet.recipes import exporting, load_dataset, sources
 
 FORMATS = ("tflite-float32", "tflite-int8")
@@ -58,7 +59,7 @@ def _accuracies(files: list[benchmark.File], dataset: Any, count: int) -> dict[s
     test = dataset.test.sample(count)
     return {
         file.name: float(
-            (runtimes.open_file(file.path).predict(test.images).argmax(-1) == test.labels).mean()
+            (open_file(file.path).predict(test.images).argmax(-1) == test.labels).mean()
         )
         for file in files
     }

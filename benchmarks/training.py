@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from keras_resnet.export.interleaved import Answers, Peer, ratio, spread, take_turns, workers
+from keras_resnet.export.measure.turns import Answers, Peer, ratio, spread, take_turns, workers
 
 FOLDER = Path(__file__).parent / "peers"
 RIVALS = ("keras-fit", "torch", "torch-compiled")
@@ -241,7 +241,9 @@ _COLUMNS = {
 
 
 def _print(record: Record) -> None:
-    from keras_resnet.console import print_table  # with TensorFlow: not while workers are timed
+    from keras_resnet.display.console import (
+        print_table,  # with TensorFlow: not while workers are timed
+    )
 
     for model, precision in dict.fromkeys((r["model"], r["precision"]) for r in record.rows):
         rows = [r for r in record.rows if (r["model"], r["precision"]) == (model, precision)]

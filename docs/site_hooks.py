@@ -27,7 +27,7 @@ READMES = {
     "CONTRIBUTING.md": "contributing.md",
 }
 SCHEMA = "export/manifest.schema.json"
-_PAGES = {**READMES, SCHEMA: "manifest.md", "recipes/config.py": "api/config.md"}
+_PAGES = {**READMES, SCHEMA: "manifest.md", "recipes/configs/schema.py": "api/config.md"}
 _FIELD = re.compile(r"^    (\w+): (.+?)(?: = (.+?))?  # (.+)$", re.MULTILINE)
 _LINK = (
     r"(?P<image>!?)\[(?P<label>[^\]]*)\]"
@@ -125,7 +125,7 @@ def _technique(config: dict[str, Any]) -> str:
 
 def _config() -> str:
     """Every key of a config: its type, default and the comment beside it."""
-    from keras_resnet.recipes import config
+    from keras_resnet.recipes.configs import schema as config
 
     kinds = [kind for kind in vars(config).values() if dataclasses.is_dataclass(kind)]
     sections = {kind: kind.__name__.removesuffix("Config").lower() for kind in kinds}

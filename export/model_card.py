@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from keras_resnet.console import number
-from keras_resnet.export import serving
-from keras_resnet.single_crop import SingleCrop
+from keras_resnet.display.console import number
+from keras_resnet.export.formats import serving
+from keras_resnet.images.crop import SingleCrop
 
 
 def card(content: Mapping[str, Any]) -> str:

@@ -1,45 +1,40 @@
 """The names that `import keras_resnet` gives; `keras_resnet/__init__.py` says why they are here."""
 
+from keras_resnet.analysis.explain import explain
+from keras_resnet.analysis.maximize import activation_maximization
+from keras_resnet.analysis.profile import profile
+from keras_resnet.display.sheets import Row, contact_sheet, overlay, pixel_map
 from keras_resnet.errors import UserError
-from keras_resnet.explaining import explain
-from keras_resnet.labels import decode_predictions
-from keras_resnet.maximizing import activation_maximization
-from keras_resnet.models import (
+from keras_resnet.images.labels import decode_predictions
+from keras_resnet.images.preprocessing import load_images, preprocess
+from keras_resnet.layers import BatchNormalization, Conv2D, LocalResponseNormalization, to_stock
+from keras_resnet.models.auxiliary import inference_model, loss_weights
+from keras_resnet.models.build import SPECS, build
+from keras_resnet.models.classic import (
     alexnet,
-    cifar,
     densenet,
     googlenet,
     highway,
     inception,
     inception_resnet,
-    variants,
     vgg,
 )
-from keras_resnet.models.alexnet import *  # noqa: F403
-from keras_resnet.models.auxiliary import inference_model, loss_weights
-from keras_resnet.models.builder import SPECS, Network, build
-from keras_resnet.models.chain import ChainSpec
-from keras_resnet.models.cifar import *  # noqa: F403
+from keras_resnet.models.classic.alexnet import *  # noqa: F403
+from keras_resnet.models.classic.chain import ChainSpec
+from keras_resnet.models.classic.densenet import *  # noqa: F403
+from keras_resnet.models.classic.googlenet import *  # noqa: F403
+from keras_resnet.models.classic.highway import *  # noqa: F403
+from keras_resnet.models.classic.inception import *  # noqa: F403
+from keras_resnet.models.classic.inception_resnet import *  # noqa: F403
+from keras_resnet.models.classic.vgg import *  # noqa: F403
 from keras_resnet.models.deepen import deepen
-from keras_resnet.models.densenet import *  # noqa: F403
 from keras_resnet.models.ensemble import ensemble
-from keras_resnet.models.googlenet import *  # noqa: F403
-from keras_resnet.models.highway import *  # noqa: F403
-from keras_resnet.models.inception import *  # noqa: F403
-from keras_resnet.models.inception_resnet import *  # noqa: F403
-from keras_resnet.models.layers import (
-    BatchNormalization,
-    Conv2D,
-    LocalResponseNormalization,
-    to_stock,
-)
-from keras_resnet.models.resnet import ResNetSpec
-from keras_resnet.models.variants import *  # noqa: F403
-from keras_resnet.models.vgg import *  # noqa: F403
-from keras_resnet.preprocessing import load_images, preprocess
-from keras_resnet.profiling import profile
+from keras_resnet.models.network import Network
+from keras_resnet.models.resnet import cifar, imagenet
+from keras_resnet.models.resnet.cifar import *  # noqa: F403
+from keras_resnet.models.resnet.imagenet import *  # noqa: F403
+from keras_resnet.models.resnet.spec import ResNetSpec
 from keras_resnet.registry import create_model, list_models
-from keras_resnet.sheets import Row, contact_sheet, overlay, pixel_map
 
 __all__ = [
     "SPECS",
@@ -69,7 +64,7 @@ __all__ = [
     "profile",
     "to_stock",
 ]
-__all__ += variants.__all__
+__all__ += imagenet.__all__
 __all__ += cifar.__all__
 __all__ += alexnet.__all__
 __all__ += vgg.__all__

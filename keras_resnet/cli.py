@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_resnet import arguments, cli_training
-from keras_resnet.console import print_checks, print_json, print_lines, quiet_stderr
+from keras_resnet.display.console import print_checks, print_json, print_lines, quiet_stderr
 from keras_resnet.errors import UserError, require
 from keras_resnet.files import require_file_target
 
@@ -146,7 +146,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from keras_resnet.export import metadata
+    from keras_resnet.export.formats import metadata
     from keras_resnet.recipes import exporting, sources
 
     source = sources.find(options.model, options.weights)
@@ -217,7 +217,7 @@ def _benchmark(options: argparse.Namespace) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from keras_resnet.pictures import read_image
+    from keras_resnet.images.read import read_image
     from keras_resnet.recipes import sources
 
     source = sources.find(options.model, options.weights)
@@ -307,7 +307,9 @@ def _explain(options: argparse.Namespace) -> int:
 
 
 def _profile(options: argparse.Namespace) -> int:
-    from keras_resnet import charts, profiling, registry
+    from keras_resnet import registry
+    from keras_resnet.analysis import profile
+    from keras_resnet.display import charts
 
     if options.csv:
         require_file_target(Path(options.csv), "--csv")
@@ -317,13 +319,13 @@ def _profile(options: argparse.Namespace) -> int:
     path = Path(model)
     is_path = path.exists() or path.suffix == ".keras" or len(path.parts) > 1
     if is_path and model not in registry.list_models():
-        from keras_resnet.export import runtimes
+        from keras_resnet.export.runtimes.keras import load_keras
         from keras_resnet.recipes import sources
 
         source = sources.find(model)
         source.require_keras()
-        model = runtimes.load_keras(source.path or path)  # not only classifiers
-    account = profiling.profile(model, options.input_shape, multiply_add=options.multiply_add)
+        model = load_keras(source.path or path)  # not only classifiers
+    account = profile.profile(model, options.input_shape, multiply_add=options.multiply_add)
     if options.csv:
         account.to_csv(options.csv)
     if options.picture:
@@ -358,7 +360,7 @@ def _dataset(name: str | None, source: Any, runtime: Any = None, whole: bool = F
 
 def _single_crop(options: argparse.Namespace, source: Any) -> Any:
     """The crop that --resize asks for, or by which the accuracy of the weights was measured."""
-    from keras_resnet.single_crop import SingleCrop
+    from keras_resnet.images.crop import SingleCrop
 
     if options.resize is not None:
         return SingleCrop(options.resize, interpolation=options.interpolation or "bilinear")

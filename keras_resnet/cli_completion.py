@@ -46,7 +46,7 @@ def _named(parser: arguments.Parser) -> Iterable[argparse.Action]:
 def _words() -> dict[str, str]:
     """What each function completes, a string of words."""
     from keras_resnet import registry
-    from keras_resnet.recipes.config import list_configs
+    from keras_resnet.recipes.configs.schema import list_configs
 
     networks = " ".join(registry.list_models())
     return {

@@ -10,15 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from keras_resnet import explaining, maximizing, sheets
-from keras_resnet.console import print_json, progress, quiet_stderr
+from keras_resnet.analysis import explain, maximize
+from keras_resnet.display import sheets
+from keras_resnet.display.console import print_json, progress, quiet_stderr
 from keras_resnet.errors import UnknownNameError, UserError
-from keras_resnet.export import runtimes
+from keras_resnet.export.runtimes.keras import KerasRuntime
 from keras_resnet.files import replacing, require_folder_target
-from keras_resnet.pictures import read_image
-from keras_resnet.preprocessing import missing_preprocessing
+from keras_resnet.images.crop import SingleCrop
+from keras_resnet.images.preprocessing import missing_preprocessing
+from keras_resnet.images.read import read_image
 from keras_resnet.recipes import sources
-from keras_resnet.single_crop import SingleCrop
 
 _TOP = 5
 MAXIMIZATION = "maximization"  # an image of the class, not a map of an image
@@ -63,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _methods(names: tuple[str, ...]) -> tuple[str, ...]:
-    known = (*explaining.METHODS, MAXIMIZATION)
+    known = (*explain.METHODS, MAXIMIZATION)
     for name in names:
         if name not in known:
             raise UnknownNameError("method", name, known, "See: keras-resnet explain --help")
@@ -101,7 +102,7 @@ def _cases(
     model: Any, paths: list[str], numbers: list[int], crop: SingleCrop | None
 ) -> tuple[list[_Case], dict[str, str]]:
     """What is explained, and why an image is not, by its path."""
-    runtime = runtimes.KerasRuntime(model)
+    runtime = KerasRuntime(model)
     height, width, channels = runtime.input_shape
     cases, errors = [], {}
     for path in paths:
@@ -128,13 +129,13 @@ def _maps(
         for method in methods:
             if method == MAXIMIZATION:
                 if options.layer is not None:  # of no use to it, but there must be one
-                    explaining.require_layer(model, options.layer)
+                    explain.require_layer(model, options.layer)
                 distinct = list(dict.fromkeys(numbers))
-                drawn = maximizing.activation_maximization(model, distinct)
+                drawn = maximize.activation_maximization(model, distinct)
                 maps[method] = drawn[[distinct.index(number) for number in numbers]]
             else:
                 more: Any = {"layer": options.layer, "noise": options.noise}
-                found = explaining.explain(model, images, method, classes=numbers, **more)
+                found = explain.explain(model, images, method, classes=numbers, **more)
                 maps[method] = found[method]
             advance(1)
     return maps
@@ -154,7 +155,7 @@ def _row(case: _Case, names: tuple[str, ...], maps: dict[str, np.ndarray]) -> sh
 def _picture(method: str, image: np.ndarray, values: np.ndarray) -> np.ndarray:
     if method == MAXIMIZATION:
         return sheets.stretched(values)
-    if method in explaining.PIXEL_METHODS:
+    if method in explain.PIXEL_METHODS:
         return sheets.pixel_map(values)
     return sheets.overlay(image, values)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from keras_resnet.charts import require_writable
-from keras_resnet.console import print_checks, print_json
+from keras_resnet.display.charts import require_writable
+from keras_resnet.display.console import print_checks, print_json
 from keras_resnet.errors import UserError
-from keras_resnet.export import benchmark as timing
 from keras_resnet.export import check as checking
 from keras_resnet.export import manifest
+from keras_resnet.export.measure import benchmark as timing
 from keras_resnet.files import require_file_target
 from keras_resnet.recipes import exporting, runs, sources
 

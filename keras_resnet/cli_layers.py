@@ -11,10 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from keras_resnet.charts import require_writable
-from keras_resnet.console import print_json
+from keras_resnet.display.charts import require_writable
+from keras_resnet.display.console import print_json
 from keras_resnet.errors import UserError
-from keras_resnet.export import layer_errors, manifest, runtimes
+from keras_resnet.export import manifest
+from keras_resnet.export.measure import layer_errors
+from keras_resnet.export.reference import REFERENCE
+from keras_resnet.export.runtimes.open import open_file
 from keras_resnet.recipes import exporting
 
 
@@ -76,7 +79,7 @@ def _pair(options: argparse.Namespace) -> tuple[Path, Path]:
 
 def _images(options: argparse.Namespace, float_file: Path) -> np.ndarray:
     """The first --count images of --images, or of the reference that an export lies beside."""
-    beside = float_file.parent / manifest.REFERENCE
+    beside = float_file.parent / REFERENCE
     source = options.images or (str(beside) if beside.is_file() else None)
     if source is None:
         raise UserError("Give --images: a folder of images, a dataset, or an .npz with 'images'.")
@@ -84,7 +87,7 @@ def _images(options: argparse.Namespace, float_file: Path) -> np.ndarray:
         return _archived(Path(source))[: options.count]
     if (float_file.parent / manifest.MANIFEST).is_file():
         _warn_of_range(manifest.read(float_file.parent)["input"])
-    shape = runtimes.open_file(float_file).input_shape
+    shape = open_file(float_file).input_shape
     return exporting.images_of(source, SimpleNamespace(input_shape=(None, *shape)), options.count)
 
 

@@ -9,17 +9,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from keras_resnet.console import number, print_json, print_lines, print_table
+from keras_resnet.display.console import number, print_json, print_lines, print_table
 from keras_resnet.errors import UserError
 
 
 def train(options: argparse.Namespace) -> int:
     """Train a config, or go on with a run."""
-    from keras_resnet.recipes import config
     from keras_resnet.recipes import train as training
+    from keras_resnet.recipes.configs import schema
 
     if options.list:
-        names = config.list_configs()
+        names = schema.list_configs()
         return print_json({"configs": names}) if options.json else print_lines(names)
     if (options.config is None) == (options.resume is None):
         raise UserError(
@@ -34,7 +34,7 @@ def train(options: argparse.Namespace) -> int:
             )
         run = training.resume(options.resume, profile=options.profile)
     else:
-        loaded = config.load_config(options.config, given)
+        loaded = schema.load_config(options.config, given)
         name = Path(options.config).stem
         run = training.run(loaded, options.out, name=name, profile=options.profile)
     return _print_run(run, options.json)
@@ -42,12 +42,12 @@ def train(options: argparse.Namespace) -> int:
 
 def distill(options: argparse.Namespace) -> int:
     """Train a config with a teacher."""
-    from keras_resnet.recipes import config
     from keras_resnet.recipes import train as training
+    from keras_resnet.recipes.configs import schema
 
     chosen = {"distill.teacher": options.teacher, "distill.weights": options.weights}
     given = {key: value for key, value in chosen.items() if value is not None}
-    loaded = config.load_config(options.config, overrides(options) | given)
+    loaded = schema.load_config(options.config, overrides(options) | given)
     if not loaded.distill.teacher:
         raise UserError(
             f"The config {options.config} names no teacher. Give --teacher: a run folder, a .keras "
@@ -61,7 +61,8 @@ def distill(options: argparse.Namespace) -> int:
 
 def compress(options: argparse.Namespace) -> int:
     """Train a trained network on by the technique that the verb names."""
-    from keras_resnet.recipes import compress, config, devices, sources
+    from keras_resnet.recipes import compress, devices, sources
+    from keras_resnet.recipes.configs import schema
 
     # This process holds the model while another trains it: on a GPU neither may take all memory.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
@@ -76,7 +77,7 @@ def compress(options: argparse.Namespace) -> int:
         given = {"data.name": source.data, **given}
     if options.distill:
         given |= {"distill.teacher": options.model, "distill.weights": options.weights or ""}
-    loaded = config.load_config(options.config, given)
+    loaded = schema.load_config(options.config, given)
     if loaded.compress.technique != options.verb:
         meant = loaded.compress.technique or "train"
         raise UserError(
@@ -91,12 +92,13 @@ def compress(options: argparse.Namespace) -> int:
 
 def finetune(options: argparse.Namespace) -> int:
     """Train a trained network on other classes."""
-    from keras_resnet.recipes import config, devices, sources
+    from keras_resnet.recipes import devices, sources
     from keras_resnet.recipes import finetune as tuning
+    from keras_resnet.recipes.configs import schema
 
     source = sources.find(options.model, options.weights)
     source.require_keras()
-    loaded = config.load_config(options.config, overrides(options))
+    loaded = schema.load_config(options.config, overrides(options))
     devices.claim(loaded.train)
     run = tuning.run(source, loaded, options.out, profile=options.profile)
     return _print_run(run, options.json)
@@ -104,11 +106,12 @@ def finetune(options: argparse.Namespace) -> int:
 
 def prune_filters(options: argparse.Namespace) -> int:
     """Remove filters of a trained network and train it on."""
-    from keras_resnet.recipes import config, devices, prune_channels, sources
+    from keras_resnet.recipes import devices, prune_channels, sources
+    from keras_resnet.recipes.configs import schema
 
     source = sources.find(options.model, options.weights)
     source.require_keras()
-    loaded = config.load_config(options.config, overrides(options))
+    loaded = schema.load_config(options.config, overrides(options))
     devices.claim(loaded.train)
     run = prune_channels.run(source, loaded, options.out, profile=options.profile)
     if not options.json and not run.home:
@@ -215,7 +218,7 @@ def data_service(options: argparse.Namespace) -> int:
 
 def overrides(options: argparse.Namespace) -> dict[str, Any]:
     """The options that stand for config keys, and every --set."""
-    from keras_resnet.recipes.config import parse_override
+    from keras_resnet.recipes.configs.schema import parse_override
 
     short = {
         "train.epochs": options.epochs,

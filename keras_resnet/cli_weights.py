@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from keras_resnet.console import print_json, print_table
+from keras_resnet.display.console import print_json, print_table
 from keras_resnet.errors import UnknownNameError, UserError
 from keras_resnet.weights import cache, catalog, download
 from keras_resnet.weights.catalog import Accuracy, Entry
@@ -102,15 +102,15 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _import(options: argparse.Namespace) -> int:
-    from keras_resnet.weights import importing
+    from keras_resnet.importing import files
 
     arguments = (options.file, options.name, options.out)
     if Path(options.file).is_dir():
         if options.preprocessing or options.data:
             raise UserError("--preprocessing and --data are for files of other libraries.")
-        report = importing.import_run(*arguments, overwrite=options.overwrite)
+        report = files.import_run(*arguments, overwrite=options.overwrite)
     else:
-        report = importing.import_file(
+        report = files.import_file(
             *arguments,
             overwrite=options.overwrite,
             preprocessing=options.preprocessing,

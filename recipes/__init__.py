@@ -5,7 +5,7 @@ Programs are modules: `from keras_resnet.recipes import train`, then
 """
 
 from keras_resnet.recipes.compress import cluster_weights, prune_weights, qat
-from keras_resnet.recipes.config import Config, load_config
+from keras_resnet.recipes.configs.schema import Config, load_config
 from keras_resnet.recipes.data import Dataset, Split, load_dataset
 from keras_resnet.recipes.filter_pruning import prune_filters
 

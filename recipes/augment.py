@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_resnet.errors import UnknownNameError, UserError
-from keras_resnet.recipes.config import AugmentConfig
+from keras_resnet.recipes.configs.schema import AugmentConfig
 from keras_resnet.recipes.mixing import mix
 from keras_resnet.recipes.randaugment import randaugment
 

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.errors import UserError, require
-from keras_resnet.models.layers import to_stock
+from keras_resnet.layers import to_stock
 
 # What only says how a layer is made or trained: weights and recipe replace it.
 _HINTS = ("dtype", "_initializer", "_regularizer", "_constraint", "seed")

@@ -19,12 +19,12 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_resnet.counting import Graph
+from keras_resnet.analysis.graph import Graph
+from keras_resnet.analysis.layer_rules import IN_PLACE, is_weighted
+from keras_resnet.analysis.layer_rules import multiply_adds as layer_multiply_adds
 from keras_resnet.errors import UserError
-from keras_resnet.layer_rules import IN_PLACE, is_weighted
-from keras_resnet.layer_rules import multiply_adds as layer_multiply_adds
+from keras_resnet.layers import to_stock
 from keras_resnet.models.auxiliary import inference_model
-from keras_resnet.models.layers import to_stock
 from keras_resnet.recipes import transfer
 
 Numbers = np.ndarray  # of the channels of a tensor, in their order

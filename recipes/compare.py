@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from keras_resnet.errors import UserError, require
-from keras_resnet.export import manifest, runtimes
+from keras_resnet.export import manifest
+from keras_resnet.export.runtimes.keras import load_keras
 from keras_resnet.files import replacing, require_file_target, short_names
 from keras_resnet.recipes import runs
-from keras_resnet.recipes.config import shown_name
+from keras_resnet.recipes.configs.schema import shown_name
 
 _COSTS = {"bytes": "bytes", "latency_ms": "ms, one image"}  # a panel each, and its label
 
@@ -79,7 +80,7 @@ def _rows_of(path: Path) -> list[Row]:
 def _of_run(run: runs.Run) -> Row:
     run.require_finished()
     summary = run.summary()
-    cost = manifest.cost(runtimes.load_keras(run.model))
+    cost = manifest.cost(load_keras(run.model))
     count = f"{summary['test']['n']:,}"  # an export says how many of how many it took
     test = f"{count} of the {count} test images of {shown_name(summary['data'])}"
     name = f"{run.name}/{run.model.name}"

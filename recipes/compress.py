@@ -27,10 +27,10 @@ from typing import Any
 import keras
 
 from keras_resnet.errors import MissingExtraError, UserError, require
-from keras_resnet.models.layers import LocalResponseNormalization
-from keras_resnet.preprocessing import missing_preprocessing
+from keras_resnet.images.preprocessing import missing_preprocessing
+from keras_resnet.layers import LocalResponseNormalization
 from keras_resnet.recipes import cluster, devices, distill, kernels, runs, transfer
-from keras_resnet.recipes.config import Config, load_config
+from keras_resnet.recipes.configs.schema import Config, load_config
 from keras_resnet.recipes.job import prepare
 
 QAT, PRUNE, CLUSTER = "compress/qat", "compress/prune", "compress/cluster"

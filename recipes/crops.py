@@ -19,10 +19,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.errors import UserError
-from keras_resnet.export.runtimes import Runtime
+from keras_resnet.export.runtimes.base import Runtime
+from keras_resnet.images.crop import SingleCrop
 from keras_resnet.recipes.data import AnySplit, evaluation_batches
 from keras_resnet.recipes.images import EncodedSplit
-from keras_resnet.single_crop import SingleCrop
 
 _BATCH = 64  # views at once
 _PIXELS = _BATCH * 224**2  # of whole images at once, which may be large

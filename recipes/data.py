@@ -22,7 +22,7 @@ import tensorflow as tf
 
 from keras_resnet.errors import UnknownNameError, UserError, require
 from keras_resnet.recipes.augment import mirrored, vary
-from keras_resnet.recipes.config import AugmentConfig, DataConfig
+from keras_resnet.recipes.configs.schema import AugmentConfig, DataConfig
 from keras_resnet.recipes.files import read_folder, refuse_archive
 from keras_resnet.recipes.images import IN_MEMORY_BYTES, EncodedSplit
 from keras_resnet.recipes.records import read_split

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_resnet.errors import UnknownNameError, UserError
 from keras_resnet.recipes import cluster, workers
-from keras_resnet.recipes.config import TrainConfig
+from keras_resnet.recipes.configs.schema import TrainConfig
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 

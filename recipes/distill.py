@@ -14,11 +14,12 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.errors import UserError
-from keras_resnet.export import runtimes
+from keras_resnet.export.runtimes.base import are_probabilities, classifier_shape
+from keras_resnet.export.runtimes.keras import KerasRuntime
+from keras_resnet.images.preprocessing import missing_preprocessing
 from keras_resnet.models.auxiliary import inference_model
-from keras_resnet.preprocessing import missing_preprocessing
 from keras_resnet.recipes import sources, transfer
-from keras_resnet.recipes.config import DistillConfig
+from keras_resnet.recipes.configs.schema import DistillConfig
 
 _ANOTHER = (
     "Name one of the same classes: --teacher, or --set distill.teacher=RUN --set distill.weights="
@@ -70,7 +71,7 @@ def require_fit(teacher: keras.Model, shape: Shape, classes: int) -> None:
     Raises:
         UserError: it is one.
     """
-    known = runtimes.classifier_shape(teacher)[1]
+    known = classifier_shape(teacher)[1]
     if known != classes:
         raise UserError(
             f"The teacher '{teacher.name}' knows {known} classes, the data has {classes}. "
@@ -127,7 +128,7 @@ def _gives_probabilities(model: keras.Model) -> bool:
     height, width, channels = model.input_shape[1:]
     shape = (2, height or 64, width or 64, channels)
     noise = np.random.default_rng(0).integers(0, 256, shape).astype("uint8")
-    return runtimes.are_probabilities(runtimes.KerasRuntime(model).predict(noise))
+    return are_probabilities(KerasRuntime(model).predict(noise))
 
 
 def _rebuild(layer: Any) -> Any:

@@ -10,8 +10,8 @@ import keras
 from keras_resnet.errors import UserError
 from keras_resnet.export import manifest
 from keras_resnet.files import replacing, require_file_target
+from keras_resnet.layers import to_stock
 from keras_resnet.models.ensemble import ensemble
-from keras_resnet.models.layers import to_stock
 from keras_resnet.recipes import sources
 
 

@@ -15,16 +15,15 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_resnet.console import progress
+from keras_resnet.display.console import progress
 from keras_resnet.errors import UserError
-from keras_resnet.export import runtimes
+from keras_resnet.export.runtimes.base import Runtime
+from keras_resnet.export.runtimes.keras import KerasRuntime
 from keras_resnet.recipes.crops import SINGLE_CROP, Protocol, predictions
 from keras_resnet.recipes.data import AnySplit
 
 
-def measure(
-    runtime: runtimes.Runtime, split: AnySplit, protocol: Protocol = SINGLE_CROP
-) -> dict[str, Any]:
+def measure(runtime: Runtime, split: AnySplit, protocol: Protocol = SINGLE_CROP) -> dict[str, Any]:
     """Evaluate what an opened `runtime` says of every image of `split`, by `protocol`.
 
     Returns:
@@ -62,7 +61,7 @@ def measure_model(
     Raises:
         UserError: as `measure`.
     """
-    return measure(runtimes.KerasRuntime(model), split, protocol)
+    return measure(KerasRuntime(model), split, protocol)
 
 
 if __name__ == "__main__":

@@ -11,23 +11,18 @@ import keras
 import numpy as np
 
 from keras_resnet.errors import UserError
-from keras_resnet.export import (
-    ExportReport,
-    check,
-    export,
-    metadata,
-    optimize,
-    preparing,
-    ranges,
-    require_arguments,
-    runtimes,
-)
-from keras_resnet.preprocessing import load_images
-from keras_resnet.recipes.config import shown_name
+from keras_resnet.export import ExportReport, export, require_arguments
+from keras_resnet.export.formats import int8_ranges, metadata
+from keras_resnet.export.formats.int8_ranges import has_ranges
+from keras_resnet.export.reference import Reference
+from keras_resnet.export.rewrites import prepare
+from keras_resnet.export.runtimes.keras import KerasRuntime
+from keras_resnet.images.crop import SingleCrop
+from keras_resnet.images.preprocessing import load_images
+from keras_resnet.recipes.configs.schema import shown_name
 from keras_resnet.recipes.data import AnySplit, Dataset, load_dataset
 from keras_resnet.recipes.sources import Source
 from keras_resnet.recipes.splits import Split, spaced
-from keras_resnet.single_crop import SingleCrop
 
 USUAL = ("savedmodel", "tflite-float32", "tflite-float16", "tflite-int8")
 _CALIBRATION_IMAGES = 256
@@ -41,7 +36,7 @@ def export_source(
     out: Path,
     *,
     calibration: str | None = None,
-    calibration_method: str = ranges.MIN_MAX,
+    calibration_method: str = int8_ranges.MIN_MAX,
     input_type: str = "uint8",
     keep_float: Sequence[str] = (),
     preprocessing: str | None = None,
@@ -79,8 +74,8 @@ def export_source(
         raise UserError(f"No such folder: {calibration}")
     model = source.keras_model()
     if not formats:
-        trained = optimize.has_ranges(model)
-        formats = tuple(x for x in USUAL if not trained or x in ranges.TRAINED_FORMATS)
+        trained = has_ranges(model)
+        formats = tuple(x for x in USUAL if not trained or x in int8_ranges.TRAINED_FORMATS)
     given = None if calibration is None else images_of(calibration, model, crop=source.crop)
     labels = source.labels
     checked = {} if data is None else _checked_on(data, model, check_count, source.crop)
@@ -112,9 +107,7 @@ def export_source(
     )
 
 
-def reference(
-    source: Source, data: str | Path, count: int, exported: dict[str, Any]
-) -> check.Reference:
+def reference(source: Source, data: str | Path, count: int, exported: dict[str, Any]) -> Reference:
     """Images of your own, with the answers of the Keras model, to check files on.
 
     Args:
@@ -126,15 +119,15 @@ def reference(
     Raises:
         UserError: no images, or no Keras model.
     """
-    model = preparing.as_exported(source.keras_model(), exported)
+    model = prepare.as_exported(source.keras_model(), exported)
     chosen = data if isinstance(data, Path) else _dataset(data, model)
     if isinstance(chosen, Dataset):
         labels = source.labels or tuple(exported["labels"] or ())
         replace(source, labels=labels).warn_of_other_classes(chosen)
     found = _checked_on(chosen, model, count, source.crop)
     images = found["check_images"]
-    outputs = runtimes.KerasRuntime(model).predict(images)
-    return check.Reference(images, outputs, found.get("check_labels"), found["check_source"])
+    outputs = KerasRuntime(model).predict(images)
+    return Reference(images, outputs, found.get("check_labels"), found["check_source"])
 
 
 def _checked_on(

@@ -13,8 +13,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_resnet.analysis.profile import profile
 from keras_resnet.errors import UnknownNameError, UserError
-from keras_resnet.profiling import profile
 from keras_resnet.recipes.channels import Channels, Family, Numbers, filter_scores
 
 # Criteria: numbers of channels, and what each of them is worth -----------------------------------

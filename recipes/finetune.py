@@ -15,9 +15,9 @@ from typing import Any
 import keras
 
 from keras_resnet.errors import UserError
-from keras_resnet.preprocessing import missing_preprocessing
+from keras_resnet.images.preprocessing import missing_preprocessing
 from keras_resnet.recipes import kernels, runs, train, transfer
-from keras_resnet.recipes.config import Config
+from keras_resnet.recipes.configs.schema import Config
 from keras_resnet.recipes.sources import Source
 
 CONFIG = "finetune/default"

@@ -17,10 +17,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.errors import UserError
+from keras_resnet.images.crop import decode
 from keras_resnet.recipes.augment import CROPS, fitted, random_box, resize_at, resized, side_at
-from keras_resnet.recipes.config import AugmentConfig
+from keras_resnet.recipes.configs.schema import AugmentConfig
 from keras_resnet.recipes.splits import PARALLEL, Draw, Split, in_order, options, plain, spaced
-from keras_resnet.single_crop import decode
 
 IN_MEMORY_BYTES = 4 * 2**30
 

@@ -13,7 +13,8 @@ import tensorflow as tf
 
 from keras_resnet import registry
 from keras_resnet.errors import UnknownNameError, UserError
-from keras_resnet.models.builder import SPECS, Network, with_options
+from keras_resnet.models.build import SPECS, with_options
+from keras_resnet.models.network import Network
 from keras_resnet.recipes import (
     augment,
     data,
@@ -24,7 +25,7 @@ from keras_resnet.recipes import (
     schedules,
     transfer,
 )
-from keras_resnet.recipes.config import Config
+from keras_resnet.recipes.configs.schema import Config
 from keras_resnet.recipes.loop import Loop
 from keras_resnet.recipes.losses import LOSSES
 

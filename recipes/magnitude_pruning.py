@@ -18,7 +18,7 @@ import tf_keras
 from keras_resnet.errors import UserError
 from keras_resnet.recipes import kernels, transfer
 from keras_resnet.recipes.bridge import to_legacy
-from keras_resnet.recipes.config import CompressConfig
+from keras_resnet.recipes.configs.schema import CompressConfig
 from keras_resnet.recipes.job import Job
 from keras_resnet.recipes.loop import Loop
 

@@ -16,7 +16,7 @@ from keras.optimizers import Optimizer
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_resnet.errors import UnknownNameError, UserError
-from keras_resnet.recipes.config import OptimizerConfig
+from keras_resnet.recipes.configs.schema import OptimizerConfig
 
 Rate: TypeAlias = float | LearningRateSchedule
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_resnet.console import progress
-from keras_resnet.export.runtimes import Runtime
+from keras_resnet.display.console import progress
+from keras_resnet.export.runtimes.base import Runtime
 from keras_resnet.recipes.crops import SINGLE_CROP, predictions
 from keras_resnet.recipes.data import AnySplit
 

@@ -14,7 +14,7 @@ import keras
 
 from keras_resnet.recipes import finetune, runs, transfer
 from keras_resnet.recipes.channels import Channels
-from keras_resnet.recipes.config import Config
+from keras_resnet.recipes.configs.schema import Config
 from keras_resnet.recipes.filter_pruning import compare, prune_filters
 from keras_resnet.recipes.sources import Source
 

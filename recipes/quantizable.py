@@ -14,10 +14,11 @@ import keras
 import numpy as np
 
 from keras_resnet.errors import UserError
-from keras_resnet.export import batch_norms, optimize
-from keras_resnet.export.ranges import Range
+from keras_resnet.export.formats.int8_ranges import Range
+from keras_resnet.export.rewrites import batch_norms, fold_rescaling
+from keras_resnet.export.rewrites.rebuild import copy_weights, rebuilt_on
+from keras_resnet.layers import to_stock
 from keras_resnet.models.auxiliary import inference_model
-from keras_resnet.models.layers import to_stock
 from keras_resnet.recipes import transfer
 
 PIXELS: Range = (0.0, 255.0)
@@ -61,7 +62,7 @@ def prepared(model: keras.Model) -> keras.Model:
         clone_function=rebuild,
         call_function=lambda layer, *args, **kwargs: behind(layer, layer(*args, **kwargs)),
     )
-    optimize.copy_weights(stock, linear)
+    copy_weights(stock, linear)
     return linear
 
 
@@ -86,12 +87,12 @@ def _with_small_input(model: keras.Model) -> keras.Model:
     Once BN is frozen, a step changes the outputs by the square of the inputs' size: with pixels up
     to 255 the rate that suits the other layers diverges. `fold_rescaling` undoes it.
     """
-    reader = optimize.convolution_behind(model.input._keras_history.operation)
+    reader = fold_rescaling.convolution_behind(model.input._keras_history.operation)
     if reader is None:
         return model
     inputs = keras.layers.Input(model.input_shape[1:], name="images")
     x = keras.layers.Rescaling(1 / _PIXEL_UNIT, name="rescaling_in_training")(inputs)
-    copy = optimize.rebuilt_on(model, inputs, x)
+    copy = rebuilt_on(model, inputs, x)
     kernel, *bias = reader.get_weights()
     copy.get_layer(reader.name).set_weights([kernel * _PIXEL_UNIT, *bias])
     return copy
@@ -164,7 +165,7 @@ def rounded(model: keras.Model, ranges: Mapping[str, Range]) -> keras.Model:
         return keras.quantizers.fake_quant_with_min_max_vars(y, *known[layer.name])
 
     x = keras.quantizers.fake_quant_with_min_max_vars(inputs, *PIXELS)
-    copy = optimize.rebuilt_on(model, inputs, x, behind)
+    copy = rebuilt_on(model, inputs, x, behind)
     for layer in model.layers:
         if layer.weights:
             copy.get_layer(layer.name).set_weights(_on_grid(layer))

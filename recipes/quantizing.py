@@ -23,8 +23,8 @@ import tensorflow_model_optimization as tfmot
 import tf_keras
 
 from keras_resnet.errors import UserError
-from keras_resnet.export import optimize
-from keras_resnet.export.ranges import Range
+from keras_resnet.export.formats.int8_ranges import Range
+from keras_resnet.export.rewrites import fold_rescaling
 from keras_resnet.recipes import kernels, quantizable
 from keras_resnet.recipes.bridge import to_legacy
 from keras_resnet.recipes.job import Job
@@ -285,4 +285,4 @@ def result(start: keras.Model, trained: Any) -> keras.Model:
         if hasattr(wrapper, "layer") and (layer := network.get_layer(name)).weights:
             weights = {key.removeprefix("depthwise_"): v for key, v in variables.items()}
             layer.set_weights([weights[variable.name].numpy() for variable in layer.weights])
-    return quantizable.rounded(optimize.fold_rescaling(network), ranges)
+    return quantizable.rounded(fold_rescaling.fold_rescaling(network), ranges)

@@ -15,7 +15,7 @@ from typing import Any
 from keras_resnet.errors import UserError, require
 from keras_resnet.export import manifest
 from keras_resnet.recipes import runs, sources, train
-from keras_resnet.recipes.config import load_config
+from keras_resnet.recipes.configs.schema import load_config
 from keras_resnet.recipes.data import Dataset, configured_dataset
 from keras_resnet.recipes.exporting import export_source
 

@@ -20,15 +20,16 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_resnet import sheets
-from keras_resnet.console import number
+from keras_resnet.analysis.explain import explain
+from keras_resnet.analysis.profile import profile
+from keras_resnet.display import sheets
+from keras_resnet.display.console import number
 from keras_resnet.errors import UserError, require
-from keras_resnet.explaining import explain
-from keras_resnet.export import manifest, runtimes
+from keras_resnet.export import manifest
+from keras_resnet.export.runtimes.keras import KerasRuntime, load_keras
 from keras_resnet.files import replacing, require_file_target
-from keras_resnet.profiling import profile
 from keras_resnet.recipes import outcomes, report_figures, runs
-from keras_resnet.recipes.config import shown_name
+from keras_resnet.recipes.configs.schema import shown_name
 from keras_resnet.recipes.data import AnySplit, configured_dataset
 
 _MISTAKES = 12
@@ -58,8 +59,8 @@ def write(run: runs.Run, out: str | Path | None = None) -> Path:
     path = Path(out or run.path / "report.html")
     require_file_target(path)
     dataset = configured_dataset(run.config.data)
-    model = runtimes.load_keras(run.model)
-    answers = outcomes.collect(runtimes.KerasRuntime(model), dataset.test)
+    model = load_keras(run.model)
+    answers = outcomes.collect(KerasRuntime(model), dataset.test)
     parts = {
         "title": _escape(f"{run.config.model} on {shown_name(run.config.data.name)}"),
         "facts": _facts(run, answers),

@@ -29,8 +29,8 @@ import keras
 
 from keras_resnet.errors import UserError
 from keras_resnet.files import replacing
-from keras_resnet.models.layers import to_stock
-from keras_resnet.recipes.config import Config, load_config, save_config, shown_name
+from keras_resnet.layers import to_stock
+from keras_resnet.recipes.configs.schema import Config, load_config, save_config, shown_name
 
 _LOCK = ".lock"
 

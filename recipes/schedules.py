@@ -15,7 +15,7 @@ from keras.optimizers.schedules import (
 )
 
 from keras_resnet.errors import UnknownNameError, UserError
-from keras_resnet.recipes.config import OptimizerConfig, ScheduleConfig
+from keras_resnet.recipes.configs.schema import OptimizerConfig, ScheduleConfig
 
 # The one cycle's ends, of PyTorch's OneCycleLR and of fastai before it: it begins at a 25th of the
 # peak and ends at a 10,000th of where it began.

@@ -9,11 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from keras_resnet import registry
 from keras_resnet.errors import UserError
-from keras_resnet.export import manifest, metadata, runtimes
-from keras_resnet.labels import class_ids, class_names
-from keras_resnet.preprocessing import missing_preprocessing
+from keras_resnet.export import manifest
+from keras_resnet.export.formats import metadata
+from keras_resnet.export.runtimes.base import Runtime, classifier_shape
+from keras_resnet.export.runtimes.keras import KerasRuntime, load_keras
+from keras_resnet.export.runtimes.locate import located
+from keras_resnet.export.runtimes.open import open_file
+from keras_resnet.images.crop import SingleCrop
+from keras_resnet.images.labels import class_ids, class_names
+from keras_resnet.images.preprocessing import missing_preprocessing
 from keras_resnet.recipes import runs
-from keras_resnet.single_crop import SingleCrop
 from keras_resnet.weights import catalog, loading
 from keras_resnet.weights.fitting import read_note
 
@@ -113,8 +118,8 @@ class Source:
             )
         else:
             self.require_keras()
-            model = runtimes.load_keras(self.path)
-        self._check_labels(runtimes.classifier_shape(model)[1])
+            model = load_keras(self.path)
+        self._check_labels(classifier_shape(model)[1])
         return model
 
     def require_keras(self) -> None:
@@ -129,14 +134,14 @@ class Source:
                 "NAME with --weights."
             )
 
-    def runtime(self, size: int | None = None) -> runtimes.Runtime:
+    def runtime(self, size: int | None = None) -> Runtime:
         """The model ready to run on RGB 0...255, whatever kind of file it is."""
         if self.path is None or self.path.suffix == ".keras":
             model = self.keras_model(size)
             if hint := missing_preprocessing(model):
                 print(f"warning: {hint} Here it gets RGB 0...255.", file=sys.stderr)
-            return runtimes.KerasRuntime(model)
-        runtime = runtimes.open_file(self.path)
+            return KerasRuntime(model)
+        runtime = open_file(self.path)
         self._check_labels(runtime.classes)
         return runtime
 
@@ -173,7 +178,7 @@ def find(reference: str, weights: str | None = None) -> Source:
     if path.name.endswith(loading.SUFFIX) and path.is_file():
         name = read_note(path).network or "NAME"
         raise UserError(f"{path} is weights without a network; give: {name} --weights {path}")
-    if path.is_dir() and runtimes.located(path) == (path.suffix, path):
+    if path.is_dir() and located(path) == (path.suffix, path):
         raise UserError(
             f"{path} is a folder without a run (no config.toml), and no SavedModel or other model. "
             f"To see the runs in a folder: keras-resnet runs {path}"

@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.recipes.augment import CROPS, fitted, flip, resize_at, resized
-from keras_resnet.recipes.config import AugmentConfig
+from keras_resnet.recipes.configs.schema import AugmentConfig
 
 # Images decoded at once, and what an affinity mask leaves of the machine (a Slurm job, taskset).
 PARALLEL = max(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)

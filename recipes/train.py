@@ -19,10 +19,11 @@ from typing import Any
 import keras
 
 from keras_resnet.errors import UserError
-from keras_resnet.export import manifest, runtimes
+from keras_resnet.export import manifest
+from keras_resnet.export.runtimes.keras import load_keras
 from keras_resnet.files import replacing
+from keras_resnet.layers import to_stock
 from keras_resnet.models.auxiliary import inference_model
-from keras_resnet.models.layers import to_stock
 from keras_resnet.recipes import (
     compress,
     data,
@@ -36,7 +37,7 @@ from keras_resnet.recipes import (
     workers,
 )
 from keras_resnet.recipes.callbacks import Log, ProgressBar
-from keras_resnet.recipes.config import Config
+from keras_resnet.recipes.configs.schema import Config
 from keras_resnet.recipes.job import (
     Job,
     build_loop,
@@ -122,8 +123,7 @@ def go_on(
     """`resume` in this very process."""
     devices.claim(found.config.train)
     start, teacher = (
-        runtimes.load_keras(path) if path.is_file() else None
-        for path in (found.start, found.teacher)
+        load_keras(path) if path.is_file() else None for path in (found.start, found.teacher)
     )
     return _train(prepare(found.config, start, teacher), lambda: found, callbacks, profile)
 

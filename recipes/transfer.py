@@ -7,9 +7,9 @@ from typing import Any
 import keras
 
 from keras_resnet.errors import UserError
-from keras_resnet.export import optimize
+from keras_resnet.export.formats.int8_ranges import has_ranges
+from keras_resnet.layers import BatchNormalization
 from keras_resnet.models.auxiliary import inference_model
-from keras_resnet.models.layers import BatchNormalization
 
 # What stays float32 under every precision: bfloat16 would round grey levels and logits.
 _FLOAT32 = (
@@ -84,7 +84,7 @@ def require_float(model: keras.Model) -> None:
     Raises:
         UserError: `model` rounds as its int8 file does.
     """
-    if optimize.has_ranges(model):
+    if has_ranges(model):
         raise UserError(
             f"'{model.name}' was trained quantized and rounds as its int8 file does. Start from "
             "the float model that it was made from, or go on with: keras-resnet train --resume RUN"

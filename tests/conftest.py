@@ -17,7 +17,7 @@ import pytest
 import keras_resnet
 import keras_resnet.export
 from keras_resnet.errors import UserError
-from keras_resnet.export import litert_js
+from keras_resnet.export.formats import litert_js
 from keras_resnet.recipes import load_dataset
 
 

@@ -10,8 +10,8 @@ from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
 from parity.filling import state
 from safetensors.numpy import save_file
 
-from keras_resnet.weights.torch import weights_of
-from keras_resnet.weights.torch_names import FAMILIES, rename
+from keras_resnet.weights.foreign.torch_names import FAMILIES, rename
+from keras_resnet.weights.foreign.torch_weights import weights_of
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from keras_resnet import arguments, console
+from keras_resnet import arguments
 from keras_resnet.cli import main
+from keras_resnet.display import console
 
 ROOT = Path(__file__).parents[1]
 PARSERS = dict(arguments.walk(arguments.parsers()[0]))

@@ -9,7 +9,8 @@ from sklearn.datasets import load_sample_images
 
 import keras_resnet
 from keras_resnet.errors import MissingExtraError, UserError
-from keras_resnet.export import export, formats
+from keras_resnet.export import export
+from keras_resnet.export.formats import table
 from keras_resnet.recipes import exporting, load_dataset, sources
 
 FLOAT = ("savedmodel", "tflite-float32", "onnx", "openvino")
@@ -54,7 +55,7 @@ def _case(name):
 def test_float_files_answer_photographs_as_keras_does(name, kind, tmp_path):
     """Logits within 1e-4 of the largest one; measured: from ten to hundreds of times below."""
     try:
-        formats.known([kind])
+        table.known([kind])
     except MissingExtraError as error:
         pytest.skip(str(error))
     model, views = _case(name)

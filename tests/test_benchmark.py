@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from conftest import run_python, small_litert_js
 
-from keras_resnet import charts, cli
+from keras_resnet import cli
+from keras_resnet.display import charts
 from keras_resnet.errors import UserError
-from keras_resnet.export import benchmark, export, manifest
+from keras_resnet.export import export, manifest
+from keras_resnet.export.measure import benchmark
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from keras.src.applications import resnet
 
 import keras_resnet
 from keras_resnet import registry
-from keras_resnet.labels import class_names
-from keras_resnet.preprocessing import PREPROCESSING
+from keras_resnet.images.labels import class_names
+from keras_resnet.images.preprocessing import PREPROCESSING
 
 PATH = Path(keras_resnet.__file__).parent / "weights" / "catalog.toml"
 ROWS = [

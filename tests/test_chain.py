@@ -12,9 +12,9 @@ from golden import onnx_graphs
 
 import keras_resnet
 from keras_resnet.errors import UserError
-from keras_resnet.models.chain import Pool
-from keras_resnet.models.layers import LocalResponseNormalization
-from keras_resnet.weights.convert import from_keras_applications
+from keras_resnet.layers import LocalResponseNormalization
+from keras_resnet.models.classic.chain import Pool
+from keras_resnet.weights.foreign.keras_names import from_keras_applications
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -15,7 +15,7 @@ import keras_resnet
 from keras_resnet import registry
 from keras_resnet.cli import main
 from keras_resnet.errors import UserError
-from keras_resnet.labels import class_names
+from keras_resnet.images.labels import class_names
 from keras_resnet.recipes import data, load_dataset
 from keras_resnet.weights import catalog
 from keras_resnet.weights.cache import cached_path

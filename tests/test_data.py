@@ -10,8 +10,9 @@ import tensorflow as tf
 from PIL import Image, ImageEnhance, ImageOps
 
 from keras_resnet.errors import UserError
-from keras_resnet.recipes import augment, config, data, evaluate, images, mixing, randaugment, train
-from keras_resnet.recipes.config import AugmentConfig
+from keras_resnet.recipes import augment, data, evaluate, images, mixing, randaugment, train
+from keras_resnet.recipes.configs import schema as config
+from keras_resnet.recipes.configs.schema import AugmentConfig
 from keras_resnet.recipes.files import Files
 
 PLAIN = AugmentConfig(crop="none", flip="none")

@@ -9,7 +9,7 @@ from conftest import randomize_batch_norms
 
 import keras_resnet
 from keras_resnet.errors import UserError
-from keras_resnet.models import shortcuts, stems
+from keras_resnet.models.resnet import shortcuts, stems
 
 LOGITS = {"classifier_activation": None, "input_shape": (32, 32, 3)}
 X = np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype("float32")

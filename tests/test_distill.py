@@ -10,8 +10,9 @@ import tensorflow as tf
 import keras_resnet
 from keras_resnet.cli import main
 from keras_resnet.errors import UserError
-from keras_resnet.recipes import config, distill, runs, train
-from keras_resnet.recipes.config import DistillConfig
+from keras_resnet.recipes import distill, runs, train
+from keras_resnet.recipes.configs import schema
+from keras_resnet.recipes.configs.schema import DistillConfig
 from keras_resnet.recipes.loop import Loop
 
 LABELS = np.arange(8) % 4
@@ -94,7 +95,7 @@ def test_a_run_keeps_its_teacher_and_goes_on_without_the_source(tiny_run, tmp_pa
     teacher.write_bytes(tiny_run.model.read_bytes())
     settings = {"distill.teacher": str(teacher), "train.sizes": [8, 32]}
     settings["train.size_boundaries"] = [0.5]
-    loaded = config.load_config("debug/tiny", settings)
+    loaded = schema.load_config("debug/tiny", settings)
     whole = train.run(loaded, tmp_path / "whole")
     with pytest.raises(train.Interrupted):
         train.run(loaded, tmp_path / "run", callbacks=[Stop()])
@@ -118,7 +119,7 @@ def test_the_command_names_the_teacher(tiny_run, tmp_path, capsys):
 def test_a_teacher_that_does_not_fit_is_refused(tmp_path):
     def refused(message, teacher, **settings):
         given = {f"distill.{key}": value for key, value in settings.items()}
-        loaded = config.load_config("debug/tiny", {"distill.teacher": str(teacher), **given})
+        loaded = schema.load_config("debug/tiny", {"distill.teacher": str(teacher), **given})
         with pytest.raises(UserError, match=message):
             train.run(loaded, tmp_path / "run")
         assert not (tmp_path / "run").exists()

@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 from weights_server import Fault, serving
 
-from keras_resnet import console
+from keras_resnet.display import console
 from keras_resnet.errors import UserError
-from keras_resnet.weights import download, transfers
+from keras_resnet.weights import download, http
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 OTHER = CONTENT[::-1]
@@ -39,8 +39,8 @@ def _quick(monkeypatch):
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
-    monkeypatch.setattr(transfers, "FIRST_WAIT", 0.01)
-    monkeypatch.setattr(transfers, "RETRIES", 2)
+    monkeypatch.setattr(http, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(http, "RETRIES", 2)
 
 
 @pytest.fixture
@@ -188,7 +188,7 @@ def test_proxies_of_the_environment_are_used(folder, path, monkeypatch):
 
 
 def test_a_slow_server_that_still_sends_is_no_stall(folder, path, monkeypatch):
-    monkeypatch.setattr(transfers, "STALL_SECONDS", 0.4)
+    monkeypatch.setattr(http, "STALL_SECONDS", 0.4)
     (folder / "x.pth").write_bytes(CONTENT[:20_000])
     with serving(folder, {"/x.pth": [Fault(pause=0.04)]}) as server:  # 0.8 s in all
         fetch(server, path, CONTENT[:20_000])
@@ -224,7 +224,7 @@ def test_after_a_disconnect_only_the_rest_is_asked(folder, path, capsys):
 
 
 def test_a_stall_is_a_timeout_and_resumed(folder, path, monkeypatch, capsys):
-    monkeypatch.setattr(transfers, "STALL_SECONDS", 0.2)
+    monkeypatch.setattr(http, "STALL_SECONDS", 0.2)
     stall = Fault(after=100_000, until=threading.Event())
     began = time.monotonic()
     with serving(folder, {"/x.pth": [stall]}) as server:
@@ -353,7 +353,7 @@ def test_a_truncated_file_is_given_up_and_kept(folder, path):
 
 
 def test_tries_that_bring_more_of_the_file_are_not_counted(folder, path, monkeypatch):
-    monkeypatch.setattr(transfers, "PROGRESS_BYTES", 50_000)
+    monkeypatch.setattr(http, "PROGRESS_BYTES", 50_000)
     with serving(folder, {"/x.pth": [Fault(after=50_000)] * 5}) as server:
         fetch(server, path)
     assert path.read_bytes() == CONTENT
@@ -374,8 +374,8 @@ def test_a_busy_server_is_asked_again(folder, path, capsys):
 def test_waits_double_up_to_a_limit_and_retry_after_is_no_exception(
     folder, path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(transfers, "RETRIES", 4)
-    monkeypatch.setattr(transfers, "LONGEST_WAIT", 0.03)
+    monkeypatch.setattr(http, "RETRIES", 4)
+    monkeypatch.setattr(http, "LONGEST_WAIT", 0.03)
     busy = [Fault(status=500, headers={"Retry-After": after}) for after in ("junk", "", "x", "99")]
     with serving(folder, {"/x.pth": busy}) as server:
         fetch(server, path)
@@ -632,7 +632,7 @@ def test_progress_on_a_terminal_is_a_bar_with_rate_and_estimate(folder, path, mo
 
 def test_without_a_network_it_fails_at_once(folder, monkeypatch):
     """No server of that name, as without a connection: nothing is tried again."""
-    monkeypatch.setattr(transfers, "FIRST_WAIT", 60)
+    monkeypatch.setattr(http, "FIRST_WAIT", 60)
     began = time.monotonic()
     with pytest.raises(UserError, match=r"put the file at .* by hand") as error:
         download.fetch(

@@ -11,10 +11,11 @@ import tensorflow as tf
 from keras import layers
 from PIL import Image
 
-from keras_resnet import console
 from keras_resnet.cli import main
+from keras_resnet.display import console
 from keras_resnet.errors import UserError
-from keras_resnet.export.runtimes import KerasRuntime, Runtime
+from keras_resnet.export.runtimes.base import Runtime
+from keras_resnet.export.runtimes.keras import KerasRuntime
 from keras_resnet.recipes import crops, data, evaluate, runs
 from keras_resnet.recipes.callbacks import Log
 from keras_resnet.recipes.crops import Protocol

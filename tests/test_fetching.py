@@ -20,8 +20,9 @@ from weights_server import Fault, serving
 
 import keras_resnet
 from keras_resnet.errors import UserError
-from keras_resnet.preprocessing import PREPROCESSING, Preprocessing
-from keras_resnet.weights import cache, catalog, readers, transfers
+from keras_resnet.images.preprocessing import PREPROCESSING, Preprocessing
+from keras_resnet.weights import cache, catalog, http
+from keras_resnet.weights.foreign import read
 
 RAW = Preprocessing((0.0,) * 3, (1.0,) * 3)
 TORCH = [entry for entry in catalog.entries() if entry.source in ("torchvision", "timm")]
@@ -34,7 +35,7 @@ FIRST = list({entry.model: entry for entry in reversed(TORCH)}.values())
 def published(tmp_path, monkeypatch):
     """`published(entry, write)`: put a file where the mirror has that of `entry`."""
     monkeypatch.setenv("KERAS_RESNET_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(transfers, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(http, "FIRST_WAIT", 0.01)
 
     def publish(entry, write):
         path = tmp_path / "mirror" / entry.url.partition("://")[2]
@@ -85,7 +86,7 @@ def test_torchvisions_resnet18(published, server, capsys):
 def test_nothing_is_read_of_a_file_with_another_hash(published, server, monkeypatch):
     entry = published(catalog.find("resnet18", "imagenet/torchvision_v1"), resnet18)
     wrong = replace(entry, hash="sha256:" + "0" * 64)
-    monkeypatch.setattr(readers, "contents", lambda *_: pytest.fail("was read"))
+    monkeypatch.setattr(read, "contents", lambda *_: pytest.fail("was read"))
     with pytest.raises(UserError, match="another file than the published one"):
         keras_resnet.ResNet18(weights=wrong)
     assert not cache.cached_path(wrong).exists()

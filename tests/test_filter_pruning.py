@@ -9,19 +9,13 @@ from conftest import randomize_batch_norms, run_python
 from keras import layers
 
 import keras_resnet
+from keras_resnet.analysis.profile import profile
 from keras_resnet.cli import main
 from keras_resnet.errors import UnknownNameError, UserError
-from keras_resnet.models.layers import to_stock
-from keras_resnet.profiling import profile
-from keras_resnet.recipes import (
-    config,
-    filter_pruning,
-    prune_channels,
-    prune_filters,
-    sources,
-    train,
-)
+from keras_resnet.layers import to_stock
+from keras_resnet.recipes import filter_pruning, prune_channels, prune_filters, sources, train
 from keras_resnet.recipes.channels import Channels
+from keras_resnet.recipes.configs import schema
 
 # One of each way in which layers share channels: option A, projections, pre-activation (its stage
 # too), SE with groups and an average pool in the shortcut, bottlenecks, none, concatenation, gates,
@@ -285,7 +279,7 @@ def test_the_trained_head_is_kept_and_the_run_resumes(tiny_run, tmp_path):
                 raise KeyboardInterrupt
 
     source = sources.find(str(tiny_run.path))
-    loaded = config.load_config(prune_channels.CONFIG, DIGITS)
+    loaded = schema.load_config(prune_channels.CONFIG, DIGITS)
     with pytest.raises(train.Interrupted):
         prune_channels.run(source, loaded, tmp_path / "run", callbacks=[Look()])
     start = keras.models.load_model(tmp_path / "run" / "start.keras")
@@ -298,12 +292,12 @@ def test_the_trained_head_is_kept_and_the_run_resumes(tiny_run, tmp_path):
 
 def test_other_classes_and_other_verbs_are_refused(tiny_run, tmp_path):
     keras.Model(*_seven_classes()).save(tmp_path / "seven.keras")
-    loaded = config.load_config(prune_channels.CONFIG, DIGITS)
+    loaded = schema.load_config(prune_channels.CONFIG, DIGITS)
     with pytest.raises(UserError, match=r"knows 7 classes .* the data has 10"):
         prune_channels.run(sources.find(str(tmp_path / "seven.keras")), loaded, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     with pytest.raises(UserError, match="keras-resnet prune-filters"):
-        train.run(config.load_config("debug/tiny", {"pruning.keep": 0.5}), tmp_path / "run")
+        train.run(schema.load_config("debug/tiny", {"pruning.keep": 0.5}), tmp_path / "run")
 
 
 def _seven_classes():

@@ -12,11 +12,11 @@ from golden import onnx_graphs
 
 import keras_resnet
 from keras_resnet.errors import UserError
-from keras_resnet.models import branches, googlenet
-from keras_resnet.models.branches import Conv, Form, Pool
-from keras_resnet.models.layers import LocalResponseNormalization
-from keras_resnet.weights.convert import from_keras_applications
-from keras_resnet.weights.graph_order import layers_in_order
+from keras_resnet.layers import LocalResponseNormalization
+from keras_resnet.models.classic import branches, googlenet
+from keras_resnet.models.classic.branches import Conv, Form, Pool
+from keras_resnet.weights.foreign.graph_order import layers_in_order
+from keras_resnet.weights.foreign.keras_names import from_keras_applications
 
 GOLDEN = Path(__file__).parent / "golden"
 PARITY = ("InceptionV3", "InceptionResNetV2")

@@ -8,7 +8,7 @@ import tensorflow_datasets as tfds
 
 import keras_resnet
 from keras_resnet.errors import UserError
-from keras_resnet.labels import class_names, decode_predictions
+from keras_resnet.images.labels import class_names, decode_predictions
 
 TFDS = Path(tfds.__file__).parent
 

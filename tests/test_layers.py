@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_resnet.models.layers import BatchNormalization, to_stock
+from keras_resnet.layers import BatchNormalization, to_stock
 
 # Half precisions round in- and outputs to 8 (bfloat16) or 11 bits; float32 sums in another order.
 TOLERANCE = {"float32": 1e-5, "mixed_bfloat16": 2e-2, "mixed_float16": 3e-3}

@@ -16,7 +16,9 @@ from conftest import small_litert_js
 
 import keras_resnet
 from keras_resnet.errors import UserError
-from keras_resnet.export import browser, export, litert_js
+from keras_resnet.export import export
+from keras_resnet.export.formats import litert_js
+from keras_resnet.export.runtimes.locate import PAGE
 
 PACKAGES = " ".join(sorted({file.package for file in litert_js.files()}))
 VERSION = PACKAGES.rpartition("@")[2]
@@ -186,7 +188,7 @@ def test_the_notice_and_the_guide_name_the_versions():
     notice = (litert_js.SOURCES.parent / "NOTICE").read_text()
     for package in PACKAGES.split():
         assert " ".join(package.rsplit("@", 1)) in notice
-    guide = browser.PAGE.parent / "README.md"
+    guide = PAGE.parent / "README.md"
     assert f"LiteRT.js {VERSION}" in guide.read_text(encoding="utf-8")
 
 

@@ -15,10 +15,11 @@ from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
 import keras_resnet
-from keras_resnet.export import export, manifest, metadata, model_card
-from keras_resnet.pictures import read_image
+from keras_resnet.export import export, manifest, model_card
+from keras_resnet.export.formats import metadata
+from keras_resnet.images.crop import SingleCrop
+from keras_resnet.images.read import read_image
 from keras_resnet.recipes import exporting, runs, sources
-from keras_resnet.single_crop import SingleCrop
 
 CROP = SingleCrop(37, 32, "bicubic")
 

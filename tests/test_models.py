@@ -9,9 +9,9 @@ from conftest import randomize_batch_norms, run_python
 
 import keras_resnet
 from keras_resnet.errors import UnknownNameError, UserError
-from keras_resnet.models import blocks, shortcuts, stems
-from keras_resnet.models.layers import BatchNormalization
-from keras_resnet.weights.convert import from_keras_applications
+from keras_resnet.layers import BatchNormalization
+from keras_resnet.models.resnet import blocks, shortcuts, stems
+from keras_resnet.weights.foreign.keras_names import from_keras_applications
 
 
 def _families():

@@ -10,7 +10,7 @@ from conftest import run_python
 
 from keras_resnet.errors import UserError
 from keras_resnet.recipes import optimizers, schedules
-from keras_resnet.recipes.config import OptimizerConfig, ScheduleConfig
+from keras_resnet.recipes.configs.schema import OptimizerConfig, ScheduleConfig
 from keras_resnet.recipes.loop import Loop
 
 # float32 against numpy's float64 over six steps: some units of the seventh digit each.

@@ -15,11 +15,11 @@ from parity.filling import images, state
 
 import keras_resnet
 from keras_resnet.errors import UserError
-from keras_resnet.preprocessing import PREPROCESSING
-from keras_resnet.weights.convert import from_mlperf_tiny
-from keras_resnet.weights.torch import from_torch
-from keras_resnet.weights.torch_files import read_state_dict
-from keras_resnet.weights.torch_names import FAMILIES, rename
+from keras_resnet.images.preprocessing import PREPROCESSING
+from keras_resnet.weights.foreign.keras_names import from_mlperf_tiny
+from keras_resnet.weights.foreign.torch_files import read_state_dict
+from keras_resnet.weights.foreign.torch_names import FAMILIES, rename
+from keras_resnet.weights.foreign.torch_weights import from_torch
 
 GOLDEN = Path(__file__).parent / "golden"
 NAMES = sorted(path.stem for path in (GOLDEN / "parity").glob("*.npz"))

@@ -9,10 +9,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from keras_resnet import headers, pictures
 from keras_resnet.errors import UserError
-from keras_resnet.pictures import read_image
-from keras_resnet.single_crop import SingleCrop, shown
+from keras_resnet.images import headers, read
+from keras_resnet.images.crop import SingleCrop, shown
+from keras_resnet.images.read import read_image
 
 # PIL's weights are fixed point: see test_protocol.py, which compares more shapes and filters. There
 # are many halves where a side grows by a quarter, of which each may fall the other way; with one
@@ -74,7 +74,7 @@ def test_all_orientations_are_turned_upright_as_pillow_does(kind, tmp_path):
         _picture(13, 7).save(path, kind, exif=exif)
         assert _orientation(path.read_bytes()) == turned
         expected = np.asarray(ImageOps.exif_transpose(Image.open(path)))
-        found = pictures.decode(tf.constant(path.read_bytes())).numpy()
+        found = read.decode(tf.constant(path.read_bytes())).numpy()
         np.testing.assert_array_equal(found, expected)
 
 
@@ -231,4 +231,4 @@ def test_a_bad_image_is_refused_by_name(name, tmp_path):
 def test_a_graph_refuses_other_kinds_by_name(kind):
     encoded = _encoded(_picture(8, 8), kind)
     with pytest.raises(tf.errors.InvalidArgumentError, match=f"image 3: it is a {kind}; expected"):
-        pictures.decode(tf.constant(encoded), "image 3: ")
+        read.decode(tf.constant(encoded), "image 3: ")

@@ -7,8 +7,8 @@ from PIL import Image
 
 import keras_resnet
 from keras_resnet.errors import UserError
-from keras_resnet.pictures import read_image
-from keras_resnet.preprocessing import PREPROCESSING
+from keras_resnet.images.preprocessing import PREPROCESSING
+from keras_resnet.images.read import read_image
 
 
 @pytest.mark.parametrize(("name", "mode"), [("resnet50", "caffe"), ("resnet50v2", "tf")])

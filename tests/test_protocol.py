@@ -14,12 +14,12 @@ from PIL import Image
 import keras_resnet
 from keras_resnet.cli import main
 from keras_resnet.errors import UserError
-from keras_resnet.export.runtimes import KerasRuntime
+from keras_resnet.export.runtimes.keras import KerasRuntime
+from keras_resnet.images.crop import SingleCrop, decode
 from keras_resnet.recipes import crops, data, evaluate
 from keras_resnet.recipes.crops import Protocol
 from keras_resnet.recipes.images import EncodedSplit, Source
 from keras_resnet.recipes.records import read_split
-from keras_resnet.single_crop import SingleCrop, decode
 
 FILTERS = {"bilinear": Image.BILINEAR, "bicubic": Image.BICUBIC}
 # Width and height: landscape, portrait, square, odd, long, thin, enlarged, tiny.

@@ -12,7 +12,8 @@ import keras_resnet
 from keras_resnet.cli import main
 from keras_resnet.errors import UserError
 from keras_resnet.export import export
-from keras_resnet.recipes import compress, config, kernels, runs
+from keras_resnet.recipes import compress, kernels, runs
+from keras_resnet.recipes.configs import schema
 
 DIGITS = {"data.name": "digits", "data.validation": 0, "augment.crop": "shift"}
 DIGITS |= {"augment.flip": "none"}
@@ -140,7 +141,7 @@ def test_an_unknown_allocation_is_refused():
 
 @pytest.mark.parametrize("verb", ["prune", "cluster"])
 def test_averaged_weights_are_refused(network, tmp_path, verb):
-    loaded = config.load_config(f"compress/{verb}", DIGITS | {"train.ema": 0.9})
+    loaded = schema.load_config(f"compress/{verb}", DIGITS | {"train.ema": 0.9})
     with pytest.raises(UserError, match=r"train\.ema averages weights"):
         compress.run(network, loaded, tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -179,7 +180,7 @@ def test_fine_tuning_a_pruned_network_warns(network, tmp_path, capsys):
 
 
 def test_clustered_weights_are_not_averaged(network, capsys):
-    loaded = config.load_config(compress.QAT, {"train.ema": 0.9})
+    loaded = schema.load_config(compress.QAT, {"train.ema": 0.9})
     assert compress._averaging(network, loaded) == 0.9
     assert compress._averaging(_with_kernels(network, _two_values), loaded) == 0.0
     assert "not averaged" in capsys.readouterr().err

@@ -15,9 +15,11 @@ from conftest import run_python
 import keras_resnet
 from keras_resnet.cli import main
 from keras_resnet.errors import UserError
-from keras_resnet.export import export, manifest, optimize
-from keras_resnet.models.layers import to_stock
-from keras_resnet.recipes import bridge, compress, config, evaluate, quantizable, runs, train
+from keras_resnet.export import export, manifest
+from keras_resnet.export.rewrites import fold_rescaling
+from keras_resnet.layers import to_stock
+from keras_resnet.recipes import bridge, compress, evaluate, quantizable, runs, train
+from keras_resnet.recipes.configs import schema
 
 SHIFT = {"augment.crop": "shift", "augment.flip": "none", "data.name": "digits"}
 SHIFT |= {"compress.freeze_bn": 0.5}
@@ -76,7 +78,7 @@ def test_kernels_lie_on_255_steps_per_channel(resnet20):
 
 
 def test_the_range_of_pixels_is_known(resnet20):
-    folded = optimize.fold_rescaling(quantizable.prepared(resnet20))
+    folded = fold_rescaling.fold_rescaling(quantizable.prepared(resnet20))
     rescaling = quantizable.normalisation(folded)
     least, most = quantizable.range_behind(rescaling)
     means = np.array([125.307, 122.961, 113.8575])  # the scale is in the first convolution
@@ -102,7 +104,9 @@ def _first_addend(path):
 def test_the_mean_colour_is_the_files(resnet20, images, tmp_path):
     """The constant that the file's first ADD has, and not the exact mean, is trained with."""
     report = export(resnet20, ["tflite-int8"], out=tmp_path / "out", calibration=images)
-    rescaling = quantizable.normalisation(optimize.fold_rescaling(quantizable.prepared(resnet20)))
+    rescaling = quantizable.normalisation(
+        fold_rescaling.fold_rescaling(quantizable.prepared(resnet20))
+    )
     addend = _first_addend(report.folder / report.checks[0].file)
     np.testing.assert_allclose(addend, rescaling.offset, rtol=1e-6)
 
@@ -294,7 +298,7 @@ sys.exit(main(["qat", sys.argv[1], "--epochs", "3", "--out", sys.argv[2], "--set
 
 def test_what_cannot_be_trained_quantized_is_refused(tmp_path):
     settings = {**SHIFT, "data.validation": 0, "train.epochs": 1}
-    loaded = config.load_config(compress.QAT, settings)
+    loaded = schema.load_config(compress.QAT, settings)
     inputs = keras.layers.Input((32, 32, 3))
     x = keras.layers.Conv2D(4, 3)(keras.layers.Rescaling(1 / 255)(inputs))
     x = keras.layers.PReLU(name="learned_slope", shared_axes=(1, 2))(x)
@@ -311,7 +315,7 @@ def test_what_cannot_be_trained_quantized_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"'elu' of the layer 'bent_activation' has no rule"):
         compress.run(keras.Model(inputs, outputs, name="own"), loaded, tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    half = config.load_config(compress.QAT, {**settings, "train.precision": "mixed_bfloat16"})
+    half = schema.load_config(compress.QAT, {**settings, "train.precision": "mixed_bfloat16"})
     with pytest.raises(UserError, match=r"trains in float32 here; received .*mixed_bfloat16"):
         compress.run(keras_resnet.ResNet20(include_preprocessing=True), half, tmp_path / "run")
     lrn = keras_resnet.create_model("test_alexnet", include_preprocessing=True)

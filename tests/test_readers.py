@@ -15,10 +15,10 @@ from safetensors.numpy import load_file, save_file
 
 import keras_resnet
 from keras_resnet.errors import UserError
-from keras_resnet.weights.convert import from_mlperf_tiny
-from keras_resnet.weights.forms import FORMS
-from keras_resnet.weights.readers import Contents, _torch_header, contents, fill
-from keras_resnet.weights.torch_files import read_shapes, read_state_dict
+from keras_resnet.weights.foreign.forms import FORMS
+from keras_resnet.weights.foreign.keras_names import from_mlperf_tiny
+from keras_resnet.weights.foreign.read import Contents, _torch_header, contents, fill
+from keras_resnet.weights.foreign.torch_files import read_shapes, read_state_dict
 
 RESNET = "ResNet, ResNeXt, Wide ResNet or SE-ResNet"
 GOOGLENET = "torchvision's GoogLeNet"

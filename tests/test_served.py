@@ -25,8 +25,8 @@ from PIL import Image
 
 from keras_resnet.cli import main
 from keras_resnet.export import export
-from keras_resnet.pictures import read_image
-from keras_resnet.single_crop import SingleCrop
+from keras_resnet.images.crop import SingleCrop
+from keras_resnet.images.read import read_image
 
 SIZE, CROP = 24, SingleCrop(28, 24)
 COUNT = 1000

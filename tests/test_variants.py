@@ -9,7 +9,7 @@ from conftest import run_python
 
 import keras_resnet
 from keras_resnet.errors import UnknownNameError, UserError
-from keras_resnet.models import blocks, shortcuts
+from keras_resnet.models.resnet import blocks, shortcuts
 
 ABLATIONS = (
     *("constant_scaling", "exclusive_gating", "shortcut_only_gating", "conv_shortcut"),

@@ -21,10 +21,13 @@ from web_page import answers, fitted, run_in, seen
 import keras_resnet
 from keras_resnet import cli
 from keras_resnet.errors import UserError
-from keras_resnet.export import browser, check, export, litert_js, runtimes
-from keras_resnet.labels import class_names
-from keras_resnet.preprocessing import read_image
-from keras_resnet.single_crop import SingleCrop
+from keras_resnet.export import check, export
+from keras_resnet.export.formats import litert_js, web
+from keras_resnet.export.runtimes.locate import PAGE
+from keras_resnet.export.runtimes.open import open_file
+from keras_resnet.images.crop import SingleCrop
+from keras_resnet.images.labels import class_names
+from keras_resnet.images.preprocessing import read_image
 
 NAMES = class_names("cifar10")
 CROP = SingleCrop(37, 32, "bicubic")
@@ -96,7 +99,7 @@ def test_a_changed_file_of_the_page_is_noticed(site, tmp_path, name):
 
 def test_the_page_is_told_of_the_model(written):
     about = json.loads((written / "model.json").read_text())
-    runtime = runtimes.open_file(written)
+    runtime = open_file(written)
     scale, zero_point = runtime._output["quantization"]
     assert about["labels"] == list(NAMES)
     assert about["input"] == {"scale": 1.0, "zero_point": 0}  # a byte is its pixel
@@ -118,7 +121,7 @@ def test_the_page_is_told_of_the_model(written):
 )
 def test_the_page_is_told_what_a_picture_is_resized_to(crop, shape, width, height, interpolation):
     expected = {"width": width, "height": height, "interpolation": interpolation}
-    assert browser._resize(shape, crop) == expected
+    assert web._resize(shape, crop) == expected
 
 
 def test_the_page_has_the_listed_files_of_litert_js_and_its_licence(written):
@@ -131,25 +134,25 @@ def test_the_wheel_has_every_file_of_the_page():
     settings = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]
     patterns = settings["package-data"]["keras_resnet.export"]
     packed = {path for pattern in patterns for path in (root / "export").glob(pattern)}
-    assert {path for path in browser.PAGE.rglob("*") if path.is_file()} <= packed
+    assert {path for path in PAGE.rglob("*") if path.is_file()} <= packed
 
 
 def test_the_page_loads_nothing_from_elsewhere():
-    html = (browser.PAGE / "index.html").read_text()
+    html = (PAGE / "index.html").read_text()
     loaded = re.findall(r'(?:src|href)="([^"]*)"', html)
-    loaded += re.findall(r"url\(|@import", (browser.PAGE / "style.css").read_text())
-    for script in browser.PAGE.glob("*.js"):
+    loaded += re.findall(r"url\(|@import", (PAGE / "style.css").read_text())
+    for script in PAGE.glob("*.js"):
         text = script.read_text()
         loaded += re.findall(r'(?:from|import\(|fetched\(|download\()\s*"([^"]*)"', text)
     assert {"app.js", "boot.js", "style.css", "./litert/core.js", "model.json"} <= set(loaded)
     added = {"model.json", "model.tflite", *(f"./litert/{x.name}" for x in litert_js.files())}
     for name in set(loaded) - {"data:,"}:
-        assert (browser.PAGE / name).is_file() or name in added, name
+        assert (PAGE / name).is_file() or name in added, name
 
 
 def test_the_policy_of_the_page_knows_its_import_map():
     """Browsers run no inline script but the one of this hash; a space more and nothing loads."""
-    html = (browser.PAGE / "index.html").read_text()
+    html = (PAGE / "index.html").read_text()
     (inline,) = re.findall(r'<script type="importmap">(.*?)</script>', html, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()
     policy = re.search(r'content="(default-src[^"]*)"', html)[1]
@@ -166,7 +169,7 @@ def test_a_model_that_takes_no_pixels_is_refused(tmp_path, small_litert_js):
 
 
 def test_classes_without_names_are_numbers(written, tmp_path, small_litert_js):
-    browser.write(tmp_path / "web", (written / "model.tflite").read_bytes(), "mine", None)
+    web.write(tmp_path / "web", (written / "model.tflite").read_bytes(), "mine", None)
     about = json.loads((tmp_path / "web" / "model.json").read_text())
     assert about["labels"] == [f"class {index}" for index in range(10)]
     assert about["resize"] == {"width": 32, "height": 32, "interpolation": "bilinear"}
@@ -227,7 +230,7 @@ _CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream
 @pytest.mark.slow
 def test_the_same_pixels_give_pythons_probabilities(opened, folder, pieces):
     found = run_in(opened, pieces)
-    runtime = runtimes.open_file(folder)
+    runtime = open_file(folder)
     expected = runtime.probabilities(pieces)
     # Integer kernels, but XNNPACK's for WebAssembly may round a requantization the other way: one
     # step of the output, 1/256.
@@ -303,7 +306,7 @@ def test_a_photograph_gets_the_answer_of_keras_resnet_predict(
         }
     # Of a JPEG a pixel may be two grey levels apart, and one by one level has moved an answer by
     # six steps of 1/256; so the answers are compared on what the page saw. A step as above.
-    (by_python,) = runtimes.open_file(folder).probabilities(seen(opened)[None])
+    (by_python,) = open_file(folder).probabilities(seen(opened)[None])
     for label, probability in found:
         assert abs(probability - by_python[NAMES.index(label)]) <= 1 / 256 + 1e-7
     assert re.match(
@@ -315,7 +318,7 @@ def test_a_photograph_gets_the_answer_of_keras_resnet_predict(
 def test_cifar10_images_with_our_weights(opened, folder, tmp_path):
     test = cifar10_or_skip().test
     pixels = test.images[:200]
-    runtime = runtimes.open_file(folder)
+    runtime = open_file(folder)
     found, expected = run_in(opened, pixels), runtime.probabilities(pixels)
     np.testing.assert_allclose(found, expected, atol=runtime.output_step + 1e-7)
     assert (found.argmax(-1) == test.labels[:200]).mean() > 0.8  # of 89 %, calibrated elsewhere
@@ -336,7 +339,7 @@ def test_a_float32_file_may_take_the_place_of_the_model(folder, pieces, tmp_path
         page.wait("#status", "Ready.")
         found = run_in(page, pieces)
     # float32 kernels that sum in another order, through a softmax.
-    expected = runtimes.open_file(copy).probabilities(pieces)
+    expected = open_file(copy).probabilities(pieces)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -352,7 +355,7 @@ def test_browsers_without_relaxed_simd_run_the_other_build(folder, pieces, tmp_p
         page.wait("#status", "Ready.")
         assert f"{url}litert/litert_wasm_compat_internal.wasm" in page.requests
         found = run_in(page, pieces)
-    runtime = runtimes.open_file(folder)
+    runtime = open_file(folder)
     atol = runtime.output_step + 1e-7
     np.testing.assert_allclose(found, runtime.probabilities(pieces), atol=atol)
 

@@ -9,7 +9,7 @@ import pytest
 
 import keras_resnet
 from keras_resnet.errors import UserError
-from keras_resnet.preprocessing import PREPROCESSING, has_preprocessing
+from keras_resnet.images.preprocessing import PREPROCESSING, has_preprocessing
 from keras_resnet.recipes import load_dataset
 from keras_resnet.recipes.evaluate import measure_model
 from keras_resnet.weights import catalog, download, loading

@@ -19,7 +19,7 @@ from keras_shared import (
 )
 from turns import WARM_UP, Turns
 
-from keras_resnet.models.layers import BatchNormalization
+from keras_resnet.layers import BatchNormalization
 
 
 class StepTurns(keras.callbacks.Callback):

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from keras_resnet.errors import UserError
-from keras_resnet.models.resnet import allow_recursion
+from keras_resnet.models.network import allow_recursion
 
 # What a unit y = f(x + F(x)) is made of, by the names of its layers; gates, scales and the BN after
 # an addition make another y.

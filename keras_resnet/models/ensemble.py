@@ -13,8 +13,9 @@ from typing import Any
 import keras
 from keras import layers
 
-from keras_resnet import preprocessing, registry
+from keras_resnet import registry
 from keras_resnet.errors import UserError
+from keras_resnet.images import preprocessing
 
 
 def ensemble(

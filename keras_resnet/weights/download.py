@@ -19,7 +19,7 @@ from pathlib import Path
 import filelock
 
 from keras_resnet.errors import UserError
-from keras_resnet.weights.transfers import HOME, MIRROR, Partial, complete, say, shown, writing
+from keras_resnet.weights.http import HOME, MIRROR, Partial, complete, say, shown, writing
 
 OFFLINE = "KERAS_RESNET_OFFLINE"
 

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from keras_resnet.errors import UserError
-from keras_resnet.preprocessing import BETWEEN, PREPROCESSING
+from keras_resnet.images.preprocessing import BETWEEN, PREPROCESSING
 
 Arrays = Mapping[str, list[np.ndarray]]  # by layer name, in the order of `layer.weights`
 

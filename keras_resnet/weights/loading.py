@@ -9,10 +9,11 @@ import keras
 
 from keras_resnet import registry
 from keras_resnet.errors import UserError
-from keras_resnet.weights import cache, catalog, readers
+from keras_resnet.weights import cache, catalog
 from keras_resnet.weights.catalog import Entry
 from keras_resnet.weights.fitting import HEADS, Note, arrays_of, fit, read_note
-from keras_resnet.weights.keras_files import by_name
+from keras_resnet.weights.foreign import read
+from keras_resnet.weights.foreign.keras_files import by_name
 
 # Nothing, a file, a tag of the catalog ("imagenet/torchvision_v2"), or what a tag means.
 Weights = str | Path | Entry | None
@@ -97,12 +98,12 @@ def load(
     if not weights.url:
         fit(by_name(path), model, of, behind)
         return
-    found = readers.contents(path, weights.model)
+    found = read.contents(path, weights.model)
     if not behind and _is_whole(model, weights.model, found.classes, found.auxiliary):
-        readers.fill(model, path, weights.model)
+        read.fill(model, path, weights.model)
         return
     whole = rebuild(found.classes, found.auxiliary)
-    readers.fill(whole, path, weights.model)
+    read.fill(whole, path, weights.model)
     fit(arrays_of(whole), model, of, behind)
 
 

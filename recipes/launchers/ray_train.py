@@ -16,7 +16,7 @@ from typing import Any
 from ray.train import ScalingConfig
 from ray.train.tensorflow import TensorflowTrainer
 
-from keras_resnet.recipes.config import load_config, parse_override
+from keras_resnet.recipes.configs.schema import load_config, parse_override
 
 
 def train_worker(options: dict[str, Any]) -> None:

@@ -428,7 +428,7 @@ def _toml(value: object) -> str:
 
 
 def write_names(labels: Path) -> int:
-    """Write class_names/imagenet2012.txt: WordNet ids in order, and torchvision's names.
+    """Write images/class_names/imagenet2012.txt: WordNet ids in order, and torchvision's names.
 
     Returns:
         How many of the names WordNet (timm's copy of its lemmas) does not give for the id.
@@ -436,7 +436,7 @@ def write_names(labels: Path) -> int:
     ids = labels.read_text().split()
     names = torchvision.models.ResNet50_Weights.IMAGENET1K_V1.meta["categories"]
     lines = [f"{wnid}\t{name}\n" for wnid, name in zip(ids, names, strict=True)]
-    (PACKAGE / "class_names" / "imagenet2012.txt").write_text("".join(lines))
+    (PACKAGE / "images" / "class_names" / "imagenet2012.txt").write_text("".join(lines))
     info = Path(timm.__file__).parent / "data" / "_info" / "imagenet_synset_to_lemma.txt"
     lemmas = dict(line.split("\t") for line in info.read_text().splitlines())
     others = [

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from keras_resnet.export import litert_js
+from keras_resnet.export.formats import litert_js
 
 HEAD = """\
 # File of the page, npm package with version, path in the package, sha256.

@@ -1,0 +1,1 @@
+"""Pixels in, names out: reading images, preprocessing, crops and class names."""

@@ -1,0 +1,300 @@
+"""From a network to a Keras model: what every family shares, from the input to the classifier.
+
+A family is a frozen dataclass derived from `Network` (its `trunk`, maybe its `head`) and one table
+of rows; `row` makes of each a public function and a registry name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import keras
+from keras import layers
+
+from keras_resnet import registry
+from keras_resnet.errors import UnknownNameError, UserError
+from keras_resnet.images import preprocessing
+from keras_resnet.models.network import Network, Tensor, Trunk
+from keras_resnet.weights import loading
+
+
+def build(
+    network: Network,
+    *,
+    include_top: bool = True,
+    weights: loading.Weights = None,
+    input_tensor: Any = None,
+    input_shape: tuple[int | None, int | None, int] | None = None,
+    pooling: str | None = None,
+    classes: int | None = None,
+    classifier_activation: str | None = "softmax",
+    name: str = "network",
+    include_preprocessing: bool = False,
+    features: bool = False,
+    **options: Any,
+) -> keras.Model:
+    """Build the functional Keras model of `network`.
+
+    Args:
+        network: e.g. a `ResNetSpec`.
+        include_top: end in the classifier (float32 under every dtype policy); otherwise in the
+            last feature map.
+        weights: None (random initialisation), the path of a `.weights.h5` file, or weights of the
+            catalog: "imagenet", "cifar10" (the default ones of the network `name`), or one tag,
+            "imagenet/torchvision_v2"; see `keras-resnet weights list`. They are fetched once and
+            their hash is checked. With another number of classes the classifier stays new, other
+            than RGB images adapt the first convolution; a message says so.
+        input_tensor: a Keras tensor to build on instead of a new input.
+        input_shape: (height, width, channels), the network's size by default; None for a free size.
+        pooling: without the top, "avg" or "max" over the last feature map, or None.
+        classes: width of the classifier, the network's by default.
+        classifier_activation: "softmax" gives probabilities, None logits.
+        name: the model's name; for weights of the catalog the network's registry name.
+        include_preprocessing: put the normalisation inside, so that the model takes RGB 0...255:
+            that of the weights. Outside, the model takes the network's own (see
+            `keras_resnet.preprocess`) whatever the weights were trained with; a layer
+            `rescaling_between` makes up the difference.
+        features: end in the feature pyramid instead: `{"stage1": map, "stage2": map, ...}`, the
+            last map of every resolution.
+        options: fields of the network to change, such as `dropout=0.2`, and for residual networks
+            `output_stride=8`, `stochastic_depth=0.1`, `zero_init_last=True`; for GoogLeNet and
+            Inception v3 `auxiliary=True` (with the top).
+
+    Returns:
+        A model from (batch, height, width, channels) to (batch, classes); without the top to
+        (batch, height / 32, width / 32, channels) (CIFAR networks: / 4) or (batch, channels).
+        With auxiliary classifiers to a dictionary: `predictions`, `aux1`, ...; see
+        `keras_resnet.loss_weights` and `keras_resnet.inference_model`.
+
+    Raises:
+        UserError: an impossible shape, pooling, option or weights.
+    """
+    if "preprocessing" in options and not include_preprocessing:
+        raise UserError(
+            "preprocessing= is for include_preprocessing=True; outside the model "
+            "keras_resnet.preprocess knows only the network's own."
+        )
+    network = with_options(network, options, name)
+    found = loading.resolve(name, weights)
+    trained_with = _trained_with(network, found, options)
+    if classes is not None and not (isinstance(classes, int) and classes >= 1):
+        raise UserError(f"classes is a whole number, 1 or more; received {classes!r}.")
+    if pooling not in (None, "avg", "max"):
+        raise UserError(f"pooling is 'avg', 'max' or None; received {pooling!r}.")
+    inputs = _inputs(network, input_tensor, input_shape)
+    if include_preprocessing:
+        x = preprocessing.rescale(inputs, trained_with)
+    else:
+        x = preprocessing.convert(inputs, network.preprocessing, trained_with)
+    trunk = network.trunk(x)
+    outputs: Any
+    if features:
+        outputs = trunk.features
+    elif include_top:
+        classes = classes or loading.classes_in(found) or network.classes
+        outputs = _classifiers(network, trunk, classes, classifier_activation)
+    else:
+        outputs = _pool(trunk.output, pooling)
+    behind: list[str] = []
+    if input_tensor is not None:  # the model starts where the given tensor comes from
+        sources = keras.utils.get_source_inputs(input_tensor)
+        inputs = sources[0] if len(sources) == 1 else sources
+        behind = [layer.name for layer in keras.Model(inputs, input_tensor).layers]
+    model = keras.Model(inputs, outputs, name=name)
+    loading.load(model, found, partial(_whole, network, name), behind)
+    return model
+
+
+# Of a training or a task: the weights' function stays what it was in inference.
+_FREE_OPTIONS = {
+    "auxiliary",
+    "auxiliary_dropout",
+    "classes",
+    "drop_rate",
+    "dropout",
+    "input_size",
+    "output_stride",
+    "preprocessing",
+    "stochastic_depth",
+    "zero_init_last",
+}
+
+
+def _trained_with(
+    network: Network, found: Path | loading.Entry | None, options: dict[str, Any]
+) -> str:
+    """The preprocessing that the weights want; refuse options that make another network."""
+    about = loading.about(found)
+    others = sorted(options.keys() - _FREE_OPTIONS)
+    if about.network is not None and others:
+        raise UserError(
+            f"The weights '{found}' are of '{about.network}' as it is registered; leave "
+            f"{', '.join(others)} out."
+        )
+    mode = about.preprocessing or network.preprocessing
+    if options.get("preprocessing", mode) != mode:
+        raise UserError(
+            f"The weights '{found}' were trained with preprocessing '{mode}'; leave "
+            f"preprocessing='{network.preprocessing}' out."
+        )
+    return mode
+
+
+def _whole(network: Network, name: str, classes: int, auxiliary: bool) -> keras.Model:
+    """The network as files have it."""
+    options: dict[str, Any] = {"auxiliary": auxiliary} if hasattr(network, "auxiliary") else {}
+    whole = dataclasses.replace(network, **options)
+    return build(whole, classes=classes, classifier_activation=None, name=name)
+
+
+def with_options(network: Network, options: dict[str, Any], name: str) -> Network:
+    """Return `network` with the fields of `options` changed; `name` is for the message.
+
+    Raises:
+        UserError: no such field, or a word where a number is meant.
+    """
+    fields = [field.name for field in dataclasses.fields(network)]
+    for option, value in options.items():
+        if option not in fields:
+            see = f"'{name}' is a {type(network).__name__}, whose fields these are."
+            raise UnknownNameError("option", option, fields, see)
+        default = getattr(network, option)
+        if isinstance(default, int | float) and not isinstance(value, int | float):
+            raise UserError(f"The option '{option}' is a number; received {value!r}.")
+        if isinstance(default, tuple) and not isinstance(value, tuple):
+            raise UserError(f"The option '{option}' is a tuple; received {value!r}.")
+    return dataclasses.replace(network, **options)
+
+
+def _classifiers(network: Network, trunk: Trunk, classes: int, activation: str | None) -> Any:
+    """The probabilities (or logits); with auxiliary classifiers a dictionary of all.
+
+    Keras finds the loss of an output by the name of its last layer, so with several outputs the
+    layers that end them are named as the dictionary's keys, also where they do nothing (logits).
+    """
+
+    def end(logits: Tensor, name: str) -> Tensor:
+        if activation is None and not trunk.auxiliary:
+            return logits
+        return layers.Activation(activation or "linear", dtype="float32", name=name)(logits)
+
+    predictions = end(network.head(trunk.output, classes), "predictions")
+    if not trunk.auxiliary:
+        return predictions
+    others = {
+        name: end(network.auxiliary_head(name, x, classes), name)
+        for name, x in trunk.auxiliary.items()
+    }
+    return {"predictions": predictions, **others}
+
+
+def _inputs(network: Network, input_tensor: Any, input_shape: Any) -> Any:
+    if keras.config.image_data_format() != "channels_last":
+        raise UserError(
+            "keras_resnet builds channels_last networks; this process is set to channels_first. "
+            "Call keras.config.set_image_data_format('channels_last')."
+        )
+    if input_tensor is not None:
+        if not keras.backend.is_keras_tensor(input_tensor) or input_shape is not None:
+            raise UserError(
+                "input_tensor is a Keras tensor, as keras.layers.Input gives, and has a shape, so "
+                f"there is no input_shape beside it; received {input_tensor!r} and {input_shape}."
+            )
+        _require_shape(network, tuple(input_tensor.shape[1:]))
+        return input_tensor
+    size = network.input_size
+    shape = (size, size, 3) if input_shape is None else input_shape
+    _require_shape(network, shape)
+    return layers.Input(shape, name="images")
+
+
+def _require_shape(network: Network, shape: Any) -> None:
+    valid = isinstance(shape, tuple | list) and len(shape) == 3
+    if not valid or not all(s is None or (isinstance(s, int) and s > 0) for s in shape):
+        raise UserError(f"input_shape is (height, width, channels); received {shape}.")
+    if shape[-1] is None:
+        raise UserError(f"The number of channels is fixed; received input_shape {shape}.")
+    least = network.min_size
+    if any(side is not None and side < least for side in shape[:2]):
+        raise UserError(
+            f"This network takes images of {least}×{least} pixels or more; "
+            f"received input_shape {shape}."
+        )
+
+
+def _pool(x: Any, pooling: str | None) -> Any:
+    if pooling is None:
+        return x
+    kind = layers.GlobalAveragePooling2D if pooling == "avg" else layers.GlobalMaxPooling2D
+    return kind(dtype="float32", name="head_pool")(x)
+
+
+# The tables ---------------------------------------------------------------------------------------
+
+SPECS: dict[str, Network] = {}
+
+# What the docstring of `build` says of arguments, shapes and errors, for those of the functions.
+_ARGUMENTS = (inspect.getdoc(build) or "").partition("    network: e.g. a `ResNetSpec`.\n")[2]
+
+
+def row(
+    function: str, network: Network, summary: str, source: str, name: str | None = None
+) -> registry.Builder:
+    """Register `network` and return its public function.
+
+    The registry name is the function's in lower case, unless `name` gives timm's.
+    """
+    registry_name = name or function.lower()
+
+    def builder(
+        include_top: bool = True,
+        weights: loading.Weights = None,
+        input_tensor: Any = None,
+        input_shape: tuple[int | None, int | None, int] | None = None,
+        pooling: str | None = None,
+        classes: int | None = None,
+        classifier_activation: str | None = "softmax",
+        name: str | None = None,
+        include_preprocessing: bool = False,
+        features: bool = False,
+        **options: Any,
+    ) -> keras.Model:
+        return build(
+            network,
+            include_top=include_top,
+            weights=loading.resolve(registry_name, weights),  # `name` may be the user's
+            input_tensor=input_tensor,
+            input_shape=input_shape,
+            pooling=pooling,
+            classes=classes,
+            classifier_activation=classifier_activation,
+            name=name or registry_name,
+            include_preprocessing=include_preprocessing,
+            features=features,
+            **options,
+        )
+
+    builder.__name__ = builder.__qualname__ = function
+    builder.__doc__ = (
+        f"{summary} ({source}).\n\nRegistry name `{registry_name}`; by default "
+        f"{network.input_size}×{network.input_size}×3 in, {network.classes} classes out, "
+        f'preprocessing "{network.preprocessing}".\n\nArgs:\n{_ARGUMENTS}'
+    )
+    SPECS[registry_name] = network
+    registry.register(
+        registry.Architecture(
+            name=registry_name,
+            builder=builder,
+            summary=summary,
+            source=source,
+            preprocessing=network.preprocessing,
+            input_size=network.input_size,
+            min_size=network.min_size,
+            classes=network.classes,
+        )
+    )
+    return builder

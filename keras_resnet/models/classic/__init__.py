@@ -1,0 +1,1 @@
+"""The networks that residual ones are compared with: AlexNet to DenseNet."""

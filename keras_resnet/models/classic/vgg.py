@@ -1,0 +1,76 @@
+"""VGG: a row is a public function, a registry name and a chain of 3×3 convolutions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from keras_resnet import registry
+from keras_resnet.models.build import row
+from keras_resnet.models.classic.chain import ChainSpec, Conv, Pool
+
+__all__ = [
+    "VGG11",
+    "VGG11_BN",
+    "VGG13",
+    "VGG13_BN",
+    "VGG16",
+    "VGG16_BN",
+    "VGG19",
+    "VGG19_BN",
+    "TestVGG",
+]
+
+_VGG = "arXiv:1409.1556, Table 1"
+
+
+def _stages(depths: tuple[int, ...], widths: tuple[int, ...]) -> tuple[Conv | Pool, ...]:
+    """3×3 convolutions and a 2×2 pool per stage."""
+    layers: list[Conv | Pool] = []
+    for depth, width in zip(depths, widths, strict=True):
+        layers += [*(Conv(3, width, pad=1) for _ in range(depth)), Pool(2)]
+    return tuple(layers)
+
+
+# The paper's columns A, B, D, E: convolutions per stage. Initial weights are Glorot's (section 3.1
+# and Keras Applications; torchvision: He's).
+_DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+# The two that Keras Applications has take its inputs (and the original Caffe weights'): the mean
+# subtracted. The others, which only torchvision has, take torchvision's; for its VGG-16 and -19
+# weights normalise with "torch".
+_PREPROCESSING = {11: "torch", 13: "torch", 16: "caffe", 19: "caffe"}
+
+
+def _vgg(depth: int) -> tuple[registry.Builder, registry.Builder]:
+    """VGG-`depth` and the same with BN."""
+    spec = ChainSpec(
+        chain=_stages(_DEPTHS[depth], (64, 128, 256, 512, 512)),
+        preprocessing=_PREPROCESSING[depth],
+    )
+    with_bn = replace(spec, batch_norm=True, preprocessing="torch")
+    return (
+        row(f"VGG{depth}", spec, f"VGG-{depth}", _VGG),
+        row(f"VGG{depth}_BN", with_bn, f"VGG-{depth} with BN", f"{_VGG}; torchvision's form"),
+    )
+
+
+VGG11, VGG11_BN = _vgg(11)
+VGG13, VGG13_BN = _vgg(13)
+VGG16, VGG16_BN = _vgg(16)
+VGG19, VGG19_BN = _vgg(19)
+
+# Tiny, for tests that need the family and not its size --------------------------------------------
+
+TestVGG = row(
+    "TestVGG",
+    ChainSpec(
+        chain=_stages((1, 2), (8, 16)),
+        hidden=(32, 16),
+        batch_norm=True,
+        preprocessing="cifar",
+        input_size=32,
+        classes=10,
+    ),
+    "Tiny VGG with BN for tests",
+    "of this project",
+    "test_vgg",
+)

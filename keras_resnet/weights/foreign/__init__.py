@@ -1,0 +1,1 @@
+"""Other libraries' weights: reading their files and translating their names."""

@@ -1,0 +1,230 @@
+"""Keras' weight files, as arrays by layer: nothing in them is executed.
+
+Two layouts of HDF5: that of Keras 1 and 2, which Keras Applications still publishes, with layers in
+their order (alone or in a whole model), and that of Keras 3 (`.weights.h5`, and in a `.keras`).
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+
+from keras_resnet.errors import UserError
+from keras_resnet.weights.foreign.forms import their_class
+
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_INNER = "model.weights.h5"
+_OURS = ("stem", "stage1")  # how the first layers with weights are called in our networks
+
+Layers = list[list[tuple[int, ...]]]  # the shapes of every layer with weights
+
+
+def is_keras(path: Path, start: bytes) -> bool:
+    """Whether a file that begins with `start` is HDF5 or a `.keras` archive."""
+    if start.startswith(_HDF5):
+        return True
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return _INNER in archive.namelist()
+
+
+def shapes(path: Path) -> Layers:
+    """The shapes of every layer with weights, the classifier last.
+
+    Raises:
+        UserError: damaged, of another layout, or a file of keras_resnet.
+    """
+    return _each(path, lambda dataset: tuple(dataset.shape))
+
+
+def arrays(path: Path) -> list[list[np.ndarray]]:
+    """The weights of every layer that has some, the classifier last.
+
+    Raises:
+        UserError: as `shapes`.
+    """
+    return _each(path, lambda dataset: dataset[()])
+
+
+def classes(layers: Layers) -> int | None:
+    """The width of the classifier; None if the last layer is none."""
+    kernel_and_bias = layers[-1] if layers else []
+    if len(kernel_and_bias) == 2 and len(kernel_and_bias[0]) == 2:
+        return kernel_and_bias[1][0]
+    return None
+
+
+def expected(name: str) -> str:
+    """For messages: what a Keras file of our network `name` could be of."""
+    theirs = their_class(name)
+    if theirs:
+        return f"keras.applications.{theirs}"
+    return "model of Keras Applications or MLPerf Tiny"
+
+
+def by_name(
+    path: Path, take: Callable[[h5py.Dataset], Any] = lambda dataset: dataset[()]
+) -> dict[str, list[Any]]:
+    """The weights (or what `take` takes of them) of a `.weights.h5` of Keras 3, by layer name.
+
+    Raises:
+        UserError: damaged, or of another layout.
+    """
+    with _opened(path) as file:
+        groups = [layer["vars"] for layer in file["layers"].values() if "vars" in layer]
+        return {
+            str(group.attrs["name"]): [
+                take(_checked(group[str(i)], file)) for i in range(len(group))
+            ]
+            for group in groups
+            if len(group)
+        }
+
+
+def model(path: Path, theirs: str, count: int, size: int | None) -> keras.Model:
+    """Build class `theirs` of `keras.applications` for `count` classes, with the file's weights.
+
+    Returns:
+        A model that gives logits; it takes `size` pixels a side, its own size if None.
+
+    Raises:
+        UserError: the file does not fit it.
+    """
+    shape = None if size is None else (size, size, 3)
+    build = getattr(keras.applications, theirs)
+    source = build(weights=None, input_shape=shape, classes=count, classifier_activation=None)
+    with _opened(path) as file:
+        in_order = _is_in_order(file)
+    if in_order:
+        _set(source, arrays(path), path)
+    else:
+        _load(source, path)
+    return source
+
+
+def _set(source: keras.Model, values: Sequence[Sequence[np.ndarray]], path: Path) -> None:
+    """In the order of the layers, as Keras itself reads this layout."""
+    layers = [layer for layer in source.layers if layer.weights]
+    mine = [[tuple(weight.shape) for weight in layer.weights] for layer in layers]
+    if mine != [[array.shape for array in layer] for layer in values]:
+        raise UserError(f"{path} does not fit keras.applications' {source.name}.")
+    for layer, layer_values in zip(layers, values, strict=True):
+        layer.set_weights(layer_values)
+
+
+def _load(source: keras.Model, path: Path) -> None:
+    """By Keras, which wants the file to be called so."""
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            inner = path
+            if zipfile.is_zipfile(path):
+                with zipfile.ZipFile(path) as archive:
+                    inner = Path(archive.extract(_INNER, folder))
+            elif not path.name.endswith(".weights.h5"):
+                inner = Path(shutil.copyfile(path, Path(folder, _INNER)))
+            source.load_weights(inner)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        reason = str(error).strip() or type(error).__name__
+        raise UserError(
+            f"{path} does not fit keras.applications' {source.name}: {reason.splitlines()[0]}"
+        ) from error
+
+
+# Layouts ------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
+    """Open the HDF5 file, also inside a `.keras`.
+
+    Raises:
+        UserError: it is damaged (also if that shows only in the `with` block).
+    """
+    try:
+        if not zipfile.is_zipfile(path):
+            with h5py.File(path) as file:
+                yield file
+            return
+        with (
+            zipfile.ZipFile(path) as archive,
+            archive.open(_INNER) as inner,
+            h5py.File(inner) as file,
+        ):
+            yield file
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError, zipfile.BadZipFile) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path} is damaged, or no weights file of Keras ({error}).") from error
+
+
+def _each(path: Path, take: Callable[[h5py.Dataset], Any]) -> list[list[Any]]:
+    with _opened(path) as file:
+        if _is_in_order(file):
+            layers = _in_order(file)
+        elif "layers" in file:
+            layers = _by_class(file, path)
+        else:
+            raise UserError(f"{path} is HDF5, but holds no layers of a Keras model.")
+        return [[take(_checked(dataset, file)) for dataset in layer] for layer in layers if layer]
+
+
+def _is_in_order(file: h5py.File) -> bool:
+    return "model_weights" in file or any(key.startswith("layer_names") for key in file.attrs)
+
+
+def _in_order(file: h5py.File) -> list[list[h5py.Dataset]]:
+    """Keras 1 and 2: the order is in attributes."""
+    group = file.get("model_weights", file)
+    return [
+        [group[layer][weight] for weight in _names(group[layer], "weight_names")]
+        for layer in _names(group, "layer_names")
+    ]
+
+
+def _names(group: h5py.Group, attribute: str) -> list[str]:
+    """A list of names, which Keras splits where it is too long for one attribute."""
+    keys = [attribute] if attribute in group.attrs else []
+    while f"{attribute}{len(keys)}" in group.attrs:
+        keys.append(f"{attribute}{len(keys)}")
+    names = [name for key in keys for name in group.attrs[key]]
+    return [name.decode() if isinstance(name, bytes) else str(name) for name in names]
+
+
+def _by_class(file: h5py.File, path: Path) -> list[list[h5py.Dataset]]:
+    """Keras 3: numbered per class. The classifier is the last dense layer, so these come last."""
+    groups = {key: group["vars"] for key, group in file["layers"].items() if "vars" in group}
+    names = [str(group.attrs.get("name", "")) for group in groups.values()]
+    if any(name.startswith(_OURS) for name in names):
+        raise UserError(
+            f"{path} is a file of keras_resnet itself: no import is needed, give it as weights=."
+        )
+
+    def place(key: str) -> tuple[bool, int]:
+        number = re.search(r"_(\d+)$", key)
+        return key.startswith("dense"), int(number[1]) if number else 0
+
+    return [
+        [groups[key][str(index)] for index in range(len(groups[key]))]
+        for key in sorted(groups, key=place)
+    ]
+
+
+def _checked(dataset: h5py.Dataset, file: h5py.File) -> h5py.Dataset:
+    """Refuse what HDF5 can do besides: read from other files, make much of few bytes."""
+    elsewhere = dataset.file.id != file.id and dataset.file.filename != file.filename
+    if elsewhere or dataset.is_virtual or dataset.external:
+        raise ValueError(f"'{dataset.name}' is in another file")
+    if dataset.id.get_storage_size() < dataset.nbytes:
+        raise ValueError(f"'{dataset.name}' is declared larger than it is")
+    return dataset

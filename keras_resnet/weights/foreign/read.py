@@ -1,0 +1,274 @@
+"""Other people's weight files in our networks, whatever the files are called.
+
+What a file is follows from its first bytes, and no code in it runs: pickles are read by
+`torch_files`, and of Keras' models only the arrays, for which the matching network of
+`keras.applications` is built here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from keras_resnet import registry
+from keras_resnet.errors import UserError
+from keras_resnet.weights.foreign import keras_files
+from keras_resnet.weights.foreign.forms import Form, matching, require_form
+from keras_resnet.weights.foreign.keras_names import from_keras_applications, set_in_order
+from keras_resnet.weights.foreign.torch_files import read_shapes, read_state_dict
+from keras_resnet.weights.foreign.torch_names import FAMILIES, rename
+from keras_resnet.weights.foreign.torch_weights import from_torch, weights_of
+from keras_resnet.weights.foreign.translate import translate
+
+Shape = tuple[int, ...]
+
+# Beginnings of files that are no weights, and what to say of them.
+_NO_WEIGHTS = (
+    (b"version https://git-lfs", "a Git LFS pointer, not the file: run 'git lfs pull' beside it"),
+    (b"<", "a page of HTML or XML, not weights: what was saved is an answer of the web server"),
+    (b"\x1f\x8b", "compressed by gzip: unpack it first"),
+    (b"\xfd7zXZ", "compressed by xz: unpack it first"),
+)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """How a network must be built for a file.
+
+    Attributes:
+        classes: width of the classifier.
+        auxiliary: whether the file has auxiliary classifiers (GoogLeNet, Inception v3).
+        library: "PyTorch" (torchvision, timm, others), "Keras Applications" or "MLPerf Tiny".
+    """
+
+    classes: int
+    auxiliary: bool
+    library: str
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A file that was read.
+
+    Attributes:
+        source: a state dict (PyTorch), a model that gives logits (Keras Applications), or arrays
+            by layer (MLPerf Tiny).
+        family: of the names (a key of `torch_names.FAMILIES`), or the class.
+    """
+
+    contents: Contents
+    family: str
+    source: Any
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What a file says of itself before its numbers are read."""
+
+    contents: Contents
+    family: str
+    forms: tuple[Form, ...]
+
+
+def contents(path: Path, name: str) -> Contents:
+    """Look into a foreign file of network `name` without reading its numbers.
+
+    Raises:
+        UserError: no such file, not weights, or those of another network (the message names it).
+    """
+    return _header(path, name).contents
+
+
+def fill(target: keras.Model, path: Path, name: str) -> None:
+    """Put a foreign file into `target`, in place, or leave `target` as it is.
+
+    Args:
+        target: network `name` with the top, and classes and auxiliary classifiers as `contents`
+            says.
+        path: PyTorch's `.pth`, `.pt`, `.th` or `.bin`, `.safetensors` with PyTorch's names; the
+            `.h5`, `.weights.h5` or `.keras` of a Keras Applications model with the top; MLPerf
+            Tiny's `pretrainedResnet.h5`.
+        name: registry name.
+
+    Raises:
+        UserError: as `contents`; damaged; or a target of other classes.
+    """
+    put(read(path, name), target, path)
+
+
+def read(path: Path, name: str, size: int | None = None) -> Foreign:
+    """Read a foreign file of network `name`; `size` is the image size of a Keras source.
+
+    Raises:
+        UserError: as `fill`.
+    """
+    header = _header(path, name)
+    kind = _kind(path)
+    source: Any
+    if header.contents.library == "PyTorch":
+        source = _STATE_DICTS[kind].numbers(path)
+    elif header.contents.library == "MLPerf Tiny":
+        source = keras_files.arrays(path)
+    else:
+        source = keras_files.model(path, header.family, header.contents.classes, size)
+    return Foreign(header.contents, header.family, source)
+
+
+def put(foreign: Foreign, target: keras.Model, path: Path) -> None:
+    """Copy what was read into our network.
+
+    Raises:
+        UserError: a target of other classes, or layers that do not correspond.
+    """
+    classes = target.get_layer("head").units
+    if classes != foreign.contents.classes:
+        raise UserError(
+            f"{path} has {foreign.contents.classes} classes and '{target.name}' was built for "
+            f"{classes}: build it with classes={foreign.contents.classes}."
+        )
+    auxiliary = any(layer.name.startswith("aux") for layer in target.layers)
+    if auxiliary != foreign.contents.auxiliary:
+        has = "has" if foreign.contents.auxiliary else "has no"
+        raise UserError(
+            f"{path} {has} auxiliary classifiers: build '{target.name}' with "
+            f"auxiliary={foreign.contents.auxiliary}."
+        )
+    try:
+        _PUT[foreign.contents.library](foreign.source, target)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _put_mlperf_tiny(arrays: Sequence[Sequence[np.ndarray]], target: keras.Model) -> None:
+    set_in_order(arrays, target, "pretrainedResnet.h5")
+
+
+_PUT: Mapping[str, Callable[[Any, keras.Model], None]] = {
+    "PyTorch": from_torch,
+    "Keras Applications": from_keras_applications,
+    "MLPerf Tiny": _put_mlperf_tiny,
+}
+
+
+# Kinds of files -----------------------------------------------------------------------------------
+
+
+def _kind(path: Path) -> str:
+    """The kind of a file by its first bytes."""
+    if path.is_dir() or not path.exists():
+        raise UserError(f"{'A folder' if path.is_dir() else 'No such weights file'}: {path}")
+    with path.open("rb") as file:
+        start = file.read(64)
+    for beginning, what in _NO_WEIGHTS:
+        if start.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(beginning):
+            raise UserError(f"{path} is {what}.")
+    if keras_files.is_keras(path, start):
+        return "keras"
+    if start[8:9] == b"{":  # after the length of the header
+        return "safetensors"
+    if start.startswith((b"PK", b"\x80")):  # a zip, a pickle
+        return "pickle"
+    what = f"begins with {start[:12]!r}" if start else "is empty"
+    raise UserError(
+        f"{path} {what}: neither a PyTorch file, nor safetensors, nor HDF5, nor a .keras archive."
+    )
+
+
+@dataclass(frozen=True)
+class _StateDict:
+    """How a kind of file that holds a state dict is read."""
+
+    shapes: Callable[[Path], Mapping[str, Shape]]
+    numbers: Callable[[Path], Mapping[str, np.ndarray]]
+
+
+def _safetensors(take: Callable[[Any, str], Any]) -> Callable[[Path], dict[str, Any]]:
+    def read_file(path: Path) -> dict[str, Any]:
+        try:
+            with safe_open(path, framework="numpy") as file:
+                return {name: take(file, name) for name in file.keys()}  # noqa: SIM118
+        # TypeError, AttributeError: bfloat16, which NumPy has not
+        except (SafetensorError, OSError, TypeError, AttributeError, KeyError) as error:
+            raise UserError(
+                f"{path} is a damaged safetensors file, or of numbers that NumPy has not ({error})."
+            ) from error
+
+    return read_file
+
+
+_STATE_DICTS: Mapping[str, _StateDict] = {
+    "pickle": _StateDict(read_shapes, read_state_dict),
+    "safetensors": _StateDict(
+        _safetensors(lambda file, name: tuple(file.get_slice(name).get_shape())),
+        _safetensors(lambda file, name: file.get_tensor(name)),
+    ),
+}
+
+
+# What they hold -----------------------------------------------------------------------------------
+
+
+def _header(path: Path, name: str) -> _Header:
+    registry.architecture(name)
+    kind = _kind(path)
+    if kind == "keras":
+        header = _keras_header(path, name)
+    else:
+        header = _torch_header(path, _STATE_DICTS[kind].shapes(path))
+    require_form(header.forms, name, str(path))
+    return header
+
+
+def _torch_header(path: Path, shapes: Mapping[str, Shape]) -> _Header:
+    entries = weights_of(shapes)
+    modules = {name.rpartition(".")[0] for name in entries}
+    family = max(FAMILIES, key=lambda f: sum(bool(translate(m, FAMILIES[f])) for m in modules))
+    places = {rename(name, FAMILIES[family]) or name: shape for name, shape in entries.items()}
+    if not places.keys() - entries.keys():
+        some = ", ".join(list(entries)[:3])
+        raise UserError(
+            f"{path}: no network of this zoo has entries such as {some or '(none)'}. Known are the "
+            f"names of: {'; '.join(FAMILIES)}."
+        )
+    if len(places.get("head.bias", ())) != 1:
+        raise UserError(
+            f"{path} has no classifier (its names were read as: {family}). Take the file with it."
+        )
+    return _Header(
+        Contents(
+            classes=places["head.bias"][0],
+            auxiliary=any(place.startswith("aux") for place in places),
+            library="PyTorch",
+        ),
+        family,
+        tuple(matching("PyTorch", _numbers(places), family)),
+    )
+
+
+def _numbers(places: Mapping[str, Shape]) -> int:
+    heads = ("head.", "aux")
+    return sum(math.prod(shape) for place, shape in places.items() if not place.startswith(heads))
+
+
+def _keras_header(path: Path, name: str) -> _Header:
+    """A Keras file must be of a known form, since a network is built to read it."""
+    layers = keras_files.shapes(path)
+    classes = keras_files.classes(layers)
+    last = sum(math.prod(shape) for shape in layers[-1])
+    numbers = sum(math.prod(shape) for layer in layers for shape in layer) - last
+    libraries = ("Keras Applications", "MLPerf Tiny")
+    forms = tuple(form for library in libraries for form in matching(library, numbers))
+    if not forms or classes is None:
+        what = "has no classifier at its end" if classes is None else f"has {classes} classes"
+        raise UserError(
+            f"{path} has {len(layers)} layers with weights and {what}: it is no whole "
+            f"{keras_files.expected(name)} with the top."
+        )
+    return _Header(Contents(classes, False, forms[0].library), forms[0].family, forms)
