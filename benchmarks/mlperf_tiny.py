@@ -18,7 +18,9 @@ from typing import Any
 from keras_resnet.export.measure import benchmark
 from keras_resnet.export.measure.turns import ratio
 from keras_resnet.export.runtimes.open import open_file
-from keras_resnet.recipes import exporting, load_dataset, sources
+from keras_resnet.recipes import load_dataset
+from keras_resnet.recipes.export import export_source
+from keras_resnet.recipes.runs import sources
 
 FORMATS = ("tflite-float32", "tflite-int8")
 
@@ -33,7 +35,7 @@ def main() -> None:
     dataset = load_dataset("cifar10")
     with tempfile.TemporaryDirectory() as folder:
         source = sources.find("resnet8", "cifar10")
-        report = exporting.export_source(
+        report = export_source(
             source, dataset, FORMATS, Path(folder) / "ours", check_count=options.images
         )
         theirs = zip(("mlperf-float32", "mlperf-int8"), options.theirs, strict=True)

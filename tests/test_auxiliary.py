@@ -9,8 +9,9 @@ from conftest import randomize_batch_norms
 import keras_resnet
 from keras_resnet.errors import UserError
 from keras_resnet.export.runtimes.keras import KerasRuntime
-from keras_resnet.recipes import load_config, train, transfer
-from keras_resnet.recipes.loop import Loop
+from keras_resnet.recipes import load_config, train
+from keras_resnet.recipes.training import transfer
+from keras_resnet.recipes.training.loop import Loop
 
 WEIGHTS = {"predictions": 1.0, "aux1": 0.3, "aux2": 0.3}
 

@@ -11,7 +11,9 @@ import keras_resnet
 from keras_resnet.errors import MissingExtraError, UserError
 from keras_resnet.export import export
 from keras_resnet.export.formats import table
-from keras_resnet.recipes import exporting, load_dataset, sources
+from keras_resnet.recipes import load_dataset
+from keras_resnet.recipes.export import export_source
+from keras_resnet.recipes.runs import sources
 
 FLOAT = ("savedmodel", "tflite-float32", "onnx", "openvino")
 
@@ -79,7 +81,7 @@ def test_int8_files_name_the_class_that_keras_names(name, tmp_path):
         pytest.skip(f"needs cifar10: {error}")
     source = sources.find(name, "cifar10")
     out = tmp_path / "out"
-    report = exporting.export_source(source, dataset, ("tflite-int8",), out, about=None)
+    report = export_source(source, dataset, ("tflite-int8",), out, about=None)
     (item,) = report.checks
     print(name, item.agreement, item.accuracy, report.keras_accuracy)
     assert item.n == 10_000

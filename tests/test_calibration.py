@@ -14,7 +14,7 @@ from keras_resnet.errors import UserError
 from keras_resnet.export import calibration, export
 from keras_resnet.export.formats import int8_ranges, saved_model, tflite
 from keras_resnet.images.preprocessing import PREPROCESSING
-from keras_resnet.recipes.data import load_dataset
+from keras_resnet.recipes.data.datasets import load_dataset
 
 layers = keras.layers
 _INT8 = ("tflite-int8",)

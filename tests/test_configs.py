@@ -9,17 +9,11 @@ import pytest
 from PIL import Image
 
 from keras_resnet import registry
-from keras_resnet.recipes import (
-    augment,
-    compress,
-    finetune,
-    optimizers,
-    prune_channels,
-    schedules,
-    train,
-)
+from keras_resnet.recipes import compress, finetune, prune_channels, train
 from keras_resnet.recipes.configs import schema
 from keras_resnet.recipes.configs.schema import CONFIGS, list_configs, load_config, save_config
+from keras_resnet.recipes.data import augment
+from keras_resnet.recipes.training import optimizers, schedules
 
 # Between them, the keys that the shipped configs use; the others are run in the slow tests.
 REPRESENTATIVE = ("cifar10/resnet20_fast", "imagenet/resnet18_a2", "imagenet/resnet18_lars")

@@ -8,12 +8,14 @@ import pytest
 import tensorflow as tf
 
 import keras_resnet
-from keras_resnet.cli import main
+from keras_resnet.cli.main import main
 from keras_resnet.errors import UserError
-from keras_resnet.recipes import distill, runs, train
+from keras_resnet.recipes import train
 from keras_resnet.recipes.configs import schema
 from keras_resnet.recipes.configs.schema import DistillConfig
-from keras_resnet.recipes.loop import Loop
+from keras_resnet.recipes.runs.folder import find_run
+from keras_resnet.recipes.training.loop import Loop
+from keras_resnet.recipes.training.teacher import Teacher
 
 LABELS = np.arange(8) % 4
 
@@ -50,7 +52,7 @@ def test_the_loss_is_hintons(pixels, softmax):
     expected = np.mean(0.25 * own + 0.75 * 9 * (p * np.log(p / q)).sum(-1))
 
     choice = DistillConfig(temperature=3.0, weight=0.75)
-    built = distill.Teacher(_network(1, softmax=softmax), choice, (8, 8, 3))
+    built = Teacher(_network(1, softmax=softmax), choice, (8, 8, 3))
     loop = Loop(
         tf.distribute.get_strategy(),
         student,
@@ -75,7 +77,7 @@ def test_a_student_of_itself_has_nothing_to_learn(pixels):
         student,
         keras.optimizers.SGD(1.0),
         batch_size=8,
-        teacher=distill.Teacher(student, choice, (None, None, 3)),
+        teacher=Teacher(student, choice, (None, None, 3)),
     )
     before = [v.numpy() for v in student.weights]
     loop.train_step(iter([(tf.constant(pixels), tf.constant(LABELS, tf.int32))]))
@@ -109,9 +111,9 @@ def test_the_command_names_the_teacher(tiny_run, tmp_path, capsys):
     out = tmp_path / "run"
     options = ["--teacher", str(tiny_run.path), "--epochs", "1", "--out", str(out), "--json"]
     assert main(["distill", "debug/tiny", *options]) == 0
-    assert json.loads(capsys.readouterr().out) == {"run": str(out), **runs.find(out).summary()}
-    assert runs.find(out).config.distill.teacher == str(tiny_run.path)
-    assert runs.find(out).teacher.is_file()
+    assert json.loads(capsys.readouterr().out) == {"run": str(out), **find_run(out).summary()}
+    assert find_run(out).config.distill.teacher == str(tiny_run.path)
+    assert find_run(out).teacher.is_file()
     assert main(["distill", "debug/tiny"]) == 2
     assert "Give --teacher" in capsys.readouterr().err
 

@@ -9,7 +9,7 @@ import pytest
 from conftest import randomize_batch_norms
 
 import keras_resnet
-from keras_resnet.cli import main
+from keras_resnet.cli.main import main
 from keras_resnet.errors import UserError
 from keras_resnet.export import export
 from keras_resnet.export.rewrites import fold_rescaling

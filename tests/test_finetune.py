@@ -8,10 +8,13 @@ import pytest
 from conftest import run_python
 
 import keras_resnet
-from keras_resnet.cli import main
+from keras_resnet.cli.main import main
 from keras_resnet.errors import UserError
-from keras_resnet.recipes import finetune, runs, sources, train, transfer
+from keras_resnet.recipes import finetune, train
 from keras_resnet.recipes.configs import schema
+from keras_resnet.recipes.runs import sources
+from keras_resnet.recipes.runs.folder import find_run
+from keras_resnet.recipes.training import transfer
 
 SHIFT = {"augment.crop": "shift", "augment.flip": "none", "train.precision": "float32"}
 
@@ -71,7 +74,7 @@ def test_the_command_prints_one_object(tiny_run, tmp_path, capsys):
     settings = [f"--set={key}={value}" for key, value in SHIFT.items()]
     command = ["finetune", str(tiny_run.path), "--data", "digits", "--epochs", "1", *settings]
     assert main([*command, "--out", str(out), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"run": str(out), **runs.find(out).summary()}
+    assert json.loads(capsys.readouterr().out) == {"run": str(out), **find_run(out).summary()}
 
 
 @pytest.mark.slow
@@ -109,7 +112,7 @@ def test_fine_tuning_on_two_devices(tiny_run, tmp_path):
     out = tmp_path / "run"
     command = ["finetune", tiny_run.path, "--data", "digits", "--devices", "cpu:2", "--out", out]
     settings = ["--epochs", "1", "--batch-size", "64", "--set", "augment.crop=shift"]
-    code = "import sys; from keras_resnet.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; from keras_resnet.cli.main import main; sys.exit(main(sys.argv[1:]))"
     run_python(code, *command, *settings)
     summary = json.loads((out / "summary.json").read_text())
     assert summary["replicas"] == 2

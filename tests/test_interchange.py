@@ -12,7 +12,7 @@ import pytest
 from conftest import randomize_batch_norms, run_python
 
 import keras_resnet
-from keras_resnet import cli
+from keras_resnet.cli import main
 from keras_resnet.errors import UserError
 from keras_resnet.export import check, export
 from keras_resnet.export.check import float_kernels
@@ -78,7 +78,7 @@ def test_without_an_engine_the_others_are_checked_and_timed(exported, tmp_path):
     """Exit 0 of what could be checked, 2 where nothing could; the command to install it."""
     result = run_python(
         "import sys\n"
-        "from keras_resnet.cli import main\n"
+        "from keras_resnet.cli.main import main\n"
         "folder, out = sys.argv[1:]\n"
         "sys.modules['onnxruntime'] = None\n"
         "assert main(['check', folder, '--json']) == 0\n"
@@ -259,7 +259,7 @@ def test_a_file_of_batch_one_is_given_images_one_by_one(tmp_path):
 def test_predict_takes_them(exported, tmp_path, capsys):
     keras.utils.save_img(tmp_path / "x.png", np.full((40, 40, 3), 90, "uint8"))
     for file in ("resnet20.onnx", "openvino/resnet20.xml", "openvino"):
-        assert cli.main(["predict", str(exported.folder / file), str(tmp_path / "x.png")]) == 0
+        assert main.main(["predict", str(exported.folder / file), str(tmp_path / "x.png")]) == 0
         assert "class" in capsys.readouterr().out
 
 

@@ -13,13 +13,13 @@ from conftest import randomize_batch_norms
 from environments import make_environment, run_in
 
 import keras_resnet
-from keras_resnet.cli import main
+from keras_resnet.cli.main import main
 from keras_resnet.errors import UserError
 from keras_resnet.export import check, export, manifest
 from keras_resnet.export.formats import metadata
 from keras_resnet.export.runtimes import tflite_graph
 from keras_resnet.export.runtimes.open import open_file
-from keras_resnet.recipes import sources
+from keras_resnet.recipes.runs import sources
 
 FORMATS = ("tflite-float32", "tflite-int8", "tflite-int4")
 LABELS = [f"Wörter und Zahl {index}" for index in range(10)]

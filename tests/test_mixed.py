@@ -11,7 +11,7 @@ from conftest import randomize_batch_norms
 from PIL import Image
 
 import keras_resnet
-from keras_resnet.cli import main
+from keras_resnet.cli.main import main
 from keras_resnet.errors import MissingExtraError, UnknownNameError, UserError
 from keras_resnet.export import check, export, manifest
 from keras_resnet.export.formats import int4

@@ -17,9 +17,12 @@ from conftest import run_python
 
 import keras_resnet
 from keras_resnet.errors import UserError
-from keras_resnet.recipes import data, devices, evaluate, runs, train
+from keras_resnet.recipes import evaluate, train
 from keras_resnet.recipes.configs import schema
-from keras_resnet.recipes.loop import Loop, NonFiniteLossError
+from keras_resnet.recipes.data.decoded import Split
+from keras_resnet.recipes.runs.folder import find_run
+from keras_resnet.recipes.training import devices
+from keras_resnet.recipes.training.loop import Loop, NonFiniteLossError
 
 # Config -------------------------------------------------------------------------------------------
 
@@ -168,7 +171,7 @@ STRATEGY_SCRIPT = """
 import sys
 import numpy as np, keras, tensorflow as tf
 from keras_resnet.recipes import devices
-from keras_resnet.recipes.loop import Loop
+from keras_resnet.recipes.training.loop import Loop
 sys.path.insert(0, sys.argv[3])
 from test_recipes import _small_model
 
@@ -234,8 +237,8 @@ STATISTICS_SCRIPT = """
 import numpy as np, keras, tensorflow as tf
 import keras_resnet
 from keras_resnet.recipes import devices
-from keras_resnet.recipes.data import Split
-from keras_resnet.recipes.loop import Loop
+from keras_resnet.recipes.data.datasets import Split
+from keras_resnet.recipes.training.loop import Loop
 
 strategy = devices.strategy("cpu:2", 8)
 with strategy.scope():
@@ -372,7 +375,7 @@ def test_kill_9_and_resume_equals_the_uninterrupted_run_bit_for_bit(tmp_path):
         cwd=tmp_path,
     )
     assert killed.returncode == -signal.SIGKILL
-    run = runs.find(tmp_path / "killed")
+    run = find_run(tmp_path / "killed")
     assert not run.model.exists()
     assert len(run.rows()) == 1
     latest = tf.train.latest_checkpoint(str(run.path / "checkpoints"))
@@ -536,7 +539,7 @@ def test_a_run_folder_is_not_overwritten(tiny_run, tmp_path):
 
 def test_evaluate_refuses_images_of_another_size(tiny_run, digits):
     model = keras.models.load_model(tiny_run.model)
-    small = data.Split(digits.test.images[:, :16], digits.test.labels)
+    small = Split(digits.test.images[:, :16], digits.test.labels)
     with pytest.raises(UserError, match="takes images of"):
         evaluate.measure_model(model, small)
 

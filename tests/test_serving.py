@@ -18,7 +18,9 @@ from keras_resnet.export.runtimes.keras import KerasRuntime
 from keras_resnet.export.runtimes.open import open_file
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.read import read_image
-from keras_resnet.recipes import load_config, runs, sources
+from keras_resnet.recipes import load_config
+from keras_resnet.recipes.runs import sources
+from keras_resnet.recipes.runs.folder import create_run, write_json
 
 NAMES = [f"name {index}" for index in range(10)]
 CROP = SingleCrop(37, 32, "bicubic")
@@ -201,7 +203,7 @@ def test_the_runtime_knows_the_models_size_and_the_newest_version(exported, tmp_
 
 
 def test_the_manifest_has_the_crop_and_predict_takes_it(exported, tmp_path, capsys):
-    from keras_resnet.cli import main
+    from keras_resnet.cli.main import main
 
     assert manifest.read(exported.folder)["input"]["crop"] == {
         "resize": 37,
@@ -218,7 +220,7 @@ def test_the_manifest_has_the_crop_and_predict_takes_it(exported, tmp_path, caps
 
 
 def test_images_are_cut_as_the_model_was_evaluated(tmp_path):
-    run = runs.create(tmp_path / "run", "tiny", load_config("debug/tiny"))
+    run = create_run(tmp_path / "run", "tiny", load_config("debug/tiny"))
     run.model.write_bytes(b"trained")
     for protocol, crop in (
         ({"resize": 37, "size": 32}, SingleCrop(37, 32)),  # photographs
@@ -226,7 +228,7 @@ def test_images_are_cut_as_the_model_was_evaluated(tmp_path):
         (None, None),  # a run of before protocols were recorded
     ):
         recorded = {"test": {"accuracy": 0.5, **({"protocol": protocol} if protocol else {})}}
-        runs.write_json(run.path / "summary.json", recorded)
+        write_json(run.path / "summary.json", recorded)
         assert sources.find(str(run.path)).crop == crop
     assert sources.find("resnet50", "imagenet").crop == SingleCrop(256, 224, "bicubic")
 

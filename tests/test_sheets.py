@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 
 import keras_resnet
-from keras_resnet import arguments_explain, cli_explain
 from keras_resnet.analysis import explain
-from keras_resnet.cli import main
+from keras_resnet.cli import arguments_explain
+from keras_resnet.cli import explain as cli_explain
+from keras_resnet.cli.main import main
 from keras_resnet.display import sheets
 from keras_resnet.errors import UserError
 

@@ -19,7 +19,7 @@ from test_export import _user_cnn
 from web_page import answers, fitted, run_in, seen
 
 import keras_resnet
-from keras_resnet import cli
+from keras_resnet.cli import main
 from keras_resnet.errors import UserError
 from keras_resnet.export import check, export
 from keras_resnet.export.formats import litert_js, web
@@ -176,7 +176,7 @@ def test_classes_without_names_are_numbers(written, tmp_path, small_litert_js):
 
 
 def test_predict_runs_the_folder(written, photographs, capsys):
-    assert cli.main(["predict", str(written), str(photographs["china.png"]), "--json"]) == 0
+    assert main.main(["predict", str(written), str(photographs["china.png"]), "--json"]) == 0
     (result,) = json.loads(capsys.readouterr().out)["predictions"]
     assert result["top"][0]["label"] in NAMES
 
@@ -291,7 +291,7 @@ def test_a_photograph_gets_the_answer_of_keras_resnet_predict(
 ):
     opened.choose(photographs[name])
     opened.wait("#status", "Most likely:")
-    cli.main(["predict", str(folder), str(photographs[name]), "--json"])
+    main.main(["predict", str(folder), str(photographs[name]), "--json"])
     (result,) = json.loads(capsys.readouterr().out)["predictions"]
     found, expected = answers(opened), result["top"]
     assert len(found) == len(expected) == 5

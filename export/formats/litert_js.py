@@ -15,7 +15,6 @@ import os
 import shlex
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,8 +22,8 @@ from pathlib import Path
 
 from keras_resnet.errors import UserError
 from keras_resnet.export.runtimes.locate import PAGE
-from keras_resnet.weights.download import OFFLINE, Digest, cache_home, is_offline
-from keras_resnet.weights.http import writing
+from keras_resnet.weights.download import OFFLINE, cache_home, fault, is_offline, writing
+from keras_resnet.weights.http import say
 
 FOLDER = "KERAS_RESNET_LITERT_JS"
 SOURCES = PAGE / "litert" / "SOURCES"
@@ -136,7 +135,7 @@ def _arguments(packages: Iterable[str], folder: Path) -> list[str]:
 
 def _fault(modules: Path) -> str | None:
     """What is wrong with the first file that is not right; None if all are."""
-    problems = (Digest.parse(f"sha256:{x.sha256}").fault(x.installed(modules)) for x in files())
+    problems = (fault(file.installed(modules), f"sha256:{file.sha256}") for file in files())
     return next((problem for problem in problems if problem), None)
 
 
@@ -153,8 +152,8 @@ def _not_here(problem: str, modules: Path) -> UserError:
 def _fill(modules: Path, npm: str) -> None:
     """Install with npm beside `modules`, check, and move each file to its place at once."""
     cache = modules.parent
-    print(f"Installing LiteRT.js {_version()} with npm into {cache}", file=sys.stderr, flush=True)
-    with writing(cache, 0):
+    say(f"Installing LiteRT.js {_version()} with npm into {cache}")
+    with writing(cache):
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="npm-", dir=cache) as scratch:
             install(npm, _packages(), Path(scratch))

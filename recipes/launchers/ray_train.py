@@ -21,9 +21,10 @@ from keras_resnet.recipes.configs.schema import load_config, parse_override
 
 def train_worker(options: dict[str, Any]) -> None:
     """What each Ray worker runs; TF_CONFIG is set."""
-    from keras_resnet.recipes import runs, train
+    from keras_resnet.recipes import train
+    from keras_resnet.recipes.runs.folder import is_run
 
-    if runs.is_run(options["out"]):
+    if is_run(options["out"]):
         train.resume(options["out"])
     else:
         train.run(load_config(options["config"], options["overrides"]), options["out"])
