@@ -419,28 +419,6 @@ def test_import_keras_resnet_loads_no_optional_package():
     )
 
 
-def _imports(path):
-    tree = ast.parse(path.read_text())
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-
-
-def test_imports_go_one_way():
-    """keras_resnet ← export ← recipes; only the command line looks up the arrow."""
-    forbidden = {"keras_resnet": ("export", "recipes"), "export": ("recipes",)}
-    for folder, targets in forbidden.items():
-        for path in (ROOT / folder).rglob("*.py"):
-            found = [
-                n
-                for n in _imports(path)
-                if n.startswith(tuple(f"keras_resnet.{t}" for t in targets))
-            ]
-            assert "cli" in path.parts or not found, (path, found)
-
-
 def test_the_command_has_no_public_names():
     """In its process `import keras_resnet` brings none, so that modules import from where they are.
 
