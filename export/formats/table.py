@@ -15,6 +15,7 @@ import numpy as np
 from keras_resnet.errors import UnknownNameError, UserError, require
 from keras_resnet.export.formats import (
     int8_ranges,
+    litert_js,
     metadata,
     micro,
     saved_model,
@@ -139,6 +140,7 @@ class Format:
         tolerance: how far it may be from the Keras model.
         usage: how it is run, for the model card.
         needs: (module, extra) of the packages that write and check it.
+        fetch: gets what it needs and pip does not install, or raises UserError.
     """
 
     file: str
@@ -146,6 +148,7 @@ class Format:
     tolerance: Tolerance
     usage: Usage
     needs: tuple[tuple[str, str], ...] = ()
+    fetch: Callable[[], object] | None = None
 
 
 # (module, extra)
@@ -200,7 +203,7 @@ FORMATS = {
     "onnx-int8": Format("{name}-int8.onnx", _onnx_int8, tolerance.INT8, usage.ONNX, _ONNX),
     "openvino": Format("openvino", _openvino, tolerance.FLOAT32, usage.OPENVINO, _OPENVINO),
     "micro": Format("{name}-micro", _micro, tolerance.INT8, usage.MICRO, _LITERT),
-    "web": Format("{name}-web", _web, tolerance.INT8, usage.WEB, _LITERT),
+    "web": Format("{name}-web", _web, tolerance.INT8, usage.WEB, _LITERT, litert_js.node_modules),
 }
 
 

@@ -190,7 +190,7 @@ def test_the_run_is_as_any_other(qat_run, tiny_run, digits):
 
 
 def test_the_model_loads_without_this_package_and_its_file_computes_the_same(
-    qat_run, digits, tmp_path
+    qat_run, digits, tmp_path, small_litert_js
 ):
     code = "import sys, keras; print(keras.models.load_model(sys.argv[1]).count_params())"
     assert int(run_python(code, qat_run.model, cwd=tmp_path).stdout.split()[-1]) > 70_000
