@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from keras_resnet import keras_compat
 from keras_resnet.errors import UnknownNameError, UserError
 from keras_resnet.export import graphs
 
@@ -20,7 +21,7 @@ def require_layers(keep_float: Sequence[str], model: Any, formats: Sequence[str]
     """
     if isinstance(keep_float, str):
         raise UserError(f"keep_float is a list of layers' names; received {keep_float!r}.")
-    known = [layer.name for layer in model._flatten_layers(include_self=False)]  # nested ones, too
+    known = [layer.name for layer in keras_compat.all_layers(model)]
     for name in keep_float:
         if name not in known:
             see = f"'keras-resnet profile' lists the layers of '{model.name}'."

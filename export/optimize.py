@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_resnet import keras_compat
 from keras_resnet.layers import to_stock
 
 
@@ -69,7 +70,7 @@ def rebuilt_on(
         return outputs[layer.name]
 
     keras.models.clone_model(model, input_tensors=x, call_function=call)
-    last = model.output._keras_history.operation.name
+    last = keras_compat.producer(model.output).name
     rebuilt = keras.Model(inputs, outputs[last], name=model.name)
     copy_weights(model, rebuilt)
     return to_stock(rebuilt)  # whose layers were called once
@@ -87,8 +88,8 @@ def copy_weights(source: keras.Model, target: keras.Model) -> None:
 
 def has_ranges(model: keras.Model) -> bool:
     """Whether `model` was trained quantized: it rounds activations itself, in Keras' operations."""
-    kinds = {type(operation).__name__ for operation in model.operations}
-    return "FakeQuantWithMinMaxVars" in kinds
+    rounding = keras_compat.operations("FakeQuantWithMinMaxVars")
+    return any(isinstance(operation, rounding) for operation in model.operations)
 
 
 def _per_channel(
@@ -107,8 +108,8 @@ def convolution_behind(layer: keras.Layer) -> keras.Layer | None:
 
     It must read nothing else either: a convolution that is called twice has one kernel for both.
     """
-    readers = [node.operation for node in layer._outbound_nodes]
-    if len(readers) != 1 or len(readers[0]._inbound_nodes) != 1:
+    readers = keras_compat.readers(layer)
+    if len(readers) != 1 or len(keras_compat.calls_of(readers[0])) != 1:
         return None
     if isinstance(readers[0], keras.layers.ZeroPadding2D):
         return convolution_behind(readers[0])

@@ -13,9 +13,10 @@ from ai_edge_litert.interpreter import Interpreter
 from conftest import run_python
 
 import keras_resnet
+from keras_resnet import keras_compat
 from keras_resnet.cli import main
 from keras_resnet.errors import UserError
-from keras_resnet.export import export, manifest, optimize
+from keras_resnet.export import export, graphs, manifest, optimize
 from keras_resnet.layers import to_stock
 from keras_resnet.recipes import bridge, compress, config, evaluate, quantizable, runs, train
 
@@ -56,7 +57,7 @@ def test_a_prepared_network_gives_the_same_logits(name, images):
         layer.name
         for layer in prepared.layers
         if isinstance(layer, keras.layers.BatchNormalization)
-        and not isinstance(layer.input._keras_history.operation, keras.layers.Conv2D)
+        and not isinstance(keras_compat.producer(layer.input), keras.layers.Conv2D)
     ]
     assert not standing  # each is behind a convolution, into whose weights it folds
 
@@ -93,8 +94,9 @@ def _first_addend(path):
     """What the first ADD of a file adds to the pixels: a constant, in float."""
     interpreter = Interpreter(str(path), experimental_preserve_all_tensors=True)
     interpreter.allocate_tensors()
-    add = next(op for op in interpreter._get_ops_details() if op["op_name"] == "ADD")
-    (details,) = [x for x in interpreter.get_tensor_details() if x["index"] == add["inputs"][1]]
+    found = graphs.operations(graphs.read(path.read_bytes()))
+    place = next(item.inputs[1] for item in found if item.kind == "ADD")
+    (details,) = [x for x in interpreter.get_tensor_details() if x["index"] == place]
     scale, zero_point = details["quantization"]
     return scale * (interpreter.get_tensor(details["index"]).astype("float64") - zero_point)
 
