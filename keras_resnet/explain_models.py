@@ -84,7 +84,8 @@ def _with_logits(model: keras.Model) -> keras.Model:
     from tf_keras_vis.utils.model_modifiers import ReplaceToLinear
 
     last = producer(model.outputs[0])
-    if isinstance(last, (layers.Softmax, *keras_compat.operations("Softmax"))):
+    softmax: Any = (layers.Softmax, *keras_compat.operations("Softmax"))
+    if isinstance(last, softmax):
         return keras.Model(model.inputs[0], last.input, name=model.name)
     if hasattr(last, "activation"):
         ReplaceToLinear()(model)

@@ -6,7 +6,8 @@ seen in the versions of `SEEN`, and pyproject.toml allows no newer series. To al
 tests with it, then change both.
 
 Some names look private and are documented, so they are used directly: `tf.raw_ops`; what TensorFlow
-and LiteRT call experimental; TFLite's schema (`ai_edge_litert.schema_py_generated`).
+and LiteRT call experimental, which may change but not within a series; TFLite's schema
+(`ai_edge_litert.schema_py_generated`), to which fields are only added.
 """
 
 from __future__ import annotations
