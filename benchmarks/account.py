@@ -15,8 +15,8 @@ from pathlib import Path
 import keras
 from keras import layers
 
+from keras_resnet.analysis.profile import Profile, profile
 from keras_resnet.files import replacing
-from keras_resnet.profiling import Profile, profile
 
 PAGE = Path(__file__).parents[1] / "docs" / "account.md"
 BEGIN, END = "<!-- begin: python benchmarks/account.py -->", "<!-- end -->"

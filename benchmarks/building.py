@@ -59,7 +59,7 @@ def _in_turns(name: str, rounds: int) -> dict[str, Any]:
     import keras
 
     import keras_resnet
-    from keras_resnet.export.interleaved import ratio, spread
+    from keras_resnet.export.measure.turns import ratio, spread
 
     builders: dict[str, Callable[[], Any]] = {
         "ours": getattr(keras_resnet, name),

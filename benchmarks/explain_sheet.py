@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from keras_resnet.cli import main as keras_resnet_command
+from keras_resnet.cli.main import main as keras_resnet_command
 from keras_resnet.recipes import load_dataset
 
 IMAGES = (1, 4, 5)  # an airplane, a dog that is taken for a horse, a car

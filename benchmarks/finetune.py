@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 from keras_resnet.export import manifest
-from keras_resnet.recipes import runs
+from keras_resnet.recipes.runs.folder import find_run
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
-    start = runs.find(options.run)
+    start = find_run(options.run)
     model = start.config.model
     verbs = {
         "finetuned": ["finetune", options.run],
@@ -60,7 +60,7 @@ def _run(verb: list[str], seed: int) -> float:
         out = Path(folder) / "run"
         command = [sys.executable, "-m", "keras_resnet", *verb, "--seed", str(seed)]
         subprocess.run([*command, "--out", str(out)], check=True, stdout=subprocess.DEVNULL)
-        return float(runs.find(out).summary()["test"]["accuracy"])
+        return float(find_run(out).summary()["test"]["accuracy"])
 
 
 if __name__ == "__main__":

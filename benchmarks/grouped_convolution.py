@@ -27,7 +27,7 @@ def main() -> None:
 
     import keras_resnet
     from keras_resnet.export import manifest
-    from keras_resnet.export.interleaved import ratio, spread
+    from keras_resnet.export.measure.turns import ratio, spread
 
     steps = {"ours": _step(keras_resnet.Conv2D), "stock": _step(keras.layers.Conv2D)}
     seconds: dict[str, list[float]] = {who: [] for who in steps}

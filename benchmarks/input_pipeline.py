@@ -29,11 +29,11 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_resnet.export import manifest
-from keras_resnet.recipes.config import AugmentConfig
-from keras_resnet.recipes.data import training_batches
-from keras_resnet.recipes.files import Files
-from keras_resnet.recipes.images import EncodedSplit
-from keras_resnet.recipes.splits import PARALLEL, options
+from keras_resnet.recipes.configs.schema import AugmentConfig
+from keras_resnet.recipes.data.batches import training_batches
+from keras_resnet.recipes.data.decoded import PARALLEL, options
+from keras_resnet.recipes.data.encoded import EncodedSplit
+from keras_resnet.recipes.data.folders import Files
 
 WIDTH, HEIGHT, SIDE, BATCH = 500, 375, 224, 64
 BARS = {"keras": 1.4, "turbo": 0.7, "decode": 0.7}

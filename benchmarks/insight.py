@@ -19,7 +19,7 @@ import keras
 import numpy as np
 
 import keras_resnet
-from keras_resnet import insight
+from keras_resnet.analysis import insight
 from keras_resnet.export import manifest
 from keras_resnet.recipes import load_dataset
 

@@ -15,9 +15,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from keras_resnet.export import benchmark, runtimes
-from keras_resnet.export.interleaved import ratio
-from keras_resnet.recipes import exporting, load_dataset, sources
+from keras_resnet.export.measure import benchmark
+from keras_resnet.export.measure.turns import ratio
+from keras_resnet.export.runtimes.open import open_file
+from keras_resnet.recipes import load_dataset
+from keras_resnet.recipes.export import export_source
+from keras_resnet.recipes.runs import sources
 
 FORMATS = ("tflite-float32", "tflite-int8")
 
@@ -32,7 +35,7 @@ def main() -> None:
     dataset = load_dataset("cifar10")
     with tempfile.TemporaryDirectory() as folder:
         source = sources.find("resnet8", "cifar10")
-        report = exporting.export_source(
+        report = export_source(
             source, dataset, FORMATS, Path(folder) / "ours", check_count=options.images
         )
         theirs = zip(("mlperf-float32", "mlperf-int8"), options.theirs, strict=True)
@@ -58,7 +61,7 @@ def _accuracies(files: list[benchmark.File], dataset: Any, count: int) -> dict[s
     test = dataset.test.sample(count)
     return {
         file.name: float(
-            (runtimes.open_file(file.path).predict(test.images).argmax(-1) == test.labels).mean()
+            (open_file(file.path).predict(test.images).argmax(-1) == test.labels).mean()
         )
         for file in files
     }

@@ -194,9 +194,11 @@ def _settle(layer: Any, given: Any) -> None:
 
 def _exported(model: Any, images: Any, out: Path) -> dict[str, Any]:
     """Its int8 file against the model: calibrated, or with the ranges it was trained with."""
-    from keras_resnet.export import export, optimize, runtimes
+    from keras_resnet.export import export
+    from keras_resnet.export.formats.int8_ranges import has_ranges
+    from keras_resnet.export.runtimes.open import open_file
 
-    calibrated = not optimize.has_ranges(model)
+    calibrated = not has_ranges(model)
     report = export(
         model,
         ["tflite-int8"],
@@ -205,7 +207,7 @@ def _exported(model: Any, images: Any, out: Path) -> dict[str, Any]:
         check_images=images.test.sample(TEST).images,
     )
     (found,) = report.checks
-    graph = runtimes.open_file(out / found.file).graph
+    graph = open_file(out / found.file).graph
     return {
         "in_float": sorted({item.kind for item in graph if item.in_float}),
         "operations": found.operations,

@@ -28,8 +28,10 @@ import tensorflow as tf
 import keras_resnet
 from keras_resnet.display.console import quiet_stderr
 from keras_resnet.errors import MissingExtraError
-from keras_resnet.export import benchmark, export, formats, manifest
-from keras_resnet.export.interleaved import ratio, spread
+from keras_resnet.export import export, manifest
+from keras_resnet.export.formats import table
+from keras_resnet.export.measure import benchmark
+from keras_resnet.export.measure.turns import ratio, spread
 from keras_resnet.weights.foreign.keras_names import from_keras_applications, takes_bgr
 
 FORMATS = ("tflite-float32", "tflite-int8", "onnx", "onnx-int8", "openvino")
@@ -189,7 +191,7 @@ def _available(kinds: tuple[str, ...]) -> tuple[list[str], list[str]]:
     found, left_out = [], []
     for kind in kinds:
         try:
-            found += formats.known([kind])
+            found += table.known([kind])
         except MissingExtraError as error:
             left_out.append(f"{kind}: {error}")
     return found, left_out

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from keras_resnet.export.interleaved import Answers, Peer, ratio, spread, take_turns, workers
+from keras_resnet.export.measure.turns import Answers, Peer, ratio, spread, take_turns, workers
 
 FOLDER = Path(__file__).parent / "peers"
 RIVALS = ("keras-fit", "torch", "torch-compiled")

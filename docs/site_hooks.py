@@ -27,7 +27,7 @@ READMES = {
     "CONTRIBUTING.md": "contributing.md",
 }
 SCHEMA = "export/manifest.schema.json"
-_PAGES = {**READMES, SCHEMA: "manifest.md", "recipes/config.py": "api/config.md"}
+_PAGES = {**READMES, SCHEMA: "manifest.md", "recipes/configs/schema.py": "api/config.md"}
 _FIELD = re.compile(r"^    (\w+): (.+?)(?: = (.+?))?  # (.+)$", re.MULTILINE)
 _LINK = (
     r"(?P<image>!?)\[(?P<label>[^\]]*)\]"
@@ -125,9 +125,9 @@ def _technique(config: dict[str, Any]) -> str:
 
 def _config() -> str:
     """Every key of a config: its type, default and the comment beside it."""
-    from keras_resnet.recipes import config
+    from keras_resnet.recipes.configs import schema
 
-    kinds = [kind for kind in vars(config).values() if dataclasses.is_dataclass(kind)]
+    kinds = [kind for kind in vars(schema).values() if dataclasses.is_dataclass(kind)]
     sections = {kind: kind.__name__.removesuffix("Config").lower() for kind in kinds}
     parts = []
     for kind, section in sections.items():
@@ -176,7 +176,7 @@ def _cell(text: str) -> str:
 def _command_line() -> str:
     """The help of every verb and of what is below it, as the command prints it."""
     os.environ["COLUMNS"] = "96"
-    from keras_resnet import arguments
+    from keras_resnet.cli import parser as arguments
 
     whole, _ = arguments.parsers()
     parts = [

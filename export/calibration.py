@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_resnet import registry
 from keras_resnet.errors import UserError
-from keras_resnet.export import mixed, tflite
+from keras_resnet.export.formats import keep_float, tflite
 from keras_resnet.images import preprocessing
 
 # Fewer and the ranges of the activations hang on single images.
@@ -70,7 +70,7 @@ def hints(
 
 
 def _calibrates(formats: Sequence[str]) -> bool:
-    return not {*mixed.INT8_FORMATS, "tflite-int16x8", "onnx-int8"}.isdisjoint(formats)
+    return not {*keep_float.INT8_FORMATS, "tflite-int16x8", "onnx-int8"}.isdisjoint(formats)
 
 
 def _few(images: np.ndarray) -> str | None:

@@ -13,9 +13,17 @@ import numpy as np
 
 from keras_resnet.display.console import print_left_out
 from keras_resnet.errors import UserError, missing
-from keras_resnet.export import engines, int4, interchange, manifest, mixed, preparing, runtimes
-from keras_resnet.export.runtimes import Runtime, TFLiteRuntime
-from keras_resnet.export.saved_model import INPUT, OUTPUT
+from keras_resnet.export import manifest
+from keras_resnet.export.formats import int4
+from keras_resnet.export.formats import keep_float as mixed
+from keras_resnet.export.reference import Reference, read_reference
+from keras_resnet.export.rewrites import prepare
+from keras_resnet.export.runtimes.base import INPUT, OUTPUT, Runtime, are_probabilities
+from keras_resnet.export.runtimes.keras import KerasRuntime
+from keras_resnet.export.runtimes.litert import TFLiteRuntime
+from keras_resnet.export.runtimes.missing import left_out_files, missing_engine
+from keras_resnet.export.runtimes.onnx import OnnxRuntime
+from keras_resnet.export.runtimes.open import open_file
 
 _ROUNDS, _RUNS = 20, 5
 _SECONDS = 1.0  # for each file; slow ones then get fewer rounds
@@ -58,30 +66,6 @@ TOLERANCES = {
     # outputs have about 40 dB. That leaves 16; 5 dB, noise of over half the signal, is a fault.
     "tflite-int4": Tolerance(0.9, 5),
 }
-
-
-@dataclass(frozen=True)
-class Reference:
-    """Images with the Keras model's answers to them, and labels where they are known.
-
-    Attributes:
-        images: (n, height, width, channels), uint8 RGB 0...255 or as the model takes them.
-        outputs: (n, classes), the Keras model's answers.
-        labels: (n,), class numbers; None where they are not known.
-        source: which images these are, for people.
-    """
-
-    images: np.ndarray
-    outputs: np.ndarray
-    labels: np.ndarray | None
-    source: str
-
-    @property
-    def accuracy(self) -> float | None:
-        """The Keras model's own accuracy on them."""
-        if self.labels is None:
-            return None
-        return float((self.outputs.argmax(-1) == self.labels).mean())
 
 
 @dataclass(frozen=True)
@@ -204,8 +188,8 @@ def _interface_problems(kind: str, runtime: Runtime, reference: Reference) -> li
 
 
 def _operation_problems(kind: str, runtime: Runtime, keep_float: Sequence[str]) -> list[str]:
-    if kind == "onnx-int8" and isinstance(runtime, engines.OnnxRuntime):
-        left = interchange.float_kernels(runtime)
+    if kind == "onnx-int8" and isinstance(runtime, OnnxRuntime):
+        left = float_kernels(runtime)
         return [f"operations left in float: {', '.join(left[:5])}"] if left else []
     if not isinstance(runtime, TFLiteRuntime):
         return []
@@ -236,7 +220,7 @@ def _logit_error(outputs: np.ndarray, expected: np.ndarray) -> float:
     Probabilities hide errors where they saturate; their logarithms are the logits up to a constant
     per row (below 1e-7 float32's softmax itself is coarse).
     """
-    if runtimes.are_probabilities(expected):
+    if are_probabilities(expected):
         outputs, expected = (np.log(np.clip(x, 1e-7, None)) for x in (outputs, expected))
     return float(np.abs(outputs - expected).max() / np.abs(expected).max())
 
@@ -279,11 +263,11 @@ def recorded_reference(folder: Path, model: Any = None) -> Reference:
     Raises:
         UserError: the record is missing or damaged, or `model` has other classes.
     """
-    reference = manifest.read_reference(folder)
+    reference = read_reference(folder)
     if model is None:
         return reference
-    exported = preparing.as_exported(model, manifest.read(folder))
-    outputs = runtimes.KerasRuntime(exported).predict(reference.images)
+    exported = prepare.as_exported(model, manifest.read(folder))
+    outputs = KerasRuntime(exported).predict(reference.images)
     if outputs.shape != reference.outputs.shape:
         raise UserError(f"The model has {outputs.shape[-1]} classes, the files have others.")
     return replace(reference, outputs=outputs)
@@ -295,9 +279,9 @@ def left_out(folder: Path) -> list[dict[str, str]]:
     Raises:
         UserError: all of them, or no manifest.
     """
-    return engines.left_out(
+    return left_out_files(
         {
-            entry["file"]: engines.missing_engine(folder / entry["file"])
+            entry["file"]: missing_engine(folder / entry["file"])
             or (missing("onnx", "onnx") if entry["format"] == "onnx-int8" else None)
             for entry in manifest.read(folder)["files"]
         }
@@ -329,8 +313,21 @@ def check_folder(folder: str | Path, reference: Reference | None = None) -> list
     absent = {item["file"] for item in without}
     reference = reference or recorded_reference(folder)
     files = {
-        entry["file"]: (entry["format"], runtimes.open_file(folder / entry["file"]))
+        entry["file"]: (entry["format"], open_file(folder / entry["file"]))
         for entry in recorded["files"]
         if entry["file"] not in absent
     }
     return compare(files, reference, recorded.get("keep_float", ()))
+
+
+_KERNELS = ("Conv", "Gemm", "MatMul")
+
+
+def float_kernels(runtime: OnnxRuntime) -> list[str]:
+    """The convolutions and dense layers of an ONNX file that compute in float."""
+    made_by = {output: node.op_type for node in runtime.nodes for output in node.output}
+    return [
+        node.name
+        for node in runtime.nodes
+        if node.op_type in _KERNELS and made_by.get(node.input[0]) != "DequantizeLinear"
+    ]

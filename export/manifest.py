@@ -1,8 +1,4 @@
-"""What lies beside exported files: `manifest.json`, `labels.txt` and `reference.npz`.
-
-The manifest says what the files are, how they were checked and with which versions; the reference
-holds images and the Keras model's answers, so that the check can be repeated on any machine.
-"""
+"""`manifest.json`: what exported files are, how they were checked and with which versions."""
 
 from __future__ import annotations
 
@@ -10,27 +6,20 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-import zipfile
 import zlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from keras_resnet.errors import UserError
-from keras_resnet.export import int4
-
-if TYPE_CHECKING:
-    from keras_resnet.export.check import Reference
+from keras_resnet.export.formats import int4
 
 SCHEMA = 1  # manifest.schema.json says when it rises
-MANIFEST, REFERENCE, LABELS = "manifest.json", "reference.npz", "labels.txt"
+MANIFEST, LABELS = "manifest.json", "labels.txt"
 NUMERICS, PERFORMANCE = "numerics.json", "perf.json"
 _EXACT = ("format", "n", "accuracy", "agreement", "snr_db", "largest_error", "logit_error")
 _FAST = ("format", "bytes", "bytes_gzipped", "latency_ms")
-_REFERENCE_IMAGES, _REFERENCE_BYTES = 64, 8 * 2**20
 _PACKAGES = (
     "keras-resnet-zoo",
     "keras",
@@ -89,7 +78,7 @@ def environment() -> dict[str, Any]:
 
 def cost(model: Any) -> dict[str, int | None]:
     """Parameters, and multiply-adds for an image; None where a layer has no rule to count by."""
-    from keras_resnet.profiling import profile
+    from keras_resnet.analysis.profile import profile
 
     try:
         multiply_adds = profile(model).total.multiply_adds
@@ -172,35 +161,3 @@ def verify_hashes(folder: Path, content: dict[str, Any]) -> None:
             raise UserError(f"{path} is listed in the manifest but missing. Export again.")
         if sha256(path) != entry["sha256"]:
             raise UserError(f"{path} is not the file that was exported (its sha256 differs).")
-
-
-def write_reference(folder: Path, reference: Reference) -> None:
-    """Keep some of the images with the Keras model's answers."""
-    per_image = max(1, reference.images[0].nbytes)
-    count = min(_REFERENCE_IMAGES, max(1, _REFERENCE_BYTES // per_image), len(reference.images))
-    arrays: dict[str, Any] = {
-        "images": reference.images[:count],
-        "outputs": reference.outputs[:count],
-        "source": np.array(reference.source),
-    }
-    if reference.labels is not None:
-        arrays["labels"] = reference.labels[:count]
-    np.savez_compressed(folder / REFERENCE, **arrays)
-
-
-def read_reference(folder: Path) -> Reference:
-    """Read the images and answers in an export `folder` (plain arrays, no pickle).
-
-    Raises:
-        UserError: it is missing or damaged.
-    """
-    from keras_resnet.export.check import Reference
-
-    path = folder / REFERENCE
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            labels = arrays.get("labels")
-            source = str(arrays["source"])
-            return Reference(arrays["images"], arrays["outputs"], labels, source)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is missing or damaged ({error}). Export again.") from error

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from keras_resnet.display.console import number
-from keras_resnet.export import serving
+from keras_resnet.export.formats import serving
 from keras_resnet.images.crop import SingleCrop
 
 

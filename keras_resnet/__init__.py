@@ -34,6 +34,8 @@ if TYPE_CHECKING or not _is_command():
 
 def __getattr__(name: str) -> Any:
     """Import `keras_resnet.export`, `recipes` and `insight` when they are first used."""
-    if name in ("export", "recipes", "insight"):
+    if name in ("export", "recipes"):
         return import_module(f"keras_resnet.{name}")
+    if name == "insight":
+        return import_module("keras_resnet.analysis.insight")
     raise AttributeError(f"module 'keras_resnet' has no attribute '{name}'")

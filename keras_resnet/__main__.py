@@ -2,7 +2,7 @@
 
 import sys
 
-from keras_resnet.cli import program
+from keras_resnet.cli.main import program
 
 if __name__ == "__main__":
     sys.exit(program())

@@ -1,12 +1,13 @@
 """The names that `import keras_resnet` gives; `keras_resnet/__init__.py` says why they are here."""
 
+from keras_resnet.analysis.explain import explain
+from keras_resnet.analysis.maximize import activation_maximization
+from keras_resnet.analysis.profile import profile
 from keras_resnet.display.sheets import Row, contact_sheet, overlay, pixel_map
 from keras_resnet.errors import UserError
-from keras_resnet.explaining import explain
 from keras_resnet.images.labels import decode_predictions
 from keras_resnet.images.preprocessing import load_images, preprocess
 from keras_resnet.layers import BatchNormalization, Conv2D, LocalResponseNormalization, to_stock
-from keras_resnet.maximizing import activation_maximization
 from keras_resnet.models.auxiliary import inference_model, loss_weights
 from keras_resnet.models.build import SPECS, build
 from keras_resnet.models.classic import (
@@ -33,7 +34,6 @@ from keras_resnet.models.resnet import cifar, imagenet
 from keras_resnet.models.resnet.cifar import *  # noqa: F403
 from keras_resnet.models.resnet.imagenet import *  # noqa: F403
 from keras_resnet.models.resnet.spec import ResNetSpec
-from keras_resnet.profiling import profile
 from keras_resnet.registry import create_model, list_models
 
 __all__ = [

@@ -1,13 +1,19 @@
 """From data to a model: programs to train and evaluate, one config file per reported number.
 
 Programs are modules: `from keras_resnet.recipes import train`, then
-`train.run(load_config("cifar10/resnet20"), out="runs/mine")`. Needs the extra `recipes`.
+`train.run(load_config("cifar10/resnet20"), out="runs/mine")`. Needs the extra `recipes`. Nothing is
+imported before it is used.
 """
 
-from keras_resnet.recipes.compress import cluster_weights, prune_weights, qat
-from keras_resnet.recipes.config import Config, load_config
-from keras_resnet.recipes.data import Dataset, Split, load_dataset
-from keras_resnet.recipes.filter_pruning import prune_filters
+from typing import TYPE_CHECKING
+
+from keras_resnet.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from keras_resnet.recipes.compress import cluster_weights, prune_weights, qat
+    from keras_resnet.recipes.compression.filters import prune_filters
+    from keras_resnet.recipes.configs.schema import Config, load_config
+    from keras_resnet.recipes.data.datasets import Dataset, Split, load_dataset
 
 __all__ = [
     "Config",
@@ -20,3 +26,22 @@ __all__ = [
     "prune_weights",
     "qat",
 ]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "Config": "keras_resnet.recipes.configs.schema:Config",
+        "Dataset": "keras_resnet.recipes.data.datasets:Dataset",
+        "Split": "keras_resnet.recipes.data.decoded:Split",
+        "cluster_weights": "keras_resnet.recipes.compress:cluster_weights",
+        "load_config": "keras_resnet.recipes.configs.schema:load_config",
+        "load_dataset": "keras_resnet.recipes.data.datasets:load_dataset",
+        "prune_filters": "keras_resnet.recipes.compression.filters:prune_filters",
+        "prune_weights": "keras_resnet.recipes.compress:prune_weights",
+        "qat": "keras_resnet.recipes.compress:qat",
+        # Modules that pages and notebooks name; where they lie is their packages' business.
+        "compare": "keras_resnet.recipes.runs.compare",
+        "report": "keras_resnet.recipes.runs.report",
+        "sources": "keras_resnet.recipes.runs.sources",
+    },
+)

@@ -12,14 +12,8 @@ The work is done in a process of its own, since importing tensorflow-model-optim
 from __future__ import annotations
 
 import importlib.util
-import os
 import shutil
-import signal
-import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,31 +23,21 @@ import keras
 from keras_resnet.errors import MissingExtraError, UserError, require
 from keras_resnet.images.preprocessing import missing_preprocessing
 from keras_resnet.layers import LocalResponseNormalization
-from keras_resnet.recipes import cluster, devices, distill, kernels, runs, transfer
-from keras_resnet.recipes.config import Config, load_config
-from keras_resnet.recipes.job import prepare
+from keras_resnet.recipes.compression import zeros_and_clusters
+from keras_resnet.recipes.compression.process import train_apart
+from keras_resnet.recipes.configs.schema import Config, load_config
+from keras_resnet.recipes.runs.folder import Run, create_run
+from keras_resnet.recipes.training import devices, machines, transfer
+from keras_resnet.recipes.training.job import prepare
+from keras_resnet.recipes.training.teacher import find_teacher, require_same_classes
 
 QAT, PRUNE, CLUSTER = "compress/qat", "compress/prune", "compress/cluster"
 _TFMOT = "tensorflow_model_optimization"
-_DONE, _FAULT, _STOPPED = 0, 2, 130  # exit codes of the process, as the command's
-# TensorFlow greets on stderr when it is imported and when it first looks for devices.
-_PROCESS = """
-import os, sys
-stderr = os.dup(2)
-os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-try:
-    import tensorflow
-    from keras_resnet.recipes import compress
-    tensorflow.config.list_physical_devices()
-finally:
-    os.dup2(stderr, 2)
-sys.exit(compress.work(sys.argv[1]))
-"""
 
 
 def run(
     model: keras.Model, config: Config, out: str | Path | None = None, *, name: str | None = None
-) -> runs.Run:
+) -> Run:
     """Train `model` by the technique that `config.compress` names, in a new run folder.
 
     The folder holds a copy of the model; the result is a run as any other.
@@ -69,7 +53,7 @@ def run(
         UserError: a layer that cannot be quantized, a package that is not installed, several
             machines, or what `train.run` refuses.
     """
-    if cluster.from_environment() is not None:
+    if machines.from_environment() is not None:
         raise UserError(
             "This trains on one machine, but the environment describes several (TF_CONFIG, Slurm). "
             "Unset it, or start without srun."
@@ -89,11 +73,11 @@ def run(
         model=model.name,
         train=replace(config.train, precision="float32", sizes=(), ema=_averaging(model, config)),
     )
-    teacher = distill.find_teacher(config.distill)
+    teacher = find_teacher(config.distill)
     job = prepare(config, model, teacher)
-    distill.require_same_classes(config.distill, job.dataset.class_names)
+    require_same_classes(config.distill, job.dataset.class_names)
     name = name or f"{config.compress.technique}-{model.name}"
-    made = runs.create(out, name, job.config, {"start": model, "teacher": teacher})
+    made = create_run(out, name, job.config, {"start": model, "teacher": teacher})
     try:
         train_apart(made)
     except UserError:
@@ -111,7 +95,7 @@ def _require_trainable(model: keras.Model, config: Config) -> None:
         )
     transfer.require_float(model)
     transfer.require_rebuildable(model)
-    if not kernels.find(model):
+    if not zeros_and_clusters.find(model):
         raise UserError(
             f"Kernels of Conv2D and Dense are compressed, all but the first; '{model.name}' has no "
             "second one. Of a SeparableConv2D none is: build the model of DepthwiseConv2D and a "
@@ -130,7 +114,7 @@ def _require_trainable(model: keras.Model, config: Config) -> None:
 def _averaging(model: keras.Model, config: Config) -> float:
     """`train.ema`, or 0 where clusters are kept: a mean of two clusters' values is in neither."""
     choice = config.compress
-    if choice.technique != "qat" or not kernels.preserved(model, choice.preserve)[1]:
+    if choice.technique != "qat" or not zeros_and_clusters.preserved(model, choice.preserve)[1]:
         return config.train.ema
     if config.train.ema:
         print(f"'{model.name}' is clustered: its weights are not averaged", file=sys.stderr)
@@ -250,99 +234,7 @@ def _trained(
     return result
 
 
-def train_apart(made: runs.Run) -> None:
-    """Train in a process of its own until the run is finished; go on where it stopped.
-
-    Its progress is shown here. When this process is interrupted, or dies, that one saves and stops.
-
-    Raises:
-        UserError: what the process said.
-        KeyboardInterrupt: it was interrupted; the message is the run's folder.
-    """
-    command = [sys.executable, "-c", _PROCESS, str(made.path)]
-    environment = {**os.environ, "TF_USE_LEGACY_KERAS": "1"}
-    with (
-        _shown() as stderr,
-        subprocess.Popen(
-            command,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
-            start_new_session=True,  # Ctrl-C reaches it through its standard input only
-        ) as process,
-    ):
-        try:
-            said = process.stdout.read() if process.stdout else ""
-        except KeyboardInterrupt:
-            if process.stdin:
-                process.stdin.close()
-            process.wait()
-            raise KeyboardInterrupt(str(made.name)) from None
-    if process.returncode == _STOPPED:
-        raise KeyboardInterrupt(str(made.name))
-    if process.returncode != _DONE:
-        how = f"Go on with: keras-resnet train --resume {made.name}"
-        if not made.checkpoints.is_dir():
-            how = "It had saved nothing yet; what went wrong is said above."
-        raise UserError(
-            said.strip()
-            or f"The process that trains {made.name} ended with code {process.returncode}. {how}"
-        )
-
-
-@contextmanager
-def _shown() -> Iterator[Any]:
-    """Where the process writes its progress: this one's stderr, also where that is a notebook's."""
-    try:
-        yield sys.stderr.fileno()
-        return
-    except (OSError, AttributeError, ValueError):
-        pass
-    reader, writer = os.pipe()
-
-    def relay() -> None:
-        with open(reader, encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                print(line, end="", file=sys.stderr)
-
-    thread = threading.Thread(target=relay, daemon=True)
-    thread.start()
-    try:
-        yield writer
-    finally:
-        os.close(writer)
-        thread.join()
-
-
-def work(path: str) -> int:
-    """Be the process: train the run at `path`; return its exit code."""
-    from keras_resnet.recipes import train
-
-    # A shell's background job ignores interrupts, and hands that on; this one has its own to take.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    threading.Thread(target=_stop_with_parent, daemon=True).start()
-    try:
-        train.go_on(runs.find(path))
-    except UserError as error:
-        print(error)
-        return _FAULT
-    except KeyboardInterrupt:
-        return _STOPPED
-    return _DONE
-
-
-def _stop_with_parent() -> None:
-    """Interrupt the training when standard input ends: the parent was interrupted, or is gone."""
-    import _thread
-
-    with suppress(OSError, ValueError):
-        sys.stdin.read()
-    _thread.interrupt_main()
-
-
 if __name__ == "__main__":
-    from keras_resnet.cli import main
+    from keras_resnet.cli.main import main
 
     sys.exit(main(sys.argv[1:]))  # the verb, one of three, is the first of them

@@ -17,14 +17,13 @@ import numpy as np
 
 from keras_resnet.display.console import progress
 from keras_resnet.errors import UserError
-from keras_resnet.export import runtimes
-from keras_resnet.recipes.crops import SINGLE_CROP, Protocol, predictions
-from keras_resnet.recipes.data import AnySplit
+from keras_resnet.export.runtimes.base import Runtime
+from keras_resnet.export.runtimes.keras import KerasRuntime
+from keras_resnet.recipes.data.datasets import AnySplit
+from keras_resnet.recipes.data.protocol import SINGLE_CROP, Protocol, predictions
 
 
-def measure(
-    runtime: runtimes.Runtime, split: AnySplit, protocol: Protocol = SINGLE_CROP
-) -> dict[str, Any]:
+def measure(runtime: Runtime, split: AnySplit, protocol: Protocol = SINGLE_CROP) -> dict[str, Any]:
     """Evaluate what an opened `runtime` says of every image of `split`, by `protocol`.
 
     Returns:
@@ -62,10 +61,10 @@ def measure_model(
     Raises:
         UserError: as `measure`.
     """
-    return measure(runtimes.KerasRuntime(model), split, protocol)
+    return measure(KerasRuntime(model), split, protocol)
 
 
 if __name__ == "__main__":
-    from keras_resnet.cli import main
+    from keras_resnet.cli.main import main
 
     sys.exit(main(["evaluate", *sys.argv[1:]]))

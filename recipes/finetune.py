@@ -16,9 +16,12 @@ import keras
 
 from keras_resnet.errors import UserError
 from keras_resnet.images.preprocessing import missing_preprocessing
-from keras_resnet.recipes import kernels, runs, train, transfer
-from keras_resnet.recipes.config import Config
-from keras_resnet.recipes.sources import Source
+from keras_resnet.recipes import train
+from keras_resnet.recipes.compression import zeros_and_clusters
+from keras_resnet.recipes.configs.schema import Config
+from keras_resnet.recipes.runs.folder import Run
+from keras_resnet.recipes.runs.sources import Source
+from keras_resnet.recipes.training import transfer
 
 CONFIG = "finetune/default"
 
@@ -30,7 +33,7 @@ def run(
     *,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     profile: bool = False,
-) -> runs.Run:
+) -> Run:
     """Fine-tune the model of `source` as `config` says, in a new run folder.
 
     The folder holds a copy of the model it started from, so it goes on without the source.
@@ -63,7 +66,7 @@ def run(
 
 def _warn_of_zeros(start: keras.Model) -> None:
     """A pruned network has no masks with it, so that training fills its zeros."""
-    if any(kernels.preserved(start, "auto")):
+    if any(zeros_and_clusters.preserved(start, "auto")):
         print(
             f"warning: '{start.name}' was pruned or clustered; fine-tuning lets its weights move "
             "freely. Prune or cluster the result again (keras-resnet prune, keras-resnet cluster).",
@@ -81,7 +84,7 @@ def train_from(
     about: dict[str, Any] | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     profile: bool = False,
-) -> runs.Run:
+) -> Run:
     """Train `start`, which the run calls `model`, as `run` does; `name` names the default folder.
 
     Raises:
@@ -107,6 +110,6 @@ def train_from(
 
 
 if __name__ == "__main__":
-    from keras_resnet.cli import main
+    from keras_resnet.cli.main import main
 
     sys.exit(main(["finetune", *sys.argv[1:]]))

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import keras
 
-from keras_resnet.recipes import finetune, runs, transfer
-from keras_resnet.recipes.channels import Channels
-from keras_resnet.recipes.config import Config
-from keras_resnet.recipes.filter_pruning import compare, prune_filters
-from keras_resnet.recipes.sources import Source
+from keras_resnet.recipes import finetune
+from keras_resnet.recipes.compression.channels import Channels
+from keras_resnet.recipes.compression.filters import compare, prune_filters
+from keras_resnet.recipes.configs.schema import Config
+from keras_resnet.recipes.runs.folder import Run
+from keras_resnet.recipes.runs.sources import Source
+from keras_resnet.recipes.training import transfer
 
 CONFIG = "compress/prune_filters"
 
@@ -28,7 +30,7 @@ def run(
     *,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     profile: bool = False,
-) -> runs.Run:
+) -> Run:
     """Prune the model of `source` as `config.pruning` says and train it on, in a new run folder.
 
     The summary's "pruned_filters" has filters, multiply-adds and parameters before and after.
@@ -67,6 +69,6 @@ def run(
 
 
 if __name__ == "__main__":
-    from keras_resnet.cli import main
+    from keras_resnet.cli.main import main
 
     sys.exit(main(["prune-filters", *sys.argv[1:]]))

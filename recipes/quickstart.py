@@ -14,10 +14,12 @@ from typing import Any
 
 from keras_resnet.errors import UserError, require
 from keras_resnet.export import manifest
-from keras_resnet.recipes import runs, sources, train
-from keras_resnet.recipes.config import load_config
-from keras_resnet.recipes.data import Dataset, configured_dataset
-from keras_resnet.recipes.exporting import export_source
+from keras_resnet.recipes import train
+from keras_resnet.recipes.configs.schema import load_config
+from keras_resnet.recipes.data.datasets import Dataset, configured_dataset
+from keras_resnet.recipes.export import export_source
+from keras_resnet.recipes.runs import sources
+from keras_resnet.recipes.runs.folder import find_run, is_run
 
 CONFIG = "digits/resnet8"
 FORMATS = ("savedmodel", "tflite-float32", "tflite-int8")
@@ -36,12 +38,12 @@ def run(out: str | Path = "quickstart", overrides: dict[str, Any] | None = None)
     out = Path(out)
     require("ai_edge_litert", "all")  # before the minutes of training, not after
     folder = out / "run"
-    if not runs.is_run(folder):
+    if not is_run(folder):
         finished = train.run(load_config(CONFIG, overrides), folder)
     elif overrides:
         raise UserError(f"{out} holds a run already, of other settings; choose another --out.")
-    elif runs.find(folder).model.is_file():
-        finished = runs.find(folder)
+    elif find_run(folder).model.is_file():
+        finished = find_run(folder)
         print(f"{folder} is trained already; exporting it anew", file=sys.stderr)
     else:
         finished = train.resume(folder)
@@ -83,6 +85,6 @@ def _write_samples(dataset: Dataset, folder: Path) -> list[Path]:
 
 
 if __name__ == "__main__":
-    from keras_resnet.cli import main
+    from keras_resnet.cli.main import main
 
     sys.exit(main(["quickstart", *sys.argv[1:]]))

@@ -19,25 +19,28 @@ from typing import Any
 import keras
 
 from keras_resnet.errors import UserError
-from keras_resnet.export import manifest, runtimes
+from keras_resnet.export import manifest
+from keras_resnet.export.runtimes.keras import load_keras
 from keras_resnet.files import replacing
 from keras_resnet.layers import to_stock
 from keras_resnet.models.auxiliary import inference_model
-from keras_resnet.recipes import (
-    compress,
-    data,
-    data_service,
-    devices,
-    distill,
-    evaluate,
-    kernels,
-    runs,
-    transfer,
-    workers,
+from keras_resnet.recipes import evaluate
+from keras_resnet.recipes.compression import zeros_and_clusters
+from keras_resnet.recipes.compression.process import train_apart
+from keras_resnet.recipes.configs.schema import Config
+from keras_resnet.recipes.data.batches import training_batches
+from keras_resnet.recipes.runs.folder import (
+    Run,
+    create_run,
+    drop_rows_from,
+    find_run,
+    locked,
+    write_json,
 )
-from keras_resnet.recipes.callbacks import Log, ProgressBar
-from keras_resnet.recipes.config import Config
-from keras_resnet.recipes.job import (
+from keras_resnet.recipes.training import data_service, devices, transfer, workers
+from keras_resnet.recipes.training.callbacks import Log, ProgressBar
+from keras_resnet.recipes.training.checkpoints import State
+from keras_resnet.recipes.training.job import (
     Job,
     build_loop,
     build_model,
@@ -45,8 +48,8 @@ from keras_resnet.recipes.job import (
     prepare,
     technique,
 )
-from keras_resnet.recipes.loop import Loop, NonFiniteLossError
-from keras_resnet.recipes.state import State
+from keras_resnet.recipes.training.loop import Loop, NonFiniteLossError
+from keras_resnet.recipes.training.teacher import find_teacher, require_same_classes
 
 _LOOK_STEPS = 10  # looking at the loss waits for the device, so not at every step
 _PROFILED_STEPS = (5, 15)  # of this start; the first ones trace and warm up
@@ -65,8 +68,10 @@ def run(
     start: keras.Model | None = None,
     about_start: dict[str, Any] | None = None,
     profile: bool = False,
-) -> runs.Run:
-    """Train `config` in a new run folder and return the run; see `recipes/runs.py` for its files.
+) -> Run:
+    """Train `config` in a new run folder and return the run.
+
+    `recipes/runs/folder.py` says which files it has.
 
     Args:
         config: what to train.
@@ -82,13 +87,13 @@ def run(
     """
     devices.claim(config.train)
     # What can be refused is refused before a folder is made.
-    job = prepare(config, start, distill.find_teacher(config.distill))
-    distill.require_same_classes(config.distill, job.dataset.class_names)
+    job = prepare(config, start, find_teacher(config.distill))
+    require_same_classes(config.distill, job.dataset.class_names)
     name = name or config.model
     models = {"start": start, "teacher": job.teacher}
 
-    def create() -> runs.Run:
-        return runs.create(out, name, job.config, models, about_start)
+    def create() -> Run:
+        return create_run(out, name, job.config, models, about_start)
 
     return _train(job, create, callbacks, profile)
 
@@ -98,42 +103,41 @@ def resume(
     *,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     profile: bool = False,
-) -> runs.Run:
+) -> Run:
     """Go on with an interrupted run from its last checkpoint, as if it had not stopped.
 
     Raises:
         UserError: `path` is no run, or it is finished.
     """
-    found = runs.find(path)
+    found = find_run(path)
     if found.model.is_file():
         raise UserError(f"{path} is finished; its model is {found.model}.")
     if found.config.compress.technique:
-        compress.train_apart(found)
+        train_apart(found)
         return found
     return go_on(found, callbacks=callbacks, profile=profile)
 
 
 def go_on(
-    found: runs.Run,
+    found: Run,
     *,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     profile: bool = False,
-) -> runs.Run:
+) -> Run:
     """`resume` in this very process."""
     devices.claim(found.config.train)
     start, teacher = (
-        runtimes.load_keras(path) if path.is_file() else None
-        for path in (found.start, found.teacher)
+        load_keras(path) if path.is_file() else None for path in (found.start, found.teacher)
     )
     return _train(prepare(found.config, start, teacher), lambda: found, callbacks, profile)
 
 
 def _train(
     job: Job,
-    open_run: Callable[[], runs.Run],
+    open_run: Callable[[], Run],
     callbacks: Sequence[keras.callbacks.Callback],
     profile: bool,
-) -> runs.Run:
+) -> Run:
     service = job.config.data.service
     with (
         _opened(job, open_run) as run,
@@ -149,7 +153,7 @@ def _train(
             file=sys.stderr,
         )
         state = State(run, loop, job.config.train.checkpoint_minutes)
-        runs.drop_rows_from(run.log, int(state.epochs_done))
+        drop_rows_from(run.log, int(state.epochs_done))
         observers = [] if run.home else _observers(job, run, loop, profile)
         observers = keras.callbacks.CallbackList([*observers, *callbacks], model=loop.model)
         with state.votes.on_interrupt():
@@ -159,7 +163,7 @@ def _train(
 
 
 @contextmanager
-def _opened(job: Job, open_run: Callable[[], runs.Run]) -> Iterator[runs.Run]:
+def _opened(job: Job, open_run: Callable[[], Run]) -> Iterator[Run]:
     """The run, locked. Only the chief's is real: other workers get a folder that is thrown away."""
     facts = {"model": job.config.model, "the number of training images": len(job.dataset.train)}
     for section, table in asdict(job.config).items():
@@ -170,7 +174,7 @@ def _opened(job: Job, open_run: Callable[[], runs.Run]) -> Iterator[runs.Run]:
         if workers.index(job.strategy) == 0:
             try:
                 run = open_run()
-                stack.enter_context(runs.locked(run))
+                stack.enter_context(locked(run))
             except UserError as error:  # it is every worker's
                 workers.share(job.strategy, f"error {error}".encode())
                 raise
@@ -180,13 +184,11 @@ def _opened(job: Job, open_run: Callable[[], runs.Run]) -> Iterator[runs.Run]:
             if kind == "error":
                 raise UserError(f"The chief: {text}")
             scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="keras-resnet-"))
-            run = runs.Run(Path(scratch), home=Path(text))
+            run = Run(Path(scratch), home=Path(text))
         yield run
 
 
-def _observers(
-    job: Job, run: runs.Run, loop: Loop, profile: bool
-) -> list[keras.callbacks.Callback]:
+def _observers(job: Job, run: Run, loop: Loop, profile: bool) -> list[keras.callbacks.Callback]:
     return [
         ProgressBar(job.total_steps, job.epochs, int(loop.step)),
         Log(str(run.log), append=True),
@@ -200,7 +202,7 @@ def _observers(
 
 def _fit(job: Job, loop: Loop, state: State, observers: keras.callbacks.CallbackList) -> None:
     """From the loop's step to the last: update, save, and at the end of each epoch evaluate."""
-    batches = data.training_batches(
+    batches = training_batches(
         job.dataset.train,
         job.config.train.batch_size,
         job.config.train.seed,
@@ -309,7 +311,7 @@ def _validate(job: Job, loop: Loop, state: State, epoch: int) -> dict[str, float
     return validation
 
 
-def _finish(job: Job, run: runs.Run, loop: Loop, state: State) -> None:
+def _finish(job: Job, run: Run, loop: Loop, state: State) -> None:
     """Write the model of the best epoch and what it does on the test split, evaluated once.
 
     The chief does; the other workers wait for it.
@@ -321,7 +323,7 @@ def _finish(job: Job, run: runs.Run, loop: Loop, state: State) -> None:
     workers.share(job.strategy)
 
 
-def _best_model(job: Job, run: runs.Run, loop: Loop) -> keras.Model:
+def _best_model(job: Job, run: Run, loop: Loop) -> keras.Model:
     if run.best.is_file():
         loop.model.load_weights(run.best)
     if (compressing := technique(job.config)) is not None:
@@ -332,14 +334,14 @@ def _best_model(job: Job, run: runs.Run, loop: Loop) -> keras.Model:
     return inference_model(model)
 
 
-def _write_result(job: Job, run: runs.Run, loop: Loop, state: State, model: keras.Model) -> None:
+def _write_result(job: Job, run: Run, loop: Loop, state: State, model: keras.Model) -> None:
     config, dataset = job.config, job.dataset
     plain = to_stock(model)
     outputs = keras.layers.Activation("softmax", dtype="float32", name="predictions")(plain.output)
     (run.path / "labels.txt").write_text("\n".join(dataset.class_names) + "\n", encoding="utf-8")
     result = keras.Model(plain.input, outputs, name=config.model)
     test = evaluate.measure_model(result, dataset.test)
-    runs.write_json(
+    write_json(
         run.path / "summary.json",
         {
             "model": config.model,
@@ -369,10 +371,10 @@ def _write_result(job: Job, run: runs.Run, loop: Loop, state: State, model: kera
 def _about_compression(config: Config, result: keras.Model) -> dict[str, Any]:
     if not config.compress.technique:
         return {}
-    return {"technique": config.compress.technique, "kernels": kernels.report(result)}
+    return {"technique": config.compress.technique, "kernels": zeros_and_clusters.report(result)}
 
 
 if __name__ == "__main__":
-    from keras_resnet.cli import main
+    from keras_resnet.cli.main import main
 
     sys.exit(main(["train", *sys.argv[1:]]))

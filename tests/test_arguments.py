@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from keras_resnet import arguments
-from keras_resnet.cli import main
+from keras_resnet.cli import parser
+from keras_resnet.cli.main import main
 from keras_resnet.display import console
 
 ROOT = Path(__file__).parents[1]
-PARSERS = dict(arguments.walk(arguments.parsers()[0]))
+PARSERS = dict(parser.walk(parser.parsers()[0]))
 
 
 @pytest.mark.parametrize("name", filter(None, PARSERS))
@@ -60,7 +60,7 @@ def test_the_sites_results_say_by_what_technique(hooks):
 
 def test_the_site_has_what_lies_below_a_verb(hooks):
     page = hooks.MADE["api/command_line.md"]()
-    assert arguments.EXIT_CODES in page
+    assert parser.EXIT_CODES in page
     for name in filter(None, PARSERS):
         assert f"\n##{'#' * name.count(' ')} {name}\n" in page
     assert "--preprocessing MODE" in page.partition("### weights import")[2].partition("\n## ")[0]
@@ -78,7 +78,7 @@ def test_a_table_wider_than_the_terminal_keeps_its_figures(monkeypatch, capsys):
 
 def test_files_are_the_arguments_that_can_be_one():
     def files(name):
-        found = arguments.file_actions(PARSERS[name])
+        found = parser.file_actions(PARSERS[name])
         return {(action.option_strings or [action.dest])[0] for action in found}
 
     assert files("predict") == {"model", "--weights", "images"}
@@ -110,7 +110,7 @@ def test_tcsh_has_every_command(tmp_path, capsys):
     """Not read by a tcsh: only that the script completes this command's words."""
     script = _script("tcsh", tmp_path, capsys).read_text()
     assert script.count("complete keras-resnet") == 1
-    assert all(verb in script for verb in arguments.parsers()[1])
+    assert all(verb in script for verb in parser.parsers()[1])
 
 
 @pytest.mark.parametrize(

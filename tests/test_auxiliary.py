@@ -8,9 +8,10 @@ from conftest import randomize_batch_norms
 
 import keras_resnet
 from keras_resnet.errors import UserError
-from keras_resnet.export import runtimes
-from keras_resnet.recipes import load_config, train, transfer
-from keras_resnet.recipes.loop import Loop
+from keras_resnet.export.runtimes.keras import KerasRuntime
+from keras_resnet.recipes import load_config, train
+from keras_resnet.recipes.training import transfer
+from keras_resnet.recipes.training.loop import Loop
 
 WEIGHTS = {"predictions": 1.0, "aux1": 0.3, "aux2": 0.3}
 
@@ -90,7 +91,7 @@ def test_what_is_no_such_model_is_refused():
         with pytest.raises(UserError, match=r"has \['a', 'b'\]"):
             function(keras.Model(inputs, dict(zip("ab", outputs, strict=True))))
     with pytest.raises(UserError, match=r"keras_resnet.inference_model\(model\)"):
-        runtimes.KerasRuntime(_model())
+        KerasRuntime(_model())
     with pytest.raises(UserError, match="Unknown option 'auxiliary'"):
         keras_resnet.create_model("resnet20", auxiliary=True)
 

@@ -9,8 +9,11 @@ from sklearn.datasets import load_sample_images
 
 import keras_resnet
 from keras_resnet.errors import MissingExtraError, UserError
-from keras_resnet.export import export, formats
-from keras_resnet.recipes import exporting, load_dataset, sources
+from keras_resnet.export import export
+from keras_resnet.export.formats import table
+from keras_resnet.recipes import load_dataset
+from keras_resnet.recipes.export import export_source
+from keras_resnet.recipes.runs import sources
 
 FLOAT = ("savedmodel", "tflite-float32", "onnx", "openvino")
 
@@ -54,7 +57,7 @@ def _case(name):
 def test_float_files_answer_photographs_as_keras_does(name, kind, tmp_path):
     """Logits within 1e-4 of the largest one; measured: from ten to hundreds of times below."""
     try:
-        formats.known([kind])
+        table.known([kind])
     except MissingExtraError as error:
         pytest.skip(str(error))
     model, views = _case(name)
@@ -78,7 +81,7 @@ def test_int8_files_name_the_class_that_keras_names(name, tmp_path):
         pytest.skip(f"needs cifar10: {error}")
     source = sources.find(name, "cifar10")
     out = tmp_path / "out"
-    report = exporting.export_source(source, dataset, ("tflite-int8",), out, about=None)
+    report = export_source(source, dataset, ("tflite-int8",), out, about=None)
     (item,) = report.checks
     print(name, item.agreement, item.accuracy, report.keras_accuracy)
     assert item.n == 10_000

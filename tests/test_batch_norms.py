@@ -7,7 +7,10 @@ from conftest import randomize_batch_norms
 
 import keras_resnet
 from keras_resnet import keras_compat
-from keras_resnet.export import batch_norms, check, export, runtimes, saved_model, tflite
+from keras_resnet.export import check, export
+from keras_resnet.export.formats import saved_model, tflite
+from keras_resnet.export.rewrites import batch_norms
+from keras_resnet.export.runtimes.open import open_file
 
 layers = keras.layers
 
@@ -109,7 +112,7 @@ def _int8_snr(model, images, folder):
     saved_model.write(model, folder, batch=1)
     path = folder.with_suffix(".tflite")
     path.write_bytes(tflite.convert(folder, "int8", images, "uint8"))
-    outputs = runtimes.open_file(path).predict(images)
+    outputs = open_file(path).predict(images)
     return check._signal_to_noise(outputs, model.predict(images.astype("float32"), verbose=0))
 
 

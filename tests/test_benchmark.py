@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from conftest import run_python
 
-from keras_resnet import cli
+from keras_resnet.cli import main
 from keras_resnet.display import charts
 from keras_resnet.errors import UserError
-from keras_resnet.export import benchmark, export, manifest
+from keras_resnet.export import export, manifest
+from keras_resnet.export.measure import benchmark
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def record(exports):
     """The command on an export folder: what it printed, with the files it wrote."""
     arguments = ["benchmark", exports, "--threads", "1,2", "--rounds", "3", "--runs", "4", "--json"]
     arguments += ["--batch", "8", "--out", exports, "--picture", exports.parent / "x.svg"]
-    code = "import sys; from keras_resnet.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; from keras_resnet.cli.main import main; sys.exit(main(sys.argv[1:]))"
     return json.loads(run_python(code, *arguments).stdout)
 
 
@@ -69,7 +70,7 @@ def test_memory_is_that_of_the_runtime_alone(record):
 def test_of_bare_files_the_float32_one_is_the_reference(exports, tmp_path):
     files = [exports / f"resnet20-{kind}" for kind in ("int8.tflite", "micro", "float32.tflite")]
     arguments = ["--rounds", "1", "--runs", "1", "--batch", "1", "--out", str(tmp_path / "x.json")]
-    assert cli.main(["benchmark", *map(str, files), *arguments]) == 0
+    assert main.main(["benchmark", *map(str, files), *arguments]) == 0
     found = json.loads((tmp_path / "x.json").read_text())
     assert found["reference"] == str(files[-1])
     assert [row["ratio"] is None for row in found["rows"]] == [False, False, True]
@@ -103,7 +104,7 @@ def test_what_a_picture_needs_is_asked_for_before_measuring(tmp_path, monkeypatc
     monkeypatch.setitem(sys.modules, "PIL", None)
     arguments = ["benchmark", str(tmp_path / "torn.tflite"), "--picture"]
     for picture, message in (("x.jpg", "as .svg or .png"), ("x.png", "[export]")):
-        assert cli.main([*arguments, str(tmp_path / picture)]) == 2
+        assert main.main([*arguments, str(tmp_path / picture)]) == 2
         assert message in capsys.readouterr().err
 
 
@@ -114,7 +115,7 @@ def test_a_picture_that_fails_loses_no_figures(exports, tmp_path, capsys, monkey
     monkeypatch.setattr(charts.Drawing, "save", full)
     arguments = ["--rounds", "1", "--runs", "1", "--batch", "1", "--picture"]
     file = str(exports / "resnet20-int8.tflite")
-    assert cli.main(["benchmark", file, *arguments, str(tmp_path / "x.svg"), "--json"]) == 2
+    assert main.main(["benchmark", file, *arguments, str(tmp_path / "x.svg"), "--json"]) == 2
     said = capsys.readouterr()
     assert [row["file"] for row in json.loads(said.out)["rows"]] == [file]
     assert "No space left on device" in said.err
@@ -123,7 +124,7 @@ def test_a_picture_that_fails_loses_no_figures(exports, tmp_path, capsys, monkey
 def test_a_picture_that_cannot_be_is_refused_before_anything_is_timed(exports, tmp_path, capsys):
     (tmp_path / "x.svg").mkdir()
     file = str(exports / "resnet20-int8.tflite")
-    assert cli.main(["benchmark", file, "--picture", str(tmp_path / "x.svg")]) == 2
+    assert main.main(["benchmark", file, "--picture", str(tmp_path / "x.svg")]) == 2
     assert "--picture" in capsys.readouterr().err
 
 
@@ -188,7 +189,7 @@ def test_the_bin_of_an_openvino_file_counts(tmp_path):
 def test_bad_arguments_are_refused(arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "torn.tflite").write_bytes(b"not a model at all")
-    assert cli.main(["benchmark", *arguments]) == 2
+    assert main.main(["benchmark", *arguments]) == 2
     assert message in capsys.readouterr().err
 
 

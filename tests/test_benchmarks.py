@@ -13,7 +13,7 @@ import pytest
 from conftest import cifar10_or_skip
 
 from keras_resnet.errors import UserError
-from keras_resnet.export.interleaved import Peer, take_turns, workers
+from keras_resnet.export.measure.turns import Peer, take_turns, workers
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

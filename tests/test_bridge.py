@@ -7,7 +7,7 @@ from conftest import randomize_batch_norms
 
 import keras_resnet
 from keras_resnet.errors import UserError
-from keras_resnet.recipes import bridge
+from keras_resnet.recipes.compression import to_tf_keras
 
 # One of every kind of block; the others are in the slow tests.
 REPRESENTATIVE = (
@@ -43,7 +43,7 @@ def _built(name):
 def _hold(model):
     images = np.random.default_rng(0).integers(0, 256, (2, *model.input_shape[1:]))
     expected = np.asarray(model(images.astype("float32"), training=False))
-    legacy = bridge.to_legacy(model)
+    legacy = to_tf_keras.to_legacy(model)
     assert type(legacy).__module__.startswith("tf_keras")
     assert {layer.name for layer in model.layers} <= {layer.name for layer in legacy.layers}
     # The same float32 operations in kernels that sum in another order.
@@ -65,7 +65,7 @@ def test_every_network_bridges_or_is_refused_by_its_layer(name):
     if any(isinstance(x, keras_resnet.LocalResponseNormalization) for x in model.layers):
         # Its inverse roots are operations and no layers.
         with pytest.raises(UserError, match="has no counterpart"):
-            bridge.to_legacy(model)
+            to_tf_keras.to_legacy(model)
     else:
         _hold(model)
 
@@ -78,7 +78,7 @@ def _model(layer):
 
 def test_settings_that_were_renamed_arrive():
     model = _model(keras.layers.LeakyReLU(negative_slope=0.25, name="leaky"))
-    legacy = bridge.to_legacy(model)
+    legacy = to_tf_keras.to_legacy(model)
     assert float(legacy.get_layer("leaky").alpha) == 0.25
     images = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype("float32")
     np.testing.assert_allclose(legacy(images), model(images), rtol=1e-5, atol=1e-6)
@@ -86,16 +86,16 @@ def test_settings_that_were_renamed_arrive():
 
 def test_what_tf_keras_lacks_is_named():
     with pytest.raises(UserError, match=r"'odd' \(RMSNormalization\) has no counterpart"):
-        bridge.to_legacy(_model(keras.layers.RMSNormalization(name="odd")))
+        to_tf_keras.to_legacy(_model(keras.layers.RMSNormalization(name="odd")))
     with pytest.raises(UserError, match=r"no counterpart .* Multiply"):
-        bridge.to_legacy(_model(lambda x: x * 2))
+        to_tf_keras.to_legacy(_model(lambda x: x * 2))
     with pytest.raises(UserError, match=r"'low' \(Dense\) has lora_alpha=2"):
-        bridge.to_legacy(_model(keras.layers.Dense(3, lora_rank=2, name="low")))
+        to_tf_keras.to_legacy(_model(keras.layers.Dense(3, lora_rank=2, name="low")))
     with pytest.raises(UserError, match=r"'rms' .* has rms_scaling=True.* Leave it at its default"):
-        bridge.to_legacy(_model(keras.layers.LayerNormalization(rms_scaling=True, name="rms")))
+        to_tf_keras.to_legacy(_model(keras.layers.LayerNormalization(rms_scaling=True, name="rms")))
     inner = keras.layers.TimeDistributed(keras.layers.Dense(3), name="each")
     with pytest.raises(UserError, match=r"'each' \(TimeDistributed\) cannot be rebuilt .* export"):
-        bridge.to_legacy(_model(inner))
+        to_tf_keras.to_legacy(_model(inner))
 
 
 @pytest.mark.parametrize(
@@ -127,5 +127,5 @@ def test_what_was_left_at_keras_own_defaults_bridges(layer):
 )
 def test_an_activation_that_tf_keras_has_not_or_has_otherwise_is_named(layer, said):
     with pytest.raises(UserError, match=f"{said} tf_keras.*Take another") as raised:
-        bridge.to_legacy(_model(layer))
+        to_tf_keras.to_legacy(_model(layer))
     assert "the layer 'odd'" in str(raised.value)

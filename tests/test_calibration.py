@@ -11,9 +11,10 @@ from conftest import cifar10_or_skip
 
 import keras_resnet
 from keras_resnet.errors import UserError
-from keras_resnet.export import calibration, export, ranges, saved_model, tflite
+from keras_resnet.export import calibration, export
+from keras_resnet.export.formats import int8_ranges, saved_model, tflite
 from keras_resnet.images.preprocessing import PREPROCESSING
-from keras_resnet.recipes.data import load_dataset
+from keras_resnet.recipes.data.datasets import load_dataset
 
 layers = keras.layers
 _INT8 = ("tflite-int8",)
@@ -143,7 +144,7 @@ def test_the_manifest_names_the_method_and_its_value(tiny, tmp_path):
     report = export(model, _INT8, out=tmp_path / "out", **arguments)
     assert report.manifest["calibration_method"] == "percentile:99.999"
     assert report.manifest["warnings"] == []
-    assert ranges.full_name("min-max") == "min-max"
+    assert int8_ranges.full_name("min-max") == "min-max"
 
 
 # Images that look wrong ---------------------------------------------------------------------------

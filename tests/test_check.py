@@ -10,9 +10,10 @@ from conftest import randomize_batch_norms
 from PIL import Image
 
 import keras_resnet
-from keras_resnet.cli import main
+from keras_resnet.cli.main import main
 from keras_resnet.export import export, manifest
-from keras_resnet.recipes import exporting, sources
+from keras_resnet.recipes.export import export_source, images_of, reference
+from keras_resnet.recipes.runs import sources
 
 SIZE = 24
 
@@ -80,7 +81,7 @@ def test_data_of_other_classes_is_warned_about(tiny_run, digits, tmp_path, capsy
         shutil.copy(tiny_run.model, file)
     (tmp_path / "labels.txt").write_text("".join(f"bird {index}\n" for index in range(10)))
     given = {"formats": ("savedmodel",), "check_count": 8, "out": tmp_path / "exports"}
-    exports = exporting.export_source(sources.find(str(files[0])), digits, **given).folder
+    exports = export_source(sources.find(str(files[0])), digits, **given).folder
     assert capsys.readouterr().err.count(f"'digits' are not those of {files[0]}\n") == 1
     command = ["check", str(exports), "--data", "digits", "--check-images", "8", "--against"]
     for file in files:  # the second does not know its classes, but the export does
@@ -104,10 +105,10 @@ def test_a_folders_images_are_as_many_as_asked_for_and_evenly_spaced(tmp_path):
     pixels = np.minimum(np.arange(257), 255).astype("uint8")[:, None, None, None]
     folder = _write(np.broadcast_to(pixels, (257, 8, 8, 3)), tmp_path / "photos")
     arguments = (source, folder, ("savedmodel",))
-    content = exporting.export_source(*arguments, tmp_path / "all").manifest
+    content = export_source(*arguments, tmp_path / "all").manifest
     assert (content["check"]["n"], content["calibration_images"]) == (257, 256)
-    found = exporting.reference(source, folder, 257, content)
+    found = reference(source, folder, 257, content)
     assert len(found.images) == 257
-    found = exporting.reference(source, folder, 3, content)
+    found = reference(source, folder, 3, content)
     assert found.images[:, 0, 0, 0].tolist() == [0, 128, 255]
-    assert len(exporting.images_of(str(folder), model)) == 256
+    assert len(images_of(str(folder), model)) == 256

@@ -13,10 +13,11 @@ from weights_server import serving
 
 import keras_resnet
 from keras_resnet import registry
-from keras_resnet.cli import main
+from keras_resnet.cli.main import main
 from keras_resnet.errors import UserError
 from keras_resnet.images.labels import class_names
-from keras_resnet.recipes import data, load_dataset
+from keras_resnet.recipes import load_dataset
+from keras_resnet.recipes.data import datasets
 from keras_resnet.weights import catalog
 from keras_resnet.weights.cache import cached_path
 from keras_resnet.weights.fitting import Note
@@ -158,7 +159,7 @@ def test_export_by_tag_calibrated_on_a_folder(cache, pictures, capsys, tmp_path,
     def absent(name, *_):
         raise UserError(f"{name} is not here.")
 
-    monkeypatch.setattr(data, "load_dataset", absent)
+    monkeypatch.setattr(datasets, "load_dataset", absent)
     arguments = ("export", "resnet20", "--weights", "cifar10", "--formats", "tflite-int8")
     assert main([*arguments, "--out", str(tmp_path / "none")]) == 2
     assert "cifar10 is not here. Or give --calibration" in capsys.readouterr().err

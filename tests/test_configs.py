@@ -9,17 +9,11 @@ import pytest
 from PIL import Image
 
 from keras_resnet import registry
-from keras_resnet.recipes import (
-    augment,
-    compress,
-    config,
-    finetune,
-    optimizers,
-    prune_channels,
-    schedules,
-    train,
-)
-from keras_resnet.recipes.config import CONFIGS, list_configs, load_config, save_config
+from keras_resnet.recipes import compress, finetune, prune_channels, train
+from keras_resnet.recipes.configs import schema
+from keras_resnet.recipes.configs.schema import CONFIGS, list_configs, load_config, save_config
+from keras_resnet.recipes.data import augment
+from keras_resnet.recipes.training import optimizers, schedules
 
 # Between them, the keys that the shipped configs use; the others are run in the slow tests.
 REPRESENTATIVE = ("cifar10/resnet20_fast", "imagenet/resnet18_a2", "imagenet/resnet18_lars")
@@ -97,7 +91,7 @@ def test_every_config_runs_two_steps(name, photos, tmp_path):
 
 def test_every_key_has_its_meaning_beside_it():
     """From these comments the documentation's table of keys is made."""
-    sections = {name: kind for name, kind in vars(config).items() if name.endswith("Config")}
+    sections = {name: kind for name, kind in vars(schema).items() if name.endswith("Config")}
     for kind in sections.values():
         source = inspect.getsource(kind)
         for key in dataclasses.fields(kind):

@@ -10,9 +10,13 @@ import tensorflow as tf
 from PIL import Image, ImageEnhance, ImageOps
 
 from keras_resnet.errors import UserError
-from keras_resnet.recipes import augment, config, data, evaluate, images, mixing, randaugment, train
-from keras_resnet.recipes.config import AugmentConfig
-from keras_resnet.recipes.files import Files
+from keras_resnet.recipes import evaluate, train
+from keras_resnet.recipes.configs import schema as config
+from keras_resnet.recipes.configs.schema import AugmentConfig
+from keras_resnet.recipes.data import augment, datasets, encoded, mixing, randaugment
+from keras_resnet.recipes.data.batches import evaluation_batches, training_batches
+from keras_resnet.recipes.data.datasets import configured_dataset, load_dataset
+from keras_resnet.recipes.data.folders import Files
 
 PLAIN = AugmentConfig(crop="none", flip="none")
 EVERYTHING = AugmentConfig(
@@ -45,7 +49,7 @@ def photos(tmp_path_factory):
 
 
 def _batches(split, steps, start=0, config=PLAIN, batch_size=32, classes=10, **options):
-    batches = data.training_batches(
+    batches = training_batches(
         split, batch_size, 7, config, start_step=start, classes=classes, **options
     )
     return [(x.numpy(), y.numpy()) for x, y in batches.take(steps)]
@@ -61,13 +65,13 @@ def _assert_same(batches, others):
 
 
 def test_splits_are_fixed_and_share_nothing(digits):
-    again = data.load_dataset("digits", validation=180)
-    other = data.load_dataset("digits", validation=180, split_seed=1)
+    again = load_dataset("digits", validation=180)
+    other = load_dataset("digits", validation=180, split_seed=1)
     assert [len(s) for s in (digits.train, digits.validation, digits.test)] == [1257, 180, 360]
     np.testing.assert_array_equal(digits.train.images, again.train.images)
     assert not np.array_equal(digits.validation.labels, other.validation.labels)
     everything = np.concatenate([digits.train.images, digits.validation.images, digits.test.images])
-    raw = data.load_dataset("digits")
+    raw = load_dataset("digits")
     assert len(everything) == 1797
     assert sorted(image.tobytes() for image in everything) == sorted(
         image.tobytes() for image in (*raw.train.images, *raw.test.images)
@@ -95,14 +99,14 @@ def test_an_epoch_has_every_image_once_and_the_next_another_order(digits):
 
 
 def test_images_of_one_size_are_resized_when_another_is_asked_for(digits):
-    larger = data.load_dataset("digits", validation=180, image_size=40)
+    larger = load_dataset("digits", validation=180, image_size=40)
     assert larger.input_shape == (40, 40, 3)
     small = larger.at(32).test.images.astype(int)
     assert np.abs(small - digits.test.images).mean() < 12  # blurred twice, but the same digits
 
 
 def test_evaluation_counts_every_image_once(digits):
-    weights = sum(float(tf.reduce_sum(w)) for _, _, w in data.evaluation_batches(digits.test, 50))
+    weights = sum(float(tf.reduce_sum(w)) for _, _, w in evaluation_batches(digits.test, 50))
     assert weights == len(digits.test)
 
 
@@ -118,7 +122,7 @@ def test_evaluation_counts_every_image_once(digits):
 )
 def test_bad_data_is_refused(name, validation, message):
     with pytest.raises(UserError, match=message):
-        data.load_dataset(name, validation)
+        load_dataset(name, validation)
 
 
 def test_data_that_is_not_there_says_where_to_put_it(tmp_path, monkeypatch):
@@ -126,10 +130,10 @@ def test_data_that_is_not_there_says_where_to_put_it(tmp_path, monkeypatch):
         raise OSError("Name or service not known")
 
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    monkeypatch.setattr(data.socket, "getaddrinfo", no_network)
-    monkeypatch.setattr(data.urllib.request, "getproxies", dict)
+    monkeypatch.setattr(datasets.socket, "getaddrinfo", no_network)
+    monkeypatch.setattr(datasets.urllib.request, "getproxies", dict)
     with pytest.raises(UserError, match=r"'mnist' is not under .* set TFDS_DATA_DIR"):
-        data.load_dataset("mnist")
+        load_dataset("mnist")
 
 
 def _shared(name):
@@ -141,7 +145,7 @@ def _shared(name):
 
 def test_cifar10_loads_by_name():
     _shared("cifar10")
-    dataset = data.load_dataset("cifar10", validation=5000)
+    dataset = load_dataset("cifar10", validation=5000)
     sizes = [len(s) for s in (dataset.train, dataset.validation, dataset.test)]
     assert sizes == [45000, 5000, 10000]
     assert dataset.input_shape == (32, 32, 3)
@@ -154,14 +158,14 @@ def test_cifar10_loads_by_name():
 
 
 def test_a_folder_of_classes_gives_a_fixed_fifth_for_testing(photos):
-    dataset = data.load_dataset(str(photos), validation=6, image_size=32)
+    dataset = load_dataset(str(photos), validation=6, image_size=32)
     assert dataset.class_names == ("ant", "bee", "cow")
     assert [len(s) for s in (dataset.train, dataset.validation, dataset.test)] == [24, 6, 6]
     assert np.bincount(dataset.test.labels).tolist() == [2, 2, 2]
     splits = (dataset.train, dataset.validation, dataset.test)
     paths = [path for split in splits for path in split.source.paths]
     assert len(set(paths)) == 36
-    again = data.load_dataset(str(photos), validation=6, image_size=32)
+    again = load_dataset(str(photos), validation=6, image_size=32)
     assert list(again.test.source.paths) == list(dataset.test.source.paths)
     assert all(Path(p).parent.name == "bee" for p in dataset.test.source.paths[2:4])
     assert dataset.test.labels[2:4].tolist() == [1, 1]
@@ -171,7 +175,7 @@ def test_a_folder_of_classes_gives_a_fixed_fifth_for_testing(photos):
 def test_a_folder_in_splits(tmp_path, held_back):
     _fill(tmp_path / "train", ("ant", "bee"), 3)
     _fill(tmp_path / held_back, ("ant", "bee"), 2, seed=1)
-    dataset = data.load_dataset(str(tmp_path), image_size=32)
+    dataset = load_dataset(str(tmp_path), image_size=32)
     assert [len(s) for s in (dataset.train, dataset.validation, dataset.test)] == [6, 0, 4]
     assert dataset.test.sample(2).images.shape == (2, 32, 32, 3)
 
@@ -223,7 +227,7 @@ def _other_classes(folder):
 def test_folders_that_are_no_dataset_are_refused(tmp_path, spoil, message):
     spoil(_fill(tmp_path / "photos", count=3))
     with pytest.raises(UserError, match=message):
-        data.load_dataset(str(tmp_path / "photos"))
+        load_dataset(str(tmp_path / "photos"))
 
 
 def test_what_is_not_read_of_a_folder_is_said(tmp_path, capsys):
@@ -231,14 +235,14 @@ def test_what_is_not_read_of_a_folder_is_said(tmp_path, capsys):
     (folder / "ant" / "00.jpg").rename(folder / "ant" / "00.webp")
     (folder / "bee" / "00.jpg").rename(folder / "loose.jpg")
     (folder / "ant" / "notes.txt").write_text("no image")
-    assert data.load_dataset(str(folder)).train.places == 6  # 2, 2 and 3 less the fifths
+    assert load_dataset(str(folder)).train.places == 6  # 2, 2 and 3 less the fifths
     err = capsys.readouterr().err
     assert "1 images are neither JPEG nor PNG" in err
     assert "1 images lie in no class folder" in err
 
 
 def test_images_that_vary_want_a_size(photos):
-    dataset = data.load_dataset(str(photos))
+    dataset = load_dataset(str(photos))
     assert not dataset.sized
     with pytest.raises(UserError, match=r"--set data\.image_size=224"):
         _ = dataset.input_shape
@@ -247,7 +251,7 @@ def test_images_that_vary_want_a_size(photos):
 
 def test_the_imagenette_subset():
     folder = _shared("../images/imagenette224_subset")
-    dataset = data.load_dataset(str(folder), validation=50, image_size=32)
+    dataset = load_dataset(str(folder), validation=50, image_size=32)
     assert [len(s) for s in (dataset.train, dataset.validation, dataset.test)] == [550, 50, 400]
     ((x, y),) = _batches(dataset.train, 1, config=AugmentConfig(crop="resized"))
     assert (x.shape, x.dtype, y.shape) == ((32, 32, 32, 3), np.uint8, (32,))
@@ -257,7 +261,7 @@ def test_the_imagenette_subset():
 
 
 def test_resume_at_step_k_equals_uninterrupted_with_everything_on(photos):
-    dataset = data.load_dataset(str(photos), image_size=32)
+    dataset = load_dataset(str(photos), image_size=32)
     options = {"config": EVERYTHING, "batch_size": 8, "classes": 3, "sizes": ((0, 24), (5, 32))}
     whole = _batches(dataset.train, 9, **options)  # 3 steps an epoch
     _assert_same(whole[4:], _batches(dataset.train, 5, start=4, **options))
@@ -268,7 +272,7 @@ def test_resume_at_step_k_equals_uninterrupted_with_everything_on(photos):
 
 @pytest.mark.parametrize("crop", ["none", "pad"])
 def test_every_crop_takes_encoded_images(photos, crop):
-    split = data.load_dataset(str(photos), image_size=32).train
+    split = load_dataset(str(photos), image_size=32).train
     ((x, y),) = _batches(split, 1, config=AugmentConfig(crop=crop, flip="none"), batch_size=30)
     assert x.shape == (30, 32, 32, 3)
     if crop == "none":  # then training sees what evaluation sees, in another order
@@ -280,7 +284,7 @@ def test_every_crop_takes_encoded_images(photos, crop):
 
 
 def _cut(path, side, box):
-    return images.cut(tf.io.read_file(str(path)), tf.constant(side), box).numpy().astype(int)
+    return encoded.cut(tf.io.read_file(str(path)), tf.constant(side), box).numpy().astype(int)
 
 
 def _whole(height, width):
@@ -309,7 +313,7 @@ def test_evaluation_cuts_the_central_square(tmp_path, suffix, height):
     """Also where the JPEG is decoded at a half, a quarter or an eighth of its size."""
     scene = Image.fromarray(_scene(np.random.default_rng(2), height, 3 * height // 2))
     scene.save(tmp_path / f"x.{suffix}")
-    split = images.EncodedSplit(Files([str(tmp_path / f"x.{suffix}")], np.zeros(1, "int32")), 40)
+    split = encoded.EncodedSplit(Files([str(tmp_path / f"x.{suffix}")], np.zeros(1, "int32")), 40)
     side = round(0.875 * height)
     top, left = (height - side) // 2, (3 * height // 2 - side) // 2
     found = split.sample(1).images[0].astype(int)
@@ -327,30 +331,30 @@ def test_evaluation_cuts_the_central_square(tmp_path, suffix, height):
 
 def test_images_that_cannot_be_decoded_are_left_out_and_counted(tmp_path, capsys):
     folder = _fill(tmp_path / "photos", count=10)
-    dataset = data.load_dataset(str(folder))
+    dataset = load_dataset(str(folder))
     paths = [Path(path) for path in dataset.train.source.paths]
     paths[0].write_bytes(paths[0].read_bytes()[:-600])  # a download that broke off
     paths[3].write_bytes(b"")
     paths[7].write_text("<html>404</html>")
-    split = data.load_dataset(str(folder), image_size=32).train
+    split = load_dataset(str(folder), image_size=32).train
     assert (len(split), split.places) == (21, 24)
     assert split.left_out == (str(paths[0]), str(paths[3]), str(paths[7]))
     assert (
         f"3 of 24 images cannot be decoded and are left out: {paths[0]}" in capsys.readouterr().err
     )
     assert sum(len(x) for x, _ in _batches(split, 4, batch_size=5)) == 20
-    assert sum(float(tf.reduce_sum(w)) for *_, w in data.evaluation_batches(split, 8)) == 21
+    assert sum(float(tf.reduce_sum(w)) for *_, w in evaluation_batches(split, 8)) == 21
     assert split.at(24, 1.0).left_out == split.left_out
     assert capsys.readouterr().err == ""  # said once
     for path in paths:
         path.write_bytes(b"")
     with pytest.raises(UserError, match="None of 24 images can be decoded"):
-        len(data.load_dataset(str(folder), image_size=32).train)
+        len(load_dataset(str(folder), image_size=32).train)
 
 
 def test_a_sample_that_does_not_fit_in_memory_is_refused(photos, monkeypatch):
-    monkeypatch.setattr(images, "IN_MEMORY_BYTES", 4 * 32 * 32 * 3)
-    split = data.load_dataset(str(photos), image_size=32).train
+    monkeypatch.setattr(encoded, "IN_MEMORY_BYTES", 4 * 32 * 32 * 3)
+    split = load_dataset(str(photos), image_size=32).train
     assert len(split.sample(4)) == 4
     with pytest.raises(UserError, match="take 4 at most"):
         split.sample(5)
@@ -372,7 +376,7 @@ def test_a_run_on_a_folder(tmp_path, photos, monkeypatch):
     assert run.config.data.name == str(photos)
     summary = run.summary()
     assert (summary["test"]["n"], summary["images_left_out"]) == (6, 0)
-    dataset = data.configured_dataset(run.config.data)
+    dataset = configured_dataset(run.config.data)
     model = keras.models.load_model(run.model)
     measured = evaluate.measure_model(model, dataset.split("test"))
     assert measured.pop("protocol") == summary["test"].pop("protocol")
@@ -416,11 +420,11 @@ def test_tfds_images_that_vary_are_read_from_their_records(tmp_path, monkeypatch
 
     # Not by TFDS_DATA_DIR: tfds reads it when it is imported, and would write where that points.
     monkeypatch.setattr(tfds, "builder", lambda name: TinyPhotos(data_dir=tmp_path))
-    monkeypatch.setattr(data, "_require_network", lambda: None)  # it generates its images
-    dataset = data.load_dataset("tiny_photos", validation=4, image_size=32)
+    monkeypatch.setattr(datasets, "_require_network", lambda: None)  # it generates its images
+    dataset = load_dataset("tiny_photos", validation=4, image_size=32)
     assert [len(s) for s in (dataset.train, dataset.validation, dataset.test)] == [14, 4, 9]
     assert dataset.class_names == ("ant", "bee", "cow")
-    folder = images.EncodedSplit(
+    folder = encoded.EncodedSplit(
         Files([str(p) for p in files], np.repeat(np.arange(3, dtype="int32"), 12)), 32
     ).sample(36)
     known = {i.tobytes(): n for i, n in zip(folder.images, folder.labels, strict=True)}
@@ -432,7 +436,7 @@ def test_tfds_images_that_vary_are_read_from_their_records(tmp_path, monkeypatch
     assert record.is_relative_to(tmp_path)
     record.write_bytes(record.read_bytes()[:-5])
     with pytest.raises(UserError, match="is cut off"):
-        data.load_dataset("tiny_photos")
+        load_dataset("tiny_photos")
 
 
 # Augmentation -------------------------------------------------------------------------------------

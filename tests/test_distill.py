@@ -8,11 +8,14 @@ import pytest
 import tensorflow as tf
 
 import keras_resnet
-from keras_resnet.cli import main
+from keras_resnet.cli.main import main
 from keras_resnet.errors import UserError
-from keras_resnet.recipes import config, distill, runs, train
-from keras_resnet.recipes.config import DistillConfig
-from keras_resnet.recipes.loop import Loop
+from keras_resnet.recipes import train
+from keras_resnet.recipes.configs import schema
+from keras_resnet.recipes.configs.schema import DistillConfig
+from keras_resnet.recipes.runs.folder import find_run
+from keras_resnet.recipes.training.loop import Loop
+from keras_resnet.recipes.training.teacher import Teacher
 
 LABELS = np.arange(8) % 4
 
@@ -49,7 +52,7 @@ def test_the_loss_is_hintons(pixels, softmax):
     expected = np.mean(0.25 * own + 0.75 * 9 * (p * np.log(p / q)).sum(-1))
 
     choice = DistillConfig(temperature=3.0, weight=0.75)
-    built = distill.Teacher(_network(1, softmax=softmax), choice, (8, 8, 3))
+    built = Teacher(_network(1, softmax=softmax), choice, (8, 8, 3))
     loop = Loop(
         tf.distribute.get_strategy(),
         student,
@@ -74,7 +77,7 @@ def test_a_student_of_itself_has_nothing_to_learn(pixels):
         student,
         keras.optimizers.SGD(1.0),
         batch_size=8,
-        teacher=distill.Teacher(student, choice, (None, None, 3)),
+        teacher=Teacher(student, choice, (None, None, 3)),
     )
     before = [v.numpy() for v in student.weights]
     loop.train_step(iter([(tf.constant(pixels), tf.constant(LABELS, tf.int32))]))
@@ -94,7 +97,7 @@ def test_a_run_keeps_its_teacher_and_goes_on_without_the_source(tiny_run, tmp_pa
     teacher.write_bytes(tiny_run.model.read_bytes())
     settings = {"distill.teacher": str(teacher), "train.sizes": [8, 32]}
     settings["train.size_boundaries"] = [0.5]
-    loaded = config.load_config("debug/tiny", settings)
+    loaded = schema.load_config("debug/tiny", settings)
     whole = train.run(loaded, tmp_path / "whole")
     with pytest.raises(train.Interrupted):
         train.run(loaded, tmp_path / "run", callbacks=[Stop()])
@@ -108,9 +111,9 @@ def test_the_command_names_the_teacher(tiny_run, tmp_path, capsys):
     out = tmp_path / "run"
     options = ["--teacher", str(tiny_run.path), "--epochs", "1", "--out", str(out), "--json"]
     assert main(["distill", "debug/tiny", *options]) == 0
-    assert json.loads(capsys.readouterr().out) == {"run": str(out), **runs.find(out).summary()}
-    assert runs.find(out).config.distill.teacher == str(tiny_run.path)
-    assert runs.find(out).teacher.is_file()
+    assert json.loads(capsys.readouterr().out) == {"run": str(out), **find_run(out).summary()}
+    assert find_run(out).config.distill.teacher == str(tiny_run.path)
+    assert find_run(out).teacher.is_file()
     assert main(["distill", "debug/tiny"]) == 2
     assert "Give --teacher" in capsys.readouterr().err
 
@@ -118,7 +121,7 @@ def test_the_command_names_the_teacher(tiny_run, tmp_path, capsys):
 def test_a_teacher_that_does_not_fit_is_refused(tmp_path):
     def refused(message, teacher, **settings):
         given = {f"distill.{key}": value for key, value in settings.items()}
-        loaded = config.load_config("debug/tiny", {"distill.teacher": str(teacher), **given})
+        loaded = schema.load_config("debug/tiny", {"distill.teacher": str(teacher), **given})
         with pytest.raises(UserError, match=message):
             train.run(loaded, tmp_path / "run")
         assert not (tmp_path / "run").exists()

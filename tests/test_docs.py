@@ -13,8 +13,9 @@ import pytest
 from conftest import cifar10_or_skip, run_python
 from PIL import Image
 
-from keras_resnet import arguments, registry
-from keras_resnet.recipes.config import list_configs
+from keras_resnet import registry
+from keras_resnet.cli import parser as arguments
+from keras_resnet.recipes.configs.schema import list_configs
 
 ROOT = Path(__file__).parents[1]
 PAGES = [

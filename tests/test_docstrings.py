@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from keras_resnet import registry
-from keras_resnet.recipes.config import Config
+from keras_resnet.recipes.configs.schema import Config
 
 ROOT = Path(__file__).parents[1]
 MODULES = (
     "keras_resnet._public",
     "keras_resnet.export",
     "keras_resnet.recipes",
-    "keras_resnet.insight",
+    "keras_resnet.analysis.insight",
 )
 PAGES = sorted((ROOT / "docs" / "api").glob("*.md"))
 SHOWN = re.compile(r"^::: (\S+)(?:\n    options:\n      members: \[(.*)\])?$", re.MULTILINE)

@@ -54,7 +54,7 @@ DOWNLOADS = (
 
 RUN_ALL = """
 import contextlib, glob, io, json, os, sys, time
-from keras_resnet.cli import main
+from keras_resnet.cli.main import main
 newest = lambda word: max(glob.glob(word.replace("…", "*")), key=os.path.getmtime)
 failed = []
 for words, offline in json.loads(sys.argv[1]):

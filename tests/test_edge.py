@@ -16,7 +16,9 @@ from PIL import Image
 
 import keras_resnet
 import keras_resnet.export
-from keras_resnet.export import export, micro, runtimes
+from keras_resnet.export import export
+from keras_resnet.export.runtimes.locate import read
+from keras_resnet.export.runtimes.open import open_file
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.read import read_image
 
@@ -63,7 +65,7 @@ def pictures(digits, tmp_path_factory):
 def _expected(classify, path, picture):
     """The lines that it should print, from this package's own runtime."""
     pixels = classify.read_picture(str(picture), (32, 32, 3), asdict(CROP))
-    (scores,) = runtimes.open_file(path).predict(pixels)
+    (scores,) = open_file(path).predict(pixels)
     best = np.argsort(-scores, kind="stable")[:5]
     return [f"{picture}\t{scores[index]:.4f}\t{NAMES[index]}" for index in best]
 
@@ -199,7 +201,7 @@ def program(tmp_path_factory):
 @pytest.mark.parametrize("file", ["float32", "int8"])
 def test_the_c_program_answers_as_python(program, folder, digits, tmp_path, file):
     path = folder / f"resnet8-{file}.tflite"
-    runtime = runtimes.open_file(path)
+    runtime = open_file(path)
     for image in digits.test.images[:5]:
         (tmp_path / "x.rgb").write_bytes(image.tobytes())
         command = [program, path, tmp_path / "x.rgb"]
@@ -213,7 +215,7 @@ def test_the_c_program_answers_as_python(program, folder, digits, tmp_path, file
 
 def test_the_c_program_refuses_what_does_not_fit(program, folder, tmp_path):
     (tmp_path / "x.rgb").write_bytes(bytes(100))
-    (tmp_path / "signed.tflite").write_bytes(micro.read(folder / "resnet8-micro"))
+    (tmp_path / "signed.tflite").write_bytes(read(folder / "resnet8-micro"))
     for path, message in (
         (tmp_path / "signed.tflite", "signed.tflite takes neither float32 nor uint8"),
         (folder / "resnet8-int8.tflite", "x.rgb has 100 bytes; the model takes 3072"),

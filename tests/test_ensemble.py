@@ -9,9 +9,10 @@ import pytest
 from conftest import randomize_batch_norms
 
 import keras_resnet
-from keras_resnet.cli import main
+from keras_resnet.cli.main import main
 from keras_resnet.errors import UserError
-from keras_resnet.export import export, optimize
+from keras_resnet.export import export
+from keras_resnet.export.rewrites import fold_rescaling
 from keras_resnet.images.preprocessing import has_preprocessing
 
 
@@ -77,7 +78,7 @@ def test_saved_it_is_stock_keras(members, mean, images, tmp_path):
 
 
 def test_the_members_rescalings_fold(members, mean, images):
-    folded = optimize.fold_rescaling(keras_resnet.to_stock(keras_resnet.ensemble(members)))
+    folded = fold_rescaling.fold_rescaling(keras_resnet.to_stock(keras_resnet.ensemble(members)))
     assert folded.get_layer("member1_rescaling").scale == 1.0
     assert folded.get_layer("member2_rescaling").scale == 1.0
     # Exact but for float32 rounding (probabilities).

@@ -11,13 +11,17 @@ import tensorflow as tf
 from keras import layers
 from PIL import Image
 
-from keras_resnet.cli import main
+from keras_resnet.cli.main import main
 from keras_resnet.display import console
 from keras_resnet.errors import UserError
-from keras_resnet.export.runtimes import KerasRuntime, Runtime
-from keras_resnet.recipes import crops, data, evaluate, runs
-from keras_resnet.recipes.callbacks import Log
-from keras_resnet.recipes.crops import Protocol
+from keras_resnet.export.runtimes.base import Runtime
+from keras_resnet.export.runtimes.keras import KerasRuntime
+from keras_resnet.recipes import evaluate
+from keras_resnet.recipes.data.datasets import load_dataset
+from keras_resnet.recipes.data.decoded import Split
+from keras_resnet.recipes.data.protocol import Protocol, crop_size, describe, resize_for, ten_crops
+from keras_resnet.recipes.runs.folder import Run, list_runs
+from keras_resnet.recipes.training.callbacks import Log
 
 CLASSES = 7
 TEN = Protocol(crops=10)
@@ -53,7 +57,7 @@ def free_model(model):
 @pytest.fixture(scope="module")
 def small(images):
     """32 images of one size, in memory."""
-    return data.Split(images, np.random.default_rng(1).integers(0, CLASSES, 32).astype("int32"))
+    return Split(images, np.random.default_rng(1).integers(0, CLASSES, 32).astype("int32"))
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +108,7 @@ def _assert_measured(measured, probabilities, labels, **protocol):
 
 def test_ten_crops_are_corners_centre_and_their_mirror_images():
     image = np.arange(6 * 9 * 3).reshape(6, 9, 3)
-    found = crops.ten_crops(image, 4)
+    found = ten_crops(image, 4)
     five = [image[:4, :4], image[:4, 5:], image[2:, :4], image[2:, 5:], image[1:5, 2:6]]
     np.testing.assert_array_equal(found[:5], five)
     np.testing.assert_array_equal(found[5:], [crop[:, ::-1] for crop in five])
@@ -112,11 +116,11 @@ def test_ten_crops_are_corners_centre_and_their_mirror_images():
 
 
 def test_crops_are_cut_from_256_for_224_and_in_that_ratio():
-    assert [crops.resize_for(size) for size in (224, 299, 32)] == [256, 342, 37]
+    assert [resize_for(size) for size in (224, 299, 32)] == [256, 342, 37]
 
 
 def test_whole_images_keep_their_shape_whatever_their_shorter_side(photos):
-    split = data.load_dataset(str(photos)).test
+    split = load_dataset(str(photos)).test
     for side in 20, 64:
         for picture, path in zip(_pictures(split, side), split.source.paths, strict=True):
             with Image.open(path) as original:
@@ -140,7 +144,7 @@ def test_a_single_crop_is_what_the_split_gives_out(model, small, photos):
     _assert_measured(
         evaluate.measure_model(model, small), probabilities, small.labels, size=32, resize=None
     )
-    split = data.load_dataset(str(photos), image_size=32).test
+    split = load_dataset(str(photos), image_size=32).test
     measured = evaluate.measure_model(model, split)
     record = {"crops": 1, "size": 32, "resize": 37, "scales": None, "interpolation": None}
     assert measured["protocol"] == record
@@ -148,9 +152,9 @@ def test_a_single_crop_is_what_the_split_gives_out(model, small, photos):
 
 def test_ten_crops_are_averaged_after_the_softmax(model, photos):
     """In order and once each, also where an image does not fit in a batch with the one before."""
-    split = data.load_dataset(str(photos)).test
+    split = load_dataset(str(photos)).test
     probabilities = [
-        _run(model, crops.ten_crops(picture, 32)).mean(0) for picture in _pictures(split, 37)
+        _run(model, ten_crops(picture, 32)).mean(0) for picture in _pictures(split, 37)
     ]
     measured = evaluate.measure_model(model, split, TEN)
     _assert_measured(measured, probabilities, split.labels, crops=10, size=32, resize=37)
@@ -158,21 +162,21 @@ def test_ten_crops_are_averaged_after_the_softmax(model, photos):
 
 def test_small_images_are_enlarged_for_ten_crops_with_a_warning(model, small, capsys):
     enlarged = tf.image.resize(small.images, (37, 37)).numpy().round().astype("uint8")
-    probabilities = [_run(model, crops.ten_crops(x, 32)).mean(0) for x in enlarged]
+    probabilities = [_run(model, ten_crops(x, 32)).mean(0) for x in enlarged]
     measured = evaluate.measure_model(model, small, TEN)
     _assert_measured(measured, probabilities, small.labels, crops=10, size=32, resize=37)
     assert "images of 32×32 are enlarged to a shorter side of 37" in capsys.readouterr().err
 
 
 def test_a_model_of_free_size_takes_crops_of_the_size_of_the_images(free_model, small, photos):
-    runtime, split = KerasRuntime(free_model), data.load_dataset(str(photos)).test
-    assert crops.crop_size(runtime, small) == 32
-    assert crops.crop_size(runtime, split) == 224
-    assert crops.crop_size(runtime, split.at(48, 0.875)) == 48
+    runtime, split = KerasRuntime(free_model), load_dataset(str(photos)).test
+    assert crop_size(runtime, small) == 32
+    assert crop_size(runtime, split) == 224
+    assert crop_size(runtime, split.at(48, 0.875)) == 48
 
 
 def test_multi_scale_averages_over_whole_images(model, free_model, photos):
-    split, scales = data.load_dataset(str(photos)).test, (24, 32, 48)
+    split, scales = load_dataset(str(photos)).test, (24, 32, 48)
     by_scale = [[_run(free_model, x[None])[0] for x in _pictures(split, scale)] for scale in scales]
     # One decoding serves all scales, so the smaller ones start from more pixels than alone.
     at_once = [[x.numpy()[None] for x in pictures] for pictures, _ in split.whole(scales)]
@@ -210,7 +214,7 @@ def test_every_kind_of_block_can_be_freed_of_its_size(resnet20, images):
 
 
 def test_top5_only_where_there_are_more_than_five_classes(small):
-    few = data.Split(small.images, small.labels % 5)
+    few = Split(small.images, small.labels % 5)
     assert "top5" not in evaluate.measure_model(_model(classes=5), few)
 
 
@@ -273,17 +277,17 @@ def test_whole_images_of_a_folder_are_evaluated_at_their_own_size(photos, model,
     command = ["evaluate", str(tmp_path / "tiny.keras"), "--data", str(photos), "--json"]
     assert main([*command, "--scales", "24,48"]) == 0
     by_command = json.loads(capsys.readouterr().out)
-    split = data.load_dataset(str(photos)).test
+    split = load_dataset(str(photos)).test
     expected = evaluate.measure_model(model, split, Protocol(scales=(24, 48)))
     assert {key: by_command[key] for key in expected} == expected
 
 
 def test_protocols_in_words():
     multi = {"crops": 1, "size": None, "resize": None, "scales": [224, 256]}
-    assert crops.describe(multi) == "whole images, shorter side 224, 256"
+    assert describe(multi) == "whole images, shorter side 224, 256"
     single = {"crops": 1, "size": 224, "resize": 256, "scales": None}
-    assert crops.describe(single) == "central crop of 224, shorter side 256"
-    assert crops.describe({**single, "resize": None}) == "images as they are"
+    assert describe(single) == "central crop of 224, shorter side 256"
+    assert describe({**single, "resize": None}) == "images as they are"
 
 
 def test_progress_without_a_terminal_is_a_line_now_and_then(capsys, monkeypatch):
@@ -311,7 +315,7 @@ def test_a_run_that_cannot_be_read_does_not_hide_the_others(
     old.write_text(old.read_text().replace("batch_size =", "batch ="))
     (tmp_path / "broken" / "config.toml").write_bytes(b"model = \xff")
     (tmp_path / "cut" / "summary.json").write_text('{"test": ')
-    rows = {row["run"]: row for row in runs.list_runs(tmp_path)}
+    rows = {row["run"]: row for row in list_runs(tmp_path)}
     assert len(rows) == 4
     good, old, broken, cut = (
         rows[str(tmp_path / name)] for name in ("good", "old", "broken", "cut")
@@ -348,7 +352,7 @@ def test_the_log_has_the_columns_that_were_measured(tmp_path):
         "epoch,accuracy,loss,val_accuracy,val_loss\n2,0.4,1.6,NA,NA\n"
     )
     write()
-    assert runs.Run(tmp_path).rows() == [
+    assert Run(tmp_path).rows() == [
         {"epoch": "2", "accuracy": "0.4", "loss": "1.6"},
         {"epoch": "3", "accuracy": "0.5", "loss": "1.5"},
     ]

@@ -10,7 +10,8 @@ from conftest import randomize_batch_norms
 
 import keras_resnet
 from keras_resnet import registry
-from keras_resnet.export import runtimes, saved_model, tflite
+from keras_resnet.export.formats import saved_model, tflite
+from keras_resnet.export.runtimes.litert import TFLiteRuntime
 
 # Saved, trained and converted at their own size they take minutes and gigabytes.
 SIZE, BATCH = 64, 8
@@ -60,7 +61,7 @@ def _converts(model, images, expected, path):
     folder = path.with_suffix("")
     saved_model.write(keras_resnet.to_stock(model), folder, batch=1)
     path.write_bytes(tflite.convert(folder, "float32", None, "float32"))
-    actual = runtimes.TFLiteRuntime(path).predict(images)
+    actual = TFLiteRuntime(path).predict(images)
     # XNNPACK's float32 sums, through up to 1202 layers.
     assert np.abs(actual - expected).max() <= 1e-4 * np.abs(expected).max()
     shutil.rmtree(folder)

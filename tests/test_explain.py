@@ -12,7 +12,7 @@ from scipy.ndimage import zoom
 from scipy.stats import spearmanr
 
 import keras_resnet
-from keras_resnet import explain_models, explaining, maximizing
+from keras_resnet.analysis import explain, explained_model, maximize
 from keras_resnet.errors import UnknownNameError, UserError
 from keras_resnet.recipes import load_dataset
 
@@ -55,8 +55,8 @@ def small():
 @pytest.mark.parametrize("name", LAYERS)
 def test_every_family_has_its_layer_and_a_map(name):
     model = network(name)
-    copy = explain_models.prepared(model)
-    assert explain_models.find_layer(copy, None).name == LAYERS[name]
+    copy = explained_model.prepared(model)
+    assert explained_model.find_layer(copy, None).name == LAYERS[name]
     # Two images: TensorFlow 2.21 on an AMD EPYC aborts in the kernel gradient of a strided 1×1
     # convolution of 8 channels and one image, which only our tiny networks have.
     images = pixels(model)
@@ -71,12 +71,12 @@ def test_every_family_has_its_layer_and_a_map(name):
 def test_every_network_has_a_layer(name):
     entry = keras_resnet.registry.architecture(name)
     model = network(name, min(entry.input_size, 224))
-    layer = explaining.default_layer(model)
+    layer = explain.default_layer(model)
     assert len(model.get_layer(layer).output.shape) == 4
     keras.backend.clear_session()
 
 
-@pytest.mark.parametrize("method", explaining.METHODS)
+@pytest.mark.parametrize("method", explain.METHODS)
 def test_maps_are_of_the_image_and_repeatable(method, small, capsys):
     images = pixels(small, 3)
     np.random.seed(5)
@@ -101,8 +101,8 @@ def test_maps_are_of_the_image_and_repeatable(method, small, capsys):
 def test_every_method_on_every_family(name):
     model = network(name)
     images = pixels(model)
-    maps = keras_resnet.explain(model, images, tuple(explaining.METHODS))
-    assert list(maps) == list(explaining.METHODS)
+    maps = keras_resnet.explain(model, images, tuple(explain.METHODS))
+    assert list(maps) == list(explain.METHODS)
     for method, found in maps.items():
         assert found.shape == images.shape[:3], method
         for one in found:
@@ -197,7 +197,7 @@ def foreign(end):
 def test_foreign_models_within_models():
     bare, softmax = foreign([]), foreign([keras.layers.Softmax()])
     activation = foreign([keras.layers.Activation("softmax")])
-    assert explaining.default_layer(softmax) == "last"
+    assert explain.default_layer(softmax) == "last"
     images = pixels(bare)
     expected = keras_resnet.explain(bare, images, ("gradcam", "scorecam", "guided"), classes=1)
     for model in (softmax, activation):
@@ -380,4 +380,4 @@ def test_maximization_draws_what_the_network_takes_for_the_class():
     with pytest.raises(UserError, match="1 or more; received 0"):
         keras_resnet.activation_maximization(model, 1, steps=0)
     with pytest.raises(UnknownNameError, match="Did you mean 'torch'"):
-        maximizing.activation_maximization(model, 1, preprocessing_mode="toch")
+        maximize.activation_maximization(model, 1, preprocessing_mode="toch")

@@ -10,7 +10,14 @@ from conftest import randomize_batch_norms, run_python
 
 import keras_resnet
 from keras_resnet.errors import UserError
-from keras_resnet.export import FORMATS, check, export, graphs, manifest, optimize, runtimes, tflite
+from keras_resnet.export import FORMATS, check, export, manifest
+from keras_resnet.export.formats import tflite
+from keras_resnet.export.reference import Reference, read_reference
+from keras_resnet.export.rewrites import fold_rescaling
+from keras_resnet.export.runtimes import tflite_graph
+from keras_resnet.export.runtimes.base import are_probabilities
+from keras_resnet.export.runtimes.keras import KerasRuntime
+from keras_resnet.export.runtimes.open import open_file
 
 # Those of the extra "export"; the others have tests of their own.
 LITE = [kind for kind in FORMATS if kind == "savedmodel" or kind.startswith("tflite-")]
@@ -56,7 +63,7 @@ def test_every_format_passes_its_check(exported):
 
 
 def test_the_int8_file_is_all_integer_and_takes_raw_bytes(exported):
-    runtime = runtimes.open_file(exported.folder / "resnet20-int8.tflite")
+    runtime = open_file(exported.folder / "resnet20-int8.tflite")
     assert runtime.float_operations == {}
     assert (runtime.input_dtype, runtime.output_dtype) == ("uint8", "uint8")
     assert runtime._input["quantization"] == (1.0, 0)  # a byte is its pixel
@@ -75,7 +82,7 @@ def test_the_input_type_is_selectable(resnet20, images, tmp_path, input_type, qu
         input_type=input_type,
         verbose=False,
     )
-    runtime = runtimes.open_file(tmp_path / "out" / "resnet20-int8.tflite")
+    runtime = open_file(tmp_path / "out" / "resnet20-int8.tflite")
     assert runtime.input_dtype == runtime.output_dtype == input_type
     assert runtime._input["quantization"] == quantization
     assert report.passed
@@ -110,9 +117,9 @@ def test_a_users_own_cnn_exports(tmp_path):
     assert report.manifest["input"]["range"][1] == pytest.approx(1, abs=0.01)
     expected = model.predict(images, verbose=0)
     for name in ("saved_model", "mine-float32.tflite"):
-        outputs = runtimes.open_file(tmp_path / "out" / name).predict(images)
+        outputs = open_file(tmp_path / "out" / name).predict(images)
         np.testing.assert_allclose(outputs, expected, atol=1e-5 * np.abs(expected).max())
-    int8 = runtimes.open_file(tmp_path / "out" / "mine-int8.tflite").predict(images)
+    int8 = open_file(tmp_path / "out" / "mine-int8.tflite").predict(images)
     noise, signal = np.square(int8 - expected).mean(), np.square(expected).mean()
     assert 10 * np.log10(signal / noise) > 20  # dB; 8 bits of one small net
 
@@ -142,7 +149,7 @@ def test_preprocessing_can_be_added_and_a_free_size_fixed(images, tmp_path):
         verbose=False,
     )
     assert report.passed
-    outputs = runtimes.open_file(tmp_path / "out" / "resnet20-float32.tflite").predict(images)
+    outputs = open_file(tmp_path / "out" / "resnet20-float32.tflite").predict(images)
     expected = model.predict(keras_resnet.preprocess(images, "resnet20"), verbose=0)
     np.testing.assert_allclose(outputs, expected, atol=1e-5)  # probabilities in float32
 
@@ -154,7 +161,7 @@ def test_folding_the_rescaling_is_exact(name):
         name, input_shape=(32, 32, 3), classifier_activation=None, include_preprocessing=True
     )
     model = keras_resnet.to_stock(randomize_batch_norms(model))
-    folded = optimize.fold_rescaling(model)
+    folded = fold_rescaling.fold_rescaling(model)
     assert folded.get_layer("rescaling").scale == 1.0
     x = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype("float32")
     expected = model.predict(x, verbose=0)
@@ -167,12 +174,12 @@ def test_folding_leaves_alone_what_it_cannot_fold():
     x = keras.layers.Rescaling(2.0)(inputs)
     both = keras.layers.Concatenate()([keras.layers.Conv2D(2, 1)(x), x])
     forked = keras.Model(inputs, both)
-    assert optimize.fold_rescaling(forked) is forked
+    assert fold_rescaling.fold_rescaling(forked) is forked
     shared = keras.layers.Conv2D(2, 1)
     twice = keras.layers.Add()([shared(x), shared(inputs)])
     shared_kernel = keras.Model(inputs, twice)
-    assert optimize.fold_rescaling(shared_kernel) is shared_kernel
-    assert optimize.fold_rescaling(model := keras_resnet.ResNet8()) is model
+    assert fold_rescaling.fold_rescaling(shared_kernel) is shared_kernel
+    assert fold_rescaling.fold_rescaling(model := keras_resnet.ResNet8()) is model
 
 
 # The runtimes of others ---------------------------------------------------------------------------
@@ -188,7 +195,7 @@ def test_the_saved_model_serves_without_keras(exported, images, tmp_path):
         exported.folder / "saved_model" / "1",
         cwd=tmp_path,
     )
-    reference = manifest.read_reference(exported.folder)
+    reference = read_reference(exported.folder)
     # The same float32 operations; other thread counts sum in another order.
     np.testing.assert_allclose(np.load(tmp_path / "y.npy"), reference.outputs, atol=1e-5)
 
@@ -198,7 +205,7 @@ def test_of_all_files_the_float32_one_alone_is_in_float32(exported):
     found = [
         kind
         for kind, path in files.items()
-        if path.suffix == ".tflite" and graphs.in_float32(runtimes.open_file(path).graph)
+        if path.suffix == ".tflite" and tflite_graph.in_float32(open_file(path).graph)
     ]
     assert found == ["tflite-float32"]
 
@@ -267,29 +274,29 @@ def test_damaged_companions_are_refused(exported, tmp_path, name, content, messa
 
 def test_a_file_of_other_weights_fails(exported, images):
     """The check must be able to fail: the right interface and other or slightly other values."""
-    reference = manifest.read_reference(exported.folder)
+    reference = read_reference(exported.folder)
     outputs = reference.outputs
     wrong = keras_resnet.ResNet20(include_preprocessing=True)
-    files = {"wrong": ("savedmodel", runtimes.KerasRuntime(wrong))}
+    files = {"wrong": ("savedmodel", KerasRuntime(wrong))}
     (item,) = check.compare(files, reference)
     assert not item.passed
     assert item.agreement < 1
-    slightly = check.Reference(images, outputs * 0.99, None, "images")
-    files = {"x": ("tflite-float32", runtimes.open_file(exported.folder / "saved_model"))}
+    slightly = Reference(images, outputs * 0.99, None, "images")
+    files = {"x": ("tflite-float32", open_file(exported.folder / "saved_model"))}
     (item,) = check.compare(files, slightly)
     assert any("logits" in problem for problem in item.problems)
 
 
 def test_a_half_quantized_file_fails_as_int8(exported):
-    reference = manifest.read_reference(exported.folder)
-    dynamic = runtimes.open_file(exported.folder / "resnet20-dynamic.tflite")
+    reference = read_reference(exported.folder)
+    dynamic = open_file(exported.folder / "resnet20-dynamic.tflite")
     (item,) = check.compare({"x": ("tflite-int8", dynamic)}, reference)
     assert any("left in float" in problem for problem in item.problems)
 
 
 def test_a_file_of_another_shape_fails(exported):
-    reference = manifest.read_reference(exported.folder)
-    small = runtimes.KerasRuntime(keras_resnet.ResNet20(input_shape=(16, 16, 3), classes=3))
+    reference = read_reference(exported.folder)
+    small = KerasRuntime(keras_resnet.ResNet20(input_shape=(16, 16, 3), classes=3))
     (item,) = check.compare({"x": ("savedmodel", small)}, reference)
     assert len(item.problems) == 2
     assert not item.passed
@@ -298,11 +305,11 @@ def test_a_file_of_another_shape_fails(exported):
 def test_are_probabilities():
     logits = np.array([[1.0, 2.0, -1.0]], "float32")
     softmax = np.exp(logits) / np.exp(logits).sum()
-    assert runtimes.are_probabilities(softmax)
-    assert not runtimes.are_probabilities(logits)
+    assert are_probabilities(softmax)
+    assert not are_probabilities(logits)
     coarse = np.round(np.full((2, 100), 0.01) * 256) / 256  # sums to 1.17
-    assert runtimes.are_probabilities(coarse, step=1 / 256)
-    assert not runtimes.are_probabilities(coarse)
+    assert are_probabilities(coarse, step=1 / 256)
+    assert not are_probabilities(coarse)
 
 
 def test_agreement_excuses_ties_and_nothing_else():
@@ -382,7 +389,7 @@ def test_what_else_users_build_exports(make, preprocessing, tmp_path):
     assert report.passed, [item.problems for item in report.checks]
     if preprocessing and make is not _transfer_learning:
         expected = model.predict(images / 127.5 - 1, verbose=0)
-        outputs = runtimes.open_file(tmp_path / "out" / "saved_model").predict(images)
+        outputs = open_file(tmp_path / "out" / "saved_model").predict(images)
         np.testing.assert_allclose(outputs, expected, atol=1e-4 * np.abs(expected).max())
 
 
@@ -496,7 +503,7 @@ def test_files_that_are_no_models_are_refused(tmp_path):
         ("missing", "No such file"),
     ):
         with pytest.raises(UserError, match=message):
-            runtimes.open_file(tmp_path / name)
+            open_file(tmp_path / name)
 
 
 def test_a_keras_file_that_carries_code_is_refused(tmp_path):
@@ -504,7 +511,7 @@ def test_a_keras_file_that_carries_code_is_refused(tmp_path):
     x = keras.layers.Lambda(lambda t: t * 2)(inputs)
     keras.Model(inputs, x).save(tmp_path / "code.keras")
     with pytest.raises(UserError, match="Cannot load"):
-        runtimes.open_file(tmp_path / "code.keras")
+        open_file(tmp_path / "code.keras")
 
 
 def test_four_channels_are_no_colour_that_has_a_name(tmp_path):

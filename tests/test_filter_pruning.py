@@ -9,19 +9,15 @@ from conftest import randomize_batch_norms, run_python
 from keras import layers
 
 import keras_resnet
-from keras_resnet.cli import main
+from keras_resnet.analysis.profile import profile
+from keras_resnet.cli.main import main
 from keras_resnet.errors import UnknownNameError, UserError
 from keras_resnet.layers import to_stock
-from keras_resnet.profiling import profile
-from keras_resnet.recipes import (
-    config,
-    filter_pruning,
-    prune_channels,
-    prune_filters,
-    sources,
-    train,
-)
-from keras_resnet.recipes.channels import Channels
+from keras_resnet.recipes import prune_channels, prune_filters, train
+from keras_resnet.recipes.compression.channels import Channels
+from keras_resnet.recipes.compression.filters import CRITERIA, choose
+from keras_resnet.recipes.configs import schema
+from keras_resnet.recipes.runs import sources
 
 # One of each way in which layers share channels: option A, projections, pre-activation (its stage
 # too), SE with groups and an average pool in the shortcut, bottlenecks, none, concatenation, gates,
@@ -79,7 +75,7 @@ def test_the_smaller_network_computes_what_the_zeroed_one_does(name):
     """To rounding: sums over fewer terms are added up in another order."""
     model = _separable() if name == "separable" else _network(name)
     channels = Channels(model)
-    kept = filter_pruning.choose(channels, 0.5, least=1)
+    kept = choose(channels, 0.5, least=1)
     smaller = channels.without(kept)
     height, width, colours = model.input_shape[1:]
     images = (
@@ -107,7 +103,7 @@ def test_filters_that_do_nothing_go_first_and_the_logits_stay():
     share = channels.multiply_adds(kept) / profile(model).total.multiply_adds
     images = rng.integers(0, 256, (4, 32, 32, 3)).astype("uint8")
     expected = model(images).numpy()
-    for criterion in filter_pruning.CRITERIA:
+    for criterion in CRITERIA:
         found = prune_filters(model, share, criterion=criterion)(images).numpy()
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
@@ -129,7 +125,7 @@ def test_option_a_ties_the_channels_that_it_shifts():
 
 def test_groups_go_as_a_whole():
     channels = Channels(_network("test_seresnextd"))
-    kept = filter_pruning.choose(channels, 0.5, least=1)
+    kept = choose(channels, 0.5, least=1)
     smaller = channels.without(kept)
     grouped = [x for x in channels.model.layers if getattr(x, "groups", 1) > 1]
     assert grouped
@@ -285,7 +281,7 @@ def test_the_trained_head_is_kept_and_the_run_resumes(tiny_run, tmp_path):
                 raise KeyboardInterrupt
 
     source = sources.find(str(tiny_run.path))
-    loaded = config.load_config(prune_channels.CONFIG, DIGITS)
+    loaded = schema.load_config(prune_channels.CONFIG, DIGITS)
     with pytest.raises(train.Interrupted):
         prune_channels.run(source, loaded, tmp_path / "run", callbacks=[Look()])
     start = keras.models.load_model(tmp_path / "run" / "start.keras")
@@ -298,12 +294,12 @@ def test_the_trained_head_is_kept_and_the_run_resumes(tiny_run, tmp_path):
 
 def test_other_classes_and_other_verbs_are_refused(tiny_run, tmp_path):
     keras.Model(*_seven_classes()).save(tmp_path / "seven.keras")
-    loaded = config.load_config(prune_channels.CONFIG, DIGITS)
+    loaded = schema.load_config(prune_channels.CONFIG, DIGITS)
     with pytest.raises(UserError, match=r"knows 7 classes .* the data has 10"):
         prune_channels.run(sources.find(str(tmp_path / "seven.keras")), loaded, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     with pytest.raises(UserError, match="keras-resnet prune-filters"):
-        train.run(config.load_config("debug/tiny", {"pruning.keep": 0.5}), tmp_path / "run")
+        train.run(schema.load_config("debug/tiny", {"pruning.keep": 0.5}), tmp_path / "run")
 
 
 def _seven_classes():

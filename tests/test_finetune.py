@@ -8,9 +8,13 @@ import pytest
 from conftest import run_python
 
 import keras_resnet
-from keras_resnet.cli import main
+from keras_resnet.cli.main import main
 from keras_resnet.errors import UserError
-from keras_resnet.recipes import config, finetune, runs, sources, train, transfer
+from keras_resnet.recipes import finetune, train
+from keras_resnet.recipes.configs import schema
+from keras_resnet.recipes.runs import sources
+from keras_resnet.recipes.runs.folder import find_run
+from keras_resnet.recipes.training import transfer
 
 SHIFT = {"augment.crop": "shift", "augment.flip": "none", "train.precision": "float32"}
 
@@ -47,7 +51,7 @@ def test_first_the_head_learns_then_the_rest(tiny_run, tmp_path, train_bn):
     source = sources.find(str(tiny_run.path))
     settings = {**SHIFT, "data.name": "digits", "train.epochs": 2, "finetune.frozen": 0.5}
     settings["finetune.train_bn"] = train_bn
-    loaded = config.load_config(finetune.CONFIG, settings)
+    loaded = schema.load_config(finetune.CONFIG, settings)
     run = finetune.run(source, loaded, tmp_path / "run", callbacks=[Keep()])
     start = source.keras_model()
     body = {v.path: v.numpy() for layer in start.layers for v in layer.variables}
@@ -70,7 +74,7 @@ def test_the_command_prints_one_object(tiny_run, tmp_path, capsys):
     settings = [f"--set={key}={value}" for key, value in SHIFT.items()]
     command = ["finetune", str(tiny_run.path), "--data", "digits", "--epochs", "1", *settings]
     assert main([*command, "--out", str(out), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"run": str(out), **runs.find(out).summary()}
+    assert json.loads(capsys.readouterr().out) == {"run": str(out), **find_run(out).summary()}
 
 
 @pytest.mark.slow
@@ -80,7 +84,7 @@ def test_an_interrupted_fine_tuning_goes_on_without_its_source(tiny_run, tmp_pat
             if batch == 50:
                 raise KeyboardInterrupt
 
-    loaded = config.load_config(
+    loaded = schema.load_config(
         finetune.CONFIG, {**SHIFT, "data.name": "digits", "train.epochs": 2, "finetune.frozen": 0.5}
     )
     source = sources.find(str(tiny_run.path))
@@ -92,13 +96,13 @@ def test_an_interrupted_fine_tuning_goes_on_without_its_source(tiny_run, tmp_pat
 
 
 def test_what_cannot_be_fine_tuned_is_refused(tmp_path):
-    loaded = config.load_config("debug/tiny", {"finetune.frozen": 0.5})
+    loaded = schema.load_config("debug/tiny", {"finetune.frozen": 0.5})
     with pytest.raises(UserError, match="keras-resnet finetune"):
         train.run(loaded, tmp_path / "run")
     keras_resnet.ResNet20().save(tmp_path / "bare.keras")
     source = sources.find(str(tmp_path / "bare.keras"))
     with pytest.raises(UserError, match="include_preprocessing=True"):
-        finetune.run(source, config.load_config(finetune.CONFIG), tmp_path / "run")
+        finetune.run(source, schema.load_config(finetune.CONFIG), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -108,7 +112,7 @@ def test_fine_tuning_on_two_devices(tiny_run, tmp_path):
     out = tmp_path / "run"
     command = ["finetune", tiny_run.path, "--data", "digits", "--devices", "cpu:2", "--out", out]
     settings = ["--epochs", "1", "--batch-size", "64", "--set", "augment.crop=shift"]
-    code = "import sys; from keras_resnet.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; from keras_resnet.cli.main import main; sys.exit(main(sys.argv[1:]))"
     run_python(code, *command, *settings)
     summary = json.loads((out / "summary.json").read_text())
     assert summary["replicas"] == 2

@@ -5,7 +5,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_resnet.export import export, graphs
+from keras_resnet.export import export
+from keras_resnet.export.runtimes import tflite_graph
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def data(tmp_path_factory):
 
 
 def test_operations_are_called_after_their_layers(data):
-    found = graphs.operations(graphs.read(data))
+    found = tflite_graph.operations(tflite_graph.read(data))
     assert [(item.kind, item.layers, item.kernel) for item in found] == [
         ("CONV_2D", ("shared", "conv_1"), "FLOAT32"),
         ("CONV_2D", ("shared",), "FLOAT32"),
@@ -54,22 +55,26 @@ def test_layers_of_a_model_within_the_model_have_their_own_names(tmp_path):
     arguments = {"calibration": pixels, "out": tmp_path / "out", "verbose": False}
     export(model, ["tflite-int8"], keep_float=["second"], **arguments)
     data = (tmp_path / "out" / "outer-int8.tflite").read_bytes()
-    found = [x for x in graphs.operations(graphs.read(data)) if x.kind not in graphs.BORDERS]
+    found = [
+        x
+        for x in tflite_graph.operations(tflite_graph.read(data))
+        if x.kind not in tflite_graph.BORDERS
+    ]
     assert [item.layer for item in found] == ["first", "norm", "norm", "second", "pool", "last"]
     assert [item.layer for item in found if item.in_float] == ["second"]
 
 
 def test_numbers_that_tell_layers_apart_stay(data):
     """tf_keras goes on counting in the second model of a program."""
-    model = graphs.read(data)
+    model = tflite_graph.read(data)
     (graph,) = model.subgraphs
-    convolutions = [item for item in graphs.operations(model) if item.kind == "CONV_2D"]
+    convolutions = [item for item in tflite_graph.operations(model) if item.kind == "CONV_2D"]
     for number, item in enumerate(convolutions, start=7):
         for tensor in (item.inputs[1], item.outputs[0]):
             graph.tensors[tensor].name = f"model_1/conv2d_{number}/Conv2D".encode()
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), b"TFL3")
-    found = graphs.operations(graphs.read(bytes(builder.Output())))
+    found = tflite_graph.operations(tflite_graph.read(bytes(builder.Output())))
     # The first two share a kernel, which bears the name it was given last.
     layers = [item.layer for item in found if item.kind == "CONV_2D"]
     assert layers == ["conv2d_8", "conv2d_8", "conv2d_9"]

@@ -13,9 +13,10 @@ from safetensors.numpy import save_file
 import keras_resnet
 from keras_resnet.errors import UserError
 from keras_resnet.images.preprocessing import preprocess
-from keras_resnet.weights import importing
+from keras_resnet.importing import files, parity
+from keras_resnet.importing.files import import_file, import_run
+from keras_resnet.importing.parity import catalog_peers, patched_images
 from keras_resnet.weights.foreign.torch_weights import from_torch
-from keras_resnet.weights.importing import import_file, import_run
 
 RESNET = "ResNet, ResNeXt, Wide ResNet or SE-ResNet"
 GOOGLENET = "torchvision's GoogLeNet"
@@ -29,7 +30,7 @@ def logits_model(name, **arguments):
 def tiny(tmp_path, monkeypatch):
     """The tiny ResNet for 7 classes under PyTorch's names, and the model; no peer is known."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(importing, "catalog_peers", lambda name: [])
+    monkeypatch.setattr(parity, "catalog_peers", lambda name: [])
     model = logits_model("test_resnet", classes=7)
     entries = foreign.like_peer(model, "resnet18", RESNET)
     save_file(entries, "tiny.safetensors")
@@ -72,12 +73,12 @@ def test_nothing_is_overwritten_unless_told(tiny, tmp_path):
 
 def test_the_peer_decides(tiny, tmp_path, monkeypatch):
     """Ours with the same weights as the peer: what it says, and one that says otherwise."""
-    images = preprocess(importing._images(32), "test_resnet")
+    images = preprocess(patched_images(32), "test_resnet")
     logits = np.asarray(tiny(images, training=False))
     # Rounding aside, which is below 1e-6 of the largest logit here.
     for factor, passes in [(1, True), (1 + 3e-4, False)]:
         wrong = {"PyTorch": lambda *_, f=factor: ("a peer", f * logits)}
-        monkeypatch.setattr(importing, "_RUN", wrong)
+        monkeypatch.setattr(parity, "_RUN", wrong)
         if passes:
             report = import_file("tiny.safetensors", "test_resnet", "right.weights.h5")
             assert report.parity.peer == "a peer"
@@ -87,19 +88,19 @@ def test_the_peer_decides(tiny, tmp_path, monkeypatch):
                 import_file("tiny.safetensors", "test_resnet", "wrong.weights.h5")
     assert not list(tmp_path.glob("*wrong*"))
     nan = {"PyTorch": lambda *_: ("a peer", logits * np.nan)}
-    monkeypatch.setattr(importing, "_RUN", nan)
+    monkeypatch.setattr(parity, "_RUN", nan)
     with pytest.raises(UserError, match="differ"):
         import_file("tiny.safetensors", "test_resnet", "wrong.weights.h5")
 
 
 def test_the_catalog_knows_the_peers_and_their_preprocessing():
-    assert ("torchvision", "resnet18") in importing.catalog_peers("resnet18")
-    assert ("timm", "resnet50d") in importing.catalog_peers("resnet50d")
+    assert ("torchvision", "resnet18") in catalog_peers("resnet18")
+    assert ("timm", "resnet50d") in catalog_peers("resnet50d")
     # Of one network from two sources; where nobody publishes any, it is the network's own.
-    assert importing._preprocessing("vgg16", "PyTorch") == ("torch", False)
-    assert importing._preprocessing("vgg16", "Keras Applications") == ("caffe", False)
-    assert importing._preprocessing("resnet20", "PyTorch") == ("torch", True)
-    assert importing._preprocessing("resnet8", "MLPerf Tiny") == ("raw", False)
+    assert files._preprocessing("vgg16", "PyTorch") == ("torch", False)
+    assert files._preprocessing("vgg16", "Keras Applications") == ("caffe", False)
+    assert files._preprocessing("resnet20", "PyTorch") == ("torch", True)
+    assert files._preprocessing("resnet8", "MLPerf Tiny") == ("raw", False)
 
 
 def test_the_new_file_says_what_it_was_trained_with(tiny):
@@ -128,7 +129,7 @@ def test_a_run_becomes_a_file_that_gives_its_answers(tiny_run, tmp_path, images)
 
 
 def test_a_peer_that_cannot_run_is_no_obstacle(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(importing, "catalog_peers", lambda name: [("torchvision", "resnet18")])
+    monkeypatch.setattr(parity, "catalog_peers", lambda name: [("torchvision", "resnet18")])
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     report = import_file("tiny.safetensors", "test_resnet", "a.weights.h5")
     assert str(report.parity) == "not run: pip install torchvision"
@@ -229,7 +230,7 @@ def test_files_of_keras_3(name, theirs, file, tmp_path):
 def test_torch_peers(name, library, peer, tmp_path, monkeypatch):
     if not all(map(importlib.util.find_spec, ("torch", library))):
         pytest.skip(f"torch and {library} are not installed here")
-    monkeypatch.setattr(importing, "catalog_peers", lambda _: [(library, peer)])
+    monkeypatch.setattr(parity, "catalog_peers", lambda _: [(library, peer)])
     path = foreign.peer_file(tmp_path / "peer.safetensors", name)
     report = import_file(path, name, tmp_path / "ours.weights.h5")
     assert report.parity.peer == f"{library}'s {peer}"

@@ -1,4 +1,4 @@
-"""`keras_resnet.insight`: each measure against the same by hand."""
+"""`keras_resnet.analysis.insight`: each measure against the same by hand."""
 
 import importlib.metadata
 import itertools
@@ -13,7 +13,7 @@ import tensorflow as tf
 from conftest import randomize_batch_norms
 
 import keras_resnet
-from keras_resnet import insight
+from keras_resnet.analysis import insight
 from keras_resnet.errors import UserError
 
 UNITS = ["stage1_block1", "stage2_block1", "stage2_block2"]

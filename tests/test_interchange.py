@@ -12,9 +12,15 @@ import pytest
 from conftest import randomize_batch_norms, run_python
 
 import keras_resnet
-from keras_resnet import cli
+from keras_resnet.cli import main
 from keras_resnet.errors import UserError
-from keras_resnet.export import check, export, interchange, manifest, runtimes
+from keras_resnet.export import check, export
+from keras_resnet.export.check import float_kernels
+from keras_resnet.export.formats.onnx import write_onnx
+from keras_resnet.export.formats.openvino import write_openvino
+from keras_resnet.export.reference import Reference, read_reference
+from keras_resnet.export.runtimes.keras import KerasRuntime
+from keras_resnet.export.runtimes.open import open_file
 from keras_resnet.layers import to_stock
 
 onnx = pytest.importorskip("onnx", reason='needs pip install "keras-resnet-zoo[onnx]"')
@@ -41,7 +47,7 @@ def test_what_openvino_reads_lives_while_it_reads(resnet20, tmp_path, monkeypatc
         return convert(function)
 
     monkeypatch.setattr(openvino, "convert_model", after_a_collection)
-    interchange.write_openvino(to_stock(resnet20), tmp_path / "openvino", "resnet20")
+    write_openvino(to_stock(resnet20), tmp_path / "openvino", "resnet20")
     assert (tmp_path / "openvino" / "resnet20.xml").is_file()
 
 
@@ -72,7 +78,7 @@ def test_without_an_engine_the_others_are_checked_and_timed(exported, tmp_path):
     """Exit 0 of what could be checked, 2 where nothing could; the command to install it."""
     result = run_python(
         "import sys\n"
-        "from keras_resnet.cli import main\n"
+        "from keras_resnet.cli.main import main\n"
         "folder, out = sys.argv[1:]\n"
         "sys.modules['onnxruntime'] = None\n"
         "assert main(['check', folder, '--json']) == 0\n"
@@ -116,15 +122,15 @@ def test_the_onnx_file_is_what_it_says(exported):
 @pytest.mark.parametrize("file", ["resnet20.onnx", "resnet20-int8.onnx", "openvino"])
 def test_a_batch_is_its_images(exported, images, file):
     """1e-6: the order in which a batch's sums are taken."""
-    runtime = runtimes.open_file(exported.folder / file, threads=2)
+    runtime = open_file(exported.folder / file, threads=2)
     assert runtime.input_shape == (32, 32, 3)
     one_by_one = np.concatenate([runtime.run_one(image[None]) for image in images[:5]])
     np.testing.assert_allclose(runtime.predict(images[:5]), one_by_one, atol=1e-6)
 
 
 def test_the_int8_file_computes_in_integers(exported):
-    int8 = runtimes.open_file(exported.folder / "resnet20-int8.onnx")
-    assert interchange.float_kernels(int8) == []
+    int8 = open_file(exported.folder / "resnet20-int8.onnx")
+    assert float_kernels(int8) == []
     kinds = [node.op_type for node in int8.nodes]
     assert kinds.count("Conv") == 19
     # Every pixel value has its own step: the range is the whole 0…255, and the scale is 1.
@@ -140,17 +146,17 @@ def _constants(exported):
 
 
 def test_a_float_file_fails_as_int8(exported):
-    reference = manifest.read_reference(exported.folder)
-    float32 = runtimes.open_file(exported.folder / "resnet20.onnx")
+    reference = read_reference(exported.folder)
+    float32 = open_file(exported.folder / "resnet20.onnx")
     (item,) = check.compare({"x": ("onnx-int8", float32)}, reference)
     assert any("left in float" in problem for problem in item.problems)
 
 
 def test_other_weights_fail(exported, images):
-    reference = manifest.read_reference(exported.folder)
-    slightly = check.Reference(reference.images, reference.outputs * 0.99, None, "images")
+    reference = read_reference(exported.folder)
+    slightly = Reference(reference.images, reference.outputs * 0.99, None, "images")
     files = {
-        kind: (kind, runtimes.open_file(exported.folder / file))
+        kind: (kind, open_file(exported.folder / file))
         for kind, file in (("onnx", "resnet20.onnx"), ("openvino", "openvino"))
     }
     for item in check.compare(files, slightly):
@@ -190,11 +196,11 @@ def test_local_response_normalisation_comes_out_right(tmp_path):
 
 def _require_equal(model, folder):
     pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype("uint8")
-    expected = runtimes.KerasRuntime(model).predict(pixels)
-    interchange.write_onnx(model, folder / "x.onnx")
-    interchange.write_openvino(model, folder / "x", "x")
+    expected = KerasRuntime(model).predict(pixels)
+    write_onnx(model, folder / "x.onnx")
+    write_openvino(model, folder / "x", "x")
     for file in ("x.onnx", "x"):
-        outputs = runtimes.open_file(folder / file).predict(pixels)
+        outputs = open_file(folder / file).predict(pixels)
         assert np.abs(outputs - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
@@ -203,9 +209,9 @@ def test_what_the_converters_lack_is_refused_by_name(tmp_path):
     x = keras.layers.Flatten()(keras.ops.erfinv(inputs * 0.001))
     model = keras.Model(inputs, keras.layers.Dense(2)(x))
     with pytest.raises(UserError, match=r"tf2onnx .*Erfinv"):
-        interchange.write_onnx(model, tmp_path / "x.onnx")
+        write_onnx(model, tmp_path / "x.onnx")
     with pytest.raises(UserError, match="OpenVINO refuses"):
-        interchange.write_openvino(model, tmp_path / "x", "x")
+        write_openvino(model, tmp_path / "x", "x")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -223,10 +229,10 @@ def test_files_that_are_no_models_are_refused(tmp_path):
     (tmp_path / "x.xml").write_text("<not a='model'/>")
     for name, message in (("x.onnx", "ONNX Runtime cannot load"), ("x.xml", "OpenVINO cannot")):
         with pytest.raises(UserError, match=message):
-            runtimes.open_file(tmp_path / name)
+            open_file(tmp_path / name)
     _write_one_node(tmp_path / "vector.onnx", "Relu", [4], [4])
     with pytest.raises(UserError, match="does not turn a batch of images"):
-        runtimes.open_file(tmp_path / "vector.onnx")
+        open_file(tmp_path / "vector.onnx")
 
 
 def _write_one_node(path, kind, taken, given):
@@ -245,7 +251,7 @@ def _write_one_node(path, kind, taken, given):
 def test_a_file_of_batch_one_is_given_images_one_by_one(tmp_path):
     _write_one_node(tmp_path / "x.onnx", "Flatten", [1, 4, 4, 3], [1, 48])
     pixels = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 3)).astype("uint8")
-    runtime = runtimes.open_file(tmp_path / "x.onnx")
+    runtime = open_file(tmp_path / "x.onnx")
     assert (runtime.input_name, runtime.output_name) == ("x", "y")
     np.testing.assert_array_equal(runtime.predict(pixels), pixels.reshape(5, 48))
 
@@ -253,7 +259,7 @@ def test_a_file_of_batch_one_is_given_images_one_by_one(tmp_path):
 def test_predict_takes_them(exported, tmp_path, capsys):
     keras.utils.save_img(tmp_path / "x.png", np.full((40, 40, 3), 90, "uint8"))
     for file in ("resnet20.onnx", "openvino/resnet20.xml", "openvino"):
-        assert cli.main(["predict", str(exported.folder / file), str(tmp_path / "x.png")]) == 0
+        assert main.main(["predict", str(exported.folder / file), str(tmp_path / "x.png")]) == 0
         assert "class" in capsys.readouterr().out
 
 

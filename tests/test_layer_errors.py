@@ -11,9 +11,13 @@ import pytest
 from conftest import randomize_batch_norms
 
 import keras_resnet
-from keras_resnet.cli import main
+from keras_resnet.cli.main import main
 from keras_resnet.errors import UserError
-from keras_resnet.export import export, graphs, layer_errors, probing, runtimes
+from keras_resnet.export import export
+from keras_resnet.export.measure import layer_errors
+from keras_resnet.export.measure.probe import Primed, Probe
+from keras_resnet.export.runtimes import tflite_graph
+from keras_resnet.export.runtimes.open import open_file
 
 FORMATS = ("float32", "float16", "dynamic", "int8", "int16x8", "int4")
 
@@ -58,8 +62,8 @@ def changed(path, out, change):
     """Write the file after `change(model, graph, operations)`."""
     import flatbuffers
 
-    model = graphs.read(path.read_bytes())
-    change(model, model.subgraphs[0], {item.layer: item for item in graphs.operations(model)})
+    model = tflite_graph.read(path.read_bytes())
+    change(model, model.subgraphs[0], {item.layer: item for item in tflite_graph.operations(model)})
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), b"TFL3")
     out.write_bytes(bytes(builder.Output()))
@@ -89,7 +93,7 @@ def test_a_file_against_itself_is_exact(measured):
 @pytest.mark.parametrize("kind", ["float16", "int8"])
 def test_the_last_row_is_the_error_of_the_outputs(folder, images, measured, kind):
     """As the files' answers have it when XNNPACK runs them."""
-    files = [runtimes.open_file(folder / f"resnet8-{name}.tflite") for name in ("float32", kind)]
+    files = [open_file(folder / f"resnet8-{name}.tflite") for name in ("float32", kind)]
     expected, outputs = (file.predict(images) for file in files)
     ratio = 10 * math.log10(np.square(expected).sum() / np.square(outputs - expected).sum())
     # XNNPACK sums in another order. 40 outputs on int8's grid err by a step or none, so that few
@@ -100,7 +104,7 @@ def test_the_last_row_is_the_error_of_the_outputs(folder, images, measured, kind
 
 def test_the_snr_of_weights_is_that_of_their_rounding(folder, measured):
     """127 steps a side and channel: the rule of TFLite's specification of int8 kernels."""
-    probe = probing.Probe(folder / "resnet8-float32.tflite")
+    probe = Probe(folder / "resnet8-float32.tflite")
     found = rows(measured["int8"])
     for item in probe.operations:
         if item.kind == "CONV_2D":
@@ -179,11 +183,11 @@ def test_files_without_names_are_matched_by_kind_shape_and_order(
 
 def test_cutting_the_graph_changes_nothing(folder, images):
     """Every operation, given what the whole file computed, computes what the whole file did."""
-    probe = probing.Probe(folder / "resnet8-float32.tflite")
+    probe = Probe(folder / "resnet8-float32.tflite")
     places = [probe.input, *(item.outputs[0] for item in probe.operations)]
     probe.run(images[0])
     given = {tensor: probe.value(tensor) for tensor in places}
-    computed = probing.Primed(probe.data, places).run(given)
+    computed = Primed(probe.data, places).run(given)
     assert sorted(computed) == sorted(set(places) - {probe.input})
     for tensor, value in computed.items():
         np.testing.assert_array_equal(value, given[tensor])

@@ -9,7 +9,8 @@ from conftest import run_python
 
 import keras_resnet
 from keras_resnet.errors import UserError
-from keras_resnet.export import export, runtimes
+from keras_resnet.export import export
+from keras_resnet.export.runtimes.open import open_file
 from keras_resnet.layers import LocalResponseNormalization, to_stock
 
 CONSTANTS = {"size": 5, "alpha": 0.5, "beta": 0.75, "bias": 2.0}  # far from doing nothing
@@ -98,7 +99,7 @@ def test_its_int8_file_leaves_nothing_in_float(alexnet, images, tmp_path):
         alexnet[0], ["tflite-int8"], calibration=images, out=tmp_path / "out", verbose=False
     )
     (found,) = report.checks
-    operations = runtimes.open_file(report.folder / found.file).graph
+    operations = open_file(report.folder / found.file).graph
     assert [item.kind for item in operations if item.in_float] == []
     assert found.operations["RSQRT"] == 2  # instead of a power, which would be in float
 

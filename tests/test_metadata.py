@@ -13,10 +13,13 @@ from conftest import randomize_batch_norms
 from environments import make_environment, run_in
 
 import keras_resnet
-from keras_resnet.cli import main
+from keras_resnet.cli.main import main
 from keras_resnet.errors import UserError
-from keras_resnet.export import check, export, graphs, manifest, metadata, runtimes
-from keras_resnet.recipes import sources
+from keras_resnet.export import check, export, manifest
+from keras_resnet.export.formats import metadata
+from keras_resnet.export.runtimes import tflite_graph
+from keras_resnet.export.runtimes.open import open_file
+from keras_resnet.recipes.runs import sources
 
 FORMATS = ("tflite-float32", "tflite-int8", "tflite-int4")
 LABELS = [f"Wörter und Zahl {index}" for index in range(10)]
@@ -48,7 +51,7 @@ def test_the_model_inside_is_the_same_to_the_byte(folders, digits, file):
     assert new.find(old) % 16 == 0
     assert new[4:8] == b"TFL3"
     images = digits.test.images[:50]
-    answers = [runtimes.open_file(path).predict(images) for path in (plain, described)]
+    answers = [open_file(path).predict(images) for path in (plain, described)]
     np.testing.assert_array_equal(*answers)
     assert len(new) - len(old) < 2048  # ten names and a few sentences
 
@@ -56,7 +59,7 @@ def test_the_model_inside_is_the_same_to_the_byte(folders, digits, file):
 @pytest.mark.parametrize("file", ["float32", "int8", "int4"])
 def test_the_file_is_a_tflite_file_and_an_archive(folders, file):
     plain, described = (folder / f"resnet8-{file}.tflite" for folder in folders)
-    old, new = (graphs.read(path.read_bytes()) for path in (plain, described))
+    old, new = (tflite_graph.read(path.read_bytes()) for path in (plain, described))
     assert [item.name.decode() for item in new.metadata] == [
         *[item.name.decode() for item in old.metadata or ()],
         "TFLITE_METADATA",
@@ -158,7 +161,7 @@ def test_the_command_line_says_what_is_known_of_the_weights(digits, tmp_path, ca
     about = {"description": "", "author": "Jane Doe", "license": license, "version": "cifar10"}
     assert content["about"] == about
     assert metadata.labels(file) == tuple(content["labels"])
-    (graph,) = graphs.read(file.read_bytes()).subgraphs
+    (graph,) = tflite_graph.read(file.read_bytes()).subgraphs
     assert graph.tensors[graph.inputs[0]].shapeSignature.tolist() == [-1, 32, 32, 3]
     content, file = exported("plain", "--no-metadata")
     assert content["about"] is None
@@ -185,7 +188,7 @@ def test_a_file_of_any_batch_takes_one_image_or_many(tmp_path, digits):
     # Probabilities in float32.
     np.testing.assert_allclose(found, model.predict(images[:7], verbose=0), atol=1e-5)
     int8 = tmp_path / "out" / "resnet8-int8.tflite"
-    one_by_one = runtimes.open_file(int8)
+    one_by_one = open_file(int8)
     found = _predict_at_once(int8, images[:7]).astype("float32") * one_by_one.output_step
     np.testing.assert_array_equal(found, one_by_one.predict(images[:7]))  # integers: to the bit
     assert len(np.unique(found, axis=0)) > 1
@@ -317,7 +320,7 @@ def test_mediapipes_image_classifier_answers_as_litert(folders, mediapipe, digit
     np.save(tmp_path / "images.npy", images)
     run_in(mediapipe, _CLASSIFY, path, cwd=tmp_path)
     assert np.load(tmp_path / "names.npy").tolist() == LABELS
-    scores, expected = np.load(tmp_path / "scores.npy"), runtimes.open_file(path).predict(images)
+    scores, expected = np.load(tmp_path / "scores.npy"), open_file(path).predict(images)
     # It brings a LiteRT of its own: other kernels may sum in another order.
     np.testing.assert_allclose(scores, expected, atol=1e-5)
     np.testing.assert_array_equal(scores.argmax(-1), expected.argmax(-1))

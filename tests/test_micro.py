@@ -12,7 +12,11 @@ from environments import make_environment, run_in
 
 import keras_resnet
 from keras_resnet.errors import UserError
-from keras_resnet.export import check, export, graphs, micro, runtimes
+from keras_resnet.export import check, export
+from keras_resnet.export.formats import micro
+from keras_resnet.export.runtimes import tflite_graph
+from keras_resnet.export.runtimes.locate import read_array
+from keras_resnet.export.runtimes.open import open_file
 
 NAMES = ["zero", 'say "one"', "two??/", "drei\\vier", "fünf", "5f", "six", "seven", "eight", "nine"]
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ here")
@@ -46,7 +50,7 @@ def folder(exported):
 
 
 def test_the_array_is_the_int8_file_and_is_checked_as_one(exported, folder):
-    assert micro.read(folder) == (exported.folder / "resnet8-int8.tflite").read_bytes()
+    assert read_array(folder) == (exported.folder / "resnet8-int8.tflite").read_bytes()
     in_array, in_file = exported.checks
     assert in_array.passed, in_array.problems
     assert (in_array.input_dtype, in_array.output_dtype) == ("int8", "int8")
@@ -80,12 +84,12 @@ def test_the_compiled_array_has_the_same_bytes(folder, tmp_path):
     strict = ["-std=c++17", "-Wall", "-Wextra", "-Werror", f"-I{folder}"]
     subprocess.run(["g++", *strict, *sources, "-o", tmp_path / "dump"], check=True)
     result = subprocess.run([tmp_path / "dump"], capture_output=True, check=True)
-    assert result.stdout == micro.read(folder)
+    assert result.stdout == read_array(folder)
     assert result.stderr.decode().splitlines() == NAMES
 
 
 def test_the_header_has_the_quantization_of_the_file(folder):
-    runtime = runtimes.open_file(folder)
+    runtime = open_file(folder)
     header = (folder / "model_data.h").read_text()
     (scale, zero), (out_scale, out_zero) = (
         details["quantization"] for details in (runtime._input, runtime._output)
@@ -187,7 +191,7 @@ def test_an_arena_that_is_too_small_is_said(folder, tmp_path):
 
 def test_main_registers_the_operations_of_the_file(folder):
     main = (folder / "main.cc").read_text()
-    kinds = {item.kind for item in graphs.operations(graphs.read(micro.read(folder)))}
+    kinds = {item.kind for item in tflite_graph.operations(tflite_graph.read(read_array(folder)))}
     assert kinds == {"ADD", "CONV_2D", "FULLY_CONNECTED", "MEAN", "SOFTMAX"}
     added = re.findall(r"resolver\.Add(\w+)\(\)", main)
     assert added == ["Add", "Conv2D", "FullyConnected", "Mean", "Softmax"]
@@ -215,7 +219,7 @@ def test_operations_have_the_resolvers_names(kind, method):
 def test_without_tflms_interpreter_the_header_says_what_to_do(folder, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tflite_micro", None)
     with pytest.warns(UserWarning, match="working memory .* was not measured"):
-        micro.write(tmp_path / "out", micro.read(folder), "x", None)
+        micro.write(tmp_path / "out", read_array(folder), "x", None)
     header = (tmp_path / "out" / "model_data.h").read_text()
     assert 'Not measured. pip install "keras-resnet-zoo[micro]"' in header
     assert "kArenaBytes = 0;" in header  # and main.cc does not compile with it
@@ -225,12 +229,12 @@ def test_without_tflms_interpreter_the_header_says_what_to_do(folder, tmp_path, 
 def test_a_folder_of_another_origin_is_refused(tmp_path):
     (tmp_path / "model_data.cc").write_text("unsigned char model[] = {0x00};\n")
     with pytest.raises(UserError, match=r"model_data.cc has no model"):
-        runtimes.open_file(tmp_path)
+        open_file(tmp_path)
 
 
 def test_the_arena_is_the_least_that_suffices(folder):
     tflm = pytest.importorskip("tflite_micro", reason="tflite-micro is not installed").runtime
-    data = micro.read(folder)
+    data = read_array(folder)
     least = micro.measure_arena(data)
     tflm.Interpreter.from_bytes(data, arena_size=least)
     with pytest.raises(RuntimeError):
@@ -296,7 +300,7 @@ def test_tflm_answers_as_litert_on_real_images(exported, digits, tmp_path):
     run = reference.get_signature_runner()
     expected = [run(images=image[None])["predictions"][0] for image in images]
     np.testing.assert_array_equal(answers, expected)
-    fast = runtimes.open_file(path).predict(digits.test.images[:100])
+    fast = open_file(path).predict(digits.test.images[:100])
     difference = np.abs((answers.astype("float32") + 128) / 256 - fast)
     # A few half steps, passed on by eight layers; on 100 images of CIFAR-10 it was 0.11 at most.
     assert difference.max() < 0.2

@@ -11,9 +11,13 @@ from conftest import randomize_batch_norms
 from PIL import Image
 
 import keras_resnet
-from keras_resnet.cli import main
+from keras_resnet.cli.main import main
 from keras_resnet.errors import MissingExtraError, UnknownNameError, UserError
-from keras_resnet.export import check, export, int4, manifest, probing, runtimes
+from keras_resnet.export import check, export, manifest
+from keras_resnet.export.formats import int4
+from keras_resnet.export.measure.probe import Probe
+from keras_resnet.export.reference import read_reference
+from keras_resnet.export.runtimes.open import open_file
 
 KEPT = ("stem_conv", "stage2_block1_add", "predictions")
 
@@ -45,13 +49,13 @@ def kept(model, images, tmp_path_factory):
 
 
 def floats(path):
-    operations = runtimes.open_file(path).graph
+    operations = open_file(path).graph
     borders = ("QUANTIZE", "DEQUANTIZE")
     return {item.layer for item in operations if item.in_float and item.kind not in borders}
 
 
 def kernels(path):
-    probe = probing.Probe(path)
+    probe = Probe(path)
     return {x.layer: probe.value(x.inputs[1]) for x in probe.operations if x.kernel}
 
 
@@ -82,9 +86,9 @@ def test_the_other_layers_are_as_without(kept, exported):
 
 
 def test_the_check_wants_what_was_asked_for_and_nothing_else(kept, exported):
-    reference = manifest.read_reference(exported.folder)
-    plain = runtimes.open_file(exported.folder / "resnet8-int8.tflite")
-    mixed = runtimes.open_file(kept.folder / "resnet8-int8.tflite")
+    reference = read_reference(exported.folder)
+    plain = open_file(exported.folder / "resnet8-int8.tflite")
+    mixed = open_file(kept.folder / "resnet8-int8.tflite")
 
     def problems(file, keep_float):
         (item,) = check.compare({"x": ("tflite-int8", file)}, reference, keep_float)
@@ -116,7 +120,7 @@ def steps(path):
     """(scale, zero point) of what each integer operation gives, by layer."""
     tensors = Interpreter(str(path)).get_tensor_details()
     grids = {entry["index"]: entry["quantization"] for entry in tensors}
-    inner = [x for x in runtimes.open_file(path).graph if x.kind not in ("QUANTIZE", "DEQUANTIZE")]
+    inner = [x for x in open_file(path).graph if x.kind not in ("QUANTIZE", "DEQUANTIZE")]
     return {item.layer: grids[item.outputs[0]] for item in inner if not item.in_float}
 
 
@@ -144,7 +148,7 @@ def test_a_layer_of_several_operations_stays_whole(images, tmp_path):
     network = randomize_batch_norms(keras.Model(inputs, x, name="mine"))
     arguments = {"calibration": images, "out": tmp_path / "out", "verbose": False}
     export(network, ["tflite-int8"], keep_float=["bn2"], **arguments)
-    graph = runtimes.open_file(tmp_path / "out" / "mine-int8.tflite").graph
+    graph = open_file(tmp_path / "out" / "mine-int8.tflite").graph
     borders = ("QUANTIZE", "DEQUANTIZE")
     found = [(x.kind, x.layer) for x in graph if x.in_float and x.kind not in borders]
     assert found == [("MUL", "bn2"), ("ADD", "bn2")]
@@ -204,7 +208,7 @@ def test_the_command_keeps_layers(model, images, tmp_path, capsys):
 def test_int4_kernels_have_four_bits(exported):
     path = exported.folder / "resnet8-int4.tflite"
     assert exported.passed, [item.problems for item in exported.checks]
-    graph = runtimes.open_file(path).graph
+    graph = open_file(path).graph
     assert {item.kernel for item in graph} == {"", "INT4"}
     assert all(item.in_float for item in graph)  # the activations
     parameters = 78_000  # of ResNet-8; half a byte each, and 12 kB of graph, scales and biases
@@ -223,8 +227,8 @@ def test_the_manifest_has_the_recipe_of_int4(exported):
 
 
 def test_a_file_of_wider_kernels_fails_as_int4(exported):
-    reference = manifest.read_reference(exported.folder)
-    dynamic = runtimes.open_file(exported.folder / "resnet8-dynamic.tflite")
+    reference = read_reference(exported.folder)
+    dynamic = open_file(exported.folder / "resnet8-dynamic.tflite")
     (item,) = check.compare({"x": ("tflite-int4", dynamic)}, reference)
     assert "kernels that are not in 4 bits: ['head', 'stage1_block1_conv1'" in item.problems[0]
 
@@ -237,7 +241,7 @@ def test_depthwise_kernels_have_eight_bits(tmp_path, capfd):
     x = keras.layers.Dense(5, name="last")(keras.layers.GlobalAveragePooling2D()(x))
     network = keras.Model(inputs, x, name="mine")
     export(network, ["tflite-int4"], out=tmp_path / "out", verbose=False)
-    graph = runtimes.open_file(tmp_path / "out" / "mine-int4.tflite").graph
+    graph = open_file(tmp_path / "out" / "mine-int4.tflite").graph
     assert int4.problems(graph) == []
     found = {item.layer: item.kernel for item in graph if item.kernel}
     assert found == {"full": "INT4", "depthwise": "INT8", "last": "INT4"}

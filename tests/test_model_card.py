@@ -15,10 +15,13 @@ from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
 import keras_resnet
-from keras_resnet.export import export, manifest, metadata, model_card
+from keras_resnet.export import export, manifest, model_card
+from keras_resnet.export.formats import metadata
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.read import read_image
-from keras_resnet.recipes import exporting, runs, sources
+from keras_resnet.recipes.export import export_source
+from keras_resnet.recipes.runs import sources
+from keras_resnet.recipes.runs.folder import find_run
 
 CROP = SingleCrop(37, 32, "bicubic")
 
@@ -27,7 +30,7 @@ CROP = SingleCrop(37, 32, "bicubic")
 def folder(tiny_run, digits, tmp_path_factory):
     out = tmp_path_factory.mktemp("card") / "exports"
     formats = ("savedmodel", "tflite-float32", "tflite-int8")
-    return exporting.export_source(sources.find(tiny_run.path), digits, formats, out).folder
+    return export_source(sources.find(tiny_run.path), digits, formats, out).folder
 
 
 def _examples(folder):
@@ -166,7 +169,7 @@ def test_the_card_tells_of_what_is_no_python(folder):
 
 
 def test_the_card_says_where_the_model_comes_from(folder, tiny_run):
-    text, test = (folder / "README.md").read_text(), runs.find(tiny_run.path).summary()["test"]
+    text, test = (folder / "README.md").read_text(), find_run(tiny_run.path).summary()["test"]
     assert "## Where it comes from" in text
     assert f"measured accuracy: {test['accuracy']:.2%} of 360 test images" in text
     assert "trained on: digits" in text

@@ -9,9 +9,9 @@ import tensorflow as tf
 from conftest import run_python
 
 from keras_resnet.errors import UserError
-from keras_resnet.recipes import optimizers, schedules
-from keras_resnet.recipes.config import OptimizerConfig, ScheduleConfig
-from keras_resnet.recipes.loop import Loop
+from keras_resnet.recipes.configs.schema import OptimizerConfig, ScheduleConfig
+from keras_resnet.recipes.training import optimizers, schedules
+from keras_resnet.recipes.training.loop import Loop
 
 # float32 against numpy's float64 over six steps: some units of the seventh digit each.
 ROUNDING = 2e-6

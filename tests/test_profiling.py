@@ -15,7 +15,7 @@ from PIL import Image
 
 import keras_resnet
 from keras_resnet import profile
-from keras_resnet.cli import main
+from keras_resnet.cli.main import main
 from keras_resnet.errors import UnknownNameError, UserError
 
 ROOT = Path(__file__).parents[1]

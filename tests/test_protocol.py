@@ -12,14 +12,15 @@ from keras import layers
 from PIL import Image
 
 import keras_resnet
-from keras_resnet.cli import main
+from keras_resnet.cli.main import main
 from keras_resnet.errors import UserError
-from keras_resnet.export.runtimes import KerasRuntime
+from keras_resnet.export.runtimes.keras import KerasRuntime
 from keras_resnet.images.crop import SingleCrop, decode
-from keras_resnet.recipes import crops, data, evaluate
-from keras_resnet.recipes.crops import Protocol
-from keras_resnet.recipes.images import EncodedSplit, Source
-from keras_resnet.recipes.records import read_split
+from keras_resnet.recipes import evaluate
+from keras_resnet.recipes.data.decoded import Split
+from keras_resnet.recipes.data.encoded import EncodedSplit, Source
+from keras_resnet.recipes.data.protocol import Protocol, describe
+from keras_resnet.recipes.data.tfrecords import read_split
 
 FILTERS = {"bilinear": Image.BILINEAR, "bicubic": Image.BICUBIC}
 # Width and height: landscape, portrait, square, odd, long, thin, enlarged, tiny.
@@ -138,7 +139,7 @@ def model():
 @pytest.fixture(scope="module")
 def small(images):
     """32 images of 32×32 in memory."""
-    return data.Split(images, np.random.default_rng(1).integers(0, 7, 32).astype("int32"))
+    return Split(images, np.random.default_rng(1).integers(0, 7, 32).astype("int32"))
 
 
 @pytest.fixture(scope="module")
@@ -245,14 +246,14 @@ def test_images_of_the_size_of_the_crop_stay_as_they_are(model, small):
         protocol = Protocol(single=single)
         assert evaluate.measure_model(model, small, protocol) == as_they_are
         record = protocol.record(KerasRuntime(model), small)
-        assert crops.describe(record) == "images as they are"
+        assert describe(record) == "images as they are"
 
 
 def test_images_in_memory_of_another_size_are_resized(model, small):
     single = SingleCrop(40, 32, "bicubic")
     cut = [_by_hand(_encoded(Image.fromarray(x), kind="PNG"), single) for x in small.images]
     result = evaluate.measure_model(model, small, Protocol(single=single))
-    assert crops.describe(result["protocol"]) == "central crop of 32, shorter side 40, bicubic"
+    assert describe(result["protocol"]) == "central crop of 32, shorter side 40, bicubic"
     expected = _measured(model, np.stack(cut), small.labels)
     assert {key: result[key] for key in expected} == pytest.approx(expected, rel=1e-3)
 

@@ -9,10 +9,13 @@ import pytest
 from conftest import run_python
 
 import keras_resnet
-from keras_resnet.cli import main
+from keras_resnet.cli.main import main
 from keras_resnet.errors import UserError
 from keras_resnet.export import export
-from keras_resnet.recipes import compress, config, kernels, runs
+from keras_resnet.recipes import compress
+from keras_resnet.recipes.compression import zeros_and_clusters
+from keras_resnet.recipes.configs import schema
+from keras_resnet.recipes.runs.folder import find_run
 
 DIGITS = {"data.name": "digits", "data.validation": 0, "augment.crop": "shift"}
 DIGITS |= {"augment.flip": "none"}
@@ -21,7 +24,7 @@ SETTINGS = [part for key, value in DIGITS.items() for part in ("--set", f"{key}=
 
 def _with_kernels(model, change):
     for layer in model.layers:
-        if layer.name in kernels.find(model):
+        if layer.name in zeros_and_clusters.find(model):
             kernel, *others = layer.get_weights()
             layer.set_weights([change(kernel), *others])
     return model
@@ -55,7 +58,7 @@ def _two_values(kernel):
 
 
 def test_kernels_are_those_of_convolutions_and_dense_layers_but_the_first(network):
-    found = kernels.find(network)
+    found = zeros_and_clusters.find(network)
     assert "stem_conv" not in found
     assert {"stage1_block1_conv1", "stage2_block1_shortcut_conv", "head"} <= set(found)
     weighted = (keras.layers.Conv2D, keras.layers.Dense)
@@ -63,10 +66,10 @@ def test_kernels_are_those_of_convolutions_and_dense_layers_but_the_first(networ
 
 
 def test_the_report_counts_zeros_and_values(network):
-    assert kernels.report(network)["zeros"] == 0
-    report = kernels.report(_with_kernels(network, _halves))
+    assert zeros_and_clusters.report(network)["zeros"] == 0
+    report = zeros_and_clusters.report(_with_kernels(network, _halves))
     assert report["zeros"] == pytest.approx(0.5, abs=1e-3)  # odd kernels keep their median
-    assert kernels.report(_with_kernels(network, np.sign)) == {
+    assert zeros_and_clusters.report(_with_kernels(network, np.sign)) == {
         "zeros": report["zeros"],
         "distinct_values": 3,
     }
@@ -75,8 +78,8 @@ def test_the_report_counts_zeros_and_values(network):
 def test_a_network_of_one_kernel_was_neither_pruned_nor_clustered():
     layers = [keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(2)]
     alone = keras.Sequential(layers)
-    assert kernels.zeros(kernels.find(alone)) == 0
-    assert kernels.preserved(alone, "auto") == (False, False)
+    assert zeros_and_clusters.zeros(zeros_and_clusters.find(alone)) == 0
+    assert zeros_and_clusters.preserved(alone, "auto") == (False, False)
 
 
 @pytest.mark.parametrize(
@@ -92,22 +95,22 @@ def test_a_network_of_one_kernel_was_neither_pruned_nor_clustered():
     ],
 )
 def test_what_is_there_is_kept(network, change, expected):
-    assert kernels.preserved(_with_kernels(network, change), "auto") == expected
-    assert kernels.preserved(network, "none") == (False, False)
+    assert zeros_and_clusters.preserved(_with_kernels(network, change), "auto") == expected
+    assert zeros_and_clusters.preserved(network, "none") == (False, False)
 
 
 def test_any_zeros_are_kept_when_asked_for(network):
     dead = _with_kernels(network, _dead_filters)
-    assert kernels.preserved(dead, "sparsity") == (True, False)
+    assert zeros_and_clusters.preserved(dead, "sparsity") == (True, False)
 
 
 def test_what_is_not_there_cannot_be_kept(network):
     with pytest.raises(UserError, match=r"no weight .* of 'resnet8' is zero.*prune"):
-        kernels.preserved(network, "sparsity")
+        zeros_and_clusters.preserved(network, "sparsity")
     with pytest.raises(UserError, match=r"share no values .*keras-resnet cluster"):
-        kernels.preserved(network, "clusters")
+        zeros_and_clusters.preserved(network, "clusters")
     with pytest.raises(UserError, match=r"Did you mean 'sparsity'\?"):
-        kernels.preserved(network, "sparsty")
+        zeros_and_clusters.preserved(network, "sparsty")
 
 
 # How zeros are shared out ------------------------------------------------------------------------
@@ -116,15 +119,15 @@ def test_what_is_not_there_cannot_be_kept(network):
 def test_lamp_scores_a_weight_against_those_of_its_layer_not_smaller():
     """By hand: squares 1, 4, 4 give 1/9, 4/8, 4/4; squares 9, 16 give 9/25 and 1."""
     found = {"a": np.array([1.0, -2.0, 2.0]), "b": np.array([[3.0, -4.0]])}
-    assert kernels.shares(found, 0.2, "lamp") == {"a": pytest.approx(1 / 3), "b": 0}
-    assert kernels.shares(found, 0.4, "lamp") == {"a": pytest.approx(1 / 3), "b": 0.5}
-    assert kernels.shares(found, 0.4, "uniform") == {"a": 0.4, "b": 0.4}
+    assert zeros_and_clusters.shares(found, 0.2, "lamp") == {"a": pytest.approx(1 / 3), "b": 0}
+    assert zeros_and_clusters.shares(found, 0.4, "lamp") == {"a": pytest.approx(1 / 3), "b": 0.5}
+    assert zeros_and_clusters.shares(found, 0.4, "uniform") == {"a": 0.4, "b": 0.4}
 
 
 def test_lamp_gives_the_share_of_all_and_leaves_every_layer_a_weight():
     rng = np.random.default_rng(0)
     found = {str(n): rng.normal(size=n) * 2.0 ** -(n % 7) for n in (1, 10, 100, 1000)}
-    goals = kernels.shares(found, 0.95, "lamp")
+    goals = zeros_and_clusters.shares(found, 0.95, "lamp")
     pruned = sum(round(goals[name] * kernel.size) for name, kernel in found.items())
     assert pruned == round(0.95 * 1111)
     assert all(goal < 1 for goal in goals.values())
@@ -132,7 +135,7 @@ def test_lamp_gives_the_share_of_all_and_leaves_every_layer_a_weight():
 
 def test_an_unknown_allocation_is_refused():
     with pytest.raises(UserError, match=r"compress\.allocation 'lam'. Did you mean 'lamp'"):
-        kernels.shares({"a": np.ones(3)}, 0.5, "lam")
+        zeros_and_clusters.shares({"a": np.ones(3)}, 0.5, "lam")
 
 
 # Refused before anything is written --------------------------------------------------------------
@@ -140,7 +143,7 @@ def test_an_unknown_allocation_is_refused():
 
 @pytest.mark.parametrize("verb", ["prune", "cluster"])
 def test_averaged_weights_are_refused(network, tmp_path, verb):
-    loaded = config.load_config(f"compress/{verb}", DIGITS | {"train.ema": 0.9})
+    loaded = schema.load_config(f"compress/{verb}", DIGITS | {"train.ema": 0.9})
     with pytest.raises(UserError, match=r"train\.ema averages weights"):
         compress.run(network, loaded, tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -179,7 +182,7 @@ def test_fine_tuning_a_pruned_network_warns(network, tmp_path, capsys):
 
 
 def test_clustered_weights_are_not_averaged(network, capsys):
-    loaded = config.load_config(compress.QAT, {"train.ema": 0.9})
+    loaded = schema.load_config(compress.QAT, {"train.ema": 0.9})
     assert compress._averaging(network, loaded) == 0.9
     assert compress._averaging(_with_kernels(network, _two_values), loaded) == 0.0
     assert "not averaged" in capsys.readouterr().err
@@ -190,7 +193,7 @@ def test_clustered_weights_are_not_averaged(network, capsys):
 
 def _zeros_stay(before, after):
     """Where `before` has zeros, `after` has."""
-    old, new = kernels.find(before), kernels.find(after)
+    old, new = zeros_and_clusters.find(before), zeros_and_clusters.find(after)
     return all((new[name][old[name] == 0] == 0).all() for name in old)
 
 
@@ -199,7 +202,7 @@ def pruned(tiny_run, tmp_path_factory):
     out = tmp_path_factory.mktemp("pruned") / "run"
     command = ["prune", str(tiny_run.path), "--sparsity", "0.7", "--epochs", "3"]
     assert main([*command, "--out", str(out), "--set", "train.batch_size=32", *SETTINGS]) == 0
-    return runs.find(out)
+    return find_run(out)
 
 
 def test_a_pruned_run_has_its_zeros_and_a_smaller_archive(pruned, tiny_run, digits, tmp_path):
@@ -228,9 +231,9 @@ def test_two_of_four(tiny_run, tmp_path, cores):
     out = tmp_path / "run"
     command = ["prune", tiny_run.path, "--pattern", "2:4", "--epochs", "1"]
     options = ["--devices", f"cpu:{cores}", "--out", out]
-    code = "import sys; from keras_resnet.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; from keras_resnet.cli.main import main; sys.exit(main(sys.argv[1:]))"
     run_python(code, *command, *options, *SETTINGS)
-    found = kernels.find(keras.models.load_model(runs.find(out).model))
+    found = zeros_and_clusters.find(keras.models.load_model(find_run(out).model))
     for kernel in found.values():
         if kernel.ndim == 4:
             groups = np.moveaxis(kernel, 2, -1).reshape(-1, 4)
@@ -254,16 +257,16 @@ def test_clusters_and_zeros_survive_quantization(pruned, tiny_run, tmp_path, bia
         )
         sparse = compress.prune_weights(whole, 0.7, "digits", tmp_path / "pruned", **settings)
     both = compress.cluster_weights(sparse, 8, "digits", tmp_path / "clustered", **settings)
-    assert kernels.report(both)["distinct_values"] <= 8
+    assert zeros_and_clusters.report(both)["distinct_values"] <= 8
     assert _zeros_stay(sparse, both)
     clustered = compress.cluster_weights(whole, 8, "digits", tmp_path / "values", **settings)
-    assert kernels.preserved(clustered, "auto") == (False, True)
+    assert zeros_and_clusters.preserved(clustered, "auto") == (False, True)
     settings["optimizer__learning_rate"] = 0.02  # far enough that a zero would leave its step
     for name, start in [("pqat", sparse), ("cqat", clustered), ("pcqat", both)]:
         quantized = compress.qat(start, "digits", tmp_path / name, **settings)
         assert _zeros_stay(start, quantized)
         if name != "pqat":
-            assert kernels.report(quantized)["distinct_values"] <= 8
+            assert zeros_and_clusters.report(quantized)["distinct_values"] <= 8
         assert export(quantized, ["tflite-int8"], out=tmp_path / f"{name}-exports").passed
     free = compress.qat(sparse, "digits", tmp_path / "q", compress__preserve="none", **settings)
     assert not _zeros_stay(sparse, free)

@@ -14,11 +14,17 @@ from conftest import run_python
 
 import keras_resnet
 from keras_resnet import keras_compat
-from keras_resnet.cli import main
+from keras_resnet.cli.main import main
 from keras_resnet.errors import UserError
-from keras_resnet.export import export, graphs, manifest, optimize
+from keras_resnet.export import export, manifest
+from keras_resnet.export.rewrites import fold_rescaling
+from keras_resnet.export.runtimes import tflite_graph
 from keras_resnet.layers import to_stock
-from keras_resnet.recipes import bridge, compress, config, evaluate, quantizable, runs, train
+from keras_resnet.recipes import compress, evaluate, train
+from keras_resnet.recipes.compression import int8_network, process, to_tf_keras
+from keras_resnet.recipes.compression.process import train_apart
+from keras_resnet.recipes.configs import schema
+from keras_resnet.recipes.runs.folder import Run, find_run, locked
 
 SHIFT = {"augment.crop": "shift", "augment.flip": "none", "data.name": "digits"}
 SHIFT |= {"compress.freeze_bn": 0.5}
@@ -44,8 +50,8 @@ def _kinds(model):
 @pytest.mark.parametrize("name", ["resnet8", "resnetv2_20", "seresnet20", "seresnet50"])
 def test_a_prepared_network_gives_the_same_logits(name, images):
     model = _settled(name, images, input_shape=(32, 32, 3))
-    prepared = quantizable.prepared(model)
-    stock = quantizable._with_rounded_offset(to_stock(model))
+    prepared = int8_network.prepared(model)
+    stock = int8_network._with_rounded_offset(to_stock(model))
     logits = keras.Model(stock.input, stock.get_layer("head").output)
     expected = logits.predict(images, verbose=0)
     given = prepared.predict(images, verbose=0)
@@ -63,7 +69,7 @@ def test_a_prepared_network_gives_the_same_logits(name, images):
 
 
 def test_kernels_lie_on_255_steps_per_channel(resnet20):
-    rounded = quantizable.rounded(quantizable.prepared(resnet20), {})
+    rounded = int8_network.rounded(int8_network.prepared(resnet20), {})
     for layer in rounded.layers:
         if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense):
             kernel = layer.get_weights()[0]
@@ -77,9 +83,9 @@ def test_kernels_lie_on_255_steps_per_channel(resnet20):
 
 
 def test_the_range_of_pixels_is_known(resnet20):
-    folded = optimize.fold_rescaling(quantizable.prepared(resnet20))
-    rescaling = quantizable.normalisation(folded)
-    least, most = quantizable.range_behind(rescaling)
+    folded = fold_rescaling.fold_rescaling(int8_network.prepared(resnet20))
+    rescaling = int8_network.normalisation(folded)
+    least, most = int8_network.range_behind(rescaling)
     means = np.array([125.307, 122.961, 113.8575])  # the scale is in the first convolution
     steps = np.round(means / (means.max() / 255))
     assert np.abs(steps - means / (means.max() / 255)).max() > 0.2  # else nothing is rounded
@@ -87,14 +93,14 @@ def test_the_range_of_pixels_is_known(resnet20):
     np.testing.assert_allclose(-np.asarray(rescaling.offset), means, rtol=1e-6)
     assert least == pytest.approx(-max(means), rel=1e-5)
     assert most == pytest.approx(255 - min(means), rel=1e-5)
-    assert quantizable.range_behind(None) == (0, 255)
+    assert int8_network.range_behind(None) == (0, 255)
 
 
 def _first_addend(path):
     """What the first ADD of a file adds to the pixels: a constant, in float."""
     interpreter = Interpreter(str(path), experimental_preserve_all_tensors=True)
     interpreter.allocate_tensors()
-    found = graphs.operations(graphs.read(path.read_bytes()))
+    found = tflite_graph.operations(tflite_graph.read(path.read_bytes()))
     place = next(item.inputs[1] for item in found if item.kind == "ADD")
     (details,) = [x for x in interpreter.get_tensor_details() if x["index"] == place]
     scale, zero_point = details["quantization"]
@@ -104,21 +110,23 @@ def _first_addend(path):
 def test_the_mean_colour_is_the_files(resnet20, images, tmp_path):
     """The constant that the file's first ADD has, and not the exact mean, is trained with."""
     report = export(resnet20, ["tflite-int8"], out=tmp_path / "out", calibration=images)
-    rescaling = quantizable.normalisation(optimize.fold_rescaling(quantizable.prepared(resnet20)))
+    rescaling = int8_network.normalisation(
+        fold_rescaling.fold_rescaling(int8_network.prepared(resnet20))
+    )
     addend = _first_addend(report.folder / report.checks[0].file)
     np.testing.assert_allclose(addend, rescaling.offset, rtol=1e-6)
 
 
 def test_ranges_of_absent_layers_are_refused(resnet20):
     with pytest.raises(UserError, match="no layer 'stage9'"):
-        quantizable.rounded(quantizable.prepared(resnet20), {"stage9": (0.0, 1.0)})
+        int8_network.rounded(int8_network.prepared(resnet20), {"stage9": (0.0, 1.0)})
 
 
 def test_an_operation_that_is_no_layer_is_named():
     """Of local response normalisation; the message comes from the bridge."""
     model = keras_resnet.create_model("test_alexnet", include_preprocessing=True)
     with pytest.raises(UserError, match=r"\(Rsqrt\) has no counterpart in tf_keras"):
-        bridge.to_legacy(quantizable.prepared(model))
+        to_tf_keras.to_legacy(int8_network.prepared(model))
 
 
 # Training ----------------------------------------------------------------------------------------
@@ -165,7 +173,7 @@ def qat_run(tiny_run, tmp_path_factory):
     options = ["--epochs", "2", "--distill", "--out", str(out)]
     chosen = [part for setting in settings for part in ("--set", setting)]
     assert main(["qat", str(tiny_run.path), *options, *chosen]) == 0
-    return runs.find(out)
+    return find_run(out)
 
 
 def test_the_run_is_as_any_other(qat_run, tiny_run, digits):
@@ -249,9 +257,9 @@ def test_two_devices(tiny_run, tmp_path):
     out = tmp_path / "run"
     command = ["qat", tiny_run.path, "--epochs", "1", "--devices", "cpu:2", "--out", out]
     chosen = [part for key, value in SHIFT.items() for part in ("--set", f"{key}={value}")]
-    code = "import sys; from keras_resnet.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; from keras_resnet.cli.main import main; sys.exit(main(sys.argv[1:]))"
     run_python(code, *command, *chosen, "--set", "train.batch_size=32")
-    summary = runs.find(out).summary()
+    summary = find_run(out).summary()
     assert summary["replicas"] == 2
     assert summary["test"]["accuracy"] >= tiny_run.summary()["test"]["accuracy"] - 0.1
 
@@ -266,7 +274,7 @@ def test_an_interrupted_run_goes_on(tiny_run, tmp_path, name):
     code = """
 import os, signal, sys, threading, time
 from pathlib import Path
-from keras_resnet.cli import main
+from keras_resnet.cli.main import main
 chosen = getattr(signal, sys.argv[3])
 ignored = chosen == signal.SIGTERM
 signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.default_int_handler)
@@ -286,8 +294,8 @@ sys.exit(main(["qat", sys.argv[1], "--epochs", "3", "--out", sys.argv[2], "--set
         assert f"keras-resnet train --resume {out}" in result.stderr
     else:
         assert result.returncode == -signal.SIGTERM
-    with runs.locked(runs.find(out)):  # refused while a process trains
-        done = len(runs.find(out).rows())
+    with locked(find_run(out)):  # refused while a process trains
+        done = len(find_run(out).rows())
     assert 1 <= done < 3  # it stopped after an epoch, not at the end
     run = train.resume(out)
     assert len(run.rows()) == 3
@@ -296,7 +304,7 @@ sys.exit(main(["qat", sys.argv[1], "--epochs", "3", "--out", sys.argv[2], "--set
 
 def test_what_cannot_be_trained_quantized_is_refused(tmp_path):
     settings = {**SHIFT, "data.validation": 0, "train.epochs": 1}
-    loaded = config.load_config(compress.QAT, settings)
+    loaded = schema.load_config(compress.QAT, settings)
     inputs = keras.layers.Input((32, 32, 3))
     x = keras.layers.Conv2D(4, 3)(keras.layers.Rescaling(1 / 255)(inputs))
     x = keras.layers.PReLU(name="learned_slope", shared_axes=(1, 2))(x)
@@ -313,7 +321,7 @@ def test_what_cannot_be_trained_quantized_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"'elu' of the layer 'bent_activation' has no rule"):
         compress.run(keras.Model(inputs, outputs, name="own"), loaded, tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    half = config.load_config(compress.QAT, {**settings, "train.precision": "mixed_bfloat16"})
+    half = schema.load_config(compress.QAT, {**settings, "train.precision": "mixed_bfloat16"})
     with pytest.raises(UserError, match=r"trains in float32 here; received .*mixed_bfloat16"):
         compress.run(keras_resnet.ResNet20(include_preprocessing=True), half, tmp_path / "run")
     lrn = keras_resnet.create_model("test_alexnet", include_preprocessing=True)
@@ -377,16 +385,16 @@ def test_the_one_liner_takes_a_name_and_keeps_its_technique(digits, tmp_path):
 
 def test_a_separable_convolution_is_named():
     with pytest.raises(UserError, match=r"'two' \(SeparableConv2D\) .* DepthwiseConv2D"):
-        quantizable.prepared(_own(_CONV(), keras.layers.SeparableConv2D(4, 3, name="two")))
+        int8_network.prepared(_own(_CONV(), keras.layers.SeparableConv2D(4, 3, name="two")))
 
 
 def test_a_process_that_ended_is_gone_on_with_where_it_had_saved(tmp_path, monkeypatch):
-    monkeypatch.setattr(compress, "_PROCESS", "import sys; sys.exit(1)")
+    monkeypatch.setattr(process, "_PROCESS", "import sys; sys.exit(1)")
     with pytest.raises(UserError, match=r"ended with code 1\. It had saved nothing"):
-        compress.train_apart(runs.Run(tmp_path))
+        train_apart(Run(tmp_path))
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(UserError, match=r"ended with code 1\. Go on with: .*--resume"):
-        compress.train_apart(runs.Run(tmp_path))
+        train_apart(Run(tmp_path))
 
 
 @pytest.mark.slow

@@ -17,8 +17,12 @@ from conftest import run_python
 
 import keras_resnet
 from keras_resnet.errors import UserError
-from keras_resnet.recipes import config, data, devices, evaluate, runs, train
-from keras_resnet.recipes.loop import Loop, NonFiniteLossError
+from keras_resnet.recipes import evaluate, train
+from keras_resnet.recipes.configs import schema
+from keras_resnet.recipes.data.decoded import Split
+from keras_resnet.recipes.runs.folder import find_run
+from keras_resnet.recipes.training import devices
+from keras_resnet.recipes.training.loop import Loop, NonFiniteLossError
 
 # Config -------------------------------------------------------------------------------------------
 
@@ -36,11 +40,11 @@ from keras_resnet.recipes.loop import Loop, NonFiniteLossError
 )
 def test_bad_overrides_are_refused(override, message):
     with pytest.raises(UserError, match=message):
-        config.load_config("debug/tiny", dict([config.parse_override(override)]))
+        schema.load_config("debug/tiny", dict([schema.parse_override(override)]))
 
 
 def test_overrides_replace_the_other_way_to_give_the_length():
-    loaded = config.load_config("cifar10/resnet20", {"train.epochs": 3})
+    loaded = schema.load_config("cifar10/resnet20", {"train.epochs": 3})
     assert (loaded.train.epochs, loaded.train.steps) == (3, 0)
 
 
@@ -167,7 +171,7 @@ STRATEGY_SCRIPT = """
 import sys
 import numpy as np, keras, tensorflow as tf
 from keras_resnet.recipes import devices
-from keras_resnet.recipes.loop import Loop
+from keras_resnet.recipes.training.loop import Loop
 sys.path.insert(0, sys.argv[3])
 from test_recipes import _small_model
 
@@ -233,8 +237,8 @@ STATISTICS_SCRIPT = """
 import numpy as np, keras, tensorflow as tf
 import keras_resnet
 from keras_resnet.recipes import devices
-from keras_resnet.recipes.data import Split
-from keras_resnet.recipes.loop import Loop
+from keras_resnet.recipes.data.datasets import Split
+from keras_resnet.recipes.training.loop import Loop
 
 strategy = devices.strategy("cpu:2", 8)
 with strategy.scope():
@@ -361,7 +365,7 @@ RESUMED = {
 
 
 def test_kill_9_and_resume_equals_the_uninterrupted_run_bit_for_bit(tmp_path):
-    loaded = config.load_config("debug/tiny", RESUMED)
+    loaded = schema.load_config("debug/tiny", RESUMED)
     whole = train.run(loaded, tmp_path / "whole")
     killed = run_python(
         KILL_SCRIPT,
@@ -371,7 +375,7 @@ def test_kill_9_and_resume_equals_the_uninterrupted_run_bit_for_bit(tmp_path):
         cwd=tmp_path,
     )
     assert killed.returncode == -signal.SIGKILL
-    run = runs.find(tmp_path / "killed")
+    run = find_run(tmp_path / "killed")
     assert not run.model.exists()
     assert len(run.rows()) == 1
     latest = tf.train.latest_checkpoint(str(run.path / "checkpoints"))
@@ -410,7 +414,7 @@ class _Interrupt(keras.callbacks.Callback):
 
 @pytest.mark.parametrize("when", ["step", "validation", "log"])
 def test_ctrl_c_leaves_a_run_that_ends_as_if_nothing_had_happened(tmp_path, when):
-    loaded = config.load_config("debug/tiny", {"train.epochs": 1})
+    loaded = schema.load_config("debug/tiny", {"train.epochs": 1})
     whole = train.run(loaded, tmp_path / "whole")
     with pytest.raises(train.Interrupted):
         train.run(loaded, tmp_path / "run", callbacks=[_Interrupt(when)])
@@ -425,7 +429,7 @@ def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, minutes)
     """Also when the state is saved at every step: weights of 1e30 are finite, but not good."""
     bad = {"optimizer.learning_rate": 1e30, "train.checkpoint_minutes": minutes}
     with pytest.raises(UserError, match=r"NaN or infinite at step \d+ of 18"):
-        train.run(config.load_config("debug/tiny", bad), tmp_path / "run")
+        train.run(schema.load_config("debug/tiny", bad), tmp_path / "run")
     checkpoint = tf.train.latest_checkpoint(str(tmp_path / "run" / "checkpoints"))
     reader = tf.train.load_checkpoint(checkpoint)
     kernels = [n for n in reader.get_variable_to_shape_map() if "kernel" in n.lower()]
@@ -436,7 +440,7 @@ def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, minutes)
 
 
 def test_a_torn_checkpoint_falls_back_to_the_one_before(tmp_path, capsys):
-    loaded = config.load_config("debug/tiny", {"train.epochs": 2})
+    loaded = schema.load_config("debug/tiny", {"train.epochs": 2})
     with pytest.raises(train.Interrupted):
         train.run(loaded, tmp_path / "run", callbacks=[_Interrupt("log")])
     latest = tf.train.latest_checkpoint(str(tmp_path / "run" / "checkpoints"))
@@ -462,7 +466,7 @@ class _NoRoom(keras.callbacks.Callback):
 
 
 def test_a_full_disk_ends_the_run_and_the_last_checkpoint_survives(tmp_path):
-    loaded = config.load_config(
+    loaded = schema.load_config(
         "debug/tiny", {"train.epochs": 2, "train.checkpoint_minutes": 0.0, "data.validation": 0}
     )
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -477,7 +481,7 @@ def test_a_full_disk_ends_the_run_and_the_last_checkpoint_survives(tmp_path):
 
 
 def test_a_checkpoint_of_another_model_is_refused_by_its_first_difference(tmp_path):
-    loaded = config.load_config("debug/tiny", {"train.epochs": 2})
+    loaded = schema.load_config("debug/tiny", {"train.epochs": 2})
     with pytest.raises(train.Interrupted):
         train.run(loaded, tmp_path / "run", callbacks=[_Interrupt("step")])
     path = tmp_path / "run" / "config.toml"
@@ -497,14 +501,14 @@ def test_callbacks_may_stop_the_training(tmp_path):
         def on_epoch_end(self, epoch, logs=None):
             self.model.stop_training = epoch == 1
 
-    loaded = config.load_config("debug/tiny", {"train.epochs": 4})
+    loaded = schema.load_config("debug/tiny", {"train.epochs": 4})
     run = train.run(loaded, tmp_path / "run", callbacks=[Stop()])
     assert [row["epoch"] for row in run.rows()] == ["0", "1"]
     assert run.model.is_file()
 
 
 def test_the_resolved_config_fixes_the_precision(tiny_run, tmp_path):
-    loaded = config.load_config("debug/tiny", {"train.precision": "auto", "train.epochs": 1})
+    loaded = schema.load_config("debug/tiny", {"train.precision": "auto", "train.epochs": 1})
     run = train.run(loaded, tmp_path / "run")
     assert run.config.train.precision == run.summary()["precision"] in devices.PRECISIONS
 
@@ -518,12 +522,12 @@ def test_nothing_is_left_of_a_run_that_could_not_start(tmp_path):
         {"model": "resnet21"},
     ):
         with pytest.raises(UserError):
-            train.run(config.load_config("debug/tiny", override), tmp_path / "run")
+            train.run(schema.load_config("debug/tiny", override), tmp_path / "run")
         assert not (tmp_path / "run").exists()
 
 
 def test_a_run_folder_is_not_overwritten(tiny_run, tmp_path):
-    loaded = config.load_config("debug/tiny")
+    loaded = schema.load_config("debug/tiny")
     with pytest.raises(UserError, match="--resume"):
         train.run(loaded, tiny_run.path)
     (tmp_path / "mine.txt").write_text("mine")
@@ -535,7 +539,7 @@ def test_a_run_folder_is_not_overwritten(tiny_run, tmp_path):
 
 def test_evaluate_refuses_images_of_another_size(tiny_run, digits):
     model = keras.models.load_model(tiny_run.model)
-    small = data.Split(digits.test.images[:, :16], digits.test.labels)
+    small = Split(digits.test.images[:, :16], digits.test.labels)
     with pytest.raises(UserError, match="takes images of"):
         evaluate.measure_model(model, small)
 

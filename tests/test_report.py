@@ -13,10 +13,12 @@ import pytest
 from PIL import Image
 
 import keras_resnet
-from keras_resnet.cli import main
+from keras_resnet.cli.main import main
 from keras_resnet.errors import UserError
 from keras_resnet.files import short_names
-from keras_resnet.recipes import compare, exporting, outcomes, report, runs, sources
+from keras_resnet.recipes.export import export_source
+from keras_resnet.recipes.runs import compare, outcomes, report, sources
+from keras_resnet.recipes.runs.folder import Run, find_run
 
 # Four classes, eight answers: two wrong, the surer one in the last place.
 LABELS = np.array([0, 0, 1, 1, 2, 2, 3, 3])
@@ -79,9 +81,7 @@ class _Page(HTMLParser):
 @pytest.fixture(scope="module")
 def exported(tiny_run, digits):
     out = tiny_run.path / "exports"
-    exporting.export_source(
-        sources.find(tiny_run.path), digits, ("tflite-float32", "tflite-int8"), out
-    )
+    export_source(sources.find(tiny_run.path), digits, ("tflite-float32", "tflite-int8"), out)
     return out
 
 
@@ -147,7 +147,7 @@ def test_what_has_a_markup_in_its_name_is_escaped():
 def test_an_unfinished_run_is_refused(tiny_run, tmp_path):
     (tmp_path / "config.toml").write_text((tiny_run.path / "config.toml").read_text())
     with pytest.raises(UserError, match="is not finished"):
-        report.write(runs.find(tmp_path))
+        report.write(find_run(tmp_path))
 
 
 @pytest.mark.parametrize("verb", ["report", "compare"])
@@ -166,9 +166,9 @@ def test_a_record_without_its_model_or_summary_says_which(verb, tiny_run, tmp_pa
 
 
 def test_a_run_without_a_log_has_no_curves(tmp_path):
-    assert report._curves(runs.Run(tmp_path)) == "<p>log.csv is gone, or has no epoch.</p>"
+    assert report._curves(Run(tmp_path)) == "<p>log.csv is gone, or has no epoch.</p>"
     (tmp_path / "log.csv").write_text("epoch,accuracy,loss\n")
-    assert "has no epoch" in report._curves(runs.Run(tmp_path))
+    assert "has no epoch" in report._curves(Run(tmp_path))
 
 
 def test_the_target_is_looked_at_before_the_work(tiny_run, tmp_path, capsys, monkeypatch):

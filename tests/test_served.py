@@ -23,7 +23,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_resnet.cli import main
+from keras_resnet.cli.main import main
 from keras_resnet.export import export
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.read import read_image

@@ -12,10 +12,15 @@ from conftest import randomize_batch_norms, run_python
 from PIL import Image
 
 import keras_resnet
-from keras_resnet.export import check, export, manifest, runtimes, saved_model, serving
+from keras_resnet.export import check, export, manifest
+from keras_resnet.export.formats import saved_model, serving
+from keras_resnet.export.runtimes.keras import KerasRuntime
+from keras_resnet.export.runtimes.open import open_file
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.read import read_image
-from keras_resnet.recipes import load_config, runs, sources
+from keras_resnet.recipes import load_config
+from keras_resnet.recipes.runs import sources
+from keras_resnet.recipes.runs.folder import create_run, write_json
 
 NAMES = [f"name {index}" for index in range(10)]
 CROP = SingleCrop(37, 32, "bicubic")
@@ -181,24 +186,24 @@ def test_it_is_served_without_keras(exported, tmp_path):
         tmp_path / "x.jpg",
     )
     image = read_image(tmp_path / "x.jpg", (32, 32), crop=CROP)
-    runtime = runtimes.open_file(exported.folder / "saved_model")
+    runtime = open_file(exported.folder / "saved_model")
     assert output.stdout.strip() == f"b'{NAMES[runtime.predict(image[None]).argmax()]}'"
 
 
 def test_the_runtime_knows_the_models_size_and_the_newest_version(exported, tmp_path):
-    runtime = runtimes.open_file(exported.folder / "saved_model")
+    runtime = open_file(exported.folder / "saved_model")
     assert (runtime.input_shape, runtime.classes) == ((32, 32, 3), 10)
     assert (runtime.input_dtype, runtime.output_name) == ("uint8", "predictions")
-    one = runtimes.open_file(exported.folder / "saved_model" / "1")
+    one = open_file(exported.folder / "saved_model" / "1")
     assert one.input_shape == runtime.input_shape
     for version, size in ("2", 8), ("10", 16):
         saved_model.write(_tiny(size), tmp_path / "versions" / version)
     (tmp_path / "versions" / "notes").mkdir()
-    assert runtimes.open_file(tmp_path / "versions").input_shape == (16, 16, 3)
+    assert open_file(tmp_path / "versions").input_shape == (16, 16, 3)
 
 
 def test_the_manifest_has_the_crop_and_predict_takes_it(exported, tmp_path, capsys):
-    from keras_resnet.cli import main
+    from keras_resnet.cli.main import main
 
     assert manifest.read(exported.folder)["input"]["crop"] == {
         "resize": 37,
@@ -215,7 +220,7 @@ def test_the_manifest_has_the_crop_and_predict_takes_it(exported, tmp_path, caps
 
 
 def test_images_are_cut_as_the_model_was_evaluated(tmp_path):
-    run = runs.create(tmp_path / "run", "tiny", load_config("debug/tiny"))
+    run = create_run(tmp_path / "run", "tiny", load_config("debug/tiny"))
     run.model.write_bytes(b"trained")
     for protocol, crop in (
         ({"resize": 37, "size": 32}, SingleCrop(37, 32)),  # photographs
@@ -223,7 +228,7 @@ def test_images_are_cut_as_the_model_was_evaluated(tmp_path):
         (None, None),  # a run of before protocols were recorded
     ):
         recorded = {"test": {"accuracy": 0.5, **({"protocol": protocol} if protocol else {})}}
-        runs.write_json(run.path / "summary.json", recorded)
+        write_json(run.path / "summary.json", recorded)
         assert sources.find(str(run.path)).crop == crop
     assert sources.find("resnet50", "imagenet").crop == SingleCrop(256, 224, "bicubic")
 
@@ -339,11 +344,11 @@ def test_a_foreign_saved_model_opens(tmp_path):
     for name in "one", "two":
         function = getattr(module, name).get_concrete_function()
         tf.saved_model.save(module, str(tmp_path / name), {"serving_default": function})
-    runtime = runtimes.open_file(tmp_path / "one")
+    runtime = open_file(tmp_path / "one")
     assert (runtime.input_name, runtime.output_name, runtime.classes) == ("x", "y", 3)
     assert runtime.predict(np.ones((2, 8, 8, 3))).tolist() == [[1, 1, 1]] * 2
     with pytest.raises(keras_resnet.errors.UserError, match="one named 'predictions'"):
-        runtimes.open_file(tmp_path / "two")
+        open_file(tmp_path / "two")
 
 
 @pytest.mark.slow
@@ -354,7 +359,7 @@ def test_resnet50_is_hardly_larger_than_its_weights(tmp_path):
     ratio = manifest.size(tmp_path / "saved_model") / (4 * model.count_params())
     print(f"bytes of ResNet50's SavedModel over those of its weights: {ratio:.4f}")
     assert ratio < 1.05
-    runtime = runtimes.open_file(tmp_path / "saved_model")
+    runtime = open_file(tmp_path / "saved_model")
     images = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3)).astype("uint8")
-    expected = runtimes.KerasRuntime(model).predict(images)
+    expected = KerasRuntime(model).predict(images)
     assert check._logit_error(runtime.predict(images), expected) < 1e-4

@@ -7,8 +7,10 @@ import pytest
 from PIL import Image
 
 import keras_resnet
-from keras_resnet import arguments_explain, cli_explain, explaining
-from keras_resnet.cli import main
+from keras_resnet.analysis import explain
+from keras_resnet.cli import arguments_explain
+from keras_resnet.cli import explain as cli_explain
+from keras_resnet.cli.main import main
 from keras_resnet.display import sheets
 from keras_resnet.errors import UserError
 
@@ -84,7 +86,7 @@ def test_a_sheet_has_its_pictures_where_they_belong():
 
 
 def test_the_methods_of_the_help_are_the_methods():
-    known = (*explaining.METHODS, cli_explain.MAXIMIZATION)
+    known = (*explain.METHODS, cli_explain.MAXIMIZATION)
     assert tuple(arguments_explain.METHODS.split(", ")) == known
 
 

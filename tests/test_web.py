@@ -19,9 +19,12 @@ from test_export import _user_cnn
 from web_page import answers, fitted, run_in, seen
 
 import keras_resnet
-from keras_resnet import cli
+from keras_resnet.cli import main
 from keras_resnet.errors import UserError
-from keras_resnet.export import browser, check, export, runtimes
+from keras_resnet.export import check, export
+from keras_resnet.export.formats import web
+from keras_resnet.export.runtimes.locate import PAGE
+from keras_resnet.export.runtimes.open import open_file
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.labels import class_names
 from keras_resnet.images.preprocessing import read_image
@@ -88,7 +91,7 @@ def test_a_changed_file_of_the_page_is_noticed(site, tmp_path, name):
 
 def test_the_page_is_told_of_the_model(folder):
     about = json.loads((folder / "model.json").read_text())
-    runtime = runtimes.open_file(folder)
+    runtime = open_file(folder)
     scale, zero_point = runtime._output["quantization"]
     assert about["labels"] == list(NAMES)
     assert about["input"] == {"scale": 1.0, "zero_point": 0}  # a byte is its pixel
@@ -110,14 +113,14 @@ def test_the_page_is_told_of_the_model(folder):
 )
 def test_the_page_is_told_what_a_picture_is_resized_to(crop, shape, width, height, interpolation):
     expected = {"width": width, "height": height, "interpolation": interpolation}
-    assert browser._resize(shape, crop) == expected
+    assert web._resize(shape, crop) == expected
 
 
 def test_the_runtime_is_the_one_in_its_list():
-    lines = (browser.PAGE / "litert" / "SOURCES").read_text().splitlines()
+    lines = (PAGE / "litert" / "SOURCES").read_text().splitlines()
     rows = [line.split() for line in lines if not line.startswith("#")]
     listed = {name: digest for name, _, _, digest in rows}
-    there = {path.name: path for path in (browser.PAGE / "litert").iterdir()}
+    there = {path.name: path for path in (PAGE / "litert").iterdir()}
     assert set(there) == {*listed, "SOURCES", "NOTICE", "LICENSE"}
     for name, digest in listed.items():
         assert hashlib.sha256(there[name].read_bytes()).hexdigest() == digest, name
@@ -128,24 +131,24 @@ def test_the_wheel_has_every_file_of_the_page():
     settings = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]
     patterns = settings["package-data"]["keras_resnet.export"]
     packed = {path for pattern in patterns for path in (root / "export").glob(pattern)}
-    assert {path for path in browser.PAGE.rglob("*") if path.is_file()} <= packed
+    assert {path for path in PAGE.rglob("*") if path.is_file()} <= packed
 
 
 def test_the_page_loads_nothing_from_elsewhere():
-    html = (browser.PAGE / "index.html").read_text()
+    html = (PAGE / "index.html").read_text()
     loaded = re.findall(r'(?:src|href)="([^"]*)"', html)
-    loaded += re.findall(r"url\(|@import", (browser.PAGE / "style.css").read_text())
-    for script in browser.PAGE.glob("*.js"):
+    loaded += re.findall(r"url\(|@import", (PAGE / "style.css").read_text())
+    for script in PAGE.glob("*.js"):
         text = script.read_text()
         loaded += re.findall(r'(?:from|import\(|fetched\(|download\()\s*"([^"]*)"', text)
     assert {"app.js", "boot.js", "style.css", "./litert/core.js", "model.json"} <= set(loaded)
     for name in set(loaded) - {"data:,"}:
-        assert (browser.PAGE / name).is_file() or name in ("model.json", "model.tflite"), name
+        assert (PAGE / name).is_file() or name in ("model.json", "model.tflite"), name
 
 
 def test_the_policy_of_the_page_knows_its_import_map():
     """Browsers run no inline script but the one of this hash; a space more and nothing loads."""
-    html = (browser.PAGE / "index.html").read_text()
+    html = (PAGE / "index.html").read_text()
     (inline,) = re.findall(r'<script type="importmap">(.*?)</script>', html, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()
     policy = re.search(r'content="(default-src[^"]*)"', html)[1]
@@ -162,14 +165,14 @@ def test_a_model_that_takes_no_pixels_is_refused(tmp_path):
 
 
 def test_classes_without_names_are_numbers(folder, tmp_path):
-    browser.write(tmp_path / "web", (folder / "model.tflite").read_bytes(), "mine", None)
+    web.write(tmp_path / "web", (folder / "model.tflite").read_bytes(), "mine", None)
     about = json.loads((tmp_path / "web" / "model.json").read_text())
     assert about["labels"] == [f"class {index}" for index in range(10)]
     assert about["resize"] == {"width": 32, "height": 32, "interpolation": "bilinear"}
 
 
 def test_predict_runs_the_folder(folder, photographs, capsys):
-    assert cli.main(["predict", str(folder), str(photographs["china.png"]), "--json"]) == 0
+    assert main.main(["predict", str(folder), str(photographs["china.png"]), "--json"]) == 0
     (result,) = json.loads(capsys.readouterr().out)["predictions"]
     assert result["top"][0]["label"] in NAMES
 
@@ -217,7 +220,7 @@ _CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream
 @pytest.mark.slow
 def test_the_same_pixels_give_pythons_probabilities(opened, folder, pieces):
     found = run_in(opened, pieces)
-    runtime = runtimes.open_file(folder)
+    runtime = open_file(folder)
     expected = runtime.probabilities(pieces)
     # Integer kernels, but XNNPACK's for WebAssembly may round a requantization the other way: one
     # step of the output, 1/256.
@@ -278,7 +281,7 @@ def test_a_photograph_gets_the_answer_of_keras_resnet_predict(
 ):
     opened.choose(photographs[name])
     opened.wait("#status", "Most likely:")
-    cli.main(["predict", str(folder), str(photographs[name]), "--json"])
+    main.main(["predict", str(folder), str(photographs[name]), "--json"])
     (result,) = json.loads(capsys.readouterr().out)["predictions"]
     found, expected = answers(opened), result["top"]
     assert len(found) == len(expected) == 5
@@ -293,7 +296,7 @@ def test_a_photograph_gets_the_answer_of_keras_resnet_predict(
         }
     # Of a JPEG a pixel may be two grey levels apart, and one by one level has moved an answer by
     # six steps of 1/256; so the answers are compared on what the page saw. A step as above.
-    (by_python,) = runtimes.open_file(folder).probabilities(seen(opened)[None])
+    (by_python,) = open_file(folder).probabilities(seen(opened)[None])
     for label, probability in found:
         assert abs(probability - by_python[NAMES.index(label)]) <= 1 / 256 + 1e-7
     assert re.match(
@@ -305,7 +308,7 @@ def test_a_photograph_gets_the_answer_of_keras_resnet_predict(
 def test_cifar10_images_with_our_weights(opened, folder, tmp_path):
     test = cifar10_or_skip().test
     pixels = test.images[:200]
-    runtime = runtimes.open_file(folder)
+    runtime = open_file(folder)
     found, expected = run_in(opened, pixels), runtime.probabilities(pixels)
     np.testing.assert_allclose(found, expected, atol=runtime.output_step + 1e-7)
     assert (found.argmax(-1) == test.labels[:200]).mean() > 0.8  # of 89 %, calibrated elsewhere
@@ -326,7 +329,7 @@ def test_a_float32_file_may_take_the_place_of_the_model(folder, pieces, tmp_path
         page.wait("#status", "Ready.")
         found = run_in(page, pieces)
     # float32 kernels that sum in another order, through a softmax.
-    expected = runtimes.open_file(copy).probabilities(pieces)
+    expected = open_file(copy).probabilities(pieces)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -342,7 +345,7 @@ def test_browsers_without_relaxed_simd_run_the_other_build(folder, pieces, tmp_p
         page.wait("#status", "Ready.")
         assert f"{url}litert/litert_wasm_compat_internal.wasm" in page.requests
         found = run_in(page, pieces)
-    runtime = runtimes.open_file(folder)
+    runtime = open_file(folder)
     atol = runtime.output_step + 1e-7
     np.testing.assert_allclose(found, runtime.probabilities(pieces), atol=atol)
 

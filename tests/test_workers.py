@@ -15,7 +15,9 @@ import tensorflow as tf
 from conftest import run_python
 
 from keras_resnet.errors import UserError
-from keras_resnet.recipes import cluster, data_service, devices, load_config, runs, train, workers
+from keras_resnet.recipes import load_config, train
+from keras_resnet.recipes.runs.folder import create_run, find_run, locked
+from keras_resnet.recipes.training import data_service, devices, machines, workers
 
 # 1,257 images make 4 steps an epoch; two replicas compute on 128 images each.
 TINY = {"train.epochs": 3, "train.batch_size": 256, "train.devices": "cpu"}
@@ -120,7 +122,7 @@ def test_two_processes_train_as_two_devices_of_one_and_one_goes_on_alone(tmp_pat
         np.testing.assert_allclose(ours[name], expected, rtol=1e-4, atol=1e-5, err_msg=name)
 
     train.resume(together)
-    summary = runs.find(together).summary()
+    summary = find_run(together).summary()
     assert (summary["steps"], summary["workers"]) == (12, 1)
     rows = (together / "log.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["epoch", "0", "1", "2"]
@@ -175,7 +177,7 @@ def test_a_killed_worker_ends_the_run_on_the_other_and_both_resume_it(tmp_path, 
     for process in again:
         code, output = _ends(process)
         assert code == 0, output
-    assert runs.find(run).summary()["workers"] == 2
+    assert find_run(run).summary()["workers"] == 2
 
 
 @pytest.mark.slow
@@ -198,7 +200,7 @@ def test_two_machines_without_a_common_disk_train_and_resume(tmp_path):
         for process in list(both(_train_command(chiefs, train__epochs=1), {"train__epochs": 1})):
             code, output = _ends(process)
             assert code == 0, output
-        assert runs.find(chiefs).summary()["replicas"] == 2
+        assert find_run(chiefs).summary()["replicas"] == 2
         (chiefs / "model.keras").unlink()
         config = chiefs / "config.toml"
         config.write_text(config.read_text().replace("epochs = 1", "epochs = 2"))
@@ -207,7 +209,7 @@ def test_two_machines_without_a_common_disk_train_and_resume(tmp_path):
             code, output = _ends(process)
             assert code == 0, output
             assert "epoch   1/" not in output
-        assert runs.find(chiefs).summary()["steps"] == 18
+        assert find_run(chiefs).summary()["steps"] == 18
         assert not others.exists()
     finally:
         for name in names:
@@ -255,13 +257,13 @@ def _no_cluster(monkeypatch):
 )
 def test_tf_config_names_the_workers_the_chief_first(monkeypatch, text, addresses, index):
     monkeypatch.setenv("TF_CONFIG", text)
-    assert cluster.from_environment() == cluster.Cluster(addresses, index)
+    assert machines.from_environment() == machines.Cluster(addresses, index)
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"cluster": {}}', _tf_config(["a:1"], 0)])
 def test_a_process_on_its_own_has_no_cluster(monkeypatch, text):
     monkeypatch.setenv("TF_CONFIG", text)
-    assert cluster.from_environment() is None
+    assert machines.from_environment() is None
 
 
 @pytest.mark.parametrize(
@@ -282,7 +284,7 @@ def test_a_process_on_its_own_has_no_cluster(monkeypatch, text):
 def test_a_malformed_tf_config_says_what_is_wrong(monkeypatch, text, message):
     monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(UserError, match=message):
-        cluster.from_environment()
+        machines.from_environment()
 
 
 def test_a_slurm_job_step_is_a_cluster(monkeypatch):
@@ -294,8 +296,8 @@ def test_a_slurm_job_step_is_a_cluster(monkeypatch):
         "SLURM_STEP_TASKS_PER_NODE": "2,1",
     }.items():
         monkeypatch.setenv(key, value)
-    found = cluster.from_environment()
-    assert found == cluster.Cluster(("node1:8888", "node1:8889", "node2:8888"), 2)
+    found = machines.from_environment()
+    assert found == machines.Cluster(("node1:8888", "node1:8889", "node2:8888"), 2)
 
 
 @pytest.mark.parametrize(
@@ -315,7 +317,7 @@ def test_what_several_machines_cannot_do_is_refused(monkeypatch, where, batch, m
 def test_a_worker_that_does_not_come_is_named(capsys):
     own, other = _loopback()
     with pytest.raises(UserError, match=rf"worker 1 at {other} within 1 s"):
-        cluster.meet(cluster.Cluster((own, other), 0), 0.6)
+        machines.meet(machines.Cluster((own, other), 0), 0.6)
     assert f"waiting for worker 1 at {other}" in capsys.readouterr().err
 
 
@@ -323,7 +325,7 @@ def test_a_port_that_is_taken_is_named():
     with socket.create_server(("", 0)) as taken:
         own = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(UserError, match=f"Cannot listen at port .* of {own}"):
-            cluster.meet(cluster.Cluster((own, "127.0.0.1:1"), 0), 1)
+            machines.meet(machines.Cluster((own, "127.0.0.1:1"), 0), 1)
 
 
 @pytest.mark.slow
@@ -354,7 +356,7 @@ def test_alone_what_is_collective_is_the_identity():
 
 
 def test_a_run_folder_in_use_is_refused_until_its_process_ends(tmp_path):
-    run = runs.create(tmp_path / "run", "tiny", load_config("debug/tiny"))
+    run = create_run(tmp_path / "run", "tiny", load_config("debug/tiny"))
     code = """
 import sys, time
 from pathlib import Path
@@ -371,8 +373,8 @@ with runs.locked(runs.Run(Path(sys.argv[1]))):
     finally:
         holder.send_signal(signal.SIGKILL)
         holder.communicate()
-    with runs.locked(run), pytest.raises(UserError, match=f"process {os.getpid()} "):  # noqa: SIM117
-        with runs.locked(run):
+    with locked(run), pytest.raises(UserError, match=f"process {os.getpid()} "):  # noqa: SIM117
+        with locked(run):
             pass
 
 

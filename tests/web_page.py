@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 
-from keras_resnet.export import browser
+from keras_resnet.export.formats import web
 
 
 def answers(page):
@@ -38,7 +38,7 @@ def fitted(page, path, shape, crop=None):
     })("%s", %s)"""
     encoded = base64.b64encode(path.read_bytes()).decode()
     target = dict(zip(("height", "width", "channels"), shape, strict=True))
-    target["resize"] = browser._resize(shape[:2], crop)
+    target["resize"] = web._resize(shape[:2], crop)
     pixels = page.run(script % (encoded, json.dumps(target)))
     return np.array(pixels, dtype="uint8").reshape(shape)
 

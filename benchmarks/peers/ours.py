@@ -19,8 +19,9 @@ from keras_shared import (
 )
 from turns import WARM_UP, Turns
 
-from keras_resnet.recipes import Dataset, Split, data, load_config, train
-from keras_resnet.recipes.loop import Loop
+from keras_resnet.recipes import Dataset, Split, load_config, train
+from keras_resnet.recipes.data import datasets
+from keras_resnet.recipes.training.loop import Loop
 
 
 def steps(turns: Turns) -> None:
@@ -47,7 +48,7 @@ def epochs(turns: Turns) -> None:
     split = Split(images, labels)
     # Every peer reads the same arrays from a file; here they stand in for a dataset by name.
     dataset = Dataset("benchmark", split, split.sample(0), split.sample(1), names)
-    data.load_dataset = lambda *_, **__: dataset
+    datasets.load_dataset = lambda *_, **__: dataset
     overrides = {"data.validation": 0, "train.precision": turns.options["precision"]}
     config = load_config("cifar10/resnet20", overrides)
     with tempfile.TemporaryDirectory() as folder:

@@ -10,7 +10,7 @@ import torch
 from torch_resnet import SPECS, ResNet
 from turns import WARM_UP, Turns, peak_memory_mib
 
-_PAUSE, _SECONDS = 0.05, 2.0  # as keras_resnet.export.benchmark_worker has them
+_PAUSE, _SECONDS = 0.05, 2.0  # as keras_resnet.export.measure.benchmark_worker has them
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 torchvision and timm evaluate on PIL images: the whole image is decoded, its shorter side resized
 with PIL's antialiased filter, the centre cut out. `predict` and a SavedModel's signatures do the
 same in the same operations. The central square that evaluation takes without a recorded protocol
-(recipes/images.py) leaves out most of that work and differs by some grey levels.
+(recipes/data/encoded.py) leaves out most of that work and differs by some grey levels.
 """
 
 from __future__ import annotations

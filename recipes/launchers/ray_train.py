@@ -16,14 +16,15 @@ from typing import Any
 from ray.train import ScalingConfig
 from ray.train.tensorflow import TensorflowTrainer
 
-from keras_resnet.recipes.config import load_config, parse_override
+from keras_resnet.recipes.configs.schema import load_config, parse_override
 
 
 def train_worker(options: dict[str, Any]) -> None:
     """What each Ray worker runs; TF_CONFIG is set."""
-    from keras_resnet.recipes import runs, train
+    from keras_resnet.recipes import train
+    from keras_resnet.recipes.runs.folder import is_run
 
-    if runs.is_run(options["out"]):
+    if is_run(options["out"]):
         train.resume(options["out"])
     else:
         train.run(load_config(options["config"], options["overrides"]), options["out"])

@@ -1,0 +1,1 @@
+"""A file per format, and the table of them."""

@@ -1,0 +1,76 @@
+"""int8 files in which some layers stay in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from keras_resnet import keras_compat
+from keras_resnet.errors import UnknownNameError, UserError
+from keras_resnet.export.runtimes import tflite_graph
+
+INT8_FORMATS = ("tflite-int8", "micro", "web")  # all of whose layers are to be integers, but those
+
+
+def require_layers(keep_float: Sequence[str], model: Any, formats: Sequence[str]) -> None:
+    """Check that `keep_float` are layers of the Keras model and that an int8 file is asked for.
+
+    Raises:
+        UserError: a string, or no int8 file.
+        UnknownNameError: with the nearest layer.
+    """
+    if isinstance(keep_float, str):
+        raise UserError(f"keep_float is a list of layers' names; received {keep_float!r}.")
+    known = [layer.name for layer in keras_compat.all_layers(model)]
+    for name in keep_float:
+        if name not in known:
+            see = f"'keras-resnet profile' lists the layers of '{model.name}'."
+            raise UnknownNameError("layer", name, known, see)
+    if keep_float and set(INT8_FORMATS).isdisjoint(formats):
+        raise UserError(
+            f"keep_float is for {' and '.join(INT8_FORMATS)}; the formats are {', '.join(formats)}."
+        )
+
+
+def problems(
+    operations: Sequence[tflite_graph.Operation], keep_float: Sequence[str], float_input: bool
+) -> list[str]:
+    """What an int8 file computes in float though it should not, and the other way round."""
+    kept = set(keep_float)
+    borders = tflite_graph.BORDERS if kept or float_input else ()
+    inner = [item for item in operations if item.kind not in borders]
+    in_float = [item for item in inner if item.in_float]
+    strays = [item for item in in_float if kept.isdisjoint(item.layers)]
+    found = [_left_in_float(strays, keep_float)] if strays else []
+    quantized = _layers(item for item in inner if not item.in_float) | (kept - _layers(in_float))
+    if wrong := sorted(kept & quantized):
+        found.append(f"layers not left in float: {wrong}")
+    return found
+
+
+def _left_in_float(strays: Sequence[tflite_graph.Operation], keep_float: Sequence[str]) -> str:
+    kinds = sorted({item.kind for item in strays})
+    # Borders have no layer: they come and go with the operations between them.
+    layers = dict.fromkeys(item.layer for item in strays if item.kind not in tflite_graph.BORDERS)
+    problem = f"operations left in float: {kinds}"
+    if not layers:
+        return problem
+    names = ",".join([*keep_float, *layers])
+    return f"{problem}. To accept that, export with --keep-float {names}"
+
+
+def _layers(operations: Any) -> set[str]:
+    return {layer for item in operations for layer in item.layers}
+
+
+def nodes(calibrated: bytes, keep_float: Sequence[str]) -> list[str]:
+    """The outputs of the operations of these layers, by which the converter knows them."""
+    operations = tflite_graph.operations(tflite_graph.read(calibrated))
+    for layer in keep_float:
+        if layer not in _layers(operations):
+            raise UserError(
+                f"The file has no operation called after the layer '{layer}', which the converter "
+                "made part of another or left out. 'keras-resnet layers' shows the names of an "
+                "export's operations; keep one of those."
+            )
+    return [item.name for item in operations if not set(keep_float).isdisjoint(item.layers)]

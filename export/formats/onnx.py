@@ -1,0 +1,140 @@
+"""Keras model → ONNX, in float or integers, and OpenVINO. Any batch, channels last, names kept."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_resnet.display.console import quiet_stderr
+from keras_resnet.errors import UserError, require
+from keras_resnet.export.formats import tflite
+from keras_resnet.export.formats.int8_ranges import has_ranges
+from keras_resnet.export.runtimes.base import INPUT, OUTPUT
+from keras_resnet.layers import kernel_convolution
+
+OPSET = 17  # of 2022: what has a runtime for ONNX reads it, and nothing here needs a later one
+_BATCH = 16  # images that calibration runs at a time
+
+
+class _Conv2D(keras.layers.Conv2D):
+    """A grouped convolution as one operation of the graph.
+
+    Keras' own is a call of a function that XLA compiles, which neither converter reads.
+    """
+
+    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
+        return kernel_convolution(self, inputs, kernel)
+
+
+def write_onnx(model: keras.Model, path: Path) -> None:
+    """Write `model` (float32, stock layers): float32 `images` (batch, h, w, c) → `predictions`.
+
+    Raises:
+        UserError: tf2onnx lacks an operation, or the model was trained quantized.
+    """
+    onnx, tf2onnx = require("onnx", "onnx"), require("tf2onnx", "onnx")
+    if has_ranges(model):
+        raise UserError(
+            "This model was trained quantized, and tf2onnx does not read its rounding. Export it "
+            "as tflite-int8, or the float model it was trained from as onnx-int8."
+        )
+    function = inference_function(model)
+    with quietly():
+        try:
+            converted, _ = tf2onnx.convert.from_function(
+                function, input_signature=function.input_signature, opset=OPSET
+            )
+        except Exception as error:  # of tf2onnx's or TensorFlow's own types
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise UserError(f"tf2onnx refuses this model: {first[:300]}") from error
+    # It goes on after what it does not know.
+    unknown = {node.op_type for node in converted.graph.node if not _is_known(onnx, node)}
+    if unknown:
+        raise UserError(f"tf2onnx cannot write these operations: {', '.join(sorted(unknown))}.")
+    for value in (*converted.graph.input, *converted.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    onnx.checker.check_model(converted)
+    onnx.save_model(converted, str(path))
+
+
+def quantize_onnx(float_file: Path, path: Path, calibration: np.ndarray | None) -> None:
+    """Write the int8 file of an ONNX file, with a QuantizeLinear and DequantizeLinear per tensor.
+
+    Weights are int8 per output channel, activations uint8 with the least and largest value seen:
+    the pair for which x86 has an instruction. Input and output stay float32, and so does the
+    softmax, which is no work and would be rounded to steps of 1/256.
+
+    Raises:
+        UserError: no calibration images.
+    """
+    onnx = require("onnx", "onnx")
+    quantization = require("onnxruntime.quantization", "onnx")
+    samples = tflite.pinned("onnx-int8", calibration)
+    nodes = onnx.load(str(float_file)).graph.node
+    with quietly():
+        quantization.quantize_static(
+            str(float_file),
+            str(path),
+            _Batches(samples),
+            quant_format=quantization.QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+            nodes_to_exclude=[node.name for node in nodes if node.op_type == "Softmax"],
+        )
+
+
+class _Batches:
+    """What ONNX Runtime's calibration reads: a dictionary of inputs at a time, then None."""
+
+    def __init__(self, images: np.ndarray) -> None:
+        self._batches = iter(images[i : i + _BATCH] for i in range(0, len(images), _BATCH))
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        batch = next(self._batches, None)
+        return None if batch is None else {INPUT: batch}
+
+
+def inference_function(model: keras.Model) -> Any:
+    """The model as a function of TensorFlow's with the names of our signature."""
+    import tensorflow as tf
+
+    plain = _with_plain_groups(model)
+    spec = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32, name=INPUT)
+    return tf.function(
+        lambda images: {OUTPUT: plain(images, training=False)}, input_signature=[spec]
+    )
+
+
+def _with_plain_groups(model: keras.Model) -> keras.Model:
+    def rebuild(layer: keras.Layer) -> keras.Layer:
+        grouped = type(layer) is keras.layers.Conv2D and layer.groups > 1
+        kind = _Conv2D if grouped and layer.data_format == "channels_last" else type(layer)
+        return kind.from_config(layer.get_config())
+
+    copy = keras.models.clone_model(model, clone_function=rebuild)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def _is_known(onnx: Any, node: Any) -> bool:
+    return bool(onnx.defs.has(node.op_type, node.domain))
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without the converters' remarks: what matters of them arrives as an exception."""
+    previous = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with quiet_stderr(), warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logging.disable(previous)

@@ -1,0 +1,31 @@
+"""Keras model → OpenVINO IR."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+
+from keras_resnet.errors import UserError, require
+from keras_resnet.export.formats.onnx import inference_function, quietly
+from keras_resnet.export.runtimes.base import INPUT, OUTPUT
+
+
+def write_openvino(model: keras.Model, folder: Path, name: str) -> None:
+    """Write `model` (float32, stock layers) as `folder/NAME.xml` and `.bin`, weights in float32.
+
+    Raises:
+        UserError: OpenVINO lacks an operation.
+    """
+    openvino = require("openvino", "openvino")
+    function = inference_function(model)  # by this name its variables live: a graph has them weakly
+    with quietly():
+        try:
+            converted = openvino.convert_model(function.get_concrete_function())
+        except Exception as error:  # of OpenVINO's own types
+            lines = [line for line in str(error).splitlines() if line.strip()]
+            raise UserError(f"OpenVINO refuses this model: {lines[-1][:300]}") from error
+        converted.inputs[0].get_tensor().set_names({INPUT})
+        converted.outputs[0].get_tensor().set_names({OUTPUT})
+        folder.mkdir()
+        openvino.save_model(converted, str(folder / f"{name}.xml"), compress_to_fp16=False)

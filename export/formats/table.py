@@ -1,0 +1,187 @@
+"""The table of formats: what each file is called, how it is written and what that needs."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_resnet.errors import UnknownNameError, UserError, require
+from keras_resnet.export.formats import metadata, micro, saved_model, serving, tflite, web
+from keras_resnet.export.formats.onnx import quantize_onnx, write_onnx
+from keras_resnet.export.formats.openvino import write_openvino
+from keras_resnet.export.rewrites import batch_norms, fold_rescaling
+
+
+@dataclass
+class Source:
+    """What every format is written from.
+
+    Attributes:
+        model: float32, of stock layers and a fixed image size.
+        name: names the files.
+        labels: the class names, where they are known.
+        service: what a server does around the model.
+        input: what the files take, as in the manifest.
+        about: what TFLite files say of the model; None leaves their metadata out.
+        batch: images that TFLite files take at once: 1, or None for any number.
+        conversion: the arguments of `tflite.convert`.
+        scratch: a folder for what is made in between.
+        rewrites: what was rewritten for all files but the SavedModel, for the manifest.
+    """
+
+    model: keras.Model
+    name: str
+    labels: list[str] | None
+    service: serving.Service
+    input: dict[str, Any]
+    about: metadata.About | None
+    batch: int | None
+    conversion: dict[str, Any]
+    scratch: Path
+    rewrites: dict[str, list[Any]] = field(
+        default_factory=lambda: {
+            "rescaling_to_convolution": [],
+            "batch_norm_to_depthwise": [],
+            "left": [],
+        }
+    )
+    _converted: dict[tuple[Path, str, str], bytes] = field(default_factory=dict)
+
+    @functools.cached_property
+    def folded(self) -> keras.Model:
+        """The model with fewer operations that compute the same."""
+        scales = [
+            {"layer": name, "into": convolution.name}
+            for name, convolution in fold_rescaling.foldable(self.model).items()
+        ]
+        folded, report = batch_norms.to_depthwise(fold_rescaling.fold_rescaling(self.model))
+        self.rewrites = {"rescaling_to_convolution": scales, **report}
+        return folded
+
+    @functools.cached_property
+    def batch_one(self) -> Path:
+        """The SavedModel of one image, rewritten for TFLite."""
+        return self._saved(1)
+
+    @functools.cached_property
+    def for_tflite(self) -> Path:
+        """The SavedModel that TFLite files are converted from."""
+        return self.batch_one if self.batch == 1 else self._saved(self.batch)
+
+    def _saved(self, batch: int | None) -> Path:
+        path = self.scratch / f"batch_{batch or 'any'}"
+        saved_model.write(self.folded, path, batch)
+        return path
+
+    def converted(self, saved_model: Path, precision: str, **changes: str) -> bytes:
+        """A TFLite file of it; what two formats need, as `web` and `tflite-int8`, is made once."""
+        conversion = self.conversion | changes
+        key = (saved_model, precision, conversion["input_type"])
+        if key not in self._converted:
+            self._converted[key] = tflite.convert(saved_model, precision, **conversion)
+        return self._converted[key]
+
+    @functools.cached_property
+    def onnx(self) -> Path:
+        """The float32 ONNX file, which the int8 one is made from."""
+        path = self.scratch / "float32.onnx"
+        write_onnx(self.folded, path)
+        return path
+
+    def described(self, data: bytes) -> bytes:
+        """A TFLite file with its metadata, unless that is to be left out."""
+        if self.about is None:
+            return data
+        classes = self.model.output_shape[-1]
+        interface = metadata.Interface(self.name, self.input, classes, self.labels)
+        return metadata.add(data, self.about, interface)
+
+
+@dataclass(frozen=True)
+class Format:
+    """One row.
+
+    Attributes:
+        file: the file's or folder's name, with `{name}` for the model's.
+        write: writes it to the path it is given.
+        needs: (module, extra) of the packages that write and check it.
+    """
+
+    file: str
+    write: Callable[[Source, Path], None]
+    needs: tuple[tuple[str, str], ...] = ()
+
+
+def _saved_model(source: Source, path: Path) -> None:
+    serving.write(source.model, path, source.name, source.labels, source.service)
+
+
+def _tflite(precision: str, *needs: tuple[str, str]) -> Format:
+    def write(source: Source, path: Path) -> None:
+        path.write_bytes(source.described(source.converted(source.for_tflite, precision)))
+
+    return Format(f"{{name}}-{precision}.tflite", write, (("ai_edge_litert", "export"), *needs))
+
+
+def _micro(source: Source, path: Path) -> None:
+    data = source.converted(source.batch_one, "int8", input_type="int8")  # what its kernels take
+    micro.write(path, data, source.name, source.labels)
+
+
+def _onnx(source: Source, path: Path) -> None:
+    shutil.copyfile(source.onnx, path)
+
+
+def _onnx_int8(source: Source, path: Path) -> None:
+    quantize_onnx(source.onnx, path, source.conversion["calibration"])
+
+
+def _openvino(source: Source, path: Path) -> None:
+    write_openvino(source.folded, path, source.name)
+
+
+def _web(source: Source, path: Path) -> None:
+    data = source.converted(source.batch_one, "int8", input_type="uint8")  # what LiteRT.js takes
+    web.write(path, data, source.name, source.labels, source.service.crop)
+
+
+_ONNX = (("onnx", "onnx"), ("tf2onnx", "onnx"), ("onnxruntime", "onnx"))
+
+FORMATS = {
+    "savedmodel": Format("saved_model", _saved_model),
+    "tflite-float32": _tflite("float32"),
+    "tflite-float16": _tflite("float16"),
+    "tflite-dynamic": _tflite("dynamic"),
+    "tflite-int8": _tflite("int8"),
+    "tflite-int16x8": _tflite("int16x8"),
+    "tflite-int4": _tflite("int4", ("ai_edge_quantizer", "export")),
+    "onnx": Format("{name}.onnx", _onnx, _ONNX),
+    "onnx-int8": Format("{name}-int8.onnx", _onnx_int8, _ONNX),
+    "openvino": Format("openvino", _openvino, (("openvino", "openvino"),)),
+    "micro": Format("{name}-micro", _micro, (("ai_edge_litert", "export"),)),
+    "web": Format("{name}-web", _web, (("ai_edge_litert", "export"),)),
+}
+
+
+def known(formats: Any) -> tuple[str, ...]:
+    """Return the names in `formats`, each once, if all are formats whose packages are installed.
+
+    Raises:
+        UserError: an unknown one, or no list.
+        MissingExtraError: a package is not installed.
+    """
+    if isinstance(formats, str) or not formats:
+        raise UserError(f"formats is a list of {', '.join(FORMATS)}; received {formats!r}.")
+    for kind in formats:
+        if kind not in FORMATS:
+            full = f"tflite-{kind}"  # int8 is nearer to onnx-int8 by its letters
+            raise UnknownNameError("format", kind, FORMATS, "", meant=full * (full in FORMATS))
+        for module, extra in FORMATS[kind].needs:
+            require(module, extra)
+    return tuple(dict.fromkeys(formats))

@@ -1,0 +1,116 @@
+"""SavedModel → TFLite, in float or integers. Batch 1, signature names kept."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from keras_resnet.display.console import quiet_stderr
+from keras_resnet.errors import UnknownNameError, UserError
+from keras_resnet.export.formats import int4, int8_ranges
+from keras_resnet.export.runtimes.base import INPUT
+
+INPUT_TYPES = {"uint8": tf.uint8, "int8": tf.int8, "float32": tf.float32}
+NEEDS_CALIBRATION = ("int8", "int16x8")
+INT16X8_IS_SLOW = (
+    "tflite-int16x8 is slow on CPUs, far slower than float32: LiteRT runs its convolutions on "
+    "reference kernels. It is for accelerators that have others, and to see what 16 bits gain."
+)
+
+
+def convert(
+    saved_model: Path,
+    precision: str,
+    calibration: np.ndarray | None,
+    input_type: str,
+    calibration_method: str = int8_ranges.MIN_MAX,
+    keep_float: Sequence[str] = (),
+    *,
+    has_ranges: bool = False,
+) -> bytes:
+    """Convert a SavedModel of batch 1 (see `saved_model.write`).
+
+    Args:
+        saved_model: its folder.
+        precision: "float32"; "float16" (weights; half the bytes); "dynamic" (int8 weights, float
+            activations); "int8" (all integer, per-channel weights); "int16x8" (int16 activations,
+            int8 weights: accurate, but most runtimes only have slow kernels for it); "int4" (4-bit
+            weights, float activations).
+        calibration: (n, height, width, channels) as the model takes them; for the integer two.
+        input_type: of an int8 file's input and output: "uint8", "int8" or "float32".
+        calibration_method: of an int8 file, see `ranges.parse`. int16 activations have 65,536
+            steps for the whole range, so none has to be cut off.
+        keep_float: layers of an int8 file that stay in float32, by name.
+        has_ranges: the model was trained quantized and knows its ranges; none are measured.
+
+    Raises:
+        UserError: no calibration images, an unknown input type, or an unsupported operation.
+    """
+    require_input_type(input_type)
+    if precision == "int4":
+        float32 = convert(saved_model, "float32", None, input_type)
+        with quiet_stderr():
+            return int4.quantize(float32)
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model))
+    if precision != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if precision == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if precision in NEEDS_CALIBRATION and not has_ranges:
+        samples = pinned(f"tflite-{precision}", calibration)
+        converter.representative_dataset = lambda: ({INPUT: image[None]} for image in samples)
+    if precision == "int8":
+        if not has_ranges:  # this set wants images to measure on
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = INPUT_TYPES[input_type]
+        converter.inference_output_type = INPUT_TYPES[input_type]
+    elif precision == "int16x8":
+        mode = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
+        converter.target_spec.supported_ops = [mode]
+    try:
+        with quiet_stderr(), warnings.catch_warnings(action="ignore"):
+            if precision == "int8" and (keep_float or calibration_method != int8_ranges.MIN_MAX):
+                return int8_ranges.convert(converter, calibration_method, samples, keep_float)
+            data: bytes = converter.convert()
+    except UserError:
+        raise
+    except Exception as error:  # the converter raises its own, RuntimeError or ValueError
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        raise UserError(
+            f"TensorFlow's converter refuses this model as tflite-{precision}: {lines[0][:300]}"
+        ) from error
+    return data
+
+
+def require_input_type(name: str) -> None:
+    """Refuse what is no input type.
+
+    Raises:
+        UnknownNameError: with the nearest one.
+    """
+    if name not in INPUT_TYPES:
+        raise UnknownNameError("input type", name, INPUT_TYPES, "")
+
+
+def pinned(kind: str, calibration: np.ndarray | None) -> np.ndarray:
+    """The calibration images as float32, their range completed to 0...255 if they are pixels.
+
+    The range of the input is then known, not estimated: scale 1, so that a byte is its pixel. Two
+    corner pixels of one image carry it.
+
+    Raises:
+        UserError: none are given for the format `kind`.
+    """
+    if calibration is None or len(calibration) == 0:
+        raise UserError(
+            f"{kind} needs calibration images: pass calibration=images, some hundred "
+            "from the training data (on the command line: --data)."
+        )
+    samples = calibration.astype("float32")
+    if calibration.dtype == np.uint8:
+        samples[0, 0, 0], samples[0, -1, -1] = 0.0, 255.0
+    return samples

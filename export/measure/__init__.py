@@ -1,0 +1,1 @@
+"""What an exported file costs and where it loses: latency, memory, layers."""

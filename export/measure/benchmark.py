@@ -1,0 +1,282 @@
+"""What files cost to run: latency, throughput, loading time, memory and bytes, side by side.
+
+Every file has, for every number of threads, a process of its own: peak memory is one of a process,
+and the threads of one runtime spin on when it is another's turn. The processes take turns in
+rounds, and ratios are between turns of the same round, so that a machine that slows down for a
+while slows down all of them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_resnet.display.charts import Column, bars, binary
+from keras_resnet.display.console import number, print_left_out, table_text
+from keras_resnet.errors import UserError
+from keras_resnet.export import manifest
+from keras_resnet.export.measure.turns import Answers, Peer, ratio, spread, take_turns, workers
+from keras_resnet.export.runtimes import tflite_graph
+from keras_resnet.export.runtimes.litert import TFLiteRuntime
+from keras_resnet.export.runtimes.locate import located
+from keras_resnet.export.runtimes.missing import left_out_files, missing_engine
+from keras_resnet.files import short_names
+
+SCHEMA = 1
+RECORD = "benchmark.json"
+REFERENCE_FORMAT = "tflite-float32"
+# The worker enters the two packages without what they import: Keras, and with it TensorFlow.
+_START = """
+import sys, types
+sys.argv[0] = "keras-resnet"  # whose own import waits with the networks
+package = types.ModuleType("keras_resnet.export")
+package.__path__ = [{folder!r}]
+sys.modules["keras_resnet.export"] = package
+from keras_resnet.export.measure import benchmark_worker
+benchmark_worker.main()
+"""
+
+
+@dataclass(frozen=True)
+class File:
+    """A file to be timed.
+
+    Attributes:
+        name: for people.
+        path: its file or folder.
+        format: as in `FORMATS`, where an export folder's manifest says so.
+        shape: (height, width, channels) to time it at; None for its own.
+        command: what times it instead of `benchmark_worker`, where no runtime of ours does.
+    """
+
+    name: str
+    path: Path
+    format: str | None = None
+    shape: tuple[int, ...] | None = None
+    command: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was measured.
+
+    Attributes:
+        rows: one per file and number of threads, see `export/README.md`.
+        settings: rounds, runs, the file that ratios are against, those left out, machine, date,
+            versions.
+    """
+
+    rows: list[dict[str, Any]]
+    settings: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For benchmark.json and `--json`."""
+        return {"schema": SCHEMA, **self.settings, "rows": self.rows}
+
+    def table(self) -> str:
+        """A line per row, as text."""
+        header = ("file", "threads", "bytes", "load ms", "median ms", "p95 ms", "× reference")
+        return table_text(
+            f"One image at a time; × is the time over that of {self.settings['reference']} in the "
+            "same round (least to most)",
+            (*header, "images/s", "peak MiB"),
+            [_cells(row) for row in self.rows],
+        )
+
+    def picture(self, path: Path) -> None:
+        """Draw the rows: `.svg`, or `.png`.
+
+        Raises:
+            UserError: another ending.
+        """
+        columns = [
+            Column("ms, median", _medians(self.rows, "latency_ms"), "{:.2f}".format, False),
+            Column("images/s", _medians(self.rows, "images_per_second"), "{:.0f}".format, False),
+            Column("bytes", [row["bytes"] for row in self.rows], binary, False),
+        ]
+        memory = [row["peak_memory_mib"] for row in self.rows]
+        if None not in memory:
+            columns.append(Column("peak MiB", memory, "{:.0f}".format, False))
+        names = [f"{row['file']}, {row['threads']} thr." for row in self.rows]
+        bars(self.settings["machine"], names, columns).save(path)
+
+
+def find(paths: Sequence[str | Path]) -> list[File]:
+    """Return the files that are named, those of an export folder for the folder.
+
+    Those of one name have as many of their folders in front as tell them apart.
+
+    Raises:
+        UserError: nothing of that name, one file twice, or a file that is not the one that was
+            exported.
+    """
+    files: list[File] = []
+    for path in map(Path, paths):
+        if not path.exists():
+            raise UserError(f"No such file or folder: {path}")
+        files += _exported(path) if (path / manifest.MANIFEST).is_file() else [_single(path)]
+    places = [file.path.resolve() for file in files]
+    if twice := {str(file.path) for file in files if places.count(file.path.resolve()) > 1}:
+        raise UserError(f"Named more than once: {', '.join(sorted(twice))}.")
+    return _told_apart(files)
+
+
+def measure(
+    files: Sequence[File],
+    threads: Sequence[int] = (1,),
+    *,
+    against: str | None = None,
+    rounds: int = 10,
+    runs: int = 20,
+    batch: int = 32,
+) -> Measurement:
+    """Time the files on noise.
+
+    Args:
+        files: see `find`.
+        threads: numbers of threads, each measured.
+        against: the name of the file that ratios are against; default the float32 .tflite, of an
+            export folder before others, else the first.
+        rounds: turns of every file.
+        runs: single images in a turn. Two seconds end it earlier, after three at least.
+        batch: images of which the throughput is measured, as many as two seconds allow.
+
+    Raises:
+        UserError: no files, an unknown `against`, a file that cannot be run, or no engine for any
+            of them. A file whose engine is not installed is left out, with a line on stderr.
+    """
+    absent = {x.name: None if x.command else missing_engine(x.path) for x in files}
+    left_out = left_out_files(absent)
+    print_left_out(left_out)
+    files = [file for file in files if absent[file.name] is None]
+    reference = _reference(files, against)
+    keyed = {_key(file, count): (file, count) for count in threads for file in files}
+    peers = [_peer(key, file, count, batch) for key, (file, count) in keyed.items()]
+    load = round(os.getloadavg()[0], 2)
+    if load > 0.5:
+        print(f"warning: other work runs here (load {load:.1f})", file=sys.stderr)
+    with workers(peers) as started:
+        facts = {worker.peer.name: worker.facts for worker in started}
+        answers = take_turns(started, rounds, runs)
+    rows = [
+        _row(file, count, facts[key], answers, _key(reference, count))
+        for key, (file, count) in keyed.items()
+    ]
+    settings = {"rounds": rounds, "runs": runs, "reference": reference.name, "load_average": load}
+    told = {"created": manifest.now(), **settings, "left_out": left_out}
+    return Measurement(rows, {**told, **manifest.environment()})
+
+
+def _exported(folder: Path) -> Iterator[File]:
+    content = manifest.read(folder)
+    manifest.verify_hashes(folder, content)
+    shape = tuple(content["input"]["shape"])
+    for entry in content["files"]:
+        yield File(entry["file"], folder / entry["file"], entry["format"], shape)
+
+
+def _single(path: Path) -> File:
+    return File(str(path), path)
+
+
+def _told_apart(files: list[File]) -> list[File]:
+    names = [file.name for file in files]
+    ends = short_names([str(file.path.resolve()) for file in files])
+    return [
+        replace(file, name=end) if names.count(file.name) > 1 else file
+        for file, end in zip(files, ends, strict=True)
+    ]
+
+
+def _reference(files: Sequence[File], against: str | None) -> File:
+    if not files:
+        raise UserError("Give the files to time, or an export folder.")
+    if against is None:
+        exported = (file for file in files if file.format == REFERENCE_FORMAT)
+        return next(exported, None) or next(filter(_is_float32, files), files[0])
+    for file in files:
+        if against in (file.name, str(file.path), file.format):
+            return file
+    names = ", ".join(file.name for file in files)
+    raise UserError(f"'{against}' is none of the files: {names}.")
+
+
+def _is_float32(file: File) -> bool:
+    """Whether this is a .tflite of which no manifest says what it is, and it is in float32.
+
+    Raises:
+        UserError: LiteRT cannot load it.
+    """
+    if file.format or file.command or located(file.path)[0] != ".tflite":
+        return False
+    return tflite_graph.in_float32(TFLiteRuntime(located(file.path)[1]).graph)
+
+
+def _key(file: File, threads: int) -> str:
+    return f"{file.name}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def _peer(key: str, file: File, threads: int, batch: int) -> Peer:
+    worker = (sys.executable, "-c", _START.format(folder=str(Path(__file__).parents[1])))
+    options = {"path": str(file.path), "threads": threads, "shape": file.shape, "batch": batch}
+    return Peer(key, file.command or worker, options)
+
+
+def _row(
+    file: File, threads: int, facts: dict[str, Any], answers: Answers, reference: str
+) -> dict[str, Any]:
+    turns = answers[_key(file, threads)]
+    samples = [ms for turn in turns for ms in turn["ms"]]
+    medians, theirs = (
+        [turn["median_ms"] for turn in answers[key]] for key in (_key(file, threads), reference)
+    )
+    same = reference == _key(file, threads)
+    return {
+        "file": file.name,
+        "format": file.format,
+        "threads": threads,
+        "bytes": _bytes(file.path),
+        "latency_ms": {
+            **spread(samples),
+            "p95": round(float(np.percentile(samples, 95)), 3),
+            "n": len(samples),
+        },
+        "ratio": None if same else ratio(medians, theirs),
+        "rounds_ms": [round(ms, 3) for ms in medians],
+        "images_per_second": spread([turn["images_per_second"] for turn in turns]),
+        "peak_memory_mib": turns[-1]["peak_memory_mib"],
+        **facts,
+    }
+
+
+def _bytes(path: Path) -> int:
+    """Of a file, with the .bin that lies beside OpenVINO's .xml."""
+    beside = path.with_suffix(".bin")
+    more = manifest.size(beside) if path.suffix == ".xml" and beside.is_file() else 0
+    return manifest.size(path) + more
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    latency, against = row["latency_ms"], row["ratio"]
+    against = against and "{median:.2f} ({least:.2f} to {most:.2f})".format(**against)
+    return [
+        row["file"],
+        str(row["threads"]),
+        f"{row['bytes']:,}",
+        f"{row['load_ms']:.0f}",
+        f"{latency['median']:.3f}",
+        f"{latency['p95']:.3f}",
+        against or "–",
+        f"{row['images_per_second']['median']:.1f}",
+        number(row["peak_memory_mib"], ".0f"),
+    ]
+
+
+def _medians(rows: list[dict[str, Any]], key: str) -> list[float]:
+    return [row[key]["median"] for row in rows]

@@ -1,0 +1,313 @@
+"""Which layer of a quantized TFLite file loses the signal: `measure(float, quantized, images)`."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from difflib import SequenceMatcher
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_resnet.display import charts
+from keras_resnet.display.console import progress, table_text
+from keras_resnet.errors import UserError
+from keras_resnet.export.measure.probe import Primed, Probe
+from keras_resnet.export.runtimes.tflite_graph import Operation
+from keras_resnet.files import replacing
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """What quantization does to the output of one operation.
+
+    Attributes:
+        layer: the Keras layer, as the file names it; the input, if that is quantized.
+        operation: what it is there, with all that was fused into it: CONV_2D, ADD, ...
+        snr_db: signal-to-noise ratio of the output against the float file's: the error so far.
+        own_snr_db: the same if the float operation reads the quantized file's own inputs: only what
+            the quantized operation adds, by its weights, its sums and the grid of its output.
+        weight_snr_db: of its kernel; None without one.
+        range_used: extent of its values (of the float operation on those inputs) over the extent of
+            the output's grid; None where the output is float.
+        clipped: the share of those values that lie beyond the grid.
+        read_by: the layers that read it. Where they compute in integers they read it from the grid,
+            so that a layer gains little by float32 unless they are float32 with it.
+
+    An SNR is infinite where the two are equal to the last bit.
+    """
+
+    layer: str
+    operation: str
+    snr_db: float
+    own_snr_db: float
+    weight_snr_db: float | None
+    range_used: float | None
+    clipped: float | None
+    read_by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LayerErrors:
+    """The account of a pair of files; `str()` is a table.
+
+    Attributes:
+        float_file: the float32 file's name.
+        quantized_file: the other file's name.
+        n: how many images it is over.
+        layers: one per operation that both files have, in the order they run.
+        unmatched: layers of the float file whose operations have no counterpart in the other.
+    """
+
+    float_file: str
+    quantized_file: str
+    n: int
+    layers: tuple[LayerError, ...]
+    unmatched: tuple[str, ...]
+
+    def worst(self) -> list[LayerError]:
+        """The layers, those that add most to the error first."""
+        return sorted(self.layers, key=lambda item: item.own_snr_db)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: an infinite ratio is null, and `exact` lists the layers that add no error."""
+        content = asdict(self)
+        content["exact"] = [row.layer for row in self.layers if row.own_snr_db == math.inf]
+        content["layers"] = [
+            {k: None if isinstance(v, float) and math.isinf(v) else v for k, v in row.items()}
+            for row in content["layers"]
+        ]
+        return content
+
+    def table(self, rows: Sequence[LayerError]) -> str:
+        """A line for each of `rows`."""
+        header = ("layer", "operation", "so far dB", "own dB", "weights dB", "range", "clipped")
+        cells = [
+            [
+                row.layer,
+                row.operation,
+                _decibels(row.snr_db),
+                _decibels(row.own_snr_db),
+                _decibels(row.weight_snr_db),
+                "–" if row.range_used is None else f"{row.range_used:.0%}",
+                "–" if row.clipped is None else f"{row.clipped:.2%}",
+            ]
+            for row in rows
+        ]
+        title = f"{self.quantized_file} against {self.float_file} on {self.n} images"
+        return table_text(title, header, cells, text_columns=2)
+
+    def __str__(self) -> str:
+        """The table, in the order the operations run."""
+        return self.table(self.layers)
+
+    def picture(self, path: str | Path) -> None:
+        """Draw the errors as bars to a `.svg` or `.png`, in percent of the signal.
+
+        Raises:
+            UserError: see `charts.require_writable`.
+            MissingExtraError: a `.png` without Pillow.
+        """
+        path = Path(path)
+        charts.require_writable(path)
+        fields: dict[str, Sequence[float | None]] = {
+            "error so far": [row.snr_db for row in self.layers],
+            "the layer's own": [row.own_snr_db for row in self.layers],
+            "of its weights": [row.weight_snr_db for row in self.layers],
+        }
+        columns = [
+            charts.Column(title, [_percent(snr) for snr in values], "{:.1f} %".format, summed=False)
+            for title, values in fields.items()
+        ]
+        title = f"{self.quantized_file}: error in percent of the signal, on {self.n} images"
+        drawing = charts.bars(title, [row.layer for row in self.layers], columns)
+        with replacing(path) as partial:
+            drawing.save(partial)
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """The same result in both files: tensors of the float and of the quantized one."""
+
+    layer: str
+    operation: str
+    tensors: tuple[int, int]
+    kernels: tuple[int, int] | None = None
+
+
+def measure(float_file: str | Path, quantized_file: str | Path, images: np.ndarray) -> LayerErrors:
+    """Compare two files on `images`, operation by operation.
+
+    Both run on LiteRT's own kernels, whose intermediate results can be read; XNNPACK, by which
+    files run otherwise, may round some of them another way.
+
+    Args:
+        float_file: a float32 `.tflite`.
+        quantized_file: the same network in int8, int16x8, float16, dynamic or int4. Other people's
+            files are fine: what has no name in common is matched by kind, shape and order.
+        images: (n, height, width, channels) as the float file takes them.
+
+    Returns:
+        `LayerErrors`: a `LayerError` for the input, if that is quantized, and for each operation
+        that both files have.
+
+    Raises:
+        UserError: files of different networks or weights, or images of another size.
+    """
+    files = Probe(float_file), Probe(quantized_file)
+    _require_float(files[0])
+    for file in files:
+        file.runtime.require_images(images)
+    matched = _match(*files)
+    if len(matched) < len(files[0].operations) / 2:
+        raise UserError(
+            f"{quantized_file} is not {float_file} quantized: {len(matched)} of "
+            f"{len(files[0].operations)} operations have a counterpart in it."
+        )
+    pairs = _pairs(files, matched)
+    sums = _run(files, pairs, images)  # also the kernels that a file dequantizes as it runs
+    kernels = [_kernel_snr(files, pair) for pair in pairs]
+    _require_same_weights(files, [snr for snr in kernels if snr is not None])
+    layers = [
+        LayerError(
+            pair.layer,
+            pair.operation,
+            *total.ratios(),
+            snr,
+            *total.range(),
+            read_by=_readers(files[0], pair.tensors[0]),
+        )
+        for pair, total, snr in zip(pairs, sums, kernels, strict=True)
+    ]
+    found = {id(item) for item, _ in matched}
+    missing = dict.fromkeys(x.layer for x in files[0].operations if id(x) not in found)
+    names = files[0].path.name, files[1].path.name
+    return LayerErrors(*names, len(images), tuple(layers), tuple(missing))
+
+
+def _require_float(file: Probe) -> None:
+    integers = {item.kernel for item in file.operations} - {"", "FLOAT32"}
+    if integers or file.runtime.input_dtype != "float32":
+        raise UserError(
+            f"{file.path} is quantized itself. Give the float32 file first, then the quantized one."
+        )
+
+
+def _require_same_weights(files: tuple[Probe, Probe], kernels: list[float]) -> None:
+    if kernels and float(np.median(kernels)) < 0:  # even 4-bit weights have more than 15 dB
+        raise UserError(
+            f"{files[1].path} has the operations of {files[0].path}, but other weights. Give two "
+            "files of one model."
+        )
+
+
+def _match(first: Probe, second: Probe) -> list[tuple[Operation, Operation]]:
+    """Operations of the same name where both have it once; the others by kind, shape and order."""
+    both = [[(x.kind, x.layer, file.shape(x)) for x in file.operations] for file in (first, second)]
+    once = [{key for key, count in Counter(keys).items() if count == 1} for keys in both]
+    common = once[0] & once[1]
+    found = {both[0].index(key): both[1].index(key) for key in common}
+    left = [[i for i, key in enumerate(keys) if key not in common] for keys in both]
+    kinds = [[both[k][i][::2] for i in left[k]] for k in (0, 1)]
+    for block in SequenceMatcher(None, kinds[0], kinds[1], autojunk=False).get_matching_blocks():
+        for k in range(block.size):
+            found[left[0][block.a + k]] = left[1][block.b + k]
+    return [(first.operations[i], second.operations[j]) for i, j in sorted(found.items())]
+
+
+def _pairs(files: tuple[Probe, Probe], matched: list[tuple[Operation, Operation]]) -> list[_Pair]:
+    pairs = []
+    if files[1].grid(files[1].input):
+        name = files[0].runtime.input_name
+        pairs.append(_Pair(name, "INPUT", (files[0].input, files[1].input)))
+    for mine, theirs in matched:
+        kernels = (mine.inputs[1], theirs.inputs[1]) if mine.kernel and theirs.kernel else None
+        tensors = (mine.outputs[0], theirs.outputs[0])
+        pairs.append(_Pair(mine.layer, mine.kind, tensors, kernels))
+    return pairs
+
+
+def _readers(file: Probe, tensor: int) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(x.layer for x in file.operations if tensor in x.inputs))
+
+
+class _Sums:
+    """Squares and extremes of one result over all images."""
+
+    def __init__(self, grid: tuple[float, float, float] | None) -> None:
+        self._grid = grid
+        self._signal = self._noise = self._own_signal = self._own_noise = 0.0
+        self._least, self._most = math.inf, -math.inf
+        self._beyond = self._count = 0
+
+    def add(self, expected: np.ndarray, found: np.ndarray, own: np.ndarray) -> None:
+        """Count one image: of the float file, of the quantized one, of the float operation on
+        the quantized one's inputs."""
+        self._signal += _energy(expected)
+        self._noise += _energy(expected - found)
+        self._own_signal += _energy(own)
+        self._own_noise += _energy(own - found)
+        self._least = min(self._least, float(own.min()))
+        self._most = max(self._most, float(own.max()))
+        if self._grid is not None:
+            low, high, step = self._grid
+            self._beyond += int(((own < low - step / 2) | (own > high + step / 2)).sum())
+            self._count += own.size
+
+    def ratios(self) -> tuple[float, float]:
+        """The SNR so far and the operation's own, in decibels."""
+        return _ratio(self._signal, self._noise), _ratio(self._own_signal, self._own_noise)
+
+    def range(self) -> tuple[float | None, float | None]:
+        """How much of the grid is used, and the share of values beyond it."""
+        if self._grid is None:
+            return None, None
+        low, high, _ = self._grid
+        return (self._most - self._least) / (high - low), self._beyond / self._count
+
+
+def _run(files: tuple[Probe, Probe], pairs: list[_Pair], images: np.ndarray) -> list[_Sums]:
+    inputs = files[0].input, files[1].input
+    places = dict([inputs, *(pair.tensors for pair in pairs)])
+    primed = Primed(files[0].data, places)
+    sums = [_Sums(files[1].grid(pair.tensors[1])) for pair in pairs]
+    with progress("images", len(images)) as advance:
+        for image in images:
+            for file in files:
+                file.run(image)
+            found = {mine: files[1].value(theirs) for mine, theirs in places.items()}
+            own = primed.run(found)
+            for pair, total in zip(pairs, sums, strict=True):
+                expected = files[0].value(pair.tensors[0])
+                total.add(expected, found[pair.tensors[0]], own.get(pair.tensors[0], expected))
+            advance(1)
+    return sums
+
+
+def _kernel_snr(files: tuple[Probe, Probe], pair: _Pair) -> float | None:
+    if pair.kernels is None:
+        return None
+    mine, theirs = (file.value(i) for file, i in zip(files, pair.kernels, strict=True))
+    return _ratio(_energy(mine), _energy(mine - theirs)) if mine.shape == theirs.shape else None
+
+
+def _energy(values: np.ndarray) -> float:
+    return float(np.square(values, dtype="float64").sum())
+
+
+def _ratio(signal: float, noise: float) -> float:
+    if noise == 0:
+        return math.inf
+    return 10 * math.log10(signal / noise) if signal else -math.inf
+
+
+def _decibels(ratio: float | None) -> str:
+    return "–" if ratio is None else "exact" if ratio == math.inf else f"{ratio:.1f}"
+
+
+def _percent(ratio: float | None) -> float:
+    """Noise over signal, as amplitudes; a result that is all noise is drawn as 100 %."""
+    return 0.0 if ratio is None else min(100.0, 100 * 10 ** (-ratio / 20))

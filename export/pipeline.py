@@ -1,0 +1,321 @@
+"""From a Keras model to files that were checked against it: `export(model, formats, ...)`.
+
+TFLite needs `pip install "keras-resnet-zoo[export]"`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_resnet.errors import UserError
+from keras_resnet.export import check, folders, manifest, model_card
+from keras_resnet.export.calibration import hints as calibration_hints
+from keras_resnet.export.calibration import require_images
+from keras_resnet.export.formats import int8_ranges, metadata, serving, tflite
+from keras_resnet.export.formats import keep_float as mixed
+from keras_resnet.export.formats.int8_ranges import has_ranges
+from keras_resnet.export.formats.table import FORMATS, Source, known
+from keras_resnet.export.reference import Reference, write_reference
+from keras_resnet.export.rewrites import prepare
+from keras_resnet.export.runtimes.base import INPUT, OUTPUT, are_probabilities
+from keras_resnet.export.runtimes.keras import KerasRuntime
+from keras_resnet.export.runtimes.open import open_file
+from keras_resnet.images.crop import SingleCrop
+
+_COLORS = {1: "grey", 3: "RGB"}  # by the number of channels
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What an export gave.
+
+    Attributes:
+        folder: where the files are.
+        manifest: the content of its manifest.json.
+        checks: one per file, in the order asked for.
+        keras_accuracy: of the Keras model on the check images, if they had labels.
+        keras_latency_ms: of the Keras model, median, batch 1.
+    """
+
+    folder: Path
+    manifest: dict[str, Any]
+    checks: list[check.FileCheck]
+    keras_accuracy: float | None
+    keras_latency_ms: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether every file passed its check."""
+        return all(item.passed for item in self.checks)
+
+
+def export(
+    model: keras.Model,
+    formats: Sequence[str] = ("savedmodel", "tflite-float32", "tflite-int8"),
+    *,
+    out: str | Path,
+    calibration: np.ndarray | None = None,
+    calibration_method: str = int8_ranges.MIN_MAX,
+    input_type: str = "uint8",
+    keep_float: Sequence[str] = (),
+    preprocessing: str | None = None,
+    name: str | None = None,
+    labels: Sequence[object] | None = None,
+    crop: SingleCrop | None = None,
+    check_images: np.ndarray | None = None,
+    check_labels: np.ndarray | None = None,
+    check_source: str = "the given check images",
+    origin: Mapping[str, Any] | None = None,
+    about: metadata.About | None = metadata.UNSAID,
+    batch: int | None = 1,
+    overwrite: bool = False,
+    verbose: bool = True,
+) -> ExportReport:
+    """Write `model` in each of `formats` to the folder `out` and check every file against it.
+
+    Files take what the model takes. With the normalisation inside the model (ours with
+    `include_preprocessing=True`, any with a `Rescaling`, or `preprocessing=` here) that is RGB
+    0...255, so give `calibration` as uint8: its bytes are then the input of the int8 file.
+
+    Args:
+        model: a functional Keras 3 image classifier: (batch, height, width, channels) of fixed
+            size to (batch, classes). Any dtype policy; it is rebuilt in float32.
+        formats: of `FORMATS`.
+        out: the folder, made under a temporary name and renamed when complete.
+        calibration: training images (n, height, width, channels) as the model takes them; some
+            hundred. Needed for int8 and int16x8.
+        calibration_method: how the int8 file's ranges come from them: "min-max", "percentile",
+            "percentile:99.9", "moving-average" or "moving-average:0.9"; see `ranges.parse`.
+        input_type: input and output of the int8 file: "uint8", "int8" or "float32".
+        keep_float: layers, by name, that stay float32 in the int8 file, e.g. those by which it
+            loses most (`export.layer_errors`).
+        preprocessing: put this normalisation in front ("tf", "caffe", "torch", "cifar").
+        name: names the files `NAME-int8.tflite`; default the model's name.
+        labels: class names, for labels.txt and the SavedModel.
+        crop: how a SavedModel, the page for browsers and classify.py cut an image of another size
+            than the model's: as the model is evaluated; None: it is resized to just cover that.
+        check_images: images (uint8 or as the model takes them) to compare on; default the
+            calibration images; random noise where there are none.
+        check_labels: their classes (n,), to report accuracies.
+        check_source: which images those are, for the manifest.
+        origin: for the model card: {what: text} of where the model comes from, e.g. {"licence of
+            the weights": "Apache-2.0"}.
+        about: author, license, ... for the metadata of TFLite files; None leaves the metadata out.
+        batch: 1, or None for TFLite files of which LiteRT's interpreter can resize the input to any
+            number of images (other clients want 1).
+        overwrite: replace `out` if it exists.
+        verbose: say on stderr what is being done.
+
+    Returns:
+        The report. A file that fails its check is kept, and report and manifest say so.
+
+    Raises:
+        UserError: unknown format, a model or images that do not fit, no calibration images,
+            `out` exists or cannot be written.
+    """
+    formats = require_arguments(formats, out, input_type, overwrite, calibration_method)
+    if batch not in (1, None):
+        raise UserError(f"batch is 1, or None for any; received {batch!r}.")
+    calibration = None if calibration is None else np.asarray(calibration)
+    hints = calibration_hints(model, preprocessing, calibration, formats)
+    for hint in hints:
+        warnings.warn(hint, stacklevel=2)
+    size = None if calibration is None else calibration.shape[1:]
+    prepared = prepare.prepare(model, preprocessing, size)
+    int8_ranges.require_use(prepared, formats, calibration_method, keep_float)
+    mixed.require_layers(keep_float, prepared, formats)
+    names = _checked_labels(labels, prepared)
+    source = KerasRuntime(prepared)
+    reference = _reference(source, calibration, check_images, check_labels, check_source)
+    require_images(calibration, formats)
+    out = folders.with_parent(folders.free(out, overwrite))  # a while after the first look
+    name = name or model.name
+    try:
+        partial = Path(tempfile.mkdtemp(prefix=f".{out.name}-partial-", dir=out.parent))
+    except OSError as error:
+        raise UserError(f"Cannot write to {out.parent}: {error.strerror}.") from error
+    try:
+        conversion = {
+            "calibration": calibration,
+            "calibration_method": calibration_method,
+            "input_type": input_type,
+            "keep_float": keep_float,
+            "has_ranges": has_ranges(prepared),
+        }
+        with tempfile.TemporaryDirectory(prefix="keras-resnet-") as scratch:
+            service = serving.Service(
+                _is_raw(reference, calibration), crop, are_probabilities(reference.outputs)
+            )
+            takes = _input_entry(reference, calibration, crop)
+            made_for = (service, takes, about, batch)
+            written = Source(prepared, name, names, *made_for, conversion, Path(scratch))
+            paths = _write_files(written, formats, partial, verbose)
+        files = {path.name: (kind, open_file(path)) for kind, path in paths.items()}
+        checks = check.compare(files, reference, keep_float)
+        (keras_latency,) = check.median_latency([source], reference.images[:1])
+        content = {
+            "model": name,
+            "labels": names,
+            "origin": dict(origin or {}),
+            "about": asdict(about) if about else None,
+            "warnings": hints,
+            **manifest.quantization(keep_float, formats),
+            "calibration_method": "trained"
+            if conversion["has_ranges"]
+            else int8_ranges.full_name(calibration_method),
+            "rewrites": written.rewrites,
+            "preprocessing": preprocessing,
+            "input": takes,
+            **_content(partial, prepared, reference, calibration, crop, checks, keras_latency),
+        }
+        write_reference(partial, reference)
+        if names is not None:
+            (partial / manifest.LABELS).write_text("\n".join(names) + "\n", encoding="utf-8")
+        folders.add_script(partial, formats)
+        manifest.write(partial, content)
+        (partial / "README.md").write_text(model_card.card(content), encoding="utf-8")
+        folders.move_into_place(partial, out)
+        for item in [item for item in checks if verbose and not item.passed]:
+            print(f"{item.file} FAILED its check: {'; '.join(item.problems)}", file=sys.stderr)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return ExportReport(out, content, checks, reference.accuracy, keras_latency)
+
+
+def require_arguments(
+    formats: Sequence[str],
+    out: str | Path,
+    input_type: str = "uint8",
+    overwrite: bool = False,
+    calibration_method: str = int8_ranges.MIN_MAX,
+) -> tuple[str, ...]:
+    """Check what needs no model; return the formats, each once.
+
+    `out`, `input_type`, `overwrite` and `calibration_method` are those of `export`.
+
+    Raises:
+        UserError: see `export`.
+    """
+    formats = known(formats)
+    tflite.require_input_type(input_type)
+    int8_ranges.require_method(calibration_method, formats)
+    folders.free(out, overwrite)
+    return formats
+
+
+def _reference(
+    model: KerasRuntime,
+    calibration: np.ndarray | None,
+    images: np.ndarray | None,
+    labels: np.ndarray | None,
+    source: str,
+) -> Reference:
+    if images is None and calibration is not None:
+        images, source = calibration, "the calibration images"
+    elif images is None:
+        shape = tuple(size or 0 for size in (32, *model.input_shape))  # none is None by now
+        images = np.random.default_rng(0).integers(0, 256, shape).astype("uint8")
+        source = "random noise: neither calibration nor check images were given"
+    outputs = model.predict(images)
+    if calibration is not None:
+        model.require_images(calibration)
+    if not np.isfinite(outputs).all():
+        raise UserError("The Keras model's own outputs are not finite; nothing to export.")
+    if labels is not None and len(labels) != len(images):
+        raise UserError(f"{len(images)} check images, but {len(labels)} labels.")
+    return Reference(images, outputs, labels, source)
+
+
+def _checked_labels(labels: Sequence[object] | None, model: keras.Model) -> list[str] | None:
+    classes = model.output_shape[-1]
+    if labels is not None and len(labels) != classes:
+        raise UserError(f"{len(labels)} labels for a model of {classes} classes.")
+    names = None if labels is None else [str(label) for label in labels]
+    if split := [name for name in names or () if len(name.splitlines()) > 1]:
+        raise UserError(f"labels.txt has a class a line; {split[0]!r} has several lines.")
+    return names
+
+
+def _write_files(
+    source: Source, formats: Sequence[str], folder: Path, verbose: bool
+) -> dict[str, Path]:
+    """Write every format; return {format: path}."""
+    paths = {}
+    for kind in formats:
+        began = time.perf_counter()
+        paths[kind] = folder / FORMATS[kind].file.format(name=source.name)
+        FORMATS[kind].write(source, paths[kind])
+        if verbose:
+            print(f"{kind}: written in {time.perf_counter() - began:.1f} s", file=sys.stderr)
+    return paths
+
+
+def _content(
+    folder: Path,
+    model: keras.Model,
+    reference: Reference,
+    calibration: np.ndarray | None,
+    crop: SingleCrop | None,
+    checks: list[check.FileCheck],
+    keras_latency: float,
+) -> dict[str, Any]:
+    """What the manifest says of the files and of how they were made and checked."""
+    probabilities = are_probabilities(reference.outputs)
+    return {
+        "created": manifest.now(),
+        "passed": all(item.passed for item in checks),
+        "classes": reference.outputs.shape[-1],
+        **manifest.cost(model),
+        # Told by what comes out: a model can end in a softmax in a dozen ways.
+        "output": {
+            "name": OUTPUT,
+            "is": "probabilities" if probabilities else "scores",
+        },
+        "calibration_images": 0 if calibration is None else len(calibration),
+        "check": {
+            "images": reference.source,
+            "n": len(reference.images),
+            "keras_accuracy": reference.accuracy,
+            "keras_latency_ms": keras_latency,
+        },
+        "files": [_file_entry(folder, item) for item in checks],
+        **manifest.environment(),
+    }
+
+
+def _is_raw(reference: Reference, calibration: np.ndarray | None) -> bool:
+    """Whether the model takes bytes, RGB 0...255: those are what it was given."""
+    given = [reference.images] if calibration is None else [reference.images, calibration]
+    return all(images.dtype == np.uint8 for images in given)
+
+
+def _input_entry(
+    reference: Reference, calibration: np.ndarray | None, crop: SingleCrop | None
+) -> dict[str, Any]:
+    pixels = reference.images if calibration is None else calibration
+    channels = reference.images.shape[-1]
+    is_raw = _is_raw(reference, calibration)
+    return {
+        "name": INPUT,
+        "shape": list(reference.images.shape[1:]),
+        "color": _COLORS.get(channels, f"{channels} channels"),
+        "raw_pixels": is_raw,
+        "range": [0, 255] if is_raw else [float(pixels.min()), float(pixels.max())],
+        "crop": None if crop is None else asdict(crop),
+    }
+
+
+def _file_entry(folder: Path, item: check.FileCheck) -> dict[str, Any]:
+    path = folder / item.file
+    return {**manifest.sizes(path), "sha256": manifest.sha256(path), **item.to_dict()}

@@ -1,0 +1,69 @@
+"""The images that files are checked on, with the Keras model's answers."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_resnet.errors import UserError
+
+REFERENCE = "reference.npz"
+_REFERENCE_IMAGES, _REFERENCE_BYTES = 64, 8 * 2**20
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Images with the Keras model's answers to them, and labels where they are known.
+
+    Attributes:
+        images: (n, height, width, channels), uint8 RGB 0...255 or as the model takes them.
+        outputs: (n, classes), the Keras model's answers.
+        labels: (n,), class numbers; None where they are not known.
+        source: which images these are, for people.
+    """
+
+    images: np.ndarray
+    outputs: np.ndarray
+    labels: np.ndarray | None
+    source: str
+
+    @property
+    def accuracy(self) -> float | None:
+        """The Keras model's own accuracy on them."""
+        if self.labels is None:
+            return None
+        return float((self.outputs.argmax(-1) == self.labels).mean())
+
+
+def write_reference(folder: Path, reference: Reference) -> None:
+    """Keep some of the images with the Keras model's answers."""
+    per_image = max(1, reference.images[0].nbytes)
+    count = min(_REFERENCE_IMAGES, max(1, _REFERENCE_BYTES // per_image), len(reference.images))
+    arrays: dict[str, Any] = {
+        "images": reference.images[:count],
+        "outputs": reference.outputs[:count],
+        "source": np.array(reference.source),
+    }
+    if reference.labels is not None:
+        arrays["labels"] = reference.labels[:count]
+    np.savez_compressed(folder / REFERENCE, **arrays)
+
+
+def read_reference(folder: Path) -> Reference:
+    """Read the images and answers in an export `folder` (plain arrays, no pickle).
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    path = folder / REFERENCE
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            labels = arrays.get("labels")
+            source = str(arrays["source"])
+            return Reference(arrays["images"], arrays["outputs"], labels, source)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is missing or damaged ({error}). Export again.") from error

@@ -1,0 +1,1 @@
+"""Exact rewrites of a model before it is converted."""

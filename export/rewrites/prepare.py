@@ -1,0 +1,61 @@
+"""The float32 copy of a model that its files are made from and compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from keras_resnet.errors import UserError
+from keras_resnet.export.rewrites.rebuild import rebuilt_on
+from keras_resnet.export.runtimes.base import INPUT, classifier_shape
+from keras_resnet.images import preprocessing as normalisation
+from keras_resnet.layers import to_stock
+
+
+def prepare(
+    model: keras.Model, preprocessing: str | None, size: Sequence[int] | None
+) -> keras.Model:
+    """Return a copy in stock layers, of a fixed image size, with a normalisation in front.
+
+    Args:
+        model: a functional Keras 3 image classifier.
+        preprocessing: the normalisation, a key of `PREPROCESSING`; None for none.
+        size: (height, width, channels), where those of the model are free.
+
+    Raises:
+        UserError: no such classifier, a free size and none given, or it normalises already.
+    """
+    shape, _ = classifier_shape(model)
+    stock = to_stock(model)
+    if isinstance(stock, keras.Sequential):
+        stock = keras.Model(stock.inputs[0], stock.outputs[0], name=model.name)
+    if None in shape:
+        if size is None:
+            raise UserError(
+                f"The model's image size is free ({shape}); files have one size. Pass calibration "
+                "images of that size, or build the model with an input_shape."
+            )
+        shape = tuple(size)
+    if preprocessing is None and stock.input_shape[1:] == shape:
+        return stock
+    if preprocessing is not None and normalisation.has_preprocessing(model):
+        raise UserError(f"'{model.name}' normalises its input already; drop preprocessing=.")
+    inputs = keras.layers.Input(shape, name=INPUT)
+    x = normalisation.rescale(inputs, preprocessing or "raw")
+    return rebuilt_on(stock, inputs, x)
+
+
+def as_exported(model: keras.Model, content: dict[str, Any]) -> keras.Model:
+    """Return the model as the files of a manifest's `content` take images.
+
+    It gets the normalisation that the export put in front, unless it has one inside, and the
+    files' size where its own is free.
+
+    Raises:
+        UserError: see `prepare`.
+    """
+    inside = normalisation.has_preprocessing(model)
+    mode = None if inside else content.get("preprocessing")  # absent in older manifests
+    return prepare(model, mode, content["input"]["shape"])

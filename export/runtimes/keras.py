@@ -1,0 +1,83 @@
+"""Keras models, in memory and from a .keras file."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_resnet.errors import UserError
+from keras_resnet.export.runtimes.base import (
+    Runtime,
+    classifier_shape,
+)
+
+
+class KerasRuntime(Runtime):
+    """A Keras model in memory."""
+
+    def __init__(self, model: Any) -> None:
+        """Compile `model` for inference.
+
+        Raises:
+            UserError: it is not a classifier of one image.
+        """
+        import tensorflow as tf
+
+        self.input_shape, self.classes = classifier_shape(model)
+        self._model = model
+        images = tf.TensorSpec((None, *model.input_shape[1:]), "float32")  # traced once
+        self._infer = tf.function(lambda x: model(x, training=False), input_signature=[images])
+
+    def _run(self, images: np.ndarray) -> np.ndarray:
+        return np.asarray(self._infer(images.astype("float32")), dtype="float32")
+
+    def any_size(self) -> Runtime:
+        """The same layers and weights on an input of free size.
+
+        Raises:
+            UserError: the layers know the size, as a Dense behind a Flatten does.
+        """
+        if self.input_shape[:2] == (None, None):
+            return self
+        import keras
+
+        def free(image: Any) -> Any:
+            shape = (None, None, image.shape[-1])
+            return keras.Input(shape, dtype=image.dtype, name=image.name)
+
+        try:
+            inputs = keras.tree.map_structure(free, self._model.input)
+            model = keras.models.clone_model(self._model, input_tensors=inputs)
+            model.set_weights(self._model.get_weights())
+        except (ValueError, TypeError) as error:
+            height, width = self.input_shape[:2]
+            raise UserError(
+                f"'{self._model.name}' is made for images of {height}×{width} (its classifier is "
+                "not behind global pooling), so it cannot be shown whole images of other sizes. "
+                "Evaluate it on crops: --crops 10."
+            ) from error
+        return KerasRuntime(model)
+
+
+def load_keras(path: Path) -> Any:
+    """Load a `.keras` file; Keras' safe mode refuses files that carry code.
+
+    Raises:
+        UserError: no such file, or not a Keras model.
+    """
+    import keras
+
+    import keras_resnet.layers  # noqa: F401  (registers our BatchNormalization)
+
+    if not path.is_file():
+        raise UserError(f"No such file: {path}")
+    try:
+        return keras.models.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # zipfile, h5py, json and Keras raise unrelated types from here
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if not zipfile.is_zipfile(path):  # of which Keras says: not found
+            reason = "it is damaged, cut short or of another kind (it is no zip archive)."
+        raise UserError(f"Cannot load {path} as a Keras model: {reason}") from error

@@ -1,0 +1,86 @@
+""".tflite files, in LiteRT."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_resnet.display.console import quiet_stderr
+from keras_resnet.errors import UserError, require
+from keras_resnet.export.runtimes import tflite_graph
+from keras_resnet.export.runtimes.base import (
+    ENGINES,
+    Runtime,
+    require_image_shape,
+)
+from keras_resnet.export.runtimes.locate import read_array
+
+
+class TFLiteRuntime(Runtime):
+    """A .tflite file, or the one in a folder for microcontrollers, in LiteRT: image by image."""
+
+    def __init__(self, path: Path, threads: int = 1) -> None:
+        """Load the file, to run on `threads` threads.
+
+        Raises:
+            UserError: not a TFLite file, Flex ops, or not a classifier of one image.
+        """
+        interpreter = require(*ENGINES[".tflite"]).Interpreter
+        data = read_array(path) if path.is_dir() else path.read_bytes()
+        try:
+            with quiet_stderr():  # it announces its XNNPACK delegate
+                self._interpreter = interpreter(model_content=data, num_threads=threads)
+                self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise UserError(f"LiteRT cannot load {path}: {error}") from error
+        inputs, outputs = (
+            self._interpreter.get_input_details(),
+            self._interpreter.get_output_details(),
+        )
+        if len(inputs) != 1 or len(outputs) != 1:
+            raise UserError(f"{path} has not one input and one output.")
+        self._input, self._output = inputs[0], outputs[0]
+        require_image_shape(path, self._input["shape"], self._output["shape"])
+        signatures = self._interpreter.get_signature_list()
+        for signature in list(signatures.values())[:1]:
+            (self.input_name,), (self.output_name,) = signature["inputs"], signature["outputs"]
+        self.input_shape = tuple(int(size) for size in self._input["shape"][1:])
+        self.classes = int(self._output["shape"][-1])
+        self.input_dtype = np.dtype(self._input["dtype"]).name
+        self.output_dtype = np.dtype(self._output["dtype"]).name
+        self.output_step = float(self._output["quantization"][0])
+        self.graph = tflite_graph.operations(tflite_graph.read(data))
+        self.operations = _counted(item.kind for item in self.graph)
+        self.float_operations = _counted(item.kind for item in self.graph if item.in_float)
+
+    def _run(self, images: np.ndarray) -> np.ndarray:
+        return np.concatenate([self.run_one(image[None]) for image in images])
+
+    def run_one(self, image: np.ndarray) -> np.ndarray:
+        """Quantize as the file says, invoke, dequantize."""
+        self._interpreter.set_tensor(self._input["index"], quantize(image, self._input))
+        self._interpreter.invoke()
+        output = self._interpreter.get_tensor(self._output["index"])
+        scale, zero_point = self._output["quantization"]
+        if scale:
+            return ((output.astype("float32") - zero_point) * scale).astype("float32")
+        return output.astype("float32")
+
+
+def quantize(image: np.ndarray, details: dict[str, Any]) -> np.ndarray:
+    """Turn float pixels into what the input tensor of these details takes."""
+    scale, zero_point = details["quantization"]
+    dtype = details["dtype"]
+    if not scale:
+        return image.astype(dtype)
+    limits = np.iinfo(dtype)
+    steps = np.round(image.astype("float32") / scale) + zero_point
+    return np.clip(steps, limits.min, limits.max).astype(dtype)
+
+
+def _counted(kinds: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(kinds).items()))

@@ -1,0 +1,72 @@
+""".onnx files, in ONNX Runtime.
+
+The format is plain data (protocol buffers), and no code of a file's own is loaded: the engine
+refuses an operation that it does not have.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_resnet.display.console import quiet_stderr
+from keras_resnet.errors import UserError, require
+from keras_resnet.export.runtimes.base import ENGINES, Runtime, require_image_shape
+
+
+class OnnxRuntime(Runtime):
+    """An .onnx file in ONNX Runtime."""
+
+    def __init__(self, path: Path, threads: int = 1) -> None:
+        """Load the file, to run on `threads` threads.
+
+        Raises:
+            UserError: not an ONNX file, unknown operations, or not a classifier of one image.
+        """
+        engine = require(*ENGINES[".onnx"])
+        options = engine.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 4  # errors arrive as exceptions
+        try:
+            with quiet_stderr():  # it looks for GPUs
+                self._session = engine.InferenceSession(
+                    str(path), options, providers=["CPUExecutionProvider"]
+                )
+        except Exception as error:  # a type of its own for every kind of fault
+            first = str(error).splitlines()[0]
+            raise UserError(f"ONNX Runtime cannot load {path}: {first[:300]}") from error
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        if len(inputs) != 1 or len(outputs) != 1:
+            raise UserError(f"{path} has not one input and one output.")
+        require_image_shape(path, inputs[0].shape, outputs[0].shape)
+        self.input_name, self.output_name = inputs[0].name, outputs[0].name
+        self.input_shape = tuple(_size(size) for size in inputs[0].shape[1:])
+        self.classes = int(outputs[0].shape[-1])
+        self.input_dtype, self.output_dtype = _dtype(inputs[0].type), _dtype(outputs[0].type)
+        self._path, self._one_by_one = path, inputs[0].shape[0] == 1
+
+    @cached_property
+    def nodes(self) -> list[Any]:
+        """The operations of the file's graph."""
+        model = require("onnx", "onnx").load(str(self._path), load_external_data=False)
+        return list(model.graph.node)
+
+    def _run(self, images: np.ndarray) -> np.ndarray:
+        pixels = images.astype(self.input_dtype)
+        batches = [image[None] for image in pixels] if self._one_by_one else [pixels]
+        outputs = [self._session.run(None, {self.input_name: batch})[0] for batch in batches]
+        return np.concatenate(outputs).astype("float32")
+
+
+def _size(value: Any) -> int | None:
+    """A dimension; those without a number have a name."""
+    return value if isinstance(value, int) else None
+
+
+def _dtype(name: str) -> str:
+    """`tensor(float)` in NumPy's words."""
+    kind = name.removeprefix("tensor(").removesuffix(")")
+    return {"float": "float32", "double": "float64"}.get(kind, kind)

@@ -1,0 +1,46 @@
+"""`open_file`: every kind of model file, ready to run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from keras_resnet.errors import UserError
+from keras_resnet.export.runtimes.base import (
+    Runtime,
+)
+from keras_resnet.export.runtimes.keras import KerasRuntime, load_keras
+from keras_resnet.export.runtimes.litert import TFLiteRuntime
+from keras_resnet.export.runtimes.locate import SAVED_MODEL, located
+from keras_resnet.export.runtimes.onnx import OnnxRuntime
+from keras_resnet.export.runtimes.openvino import OpenVinoRuntime
+from keras_resnet.export.runtimes.saved_model import SavedModelRuntime
+
+
+def open_file(path: str | Path, threads: int = 1) -> Runtime:
+    """Open a `.keras`, `.tflite`, `.onnx` or OpenVINO `.xml` file, or the folder of a SavedModel
+    or of an OpenVINO model, or of the formats micro and web.
+
+    `threads` is how many to run on; TensorFlow's number is one for the whole process
+    (`tf.config.threading`).
+
+    Raises:
+        UserError: no such file, or a kind or content that is none of these.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"No such file or folder: {path}")
+    kind, path = located(path)
+    openers: dict[str, Callable[[], Runtime]] = {
+        SAVED_MODEL: lambda: SavedModelRuntime(path),
+        ".keras": lambda: KerasRuntime(load_keras(path)),
+        ".tflite": lambda: TFLiteRuntime(path, threads),
+        ".onnx": lambda: OnnxRuntime(path, threads),
+        ".xml": lambda: OpenVinoRuntime(path, threads),
+    }
+    if kind in openers:
+        return openers[kind]()
+    raise UserError(
+        f"{path} is neither a .keras, .tflite, .onnx or .xml file (OpenVINO) nor the folder of a "
+        "SavedModel or of an OpenVINO model."
+    )

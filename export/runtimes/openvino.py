@@ -1,0 +1,52 @@
+"""OpenVINO's .xml files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from keras_resnet.display.console import quiet_stderr
+from keras_resnet.errors import UserError, require
+from keras_resnet.export.runtimes.base import ENGINES, Runtime, require_image_shape
+
+
+class OpenVinoRuntime(Runtime):
+    """An OpenVINO model: the .xml, beside which its .bin lies."""
+
+    def __init__(self, path: Path, threads: int = 1) -> None:
+        """Compile the file for the CPU, to run on `threads` threads.
+
+        In float32: left to itself OpenVINO computes in bfloat16 where the CPU can.
+
+        Raises:
+            UserError: not an OpenVINO file, or not a classifier of one image.
+        """
+        openvino = require(*ENGINES[".xml"])
+        settings = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": threads,
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        try:
+            with quiet_stderr():
+                model = openvino.Core().read_model(str(path))
+                self._compiled = openvino.compile_model(model, "CPU", settings)
+        except Exception as error:  # RuntimeError, mostly
+            lines = [line for line in str(error).splitlines() if line.strip()]
+            raise UserError(f"OpenVINO cannot load {path}: {lines[-1][:300]}") from error
+        inputs, outputs = self._compiled.inputs, self._compiled.outputs
+        if len(inputs) != 1 or len(outputs) != 1:
+            raise UserError(f"{path} has not one input and one output.")
+        shape, given = (list(x[0].get_partial_shape()) for x in (inputs, outputs))
+        require_image_shape(path, shape, given)
+        self.input_name, self.output_name = (min(x[0].get_names()) for x in (inputs, outputs))
+        self.input_shape = tuple(None if s.is_dynamic else s.get_length() for s in shape[1:])
+        self.classes = given[-1].get_length()
+        self.input_dtype, self.output_dtype = (
+            np.dtype(x[0].get_element_type().to_dtype()).name for x in (inputs, outputs)
+        )
+
+    def _run(self, images: np.ndarray) -> np.ndarray:
+        outputs = self._compiled(images.astype(self.input_dtype))
+        return np.array(outputs[0], dtype="float32")

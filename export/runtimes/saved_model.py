@@ -1,0 +1,59 @@
+"""SavedModel folders, in TensorFlow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_resnet.errors import UserError
+from keras_resnet.export.runtimes.base import (
+    Runtime,
+    require_image_shape,
+)
+from keras_resnet.export.runtimes.locate import saved_model_folder
+
+
+class SavedModelRuntime(Runtime):
+    """A SavedModel folder, through its serving_default signature.
+
+    Of one of ours the output that every format has, and images of the model's own size.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Load the folder, or the newest version in it; no class of ours or of Keras is needed."""
+        import tensorflow as tf
+
+        try:
+            # A signature lives as long as what it was loaded with.
+            self._loaded = tf.saved_model.load(str(saved_model_folder(path)))
+            self._serve = self._loaded.signatures["serving_default"]
+        except (OSError, KeyError, ValueError) as error:
+            raise UserError(f"{path} is not a readable SavedModel with serving_default.") from error
+        inputs = self._serve.structured_input_signature[1]
+        outputs = self._serve.structured_outputs
+        if len(outputs) > 1 and self.output_name in outputs:
+            outputs = {self.output_name: outputs[self.output_name]}
+        if len(inputs) != 1 or len(outputs) != 1:
+            raise UserError(
+                f"{path} has not one input and one output, or one named '{self.output_name}'."
+            )
+        ((self.input_name, spec),) = inputs.items()
+        ((self.output_name, output),) = outputs.items()
+        require_image_shape(path, spec.shape, output.shape)
+        self.input_shape, self.classes = self._image_shape(spec), int(output.shape[-1])
+        self.input_dtype, self.output_dtype = spec.dtype.name, output.dtype.name
+
+    def _image_shape(self, spec: Any) -> tuple[int | None, ...]:
+        """What the model itself takes; a signature of ours takes any size and cuts it to that."""
+        if answer := getattr(self._loaded, "answer", None):
+            spec = answer.concrete_functions[0].structured_input_signature[0][0]
+        return tuple(spec.shape[1:])
+
+    def _run(self, images: np.ndarray) -> np.ndarray:
+        import tensorflow as tf
+
+        batch = tf.constant(images.astype(self.input_dtype))
+        outputs = self._serve(**{self.input_name: batch})[self.output_name]
+        return np.asarray(outputs, dtype="float32")

@@ -1,0 +1,233 @@
+"""The copy of a classifier that explanations are made with, the layer they look at, and what
+tf-keras-vis needs around it: the right Keras, quiet, and its noise repeatable.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers
+
+from keras_resnet import keras_compat
+from keras_resnet.errors import UnknownNameError, UserError, require
+from keras_resnet.keras_compat import calls_of, producer
+from keras_resnet.models.auxiliary import inference_model
+
+# They say where something is, not what; before them stands the map they were made from.
+_WITHOUT_FEATURES = (
+    *(layers.InputLayer, layers.Rescaling, layers.Normalization),
+    *(layers.MaxPooling2D, layers.AveragePooling2D, layers.ZeroPadding2D, layers.Cropping2D),
+    *(layers.GlobalAveragePooling2D, layers.GlobalMaxPooling2D, layers.Reshape),
+    *(layers.Dropout, layers.SpatialDropout2D, layers.Identity),
+)
+
+
+def prepared(model: keras.Model) -> keras.Model:
+    """Return a float32 copy of `model`, of one graph without models inside it, ending in logits.
+
+    Layers keep class, name and weights. tf-keras-vis finds no layer inside an inner model, and its
+    CAMs fail in half precision. Auxiliary classifiers are left out. A softmax or sigmoid at the end
+    goes, as its gradient fades where the network is sure; an ensemble's end, a mean of
+    probabilities, stays.
+
+    Raises:
+        UserError: not a functional (or sequential) classifier of one image.
+    """
+    if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
+        raise UserError(f"Expected a functional Keras model, received {type(model).__name__}.")
+    if isinstance(model, keras.Sequential):
+        model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    model = inference_model(model)
+    shapes = [tuple(x.shape) for x in (*model.inputs, *model.outputs)]
+    if [len(shape) for shape in shapes] != [4, 2]:
+        raise UserError(
+            "Expected a model from one image (batch, height, width, channels) to one vector "
+            f"(batch, classes); '{model.name}' has {', '.join(map(str, shapes))}."
+        )
+    return _with_logits(_flat_copy(model))
+
+
+def _flat_copy(model: keras.Model) -> keras.Model:
+    pairs: list[tuple[Any, Any]] = []
+
+    def rebuild(layer: Any) -> Any:
+        if isinstance(layer, keras.Model):
+            return layer  # `call` puts its layers in its place
+        if not isinstance(layer, keras.Layer):  # an operator such as `x * 2`
+            return type(layer).from_config(layer.get_config())
+        copy = type(layer).from_config({**layer.get_config(), "dtype": "float32"})
+        pairs.append((layer, copy))
+        return copy
+
+    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(layer, keras.Model):
+            return run(layer, args[0])
+        return layer(*args, **kwargs)
+
+    def run(part: keras.Model, inputs: Any) -> Any:
+        graph = keras.Model(part.inputs[0], part.outputs[0])
+        return keras_compat.run_through(graph, inputs, rebuild, call)
+
+    inputs = keras.Input(model.inputs[0].shape[1:], name="images")
+    try:
+        copy = keras.Model(inputs, run(model, inputs), name=model.name)
+    except (ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"'{model.name}' cannot be rebuilt in float32: {reason}") from error
+    for old, new in pairs:
+        new.set_weights(old.get_weights())
+    return copy
+
+
+def _with_logits(model: keras.Model) -> keras.Model:
+    """Take the softmax from the end; `model` is ours to change."""
+    from tf_keras_vis.utils.model_modifiers import ReplaceToLinear
+
+    last = producer(model.outputs[0])
+    softmax: Any = (layers.Softmax, *keras_compat.operations("Softmax"))
+    if isinstance(last, softmax):
+        return keras.Model(model.inputs[0], last.input, name=model.name)
+    if hasattr(last, "activation"):
+        ReplaceToLinear()(model)
+    return model
+
+
+def find_layer(model: keras.Model, name: str | None) -> Any:
+    """The layer of a `prepared` model whose map the CAMs weigh.
+
+    By default the last feature map before the classifier: of the zoo's networks the end of the last
+    stage (`stage4_block3_out_relu`, in pre-activation `head_relu`; in chains the last ReLU before
+    the pool), of others the last 4-D output that all paths lead through. Maps of one position are
+    passed over: they cannot say where.
+
+    Raises:
+        UnknownNameError: no layer of that name.
+        UserError: the layer gives no map; or (without a name) there is none, as in an ensemble,
+            whose members have one each.
+    """
+    if name is not None:
+        known = {layer.name: layer for layer in model.layers}
+        if name not in known:
+            raise UnknownNameError("layer", name, known, "keras-resnet profile MODEL lists them.")
+        if not _is_map(known[name]):
+            raise UserError(f"The layer '{name}' gives {known[name].output.shape}, not maps.")
+        return known[name]
+    maps = [x for x in model.layers if _is_map(x) and not isinstance(x, _WITHOUT_FEATURES)]
+    found = next((x for x in reversed(maps) if _all_paths_lead_through(x, model)), None)
+    if found is None:
+        names = ", ".join(f"'{x.name}'" for x in reversed(maps[-2:])) or "no maps at all"
+        raise UserError(
+            f"In '{model.name}' no map of several positions is on every path to the classes; there "
+            f"are {names}, …: choose one with layer= (--layer)."
+        )
+    return found
+
+
+def _is_map(layer: Any) -> bool:
+    shape = getattr(layer.output, "shape", ())
+    return len(shape) == 4 and tuple(shape[1:3]) != (1, 1)
+
+
+def _all_paths_lead_through(layer: Any, model: keras.Model) -> bool:
+    """Whether nothing comes from the images to the classes around `layer`."""
+    seen = {id(layer)}
+    waiting = [producer(model.outputs[0])]
+    while waiting:
+        operation = waiting.pop()
+        if id(operation) in seen:
+            continue
+        seen.add(id(operation))
+        if isinstance(operation, layers.InputLayer):
+            return False
+        inputs = [x for call in calls_of(operation) for x in call.inputs]
+        waiting += [producer(x) for x in inputs]
+    return True
+
+
+def checked_images(images: Any, model: keras.Model) -> np.ndarray:
+    """The images in float32.
+
+    Raises:
+        UserError: they are none that `model` takes.
+    """
+    array = np.asarray(images)
+    expected = model.input_shape[1:]
+    fits = array.ndim == 4 and all(
+        e in (None, r) for e, r in zip(expected, array.shape[1:], strict=True)
+    )
+    if not fits or len(array) == 0 or array.dtype.kind not in "uif":
+        raise UserError(
+            f"'{model.name}' takes images of (n, *{expected}), one or more; received "
+            f"{array.shape} of {array.dtype}. keras_resnet.load_images reads files."
+        )
+    return array.astype("float32")
+
+
+def checked_classes(given: Any, model: keras.Model, images: int = 1) -> list[int]:
+    """The class numbers; one that is not in a list is that of all `images`.
+
+    Raises:
+        UserError: one is no class of `model`, or there is none.
+    """
+    count = model.output_shape[-1]
+    try:
+        numbers = list(given)
+    except TypeError:  # no list
+        numbers = [given] * images
+    whole = all(isinstance(n, int | np.integer) and 0 <= n < count for n in numbers)
+    if not numbers or not whole:
+        raise UserError(f"classes are whole numbers from 0 to {count - 1}; received {given}.")
+    return [int(n) for n in numbers]
+
+
+# tf-keras-vis ------------------------------------------------------------------------------------
+
+
+def require_tf_keras_vis() -> None:
+    """Import it; refuse an environment in which it would explain models of another Keras."""
+    import tensorflow as tf
+
+    try:
+        ours = tf.keras.Model is keras.Model
+    except ImportError:  # tf.keras is tf_keras, which is not installed
+        ours = False
+    if not ours:
+        raise UserError(
+            "tf-keras-vis works on tf.keras, which is not Keras 3 in this process: "
+            "TF_USE_LEGACY_KERAS is set (importing tensorflow_model_optimization sets it, too). "
+            "Unset it and start again: env -u TF_USE_LEGACY_KERAS keras-resnet explain …"
+        )
+    with warnings.catch_warnings(action="ignore"):  # it imports scipy's zoom by an old name
+        require("tf_keras_vis.scorecam", "explain")
+        require("tf_keras_vis.gradcam", "explain")
+
+
+@contextmanager
+def numpy_seed(seed: int) -> Iterator[None]:
+    """tf-keras-vis draws from NumPy's global generator; leave that as it was."""
+    state = np.random.get_state()
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        np.random.set_state(state)
+
+
+@contextmanager
+def quiet_tf_keras_vis() -> Iterator[None]:
+    """No bar on stdout of the `predict` that Score-CAM calls, and no warning of Keras' that
+    tf-keras-vis hands over its one input in a list."""
+    was = keras.config.is_interactive_logging_enabled()
+    keras.config.disable_interactive_logging()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The structure of `inputs`")
+            yield
+    finally:
+        if was:
+            keras.config.enable_interactive_logging()

@@ -1,0 +1,264 @@
+"""A functional model as a list of layer calls, and what each of them counts.
+
+The conventions are those of `keras_resnet/analysis/profile.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_resnet import keras_compat
+from keras_resnet.analysis.layer_rules import (
+    IN_PLACE,
+    PIXEL,
+    Field,
+    Pair,
+    is_weighted,
+    multiply_adds,
+    receptive_field,
+)
+from keras_resnet.errors import UserError
+
+InputShape = tuple[int | None, int | None, int]
+
+
+@dataclass(frozen=True)
+class Count:
+    """What a layer, or several together, hold and do for one image.
+
+    Attributes:
+        name: of the layer, or of what is summed.
+        trainable: trainable parameters.
+        non_trainable: the other parameters.
+        multiply_adds: of convolutions and dense layers.
+        activation_bytes: of the new tensors that are written.
+    """
+
+    name: str
+    trainable: int
+    non_trainable: int
+    multiply_adds: int
+    activation_bytes: int
+
+    @property
+    def parameters(self) -> int:
+        """All parameters, trainable or not."""
+        return self.trainable + self.non_trainable
+
+
+@dataclass(frozen=True)
+class LayerCount(Count):
+    """One layer (of a shared layer: one call). Other fields are those of `Count`.
+
+    Attributes:
+        type: the layer's class.
+        output_shape: without the batch.
+        receptive_field: pixels (height, width); None: the whole image.
+        jump: pixels (height, width) between the fields of neighbours; None: there are none.
+        follows: the layer with a kernel that ran last on the ways to this one, or itself.
+    """
+
+    type: str
+    output_shape: tuple[int, ...]
+    receptive_field: Pair | None
+    jump: Pair | None
+    follows: str
+
+    @property
+    def stage(self) -> str:
+        """The layer's name up to the first underscore: stem, stage1, ..., head."""
+        return self.name.partition("_")[0]
+
+    @property
+    def block(self) -> str:
+        """The residual unit ("stage2_block1"), or the stage where there is none."""
+        second = self.name.split("_")[1:2]
+        has_block = bool(second) and second[0].startswith("block")
+        return f"{self.stage}_{second[0]}" if has_block else self.stage
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One call of a layer; tensors go by their number in `Graph.tensors`."""
+
+    operation: Any
+    inputs: list[int]
+    outputs: list[int]
+
+
+class Graph:
+    """A functional model's calls in order, with the shape of every tensor."""
+
+    def __init__(self, model: Any, input_shape: InputShape | None = None) -> None:
+        self.model = model
+        if isinstance(model, keras.Sequential) and getattr(model, "inputs", None):
+            self.model = keras.Model(model.inputs, model.outputs, name=model.name)
+        if not hasattr(self.model, "operations"):
+            raise UserError(
+                "profile() takes a functional or sequential Keras model that knows its input; "
+                f"received {type(model).__name__}, whose layers cannot be told from its config."
+            )
+        self.tensors: dict[int, Any] = {}  # id of the model's KerasTensor → one with known shape
+        self.steps: list[_Step] = []
+        self._set_inputs(input_shape)
+        for call in keras_compat.calls_in(self.model):
+            self._add(call)
+        self._find_buffers()
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(height, width, channels) of the first input."""
+        return self._shape(id(self.model.inputs[0]))[1:]
+
+    def _set_inputs(self, input_shape: InputShape | None) -> None:
+        inputs = self.model.inputs
+        self.same_shapes = input_shape is None
+        if input_shape is not None:
+            shape = (None, *input_shape)
+            if len(inputs) != 1 or len(inputs[0].shape) != len(shape):
+                raise UserError(
+                    f"input_shape {tuple(input_shape)} is for models of one input with as many "
+                    f"axes; this one has {[tuple(x.shape[1:]) for x in inputs]}."
+                )
+            self.tensors[id(inputs[0])] = keras.KerasTensor(shape, inputs[0].dtype)
+        for tensor in inputs:
+            self._require_known(tensor.name, self.tensors.setdefault(id(tensor), tensor))
+
+    def _require_known(self, name: str, tensor: Any) -> None:
+        if None in tensor.shape[1:]:
+            raise UserError(
+                f"The model's image size is free ('{name}' has shape {tuple(tensor.shape[1:])}). "
+                "Give one: profile(model, input_shape=(224, 224, 3)), or --input-shape 224,224,3."
+            )
+
+    def _add(self, call: keras_compat.Call) -> None:
+        operation = call.operation
+        if isinstance(operation, keras.Model):
+            raise UserError(
+                f"'{operation.name}' is a model inside the model; profile() counts flat ones. "
+                "Profile it by itself, or call its layers on the outer model's tensors."
+            )
+        inputs = [id(tensor) for tensor in call.inputs]
+        outputs = [id(tensor) for tensor in call.outputs]
+        if inputs:
+            given = call.outputs if self.same_shapes else self._compute(call)
+            self.tensors.update(zip(outputs, given, strict=True))
+        for number in outputs:
+            self._require_known(operation.name, self.tensors[number])
+        self.steps.append(_Step(operation, inputs, outputs))
+
+    def _compute(self, call: keras_compat.Call) -> list[Any]:
+        """What a layer makes of an image of another size than it was built for."""
+        operation = call.operation
+        args, kwargs = keras.tree.map_structure(
+            lambda x: self.tensors.get(id(x), x), (call.args, call.kwargs)
+        )
+        axes = getattr(getattr(operation, "input_spec", None), "axes", None) or {}
+        shape = self._shape(id(call.inputs[0]))
+        misfit = any(size is not None and shape[axis] != size for axis, size in axes.items())
+        try:
+            outputs = None if misfit else operation.compute_output_spec(*args, **kwargs)
+        except ValueError:
+            outputs = None
+        if outputs is None or any(0 in tensor.shape for tensor in keras.tree.flatten(outputs)):
+            raise UserError(
+                f"This model does not take input_shape {self.input_shape}: its layer "
+                f"'{operation.name}' gets {shape[1:]} and was built for "
+                f"{tuple(call.inputs[0].shape[1:])}."
+            )
+        return keras.tree.flatten(outputs)
+
+    def _shape(self, number: int) -> tuple[int, ...]:
+        return tuple(self.tensors[number].shape)
+
+    def _find_buffers(self) -> None:
+        """Give every tensor a buffer: its own, or that of the input which it overwrites."""
+        self.reads: dict[int, int] = {}
+        for step in self.steps:
+            for number in step.inputs:
+                self.reads[number] = self.reads.get(number, 0) + 1
+        for tensor in self.model.outputs:
+            self.reads[id(tensor)] = self.reads.get(id(tensor), 0) + 1
+        self.bytes = {number: _bytes(tensor) for number, tensor in self.tensors.items()}
+        self.buffer = {number: number for number in self.tensors}
+        images = {id(tensor) for tensor in self.model.inputs}
+        for step in self.steps:
+            if not isinstance(step.operation, IN_PLACE):
+                continue
+            source, target = step.inputs[0], step.outputs[0]
+            fits = self.bytes[source] == self.bytes[target]
+            if fits and self.reads[source] == 1 and source not in images:
+                self.buffer[target] = self.buffer[source]
+
+    def _new_bytes(self, step: _Step) -> int:
+        return sum(self.bytes[number] for number in step.outputs if self.buffer[number] == number)
+
+    def count(self) -> Iterable[LayerCount]:
+        """Count every call."""
+        fields: dict[int, Field] = {}
+        leaders: dict[int, int] = {}  # the steps with a kernel, by the tensors they lead to
+        counted: set[int] = set()
+        for index, step in enumerate(self.steps):
+            operation = step.operation
+            output = self._shape(step.outputs[0])
+            field = self._field(step, fields, output)
+            own = is_weighted(operation) or not step.inputs
+            leader = index if own else max(leaders[number] for number in step.inputs)
+            fields.update(dict.fromkeys(step.outputs, field))
+            leaders.update(dict.fromkeys(step.outputs, leader))
+            trainable, frozen = (0, 0) if id(operation) in counted else _parameters(operation)
+            counted.add(id(operation))
+            yield LayerCount(
+                name=operation.name,
+                type=type(operation).__name__,
+                output_shape=output[1:],
+                trainable=trainable,
+                non_trainable=frozen,
+                multiply_adds=multiply_adds(operation, output),
+                activation_bytes=self._new_bytes(step),
+                receptive_field=field.size,
+                jump=field.jump,
+                follows=self.steps[leader].operation.name,
+            )
+
+    def _field(self, step: _Step, fields: dict[int, Field], output: tuple[int, ...]) -> Field:
+        if not step.inputs:
+            return PIXEL if len(output) == 4 else Field()
+        shapes = [self._shape(number) for number in step.inputs]
+        return receptive_field(
+            step.operation, [fields[number] for number in step.inputs], shapes, output
+        )
+
+    def peak_bytes(self) -> int:
+        """The largest sum of live buffers."""
+        waiting: dict[int, int] = {}  # reads still to come, by buffer
+        for number, count in self.reads.items():
+            buffer = self.buffer[number]
+            waiting[buffer] = waiting.get(buffer, 0) + count
+        live = peak = 0
+        for step in self.steps:
+            live += self._new_bytes(step)
+            peak = max(peak, live)
+            for number in step.inputs:
+                waiting[self.buffer[number]] -= 1
+            ended = {self.buffer[number] for number in (*step.inputs, *step.outputs)}
+            live -= sum(self.bytes[buffer] for buffer in ended if not waiting.get(buffer))
+        return peak
+
+
+def _bytes(tensor: Any) -> int:
+    return math.prod(tensor.shape[1:]) * tf.as_dtype(tensor.dtype).size
+
+
+def _parameters(operation: Any) -> tuple[int, int]:
+    trainable, frozen = (
+        sum(weight.value.shape.num_elements() for weight in getattr(operation, kind, ()))
+        for kind in ("trainable_weights", "non_trainable_weights")
+    )
+    return trainable, frozen

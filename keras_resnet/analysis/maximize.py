@@ -1,0 +1,86 @@
+"""What a network takes for a class: images made by raising its logit, by tf-keras-vis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from keras_resnet import registry
+from keras_resnet.analysis import explained_model
+from keras_resnet.analysis.explained_model import (
+    numpy_seed,
+    quiet_tf_keras_vis,
+    require_tf_keras_vis,
+)
+from keras_resnet.errors import UserError
+from keras_resnet.images import preprocessing
+
+
+def activation_maximization(
+    model: keras.Model,
+    classes: int | Sequence[int],
+    *,
+    steps: int = 200,
+    preprocessing_mode: str | None = None,
+    seed: int = 0,
+) -> np.ndarray:
+    """Draw what the network takes for each class: an image changed until its logit is high.
+
+    Noise is changed by RMSprop along the gradient; it is shifted and turned a little between the
+    steps and held smooth (arXiv:1312.6034, section 2; https://distill.pub/2017/feature-visualization).
+
+    Args:
+        model: a functional classifier.
+        classes: one, or several: one image each.
+        steps: updates, 1 or more.
+        preprocessing_mode: of a model that lacks its normalisation: a key of
+            `keras_resnet.images.preprocessing.PREPROCESSING`; the zoo's networks' is known.
+        seed: of the noise.
+
+    Returns:
+        (len(classes), height, width, channels), uint8 RGB; 224 pixels a side where the model's
+        size is free.
+
+    Raises:
+        UserError, UnknownNameError, MissingExtraError: as `explain`.
+    """
+    if not (isinstance(steps, int | np.integer) and steps > 0):
+        raise UserError(f"steps is a whole number, 1 or more; received {steps!r}.")
+    require_tf_keras_vis()
+    copy = explained_model.prepared(model)
+    chosen = explained_model.checked_classes(classes, copy)
+    height, width, channels = copy.input_shape[1:]
+    inputs = keras.Input((height or 224, width or 224, channels))
+    scaled = preprocessing.rescale(inputs, _mode(model, preprocessing_mode))
+    whole = keras.Model(inputs, copy(scaled))
+    rng = np.random.default_rng(seed)
+    start = rng.uniform(96, 160, (len(chosen), *whole.input_shape[1:])).astype("float32")
+    with numpy_seed(seed), quiet_tf_keras_vis():
+        drawn = _maximised(whole, chosen, start, steps, rng)
+    return np.rint(np.clip(drawn, 0, 255)).astype("uint8")
+
+
+def _maximised(
+    model: keras.Model, classes: list[int], start: np.ndarray, steps: int, rng: np.random.Generator
+) -> np.ndarray:
+    from tf_keras_vis.activation_maximization import ActivationMaximization
+    from tf_keras_vis.activation_maximization.input_modifiers import Jitter, Rotate2D
+    from tf_keras_vis.utils.scores import CategoricalScore
+
+    turn = Rotate2D(degree=1)
+    turn.random_generator = rng  # its own is not seeded
+    shift = Jitter(jitter=max(1, start.shape[1] // 16))
+    maximise = ActivationMaximization(model)
+    return np.asarray(
+        maximise(CategoricalScore(classes), start, input_modifiers=[shift, turn], steps=steps)
+    )
+
+
+def _mode(model: keras.Model, given: str | None) -> str:
+    """The normalisation between RGB 0...255 and what the model takes."""
+    if given is not None:
+        return given
+    outside = not preprocessing.has_preprocessing(model) and model.name in registry.list_models()
+    return registry.architecture(model.name).preprocessing if outside else "raw"

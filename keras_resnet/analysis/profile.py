@@ -1,0 +1,245 @@
+"""Where the memory, the parameters and the multiply-adds of a network sit, layer by layer.
+
+Everything follows from the layers' configs and shapes; nothing is run. The conventions:
+
+- **Multiply-adds** are those of convolutions and dense layers, a multiplication with its addition
+  counted as 1 (`multiply_add=2` shows FLOP, twice that). Biases, BN, activations, pooling,
+  additions and the scaling by a gate are not counted. So count He 2015 ("FLOPs (multiply-adds)"),
+  torchvision's model table ("GFLOPS") and timm's ("GMACs"); fvcore also adds BN and pooling.
+- **Parameters** are Keras': BN's moving statistics are among them, as not trainable (PyTorch calls
+  them buffers and leaves them out). A shared layer has its parameters in its first call only.
+- **Activation bytes** are those of the new tensor that a layer writes for one image, in the dtype
+  it writes. Elementwise layers of one input (BN, activations, dropout, reshapes, ...) overwrite it
+  where nothing else reads it, and then count 0: it is no matter whether a ReLU is a layer or part
+  of another, and a BN that folds into a convolution costs nothing. Training keeps more.
+- **Peak activation bytes** are the largest sum of tensors that are live at once, in the order Keras
+  runs the layers: a tensor lives from the layer that writes it to the last that reads it, so a
+  layer's inputs and outputs are live together (the image, too). A microcontroller's runtime needs
+  at least this for its arena, in bytes of its own type (int8: a quarter).
+- **The receptive field** is the extent of pixels that a value depends on, along the longest path,
+  padding included, so that it may exceed the image. None is the whole image. `jump` is how far
+  apart the fields of neighbours are.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_resnet import registry
+from keras_resnet.analysis.graph import Count, Graph, InputShape, LayerCount
+from keras_resnet.analysis.layer_rules import Pair
+from keras_resnet.display import charts
+from keras_resnet.display.console import table_text
+from keras_resnet.errors import UserError
+from keras_resnet.files import replacing, require_file_target
+
+_CHART_ROWS = 60  # a picture has no more: layers, else blocks, else stages
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The account of one network; `str()` is a table.
+
+    Attributes:
+        model: the network's name.
+        input_shape: (height, width, channels).
+        multiply_add: what one multiply-add counts in everything shown, 1 or 2; the
+            `multiply_adds` of the counts are always multiply-adds.
+        layers: in the order Keras runs them.
+        stages: sums over the layers of a stage.
+        total: sum over all layers.
+        peak_activation_bytes: most memory that one image's tensors need at once.
+    """
+
+    model: str
+    input_shape: tuple[int, ...]
+    multiply_add: int
+    layers: tuple[LayerCount, ...]
+    stages: tuple[Count, ...]
+    total: Count
+    peak_activation_bytes: int
+
+    def __str__(self) -> str:
+        """Every layer, the stages, and the sum."""
+        return "\n\n".join((self._layer_table(), self._stage_table()))
+
+    def to_csv(self, path: str | Path) -> None:
+        """Write one line per layer, shapes as 56x56x64.
+
+        Raises:
+            UserError: see `require_file_target`.
+        """
+        rows = [self._shown(layer) for layer in self.layers]
+        require_file_target(Path(path), "--csv")
+        with replacing(Path(path)) as partial, partial.open("w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+            writer.writeheader()
+            for row in rows:
+                writer.writerow({key: _flat(value) for key, value in row.items()})
+
+    def to_json(self) -> str:
+        """One JSON object: model, input_shape, multiply_add, peak, total, stages, layers."""
+        content = {
+            "model": self.model,
+            "input_shape": self.input_shape,
+            "multiply_add": self.multiply_add,
+            "peak_activation_bytes": self.peak_activation_bytes,
+            "total": self._shown(self.total),
+            "stages": [self._shown(stage) for stage in self.stages],
+            "layers": [self._shown(layer) for layer in self.layers],
+        }
+        return json.dumps(content, indent=2)
+
+    def picture(self, path: str | Path) -> None:
+        """Draw bars of activation memory, parameters and multiply-adds to a `.svg` or `.png`.
+
+        A bar is a layer with a kernel and what follows it up to the next; in networks of more than
+        60 of them a residual unit, or a stage. The bars of a column sum to its total.
+
+        Raises:
+            UserError: see `charts.require_writable`.
+            MissingExtraError: a `.png` without Pillow.
+        """
+        path = Path(path)
+        charts.require_writable(path)
+        rows = self._bars()
+        columns = [
+            charts.Column(
+                f"activations (peak {charts.binary(self.peak_activation_bytes)})",
+                [row.activation_bytes for row in rows],
+                charts.binary,
+            ),
+            charts.Column("parameters", [row.parameters for row in rows], charts.decimal),
+            charts.Column(
+                "multiply-adds" if self.multiply_add == 1 else "FLOP",
+                [row.multiply_adds * self.multiply_add for row in rows],
+                charts.decimal,
+            ),
+        ]
+        drawing = charts.bars(
+            f"{self.model}, {_flat(self.input_shape)}", [row.name for row in rows], columns
+        )
+        with replacing(path) as partial:
+            drawing.save(partial)
+
+    def _bars(self) -> list[Count]:
+        for key in ("follows", "block"):
+            rows = _sums(self.layers, key)
+            if len(rows) <= _CHART_ROWS:
+                return rows
+        return list(self.stages)
+
+    def _shown(self, count: Count) -> dict[str, Any]:
+        """The fields of a count, with `flop` for `multiply_adds` where one counts 2."""
+        row = asdict(count)
+        if isinstance(count, LayerCount):
+            row = {"name": row.pop("name"), "type": row.pop("type"), "stage": count.stage, **row}
+        if self.multiply_add == 1:
+            return row
+        renamed = {"multiply_adds": "flop"}
+        row["multiply_adds"] *= self.multiply_add
+        return {renamed.get(key, key): value for key, value in row.items()}
+
+    def _layer_table(self) -> str:
+        header = ("layer", "type", "output", *self._headings(), "field", "jump")
+        rows = [
+            [
+                *(layer.name, layer.type, _flat(layer.output_shape), *self._cells(layer)),
+                *(_side(layer.receptive_field), _side(layer.jump, "–")),
+            ]
+            for layer in self.layers
+        ]
+        title = f"{self.model} on {_flat(self.input_shape)}, one image"
+        return table_text(title, header, rows, text_columns=2)
+
+    def _stage_table(self) -> str:
+        rows = [[stage.name, *self._cells(stage)] for stage in (*self.stages, self.total)]
+        table = table_text("Per stage", ("stage", *self._headings()), rows)
+        return f"{table}\n\nPeak of live activations: {self.peak_activation_bytes / 1024:,.1f} KiB"
+
+    def _headings(self) -> tuple[str, ...]:
+        operations = "multiply-adds" if self.multiply_add == 1 else "FLOP"
+        return "parameters", "not trainable", operations, "KiB"
+
+    def _cells(self, count: Count) -> list[str]:
+        operations = count.multiply_adds * self.multiply_add
+        numbers = (count.parameters, count.non_trainable, operations)
+        return [*(f"{number:,}" for number in numbers), f"{count.activation_bytes / 1024:,.1f}"]
+
+
+def profile(
+    model_or_name: keras.Model | str,
+    input_shape: InputShape | None = None,
+    *,
+    multiply_add: int = 1,
+) -> Profile:
+    """Count what every layer of a network holds and does, without running it.
+
+    Args:
+        model_or_name: a functional or sequential Keras model on images, any, or a registry name.
+        input_shape: (height, width, channels), the model's own by default.
+        multiply_add: count a multiplication with its addition as 1 or as 2 (FLOP).
+
+    Returns:
+        The `Profile`: a `LayerCount` of each layer, a `Count` of each stage and of all, and the
+        peak of the activations' memory, for one image.
+
+    Raises:
+        UnknownNameError: no such network.
+        UserError: a model with a free image size and no `input_shape`, one that cannot take it, a
+            subclassed or nested model, a layer whose multiply-adds have no rule.
+    """
+    if multiply_add not in (1, 2):
+        raise UserError(f"multiply_add is 1 or 2; received {multiply_add!r}.")
+    if isinstance(model_or_name, str):
+        arguments = {} if input_shape is None else {"input_shape": tuple(input_shape)}
+        model = registry.create_model(model_or_name, **arguments)
+        graph = Graph(model)
+    else:
+        model = model_or_name
+        graph = Graph(model, input_shape)
+    layers = tuple(graph.count())
+    return Profile(
+        model=model.name,
+        input_shape=graph.input_shape,
+        multiply_add=multiply_add,
+        layers=layers,
+        stages=tuple(_sums(layers, "stage")),
+        total=_sum("total", layers),
+        peak_activation_bytes=graph.peak_bytes(),
+    )
+
+
+# Sums and text ------------------------------------------------------------------------------------
+
+
+def _sum(name: str, counts: Iterable[Count]) -> Count:
+    counts = list(counts)
+    fields = ("trainable", "non_trainable", "multiply_adds", "activation_bytes")
+    return Count(name, *(sum(getattr(count, field) for count in counts) for field in fields))
+
+
+def _sums(layers: Sequence[LayerCount], key: str) -> list[Count]:
+    """Sum the layers that share an attribute, in the order of their first."""
+    names = list(dict.fromkeys(getattr(layer, key) for layer in layers))
+    ordered = sorted(layers, key=lambda layer: names.index(getattr(layer, key)))
+    return [_sum(name, group) for name, group in groupby(ordered, lambda x: getattr(x, key))]
+
+
+def _flat(value: Any) -> Any:
+    """A shape or a pair as 56x56x64 in one cell."""
+    return "x".join(map(str, value)) if isinstance(value, (tuple, list)) else value
+
+
+def _side(pair: Pair | None, missing: str = "all") -> str:
+    if pair is None:
+        return missing
+    return str(pair[0]) if pair[0] == pair[1] else f"{pair[0]}x{pair[1]}"

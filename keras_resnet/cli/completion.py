@@ -1,0 +1,87 @@
+"""What the tab key completes: files, and the names of networks, configs, methods and formats."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from typing import Any
+
+from keras_resnet.cli import parser as arguments
+from keras_resnet.cli.arguments_explain import METHODS
+from keras_resnet.cli.arguments_files import FORMATS
+
+# By the argument's destination: a shell function below, or shtab's own for files.
+_NETWORK, _MODEL, _CONFIG, _METHODS, _FORMATS = (
+    f"_keras_resnet_{kind}" for kind in ("network", "model", "config", "methods", "formats")
+)
+_NAMES = {
+    "name": _NETWORK,
+    "pattern": _NETWORK,
+    "model": _MODEL,
+    "config": _CONFIG,
+    "methods": _METHODS,
+    "formats": _FORMATS,
+}
+
+
+def script(shell: str, shtab: Any) -> str:
+    """The completion script of `keras-resnet` for `shell`: "bash", "zsh" or "tcsh" (files only)."""
+    whole, _ = arguments.parsers()
+    for action in arguments.file_actions(whole):
+        action.complete = shtab.FILE  # type: ignore[attr-defined]
+    for action in _named(whole) if shell in _FUNCTIONS else ():
+        action.complete = {shell: _NAMES[action.dest]}  # type: ignore[attr-defined]
+    functions = _FUNCTIONS[shell]() if shell in _FUNCTIONS else ""
+    text: str = shtab.complete(whole, shell, preamble=functions)
+    return text
+
+
+def _named(parser: arguments.Parser) -> Iterable[argparse.Action]:
+    for _, below in arguments.walk(parser):
+        for action in below._actions:
+            if action.dest in _NAMES and action.option_strings != ["--pattern"]:  # that is 2:4
+                yield action
+
+
+def _words() -> dict[str, str]:
+    """What each function completes, a string of words."""
+    from keras_resnet import registry
+    from keras_resnet.recipes.configs.schema import list_configs
+
+    networks = " ".join(registry.list_models())
+    return {
+        _NETWORK: networks,
+        _MODEL: networks,
+        _CONFIG: " ".join(list_configs()),
+        _METHODS: METHODS.replace(",", ""),
+        _FORMATS: FORMATS.replace(",", ""),
+    }
+
+
+def _functions(of_list: str, of_one: str, or_file: str) -> str:
+    """Shell functions of all kinds; in the texts WORDS stands for what they complete."""
+    texts = {
+        **dict.fromkeys((_METHODS, _FORMATS), of_list),
+        **dict.fromkeys((_MODEL, _CONFIG), f"{of_one}\n  {or_file}"),
+        _NETWORK: of_one,
+    }
+    return "\n".join(
+        f"{name}() {{\n  {texts[name].replace('WORDS', words)}\n}}"
+        for name, words in _words().items()
+    )
+
+
+def _bash() -> str:
+    ahead = 'local ahead=""; [[ $1 == *,* ]] && ahead="${1%,*},"'  # names before the last comma
+    return _functions(
+        f'{ahead}\n  compgen -P "$ahead" -W "WORDS" -- "${{1##*,}}"',
+        'compgen -W "WORDS" -- "$1"',
+        'compgen -f -- "$1"',
+    )
+
+
+def _zsh() -> str:
+    return _functions("_values -s , name WORDS", "compadd -- WORDS", "_files")
+
+
+_FUNCTIONS = {"bash": _bash, "zsh": _zsh}

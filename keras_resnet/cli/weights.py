@@ -1,0 +1,151 @@
+"""The verb `keras-resnet weights`: what trained weights there are, and having them here."""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from keras_resnet.display.console import print_json, print_table
+from keras_resnet.errors import UnknownNameError, UserError
+from keras_resnet.weights import cache, catalog, download
+from keras_resnet.weights.catalog import Accuracy, Entry
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the action; return the exit code."""
+    return _ACTIONS[options.action](options)
+
+
+def _list(options: argparse.Namespace) -> int:
+    found = _matching(options.pattern)
+    if options.json:
+        return print_json({"weights": [_card(entry) for entry in found]})
+    header = ("network", "weights", "top-1 %", "top-5 %", "pixels", "MiB", "licence", "here")
+    rows = [
+        [
+            entry.model,
+            entry.tag + (" (default)" if entry.default else ""),
+            _percent(entry.published, "top1"),
+            _percent(entry.published, "top5"),
+            str(entry.evaluation.size),
+            f"{entry.megabytes:.1f}",
+            entry.license,
+            "yes" if cache.cached_path(entry).is_file() else "–",
+        ]
+        for entry in found
+    ]
+    title = "Accuracy of keras_resnet's own: measured; of all others: as published, not measured"
+    print_table(title, header, rows, text_columns=2)
+    return 0
+
+
+def _info(options: argparse.Namespace) -> int:
+    entry = _chosen(options)
+    card = _card(entry)
+    if options.json:
+        return print_json(card)
+    protocol, accuracy = entry.evaluation, entry.published
+    figures = "not published"
+    if accuracy is not None:
+        verb = "measured" if not entry.url else "published"
+        top5 = "" if accuracy.top5 is None else f", top-5 {accuracy.top5} %"
+        figures = f"top-1 {accuracy.top1} %{top5}, {verb} ({accuracy.source})"
+    print(f"{entry.model} {entry.tag}{' (default)' if entry.default else ''}")
+    for key, value in (
+        ("from", f"{entry.source}, {entry.peer}"),
+        ("address", entry.url or "in this package"),
+        ("hash", entry.hash),
+        ("size", f"{entry.megabytes:.1f} MiB"),
+        ("licence", f"{entry.license} (of the weights; not of the images they were trained on)"),
+        ("variant", entry.variant or "–"),
+        ("trained on", entry.data),
+        ("preprocessing", entry.preprocessing),
+        ("accuracy", figures),
+        (
+            "protocol",
+            f"shorter side {protocol.resize}, central crop of {protocol.size}, "
+            f"{protocol.interpolation}",
+        ),
+        ("here", card["path"] if card["here"] else "no; it would be " + card["path"]),
+    ):
+        print(f"{key:<14} {value}")
+    return 0
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    entry = _chosen(options)
+    path = cache.fetch(entry)
+    if options.json:
+        return print_json(_card(entry))
+    print(path)
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    """Check every file that is here; a broken one is named and the exit code is 1."""
+    here = [e for e in _matching(options.pattern) if cache.cached_path(e).is_file()]
+    rows = [{"weights": str(entry), "problem": cache.fault(entry)} for entry in here]
+    broken = [row for row in rows if row["problem"]]
+    if options.json:
+        return print_json({"verified": rows}, not broken)
+    for row in rows:
+        print(f"{'BROKEN' if row['problem'] else 'ok':<7} {row['weights']}")
+    for row in broken:
+        print(f"error: {row['problem']}", file=sys.stderr)
+    if not rows:
+        print(f"No weights in {download.cache_home()}.", file=sys.stderr)
+    return 1 if broken else 0
+
+
+def _import(options: argparse.Namespace) -> int:
+    from keras_resnet.importing import files
+
+    arguments = (options.file, options.name, options.out)
+    if Path(options.file).is_dir():
+        if options.preprocessing or options.data:
+            raise UserError("--preprocessing and --data are for files of other libraries.")
+        report = files.import_run(*arguments, overwrite=options.overwrite)
+    else:
+        report = files.import_file(
+            *arguments,
+            overwrite=options.overwrite,
+            preprocessing=options.preprocessing,
+            data=options.data,
+        )
+    if options.json:
+        return print_json(report.to_dict())
+    print(report)
+    return 0
+
+
+def _matching(pattern: str) -> list[Entry]:
+    found = [entry for entry in catalog.entries() if fnmatch.fnmatch(entry.model, pattern)]
+    if not found:
+        raise UserError(f"No weights of a network that matches '{pattern}'. Try '*50*'.")
+    return found
+
+
+def _chosen(options: argparse.Namespace) -> Entry:
+    mine = catalog.of_model(options.name)
+    if not mine:
+        known = {entry.model for entry in catalog.entries()}
+        see = "Run 'keras-resnet weights list' to see all."
+        raise UnknownNameError("network with weights", options.name, known, see)
+    return catalog.find(options.name, options.weights) if options.weights else mine[0]
+
+
+def _card(entry: Entry) -> dict[str, Any]:
+    path = cache.cached_path(entry)
+    return {**asdict(entry), "path": str(path), "here": path.is_file()}
+
+
+def _percent(accuracy: Accuracy | None, key: str) -> str:
+    value = getattr(accuracy, key, None)
+    return "–" if value is None else f"{value:.2f}"
+
+
+_ACTIONS = {"list": _list, "info": _info, "fetch": _fetch, "verify": _verify, "import": _import}

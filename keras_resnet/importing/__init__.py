@@ -1,0 +1,1 @@
+"""`keras-resnet weights import`: another library's file to ours, compared with its own network."""

@@ -1,0 +1,218 @@
+"""A foreign weights file to ours, compared with the network it is from."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_resnet import registry
+from keras_resnet.errors import UserError
+from keras_resnet.files import replacing, require_file_target
+from keras_resnet.images.labels import class_names
+from keras_resnet.images.preprocessing import mode_inside, require_mode
+from keras_resnet.importing.parity import TORCH_PEERS, Parity, compare, difference, patched_images
+from keras_resnet.models.auxiliary import inference_model
+from keras_resnet.weights import catalog
+from keras_resnet.weights.fitting import Note, arrays_of, fit
+from keras_resnet.weights.foreign.read import Contents, contents, put, read
+from keras_resnet.weights.loading import SUFFIX
+
+_LEAST_SIZE = 64  # pixels: two a side in the last map of the ImageNet networks, so quick
+# Of the largest logit. float32 against float32 gives 1e-5 at most over 200 layers; a stride in the
+# wrong convolution gives more than 1e-2.
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What `import_file` wrote."""
+
+    model: str  # registry name
+    source: Path
+    library: str  # "PyTorch", "Keras Applications", "MLPerf Tiny" or "keras_resnet"
+    path: Path  # the new file
+    sha256: str  # of it
+    classes: int
+    parameters: int  # trainable or not, without auxiliary classifiers
+    preprocessing: str  # what they were trained with
+    assumed: bool  # whether that is a guess
+    parity: Parity
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {**asdict(self), "source": str(self.source), "path": str(self.path)}
+
+    def __str__(self) -> str:
+        """For people; the last line builds the network."""
+        guess = ", assumed: --preprocessing MODE gives another" if self.assumed else ""
+        lines = (
+            ("model", f"{self.model}, {self.classes} classes, {self.parameters:,} parameters"),
+            ("from", f"{self.source} ({self.library})"),
+            ("file", str(self.path)),
+            ("sha256", self.sha256),
+            ("pixels", f"preprocessing '{self.preprocessing}'{guess}"),
+            ("parity", str(self.parity)),
+        )
+        call = f'"{self.model}", weights="{self.path}"'
+        if self.classes != registry.architecture(self.model).classes:
+            call += f", classes={self.classes}"
+        table = "\n".join(f"{key:7} {text}" for key, text in lines)
+        return f"{table}\n\nkeras_resnet.create_model({call})"
+
+
+def import_file(
+    path: str | Path,
+    name: str,
+    out: str | Path | None = None,
+    parity: bool = True,
+    overwrite: bool = False,
+    preprocessing: str | None = None,
+    data: str | None = None,
+) -> ImportReport:
+    """Turn a foreign weights file into a `.weights.h5` of network `name`.
+
+    Auxiliary classifiers are left behind: they serve training, and the file fits the network
+    without them.
+
+    Args:
+        path: what `readers.fill` takes.
+        name: registry name.
+        out: the new file, `NAME.weights.h5` in the current folder by default.
+        parity: run the network that the file is of, if its library is installed, and compare.
+        overwrite: replace a file that is there.
+        preprocessing: what the weights were trained with (a key of `PREPROCESSING`), which the new
+            file says from then on; default that of the library's published weights of the network.
+        data: what they were trained on ("cifar10"), for the names of the classes.
+
+    Raises:
+        UserError: as `readers.fill`; the file to write exists or has another ending; or the logits
+            differ by more than `TOLERANCE`. Nothing was written.
+    """
+    path, out = Path(path), Path(out or f"{name}{SUFFIX}")
+    found = contents(path, name)
+    likely, assumed = _preprocessing(name, found.library)
+    mode, assumed = preprocessing or likely, assumed and preprocessing is None
+    require_mode(mode)
+    if data is not None and len(class_names(data)) != found.classes:
+        raise UserError(f"'{data}' has {len(class_names(data))} classes, {path} {found.classes}.")
+    _require_writable(out, overwrite)
+    target, size = _network(name, found)
+    foreign = read(path, name, size)
+    put(foreign, target, path)
+    model = inference_model(target) if found.auxiliary else target
+    compared = compare(foreign, model, name, size) if parity else Parity(note="not asked for")
+    note = Note(name, mode, data)
+    return _written(model, note, path, found.library, out, compared, assumed)
+
+
+def import_run(
+    folder: str | Path, name: str, out: str | Path | None = None, overwrite: bool = False
+) -> ImportReport:
+    """Turn the model of a finished run of network `name` into a `.weights.h5`.
+
+    Raises:
+        UserError: no finished run, another network, or the file to write exists.
+    """
+    folder, out = Path(folder), Path(out or f"{name}{SUFFIX}")
+    file = folder / "model.keras"
+    if not file.is_file():
+        raise UserError(f"{folder} is no finished run: it has no model.keras.")
+    _require_writable(out, overwrite)
+    theirs = keras.models.load_model(file, compile=False)
+    preprocessing = mode_inside(theirs)
+    if preprocessing is None:
+        raise UserError(f"{file} normalises its input in a way of its own.")
+    ours = registry.create_model(
+        name,
+        classes=theirs.output_shape[-1],
+        input_shape=theirs.input_shape[1:],
+        include_preprocessing=True,
+        preprocessing=preprocessing,
+    )
+    fit(arrays_of(theirs), ours, f"the weights of {folder}")
+    images = patched_images(theirs.input_shape[1] or registry.architecture(name).input_size)
+    answers = [_logits(model, images) for model in (theirs, ours)]
+    compared = difference(f"the run's {file.name}", *answers)
+    return _written(ours, Note(name, preprocessing), folder, "keras_resnet", out, compared)
+
+
+def _logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """Of a model that ends in a softmax, which would hide a difference where it is certain."""
+    head = keras.Model(model.input, model.get_layer("head").output)
+    return np.asarray(head(images[..., : model.input_shape[-1]], training=False))
+
+
+def _written(
+    model: keras.Model,
+    note: Note,
+    source: Path,
+    library: str,
+    out: Path,
+    parity: Parity,
+    assumed: bool = False,
+) -> ImportReport:
+    """Save the weights, unless their network said something else."""
+    if parity.difference is not None and not parity.difference <= TOLERANCE:
+        raise UserError(
+            f"{source}: the logits of '{note.network}' differ from {parity.peer} by "
+            f"{parity.difference:.1e} of the largest, more than {TOLERANCE:.0e}. "
+            "Nothing was written."
+        )
+    with replacing(out) as partial:
+        model.save_weights(partial)
+        note.write(partial)
+        sha256 = hashlib.sha256(partial.read_bytes()).hexdigest()
+    return ImportReport(
+        model=str(note.network),
+        source=source,
+        library=library,
+        path=out,
+        sha256=sha256,
+        classes=model.output_shape[-1],
+        parameters=model.count_params(),
+        preprocessing=str(note.preprocessing),
+        assumed=assumed,
+        parity=parity,
+    )
+
+
+def _preprocessing(name: str, library: str) -> tuple[str, bool]:
+    """What weights of that kind were trained with, and whether that is only assumed."""
+    sources = TORCH_PEERS if library == "PyTorch" else (library,)
+    known = {e.preprocessing for e in catalog.of_model(name) if e.source in sources}
+    if len(known) == 1:
+        return known.pop(), False
+    architecture = registry.architecture(name)
+    if library == "PyTorch" and architecture.preprocessing == "cifar":
+        # github.com/akamaster/pytorch_resnet_cifar10 takes ImageNet's numbers; others CIFAR's.
+        return "torch", True
+    return architecture.preprocessing, library != "MLPerf Tiny"
+
+
+def _require_writable(out: Path, overwrite: bool) -> None:
+    if not out.name.endswith(SUFFIX):
+        raise UserError(f"The new file ends in {SUFFIX}; received {out}.")
+    require_file_target(out)
+    if out.exists() and not overwrite:
+        raise UserError(f"{out} exists. Give another name (--out), or replace it (--overwrite).")
+
+
+def _network(name: str, found: Contents) -> tuple[keras.Model, int]:
+    """Network `name` for the file, giving logits, and the image size to compare it at."""
+    arguments: dict[str, Any] = {"classes": found.classes, "classifier_activation": None}
+    if found.auxiliary:
+        arguments["auxiliary"] = True
+    known = registry.architecture(name)
+    small = min(known.input_size, max(_LEAST_SIZE, known.min_size))
+    try:
+        return registry.create_model(name, input_shape=(None, None, 3), **arguments), small
+    except UserError:  # dense layers on a map of one size: VGG, AlexNet
+        return registry.create_model(name, **arguments), known.input_size
+
+
+# Parity -------------------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""One config file per reported number, and the schema that reads them."""

@@ -1,0 +1,89 @@
+"""Datasets to `tf.data` batches: repeatable for training, padded and weighted for evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_resnet.recipes.configs.schema import AugmentConfig
+from keras_resnet.recipes.data.augment import mirrored, vary
+from keras_resnet.recipes.data.datasets import AnySplit
+from keras_resnet.recipes.data.decoded import Draw, options, plain
+
+
+def training_batches(
+    split: AnySplit,
+    batch_size: int,
+    seed: int,
+    augment: AugmentConfig,
+    start_step: int = 0,
+    sizes: Sequence[tuple[int, int]] = (),
+    classes: int = 0,
+) -> tf.data.Dataset:
+    """Endless (images, labels) batches from `start_step` on; batch t is a function of (seed, t).
+
+    Every epoch is a new permutation of the split; what does not fill a batch is left out of that
+    epoch, and with `augment.repeats` an epoch shows 1 / repeats of the images. Images stay uint8:
+    the model normalises them on its device.
+
+    Args:
+        split: the training split.
+        batch_size: a multiple of `augment.repeats`.
+        seed: of order and augmentation.
+        augment: see AugmentConfig.
+        start_step: the first batch's t.
+        sizes: (first step, pixels a side) of progressive resizing.
+        classes: their number; needed for mixup and CutMix, whose labels are float32
+            (batch, classes). Otherwise labels are int32 (batch,).
+    """
+    draws = _draws(len(split), batch_size, seed, augment, start_step)
+    batches = split.cropped(draws, augment, sizes).map(
+        plain(lambda images, labels, key: vary(images, labels, key, augment, classes)),
+        num_parallel_calls=2,
+        deterministic=True,
+    )
+    return batches.prefetch(4).with_options(options())
+
+
+def _draws(
+    count: int, batch_size: int, seed: int, augment: AugmentConfig, start_step: int
+) -> tf.data.Dataset:
+    """The Draw of each batch from `start_step` on."""
+    steps_per_epoch, distinct = count // batch_size, batch_size // augment.repeats
+    coins = tf.constant(np.random.default_rng(seed).random(count) < 0.5)
+
+    def epoch_of_indices(epoch: Any) -> tf.data.Dataset:
+        key = tf.stack([tf.cast(seed, tf.int64), epoch])
+        order = tf.random.experimental.stateless_shuffle(tf.range(count), seed=key)
+        order = tf.reshape(order[: steps_per_epoch * distinct], [steps_per_epoch, distinct])
+        steps = epoch * steps_per_epoch + tf.range(steps_per_epoch, dtype=tf.int64)
+        return tf.data.Dataset.from_tensor_slices((order, steps))
+
+    def draw(index: Any, step: Any) -> Draw:
+        index = tf.tile(index, [augment.repeats])
+        # The shuffle uses (seed, epoch); another first word keeps the two streams apart.
+        key = tf.stack([tf.cast(seed, tf.int64) + 2**32, step])
+        crop_key, flip_key = tf.unstack(tf.random.split(key, 2))
+        epoch = step // steps_per_epoch
+        mirror = mirrored(augment.flip, tf.gather(coins, index), epoch, flip_key)
+        return Draw(index, step, mirror, crop_key, tf.random.fold_in(key, 1))
+
+    first_epoch, skipped = divmod(start_step, steps_per_epoch)
+    epochs = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
+    return epochs.flat_map(plain(epoch_of_indices)).skip(skipped).map(plain(draw))
+
+
+def evaluation_batches(split: AnySplit, batch_size: int) -> tf.data.Dataset:
+    """Every image once: (images, labels, weights), the last batch filled up with weight 0."""
+    count = len(split)
+    filled = -(-count // batch_size) * batch_size
+    weights = (np.arange(filled) < count).astype("float32")
+    images = split.batches(np.arange(filled) % count, batch_size)
+    weights = tf.data.Dataset.from_tensor_slices(weights).batch(batch_size)
+    batches = tf.data.Dataset.zip(images, weights).map(
+        plain(lambda pair, weights: (*pair, weights))
+    )
+    return batches.prefetch(2).with_options(options())

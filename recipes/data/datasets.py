@@ -1,0 +1,250 @@
+"""Labelled images by name: the digits of scikit-learn, a dataset of tensorflow-datasets, a folder.
+
+Small images of one size are held decoded in memory (`Split`); images that vary in size stay encoded
+where they lie (`EncodedSplit`). `tfds` finds prepared data under `TFDS_DATA_DIR` (default
+`~/tensorflow_datasets`) and downloads what is missing where there is a network.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_resnet.errors import UnknownNameError, UserError, require
+from keras_resnet.recipes.configs.schema import DataConfig
+from keras_resnet.recipes.data.decoded import Split
+from keras_resnet.recipes.data.encoded import IN_MEMORY_BYTES, EncodedSplit
+from keras_resnet.recipes.data.folders import read_folder, refuse_archive
+from keras_resnet.recipes.data.tfrecords import read_split
+from keras_resnet.weights.download import OFFLINE, is_offline
+
+AnySplit = Split | EncodedSplit
+_Loaded = tuple[AnySplit, AnySplit, tuple[str, ...]]  # train, test, class names
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A labelled dataset.
+
+    Attributes:
+        name: as `load_dataset` takes it, a folder with its whole path.
+        train: the images to train on.
+        validation: images cut from the original training split, to choose the best epoch by; maybe
+            none.
+        test: the images that accuracy is reported on. Data without labelled ones has its own
+            validation split here, or a fifth that was drawn for it.
+        class_names: by class number.
+    """
+
+    name: str
+    train: AnySplit
+    validation: AnySplit
+    test: AnySplit
+    class_names: tuple[str, ...]
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of the images that are evaluated.
+
+        Raises:
+            UserError: the images vary in size and none was chosen.
+        """
+        return self.train.image_shape
+
+    @property
+    def sized(self) -> bool:
+        """Whether the images are given out in one size; if not, choose it (`at`)."""
+        return self.train.sized
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """The images that cannot be decoded."""
+        splits = (self.train, self.validation, self.test)
+        return tuple(name for split in splits for name in split.left_out)
+
+    def at(self, size: int, crop_fraction: float = 0.875) -> Dataset:
+        """The same images at `size` pixels a side; `crop_fraction` is of `load_dataset`."""
+        train, validation, test = (
+            split.at(size, crop_fraction) for split in (self.train, self.validation, self.test)
+        )
+        return Dataset(self.name, train, validation, test, self.class_names)
+
+    def split(self, name: str) -> AnySplit:
+        """Return "train", "validation" or "test".
+
+        Raises:
+            UserError: no such split, or it is empty.
+        """
+        if name not in ("train", "validation", "test"):
+            raise UnknownNameError("split", name, ("train", "validation", "test"), "")
+        split: AnySplit = getattr(self, name)
+        if len(split) == 0:
+            raise UserError(f"The {name} split of '{self.name}' is empty (data.validation = 0).")
+        return split
+
+
+def load_dataset(
+    name: str,
+    validation: int = 0,
+    split_seed: int = 0,
+    image_size: int = 0,
+    crop_fraction: float = 0.875,
+) -> Dataset:
+    """Load a dataset and hold `validation` images out of its training split.
+
+    Args:
+        name: "digits", a name of tensorflow-datasets, or a folder (its layout stands in
+            recipes/data/folders.py); where a name could be both, the folder is taken.
+        validation: how many images.
+        split_seed: which ones.
+        image_size: pixels a side; 0: the size all images have. It must be given, here or by
+            `Dataset.at`, for images that vary before they are used.
+        crop_fraction: for images that vary, the central part of the shorter side that is evaluated.
+
+    Returns:
+        The `Dataset`. What tensorflow-datasets has in one size, and the digits, are held in memory,
+        uint8 (n, height, width, channels); folders and images that vary are decoded when needed.
+
+    Raises:
+        UserError: unknown name, data that is not there and cannot be downloaded, an archive, no
+            labels, or a validation split larger than the training split.
+    """
+    name = canonical(name)
+    train, test, class_names = _loader(name)(name)
+    if validation and validation >= train.places:
+        raise UserError(
+            f"data.validation = {validation} leaves nothing to train on: '{name}' has "
+            f"{train.places} training images. Hold out fewer: --set data.validation=N."
+        )
+    order = np.random.default_rng(split_seed).permutation(train.places)
+    held_out, kept = np.sort(order[:validation]), np.sort(order[validation:])
+    dataset = Dataset(name, train.subset(kept), train.subset(held_out), test, class_names)
+    return dataset.at(image_size, crop_fraction) if image_size else dataset
+
+
+def configured_dataset(config: DataConfig) -> Dataset:
+    """`load_dataset` of a config."""
+    return load_dataset(
+        config.name, config.validation, config.split_seed, config.image_size, config.crop_fraction
+    )
+
+
+def canonical(name: str) -> str:
+    """The name of a dataset that means the same in every working directory."""
+    path = Path(name).expanduser()
+    return str(path.resolve()) if path.is_dir() else name
+
+
+def _loader(name: str) -> Any:
+    refuse_archive(name)
+    if Path(name).is_dir():
+        return _load_folder
+    if name == "digits":
+        return _load_digits
+    if name.startswith((".", "~", "/")) or os.path.exists(name):
+        raise UserError(f"'{name}' is no folder; give a folder of images or a dataset's name.")
+    return _load_tfds
+
+
+def _load_folder(name: str) -> _Loaded:
+    train, test, names = read_folder(Path(name))
+    return EncodedSplit(train), EncodedSplit(test), names
+
+
+def _load_digits(name: str) -> _Loaded:
+    """UCI handwritten digits as 32×32 RGB; a fixed fifth, drawn at random, is the test split."""
+    raw = require("sklearn.datasets", "recipes").load_digits()
+    image_module = require("PIL.Image", "recipes")
+    grey = (raw.images * (255 / 16)).round().astype("uint8")
+    enlarged = [
+        np.asarray(image_module.fromarray(digit).resize((32, 32), image_module.Resampling.BILINEAR))
+        for digit in grey
+    ]
+    images = np.repeat(np.stack(enlarged)[..., None], 3, axis=-1)
+    labels = raw.target.astype("int32")
+    order = np.random.default_rng(0).permutation(len(labels))
+    train, test = order[360:], order[:360]
+    names = tuple(str(digit) for digit in raw.target_names)
+    return Split(images[train], labels[train]), Split(images[test], labels[test]), names
+
+
+def _load_tfds(name: str) -> _Loaded:
+    tfds = require("tensorflow_datasets", "recipes")
+    builder = _tfds_builder(tfds, name)
+    features = builder.info.features  # known before anything is downloaded
+    if "image" not in features or "label" not in features:
+        raise UserError(f"'{name}' has no 'image' and 'label': its features are {list(features)}.")
+    _prepare(builder, name)
+    splits = builder.info.splits
+    held_back = [split for split in ("test", "validation") if split in splits]
+    if not held_back:
+        raise UserError(f"'{name}' wants a split test or validation; it has {sorted(splits)}.")
+    load = _load_encoded if None in features["image"].shape else _load_decoded
+    for split in held_back:  # ImageNet's test split has the label -1 throughout
+        test = load(builder, split)
+        if test.subset(np.arange(min(10, test.places))).labels.min() >= 0:
+            # To evaluate, ImageNet's validation images are enough, 6 of 144 GB.
+            train = load(builder, "train") if "train" in splits else test.subset(np.arange(0))
+            return train, test, tuple(features["label"].names)
+    raise UserError(f"'{name}' has no labels in {' and '.join(held_back)}.")
+
+
+def _load_encoded(builder: Any, split: str) -> EncodedSplit:
+    return EncodedSplit(read_split(builder, split))
+
+
+def _load_decoded(builder: Any, split: str) -> Split:
+    info = builder.info
+    size = info.splits[split].num_examples * int(np.prod(info.features["image"].shape))
+    if size > IN_MEMORY_BYTES:
+        raise UserError(
+            f"The {split} split of '{info.name}' takes {size / 2**30:.0f} GiB decoded; images of "
+            f"one size are held in memory, up to {IN_MEMORY_BYTES >> 30} GiB."
+        )
+    tfds = require("tensorflow_datasets", "recipes")
+    part = tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1, shuffle_files=False))
+    return Split(part["image"], part["label"].astype("int32"))
+
+
+def _tfds_builder(tfds: Any, name: str) -> Any:
+    try:
+        return tfds.builder(name)
+    except Exception as error:  # by the kind of typing mistake, tfds raises any of five types
+        known = ["digits", *tfds.list_builders(with_community_datasets=False)]
+        if name in known:  # the name is right, what lies in the folder is not
+            raise UserError(f"tensorflow-datasets cannot open '{name}': {error}") from error
+        see = "See https://www.tensorflow.org/datasets/catalog."
+        raise UnknownNameError("dataset", name, known, see) from error
+
+
+def _prepare(builder: Any, name: str) -> None:
+    """Download the dataset and write it in tfds' format, unless that was done before."""
+    try:
+        if not builder.is_prepared():
+            _require_network()
+            with contextlib.redirect_stdout(sys.stderr):  # tfds prints; stdout is for results
+                builder.download_and_prepare()
+    except Exception as error:  # tfds raises a dozen unrelated types from here
+        folder = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
+        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(
+            f"The dataset '{name}' is not under {folder} and cannot be downloaded ({first_line}). "
+            f"Without a network: prepare it elsewhere with tfds.load('{name}'), copy the folder, "
+            "and set TFDS_DATA_DIR to the one that holds it."
+        ) from error
+
+
+def _require_network() -> None:
+    """Fail at once where there is no network, or none is wanted; tfds would retry for minutes."""
+    if is_offline():
+        raise OSError(f"{OFFLINE} is set")
+    if not urllib.request.getproxies():
+        socket.getaddrinfo("storage.googleapis.com", 443)

@@ -1,0 +1,149 @@
+"""Images decoded in memory, and what every kind of split has in common.
+
+`Split` (here) and `EncodedSplit` (images.py) have the same face: `len`, `labels`, `image_shape`,
+`sized`, `left_out`, `places`, `subset`, `at`, `sample`, and four methods that give images:
+
+    cropped(draws, augment, sizes)    (images, labels, key) of training batches
+    batches(index, batch_size)        (images, labels) of the images at `index`, for evaluation
+    whole(sides)                      (one image at several sizes, label), for evaluation
+    shown(view)                       (view of one image as it is, label), for evaluation
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from keras_resnet.recipes.configs.schema import AugmentConfig
+from keras_resnet.recipes.data.augment import CROPS, fitted, flip, resize_at, resized
+
+# Images decoded at once, and what an affinity mask leaves of the machine (a Slurm job, taskset).
+PARALLEL = max(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
+
+
+class Draw(NamedTuple):
+    """What decides a training batch; a pure function of (seed, step)."""
+
+    index: Any  # which images, int (batch,)
+    step: Any  # int64
+    mirrored: Any  # which of them are mirrored, bool (batch,)
+    crop_key: Any  # stateless seed of the crops
+    key: Any  # stateless seed of what comes after them
+
+
+@dataclass(frozen=True)
+class Split:
+    """Labelled images decoded in memory.
+
+    Attributes:
+        images: uint8 (n, height, width, channels), RGB 0...255.
+        labels: int32 (n,), class numbers.
+        sized: the images have one size.
+        left_out: none, since an image that cannot be read has not come this far.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    sized: ClassVar[bool] = True
+    left_out: ClassVar[tuple[str, ...]] = ()
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.labels)
+
+    @property
+    def places(self) -> int:
+        """How many indices `subset` knows."""
+        return len(self)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels)."""
+        shape: tuple[int, int, int] = self.images.shape[1:]
+        return shape
+
+    def subset(self, index: np.ndarray) -> Split:
+        """The images at `index`."""
+        return Split(self.images[index], self.labels[index])
+
+    def sample(self, count: int) -> Split:
+        """Return `count` images at fixed, evenly spaced indices (all, if there are fewer)."""
+        return self.subset(spaced(len(self), count))
+
+    def at(self, size: int, crop_fraction: float) -> Split:
+        """The same images, resized to `size` pixels a side; nothing is cut off."""
+        if self.image_shape[:2] == (size, size):
+            return self
+        parts = [
+            resized(tf.constant(self.images[start : start + 256]), size).numpy()
+            for start in range(0, len(self), 256)
+        ]
+        empty = np.zeros((0, size, size, self.image_shape[2]), "uint8")
+        return Split(np.concatenate([empty, *parts]), self.labels)
+
+    def cropped(
+        self, draws: tf.data.Dataset, augment: AugmentConfig, sizes: Sequence[tuple[int, int]]
+    ) -> tf.data.Dataset:
+        """(images, labels, key) of each Draw: cropped, mirrored, at the size of its step."""
+        images, labels = tf.constant(self.images), tf.constant(self.labels)
+
+        def crop(draw: Draw) -> tuple[Any, Any, Any]:
+            cropped = CROPS[augment.crop](tf.gather(images, draw.index), draw.crop_key, augment)
+            batch = resize_at(draw.step, flip(cropped, draw.mirrored), sizes)
+            return batch, tf.gather(labels, draw.index), draw.key
+
+        return draws.map(plain(crop), num_parallel_calls=2, deterministic=True)
+
+    def batches(self, index: np.ndarray, batch_size: int) -> tf.data.Dataset:
+        """(images, labels) of the images at `index`, in this order."""
+        images, labels = tf.constant(self.images), tf.constant(self.labels)
+        places = tf.data.Dataset.from_tensor_slices(index).batch(batch_size)
+        return places.map(plain(lambda i: (tf.gather(images, i), tf.gather(labels, i))))
+
+    def whole(self, sides: Sequence[int]) -> tf.data.Dataset:
+        """(images, label) of every image in order, its shorter side resized to each of `sides`."""
+        images, labels = tf.constant(self.images), tf.constant(self.labels)
+
+        def scale(place: Any) -> tuple[tuple[Any, ...], Any]:
+            shape = self.image_shape[:2]
+            return tuple(fitted(images[place], shape, side) for side in sides), labels[place]
+
+        return in_order(len(self), scale)
+
+    def shown(self, view: Callable[[Any], Any]) -> tf.data.Dataset:
+        """(`view` of the image, label) of every image in order."""
+        images, labels = tf.constant(self.images), tf.constant(self.labels)
+        return in_order(len(self), lambda place: (view(images[place]), labels[place]))
+
+
+def plain(function: Callable[..., Any]) -> Callable[..., Any]:
+    """For `map` and `flat_map`: as it is. AutoGraph's rewriting would take seconds a pipeline."""
+    converted: Callable[..., Any] = tf.autograph.experimental.do_not_convert(function)
+    return converted
+
+
+def in_order(count: int, element: Callable[[Any], Any]) -> tf.data.Dataset:
+    """`element` of every place below `count`."""
+    elements = tf.data.Dataset.range(count).map(
+        plain(element), num_parallel_calls=PARALLEL, deterministic=True
+    )
+    return elements.prefetch(PARALLEL).with_options(options())
+
+
+def spaced(length: int, count: int) -> np.ndarray:
+    """`count` evenly spaced indices below `length`; all, if there are fewer."""
+    return np.linspace(0, length - 1, min(count, length)).round().astype(int)
+
+
+def options() -> tf.data.Options:
+    """The options of every pipeline."""
+    options = tf.data.Options()
+    # With autotuning some runs stood still for seconds at the end of an epoch.
+    options.autotune.enabled = False
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return options

@@ -1,0 +1,204 @@
+"""Export a model with data at hand: calibrated on training images, checked on test images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_resnet.errors import UserError
+from keras_resnet.export import ExportReport, export, require_arguments
+from keras_resnet.export.formats import int8_ranges, metadata
+from keras_resnet.export.formats.int8_ranges import has_ranges
+from keras_resnet.export.reference import Reference
+from keras_resnet.export.rewrites import prepare
+from keras_resnet.export.runtimes.keras import KerasRuntime
+from keras_resnet.images.crop import SingleCrop
+from keras_resnet.images.preprocessing import load_images
+from keras_resnet.recipes.configs.schema import shown_name
+from keras_resnet.recipes.data.datasets import AnySplit, Dataset, load_dataset
+from keras_resnet.recipes.data.decoded import Split, spaced
+from keras_resnet.recipes.runs.sources import Source
+
+USUAL = ("savedmodel", "tflite-float32", "tflite-float16", "tflite-int8")
+_CALIBRATION_IMAGES = 256
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp"}
+
+
+def export_source(
+    source: Source,
+    data: Dataset | Path | None,
+    formats: tuple[str, ...],
+    out: Path,
+    *,
+    calibration: str | None = None,
+    calibration_method: str = int8_ranges.MIN_MAX,
+    input_type: str = "uint8",
+    keep_float: Sequence[str] = (),
+    preprocessing: str | None = None,
+    check_count: int | None = None,
+    about: metadata.About | None = metadata.UNSAID,
+    batch: int | None = 1,
+    overwrite: bool = False,
+) -> ExportReport:
+    """Write and check the files of a model; the other arguments are those of `export`.
+
+    Args:
+        source: the model.
+        data: calibration on its training, check on its test images; or a folder of images for
+            both; None for what `calibration` names.
+        formats: see `export`; none stand for USUAL, or what of it a network has that was trained
+            quantized.
+        out: see `export`.
+        calibration: instead of the training images, those of another dataset, or a folder's.
+        calibration_method: see `export`.
+        input_type: see `export`.
+        keep_float: see `export`.
+        preprocessing: see `export`.
+        check_count: limits the test images, or the folder's to check on (evenly spaced); None
+            takes all of them. They measure what a file does and choose nothing.
+        batch: see `export`.
+        about: see `export`; of weights of the catalog it has the author, license and version.
+        overwrite: see `export`.
+
+    Raises:
+        UserError: no images, or what `export` raises.
+    """
+    # Before the model, which takes seconds.
+    require_arguments(formats or USUAL, out, input_type, overwrite, calibration_method)
+    if calibration is not None and _looks_like_a_path(calibration):
+        raise UserError(f"No such folder: {calibration}")
+    model = source.keras_model()
+    if not formats:
+        trained = has_ranges(model)
+        formats = tuple(x for x in USUAL if not trained or x in int8_ranges.TRAINED_FORMATS)
+    given = None if calibration is None else images_of(calibration, model, crop=source.crop)
+    labels = source.labels
+    checked = {} if data is None else _checked_on(data, model, check_count, source.crop)
+    if isinstance(data, Dataset):
+        source.warn_of_other_classes(data)
+        labels = labels or data.class_names
+        if given is None and data.train.places:  # of ImageNet there may be the validation images
+            given = _some(data.train, _CALIBRATION_IMAGES).images
+    elif data is not None and given is None:
+        images = checked["check_images"]
+        given = images[spaced(len(images), _CALIBRATION_IMAGES)]
+    return export(
+        model,
+        formats,
+        out=out,
+        calibration=given,
+        calibration_method=calibration_method,
+        input_type=input_type,
+        keep_float=keep_float,
+        preprocessing=preprocessing,
+        name=source.name,
+        labels=labels,
+        origin=source.origin(),
+        crop=source.crop,
+        about=about and _completed(about, source),
+        batch=batch,
+        overwrite=overwrite,
+        **checked,
+    )
+
+
+def reference(source: Source, data: str | Path, count: int, exported: dict[str, Any]) -> Reference:
+    """Images of your own, with the answers of the Keras model, to check files on.
+
+    Args:
+        source: the model.
+        data: a dataset, of which test images are taken, or a folder of images.
+        count: at most so many of them, evenly spaced.
+        exported: what the files' manifest says: their size and normalisation are the model's.
+
+    Raises:
+        UserError: no images, or no Keras model.
+    """
+    model = prepare.as_exported(source.keras_model(), exported)
+    chosen = data if isinstance(data, Path) else _dataset(data, model)
+    if isinstance(chosen, Dataset):
+        labels = source.labels or tuple(exported["labels"] or ())
+        replace(source, labels=labels).warn_of_other_classes(chosen)
+    found = _checked_on(chosen, model, count, source.crop)
+    images = found["check_images"]
+    outputs = KerasRuntime(model).predict(images)
+    return Reference(images, outputs, found.get("check_labels"), found["check_source"])
+
+
+def _checked_on(
+    data: Dataset | Path, model: keras.Model, count: int | None, crop: SingleCrop | None
+) -> dict[str, Any]:
+    """The arguments of `export` that say what is compared."""
+    if isinstance(data, Path):
+        return {
+            "check_images": _folder_images(data, model, count, crop),
+            "check_source": f"the images of {data.name}",
+        }
+    test = _some(data.test, data.test.places if count is None else count)
+    return {
+        "check_images": test.images,
+        "check_labels": test.labels,
+        "check_source": f"of the {data.test.places:,} test images of {shown_name(data.name)}",
+    }
+
+
+def _completed(about: metadata.About, source: Source) -> metadata.About:
+    """What the catalog knows of the weights, where nothing else was given."""
+    if source.entry is None:
+        return about
+    entry = source.entry
+    known = metadata.About(author=entry.source, license=entry.license, version=entry.tag)
+    return replace(known, **{name: text for name, text in asdict(about).items() if text})
+
+
+def _looks_like_a_path(name: str) -> bool:
+    path = Path(name)
+    return not path.is_dir() and (path.exists() or len(path.parts) > 1)
+
+
+def _some(split: AnySplit, count: int) -> Split:
+    """Evenly spaced images. Only these are decoded: of ImageNet not all have to be tried first."""
+    return split.subset(spaced(split.places, count)).sample(count)
+
+
+def images_of(
+    name: str,
+    model: keras.Model,
+    count: int = _CALIBRATION_IMAGES,
+    crop: SingleCrop | None = None,
+) -> np.ndarray:
+    """Up to `count` images, evenly spaced, of a folder or of a dataset's training images.
+
+    Of `model` only the `input_shape` is looked at. A folder's are cut by `crop`.
+
+    Raises:
+        UserError: no such dataset, or a folder without images.
+    """
+    if Path(name).is_dir():
+        return _folder_images(Path(name), model, count, crop)
+    return _some(_dataset(name, model).train, count).images
+
+
+def _dataset(name: str, model: keras.Model) -> Dataset:
+    """A dataset by name, its images of the model's size."""
+    dataset = load_dataset(name)
+    return dataset if dataset.sized else dataset.at(model.input_shape[1] or 224)
+
+
+def _folder_images(
+    folder: Path,
+    model: keras.Model,
+    count: int | None,
+    crop: SingleCrop | None,
+) -> np.ndarray:
+    """Up to `count` images of a folder (None: all), evenly spaced by name."""
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
+    if not paths:
+        raise UserError(f"No images (.jpg, .png, …) in {folder}.")
+    chosen = spaced(len(paths), len(paths) if count is None else count)
+    return load_images([paths[place] for place in chosen], model, crop)

@@ -1,0 +1,339 @@
+"""The folder of a training run.
+
+config.toml        the resolved config           checkpoints/      the state to resume from
+log.csv            one row per epoch             tensorboard/      the same for TensorBoard
+best.weights.h5    best on the validation split  summary.json      what came out
+model.keras        the result: stock Keras layers, float32, RGB 0...255 in, probabilities out
+labels.txt         its class names, one a line
+start.keras        of a fine-tuning: the model it started from
+teacher.keras      of a distillation: the model it learns from
+start.json         how that was made, if it was (pruned, ...); the summary repeats it
+.lock              who trains in it; locked as long as that process lives
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import keras
+
+from keras_resnet.errors import UserError
+from keras_resnet.files import replacing
+from keras_resnet.layers import to_stock
+from keras_resnet.recipes.configs.schema import Config, load_config, save_config, shown_name
+
+_LOCK = ".lock"
+
+
+@dataclass(frozen=True)
+class Run:
+    """Paths of one run.
+
+    Attributes:
+        path: where this process reads and writes.
+        home: where the run lies, as people know it, if `path` is the own, passing copy of a worker
+            that is not the chief.
+    """
+
+    path: Path
+    home: Path | None = None
+
+    @property
+    def name(self) -> Path:
+        """The folder as people know it."""
+        return self.home or self.path
+
+    @property
+    def config(self) -> Config:
+        """The resolved config."""
+        return load_config(self.path / "config.toml")
+
+    @property
+    def model(self) -> Path:
+        """The finished model, or where it will be."""
+        return self.path / "model.keras"
+
+    @property
+    def start(self) -> Path:
+        """The model that a fine-tuning started from."""
+        return self.path / "start.keras"
+
+    def about_start(self) -> dict[str, Any]:
+        """How the model that it started from was made; empty if nothing is to be said of that."""
+        path = self.path / "start.json"
+        about: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+        return about
+
+    @property
+    def teacher(self) -> Path:
+        """The model that a distillation learns from."""
+        return self.path / "teacher.keras"
+
+    @property
+    def best(self) -> Path:
+        """The weights of the best epoch."""
+        return self.path / "best.weights.h5"
+
+    @property
+    def log(self) -> Path:
+        """One row per epoch."""
+        return self.path / "log.csv"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the state to resume from; there is none before the first is saved."""
+        return self.path / "checkpoints"
+
+    def rows(self) -> list[dict[str, str]]:
+        """The log: a row per finished epoch, without what it has not measured."""
+        if not self.log.is_file():
+            return []
+        with self.log.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        # Keras' logger, which earlier runs used as it is, writes "NA" where there is no validation
+        # split; a row that was added to such a log since then is shorter.
+        return [{key: v for key, v in row.items() if v not in (None, "NA")} for row in rows]
+
+    def require_finished(self) -> None:
+        """Refuse a run without a model.
+
+        Raises:
+            UserError: with what to do.
+        """
+        if self.model.is_file():
+            return
+        resume = f"keras-resnet train --resume {self.name}"
+        if not self._summary.is_file():
+            raise UserError(f"{self.name} is not finished. Go on with: {resume}")
+        kept = self.checkpoints.is_dir()  # without them it would start anew
+        mend = f"Make it again: {resume}" if kept else "Copy it there, or train a new run."
+        raise UserError(f"{self.name} is finished, but has no {self.model.name}. {mend}")
+
+    @property
+    def _summary(self) -> Path:
+        return self.path / "summary.json"
+
+    def summary(self) -> dict[str, Any]:
+        """What came out of the finished run.
+
+        Raises:
+            UserError: the file is missing.
+        """
+        if not self._summary.is_file():
+            raise UserError(f"{self.name} has no summary.json. Restore it.")
+        summary: dict[str, Any] = json.loads(self._summary.read_text())
+        return summary
+
+    def origin(self) -> dict[str, Any]:
+        """What the model card of an export says of the finished run."""
+        summary = self.summary()
+        test = summary["test"]
+        return {
+            "trained on": shown_name(summary["data"]),
+            "measured accuracy": f"{test['accuracy']:.2%} of {test['n']:,} test images",
+            "compressed by": summary.get("technique"),
+            "zeros in its kernels": _percent(summary.get("kernels", {}).get("zeros")),
+            "multiply-adds before its filters were pruned, and after": _before_and_after(summary),
+            "taught by": summary.get("teacher"),
+        }
+
+
+def _percent(share: float | None) -> str | None:
+    return f"{share:.1%}" if share else None
+
+
+def _before_and_after(summary: dict[str, Any]) -> str | None:
+    pruned = summary.get("pruned_filters")
+    return pruned and "{:,}, {:,}".format(*pruned["multiply_adds"])
+
+
+def is_run(path: str | Path) -> bool:
+    """Whether `path` is the folder of a run."""
+    return (Path(path) / "config.toml").is_file()
+
+
+def create_run(
+    out: str | Path | None,
+    name: str,
+    config: Config,
+    models: Mapping[str, keras.Model | None] = MappingProxyType({}),
+    about_start: dict[str, Any] | None = None,
+) -> Run:
+    """Make a run folder: `out`, or `runs/NAME-DATE-TIME`.
+
+    `models` are the "start" and the "teacher" of which it keeps a copy, so that it can be resumed
+    without them.
+
+    `about_start` is what the summary will say of that model.
+
+    Raises:
+        UserError: `out` exists and is not empty, or cannot be written.
+    """
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    path = Path(out) if out is not None else Path("runs") / f"{name.replace('/', '-')}-{stamp}"
+    if is_run(path):
+        raise UserError(
+            f"{path} holds a run already. Continue it with: keras-resnet train --resume {path}"
+        )
+    if path.is_file():
+        raise UserError(f"{path} is a file; give a folder as --out.")
+    if path.exists() and any(path.iterdir()):
+        raise UserError(f"{path} exists and is not an empty folder; choose another --out.")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        run = Run(path)
+        for role, model in models.items():
+            if model is not None:
+                with replacing(path / f"{role}.keras") as partial:
+                    to_stock(model).save(partial)
+        if about_start:
+            write_json(run.path / "start.json", about_start)
+        save_config(config, path / "config.toml")  # last: it makes the folder a run
+    except OSError as error:
+        raise UserError(f"Cannot write the run folder {path}: {error.strerror}.") from error
+    return run
+
+
+def find_run(path: str | Path) -> Run:
+    """Open an existing run.
+
+    Raises:
+        UserError: there is none at `path`.
+    """
+    if not is_run(path):
+        raise UserError(f"{path} is not a run folder (it has no config.toml).")
+    return Run(Path(path))
+
+
+def list_runs(folder: str | Path) -> list[dict[str, Any]]:
+    """Describe the runs in `folder` (and one folder below), the latest first.
+
+    A row has "run" (its path), "model", "data", "done" and "total" ("unit": epochs or steps),
+    "validation" and "test" (accuracy, or None), "minutes" of training, "state" (finished, running,
+    interrupted, record: neither a model nor checkpoints, but what came out, or unreadable) and
+    "problem": why a run cannot be read, of which nothing else is known.
+
+    Raises:
+        UserError: `folder` does not exist.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"No such folder: {folder}")
+    configs = sorted(
+        (*folder.glob("*/config.toml"), *folder.glob("*/*/config.toml")),
+        key=lambda path: path.stat().st_mtime,
+        reverse=True,
+    )
+    return [_describe_or_say_why(Run(path.parent)) for path in configs]
+
+
+def _describe_or_say_why(run: Run) -> dict[str, Any]:
+    """One bad file, or a run of another version, does not hide the others."""
+    try:
+        return {**_describe(run), "problem": None}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        unknown = dict.fromkeys(
+            ("model", "data", "done", "total", "unit", "validation", "test", "minutes")
+        )
+        problem = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        return {"run": str(run.path), **unknown, "state": "unreadable", "problem": problem}
+
+
+def _describe(run: Run) -> dict[str, Any]:
+    config, rows = run.config, run.rows()
+    unit = "epochs" if config.train.epochs else "steps"
+    done = len(rows) if config.train.epochs else max([0, *(int(float(r["step"])) for r in rows)])
+    validation = [float(row["val_accuracy"]) for row in rows if "val_accuracy" in row]
+    state = _state(run)
+    test = run.summary()["test"]["accuracy"] if state in ("finished", "record") else None
+    return {
+        "run": str(run.path),
+        "model": config.model,
+        "data": config.data.name,
+        "done": done,
+        "total": config.train.epochs or config.train.steps,
+        "unit": unit,
+        "validation": max(validation, default=None),
+        "test": test,
+        "minutes": sum(float(row["seconds"]) for row in rows) / 60,
+        "state": state,
+    }
+
+
+def _state(run: Run) -> str:
+    if run.model.is_file():
+        return "finished"
+    if run._summary.is_file() and not run.checkpoints.is_dir():
+        return "record"
+    return "running" if _in_use(run) else "interrupted"
+
+
+def _in_use(run: Run) -> bool:
+    """Whether a process trains there; only looks, so that a listing writes nothing."""
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # Windows
+        return False
+    try:
+        with (run.path / _LOCK).open(encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
+    except OSError:  # none trained there, or the file may not be read
+        return False
+
+
+@contextmanager
+def locked(run: Run) -> Iterator[None]:
+    """Keep other processes from training in the same folder.
+
+    The operating system gives the lock back when the process ends, however it ends.
+
+    Raises:
+        UserError: another process trains there; the message says which.
+    """
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # Windows
+        yield
+        return
+    with (run.path / _LOCK).open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise UserError(
+                f"{run.path} is in use by {holder}. Wait for it, stop it, or choose another --out."
+            ) from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write one JSON object."""
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def drop_rows_from(log: Path, epoch: int) -> None:
+    """Forget the log's rows of epochs that a resumed run will do again."""
+    if not log.is_file():
+        return
+    header, *rows = log.read_bytes().splitlines(keepends=True) or [b""]
+    kept = [row for row in rows if row.split(b",")[0].isdigit() and int(row.split(b",")[0]) < epoch]
+    with replacing(log) as partial:
+        partial.write_bytes(b"".join([header, *kept]))

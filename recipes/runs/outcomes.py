@@ -1,0 +1,96 @@
+"""What a model answered on a split, and what can be read from it: confusions, calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from keras_resnet.display.console import progress
+from keras_resnet.export.runtimes.base import Runtime
+from keras_resnet.recipes.data.datasets import AnySplit
+from keras_resnet.recipes.data.protocol import SINGLE_CROP, predictions
+
+BINS = 15  # of the reliability diagram, as in arXiv:1706.04599
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Answers to n images of known classes.
+
+    Attributes:
+        labels: the true classes, int (n,).
+        guesses: the classes of the highest probability, int (n,).
+        confidences: that probability, float (n,).
+        classes: how many there are.
+    """
+
+    labels: np.ndarray
+    guesses: np.ndarray
+    confidences: np.ndarray
+    classes: int
+
+    @property
+    def accuracy(self) -> float:
+        """The share of right guesses."""
+        return float((self.labels == self.guesses).mean())
+
+    def confusion(self) -> np.ndarray:
+        """Counts of (true class, guessed class), int (classes, classes)."""
+        places = self.labels * self.classes + self.guesses
+        counts = np.bincount(places, minlength=self.classes**2)
+        return counts.reshape(self.classes, self.classes)
+
+    def confused(self, count: int) -> list[tuple[int, int, int]]:
+        """The commonest (true class, guessed class, how often), the commonest first."""
+        wrong = self.confusion()
+        np.fill_diagonal(wrong, 0)
+        order = np.argsort(-wrong, axis=None, kind="stable")[:count]
+        rows, columns = np.unravel_index(order, wrong.shape)
+        pairs = zip(rows.tolist(), columns.tolist(), strict=True)
+        return [
+            (row, column, int(wrong[row, column])) for row, column in pairs if wrong[row, column]
+        ]
+
+    def worst(self, count: int) -> np.ndarray:
+        """The places of the wrong guesses that were surest, the surest first."""
+        wrong = np.flatnonzero(self.labels != self.guesses)
+        return wrong[np.argsort(-self.confidences[wrong], kind="stable")[:count]]
+
+    def reliability(self) -> Reliability:
+        """Confidence against accuracy in `BINS` bins of equal width."""
+        bins = np.minimum((self.confidences * BINS).astype(int), BINS - 1)
+        right = self.labels == self.guesses
+        counts = np.bincount(bins, minlength=BINS)
+        sums = [np.bincount(bins, x, minlength=BINS) for x in (self.confidences, right)]
+        confidence, accuracy = (
+            np.divide(x, counts, out=np.full(BINS, np.nan), where=counts > 0) for x in sums
+        )
+        return Reliability(counts, confidence, accuracy)
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """By bin of confidence: how many answers, their mean confidence and accuracy (NaN: none)."""
+
+    counts: np.ndarray
+    confidence: np.ndarray
+    accuracy: np.ndarray
+
+    @property
+    def error(self) -> float:
+        """The expected calibration error: the mean of |accuracy - confidence| over the answers."""
+        gaps = np.nan_to_num(np.abs(self.accuracy - self.confidence))
+        return float((gaps * self.counts).sum() / self.counts.sum())
+
+
+def collect(runtime: Runtime, split: AnySplit) -> Outcomes:
+    """Run every image of `split` through the model, as `evaluate` does."""
+    parts: list[Sequence[np.ndarray]] = []
+    with progress("evaluating", len(split)) as advance:
+        for probabilities, labels in predictions(runtime, split, SINGLE_CROP):
+            parts.append((labels, probabilities.argmax(-1), probabilities.max(-1)))
+            advance(len(labels))
+    labels, guesses, confidences = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return Outcomes(labels.astype(int), guesses, confidences, runtime.classes)

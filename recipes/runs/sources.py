@@ -1,0 +1,248 @@
+"""What a verb of the command line takes as a model: `NAME --weights TAG|FILE | RUN | FILE`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keras_resnet import registry
+from keras_resnet.errors import UserError
+from keras_resnet.export import manifest
+from keras_resnet.export.formats import metadata
+from keras_resnet.export.runtimes.base import Runtime, classifier_shape
+from keras_resnet.export.runtimes.keras import KerasRuntime, load_keras
+from keras_resnet.export.runtimes.locate import located
+from keras_resnet.export.runtimes.open import open_file
+from keras_resnet.images.crop import SingleCrop
+from keras_resnet.images.labels import class_ids, class_names
+from keras_resnet.images.preprocessing import missing_preprocessing
+from keras_resnet.recipes.runs.folder import Run, find_run, is_run
+from keras_resnet.weights import catalog, loading
+from keras_resnet.weights.fitting import read_note
+
+if TYPE_CHECKING:
+    from keras_resnet.recipes.data.datasets import Dataset
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model that was found.
+
+    Attributes:
+        name: for people and file names.
+        path: its file or folder; None for a network built by name.
+        run: the run it belongs to, if any.
+        labels: its class names, if they lie beside it or belong to the weights.
+        weights: of a network built by name.
+    """
+
+    name: str
+    path: Path | None
+    run: Run | None
+    labels: tuple[str, ...] | None
+    weights: Path | loading.Entry | None = None
+
+    @property
+    def entry(self) -> loading.Entry | None:
+        """The weights' entry in the catalog, if they are of it."""
+        return self.weights if isinstance(self.weights, loading.Entry) else None
+
+    @property
+    def data(self) -> str | None:
+        """What the weights were trained on, by tensorflow-datasets' name, if that is known."""
+        return loading.about(self.weights).data
+
+    def origin(self) -> dict[str, Any]:
+        """What is known of where the model comes from, for an export's manifest and model card."""
+        known: dict[str, Any] = {}
+        if self.name in registry.list_models():
+            architecture = registry.architecture(self.name)
+            known = {"network": architecture.summary, "paper": architecture.source}
+        if (entry := self.entry) is not None:
+            published = entry.published
+            kind, where = "measured", f"on the test images of {entry.data}"
+            if entry.url and published:
+                kind, where = "published", published.source
+            known |= {
+                "weights": f"{entry.tag} of {entry.source}",
+                "address": entry.url or None,
+                "licence of the weights": entry.license,
+                "form of the network": entry.variant or None,
+                "trained on": entry.data,
+                f"{kind} accuracy": published and f"{published.top1} % ({where})",
+            }
+        if self.run is not None and self.path == self.run.model:
+            known |= self.run.origin()
+        return known
+
+    @property
+    def crop(self) -> SingleCrop | None:
+        """How images are cut for it, as its accuracy was measured; None: to just cover its size."""
+        if self.entry is not None:
+            recorded = self.entry.evaluation
+            return SingleCrop(recorded.resize, recorded.size, recorded.interpolation)
+        if self.run is not None and self.run.model.is_file():
+            measured = self.run.summary()["test"].get("protocol") or {}
+            resize = measured.get("resize")
+            return None if resize is None else SingleCrop(resize, measured["size"])
+        if self.path is not None and (self.path.parent / manifest.MANIFEST).is_file():
+            crop = manifest.read(self.path.parent)["input"].get("crop")
+            return None if crop is None else SingleCrop(**crop)
+        return None
+
+    def has_classes(self, names: tuple[str, ...]) -> bool:
+        """Whether these are its classes; data sets call ImageNet's by WordNet's ids."""
+        ids = () if self.data is None else class_ids(self.data)
+        return names in (self.labels, ids)
+
+    def warn_of_other_classes(self, data: Dataset) -> None:
+        """Say on stderr if an accuracy on this data means nothing, its classes being others."""
+        if self.labels and not self.has_classes(data.class_names):
+            shown = self.name if self.path is None else self.path
+            print(
+                f"warning: the classes of '{data.name}' are not those of {shown}", file=sys.stderr
+            )
+
+    def keras_model(self, size: int | None = None) -> Any:
+        """The model in Keras; a network built by name for images of `size` pixels a side.
+
+        Raises:
+            UserError: the source is an exported file, or its labels are of another model.
+        """
+        if self.path is None:
+            shape = None if size is None else (size, size, 3)
+            model = registry.create_model(
+                self.name, weights=self.weights, input_shape=shape, include_preprocessing=True
+            )
+        else:
+            self.require_keras()
+            model = load_keras(self.path)
+        self._check_labels(classifier_shape(model)[1])
+        return model
+
+    def require_keras(self) -> None:
+        """Refuse an exported file.
+
+        Raises:
+            UserError: this is one.
+        """
+        if self.path is not None and self.path.suffix != ".keras":
+            raise UserError(
+                f"{self.path} is an exported file; this takes a run folder, a .keras file, or a "
+                "NAME with --weights."
+            )
+
+    def runtime(self, size: int | None = None) -> Runtime:
+        """The model ready to run on RGB 0...255, whatever kind of file it is."""
+        if self.path is None or self.path.suffix == ".keras":
+            model = self.keras_model(size)
+            if hint := missing_preprocessing(model):
+                print(f"warning: {hint} Here it gets RGB 0...255.", file=sys.stderr)
+            return KerasRuntime(model)
+        runtime = open_file(self.path)
+        self._check_labels(runtime.classes)
+        return runtime
+
+    def _check_labels(self, classes: int) -> None:
+        if self.labels is not None and len(self.labels) != classes:
+            raise UserError(
+                f"The labels.txt of '{self.name}' (beside it, or inside a .tflite) has "
+                f"{len(self.labels)} names, but the model has {classes} classes. Move the model "
+                "away from it, or mend it."
+            )
+
+
+def find(reference: str, weights: str | None = None) -> Source:
+    """What `reference` names: a run folder, a file, or a network's name with `weights`.
+
+    Args:
+        reference: a path, or a name of the registry.
+        weights: of a name: a tag or a file.
+
+    Raises:
+        UserError: nothing of that name, a folder of something else, an unfinished run, or a network
+            without weights.
+    """
+    if weights is not None:
+        return _with_weights(reference, weights)
+    path = Path(reference)
+    if is_run(path):
+        run = find_run(path)
+        run.require_finished()
+        return Source(run.config.model, run.model, run, _labels(path))
+    if (path / manifest.MANIFEST).is_file():
+        files = ", ".join(entry["file"] for entry in manifest.read(path)["files"])
+        raise UserError(f"{path} is an export folder; name one of its files: {files}")
+    if path.name.endswith(loading.SUFFIX) and path.is_file():
+        name = read_note(path).network or "NAME"
+        raise UserError(f"{path} is weights without a network; give: {name} --weights {path}")
+    if path.is_dir() and located(path) == (path.suffix, path):
+        raise UserError(
+            f"{path} is a folder without a run (no config.toml), and no SavedModel or other model. "
+            f"To see the runs in a folder: keras-resnet runs {path}"
+        )
+    if path.exists():
+        parent = path.parent
+        beside = find_run(parent) if is_run(parent) else None
+        return Source(path.stem, path, beside, _labels(parent) or _labels_inside(path))
+    if path.suffix or len(path.parts) > 1:
+        raise UserError(f"No such file or folder: {path}")
+    name = registry.architecture(reference).name
+    tags = ", ".join(entry.tag for entry in catalog.of_model(name))
+    raise UserError(
+        f"'{name}' alone is an untrained network, and answers at random. Give --weights "
+        + (f"(one of: {tags}; or FILE.weights.h5)" if tags else "FILE.weights.h5")
+        + ", a run folder or a file."
+    )
+
+
+def _with_weights(name: str, weights: str) -> Source:
+    if len(Path(name).parts) > 1 or Path(name).suffix:
+        raise UserError(
+            f"{name} is a path, and has its weights inside. Leave out --weights (in [distill]: "
+            "--set distill.weights=), or give a network's NAME."
+        )
+    found = loading.resolve(registry.architecture(name).name, weights)
+    if isinstance(found, Path) and loading.classes_in(found) is None:
+        raise UserError(f"{found} has no classifier: it was saved without the top.")
+    data = loading.about(found).data
+    labels = class_names(data) if data else None
+    if isinstance(found, Path):
+        labels = _labels(found.parent) or labels
+    return Source(name, None, None, labels, found)
+
+
+def _labels(folder: Path) -> tuple[str, ...] | None:
+    path = folder / manifest.LABELS
+    if not path.is_file():
+        return None
+    return tuple(path.read_text(encoding="utf-8").splitlines())
+
+
+def _labels_inside(path: Path) -> tuple[str, ...] | None:
+    return metadata.labels(path) if path.suffix == ".tflite" else None
+
+
+def dataset_of(
+    name: str | None, source: Source, runtime: Runtime | None = None, whole: bool = False
+) -> Dataset:
+    """The dataset of --data, or the one the run was trained on (with its own split).
+
+    Images that vary in size are given out at the model's; with `whole` they stay as they are.
+    """
+    from dataclasses import replace
+
+    from keras_resnet.recipes.data.datasets import canonical, configured_dataset, load_dataset
+
+    config = source.run.config.data if source.run else None
+    if config is not None and (name is None or canonical(name) == config.name):
+        return configured_dataset(replace(config, image_size=0) if whole else config)
+    name = name or source.data
+    if name is None:
+        raise UserError("Give --data, a dataset's name or a folder of images, e.g. --data cifar10.")
+    dataset = load_dataset(name)
+    if dataset.sized or whole:
+        return dataset
+    return dataset.at((runtime or source.runtime()).input_shape[0] or 224)

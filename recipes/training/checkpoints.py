@@ -1,0 +1,187 @@
+"""What is saved while a run goes on: the state to resume from and the best weights."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import tensorflow as tf
+
+from keras_resnet.errors import UserError
+from keras_resnet.files import replacing
+from keras_resnet.recipes.runs.folder import Run
+from keras_resnet.recipes.training import workers
+from keras_resnet.recipes.training.loop import Loop
+
+# What TensorFlow makes of a full disk, a quota, a folder that has gone or may not be written.
+_WRITE_ERRORS = (
+    tf.errors.ResourceExhaustedError,
+    tf.errors.OutOfRangeError,  # "File too large"
+    tf.errors.UnknownError,
+    tf.errors.PermissionDeniedError,
+    tf.errors.NotFoundError,
+    tf.errors.DataLossError,
+)
+
+
+class State:
+    """Checkpoints of a run; making one goes on from the newest that can be read.
+
+    Of several workers each saves into its own folder, since a checkpoint has sums over all of them,
+    but only the chief's is kept, and all go on from that one.
+
+    Attributes:
+        epochs_done: epochs that were evaluated and logged. A state saved between the last step of
+            an epoch and that has the step, but not yet the epoch.
+        best_accuracy, best_epoch: on the validation split.
+        seconds: spent so far, over all sittings.
+    """
+
+    def __init__(self, run: Run, loop: Loop, minutes: float) -> None:
+        self.run, self.loop, self.interval = run, loop, minutes * 60
+        self.folder = run.checkpoints
+        self.epochs_done = tf.Variable(0, trainable=False)
+        self.best_accuracy = tf.Variable(-1.0, trainable=False)
+        self.best_epoch = tf.Variable(-1, trainable=False)
+        self.seconds = tf.Variable(0.0, trainable=False, dtype=tf.float64)
+        checkpoint = loop.checkpoint
+        checkpoint.epochs_done = self.epochs_done
+        checkpoint.best_accuracy = self.best_accuracy
+        checkpoint.best_epoch = self.best_epoch
+        checkpoint.seconds = self.seconds
+        self.manager = self._manager(checkpoint)
+        self.saved_at = time.perf_counter()
+        self.votes = workers.Votes(loop.strategy)
+        restored = self._restore(checkpoint) if self.manager.checkpoints else ""
+        restored = workers.share(loop.strategy, restored.encode()).decode()
+        if not restored:
+            self.save()  # there is a state to go back to from the first step on
+        elif workers.count(loop.strategy) > 1:
+            self._restore_the_chiefs(checkpoint, Path(restored).name)
+
+    def _manager(self, checkpoint: tf.train.Checkpoint) -> tf.train.CheckpointManager:
+        """Refuse to start anew, and to drop the log, where there are checkpoints already."""
+        there, manager = any(self.folder.glob("ckpt-*.index")), None
+        with suppress(ValueError):  # TensorFlow's, of a file that it cannot read
+            manager = tf.train.CheckpointManager(checkpoint, str(self.folder), max_to_keep=2)
+        if manager is None or (there and not manager.checkpoints):
+            raise UserError(
+                f"{self.run.name / 'checkpoints' / 'checkpoint'}, which names the newest "
+                "checkpoint, is gone or damaged. Restore it, or start a new run."
+            )
+        return manager
+
+    def _restore_the_chiefs(self, checkpoint: tf.train.Checkpoint, name: str) -> None:
+        """Hand the chief's files to all, so that the machines need not share a disk."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        is_chief = workers.index(self.loop.strategy) == 0
+        for suffix in ("index", "data-00000-of-00001"):
+            path = self.folder / f"{name}.{suffix}"
+            content = workers.share(self.loop.strategy, path.read_bytes() if is_chief else b"")
+            if not is_chief:
+                path.write_bytes(content)
+        if not is_chief:
+            checkpoint.restore(str(self.folder / name)).assert_consumed()
+
+    def _restore(self, checkpoint: tf.train.Checkpoint) -> str:
+        for path in reversed(self.manager.checkpoints):
+            try:
+                checkpoint.restore(path).assert_consumed()
+                return str(path)
+            except (tf.errors.OpError, ValueError, AssertionError):
+                print(f"warning: cannot read the checkpoint {path}", file=sys.stderr)
+        raise UserError(
+            f"No checkpoint in {self.run.name / 'checkpoints'} fits this run"
+            f"{self._first_difference(self.manager.latest_checkpoint)}. Was config.toml changed? "
+            "Undo that, or start a new run."
+        )
+
+    def _first_difference(self, path: str) -> str:
+        """Where the model and a checkpoint part; "" if it cannot be read."""
+        try:
+            saved = tf.train.load_checkpoint(path).get_variable_to_shape_map()
+        except (tf.errors.OpError, ValueError):
+            return ""
+        name = "optimizer/_trainable_variables/{}/.ATTRIBUTES/VARIABLE_VALUE"
+        variables = self.loop.variables
+        for index, variable in enumerate(variables):
+            shape = saved.get(name.format(index))
+            if shape is None or tuple(shape) != tuple(variable.shape):
+                there = "absent" if shape is None else f"of shape {tuple(shape)}"
+                return f": {variable.path} has shape {tuple(variable.shape)}, there it is {there}"
+        if name.format(len(variables)) in saved:
+            return f": it has more layers than '{self.loop.model.name}'"
+        return ": the network is the same, but the optimizer, train.ema or the precision is not"
+
+    def save_if_due(self) -> None:
+        """Save when the interval has passed; called at every step.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C on one of several workers.
+        """
+        if self.votes.any_in_a_while(time.perf_counter() - self.saved_at >= self.interval):
+            self.save()
+
+    def save(self) -> None:
+        """Save now.
+
+        Raises:
+            NonFiniteLossError: the loss is not finite; the last checkpoint stays.
+            UserError: it cannot be written, e.g. the disk is full; the last checkpoint stays.
+        """
+        self.loop.require_finite_loss()
+        now = time.perf_counter()
+        self.seconds.assign_add(now - self.saved_at)
+        self.saved_at = now
+        with self.writing():
+            self.manager.save(checkpoint_number=int(self.loop.step))
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Write to the run's folder in the body.
+
+        Raises:
+            UserError: that is not possible.
+        """
+        try:
+            yield
+        except (OSError, *_WRITE_ERRORS) as error:
+            latest = self.manager.latest_checkpoint
+            saved = f"Step {latest.rpartition('-')[2]}" if latest else "Nothing"
+            # TensorFlow's messages begin with the operation and end with what the system said.
+            reason = str(error).strip().splitlines()[0].rpartition("; ")[2].partition(" [Op:")[0]
+            raise UserError(
+                f"Cannot write to {self.run.name}: {reason}. {saved} is what was saved last; "
+                f"make room and go on with: keras-resnet train --resume {self.run.name}"
+            ) from error
+
+    def finish_epoch(self) -> None:
+        """Close the epoch and save."""
+        self.epochs_done.assign_add(1)
+        self.loop.reset_metrics()
+        self.save()
+
+    def keep_best(self, epoch: int, accuracy: float) -> None:
+        """Save the weights if this epoch is the best yet; of equals, the later and calmer one."""
+        if accuracy < float(self.best_accuracy):
+            return
+        with self.writing(), replacing(self.run.best) as partial:
+            self.loop.model.save_weights(partial)
+        self.best_accuracy.assign(accuracy)
+        self.best_epoch.assign(epoch)
+
+    def drop_from(self, step: int) -> str:
+        """Delete a checkpoint that gives the bad loss of `step`; return the last good one.
+
+        Weights can be finite when they are saved and broken all the same.
+        """
+        *older, latest = self.manager.checkpoints
+        if older and int(latest.rpartition("-")[2]) >= step:
+            tf.compat.v1.train.update_checkpoint_state(str(self.folder), older[-1], older)
+            for path in self.folder.glob(f"{Path(latest).name}.*"):
+                path.unlink()
+            latest = older[-1]
+        return str(self.run.name / "checkpoints" / Path(latest).name)

@@ -1,0 +1,308 @@
+"""The training loop: one step under any `tf.distribute` strategy, with Keras' model and optimizer.
+
+Under a strategy Keras 3's `fit` clips gradients before they are summed, looks for float16 overflow
+on one replica only, and does not run on several machines; so this loop stands in for it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_resnet import keras_compat
+from keras_resnet.models.auxiliary import loss_weights
+from keras_resnet.recipes.data.batches import evaluation_batches
+from keras_resnet.recipes.data.datasets import AnySplit
+from keras_resnet.recipes.training import workers
+from keras_resnet.recipes.training.averages import Averages
+from keras_resnet.recipes.training.losses import LOSSES, LossScale
+from keras_resnet.recipes.training.teacher import Teacher
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss became NaN or infinite; `step` is the first update at which it was."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"The loss is not finite since step {step}.")
+        self.step = step
+
+
+def _by_name(outputs: Any) -> dict[str, Any]:
+    return outputs if isinstance(outputs, dict) else {"predictions": outputs}
+
+
+def _is_kernel(variable: Any) -> bool:
+    """Keras names it "kernel", tf_keras "conv/kernel:0"."""
+    return str(variable.name).rpartition("/")[2].partition(":")[0] == "kernel"
+
+
+def _classes_of(labels: Any) -> Any:
+    return tf.argmax(labels, -1) if labels.shape.rank == 2 else labels
+
+
+class Loop:
+    """Updates and evaluates `model`, whose outputs are logits.
+
+    Create the model and the optimizer inside `strategy.scope()`.
+
+    Args:
+        strategy: what the updates are spread over.
+        model: from uint8 images (batch, height, width, channels) to logits (batch, classes); with
+            auxiliary classifiers, whose losses are added as `keras_resnet.loss_weights` says, to a
+            dictionary of them. Accuracy and evaluation are those of its "predictions".
+        optimizer: any Keras optimizer without gradient clipping or accumulation of its own.
+        batch_size: global, over all replicas.
+        weight_decay: L2 on kernels, added to the gradient (He 2015: 1e-4); BN and biases are
+            spared, which the paper leaves open.
+        label_smoothing: epsilon of arXiv:1512.00567.
+        loss: a key of LOSSES.
+        accumulate: parts of a replica's batch that are computed one after another, each with BN
+            statistics of its own.
+        clip_norm: the largest norm of the gradient of the whole batch; 0 for any.
+        ema: decay of the averaged weights; 0 for none.
+        teacher: whose answers are learned beside the labels.
+    """
+
+    def __init__(
+        self,
+        strategy: tf.distribute.Strategy,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        *,
+        batch_size: int,
+        weight_decay: float = 0.0,
+        label_smoothing: float = 0.0,
+        loss: str = "cross_entropy",
+        accumulate: int = 1,
+        clip_norm: float = 0.0,
+        ema: float = 0.0,
+        teacher: Teacher | None = None,
+    ) -> None:
+        """Build the optimizer's variables and the metrics; see the class."""
+        self.strategy, self.model, self.optimizer = strategy, model, optimizer
+        self.loss_weights = loss_weights(model)
+        self.variables = list(model.trainable_variables)  # all, also while some do not learn
+        self.batch_size, self.weight_decay = batch_size, weight_decay
+        self.label_smoothing, self.loss_function = label_smoothing, LOSSES[loss]
+        self.accumulate, self.clip_norm = accumulate, clip_norm
+        self.teacher = teacher
+        with strategy.scope():
+            self.averages = Averages(model, ema) if ema else None
+            optimizer.build(self.variables)
+            self.loss = keras.metrics.Mean(name="loss")
+            self.accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
+        keras_compat.skip_gradient_sum(optimizer)  # _replica_gradients has summed them
+        self.step = tf.Variable(0, trainable=False, dtype=tf.int64)
+        self.bad_step = tf.Variable(-1, trainable=False, dtype=tf.int64)
+        is_float16 = model.dtype_policy.compute_dtype == "float16"
+        self.loss_scale = LossScale() if is_float16 else None
+        self.input_seconds = 0.0
+        self.trained = len(self.variables)
+
+    @property
+    def checkpoint(self) -> tf.train.Checkpoint:
+        """All that a resumed run needs to go on as if nothing had happened."""
+        return tf.train.Checkpoint(
+            model=self.model,
+            optimizer=self.optimizer,
+            step=self.step,
+            metrics=[v.value for v in (*self.loss.variables, *self.accuracy.variables)],
+            **({"loss_scale": self.loss_scale} if self.loss_scale else {}),
+            **({"averages": self.averages} if self.averages else {}),
+            **({"random": states} if (states := self._random_states()) else {}),
+        )
+
+    def _random_states(self) -> list[tf.Variable]:
+        """Where dropout's generators are; Keras' layers keep them from a checkpoint."""
+        weights = {id(variable) for variable in self.model.non_trainable_weights}
+        variables = self.model.non_trainable_variables
+        return [variable.value for variable in variables if id(variable) not in weights]
+
+    # Training -----------------------------------------------------------------------------------
+
+    def distribute(self, batches: tf.data.Dataset) -> Iterator[Any]:
+        """Return an iterator that hands every replica its share of each global batch."""
+        if workers.count(self.strategy) > 1:
+            return iter(workers.distribute(self.strategy, batches))
+        return iter(self.strategy.experimental_distribute_dataset(batches))
+
+    def train_step(self, iterator: Iterator[Any]) -> None:
+        """One update; the time spent waiting for its batch goes to `input_seconds`."""
+        began = time.perf_counter()
+        batch = next(iterator)
+        self.input_seconds += time.perf_counter() - began
+        self._train_step(batch, self.trained)
+
+    def train_layers(self, learns: Callable[[keras.Layer], bool]) -> None:
+        """From the next update on train only the layers for which `learns` is true."""
+        for layer in self.model.layers:
+            layer.trainable = learns(layer)
+        self.trained = len(self.model.trainable_variables)
+
+    # Nothing here is for AutoGraph to rewrite, and it would look through every layer's call: that
+    # doubles the time to the first step.
+    @tf.function(autograph=False)
+    def _train_step(self, batch: Any, trained: int) -> None:
+        """`trained`, how many variables learn, is there so that another number traces anew."""
+        scale = tf.constant(1.0) if self.loss_scale is None else tf.identity(self.loss_scale.scale)
+        losses, gradients = self.strategy.run(self._replica_gradients, (*batch, scale))
+        total = self.strategy.reduce("SUM", losses, axis=None)
+        first_bad = (self.bad_step < 0) & ~tf.math.is_finite(total)
+        self.bad_step.assign(tf.where(first_bad, self.step, self.bad_step))
+        if self.loss_scale is None:
+            self.strategy.run(self._replica_apply, (gradients,))
+        else:
+            # Every replica holds the same sum, so the first one's check is global.
+            local = [self.strategy.experimental_local_results(g)[0] for g in gradients]
+            finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in local])
+            tf.cond(finite, lambda: self._apply(gradients), lambda: False)
+            self.loss_scale.update(finite)
+        self.step.assign_add(1)
+
+    def _replica_gradients(self, images: Any, labels: Any, scale: Any) -> tuple[Any, list[Any]]:
+        """The gradient of the mean loss over the *global* batch, the same on every replica."""
+        if self.accumulate == 1:
+            loss, gradients = self._part_gradients(images, labels, scale)
+        else:
+            loss, gradients = self._accumulated_gradients(images, labels, scale)
+        replica = tf.distribute.get_replica_context()
+        gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        gradients = [gradient / scale for gradient in gradients]
+        if self.clip_norm:  # of the sum, so that it does not depend on the number of devices
+            gradients, _ = tf.clip_by_global_norm(gradients, self.clip_norm)
+        return loss, gradients
+
+    def _part_gradients(self, images: Any, labels: Any, scale: Any) -> tuple[Any, list[Any]]:
+        with tf.GradientTape() as tape:
+            logits = _by_name(self.model(images, training=True))
+            losses = tf.add_n(
+                [w * self._losses(labels, logits[name]) for name, w in self.loss_weights.items()]
+            )
+            if self.teacher is not None:
+                losses = self.teacher.mix(losses, images, logits["predictions"])
+            loss = tf.reduce_sum(losses) / self.batch_size
+            scaled = loss * scale
+        self.loss.update_state(losses)
+        self.accuracy.update_state(_classes_of(labels), logits["predictions"])
+        return loss, tape.gradient(scaled, self.model.trainable_variables)
+
+    def _accumulated_gradients(self, images: Any, labels: Any, scale: Any) -> tuple[Any, list[Any]]:
+        """The same sum, a part at a time; the loop keeps one part's activations in memory."""
+        size = tf.shape(images)[0] // self.accumulate
+
+        def add_part(part: Any, loss: Any, gradients: list[Any]) -> tuple[Any, Any, list[Any]]:
+            rows = slice(part * size, (part + 1) * size)
+            more, new = self._part_gradients(images[rows], labels[rows], scale)
+            return part + 1, loss + more, [a + b for a, b in zip(gradients, new, strict=True)]
+
+        zeros = [tf.zeros(v.shape) for v in self.model.trainable_variables]
+        _, loss, gradients = tf.while_loop(
+            lambda part, *_: part < self.accumulate,
+            add_part,
+            (tf.constant(0), tf.constant(0.0), zeros),
+            parallel_iterations=1,
+        )
+        return loss, gradients
+
+    def _losses(self, labels: Any, logits: Any) -> Any:
+        """The loss per image, in float32; labels are classes (n,) or targets (n, classes)."""
+        classes = logits.shape[-1]
+        targets = labels if labels.shape.rank == 2 else tf.one_hot(labels, classes)
+        targets = targets * (1.0 - self.label_smoothing) + self.label_smoothing / classes
+        return self.loss_function(targets, tf.cast(logits, tf.float32))
+
+    def _apply(self, gradients: list[Any]) -> bool:
+        self.strategy.run(self._replica_apply, (gradients,))
+        return True
+
+    def _replica_apply(self, gradients: list[Any]) -> None:
+        variables = self.model.trainable_variables
+        decayed = [
+            g + self.weight_decay * tf.convert_to_tensor(v) if _is_kernel(v) else g
+            for g, v in zip(gradients, variables, strict=True)
+        ]
+        self.optimizer.apply(decayed, variables)
+        if self.averages is not None:
+            self.averages.update(self.step)
+
+    def require_finite_loss(self) -> None:
+        """Look whether every loss since the start was finite (this waits for the last step).
+
+        Raises:
+            NonFiniteLossError: one was not.
+        """
+        if int(self.bad_step) >= 0:
+            raise NonFiniteLossError(int(self.bad_step))
+
+    def metrics(self) -> dict[str, float]:
+        """The mean loss and accuracy since the last reset."""
+        return {"loss": float(self.loss.result()), "accuracy": float(self.accuracy.result())}
+
+    def reset_metrics(self) -> None:
+        """Start the means anew."""
+        self.loss.reset_state()
+        self.accuracy.reset_state()
+
+    # Evaluation ---------------------------------------------------------------------------------
+
+    @contextmanager
+    def evaluated_weights(self) -> Iterator[None]:
+        """Put the weights that are evaluated and kept in the model: the averaged ones, if any."""
+        self.average_statistics()
+        if self.averages is None:
+            yield
+            return
+        raw = self.averages.swap_in()
+        try:
+            yield
+        finally:
+            for variable, value in zip(self.model.weights, raw, strict=True):
+                variable.assign(value)
+
+    def evaluate(self, split: AnySplit) -> dict[str, float]:
+        """Exact mean loss and accuracy over every image of `split`, of the weights in the model."""
+        sums = tf.zeros([3])
+        for batch in self.distribute(evaluation_batches(split, self.batch_size)):
+            sums += self._evaluation_step(batch)
+        loss, correct, count = (float(value) for value in sums)
+        return {"loss": loss / count, "accuracy": correct / count}
+
+    @tf.function(autograph=False)
+    def _evaluation_step(self, batch: Any) -> Any:
+        def replica(images: Any, labels: Any, weights: Any) -> Any:
+            logits = _by_name(self.model(images, training=False))["predictions"]
+            hits = tf.cast(tf.argmax(logits, -1, output_type=labels.dtype) == labels, tf.float32)
+            parts = (self._losses(labels, logits) * weights, hits * weights, weights)
+            return tf.stack([tf.reduce_sum(part) for part in parts])
+
+        return self.strategy.reduce("SUM", self.strategy.run(replica, batch), axis=None)
+
+    def average_statistics(self) -> None:
+        """Give all replicas the mean of their BN moving statistics, which each keeps on its own."""
+        variables = self._statistics()
+        if self.strategy.num_replicas_in_sync == 1 or not variables:
+            return
+        for variable, mean in zip(variables, self._mean_statistics(), strict=True):
+            variable.assign(self.strategy.experimental_local_results(mean)[0])
+
+    def _statistics(self) -> list[Any]:
+        """TensorFlow's variables, of Keras' or tf_keras' model; no counters, nor random states."""
+        variables = [
+            variable.value if isinstance(variable, keras.Variable) else variable
+            for variable in self.model.non_trainable_weights
+        ]
+        return [variable for variable in variables if variable.dtype.is_floating]
+
+    @tf.function(autograph=False)
+    def _mean_statistics(self) -> list[Any]:
+        def replica() -> list[Any]:
+            statistics = [tf.identity(variable) for variable in self._statistics()]
+            context = tf.distribute.get_replica_context()
+            return context.all_reduce(tf.distribute.ReduceOp.MEAN, statistics)
+
+        return self.strategy.run(replica)

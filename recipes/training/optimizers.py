@@ -1,0 +1,226 @@
+"""What an update is: SGD and AdamW are Keras' own, LAMB and LARS are written here.
+
+Only kernels are decayed, and only kernels get a rate of their own; the parameters of BN and the
+biases take plain steps. Who decays depends on the optimizer, so `build` says what is left to the
+loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import keras
+from keras import ops
+from keras.optimizers import Optimizer
+from keras.optimizers.schedules import LearningRateSchedule
+
+from keras_resnet import keras_compat
+from keras_resnet.errors import UnknownNameError, UserError
+from keras_resnet.recipes.configs.schema import OptimizerConfig
+
+Rate: TypeAlias = float | LearningRateSchedule
+
+
+def _norm(values: Any) -> Any:
+    return ops.sqrt(ops.sum(ops.square(values)))
+
+
+class _LayerWise(Optimizer):
+    """What LAMB and LARS share: kernels are told apart from BN's parameters and biases."""
+
+    def __init__(self, learning_rate: Rate, kernel_decay: float, **kwargs: Any) -> None:
+        super().__init__(learning_rate, **kwargs)
+        # Not Keras' weight_decay, which would shrink the weights before this class sees them.
+        self.kernel_decay = kernel_decay
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        """Remember which variables are kernels."""
+        super().build(variables)
+        # Here, since update_step is given TensorFlow's variables, which have other names.
+        self._kernels = frozenset(i for i, v in enumerate(variables) if v.name == "kernel")
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the constructor."""
+        return {**super().get_config(), "kernel_decay": self.kernel_decay}
+
+
+@keras.saving.register_keras_serializable("keras_resnet")
+class Lars(_LayerWise):
+    """Layer-wise adaptive rate scaling (arXiv:1708.03888, Algorithm 1).
+
+    For each kernel w with gradient g, at the global rate γ::
+
+        λ = trust · ‖w‖ / (‖g‖ + decay · ‖w‖)      (1 where ‖w‖ or ‖g‖ is 0)
+        v = momentum · v + γ · λ · (g + decay · w)
+        w = w − v
+
+    BN's parameters and biases have λ = 1 and no decay, as in MLPerf's reference; the paper says
+    nothing of them. γ is inside the velocity: the paper's and MLPerf's form. timm and NVIDIA's
+    LARC have w = w − γ · v with v free of γ, which is another path wherever γ changes.
+
+    Args:
+        learning_rate: γ.
+        momentum: of the velocity.
+        kernel_decay: weight decay of the kernels.
+        trust: the trust coefficient, η in the paper.
+    """
+
+    def __init__(
+        self,
+        learning_rate: Rate,
+        momentum: float = 0.9,
+        kernel_decay: float = 0.0,
+        trust: float = 0.001,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(learning_rate, kernel_decay, **kwargs)
+        self.momentum, self.trust = momentum, trust
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        """Make a velocity for every variable."""
+        if not self.built:
+            super().build(variables)
+            self._velocities = self.add_optimizer_variables(variables, "velocity")
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Update one variable."""
+        index = keras_compat.variable_index(self, variable)
+        step = ops.cast(learning_rate, variable.dtype) * gradient
+        if index in self._kernels:
+            decay, rate = self.kernel_decay, ops.cast(learning_rate, variable.dtype)
+            weights, slope = _norm(variable), _norm(gradient)
+            local = self.trust * weights / (slope + decay * weights)
+            local = ops.where((weights > 0) & (slope > 0), local, 1.0)
+            step = rate * local * (gradient + decay * variable)
+        velocity = self._velocities[index]
+        self.assign(velocity, self.momentum * velocity + step)
+        self.assign_sub(variable, velocity)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the constructor."""
+        return {**super().get_config(), "momentum": self.momentum, "trust": self.trust}
+
+
+@keras.saving.register_keras_serializable("keras_resnet")
+class Lamb(_LayerWise):
+    """Layer-wise adaptive moments (arXiv:1904.00962, Algorithm 2, with φ the identity).
+
+    For each kernel w with gradient g, at update t = 1, 2, … and rate η::
+
+        m = β₁ · m + (1 − β₁) · g           v = β₂ · v + (1 − β₂) · g²
+        r = m / (1 − β₁ᵗ) / (√(v / (1 − β₂ᵗ)) + ε)
+        u = r + decay · w
+        w = w − η · ‖w‖ / ‖u‖ · u           (ratio 1 where ‖w‖ or ‖u‖ is 0)
+
+    BN's parameters and biases take w = w − η · r: no decay and no ratio, as in timm, with which
+    "ResNet strikes back" was trained. `keras.optimizers.Lamb` is another algorithm: its decay is
+    AdamW's, a shrinking of the weights by η · decay outside the ratio, where the paper's acts on u
+    and so is scaled by it; and it adapts BN's parameters and biases too.
+
+    Args:
+        learning_rate: η.
+        beta_1: of the mean of the gradients.
+        beta_2: of the mean of their squares.
+        epsilon: outside the root, after the correction of v (the paper's and PyTorch's place).
+        kernel_decay: weight decay of the kernels, λ in the paper.
+    """
+
+    def __init__(
+        self,
+        learning_rate: Rate,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-6,
+        kernel_decay: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(learning_rate, kernel_decay, **kwargs)
+        self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        """Make the two moments of every variable."""
+        if not self.built:
+            super().build(variables)
+            names = ["mean", "square"]
+            self._means, self._squares = self.add_optimizer_variables(variables, names)
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Update one variable."""
+        index = keras_compat.variable_index(self, variable)
+        mean, square = self._means[index], self._squares[index]
+        self.assign_add(mean, (1 - self.beta_1) * (gradient - mean))
+        self.assign_add(square, (1 - self.beta_2) * (ops.square(gradient) - square))
+        time = ops.cast(self.iterations + 1, variable.dtype)
+        root = ops.sqrt(square / (1 - self.beta_2**time))
+        update = mean / (1 - self.beta_1**time) / (root + self.epsilon)
+        if index in self._kernels:
+            update += self.kernel_decay * variable
+            weights, length = _norm(variable), _norm(update)
+            update *= ops.where((weights > 0) & (length > 0), weights / length, 1.0)
+        self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * update)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the constructor."""
+        own = {"beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}
+        return {**super().get_config(), **own}
+
+
+def _sgd(config: OptimizerConfig, rate: Rate, decay: float) -> Optimizer:
+    return keras.optimizers.SGD(rate, momentum=config.momentum, nesterov=config.nesterov)
+
+
+def _adamw(config: OptimizerConfig, rate: Rate, decay: float) -> Optimizer:
+    moments = {"beta_1": config.momentum, "beta_2": config.beta_2, "epsilon": config.epsilon}
+    return keras.optimizers.AdamW(rate, weight_decay=decay, **moments)
+
+
+def _lamb(config: OptimizerConfig, rate: Rate, decay: float) -> Optimizer:
+    return Lamb(rate, config.momentum, config.beta_2, config.epsilon, decay)
+
+
+def _lars(config: OptimizerConfig, rate: Rate, decay: float) -> Optimizer:
+    return Lars(rate, config.momentum, decay, config.trust)
+
+
+Builder = Callable[[OptimizerConfig, Rate, float], Optimizer]
+
+OPTIMIZERS: dict[str, Builder] = {"sgd": _sgd, "adamw": _adamw, "lamb": _lamb, "lars": _lars}
+
+
+def check(config: OptimizerConfig) -> None:
+    """Refuse an unknown name, or Nesterov's momentum where there is none.
+
+    Raises:
+        UserError: one of them.
+    """
+    if config.name not in OPTIMIZERS:
+        raise UnknownNameError("optimizer", config.name, OPTIMIZERS, "")
+    if config.nesterov and config.name != "sgd":
+        raise UserError(f"optimizer.nesterov is for sgd; received it with '{config.name}'.")
+
+
+def build(
+    config: OptimizerConfig,
+    rate: Rate,
+    weight_decay: float,
+    variables: Sequence[keras.Variable],
+) -> tuple[Optimizer, float]:
+    """Return the optimizer, and the L2 decay that the loop adds to the gradients of the kernels.
+
+    SGD's decay is that L2 (He 2015); the others decay the kernels themselves, so it is 0: AdamW
+    beside the gradient (arXiv:1711.05101), LAMB and LARS as in their equations.
+
+    Args:
+        config: what to build.
+        rate: the learning rate or its schedule.
+        weight_decay: of the kernels.
+        variables: those that are trained; call inside the scope of their strategy.
+
+    Raises:
+        UserError: as `check`.
+    """
+    check(config)
+    optimizer = OPTIMIZERS[config.name](config, rate, weight_decay)
+    optimizer.exclude_from_weight_decay([v for v in variables if v.name != "kernel"])
+    return optimizer, weight_decay if config.name == "sgd" else 0.0

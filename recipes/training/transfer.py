@@ -1,0 +1,173 @@
+"""A trained network with a new head: what is taken over, and which layers learn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from keras_resnet.errors import UserError
+from keras_resnet.export.formats.int8_ranges import has_ranges
+from keras_resnet.layers import BatchNormalization
+from keras_resnet.models.auxiliary import inference_model
+
+# What stays float32 under every precision: bfloat16 would round grey levels and logits.
+_FLOAT32 = (
+    keras.layers.Rescaling,
+    keras.layers.Normalization,
+    keras.layers.GlobalAveragePooling2D,
+    keras.layers.GlobalMaxPooling2D,
+)
+
+
+def classifier(model: keras.Model) -> keras.layers.Dense:
+    """Return the Dense layer that gives the logits.
+
+    Raises:
+        UserError: there is none, or something other than an activation follows it.
+    """
+    *_, last = [None, *(layer for layer in model.layers if isinstance(layer, keras.layers.Dense))]
+    after = model.layers[model.layers.index(last) + 1 :] if last is not None else []
+    if last is None or not all(isinstance(layer, keras.layers.Activation) for layer in after):
+        raise UserError(
+            f"'{model.name}' does not end in a Dense classifier, whose place the new head would "
+            f"take; its last layer is {model.layers[-1].name!r}."
+        )
+    return last
+
+
+def functional(model: Any) -> keras.Model:
+    """Return the layers of `model` as one graph: itself, or the one that a Sequential model is.
+
+    Raises:
+        UserError: it is neither.
+    """
+    if isinstance(model, keras.Sequential) and model.built:
+        return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    if not isinstance(model, keras.Model) or not hasattr(model, "operations"):
+        kind = f"the text '{model}'" if isinstance(model, str) else f"a {type(model).__name__}"
+        raise UserError(
+            "Expected a functional Keras model, as create_model and keras.models.load_model give, "
+            f"or a Sequential one that is built; received {kind}. Make one of layers called on "
+            "tensors: keras.Model(inputs, outputs)."
+        )
+    return model
+
+
+def require_rebuildable(model: keras.Model) -> None:
+    """Refuse a layer of code that is in no package, since another process cannot load it.
+
+    Raises:
+        UserError: with its name.
+    """
+    for layer in model.layers:
+        kind = type(layer)
+        if kind.__module__.split(".")[0] not in ("keras", "keras_resnet"):
+            raise UserError(
+                f"The layer '{layer.name}' of '{model.name}' is of a class of your own, "
+                f"{kind.__name__}, which tensorflow-model-optimization does not know. Write it in "
+                "stock Keras layers."
+            )
+        try:
+            kind.from_config(layer.get_config())
+        except (NotImplementedError, TypeError, ValueError) as error:
+            raise UserError(
+                f"The layer '{layer.name}' ({kind.__name__}) of '{model.name}' cannot be "
+                "made again from its config, as a Lambda cannot, which holds code. Write it in "
+                "stock Keras layers."
+            ) from error
+
+
+def require_float(model: keras.Model) -> None:
+    """Refuse to train on what was trained quantized: its roundings have no place to go.
+
+    Raises:
+        UserError: `model` rounds as its int8 file does.
+    """
+    if has_ranges(model):
+        raise UserError(
+            f"'{model.name}' was trained quantized and rounds as its int8 file does. Start from "
+            "the float model that it was made from, or go on with: keras-resnet train --resume RUN"
+        )
+
+
+def require_classes(start: keras.Model, classes: int) -> None:
+    """Refuse to go on with the head of `start` for another number of classes.
+
+    Raises:
+        UserError: it has another number.
+    """
+    units = classifier(inference_model(start)).units
+    if units != classes:
+        raise UserError(
+            f"'{start.name}' knows {units} classes and goes on with them, the data has {classes}. "
+            "For other classes: keras-resnet finetune."
+        )
+
+
+def adapt(
+    start: keras.Model,
+    input_shape: tuple[int | None, int | None, int],
+    classes: int,
+    *,
+    keep_head: bool = False,
+) -> keras.Model:
+    """Return `start` with a new head, for images of `input_shape`, in the current dtype policy.
+
+    With `keep_head` the new head has the weights of the old one.
+
+    From RGB 0...255 (batch, height, width, channels) to logits (batch, classes); auxiliary
+    classifiers are left out.
+
+    Raises:
+        UserError: the weights do not fit another image size (Flatten before the classifier), or
+            another number of channels.
+    """
+    start = inference_model(start)
+    head = classifier(start)
+    body = keras.Model(start.input, head.input)
+    inputs = keras.layers.Input(input_shape, name="images")
+    try:
+        copy = keras.models.clone_model(body, input_tensors=inputs, clone_function=rebuild)
+        copy.set_weights(body.get_weights())
+    except ValueError as error:
+        raise UserError(
+            f"'{start.name}' takes images of {start.input_shape[1:]} and cannot take "
+            f"{tuple(input_shape)}: {str(error).splitlines()[0]}"
+        ) from error
+    dense = keras.layers.Dense(
+        classes, use_bias=head.use_bias or not keep_head, dtype="float32", name=head.name
+    )
+    logits = dense(copy.output)
+    if keep_head:
+        dense.set_weights(head.get_weights())
+    return keras.Model(copy.input, logits, name=start.name)
+
+
+def same(
+    start: keras.Model, input_shape: tuple[int | None, int | None, int] | None = None
+) -> keras.Model:
+    """Return `start` from RGB 0...255 to logits, with its own head; see `adapt`."""
+    classes = classifier(inference_model(start)).units
+    return adapt(start, input_shape or start.input_shape[1:], classes, keep_head=True)
+
+
+def rebuild(layer: Any) -> Any:
+    """The layer anew in the current dtype policy, ours for batch normalisation, all to learn."""
+    if not isinstance(layer, keras.Layer):
+        return type(layer).from_config(layer.get_config())
+    policy = "float32" if isinstance(layer, _FLOAT32) else keras.config.dtype_policy().name
+    config = {**layer.get_config(), "dtype": policy, "trainable": True}
+    fused = type(layer) is keras.layers.BatchNormalization
+    return (BatchNormalization if fused else type(layer)).from_config(config)
+
+
+def learns(layer: keras.Layer, *, head: keras.Layer, head_only: bool, train_bn: bool) -> bool:
+    """Whether a layer is trained: the head always, BN layers only if `train_bn`.
+
+    A BN layer that is not trained normalises with the statistics it came with (Keras: `trainable =
+    False` puts it in inference mode), which the statistics of a few small batches would spoil.
+    """
+    if layer is head:
+        return True
+    return not head_only and (train_bn or not isinstance(layer, keras.layers.BatchNormalization))
