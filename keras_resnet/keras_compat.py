@@ -232,7 +232,7 @@ def quantized_weights(wrapper: Any) -> list[tuple[Any, dict[str, Any]]]:
 
 
 def freeze_weight(layer: Any, weight: Any) -> None:
-    """Train no longer one weight of a tf_keras layer; `layer.trainable` is for all of them."""
+    """Stop training one weight of a tf_keras layer; `layer.trainable` is for all of them."""
     trained = _private("tf-keras", layer, "_trainable_weights")
     layer._trainable_weights = [other for other in trained if other is not weight]
     _private("tf-keras", layer, "_non_trainable_weights").append(weight)

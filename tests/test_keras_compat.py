@@ -4,19 +4,17 @@ import ast
 import re
 import sys
 import tomllib
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import run_python
+from helpers import ROOT, run_python
 from packaging.requirements import Requirement
 
 from keras_resnet import keras_compat
 from keras_resnet.errors import UserError
 
-ROOT = Path(__file__).parents[1]
 COMPAT = ROOT / "keras_resnet" / "keras_compat.py"
 FOLDERS = ("keras_resnet", "export", "recipes", "benchmarks")
 SOURCES = [p for folder in FOLDERS for p in (ROOT / folder).rglob("*.py") if p != COMPAT]
