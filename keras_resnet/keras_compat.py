@@ -1,9 +1,9 @@
 """The private names of Keras, TensorFlow and tensorflow-model-optimization that this package uses.
 
 Each function does one thing for which the public interface has no name, and says where that ends.
-Nothing else uses a private name: `tests/test_keras_compat.py` reads the sources. The names were
-seen in the versions of `SEEN`, and pyproject.toml allows no newer series. To allow one, run the
-tests with it, then change both.
+Nothing else uses a private name: `tests/package/test_keras_compat.py` reads the sources. The names
+were seen in the versions of `SEEN`, and pyproject.toml allows no newer series. To allow one, run
+the tests with it, then change both.
 
 Some names look private and are documented, so they are used directly: `tf.raw_ops`; what TensorFlow
 and LiteRT call experimental, which may change but not within a series; TFLite's schema
