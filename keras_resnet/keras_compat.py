@@ -219,6 +219,15 @@ def quantize(
     return quantized
 
 
+def uses_onednn() -> bool:
+    """Return whether TensorFlow computes with oneDNN's kernels in this process.
+
+    No public function tells: the environment variable and the CPU only say what it should be.
+    """
+    module = "tensorflow.python.util._pywrap_util_port"
+    return bool(_private("tensorflow", module, "IsMklEnabled")())
+
+
 # tensorflow-model-optimization and tf_keras, on which it works -----------------------------------
 
 

@@ -27,8 +27,8 @@ ALLOWED = {
     "keras_resnet.export:runtimes.KerasRuntime": "in export.runtimes.keras; on no page before",
     "keras_resnet.export:runtimes.load_keras": "in export.runtimes.keras; on no page before",
     "keras_resnet.export:runtimes.open_file": "in export.runtimes.open; on no page before",
-    "keras_resnet.labels:class_names": "in images.labels, which the notebook names now",
-    "keras_resnet.labels:decode_predictions": "in images.labels; keras_resnet has it, too",
+    "keras_resnet.labels:class_names": "as an attribute, keras_resnet.labels.class_names, it stays",
+    "keras_resnet.labels:decode_predictions": "keras_resnet.decode_predictions; attribute as above",
 }
 
 
