@@ -177,7 +177,7 @@ def test_dropout_stands_where_its_implementation_has_it():
 
 
 def test_features_are_taken_before_the_pools():
-    pyramid = keras_resnet.TestVGG(features=True).output
+    pyramid = keras_resnet.create_model("test_vgg", features=True).output
     shapes = {name: x.shape[1:] for name, x in pyramid.items()}
     assert shapes == {"stage1": (32, 32, 8), "stage2": (16, 16, 16)}
 
@@ -192,8 +192,10 @@ def test_the_smallest_image_leaves_one_pixel(name, least):
 
 def test_the_classifier_refuses_a_free_size_and_the_trunk_takes_it():
     with pytest.raises(UserError, match="images of one size; received a free one"):
-        keras_resnet.TestVGG(input_shape=(None, 32, 3))
-    free = keras_resnet.TestVGG(include_top=False, input_shape=(None, None, 3), pooling="avg")
+        keras_resnet.create_model("test_vgg", input_shape=(None, 32, 3))
+    free = keras_resnet.create_model(
+        "test_vgg", include_top=False, input_shape=(None, None, 3), pooling="avg"
+    )
     assert free.predict(np.zeros((1, 20, 12, 3)), verbose=0).shape == (1, 16)
 
 

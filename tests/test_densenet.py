@@ -81,7 +81,7 @@ def test_logits_equal_keras_applications_at_full_depth(name):
 
 def test_a_layer_adds_its_maps_to_those_before_it():
     """Eq. 2: what is there stays as it is."""
-    model = randomize_batch_norms(keras_resnet.TestDenseNet())
+    model = randomize_batch_norms(keras_resnet.create_model("test_densenet"))
     ends = [model.get_layer(f"stage2_block{n}_concat").output for n in (1, 2, 3)]
     x = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype("float32")
     first, second, third = keras.Model(model.input, ends).predict(x, verbose=0)
@@ -91,13 +91,13 @@ def test_a_layer_adds_its_maps_to_those_before_it():
 
 
 def test_dropout_follows_every_convolution_but_the_first():
-    model = keras_resnet.TestDenseNet(drop_rate=0.2)
+    model = keras_resnet.create_model("test_densenet", drop_rate=0.2)
     convolutions = [layer.name for layer in model.layers if "conv" in layer.name]
     dropouts = [layer for layer in model.layers if "drop" in layer.name]
     assert [layer.name.replace("drop", "conv") for layer in dropouts] == convolutions[1:]
     assert {layer.rate for layer in dropouts} == {0.2}
     with pytest.raises(UnknownNameError, match="Did you mean 'cifar'"):
-        keras_resnet.TestDenseNet(stem="cifer")
+        keras_resnet.create_model("test_densenet", stem="cifer")
 
 
 def test_features_are_the_blocks_outputs():

@@ -116,7 +116,7 @@ def test_average_pools_count_the_padding_or_not(counted):
 
 def test_a_fork_is_two_convolutions_of_the_same_map():
     """arXiv:1512.00567, Fig. 7."""
-    model = keras_resnet.TestInception()
+    model = keras_resnet.create_model("test_inception")
     first, second = (model.get_layer(f"stage5_b_branch2_conv2{letter}") for letter in "ab")
     assert (first.kernel_size, second.kernel_size) == ((1, 3), (3, 1))
     assert first.input is second.input
@@ -126,7 +126,7 @@ def test_a_fork_is_two_convolutions_of_the_same_map():
 
 def test_residuals_are_scaled_down_before_the_addition():
     """arXiv:1602.07261, section 3.3; the last unit is neither scaled nor activated."""
-    model = keras_resnet.TestInceptionResNet()
+    model = keras_resnet.create_model("test_inception_resnet")
     x = np.random.default_rng(0).normal(size=(2, 75, 75, 3)).astype("float32")
     for stage, block, scale in ((3, 1, 0.17), (4, 1, 0.1), (5, 1, 0.2), (5, 2, None)):
         name = f"stage{stage}_block{block}"
@@ -295,7 +295,7 @@ def test_all_heads_are_float32_under_mixed_precision(policy):
     previous = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
-        model = keras_resnet.TestGoogLeNet(auxiliary=True)
+        model = keras_resnet.create_model("test_googlenet", auxiliary=True)
     finally:
         keras.config.set_dtype_policy(previous)
     assert {output.dtype for output in model.outputs} == {"float32"}

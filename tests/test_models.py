@@ -1,5 +1,7 @@
 """The networks: the naming contract, Keras' interface, parity."""
 
+import inspect
+import re
 from dataclasses import replace
 
 import keras
@@ -24,7 +26,7 @@ def _families():
 
 @pytest.mark.parametrize("name", _families())
 def test_every_network_builds_and_speaks_the_contract(name):
-    size = max(64, keras_resnet.registry.architecture(name).min_size)
+    size = max(64, keras_resnet.SPECS[name].min_size)
     model = keras_resnet.create_model(name, classes=7, input_shape=(size, size, 3))
     assert model.name == name
     assert model.input_shape == (None, size, size, 3)
@@ -37,12 +39,41 @@ def test_every_network_builds_and_speaks_the_contract(name):
 
 
 def test_names_functions_and_specs_are_one_table():
-    for name in keras_resnet.list_models():
-        function = keras_resnet.registry.architecture(name).builder.__name__
-        assert callable(getattr(keras_resnet, function))
-        assert function.lower().replace("_", "") == name.replace("_", "")
-        assert name in keras_resnet.SPECS
-        assert function in keras_resnet._public.__all__
+    public = set(keras_resnet._public.__all__)
+    assert list(keras_resnet.SPECS) == keras_resnet.list_models()
+    for name, network in keras_resnet.SPECS.items():
+        row = keras_resnet.registry.architecture(name)
+        assert row.network is network
+        if row.function:
+            public.remove(row.function)
+            assert getattr(keras_resnet, row.function) is row.builder
+            assert row.builder.__name__ == row.function
+            assert row.function.lower().replace("_", "") == name.replace("_", "")
+        else:  # the ablations and the tiny ones
+            assert re.match(r"test_|resnet(20|56|110|164)_\w{5}", name)
+    docs = [inspect.getdoc(getattr(keras_resnet, name)) or "" for name in public]
+    assert not [text for text in docs if "Registry name" in text]  # of a function in no row
+    with pytest.raises(TypeError):
+        keras_resnet.SPECS["mine"] = keras_resnet.SPECS["resnet20"]
+
+
+def test_the_functions_take_the_arguments_of_build():
+    """As `help` and editors show them; their names and order are those of Keras Applications."""
+    _network, *arguments = inspect.signature(keras_resnet.build).parameters.values()
+    theirs = list(inspect.signature(keras.applications.ResNet50).parameters)
+    for function in (keras_resnet.ResNet50, keras_resnet.VGG16, keras_resnet.WRN28_10):
+        mine = inspect.signature(function).parameters
+        assert list(mine.values()) == arguments
+        assert list(mine)[: len(theirs)] == theirs
+        text = inspect.getdoc(function)
+        assert "network" not in text.partition("Args:")[0]
+        assert [x for x in mine if f"\n    {x}: " not in text] == []
+        assert "\nReturns:\n" in text
+        assert "\nRaises:\n" in text
+    with pytest.raises(TypeError, match="too many positional arguments"):
+        keras_resnet.ResNet20(*range(11))
+    with pytest.raises(TypeError, match="multiple values for argument 'include_top'"):
+        keras_resnet.ResNet20(False, include_top=False)
 
 
 def test_list_models_takes_a_pattern():

@@ -59,7 +59,7 @@ class ImportReport:
             ("parity", str(self.parity)),
         )
         call = f'"{self.model}", weights="{self.path}"'
-        if self.classes != registry.architecture(self.model).classes:
+        if self.classes != registry.architecture(self.model).network.classes:
             call += f", classes={self.classes}"
         table = "\n".join(f"{key:7} {text}" for key, text in lines)
         return f"{table}\n\nkeras_resnet.create_model({call})"
@@ -135,7 +135,7 @@ def import_run(
         preprocessing=preprocessing,
     )
     fit(arrays_of(theirs), ours, f"the weights of {folder}")
-    images = patched_images(theirs.input_shape[1] or registry.architecture(name).input_size)
+    images = patched_images(theirs.input_shape[1] or registry.architecture(name).network.input_size)
     answers = [_logits(model, images) for model in (theirs, ours)]
     compared = difference(f"the run's {file.name}", *answers)
     return _written(ours, Note(name, preprocessing), folder, "keras_resnet", out, compared)
@@ -187,11 +187,11 @@ def _preprocessing(name: str, library: str) -> tuple[str, bool]:
     known = {e.preprocessing for e in catalog.of_model(name) if e.source in sources}
     if len(known) == 1:
         return known.pop(), False
-    architecture = registry.architecture(name)
-    if library == "PyTorch" and architecture.preprocessing == "cifar":
+    network = registry.architecture(name).network
+    if library == "PyTorch" and network.preprocessing == "cifar":
         # github.com/akamaster/pytorch_resnet_cifar10 takes ImageNet's numbers; others CIFAR's.
         return "torch", True
-    return architecture.preprocessing, library != "MLPerf Tiny"
+    return network.preprocessing, library != "MLPerf Tiny"
 
 
 def _require_writable(out: Path, overwrite: bool) -> None:
@@ -207,12 +207,12 @@ def _network(name: str, found: Contents) -> tuple[keras.Model, int]:
     arguments: dict[str, Any] = {"classes": found.classes, "classifier_activation": None}
     if found.auxiliary:
         arguments["auxiliary"] = True
-    known = registry.architecture(name)
-    small = min(known.input_size, max(_LEAST_SIZE, known.min_size))
+    network = registry.architecture(name).network
+    small = min(network.input_size, max(_LEAST_SIZE, network.min_size))
     try:
         return registry.create_model(name, input_shape=(None, None, 3), **arguments), small
     except UserError:  # dense layers on a map of one size: VGG, AlexNet
-        return registry.create_model(name, **arguments), known.input_size
+        return registry.create_model(name, **arguments), network.input_size
 
 
 # Parity -------------------------------------------------------------------------------------------

@@ -135,6 +135,6 @@ _RUN: Mapping[str, Callable[[Foreign, str, np.ndarray], Answer]] = {
 def catalog_peers(name: str) -> list[tuple[str, str]]:
     """(library, its name of the network) of every published file of network `name`."""
     published = [(e.source, e.peer.partition(".")[0]) for e in catalog.of_model(name)]
-    if published or registry.architecture(name).input_size < _LEAST_IMAGENET:
+    if published or registry.architecture(name).network.input_size < _LEAST_IMAGENET:
         return published
     return [("timm", name)]  # whose names of ImageNet networks are ours

@@ -111,7 +111,7 @@ def _is_whole(model: keras.Model, name: str, classes: int, auxiliary: bool) -> b
     """Whether the file's network is this very one, so that no other has to be built to read it."""
     layers = {layer.name: layer for layer in model.layers}
     height, width, channels = model.inputs[0].shape[1:]
-    size = registry.architecture(name).input_size
+    size = registry.architecture(name).network.input_size
     flattens = any(isinstance(layer, keras.layers.Flatten) for layer in model.layers)
     return (
         "head" in layers

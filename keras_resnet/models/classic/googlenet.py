@@ -9,11 +9,11 @@ from keras import layers
 
 from keras_resnet.errors import UserError
 from keras_resnet.layers import LocalResponseNormalization
-from keras_resnet.models.build import row
+from keras_resnet.models.build import register, row
 from keras_resnet.models.classic.branches import Conv, Form, Module, Pool, concatenated, convolution
 from keras_resnet.models.network import Network, Tensor, Trunk
 
-__all__ = ["GoogLeNet", "GoogLeNet_BN", "TestGoogLeNet"]
+__all__ = ["GoogLeNet", "GoogLeNet_BN"]
 
 # A row of arXiv:1409.4842, Table 1: #1×1, #3×3 reduce, #3×3, #5×5 reduce, #5×5, pool proj.
 Row = tuple[int, int, int, int, int, int]
@@ -164,8 +164,8 @@ GoogLeNet_BN = row(
     "GoogLeNet with BN, what torchvision and timm call googlenet (3×3 for 5×5, no LRN)",
     f"{_PAPER}; torchvision's form",
 )
-TestGoogLeNet = row(
-    "TestGoogLeNet",
+register(
+    "test_googlenet",
     GoogLeNetSpec(
         stem=(8, 8, 16),
         stages=(
@@ -185,5 +185,4 @@ TestGoogLeNet = row(
     ),
     "Tiny GoogLeNet with BN for tests",
     "of this project",
-    "test_googlenet",
 )

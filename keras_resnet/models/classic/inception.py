@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from keras import layers
 
-from keras_resnet.models.build import row
+from keras_resnet.models.build import register, row
 from keras_resnet.models.classic.branches import (
     Conv,
     Fork,
@@ -19,7 +19,7 @@ from keras_resnet.models.classic.branches import (
 )
 from keras_resnet.models.network import Network, Tensor, Trunk
 
-__all__ = ["InceptionV3", "InceptionV3_Torch", "TestInception"]
+__all__ = ["InceptionV3", "InceptionV3_Torch"]
 
 
 def halving(filters: int) -> Conv:
@@ -180,8 +180,8 @@ _SIXTEENTH = tuple(
     tuple((letter, narrowed(module, 16)) for letter, module in stage[:count])
     for stage, count in zip(_STAGES, (1, 2, 2), strict=True)
 )
-TestInception = row(
-    "TestInception",
+register(
+    "test_inception",
     InceptionSpec(
         stem=(4, 4, 8, 8, 8),
         stages=_SIXTEENTH,
@@ -192,5 +192,4 @@ TestInception = row(
     ),
     "Tiny Inception v3 for tests",
     "of this project",
-    "test_inception",
 )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from keras import layers
 
 from keras_resnet.layers import Conv2D
-from keras_resnet.models.build import row
+from keras_resnet.models.build import register, row
 from keras_resnet.models.classic.branches import (
     Conv,
     Form,
@@ -20,7 +20,7 @@ from keras_resnet.models.classic.branches import (
 from keras_resnet.models.classic.inception import StemWidths, halving, stem
 from keras_resnet.models.network import Network, Tensor, Trunk
 
-__all__ = ["InceptionResNetV2", "TestInceptionResNet"]
+__all__ = ["InceptionResNetV2"]
 
 
 @dataclass(frozen=True)
@@ -144,8 +144,8 @@ def _tiny(stage: Stage, blocks: int) -> Stage:
     return replace(stage, first=first, block=block, blocks=blocks)
 
 
-TestInceptionResNet = row(
-    "TestInceptionResNet",
+register(
+    "test_inception_resnet",
     InceptionResNetSpec(
         stem=(4, 4, 8, 8, 8),
         stages=(_tiny(_STAGE_3, 1), _tiny(_STAGE_4, 1), _tiny(_STAGE_5, 2)),
@@ -156,5 +156,4 @@ TestInceptionResNet = row(
     ),
     "Tiny Inception-ResNet v2 for tests",
     "of this project",
-    "test_inception_resnet",
 )
