@@ -166,7 +166,7 @@ def _why_not(precision: str) -> str | None:
     """The reason why a precision is not measured on this machine, or None."""
     if precision == "float32":
         return None
-    code = "from keras_resnet.recipes import devices; print(devices.precision('auto'))"
+    code = "from keras_resnet.recipes.training import devices; print(devices.precision('auto'))"
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     return None if run.stdout.split()[-1] == precision else "this CPU has no bfloat16 arithmetic"
 

@@ -176,16 +176,17 @@ def _cell(text: str) -> str:
 def _command_line() -> str:
     """The help of every verb and of what is below it, as the command prints it."""
     os.environ["COLUMNS"] = "96"
-    from keras_resnet.cli import parser as arguments
+    from keras_resnet.cli.options import walk
+    from keras_resnet.cli.parser import EXIT_CODES, parsers
 
-    whole, _ = arguments.parsers()
+    whole, _ = parsers()
     parts = [
         f"##{'#' * name.count(' ')} {name}\n\n```\n{parser.format_help()}```"
-        for name, parser in arguments.walk(whole)
+        for name, parser in walk(whole)
         if name
     ]
     streams = "Results go to stdout, progress to stderr; `--json` prints one object."
-    return "\n\n".join(["# keras-resnet", f"{arguments.EXIT_CODES} {streams}", *parts]) + "\n"
+    return "\n\n".join(["# keras-resnet", f"{EXIT_CODES} {streams}", *parts]) + "\n"
 
 
 MADE = {

@@ -10,6 +10,7 @@ import pytest
 
 from keras_resnet.cli import parser
 from keras_resnet.cli.main import main
+from keras_resnet.cli.options import file_actions
 from keras_resnet.display import console
 
 ROOT = Path(__file__).parents[1]
@@ -78,7 +79,7 @@ def test_a_table_wider_than_the_terminal_keeps_its_figures(monkeypatch, capsys):
 
 def test_files_are_the_arguments_that_can_be_one():
     def files(name):
-        found = parser.file_actions(PARSERS[name])
+        found = file_actions(PARSERS[name])
         return {(action.option_strings or [action.dest])[0] for action in found}
 
     assert files("predict") == {"model", "--weights", "images"}

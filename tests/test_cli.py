@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -18,9 +19,9 @@ from PIL import Image
 import keras_resnet
 from keras_resnet import _public, files
 from keras_resnet.cli import main as cli
-from keras_resnet.cli.arguments_files import FORMATS as HELP_FORMATS
+from keras_resnet.cli.export import FORMATS as HELP_FORMATS
 from keras_resnet.cli.main import main
-from keras_resnet.cli.parser import parsers
+from keras_resnet.cli.parser import VERBS, parsers
 from keras_resnet.errors import UserError
 from keras_resnet.export import FORMATS
 from keras_resnet.recipes.export import USUAL
@@ -65,7 +66,7 @@ def test_what_nobody_foresaw_is_no_failed_check(monkeypatch, capsys):
     def fault(_):
         raise RuntimeError("out of luck")
 
-    monkeypatch.setitem(cli._VERBS, "list", fault)
+    monkeypatch.setitem(VERBS, "list", replace(VERBS["list"], run=fault))
     monkeypatch.setattr(sys, "argv", ["keras-resnet", "list"])
     assert cli.program() == 70
     error = capsys.readouterr().err

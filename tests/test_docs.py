@@ -14,7 +14,8 @@ from conftest import cifar10_or_skip, run_python
 from PIL import Image
 
 from keras_resnet import registry
-from keras_resnet.cli import parser as arguments
+from keras_resnet.cli.options import walk
+from keras_resnet.cli.parser import parse, parsers
 from keras_resnet.recipes.configs.schema import list_configs
 
 ROOT = Path(__file__).parents[1]
@@ -59,7 +60,7 @@ def commands(body):
 
 def _check(words):
     """That `keras-resnet` takes the words after it, and what they name exists."""
-    options = arguments.parse(words)
+    options = parse(words)
     config = getattr(options, "config", None)
     if config is not None and re.fullmatch(r"[a-z0-9]+/\w+", config):
         assert config in list_configs(), config
@@ -84,7 +85,7 @@ def test_commands_parse_and_name_what_exists(page, body):
                 assert (ROOT / path).exists(), path
 
 
-PARSERS = {name: parser for name, parser in arguments.walk(arguments.parsers()[0]) if name}
+PARSERS = {name: parser for name, parser in walk(parsers()[0]) if name}
 
 
 @pytest.mark.parametrize("name", PARSERS)

@@ -17,7 +17,7 @@ from PIL import Image
 import keras_resnet
 import keras_resnet.export
 from keras_resnet.export import export
-from keras_resnet.export.runtimes.locate import read
+from keras_resnet.export.runtimes.locate import read_array
 from keras_resnet.export.runtimes.open import open_file
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.read import read_image
@@ -215,7 +215,7 @@ def test_the_c_program_answers_as_python(program, folder, digits, tmp_path, file
 
 def test_the_c_program_refuses_what_does_not_fit(program, folder, tmp_path):
     (tmp_path / "x.rgb").write_bytes(bytes(100))
-    (tmp_path / "signed.tflite").write_bytes(read(folder / "resnet8-micro"))
+    (tmp_path / "signed.tflite").write_bytes(read_array(folder / "resnet8-micro"))
     for path, message in (
         (tmp_path / "signed.tflite", "signed.tflite takes neither float32 nor uint8"),
         (folder / "resnet8-int8.tflite", "x.rgb has 100 bytes; the model takes 3072"),

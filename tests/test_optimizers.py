@@ -215,7 +215,7 @@ TWO_DEVICES = """
 import sys
 import numpy as np
 sys.path.insert(0, sys.argv[1])
-from keras_resnet.recipes import devices
+from keras_resnet.recipes.training import devices
 from test_optimizers import NAMES, small_loop, train_small
 
 strategy = devices.strategy("cpu:2", 8)

@@ -140,14 +140,15 @@ def test_what_was_trained_is_what_comes_out():
 import types
 import keras, numpy as np
 import keras_resnet
-from keras_resnet.recipes import config, load_dataset, quantizing
+from keras_resnet.recipes import load_config, load_dataset
+from keras_resnet.recipes.compression import qat
 digits = load_dataset("digits")
 keras.utils.set_random_seed(0)
 start = keras_resnet.create_model(
     "test_resnet", classes=10, input_shape=(32, 32, 3), include_preprocessing=True
 )
-trained = quantizing.build_model(
-    types.SimpleNamespace(config=config.load_config("compress/qat"), dataset=digits), start
+trained = qat.build_model(
+    types.SimpleNamespace(config=load_config("compress/qat"), dataset=digits), start
 )
 rng = np.random.default_rng(0)
 for weight in trained.trainable_weights:
@@ -155,7 +156,7 @@ for weight in trained.trainable_weights:
 images = digits.test.images[:64].astype("float32")
 trained(images, training=True)  # quantizers take the new kernels' ranges
 expected = np.asarray(trained(images, training=False))
-found = np.asarray(quantizing.result(start, trained)(images))
+found = np.asarray(qat.result(start, trained)(images))
 print(np.sqrt(np.mean((found - expected) ** 2)) / expected.std())
 """
     printed = run_python(code, env={"TF_USE_LEGACY_KERAS": "1"}).stdout

@@ -170,7 +170,7 @@ def test_soft_targets_and_binary_cross_entropy():
 STRATEGY_SCRIPT = """
 import sys
 import numpy as np, keras, tensorflow as tf
-from keras_resnet.recipes import devices
+from keras_resnet.recipes.training import devices
 from keras_resnet.recipes.training.loop import Loop
 sys.path.insert(0, sys.argv[3])
 from test_recipes import _small_model
@@ -236,7 +236,7 @@ def test_float16_overflow_skips_the_step_on_every_replica(tmp_path):
 STATISTICS_SCRIPT = """
 import numpy as np, keras, tensorflow as tf
 import keras_resnet
-from keras_resnet.recipes import devices
+from keras_resnet.recipes.training import devices
 from keras_resnet.recipes.data.datasets import Split
 from keras_resnet.recipes.training.loop import Loop
 
@@ -349,9 +349,9 @@ KILL_SCRIPT = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from test_recipes import RESUMED, _KillAt
-from keras_resnet.recipes import config, train
+from keras_resnet.recipes import load_config, train
 kill = _KillAt(int(sys.argv[2]))
-train.run(config.load_config("debug/tiny", RESUMED), "killed", callbacks=[kill])
+train.run(load_config("debug/tiny", RESUMED), "killed", callbacks=[kill])
 """
 # A checkpoint at every step, so that the state is one of mid-epoch.
 RESUMED = {

@@ -8,8 +8,8 @@ from PIL import Image
 
 import keras_resnet
 from keras_resnet.analysis import explain
-from keras_resnet.cli import arguments_explain
-from keras_resnet.cli import explain as cli_explain
+from keras_resnet.cli.explain import METHODS as HELP_METHODS
+from keras_resnet.cli.explain_sheet import MAXIMIZATION
 from keras_resnet.cli.main import main
 from keras_resnet.display import sheets
 from keras_resnet.errors import UserError
@@ -86,8 +86,8 @@ def test_a_sheet_has_its_pictures_where_they_belong():
 
 
 def test_the_methods_of_the_help_are_the_methods():
-    known = (*explain.METHODS, cli_explain.MAXIMIZATION)
-    assert tuple(arguments_explain.METHODS.split(", ")) == known
+    known = (*explain.METHODS, MAXIMIZATION)
+    assert tuple(HELP_METHODS.split(", ")) == known
 
 
 def test_explain_writes_a_sheet_and_the_maps(pictures, tmp_path, capsys):

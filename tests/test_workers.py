@@ -333,9 +333,9 @@ def test_a_lost_peer_ends_a_process_that_waits():
     """TensorFlow may wait forever in C++; the watch ends the process all the same."""
     code = """
 import time
-from keras_resnet.recipes import cluster
-cluster.PATIENCE_SECONDS = cluster._PROBE_SECONDS = 0.2
-with cluster.watching({"127.0.0.1:1": "worker 1 at 127.0.0.1:1"}, "Start it again."):
+from keras_resnet.recipes.training import machines
+machines.PATIENCE_SECONDS = machines._PROBE_SECONDS = 0.2
+with machines.watching({"127.0.0.1:1": "worker 1 at 127.0.0.1:1"}, "Start it again."):
     time.sleep(60)
 """
     ended = run_python(code, check=False)

@@ -1,6 +1,5 @@
 """A real HTTP server for the tests of downloads: files of a folder, and scripted faults."""
 
-import hashlib
 import re
 import ssl
 import threading
@@ -22,6 +21,7 @@ class Fault:
     status: int = 0  # answer this, with no body
     headers: Mapping[str, str | None] = field(default_factory=dict)  # over the usual; None: not
     content: bytes | None = None  # send this in the file's place
+    raw: bytes | None = None  # send this in the whole answer's place, and disconnect
     after: int | None = None  # bytes of this answer's body; then disconnect, or ...
     until: threading.Event | None = None  # ... wait for this and go on (never set: a stall)
     pause: float = 0.0  # seconds between pieces of 1000 bytes
@@ -55,15 +55,16 @@ class _Handler(BaseHTTPRequestHandler):
         self.request_seen = Request(self.path, dict(self.headers))
         ours.requests.append(self.request_seen)
         file = ours.folder / path.lstrip("/")
-        if fault.status or not file.is_file():
+        if fault.raw is not None:
+            self.wfile.write(fault.raw)
+            self.close_connection = True
+        elif fault.status or not file.is_file():
             self._begin(fault.status or 404, {"Content-Length": "0", **fault.headers})
         else:
             self._file(file.read_bytes() if fault.content is None else fault.content, fault)
 
     def _file(self, content, fault):
-        tag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
-        headers = {"ETag": tag} if self.server.ours.etag else {}
-        start, status = self._start(tag), 200
+        start, status, headers = self._start(), 200, {}
         if start >= len(content) > 0:
             headers |= {"Content-Range": f"bytes */{len(content)}", "Content-Length": "0"}
             return self._begin(416, headers | dict(fault.headers))
@@ -74,11 +75,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._begin(status, headers | {"Content-Length": str(len(body))} | dict(fault.headers))
         return self._body(body, fault)
 
-    def _start(self, tag):
-        """Where the client wants to begin, unless its If-Range is of another version."""
+    def _start(self):
+        """Where the client wants to begin."""
         asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-        same = self.headers.get("If-Range", tag) == tag
-        return int(asked[1]) if asked and same and self.server.ours.ranges else 0
+        return int(asked[1]) if asked and self.server.ours.ranges else 0
 
     def _begin(self, status, headers):
         self.request_seen.status = status
@@ -113,8 +113,8 @@ class _Handler(BaseHTTPRequestHandler):
 class Serving:
     """A running server: `url` has no slash at its end, `requests` lists what was asked so far."""
 
-    def __init__(self, folder, faults, *, ranges, etag, certificate):
-        self.folder, self.ranges, self.etag = Path(folder), ranges, etag
+    def __init__(self, folder, faults, *, ranges, certificate):
+        self.folder, self.ranges = Path(folder), ranges
         self.faults = {path: iter(script) for path, script in (faults or {}).items()}
         self.requests: list[Request] = []
         self.closed = threading.Event()
@@ -129,14 +129,13 @@ class Serving:
 
 
 @contextmanager
-def serving(folder, faults=None, *, ranges=True, etag=True, certificate=None):
+def serving(folder, faults=None, *, ranges=True, certificate=None):
     """Serve `folder` until the end of the block.
 
     `faults` has an iterable of `Fault` for a path ("/x.pth"), one a request. Without `ranges` the
-    server always sends all of a file, without `etag` it does not say which version it sends. A
-    `certificate` (a PEM file with its key) makes it https.
+    server always sends all of a file. A `certificate` (a PEM file with its key) makes it https.
     """
-    running = Serving(folder, faults, ranges=ranges, etag=etag, certificate=certificate)
+    running = Serving(folder, faults, ranges=ranges, certificate=certificate)
     thread = threading.Thread(target=running.server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:

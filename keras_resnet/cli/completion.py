@@ -6,9 +6,11 @@ import argparse
 from collections.abc import Iterable
 from typing import Any
 
-from keras_resnet.cli import parser as arguments
-from keras_resnet.cli.arguments_explain import METHODS
-from keras_resnet.cli.arguments_files import FORMATS
+from keras_resnet.cli.explain import METHODS
+from keras_resnet.cli.export import FORMATS
+from keras_resnet.cli.options import Parser, Verb, file_actions, walk
+from keras_resnet.display.console import print_json, print_lines
+from keras_resnet.errors import require
 
 # By the argument's destination: a shell function below, or shtab's own for files.
 _NETWORK, _MODEL, _CONFIG, _METHODS, _FORMATS = (
@@ -26,8 +28,10 @@ _NAMES = {
 
 def script(shell: str, shtab: Any) -> str:
     """The completion script of `keras-resnet` for `shell`: "bash", "zsh" or "tcsh" (files only)."""
-    whole, _ = arguments.parsers()
-    for action in arguments.file_actions(whole):
+    from keras_resnet.cli.parser import parsers  # which has this verb, too
+
+    whole, _ = parsers()
+    for action in file_actions(whole):
         action.complete = shtab.FILE  # type: ignore[attr-defined]
     for action in _named(whole) if shell in _FUNCTIONS else ():
         action.complete = {shell: _NAMES[action.dest]}  # type: ignore[attr-defined]
@@ -36,8 +40,8 @@ def script(shell: str, shtab: Any) -> str:
     return text
 
 
-def _named(parser: arguments.Parser) -> Iterable[argparse.Action]:
-    for _, below in arguments.walk(parser):
+def _named(parser: Parser) -> Iterable[argparse.Action]:
+    for _, below in walk(parser):
         for action in below._actions:
             if action.dest in _NAMES and action.option_strings != ["--pattern"]:  # that is 2:4
                 yield action
@@ -85,3 +89,23 @@ def _zsh() -> str:
 
 
 _FUNCTIONS = {"bash": _bash, "zsh": _zsh}
+
+
+def _completion(options: argparse.Namespace) -> int:
+    text = script(options.shell, require("shtab", "completion"))
+    return print_json({"script": text}) if options.json else print_lines([text])
+
+
+def _completion_options(sub: Parser) -> None:
+    sub.add_argument("shell", choices=("bash", "zsh", "tcsh"))
+
+
+VERBS = {
+    "completion": Verb(
+        "print the completion of commands and options for a shell",
+        "completion bash > ~/.local/share/bash-completion/completions/keras-resnet "
+        "(first: mkdir -p ~/.local/share/bash-completion/completions)",
+        _completion_options,
+        _completion,
+    ),
+}

@@ -1,206 +1,71 @@
-"""The verb `keras-resnet explain`: a sheet of images, heat maps and answers."""
+"""The verb `explain`: heat maps of what speaks for a class."""
 
 from __future__ import annotations
 
 import argparse
-import sys
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import numpy as np
+from keras_resnet.cli.options import Parser, Verb, add_model, names
 
-from keras_resnet.analysis import explain, maximize
-from keras_resnet.display import sheets
-from keras_resnet.display.console import print_json, progress, quiet_stderr
-from keras_resnet.errors import UnknownNameError, UserError
-from keras_resnet.export.runtimes.keras import KerasRuntime
-from keras_resnet.files import replacing, require_folder_target
-from keras_resnet.images.crop import SingleCrop
-from keras_resnet.images.preprocessing import missing_preprocessing
-from keras_resnet.images.read import read_image
-from keras_resnet.recipes.runs import sources
-
-_TOP = 5
-MAXIMIZATION = "maximization"  # an image of the class, not a map of an image
+METHODS = "saliency, smoothgrad, guided, gradcam, gradcam++, layercam, scorecam, maximization"
 
 
-@dataclass(frozen=True)
-class _Case:
-    """An image and the class that is explained in it."""
+def _explain(options: argparse.Namespace) -> int:
+    from keras_resnet.cli import explain_sheet
 
-    path: str
-    image: np.ndarray
-    scores: np.ndarray
-    number: int
+    return explain_sheet.write(options)
 
 
-def run(options: argparse.Namespace) -> int:
-    """Run the verb; return the exit code."""
-    methods = _methods(options.methods)
-    out = Path(options.out)
-    require_folder_target(out)
-    if not any(Path(path).exists() for path in options.images):  # before weights are fetched
-        raise UserError(f"No such image: {', '.join(options.images)}")
-    source = sources.find(options.model, options.weights)
-    source.require_keras()
-    model = source.keras_model()
-    if hint := missing_preprocessing(model):
-        print(f"warning: {hint} Here it gets RGB 0...255.", file=sys.stderr)
-    names = source.labels or tuple(f"class {i}" for i in range(model.output_shape[-1]))
-    numbers = _numbers(options.classes, names, source)
-    cases, errors = _cases(model, options.images, numbers, source.crop)
-    if not cases:
-        raise UserError("\nerror: ".join(errors.values()))
-    maps = _maps(model, cases, methods, options)
-    out.mkdir(parents=True, exist_ok=True)
-    heading = f"{options.model} {options.weights or ''}".rstrip()
-    rows = [
-        _row(case, names, {name: maps[name][i] for name in methods}) for i, case in enumerate(cases)
-    ]
-    sheets.save(sheets.contact_sheet(rows, heading), out / "sheet.png")
-    _save_maps(out / "maps.npz", cases, maps)
-    return _report(options, cases, errors, names)
-
-
-def _methods(names: tuple[str, ...]) -> tuple[str, ...]:
-    known = (*explain.METHODS, MAXIMIZATION)
-    for name in names:
-        if name not in known:
-            raise UnknownNameError("method", name, known, "See: keras-resnet explain --help")
-    if not names:
-        raise UserError("--methods wants one or more, e.g. --methods gradcam.")
-    return tuple(dict.fromkeys(names))
-
-
-def _numbers(text: str | None, names: tuple[str, ...], source: sources.Source) -> list[int]:
-    """Classes from labels or numbers; none where there is no text."""
-    numbers = []
-    for part in (part.strip() for part in (text or "").split(",") if part.strip()):
-        if part in names:
-            numbers.append(names.index(part))
-        elif part.isdecimal() and int(part) < len(names):
-            numbers.append(int(part))
-        else:
-            raise _unknown(part, names, source)
-    if text is not None and not numbers:
-        raise UserError(f"--classes wants one or more, e.g. --classes {names[0]}.")
-    return numbers
-
-
-def _unknown(part: str, names: tuple[str, ...], source: sources.Source) -> UserError:
-    taken = f"a number from 0 to {len(names) - 1}"
-    if source.labels is None:
-        return UserError(
-            f"'{source.name}' has no class names (no labels.txt beside it): --classes takes "
-            f"{taken}; received '{part}'."
-        )
-    return UnknownNameError("class", part, names, f"{taken.capitalize()} will do.")
-
-
-def _cases(
-    model: Any, paths: list[str], numbers: list[int], crop: SingleCrop | None
-) -> tuple[list[_Case], dict[str, str]]:
-    """What is explained, and why an image is not, by its path."""
-    runtime = KerasRuntime(model)
-    height, width, channels = runtime.input_shape
-    cases, errors = [], {}
-    for path in paths:
-        try:
-            with quiet_stderr():  # the libraries' own words on damaged files
-                image = read_image(path, (height or 224, width or 224), channels or 3, crop)
-        except UserError as error:  # one bad image does not lose the others
-            errors[path] = str(error)
-            continue
-        scores = runtime.probabilities(image[None])[0]
-        for number in numbers or [int(scores.argmax())]:
-            cases.append(_Case(path, image, scores, number))
-    return cases, errors
-
-
-def _maps(
-    model: Any, cases: list[_Case], methods: tuple[str, ...], options: argparse.Namespace
-) -> dict[str, np.ndarray]:
-    """A map of each case by each method; of `maximization` an image."""
-    images = np.stack([case.image for case in cases])
-    numbers = [case.number for case in cases]
-    maps = {}
-    with progress("Explaining", len(methods)) as advance:
-        for method in methods:
-            if method == MAXIMIZATION:
-                if options.layer is not None:  # of no use to it, but there must be one
-                    explain.require_layer(model, options.layer)
-                distinct = list(dict.fromkeys(numbers))
-                drawn = maximize.activation_maximization(model, distinct)
-                maps[method] = drawn[[distinct.index(number) for number in numbers]]
-            else:
-                more: Any = {"layer": options.layer, "noise": options.noise}
-                found = explain.explain(model, images, method, classes=numbers, **more)
-                maps[method] = found[method]
-            advance(1)
-    return maps
-
-
-def _row(case: _Case, names: tuple[str, ...], maps: dict[str, np.ndarray]) -> sheets.Row:
-    label = names[case.number]
-    return sheets.Row(
-        title=f"{label}? {Path(case.path).name}",
-        image=case.image,
-        pictures={name: _picture(name, case.image, values) for name, values in maps.items()},
-        answers=_answers(case, names),
-        explained=label,
+def _explain_options(sub: Parser) -> None:
+    add_model(sub, "a run folder, a .keras file")
+    sub.add_argument("images", nargs="+", metavar="IMAGE")
+    sub.add_argument(
+        "--methods",
+        type=names,
+        default="gradcam,smoothgrad",
+        metavar="NAME,…",
+        help=f"of: {METHODS} (an image made for the class); default %(default)s",
+    )
+    sub.add_argument(
+        "--classes",
+        metavar="NAME,…",
+        help="explain these, by label or number; default each image's most likely",
+    )
+    sub.add_argument(
+        "--layer",
+        metavar="NAME",
+        help="whose maps the CAMs weigh (see 'keras-resnet profile'); default the last before the "
+        "classifier",
+    )
+    sub.add_argument(
+        "--noise",
+        type=_part,
+        default=0.1,
+        metavar="PART",
+        help="of smoothgrad, of the image's range (default 0.1; for 32 pixels 0.05)",
+    )
+    sub.add_argument(
+        "--out",
+        metavar="FOLDER",
+        default="explanations",
+        help="gets sheet.png and the maps as maps.npz (default ./explanations)",
     )
 
 
-def _picture(method: str, image: np.ndarray, values: np.ndarray) -> np.ndarray:
-    if method == MAXIMIZATION:
-        return sheets.stretched(values)
-    if method in explain.PIXEL_METHODS:
-        return sheets.pixel_map(values)
-    return sheets.overlay(image, values)
+def _part(text: str) -> float:
+    try:
+        part = float(text)
+    except ValueError:
+        part = -1.0
+    if not 0 <= part <= 1:
+        raise argparse.ArgumentTypeError(f"wants a number from 0 to 1; received '{text}'")
+    return part
 
 
-def _answers(case: _Case, names: tuple[str, ...]) -> list[tuple[str, float]]:
-    """The most likely, with the one that is explained."""
-    best = [int(i) for i in case.scores.argsort()[::-1][:_TOP]]
-    shown = best if case.number in best else [*best[: _TOP - 1], case.number]
-    return [(names[i], float(case.scores[i])) for i in shown]
-
-
-def _save_maps(path: Path, cases: list[_Case], maps: dict[str, np.ndarray]) -> None:
-    arrays: dict[str, Any] = {
-        "images": np.stack([case.image for case in cases]),
-        "classes": np.array([case.number for case in cases]),
-        **maps,
-    }
-    with replacing(path) as partial:
-        np.savez_compressed(partial, **arrays)
-
-
-def _report(
-    options: argparse.Namespace,
-    cases: list[_Case],
-    errors: dict[str, str],
-    names: tuple[str, ...],
-) -> int:
-    """Print what was explained and what was not; return the exit code, as `predict` does."""
-    out = Path(options.out)
-    rows: list[dict[str, Any]] = [
-        {
-            "image": case.path,
-            "explained": names[case.number],
-            "probability": float(case.scores[case.number]),
-        }
-        for case in cases
-    ]
-    if options.json:
-        files = {"sheet": str(out / "sheet.png"), "maps": str(out / "maps.npz")}
-        failed = [{"image": path, "error": error} for path, error in errors.items()]
-        print_json({"model": options.model, **files, "rows": rows + failed})
-    else:
-        for row in rows:
-            print(f"{row['image']:<32} {row['probability']:>7.2%}  {row['explained']}")
-        print(f"\n{out / 'sheet.png'}")
-    for error in errors.values():
-        print(f"error: {error}", file=sys.stderr)
-    return 2 if errors else 0
+VERBS = {
+    "explain": Verb(
+        "heat maps of what speaks for a class in images",
+        "explain resnet20 --weights cifar10 cat.jpg --methods gradcam,smoothgrad",
+        _explain_options,
+        _explain,
+    ),
+}

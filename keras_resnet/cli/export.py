@@ -1,26 +1,96 @@
-"""The verbs `keras-resnet check` and `benchmark`: what files answer, and what they cost to run."""
+"""The verbs that write model files and check them."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from keras_resnet.display.charts import require_writable
+from keras_resnet.cli.options import Parser, Verb, add_model, names, natural
 from keras_resnet.display.console import print_checks, print_json
 from keras_resnet.errors import UserError
-from keras_resnet.export import check as checking
-from keras_resnet.export import manifest
-from keras_resnet.export.measure import benchmark as timing
-from keras_resnet.files import require_file_target
-from keras_resnet.recipes import export as exporting
-from keras_resnet.recipes.runs import sources
-from keras_resnet.recipes.runs.folder import is_run, write_json
+
+if TYPE_CHECKING:
+    from keras_resnet.recipes.runs import sources
+
+_FEW_IMAGES = 100
+FORMATS = (
+    "savedmodel, tflite-float32, tflite-float16, tflite-dynamic, tflite-int8, tflite-int16x8, "
+    "tflite-int4, onnx, onnx-int8, openvino, micro, web"
+)
 
 
-def check(options: argparse.Namespace) -> int:
-    """Run the verb `check`; return the exit code."""
+def _export(options: argparse.Namespace) -> int:
+    from keras_resnet.export.formats import metadata
+    from keras_resnet.recipes.export import export_source
+    from keras_resnet.recipes.runs import sources
+
+    source = sources.find(options.model, options.weights)
+    source.require_keras()
+    beside = source.run.path / "exports" if source.run else Path(f"{source.name}-exports")
+    shared: dict[str, Any] = {
+        "formats": options.formats,
+        "out": beside if options.out is None else options.out,
+        "calibration_method": options.calibration_method,
+        "input_type": options.input_type,
+        "keep_float": _names(options.keep_float),
+        "preprocessing": options.preprocessing,
+        "about": None if options.no_metadata else metadata.About.parse(options.about),
+        "batch": 1 if options.batch == "1" else None,
+        "overwrite": options.overwrite,
+    }
+    report = export_source(
+        source,
+        _export_data(options, source),
+        **shared,
+        calibration=options.calibration,
+        check_count=options.check_images,
+    )
+    if options.json:
+        return print_json(report.manifest, report.passed)
+    checked = report.manifest["check"]
+    print_checks(report.manifest["files"], f"Checked on {checked['n']} images: {checked['images']}")
+    print(f"\n{report.folder}")
+    if report.passed:
+        print(f"Next: keras-resnet predict {Path(shared['out']) / report.checks[-1].file} IMAGE")
+        return 0
+    if checked["n"] < _FEW_IMAGES:
+        print(
+            f"{checked['n']} images are few to judge by: a single one that differs weighs. Give "
+            "more, or a dataset (--data)."
+        )
+    return 1
+
+
+def _export_data(options: argparse.Namespace, source: Any) -> Any:
+    """What an export is calibrated and checked on; None for what --calibration names."""
+    from keras_resnet.recipes.runs import sources
+
+    if options.data is not None and Path(options.data).is_dir():
+        return Path(options.data)
+    try:
+        return sources.dataset_of(options.data, source)
+    except UserError as error:
+        if options.data is not None:
+            raise
+        if options.calibration is None:
+            raise UserError(f"{error} Or give --calibration with a folder of images.") from error
+        print("Checked on the calibration images, as there is no --data.", file=sys.stderr)
+        return None
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _check(options: argparse.Namespace) -> int:
+    from keras_resnet.export import check, manifest
+    from keras_resnet.recipes import export as exporting
+    from keras_resnet.recipes.runs import sources
+
     folder = Path(options.exports)
-    left_out = checking.left_out(folder)  # before the model, which takes seconds
+    left_out = check.left_out(folder)  # before the model, which takes seconds
     if options.data:
         source = _source(folder, options.against)
         data = Path(options.data) if Path(options.data).is_dir() else options.data
@@ -28,8 +98,8 @@ def check(options: argparse.Namespace) -> int:
         reference = exporting.reference(source, data, options.check_images, recorded)
     else:
         model = sources.find(options.against).keras_model() if options.against else None
-        reference = checking.recorded_reference(folder, model)
-    checks = checking.check_folder(folder, reference)
+        reference = check.recorded_reference(folder, model)
+    checks = check.check_folder(folder, reference)
     rows = [{**manifest.sizes(folder / item.file), **item.to_dict()} for item in checks]
     keras_row = {
         "file": options.against or "Keras model",
@@ -50,6 +120,9 @@ def check(options: argparse.Namespace) -> int:
 
 def _source(folder: Path, against: str | None) -> sources.Source:
     """The model that files are compared with on images of one's own."""
+    from keras_resnet.recipes.runs import sources
+    from keras_resnet.recipes.runs.folder import is_run
+
     if against is None and not is_run(folder.resolve().parent):
         raise UserError(
             f"{folder} has the Keras model's answers to its own images only. For others give the "
@@ -58,29 +131,111 @@ def _source(folder: Path, against: str | None) -> sources.Source:
     return sources.find(against or str(folder.resolve().parent))
 
 
-def benchmark(options: argparse.Namespace) -> int:
-    """Run the verb `benchmark`; return the exit code."""
-    files = timing.find(options.files)
-    out = None if options.out is None else Path(options.out)
-    if out is not None and not out.is_dir():
-        require_file_target(out)
-    picture = Path(options.picture) if options.picture else None
-    if picture is not None:
-        require_writable(picture)
-    measured = timing.measure(
-        files,
-        options.threads,
-        against=options.against,
-        rounds=options.rounds,
-        runs=options.runs,
-        batch=options.batch,
+# Options ------------------------------------------------------------------------------------------
+
+
+def _export_options(sub: Parser) -> None:
+    add_model(sub, "a run folder, a .keras file")
+    sub.add_argument(
+        "--formats",
+        type=names,
+        default="",
+        help=f"comma-separated, of: {FORMATS}; default savedmodel,tflite-float32,tflite-float16,"
+        "tflite-int8, and of a network that was trained quantized savedmodel,tflite-int8",
     )
-    if out is not None:
-        write_json(out / timing.RECORD if out.is_dir() else out, measured.to_dict())
-    if options.json:
-        print_json(measured.to_dict())
-    else:
-        print(measured.table())
-    if picture is not None:
-        measured.picture(picture)
-    return 0
+    sub.add_argument(
+        "--data",
+        metavar="NAME|FOLDER",
+        help="a dataset (calibration on its training, check on its test images) or a folder of "
+        "images (for both); default what the run or the weights were trained on",
+    )
+    sub.add_argument(
+        "--calibration",
+        metavar="NAME|FOLDER",
+        help="calibrate on the training images of this dataset, or on a folder of images, instead",
+    )
+    sub.add_argument(
+        "--calibration-method",
+        default="min-max",
+        metavar="METHOD",
+        help="how the ranges of the int8 file come from the images: min-max (default), "
+        "percentile, percentile:99.9, moving-average or moving-average:0.9",
+    )
+    sub.add_argument(
+        "--input-type",
+        default="uint8",
+        help="input and output of the int8 file: uint8 (default), int8 or float32",
+    )
+    sub.add_argument(
+        "--keep-float",
+        metavar="LAYER,…",
+        default="",
+        help="layers that stay float32 in the int8 file, e.g. stem_conv,head (see the command "
+        "layers)",
+    )
+    sub.add_argument(
+        "--preprocessing",
+        metavar="MODE",
+        help="put this normalisation inside a model that lacks it: tf, caffe, torch or cifar",
+    )
+    sub.add_argument(
+        "--check-images",
+        type=natural,
+        default=1000,
+        metavar="N",
+        help="how many images of --data to check on, evenly spaced (default 1000)",
+    )
+    sub.add_argument(
+        "--batch",
+        choices=("1", "any"),
+        default="1",
+        help="images at once in TFLite files: 1 (default), or any, by LiteRT's interpreter",
+    )
+    sub.add_argument(
+        "--about",
+        action="append",
+        default=[],
+        metavar="NAME=TEXT",
+        help="author, license, version or description for the metadata of TFLite files",
+    )
+    sub.add_argument(
+        "--no-metadata", action="store_true", help="write TFLite files without metadata and labels"
+    )
+    sub.add_argument("--out", metavar="FOLDER", help="default RUN/exports, or NAME-exports")
+    sub.add_argument("--overwrite", action="store_true", help="replace an earlier export")
+
+
+def _check_options(sub: Parser) -> None:
+    sub.add_argument("exports", help="a folder that 'export' wrote")
+    sub.add_argument(
+        "--against", metavar="MODEL", help="compare with this run or .keras, not with the record"
+    )
+    sub.add_argument(
+        "--data",
+        metavar="NAME|FOLDER",
+        help="on the test images of a dataset, or on a folder of images, instead of the recorded "
+        "ones; the Keras model is --against, or that of the run which the folder lies in",
+    )
+    sub.add_argument(
+        "--check-images",
+        type=natural,
+        default=1000,
+        metavar="N",
+        help="how many images of --data, evenly spaced (default 1000)",
+    )
+
+
+VERBS = {
+    "export": Verb(
+        "write model files and check each against the model",
+        "export RUN --formats savedmodel,tflite-int8",
+        _export_options,
+        _export,
+    ),
+    "check": Verb(
+        "compare the files of an export folder with their Keras model again",
+        "check RUN/exports --data cifar10",
+        _check_options,
+        _check,
+    ),
+}

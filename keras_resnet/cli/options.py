@@ -1,35 +1,79 @@
-"""What options of several verbs of `keras-resnet` have in common; nothing here loads TensorFlow."""
+"""The parser of the command line, and what options of several verbs have in common.
+
+Nothing here loads TensorFlow, and no module of this package does before its verb runs: `--help` and
+a mistyped option are answered at once.
+"""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NoReturn
 
-if TYPE_CHECKING:
-    from keras_resnet.cli.parser import Parser
+from keras_resnet.errors import UserError
+
+_FILES = {"FILE", "FOLDER", "IMAGE", "MODEL", "MODELS", "RUN", "EXPORTS", "CONFIG"}
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are ours."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage."""
+        raise UserError(f"{message}. See: {self.prog} --help")
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A word of the command line.
+
+    Attributes:
+        summary: what it does, for the help.
+        example: a command line, without `keras-resnet`.
+        add_options: adds its options to its parser.
+        run: does it and returns the exit code.
+    """
+
+    summary: str
+    example: str
+    add_options: Callable[[Parser], None]
+    run: Callable[[argparse.Namespace], int]
 
 
 def add_verb(
-    subparsers: argparse._SubParsersAction[Parser],
-    dest: str,
-    name: str,
-    about: str,
-    example: str,
-    add_options: Callable[[Parser], None],
+    subparsers: argparse._SubParsersAction[Parser], dest: str, name: str, verb: Verb
 ) -> Parser:
     """Add the parser of a word: its help, `--json` and options; `dest` will hold the word."""
     sub = subparsers.add_parser(
         name,
-        help=about,
-        description=about,
-        epilog=f"Example: keras-resnet {example}",
+        help=verb.summary,
+        description=verb.summary,
+        epilog=f"Example: keras-resnet {verb.example}",
         allow_abbrev=False,
     )
     sub.set_defaults(**{dest: name})
     sub.add_argument("--json", action="store_true", help="print one JSON object on stdout")
-    add_options(sub)
+    verb.add_options(sub)
     return sub
+
+
+def walk(parser: Parser, name: str = "") -> Iterator[tuple[str, Parser]]:
+    """Yield a parser and those below it, with the words that lead there, e.g. "weights list"."""
+    yield name, parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for word, below in action.choices.items():
+                yield from walk(below, f"{name} {word}".lstrip())
+
+
+def file_actions(parser: Parser) -> Iterator[argparse.Action]:
+    """Yield every argument whose name in the help says that it can be a file or a folder."""
+    for _, below in walk(parser):
+        for action in below._actions:
+            if _FILES & set(re.split(r"\W", str(action.metavar or action.dest).upper())):
+                yield action
 
 
 def natural(text: str) -> int:

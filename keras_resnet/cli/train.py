@@ -1,19 +1,39 @@
-"""Verbs of `keras-resnet` that train, and what they print."""
+"""The verbs that train: their options, what they do and what they print."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from keras_resnet.display.console import number, print_json, print_lines, print_table
+from keras_resnet.cli.options import Parser, Verb, add_model, natural
+from keras_resnet.cli.training_options import add_recipe, add_training, overrides, print_run
+from keras_resnet.display.console import print_checks, print_json, print_lines
 from keras_resnet.errors import UserError
 
+if TYPE_CHECKING:
+    pass
 
-def train(options: argparse.Namespace) -> int:
+
+def _quickstart(options: argparse.Namespace) -> int:
+    from keras_resnet.recipes import quickstart
+
+    result = quickstart.run(options.out, overrides(options))
+    if options.json:
+        return print_json(result, result["passed"])
+    model = result["model"]
+    print_checks(result["files"], f"Accuracy on {model['n']} test images", model)
+    pictures = [Path(path) for path in result["images"]]
+    print(
+        f"\nrun      {result['run']}\nexports  {result['exports']}\nimages   {pictures[0].parent}"
+    )
+    int8 = next(row["file"] for row in result["files"] if row["format"] == "tflite-int8")
+    print(f"\nTry: keras-resnet predict {Path(result['exports']) / int8} {pictures[-1]}")
+    return 0 if result["passed"] else 1
+
+
+def _train(options: argparse.Namespace) -> int:
     """Train a config, or go on with a run."""
     from keras_resnet.recipes import train as training
     from keras_resnet.recipes.configs import schema
@@ -37,10 +57,10 @@ def train(options: argparse.Namespace) -> int:
         loaded = schema.load_config(options.config, given)
         name = Path(options.config).stem
         run = training.run(loaded, options.out, name=name, profile=options.profile)
-    return _print_run(run, options.json)
+    return print_run(run, options.json)
 
 
-def distill(options: argparse.Namespace) -> int:
+def _distill(options: argparse.Namespace) -> int:
     """Train a config with a teacher."""
     from keras_resnet.recipes import train as training
     from keras_resnet.recipes.configs import schema
@@ -54,45 +74,12 @@ def distill(options: argparse.Namespace) -> int:
             "file, or a NAME with --weights."
         )
     name = Path(options.config).stem
-    return _print_run(
+    return print_run(
         training.run(loaded, options.out, name=name, profile=options.profile), options.json
     )
 
 
-def compress(options: argparse.Namespace) -> int:
-    """Train a trained network on by the technique that the verb names."""
-    from keras_resnet.recipes import compress
-    from keras_resnet.recipes.configs import schema
-    from keras_resnet.recipes.runs import sources
-    from keras_resnet.recipes.training import devices
-
-    # This process holds the model while another trains it: on a GPU neither may take all memory.
-    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
-
-    source = sources.find(options.model, options.weights)
-    source.require_keras()
-    given = overrides(options)
-    own = asdict(source.run.config.data) if source.run else {"name": source.data}
-    if source.run and given.get("data.name", own["name"]) == own["name"]:  # and its split of them
-        given = {f"data.{key}": value for key, value in own.items()} | given
-    elif own["name"]:
-        given = {"data.name": source.data, **given}
-    if options.distill:
-        given |= {"distill.teacher": options.model, "distill.weights": options.weights or ""}
-    loaded = schema.load_config(options.config, given)
-    if loaded.compress.technique != options.verb:
-        meant = loaded.compress.technique or "train"
-        raise UserError(
-            f"The config {options.config} is one of 'keras-resnet {meant}', not of "
-            f"'keras-resnet {options.verb}'. Leave --config out, or see: keras-resnet train --list"
-        )
-    devices.claim(loaded.train)
-    name = f"{options.verb}-{source.name}"
-    run = compress.run(source.keras_model(), loaded, options.out, name=name)
-    return _print_run(run, options.json)
-
-
-def finetune(options: argparse.Namespace) -> int:
+def _finetune(options: argparse.Namespace) -> int:
     """Train a trained network on other classes."""
     from keras_resnet.recipes import finetune as tuning
     from keras_resnet.recipes.configs import schema
@@ -104,112 +91,10 @@ def finetune(options: argparse.Namespace) -> int:
     loaded = schema.load_config(options.config, overrides(options))
     devices.claim(loaded.train)
     run = tuning.run(source, loaded, options.out, profile=options.profile)
-    return _print_run(run, options.json)
+    return print_run(run, options.json)
 
 
-def prune_filters(options: argparse.Namespace) -> int:
-    """Remove filters of a trained network and train it on."""
-    from keras_resnet.recipes import prune_channels
-    from keras_resnet.recipes.configs import schema
-    from keras_resnet.recipes.runs import sources
-    from keras_resnet.recipes.training import devices
-
-    source = sources.find(options.model, options.weights)
-    source.require_keras()
-    loaded = schema.load_config(options.config, overrides(options))
-    devices.claim(loaded.train)
-    run = prune_channels.run(source, loaded, options.out, profile=options.profile)
-    if not options.json and not run.home:
-        pruned = run.summary()["pruned_filters"]
-        for what in ("filters", "multiply_adds", "parameters"):
-            before, after = pruned[what]
-            print(f"{what.replace('_', '-')} {before:,} → {after:,} ({after / before:.1%})")
-    return _print_run(run, options.json)
-
-
-def list_runs(options: argparse.Namespace) -> int:
-    """List the runs of a folder."""
-    from keras_resnet.recipes.runs.folder import list_runs
-
-    found = list_runs(options.folder)
-    if options.json:
-        return print_json({"runs": found})
-    if not found:
-        raise UserError(f"No runs in {options.folder}. Start one: keras-resnet train --list")
-    header = ("run", "model", "data", "done", "validation", "test", "minutes", "state")
-    rows = [
-        [
-            row["run"],
-            row["model"] or "–",
-            row["data"] or "–",
-            f"{row['done']}/{row['total']} {row['unit']}" if row["unit"] else "–",
-            number(row["validation"], ".2%"),
-            number(row["test"], ".2%"),
-            number(row["minutes"], ".1f"),
-            row["state"],
-        ]
-        for row in found
-    ]
-    print_table(f"Runs in {options.folder}", header, rows)
-    for row in found:
-        if row["problem"]:
-            print(f"warning: {row['run']}: {row['problem']}", file=sys.stderr)
-    return 0
-
-
-def report(options: argparse.Namespace) -> int:
-    """Write the page about a run."""
-    from keras_resnet.recipes.runs import report
-    from keras_resnet.recipes.runs.folder import find_run
-
-    path = report.write(find_run(options.run), options.out)
-    return print_json({"report": str(path)}) if options.json else print_lines([str(path)])
-
-
-def compare(options: argparse.Namespace) -> int:
-    """Print what was recorded of several models."""
-    from keras_resnet.recipes.runs import compare as comparing
-
-    if options.picture:
-        comparing.require_drawable(Path(options.picture))
-    rows = comparing.rows(options.models)
-    for warning in comparing.warnings(rows):
-        print(f"warning: {warning}", file=sys.stderr)
-    if options.picture:
-        comparing.draw(rows, Path(options.picture))
-    if options.json:
-        return print_json({"models": comparing.as_dicts(rows)})
-    header = ("file", "accuracy", "parameters", "multiply-adds", "bytes", "gzipped", "ms")
-    table = [
-        [
-            row.name,
-            number(row.accuracy, ".2%"),
-            number(row.parameters, ","),
-            number(row.multiply_adds, ","),
-            f"{row.bytes:,}",
-            f"{row.bytes_gzipped:,}",
-            number(row.latency_ms, ".3f"),
-        ]
-        for row in rows
-    ]
-    print_table("As recorded when each was trained or exported", header, table)
-    return 0
-
-
-def _print_run(run: Any, as_json: bool) -> int:
-    if run.home:  # one of several workers, and not the one that writes
-        print(f"done; the chief wrote {run.home}", file=sys.stderr)
-        return 0
-    summary = run.summary()
-    if as_json:
-        return print_json({"run": str(run.path), **summary})
-    test = summary["test"]
-    print(f"test accuracy {test['accuracy']:.2%} on {test['n']} images · {run.model}")
-    print(f"Next: keras-resnet export {run.path}")
-    return 0
-
-
-def data_service(options: argparse.Namespace) -> int:
+def _data_service(options: argparse.Namespace) -> int:
     """Prepare batches for trainings on other machines."""
     from keras_resnet.recipes.training import data_service as service
 
@@ -222,24 +107,94 @@ def data_service(options: argparse.Namespace) -> int:
     return 0
 
 
-def overrides(options: argparse.Namespace) -> dict[str, Any]:
-    """The options that stand for config keys, and every --set."""
-    from keras_resnet.recipes.configs.schema import parse_override
+# Options ------------------------------------------------------------------------------------------
 
-    short = {
-        "train.epochs": options.epochs,
-        "train.batch_size": options.batch_size,
-        "train.seed": options.seed,
-        "train.devices": options.devices,
-        "train.precision": options.precision,
-        "data.name": getattr(options, "data", None),  # the quickstart has its own
-        "data.service": getattr(options, "data_service", None),
-        "pruning.keep": getattr(options, "keep", None),
-        "pruning.criterion": getattr(options, "criterion", None),
-        "compress.preserve": getattr(options, "preserve", None),
-        "compress.sparsity": getattr(options, "sparsity", None),
-        "compress.pattern": getattr(options, "pattern", None),
-        "compress.clusters": getattr(options, "clusters", None),
-    }
-    given = {key: value for key, value in short.items() if value is not None}
-    return given | dict(parse_override(text) for text in options.set)
+
+def _quickstart_options(sub: Parser) -> None:
+    sub.add_argument("--out", metavar="FOLDER", default="quickstart", help="default ./quickstart")
+    add_training(sub)
+
+
+def _train_options(sub: Parser) -> None:
+    sub.add_argument("config", nargs="?", help="a shipped config (see --list) or a .toml file")
+    sub.add_argument("--list", action="store_true", help="list the shipped configs")
+    sub.add_argument("--resume", metavar="RUN", help="go on with an interrupted run")
+    sub.add_argument("--out", metavar="FOLDER", help="default runs/NAME-DATE-TIME")
+    sub.add_argument(
+        "--data",
+        metavar="NAME|FOLDER",
+        help="digits, a name of tensorflow-datasets, or a folder of images",
+    )
+    sub.add_argument(
+        "--data-service", metavar="grpc://HOST:PORT", help="a 'keras-resnet data-service'"
+    )
+    add_recipe(sub)
+
+
+def _distill_options(sub: Parser) -> None:
+    sub.add_argument("config", help="a shipped config (see 'train --list') or a .toml file")
+    sub.add_argument(
+        "--teacher",
+        metavar="MODEL",
+        help="whom to learn from: a run folder, a .keras file, or NAME --weights; default the "
+        "config's",
+    )
+    sub.add_argument("--weights", metavar="TAG|FILE", help="of a teacher that is a NAME")
+    sub.add_argument("--out", metavar="FOLDER", help="default runs/NAME-DATE-TIME")
+    sub.add_argument("--data", metavar="NAME|FOLDER", help="as of 'train'")
+    add_recipe(sub)
+
+
+def _finetune_options(sub: Parser) -> None:
+    add_model(sub, "the trained network to start from: a run folder, a .keras file")
+    sub.add_argument("--data", metavar="NAME|FOLDER", required=True, help="what to train on")
+    sub.add_argument("--config", default="finetune/default", help="default %(default)s")
+    sub.add_argument("--out", metavar="FOLDER", help="default runs/finetune-NAME-DATE-TIME")
+    add_recipe(sub)
+
+
+def _data_service_options(sub: Parser) -> None:
+    sub.add_argument(
+        "--port",
+        type=natural,
+        metavar="N",
+        default=5050,
+        help="where trainings ask (default 5050); the batches come from the port after it",
+    )
+    sub.add_argument(
+        "--host", help="name or address by which they reach this machine (default its host name)"
+    )
+
+
+VERBS = {
+    "quickstart": Verb(
+        "train ResNet-8 on handwritten digits, export it, check every file (a minute or two)",
+        "quickstart --out quickstart",
+        _quickstart_options,
+        _quickstart,
+    ),
+    "train": Verb(
+        "train a config",
+        "train cifar10/resnet20 --epochs 3",
+        _train_options,
+        _train,
+    ),
+    "distill": Verb(
+        "train a config on the labels and on a trained network's answers",
+        "distill cifar10/resnet20_fast --teacher RUN",
+        _distill_options,
+        _distill,
+    ),
+    "finetune": Verb(
+        "train a trained network on other classes",
+        "finetune RUN --data FOLDER",
+        _finetune_options,
+        _finetune,
+    ),
+    "data-service": Verb(
+        "prepare batches for trainings on other machines, until Ctrl-C",
+        "data-service --port 5050",
+        _data_service_options,
+        _data_service,
+    ),
+}

@@ -1,4 +1,4 @@
-"""The verb `keras-resnet weights`: what trained weights there are, and having them here."""
+"""The verb `weights`: which trained weights there are, and having them here."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from keras_resnet.cli.options import Parser, Verb, add_verb
 from keras_resnet.display.console import print_json, print_table
 from keras_resnet.errors import UnknownNameError, UserError
 from keras_resnet.weights import cache, catalog, download
 from keras_resnet.weights.catalog import Accuracy, Entry
 
 
-def run(options: argparse.Namespace) -> int:
+def _weights(options: argparse.Namespace) -> int:
     """Run the action; return the exit code."""
-    return _ACTIONS[options.action](options)
+    return _ACTIONS[options.action].run(options)
 
 
 def _list(options: argparse.Namespace) -> int:
@@ -148,4 +149,83 @@ def _percent(accuracy: Accuracy | None, key: str) -> str:
     return "–" if value is None else f"{value:.2f}"
 
 
-_ACTIONS = {"list": _list, "info": _info, "fetch": _fetch, "verify": _verify, "import": _import}
+# Options ------------------------------------------------------------------------------------------
+
+
+def _weights_options(sub: Parser) -> None:
+    """Add the actions of the verb and their options."""
+    actions = sub.add_subparsers(metavar="ACTION", required=True)
+    for name, action in _ACTIONS.items():
+        add_verb(actions, "action", name, action)
+
+
+def _matching_options(sub: Parser) -> None:
+    sub.add_argument("pattern", nargs="?", default="*", help="shell pattern of the network's name")
+
+
+def _of_options(sub: Parser) -> None:
+    sub.add_argument("name", help="a name of 'keras-resnet weights list'")
+    sub.add_argument(
+        "--weights", metavar="TAG", help="e.g. imagenet/torchvision_v2; default the network's first"
+    )
+
+
+def _import_options(sub: Parser) -> None:
+    sub.add_argument(
+        "file", help="weights of PyTorch (.pth, .safetensors), Keras (.h5, .keras), or a run folder"
+    )
+    sub.add_argument("--as", dest="name", required=True, metavar="NAME", help="the network")
+    sub.add_argument("--out", metavar="FILE", help="default NAME.weights.h5")
+    sub.add_argument(
+        "--preprocessing",
+        metavar="MODE",
+        help="what they were trained with (tf, caffe, torch, …); default as published",
+    )
+    sub.add_argument(
+        "--data", metavar="NAME", help="what they were trained on, e.g. cifar10: names the classes"
+    )
+    sub.add_argument("--overwrite", action="store_true", help="replace the file")
+
+
+_ACTIONS = {
+    "list": Verb(
+        "trained weights: whose, how accurate, how large, under which licence",
+        "weights list 'resnet50*'",
+        _matching_options,
+        _list,
+    ),
+    "info": Verb(
+        "all that is known of some weights",
+        "weights info resnet50 --weights imagenet/torchvision_v2",
+        _of_options,
+        _info,
+    ),
+    "fetch": Verb(
+        "download some weights into the cache",
+        "weights fetch resnet50",
+        _of_options,
+        _fetch,
+    ),
+    "verify": Verb(
+        "check the hashes of the weights that are here",
+        "weights verify 'resnet50*'",
+        _matching_options,
+        _verify,
+    ),
+    "import": Verb(
+        "turn a weights file of another library into ours",
+        "weights import resnet50d.pth --as resnet50d",
+        _import_options,
+        _import,
+    ),
+}
+
+
+VERBS = {
+    "weights": Verb(
+        "trained weights: list, info, fetch, verify, import",
+        "weights list 'resnet50*'",
+        _weights_options,
+        _weights,
+    ),
+}

@@ -24,7 +24,7 @@ def fetch(entry: Entry) -> Path:
 
 def fault(entry: Entry) -> str | None:
     """What is wrong with the file of these weights, and what to do; None if its hash is right."""
-    problem = download.Digest.parse(entry.hash).fault(cached_path(entry))
+    problem = download.fault(cached_path(entry), entry.hash)
     if problem is None:
         return None
     if not entry.url:

@@ -12,16 +12,15 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import filelock
 
 from keras_resnet.errors import UserError
-from keras_resnet.weights.http import HOME, MIRROR, Partial, complete, say, shown, writing
+from keras_resnet.weights.http import MIRROR, complete, say, shown
 
-OFFLINE = "KERAS_RESNET_OFFLINE"
+HOME, OFFLINE = "KERAS_RESNET_HOME", "KERAS_RESNET_OFFLINE"
 
 
 def cache_home() -> Path:
@@ -46,44 +45,34 @@ def is_offline() -> bool:
     return os.environ.get(OFFLINE, "").lower() not in ("", "0", "false", "no", "off")
 
 
-@dataclass(frozen=True)
-class Digest:
-    """A published hash: all of an MD5, or the first 8 to 64 hexadecimal digits of a SHA-256."""
+def fault(path: Path, digest: str) -> str | None:
+    """What is wrong with the file, for a message; None if its hash is the published one.
 
-    algorithm: str
-    digits: str
+    Args:
+        path: may be absent.
+        digest: "md5:" and its 32 hexadecimal digits, or "sha256:" and the first 8 to 64 of a
+            SHA-256's.
 
-    @classmethod
-    def parse(cls, text: str) -> Digest:
-        """Read "sha256:HEX" or "md5:HEX".
-
-        Raises:
-            UserError: neither.
-        """
-        if not re.fullmatch(r"sha256:[0-9a-f]{8,64}|md5:[0-9a-f]{32}", text.lower()):
-            raise UserError(
-                f"The hash {text!r} is neither 'sha256:' and 8 to 64 hexadecimal digits nor "
-                "'md5:' and 32 of them."
-            )
-        algorithm, _, digits = text.lower().partition(":")
-        return cls(algorithm, digits)
-
-    def __str__(self) -> str:
-        """Write it as `parse` reads it."""
-        return f"{self.algorithm}:{self.digits}"
-
-    def fault(self, path: Path) -> str | None:
-        """What is wrong with the file, for a message; None if its hash is this one."""
-        try:
-            with open(path, "rb") as file:
-                received = hashlib.file_digest(file, self.algorithm).hexdigest()
-        except (FileNotFoundError, NotADirectoryError):
-            return f"{path} is not there"
-        except OSError as error:
-            return f"{path} cannot be read ({error.strerror})"
-        if received.startswith(self.digits):
-            return None
-        return f"{path} has the wrong hash: expected {self}, received {self.algorithm}:{received}"
+    Raises:
+        UserError: another form of hash.
+    """
+    expected = digest.lower()
+    if not re.fullmatch(r"sha256:[0-9a-f]{8,64}|md5:[0-9a-f]{32}", expected):
+        raise UserError(
+            f"The hash {digest!r} is neither 'sha256:' and 8 to 64 hexadecimal digits nor "
+            "'md5:' and 32 of them."
+        )
+    algorithm = expected.partition(":")[0]
+    try:
+        with open(path, "rb") as file:
+            received = f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"
+    except (FileNotFoundError, NotADirectoryError):
+        return f"{path} is not there"
+    except OSError as error:
+        return f"{path} cannot be read ({error.strerror})"
+    if received.startswith(expected):
+        return None
+    return f"{path} has the wrong hash: expected {expected}, received {received}"
 
 
 def fetch(url: str, path: Path, digest: str, megabytes: float = 0.0) -> Path:
@@ -96,32 +85,31 @@ def fetch(url: str, path: Path, digest: str, megabytes: float = 0.0) -> Path:
     Args:
         url: http(s); redirects are followed, but not from https to http.
         path: usually below `cache_home()`.
-        digest: as for `Digest.parse`.
+        digest: as for `fault`.
         megabytes: about how large the file is, for messages before the server has said it.
 
     Raises:
         UserError: offline, refused by the server, unreachable after retries, no room or no
             permission to write, or not the published file.
     """
-    expected = Digest.parse(digest)
-    fault = expected.fault(path)
-    if fault is None:
+    problem = fault(path, digest)
+    if problem is None:
         return path
     address = _address(url)
     if is_offline():
         size = f"{megabytes:.1f} MB, " if megabytes else ""
         raise UserError(
-            f"{fault}, and with {OFFLINE} set nothing is downloaded. Put the file of "
-            f"{shown(address)} ({size}{expected}) there by hand, or unset the variable."
+            f"{problem}, and with {OFFLINE} set nothing is downloaded. Put the file of "
+            f"{shown(address)} ({size}{digest}) there by hand, or unset the variable."
         )
-    with writing(path.parent, int(megabytes * 1e6)):
+    with _writing(path.parent, megabytes):
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(path):
-            fault = expected.fault(path)  # another process may have fetched it meanwhile
-            if fault is not None:
+            problem = fault(path, digest)  # another process may have fetched it meanwhile
+            if problem is not None:
                 if path.exists():
-                    say(f"{fault}. It is downloaded anew.")
-                _download(address, path, expected)
+                    say(f"{problem}. It is downloaded anew.")
+                _download(address, path, digest)
     return path
 
 
@@ -130,41 +118,50 @@ def _address(url: str) -> str:
     mirror = os.environ.get(MIRROR, "").rstrip("/")
     for address in filter(None, (url, mirror)):
         if not address.startswith(("https://", "http://")):
-            raise UserError(f"Only https:// and http:// addresses are fetched, not {address!r}.")
+            given = shown(address)
+            raise UserError(f"Only https:// and http:// addresses are fetched, not {given!r}.")
     return f"{mirror}/{url.partition('://')[2]}" if mirror else url
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _writing(folder: Path, megabytes: float) -> Iterator[None]:
+    """Say what can be done where the cache cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        needed = f" The file needs {megabytes:.1f} MB." if megabytes else ""
+        raise UserError(
+            f"Cannot write to the cache {folder}: {error.strerror or error}"
+            f"{f' ({error.filename})' if error.filename else ''}.{needed} Make room or give "
+            f"permission there, or set {HOME} to another folder."
+        ) from error
+
+
+def _locked(path: Path) -> AbstractContextManager[object]:
     """Hold `<path>.lock`, so that two processes do not write one partial file."""
     lock = filelock.FileLock(f"{path}.lock")
     try:
-        lock.acquire(timeout=0)
+        return lock.acquire(timeout=0)
     except filelock.Timeout:
         say(f"Waiting for another process that downloads {path.name}.")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        return lock.acquire()
 
 
-def _download(address: str, path: Path, expected: Digest) -> None:
-    partial = Partial(path)
-    for again in (False, True):
-        complete(address, partial, path)
-        fault = expected.fault(partial.path)
-        if fault is None:
-            partial.move(path)
-            return
-        glued, size = partial.glued, partial.size()
-        partial.discard()
-        if again or not glued:
-            break
+def _download(address: str, path: Path, digest: str) -> None:
+    """Receive `<path>.partial`; it gets its name when its hash is right."""
+    partial = path.with_name(f"{path.name}.partial")
+    if complete(address, partial, path) and fault(partial, digest):
         # The halves may be of two versions, or the older one was torn by a power cut.
         say(f"{path.name}, put together from several answers, has the wrong hash; once more.")
+        partial.unlink()
+        complete(address, partial, path)
+    problem, size = fault(partial, digest), partial.stat().st_size
+    if problem is None:
+        os.replace(partial, path)
+        return
+    partial.unlink()
     raise UserError(
-        f"{shown(address)} sent another file than the published one: {fault}. It had {size:,} "
+        f"{shown(address)} sent another file than the published one: {problem}. It had {size:,} "
         "bytes and was deleted. Is a proxy or mirror in between? A newer keras_resnet may know "
         "the new hash."
     )

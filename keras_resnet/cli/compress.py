@@ -1,0 +1,143 @@
+"""The verbs that make a trained network smaller: qat, prune, cluster, prune-filters."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import asdict
+
+from keras_resnet.cli.options import Parser, Verb, add_model, natural
+from keras_resnet.cli.training_options import add_recipe, add_training, overrides, print_run
+from keras_resnet.errors import UserError
+
+
+def _compress(options: argparse.Namespace) -> int:
+    """Train a trained network on by the technique that the verb names."""
+    from keras_resnet.recipes import compress
+    from keras_resnet.recipes.configs import schema
+    from keras_resnet.recipes.runs import sources
+    from keras_resnet.recipes.training import devices
+
+    # This process holds the model while another trains it: on a GPU neither may take all memory.
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+
+    source = sources.find(options.model, options.weights)
+    source.require_keras()
+    given = overrides(options)
+    own = asdict(source.run.config.data) if source.run else {"name": source.data}
+    if source.run and given.get("data.name", own["name"]) == own["name"]:  # and its split of them
+        given = {f"data.{key}": value for key, value in own.items()} | given
+    elif own["name"]:
+        given = {"data.name": source.data, **given}
+    if options.distill:
+        given |= {"distill.teacher": options.model, "distill.weights": options.weights or ""}
+    loaded = schema.load_config(options.config, given)
+    if loaded.compress.technique != options.verb:
+        meant = loaded.compress.technique or "train"
+        raise UserError(
+            f"The config {options.config} is one of 'keras-resnet {meant}', not of "
+            f"'keras-resnet {options.verb}'. Leave --config out, or see: keras-resnet train --list"
+        )
+    devices.claim(loaded.train)
+    name = f"{options.verb}-{source.name}"
+    run = compress.run(source.keras_model(), loaded, options.out, name=name)
+    return print_run(run, options.json)
+
+
+def _prune_filters(options: argparse.Namespace) -> int:
+    """Remove filters of a trained network and train it on."""
+    from keras_resnet.recipes import prune_channels
+    from keras_resnet.recipes.configs import schema
+    from keras_resnet.recipes.runs import sources
+    from keras_resnet.recipes.training import devices
+
+    source = sources.find(options.model, options.weights)
+    source.require_keras()
+    loaded = schema.load_config(options.config, overrides(options))
+    devices.claim(loaded.train)
+    run = prune_channels.run(source, loaded, options.out, profile=options.profile)
+    if not options.json and not run.home:
+        pruned = run.summary()["pruned_filters"]
+        for what in ("filters", "multiply_adds", "parameters"):
+            before, after = pruned[what]
+            print(f"{what.replace('_', '-')} {before:,} → {after:,} ({after / before:.1%})")
+    return print_run(run, options.json)
+
+
+# Options ------------------------------------------------------------------------------------------
+
+
+def _qat_options(sub: Parser) -> None:
+    _add_compressing(sub, "qat")
+    sub.add_argument(
+        "--preserve", help="auto (default), none, sparsity, clusters or both: what stays as it is"
+    )
+
+
+def _prune_options(sub: Parser) -> None:
+    _add_compressing(sub, "prune")
+    sub.add_argument("--sparsity", type=float, metavar="PART", help="of the weights, e.g. 0.8")
+    sub.add_argument("--pattern", help="2:4 for two zeros in every four input channels")
+
+
+def _cluster_options(sub: Parser) -> None:
+    _add_compressing(sub, "cluster")
+    sub.add_argument("--clusters", type=natural, metavar="N", help="values of a kernel, e.g. 16")
+
+
+def _add_compressing(sub: Parser, verb: str) -> None:
+    add_model(sub, "the trained network to start from: a run folder, a .keras file")
+    sub.add_argument(
+        "--data", metavar="NAME|FOLDER", help="default what the run or the weights were trained on"
+    )
+    sub.add_argument("--config", default=f"compress/{verb}", help="default %(default)s")
+    sub.add_argument(
+        "--distill", action="store_true", help="learn the answers of the network as it was, too"
+    )
+    sub.add_argument("--out", metavar="FOLDER", help=f"default runs/{verb}-NAME-DATE-TIME")
+    add_training(sub)
+
+
+def _prune_filters_options(sub: Parser) -> None:
+    add_model(sub, "the trained network: a run folder, a .keras file")
+    sub.add_argument(
+        "--data", metavar="NAME|FOLDER", required=True, help="what to train on: the same classes"
+    )
+    sub.add_argument(
+        "--keep",
+        type=float,
+        metavar="PART",
+        help="of the multiply-adds, e.g. 0.5; default the config's",
+    )
+    sub.add_argument("--criterion", help="what filters are judged by: l1 (default) or gamma")
+    sub.add_argument("--config", default="compress/prune_filters", help="default %(default)s")
+    sub.add_argument("--out", metavar="FOLDER", help="default runs/prune-filters-NAME-DATE-TIME")
+    add_recipe(sub)
+
+
+VERBS = {
+    "qat": Verb(
+        "train a trained network on as its int8 file will compute",
+        "qat RUN --epochs 4",
+        _qat_options,
+        _compress,
+    ),
+    "prune": Verb(
+        "make the smallest weights of a trained network zeros while it is trained on",
+        "prune resnet20 --weights cifar10 --sparsity 0.8",
+        _prune_options,
+        _compress,
+    ),
+    "cluster": Verb(
+        "give the weights of a trained network a few values while it is trained on",
+        "cluster RUN --clusters 16",
+        _cluster_options,
+        _compress,
+    ),
+    "prune-filters": Verb(
+        "remove a trained network's least important filters and train it on",
+        "prune-filters resnet20 --weights cifar10 --data cifar10 --keep 0.5",
+        _prune_filters_options,
+        _prune_filters,
+    ),
+}

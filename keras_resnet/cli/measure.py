@@ -1,0 +1,229 @@
+"""The verbs that measure files: what they cost to run, and which layer loses the signal."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from keras_resnet.cli.options import Parser, Verb, natural, naturals
+from keras_resnet.display.console import print_json
+from keras_resnet.errors import UserError
+from keras_resnet.files import require_file_target
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from keras_resnet.export.measure import layer_errors
+
+
+def _benchmark(options: argparse.Namespace) -> int:
+    from keras_resnet.display.charts import require_writable
+    from keras_resnet.export.measure import benchmark
+    from keras_resnet.recipes.runs.folder import write_json
+
+    files = benchmark.find(options.files)
+    out = None if options.out is None else Path(options.out)
+    if out is not None and not out.is_dir():
+        require_file_target(out)
+    picture = Path(options.picture) if options.picture else None
+    if picture is not None:
+        require_writable(picture)
+    measured = benchmark.measure(
+        files,
+        options.threads,
+        against=options.against,
+        rounds=options.rounds,
+        runs=options.runs,
+        batch=options.batch,
+    )
+    if out is not None:
+        write_json(out / benchmark.RECORD if out.is_dir() else out, measured.to_dict())
+    if options.json:
+        print_json(measured.to_dict())
+    else:
+        print(measured.table())
+    if picture is not None:
+        measured.picture(picture)
+    return 0
+
+
+def _layers(options: argparse.Namespace) -> int:
+    from keras_resnet.display.charts import require_writable
+    from keras_resnet.export.measure import layer_errors
+
+    pair = _pair(options)
+    if options.picture:
+        require_writable(Path(options.picture))
+    images = _images(options, pair[0])
+    errors = layer_errors.measure(*pair, images)
+    if options.picture:
+        errors.picture(options.picture)
+    if options.json:
+        return print_json(errors.to_dict())
+    worst = errors.worst()
+    print(errors.table(worst if options.worst else errors.layers))
+    if errors.unmatched:
+        print(f"Without a counterpart in {pair[1]}: {', '.join(errors.unmatched)}")
+    # Of two files the model is unknown, and an operation's name need not be a layer's.
+    of_export = len(options.files) == 1
+    if of_export and options.format == "tflite-int8" and worst[0].own_snr_db < math.inf:
+        _advise(worst[0])
+    return 0
+
+
+def _advise(row: layer_errors.LayerError) -> None:
+    if row.operation == "INPUT":
+        print("\nMost is lost where the images are quantized: see --input-type of export.")
+        return
+    layers = ",".join([row.layer, *row.read_by])
+    print(
+        f"\n{row.layer} adds most. To keep it in float32, with what reads it:\n"
+        f"keras-resnet export MODEL --formats tflite-float32,tflite-int8 --keep-float {layers}"
+    )
+
+
+def _pair(options: argparse.Namespace) -> tuple[Path, Path]:
+    """The float file and the quantized one."""
+    from keras_resnet.export import manifest
+
+    paths = [Path(path) for path in options.files]
+    if len(paths) == 2:
+        return paths[0], paths[1]
+    if len(paths) != 1 or not paths[0].is_dir():
+        raise UserError(
+            "Give an export folder, or a float32 .tflite and the quantized one: keras-resnet "
+            f"layers FLOAT.tflite QUANTIZED.tflite. Received {' '.join(options.files)}."
+        )
+    content = manifest.read(paths[0])
+    manifest.verify_hashes(paths[0], content)
+    files = {entry["format"]: paths[0] / entry["file"] for entry in content["files"]}
+    for kind in ("tflite-float32", options.format):
+        if kind not in files:
+            raise UserError(
+                f"{paths[0]} has no {kind} file; it has {', '.join(files)}. Export again: "
+                f"keras-resnet export MODEL --formats tflite-float32,{options.format} --overwrite "
+                "(of a network that was trained quantized there is no float file)"
+            )
+    return files["tflite-float32"], files[options.format]
+
+
+def _images(options: argparse.Namespace, float_file: Path) -> np.ndarray:
+    """The first --count images of --images, or of the reference that an export lies beside."""
+    from keras_resnet.export import manifest
+    from keras_resnet.export.reference import REFERENCE
+    from keras_resnet.export.runtimes.open import open_file
+    from keras_resnet.recipes.export import images_of
+
+    beside = float_file.parent / REFERENCE
+    source = options.images or (str(beside) if beside.is_file() else None)
+    if source is None:
+        raise UserError("Give --images: a folder of images, a dataset, or an .npz with 'images'.")
+    if source.endswith(".npz"):
+        return _archived(Path(source))[: options.count]
+    if (float_file.parent / manifest.MANIFEST).is_file():
+        _warn_of_range(manifest.read(float_file.parent)["input"])
+    shape = open_file(float_file).input_shape
+    return images_of(source, SimpleNamespace(input_shape=(None, *shape)), options.count)
+
+
+def _warn_of_range(made_for: dict[str, Any]) -> None:
+    if not made_for["raw_pixels"] and made_for["range"][1] < 128:
+        low, high = made_for["range"]
+        print(
+            f"warning: the files were made for images of {low:g}…{high:g}, and these are RGB "
+            "0…255; an .npz with 'images' is taken as it is",
+            file=sys.stderr,
+        )
+
+
+def _archived(path: Path) -> np.ndarray:
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            images: np.ndarray = arrays["images"]
+            return images
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path} is no .npz file with an array 'images': {error}") from error
+
+
+# Options ------------------------------------------------------------------------------------------
+
+
+def _benchmark_options(sub: Parser) -> None:
+    sub.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="a folder that 'export' wrote, or files (.tflite, .onnx, .keras, a SavedModel's or "
+        "OpenVINO's folder)",
+    )
+    sub.add_argument(
+        "--threads",
+        type=naturals,
+        default=(1,),
+        metavar="N,N,…",
+        help="how many threads to run on, each measured (default 1)",
+    )
+    sub.add_argument(
+        "--against",
+        metavar="FILE",
+        help="the file that ratios are against (default the float32 .tflite, else the first file)",
+    )
+    for name, default, about in (
+        ("--rounds", 10, "turns of every file"),
+        ("--runs", 20, "single images in a turn, if two seconds allow"),
+        ("--batch", 32, "images of which the throughput is measured, if two seconds allow"),
+    ):
+        sub.add_argument(
+            name, type=natural, default=default, metavar="N", help=f"{about} (default {default})"
+        )
+    sub.add_argument(
+        "--out",
+        metavar="FILE|FOLDER",
+        help="also write the record as JSON; in a folder, such as the export's, as benchmark.json",
+    )
+    sub.add_argument("--picture", metavar="FILE", help="draw the figures: .svg, or .png")
+
+
+def _layers_options(sub: Parser) -> None:
+    sub.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="a folder that 'export' wrote, or a float32 .tflite and the quantized one",
+    )
+    sub.add_argument(
+        "--images",
+        metavar="FOLDER|NAME|.npz",
+        help="images for the files: of a folder, a dataset's training images, or an array 'images' "
+        "as the float file takes them; default the reference.npz of the export",
+    )
+    sub.add_argument(
+        "--count", type=natural, default=32, metavar="N", help="how many of them (default 32)"
+    )
+    sub.add_argument(
+        "--format", default="tflite-int8", help="which file of the folder (default %(default)s)"
+    )
+    sub.add_argument("--worst", action="store_true", help="the layers that add most error first")
+    sub.add_argument("--picture", metavar="FILE", help="draw the errors: .svg, or .png")
+
+
+VERBS = {
+    "benchmark": Verb(
+        "latency, throughput, memory and bytes of files, side by side",
+        "benchmark RUN/exports --threads 1,2 --out RUN/exports",
+        _benchmark_options,
+        _benchmark,
+    ),
+    "layers": Verb(
+        "which layer of a quantized .tflite loses the signal",
+        "layers RUN/exports --worst",
+        _layers_options,
+        _layers,
+    ),
+}

@@ -1,0 +1,188 @@
+"""The verbs that run models: predict, evaluate, and ensemble, which makes one of several."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from keras_resnet.cli.options import Parser, Verb, add_model, natural, naturals
+from keras_resnet.display.console import print_json, quiet_stderr
+from keras_resnet.errors import UserError
+from keras_resnet.files import require_file_target
+
+
+def _ensemble(options: argparse.Namespace) -> int:
+    from keras_resnet.recipes.runs import ensemble
+
+    model = ensemble.write(options.models, Path(options.out))
+    result = {
+        "file": options.out,
+        "members": options.models,
+        "classes": model.output_shape[-1],
+        "parameters_total": model.count_params(),
+    }
+    if options.json:
+        return print_json(result)
+    print(
+        f"{options.out}: {len(options.models)} members, {result['classes']} classes, "
+        f"{result['parameters_total']:,} parameters"
+    )
+    print(f"Next: keras-resnet evaluate {options.out} --data NAME")
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from keras_resnet.recipes import evaluate
+    from keras_resnet.recipes.data.protocol import Protocol, describe
+    from keras_resnet.recipes.runs import sources
+    from keras_resnet.recipes.runs.folder import write_json
+
+    source = sources.find(options.model, options.weights)
+    protocol = Protocol(options.crops, options.scales, _single_crop(options, source))
+    out = None if options.out is None else Path(options.out)
+    if out is not None:
+        require_file_target(out)
+    runtime = source.runtime(protocol.single.size or None if protocol.single else None)
+    dataset = sources.dataset_of(options.data, source, runtime, whole=protocol.whole)
+    source.warn_of_other_classes(dataset)
+    split = dataset.split(options.split)
+    result = {
+        "model": options.model,
+        "data": dataset.name,
+        "split": options.split,
+        **evaluate.measure(runtime, split, protocol),
+    }
+    if out is not None:
+        write_json(out, result)
+    if options.json:
+        return print_json(result)
+    top5 = f", top-5 {result['top5']:.2%}" if "top5" in result else ""
+    print(
+        f"{options.model}: accuracy {result['accuracy']:.2%}{top5}, loss {result['loss']:.4f} "
+        f"on {result['n']} images ({dataset.name}, {options.split}; "
+        f"{describe(result['protocol'])})"
+    )
+    return 0
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from keras_resnet.images.read import read_image
+    from keras_resnet.recipes.runs import sources
+
+    source = sources.find(options.model, options.weights)
+    if not any(Path(path).exists() for path in options.images):  # before weights are fetched
+        raise UserError(f"No such image: {', '.join(options.images)}")
+    runtime = source.runtime()
+    height, width, channels = runtime.input_shape
+    size, crop = (height or 224, width or 224), source.crop
+    names = source.labels or tuple(f"class {index}" for index in range(runtime.classes))
+    results: list[dict[str, Any]] = []
+    for path in options.images:
+        try:
+            with quiet_stderr():  # the libraries' own words on damaged files
+                image = read_image(path, size, channels or 3, crop)
+        except UserError as error:  # one bad image does not lose the others
+            results.append({"image": path, "error": str(error)})
+            continue
+        scores = runtime.probabilities(image[None])[0]
+        best = scores.argsort()[::-1][: options.top]
+        top = [{"label": names[index], "probability": float(scores[index])} for index in best]
+        results.append({"image": path, "top": top})
+    failed = [result for result in results if "error" in result]
+    if options.json:
+        print_json({"model": options.model, "predictions": results})
+    for result in [] if options.json else results:
+        for index, entry in enumerate(result.get("top", ())):
+            shown = result["image"] if index == 0 else ""
+            bar = "█" * round(20 * entry["probability"])
+            print(f"{shown:<32} {entry['probability']:>7.2%}  {entry['label']:<16} {bar}")
+    for result in failed:
+        print(f"error: {result['error']}", file=sys.stderr)
+    return 2 if failed else 0
+
+
+def _single_crop(options: argparse.Namespace, source: Any) -> Any:
+    """The crop that --resize asks for, or by which the accuracy of the weights was measured."""
+    from keras_resnet.images.crop import SingleCrop
+
+    if options.resize is not None:
+        return SingleCrop(options.resize, interpolation=options.interpolation or "bilinear")
+    if options.interpolation is not None:
+        raise UserError("--interpolation goes with --resize, e.g. --resize 256.")
+    if source.entry is not None and options.crops == 1 and not options.scales:
+        return source.crop
+    return None
+
+
+# Options ------------------------------------------------------------------------------------------
+
+
+def _ensemble_options(sub: Parser) -> None:
+    sub.add_argument("models", nargs="+", metavar="MODEL", help="run folders or .keras files")
+    sub.add_argument("--out", metavar="FILE", required=True, help="the .keras file to write")
+
+
+def _evaluate_options(sub: Parser) -> None:
+    add_model(sub)
+    sub.add_argument(
+        "--data",
+        metavar="NAME|FOLDER",
+        help="dataset or folder of images; default what the run or the weights were trained on",
+    )
+    sub.add_argument("--split", default="test", help="train, validation or test (default)")
+    sub.add_argument(
+        "--crops",
+        type=natural,
+        default=1,
+        metavar="1|10",
+        help="the central crop (default), or corners, centre and their mirror images, averaged",
+    )
+    sub.add_argument(
+        "--scales",
+        type=naturals,
+        default=(),
+        metavar="N,N,…",
+        help="average over whole images with the shorter side at each of these pixels; "
+        "He et al. 2015: 224,256,384,480,640",
+    )
+    sub.add_argument(
+        "--resize",
+        type=natural,
+        metavar="N",
+        help="the shorter side of the whole image before its centre is cut out, as torchvision and "
+        "timm do to the grey level; slower than the default",
+    )
+    sub.add_argument("--interpolation", help="of --resize: bilinear (default) or bicubic")
+    sub.add_argument("--out", metavar="FILE", help="also write the result as JSON")
+
+
+def _predict_options(sub: Parser) -> None:
+    add_model(sub)
+    sub.add_argument("images", nargs="+", metavar="IMAGE")
+    sub.add_argument(
+        "--top", type=natural, default=5, metavar="K", help="classes to show (default 5)"
+    )
+
+
+VERBS = {
+    "ensemble": Verb(
+        "average the probabilities of several models in one file",
+        "ensemble RUN1 RUN2 --out ensemble.keras",
+        _ensemble_options,
+        _ensemble,
+    ),
+    "evaluate": Verb(
+        "accuracy and loss on a labelled split",
+        "evaluate RUN --split test",
+        _evaluate_options,
+        _evaluate,
+    ),
+    "predict": Verb(
+        "classify images",
+        "predict RUN/exports/resnet20-int8.tflite cat.jpg",
+        _predict_options,
+        _predict,
+    ),
+}

@@ -1,0 +1,119 @@
+"""The verbs that tell of runs: list them, report on one, compare several."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from keras_resnet.cli.options import Parser, Verb
+from keras_resnet.display.console import number, print_json, print_lines, print_table
+from keras_resnet.errors import UserError
+
+
+def _runs(options: argparse.Namespace) -> int:
+    """List the runs of a folder."""
+    from keras_resnet.recipes.runs.folder import list_runs
+
+    found = list_runs(options.folder)
+    if options.json:
+        return print_json({"runs": found})
+    if not found:
+        raise UserError(f"No runs in {options.folder}. Start one: keras-resnet train --list")
+    header = ("run", "model", "data", "done", "validation", "test", "minutes", "state")
+    rows = [
+        [
+            row["run"],
+            row["model"] or "–",
+            row["data"] or "–",
+            f"{row['done']}/{row['total']} {row['unit']}" if row["unit"] else "–",
+            number(row["validation"], ".2%"),
+            number(row["test"], ".2%"),
+            number(row["minutes"], ".1f"),
+            row["state"],
+        ]
+        for row in found
+    ]
+    print_table(f"Runs in {options.folder}", header, rows)
+    for row in found:
+        if row["problem"]:
+            print(f"warning: {row['run']}: {row['problem']}", file=sys.stderr)
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    """Write the page about a run."""
+    from keras_resnet.recipes.runs import report
+    from keras_resnet.recipes.runs.folder import find_run
+
+    path = report.write(find_run(options.run), options.out)
+    return print_json({"report": str(path)}) if options.json else print_lines([str(path)])
+
+
+def _compare(options: argparse.Namespace) -> int:
+    """Print what was recorded of several models."""
+    from keras_resnet.recipes.runs import compare as comparing
+
+    if options.picture:
+        comparing.require_drawable(Path(options.picture))
+    rows = comparing.rows(options.models)
+    for warning in comparing.warnings(rows):
+        print(f"warning: {warning}", file=sys.stderr)
+    if options.picture:
+        comparing.draw(rows, Path(options.picture))
+    if options.json:
+        return print_json({"models": comparing.as_dicts(rows)})
+    header = ("file", "accuracy", "parameters", "multiply-adds", "bytes", "gzipped", "ms")
+    table = [
+        [
+            row.name,
+            number(row.accuracy, ".2%"),
+            number(row.parameters, ","),
+            number(row.multiply_adds, ","),
+            f"{row.bytes:,}",
+            f"{row.bytes_gzipped:,}",
+            number(row.latency_ms, ".3f"),
+        ]
+        for row in rows
+    ]
+    print_table("As recorded when each was trained or exported", header, table)
+    return 0
+
+
+# Options ------------------------------------------------------------------------------------------
+
+
+def _runs_options(sub: Parser) -> None:
+    sub.add_argument("folder", nargs="?", default="runs", help="where to look (default ./runs)")
+
+
+def _report_options(sub: Parser) -> None:
+    sub.add_argument("run", help="the folder of a finished run")
+    sub.add_argument("--out", metavar="FILE.html", help="default RUN/report.html")
+
+
+def _compare_options(sub: Parser) -> None:
+    sub.add_argument("models", nargs="+", help="run folders, export folders and exported files")
+    sub.add_argument("--picture", metavar="FILE.svg", help="draw accuracy against bytes and ms")
+
+
+VERBS = {
+    "runs": Verb(
+        "list the runs of a folder",
+        "runs",
+        _runs_options,
+        _runs,
+    ),
+    "report": Verb(
+        "one page about a finished run, with pictures",
+        "report RUN",
+        _report_options,
+        _report,
+    ),
+    "compare": Verb(
+        "accuracy, size and speed of several runs and exports side by side",
+        "compare RUN1 RUN2 --picture frontier.svg",
+        _compare_options,
+        _compare,
+    ),
+}

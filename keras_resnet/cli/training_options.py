@@ -1,0 +1,75 @@
+"""What the verbs that train have in common: options for keys of the config, and the last words."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+from keras_resnet.cli.options import Parser, natural
+from keras_resnet.display.console import print_json
+
+if TYPE_CHECKING:
+    from keras_resnet.recipes.runs.folder import Run
+
+
+def add_recipe(sub: Parser) -> None:
+    """Add the options of a training that can be profiled."""
+    add_training(sub)
+    sub.add_argument(
+        "--profile",
+        action="store_true",
+        help="write a TensorFlow profiler trace of ten steps for TensorBoard",
+    )
+
+
+def add_training(sub: Parser) -> None:
+    """Add the options of every training: the config keys that people change most."""
+    sub.add_argument("--epochs", type=natural, metavar="N")
+    sub.add_argument("--batch-size", type=natural, metavar="N", help="global, over all devices")
+    sub.add_argument("--seed", type=int, metavar="N")
+    sub.add_argument("--devices", help="auto, cpu, gpu, cpu:N (logical devices), gpu:N")
+    sub.add_argument(
+        "--precision",
+        help="auto, float32 (qat, prune, cluster: only that), mixed_bfloat16, mixed_float16",
+    )
+    sub.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="any key of the config"
+    )
+
+
+def overrides(options: argparse.Namespace) -> dict[str, Any]:
+    """The options that stand for config keys, and every --set."""
+    from keras_resnet.recipes.configs.schema import parse_override
+
+    short = {
+        "train.epochs": options.epochs,
+        "train.batch_size": options.batch_size,
+        "train.seed": options.seed,
+        "train.devices": options.devices,
+        "train.precision": options.precision,
+        "data.name": getattr(options, "data", None),  # the quickstart has its own
+        "data.service": getattr(options, "data_service", None),
+        "pruning.keep": getattr(options, "keep", None),
+        "pruning.criterion": getattr(options, "criterion", None),
+        "compress.preserve": getattr(options, "preserve", None),
+        "compress.sparsity": getattr(options, "sparsity", None),
+        "compress.pattern": getattr(options, "pattern", None),
+        "compress.clusters": getattr(options, "clusters", None),
+    }
+    given = {key: value for key, value in short.items() if value is not None}
+    return given | dict(parse_override(text) for text in options.set)
+
+
+def print_run(run: Run, as_json: bool) -> int:
+    """Print how a training ended, and what to do next."""
+    if run.home:  # one of several workers, and not the one that writes
+        print(f"done; the chief wrote {run.home}", file=sys.stderr)
+        return 0
+    summary = run.summary()
+    if as_json:
+        return print_json({"run": str(run.path), **summary})
+    test = summary["test"]
+    print(f"test accuracy {test['accuracy']:.2%} on {test['n']} images · {run.model}")
+    print(f"Next: keras-resnet export {run.path}")
+    return 0
