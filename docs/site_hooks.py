@@ -5,13 +5,13 @@ A link to a file that is a page leads there; one to another file of the reposito
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import json
 import os
 import posixpath
 import re
 import tomllib
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ READMES = {
 }
 SCHEMA = "export/manifest.schema.json"
 _PAGES = {**READMES, SCHEMA: "manifest.md", "recipes/configs/schema.py": "api/config.md"}
-_FIELD = re.compile(r"^    (\w+): (.+?)(?: = (.+?))?  # (.+)$", re.MULTILINE)
+_FIELD = re.compile(r"^    (\w+): .+?(?: = (.+?))?  # (.+)$", re.MULTILINE)
 _LINK = (
     r"(?P<image>!?)\[(?P<label>[^\]]*)\]"
     r"\((?P<target>(?!https?:)[^)#\s]+)(?P<anchor>#[^)]*)?\)"
@@ -124,22 +124,30 @@ def _technique(config: dict[str, Any]) -> str:
 
 
 def _config() -> str:
-    """Every key of a config: its type, default and the comment beside it."""
+    """Every key of a config: its type and limits, default and the comment beside it."""
     from keras_resnet.recipes.configs import schema
 
-    kinds = [kind for kind in vars(schema).values() if dataclasses.is_dataclass(kind)]
+    kinds = [kind for name, kind in vars(schema).items() if name.endswith("Config")]
     sections = {kind: kind.__name__.removesuffix("Config").lower() for kind in kinds}
     parts = []
     for kind, section in sections.items():
+        hints = typing.get_type_hints(kind, include_extras=True)
         rows = [
-            f"| `{section}{'.' * bool(section)}{key}` | {_cell(kind_of)} "
+            f"| `{section}{'.' * bool(section)}{key}` | {_cell(_allowed(hints[key]))} "
             f"| {f'`{default}`' if default and 'field(' not in default else ''} | {_cell(text)} |"
-            for key, kind_of, default, text in _FIELD.findall(inspect.getsource(kind))
+            for key, default, text in _FIELD.findall(inspect.getsource(kind))
         ]
         parts += [f"## [{section}]" if section else "## Above all sections", "", kind.__doc__, ""]
         parts += ["| key | type | default | what |", "|---|---|---|---|", *rows, ""]
     intro = "In a config file, or by `--set KEY=VALUE` on the command line of every training."
     return "\n".join(["# Keys of a config", "", intro, "", *parts])
+
+
+def _allowed(hint: Any) -> str:
+    """The type of a key and its limits, e.g. "int, at least 0"."""
+    limits = getattr(hint, "__metadata__", ())
+    kind = inspect.formatannotation(hint.__origin__ if limits else hint)
+    return ", ".join([kind, *map(str, limits)])
 
 
 def _manifest() -> str:

@@ -2,8 +2,6 @@
 
 import importlib.util
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -11,46 +9,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import pytest
+from helpers import randomize_batch_norms
 
 import keras_resnet
 import keras_resnet.export
-from keras_resnet.errors import UserError
 from keras_resnet.recipes import load_dataset
-
-
-def randomize_batch_norms(model, seed=0):
-    """Give every BN statistics of a trained network; the initial ones hide mistakes."""
-    rng = np.random.default_rng(seed)
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            size = layer.gamma.shape[0]
-            gamma, variance = rng.uniform(0.5, 1.5, (2, size))
-            beta, mean = rng.normal(0, 0.2, (2, size))
-            layer.set_weights([gamma, beta, mean, variance])
-    return model
-
-
-def run_python(code, *arguments, check=True, cwd=None, env=None, timeout=300):
-    """Run a script in a process of its own, where devices and imports start anew."""
-    result = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, **(env or {})},
-        timeout=timeout,
-    )
-    if check:
-        assert result.returncode == 0, result.stderr[-3000:]
-    return result
-
-
-def cifar10_or_skip():
-    """CIFAR-10, which tests do not download."""
-    try:
-        return load_dataset("cifar10")
-    except UserError as error:
-        pytest.skip(f"CIFAR-10 is not prepared here: {error}")
 
 
 @pytest.fixture(scope="session")

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import cifar10_or_skip
+from helpers import ROOT, cifar10_or_skip
 
 from keras_resnet.errors import UserError
 from keras_resnet.export.measure.turns import Peer, take_turns, workers
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = ROOT / "benchmarks"
 
 # A peer without a framework: its turns go to a file that all write to.
 TOY = """

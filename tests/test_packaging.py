@@ -1,9 +1,9 @@
 """pyproject.toml installs what is there; the editable install that tests use would not tell."""
 
 import tomllib
-from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from helpers import ROOT
+
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
 
 

@@ -1,7 +1,7 @@
 """Keras 3 → tf_keras, the Keras that tensorflow-model-optimization works on.
 
 Every layer is rebuilt from its config under its own name and given its weights; the logits agree to
-1e-5 of the largest one (`tests/test_bridge.py` holds every network of the zoo to it).
+1e-5 of the largest one (`test_to_tf_keras.py` holds every network of the zoo to it).
 """
 
 from __future__ import annotations

@@ -1,15 +1,16 @@
-"""A training run as data: TOML into frozen dataclasses, unknown keys refused."""
+"""A training run as data: TOML is read into frozen dataclasses, and unknown keys are refused."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 import reprlib
+import sys
 import tomllib
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from keras_resnet.errors import UnknownNameError, UserError, require
 from keras_resnet.files import replacing
@@ -18,132 +19,158 @@ CONFIGS = Path(__file__).parent
 
 
 @dataclass(frozen=True)
+class Limits:
+    """The numbers a key may have: at least `least`, at most `most`, and less than `below`."""
+
+    least: float
+    most: float = math.inf
+    below: float = math.inf
+
+    def __contains__(self, value: float) -> bool:
+        """Tell whether a key may have this `value`; it may not be nan or infinite."""
+        return self.least <= value <= self.most and value < self.below
+
+    def __str__(self) -> str:
+        """Describe them as an error and the documentation do, e.g. "from 0 to 1"."""
+        if self.most < math.inf:
+            return f"from {self.least} to {self.most}"
+        return f"at least {self.least}" + f" and below {self.below}" * (self.below < math.inf)
+
+
+Count = Annotated[int, Limits(0)]
+Positive = Annotated[int, Limits(1)]
+Amount = Annotated[float, Limits(0)]
+Fraction = Annotated[float, Limits(0, 1)]
+BelowOne = Annotated[float, Limits(0, below=1)]
+
+
+@dataclass(frozen=True)
 class DataConfig:
-    """Which images."""
+    """The images, and which of them are held out."""
 
     name: str = "cifar10"  # "digits" (scikit-learn's), a name of tensorflow-datasets, or a folder
-    validation: int = 5000  # images held out of the training split to choose the best epoch
-    split_seed: int = 0  # which ones; apart from train.seed, so that seeds compare
-    image_size: int = 0  # pixels a side the network is given; 0: the size all images have
-    crop_fraction: float = 0.875  # evaluation: the central part of the shorter side that is kept
+    validation: Count = 5000  # training images held out to choose the best epoch
+    split_seed: Count = 0  # chooses them; train.seed does not, so runs with other seeds compare
+    image_size: Count = 0  # pixels a side of the network's input; 0: the size all images have
+    crop_fraction: Annotated[float, Limits(0.1, 1)] = 0.875  # evaluation: central part of a side
     service: str = ""  # a tf.data service, grpc://HOST:PORT, that prepares the batches
 
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """How images are varied in training; 0 is off."""
+    """How training images are varied; 0 is off."""
 
-    crop: str = "pad"  # a key of recipes.augment.CROPS
-    flip: str = "random"  # a key of recipes.augment.FLIPS
-    min_area: float = 0.08  # crop = "resized": the least part of the image that is cut out
-    randaugment: int = 0  # operations on each image (arXiv:1909.13719)
-    magnitude: float = 9.0  # their strength, of 10
-    erasing: float = 0.0  # part of the images with a rectangle erased (arXiv:1708.04896)
-    mixup: float = 0.0  # alpha of arXiv:1710.09412
-    cutmix: float = 0.0  # alpha of arXiv:1905.04899; with mixup, each batch draws one of the two
-    repeats: int = 1  # variants of an image in one batch (arXiv:1902.05509)
+    crop: str = "pad"  # pad | reflect | shift | resized | none
+    flip: str = "random"  # none | random | alternating
+    min_area: Fraction = 0.08  # crop = "resized": the smallest part of the image to cut out
+    randaugment: Annotated[int, Limits(0, 14)] = 0  # operations on each image (arXiv:1909.13719)
+    magnitude: Annotated[float, Limits(0, 10)] = 9.0  # their strength, up to 10
+    erasing: Fraction = 0.0  # share of images with a rectangle erased (arXiv:1708.04896)
+    mixup: Amount = 0.0  # alpha of arXiv:1710.09412
+    cutmix: Amount = 0.0  # alpha of arXiv:1905.04899; with mixup, each batch draws one of the two
+    repeats: Positive = 1  # variants of an image in one batch (arXiv:1902.05509)
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How long and on what."""
+    """How long to train, on which devices, and the loss."""
 
-    epochs: int = 0  # passes over the training split; or
-    steps: int = 0  # updates (exactly one of the two is given)
-    batch_size: int = 128  # of one update: over all devices, machines and accumulated parts
-    accumulate: int = 1  # parts of a batch that are computed one after another, to save memory
-    seed: int = 0  # of the first weights, the order of the images and how they are varied
+    epochs: Count = 0  # passes over the training split; give this or steps, not both
+    steps: Count = 0  # updates of the weights
+    batch_size: Positive = 128  # images in an update: all devices, machines and parts of a batch
+    accumulate: Positive = 1  # parts a batch is computed in, one after another, to save memory
+    seed: Annotated[int, Limits(0, 2**31 - 1)] = 0  # of first weights, image order and augmentation
     deterministic: bool = False  # also on GPUs, where it costs speed
-    precision: str = "auto"  # float32 | mixed_float16 | mixed_bfloat16
+    precision: str = "auto"  # auto | float32 | mixed_float16 | mixed_bfloat16
     devices: str = "auto"  # auto | cpu | cpu:2 (logical devices) | gpu | gpu:2
     synchronized_bn: bool = False  # BN statistics over all devices
-    loss: str = "cross_entropy"  # or "binary_cross_entropy" (arXiv:2110.00476)
-    label_smoothing: float = 0.0  # part of the target that all classes share (arXiv:1512.00567)
-    weight_decay: float = 1e-4  # on kernels; BN and biases are spared
-    clip_norm: float = 0.0  # of the gradient of the whole batch; 0: not clipped
-    ema: float = 0.0  # decay of the averaged weights that are evaluated and kept; 0: none
-    sizes: tuple[int, ...] = ()  # progressive resizing: pixels a side, one after another
-    size_boundaries: tuple[float, ...] = ()  # the fractions of the run where they change
-    checkpoint_minutes: float = 1.0  # also saved at the end of every epoch
-    wait_seconds: float = 300.0  # for the other machines or the data service to answer
+    loss: str = "cross_entropy"  # cross_entropy | binary_cross_entropy (arXiv:2110.00476)
+    label_smoothing: BelowOne = 0.0  # share of the target for all classes (arXiv:1512.00567)
+    weight_decay: Amount = 1e-4  # on kernels, not on BN and biases
+    clip_norm: Amount = 0.0  # largest norm of the gradient of a whole batch; 0: not clipped
+    ema: BelowOne = 0.0  # decay of the averaged weights, which are evaluated and saved; 0: none
+    sizes: tuple[int, ...] = ()  # progressive resizing: pixels a side of each phase
+    size_boundaries: tuple[float, ...] = ()  # where the size changes, in fractions of the run
+    checkpoint_minutes: Amount = 1.0  # between checkpoints; every epoch ends with one, too
+    wait_seconds: Amount = 300.0  # how long to wait for other machines or the data service
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """What an update is."""
+    """How the weights are updated."""
 
-    name: str = "sgd"  # a key of recipes.optimizers.OPTIMIZERS
-    learning_rate: float = 0.1  # the peak of the schedule, for reference_batch images
-    reference_batch: int = 0  # the rate is scaled by batch_size / this (arXiv:1706.02677); 0: not
-    momentum: float = 0.9  # beta_1 of adamw and lamb
+    name: str = "sgd"  # sgd | adamw | lamb | lars
+    learning_rate: Amount = 0.1  # the peak of the schedule, for reference_batch images
+    reference_batch: Count = 0  # scale the rate by batch_size / this (arXiv:1706.02677); 0: do not
+    momentum: BelowOne = 0.9  # beta_1 of adamw and lamb
     nesterov: bool = False  # sgd: the gradient at the point that momentum leads to
-    beta_2: float = 0.999  # adamw, lamb
-    epsilon: float = 1e-7  # adamw, lamb
-    trust: float = 0.001  # lars: the trust coefficient (arXiv:1708.03888)
+    beta_2: BelowOne = 0.999  # adamw, lamb
+    epsilon: Amount = 1e-7  # adamw, lamb
+    trust: Amount = 0.001  # lars: the trust coefficient (arXiv:1708.03888)
 
 
 @dataclass(frozen=True)
 class ScheduleConfig:
     """The learning rate over the run, in fractions of it."""
 
-    name: str = "step"  # a key of recipes.schedules.SCHEDULES
+    name: str = "step"  # step | cosine | one_cycle | polynomial
     warmup: float = 0.0  # linear from zero ("one_cycle": from a 25th of the peak)
-    warmup_hold: float = 0.0  # instead of rising, it stays at this part of the peak
+    warmup_hold: Fraction = 0.0  # if not 0, warm up at this constant part of the peak instead
     boundaries: tuple[float, ...] = (0.5, 0.75)  # "step": where the rate is multiplied
-    factor: float = 0.1  # "step": by what
-    power: float = 2.0  # "polynomial"
+    factor: Amount = 0.1  # "step": what the rate is multiplied by
+    power: Amount = 2.0  # "polynomial"
 
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """What of the network that a fine-tuning starts from learns, and when."""
+    """Which layers of the trained network a fine-tuning trains, and when."""
 
-    frozen: float = 0.0  # part of the run, from its start, in which only the new head learns
-    train_bn: bool = False  # whether BN layers learn and renew their statistics after that
-    keep_head: bool = False  # go on with the trained classifier: the data has the same classes
+    frozen: Fraction = 0.0  # first part of the run, in which only the new head is trained
+    train_bn: bool = False  # after that, train BN layers and update their statistics, too
+    keep_head: bool = False  # keep the trained classifier, for data with the same classes
 
 
 @dataclass(frozen=True)
 class PruningConfig:
     """What `prune-filters` removes before it trains; see `recipes.prune_filters`."""
 
-    keep: float = 1.0  # the part of the multiply-adds that is left; 1: nothing is pruned
-    criterion: str = "l1"  # a key of recipes.filter_pruning.CRITERIA
-    ranking: str = "uniform"  # a key of recipes.filter_pruning.RANKINGS
-    least: int = 4  # filters that stay in every layer
-    divisor: int = 1  # the filters that stay are a multiple of it
+    keep: Fraction = 1.0  # the part of the multiply-adds to keep; 1: prune nothing
+    criterion: str = "l1"  # what makes a filter important: l1 | gamma
+    ranking: str = "uniform"  # how layers share the pruning: uniform | inner | global
+    least: Positive = 4  # filters that every layer keeps
+    divisor: Positive = 1  # every layer keeps a multiple of this many filters
 
 
 @dataclass(frozen=True)
 class DistillConfig:
-    """A trained network whose answers are learned too (arXiv:1503.02531)."""
+    """A trained network, the teacher, whose answers are learned too (arXiv:1503.02531)."""
 
     teacher: str = ""  # a run folder, a .keras file, or a NAME with weights; "": none
     weights: str = ""  # of a NAME: a tag or a file
-    temperature: float = 4.0  # by which both networks' logits are divided
-    weight: float = 0.9  # the teacher's part of the loss; the rest is the labels'
+    temperature: Annotated[float, Limits(0.1)] = 4.0  # divides the logits of both networks
+    weight: Fraction = 0.9  # the teacher's part of the loss; the labels have the rest
 
 
 @dataclass(frozen=True)
 class CompressConfig:
-    """How a trained network is made smaller while it is trained on."""
+    """How further training makes a trained network smaller."""
 
-    technique: str = ""  # a key of recipes.job.TECHNIQUES; "": none
-    freeze_bn: float = 0.5  # qat: part of the run after which BN keeps its statistics
-    preserve: str = "auto"  # qat, cluster: keep zeros and clusters; see recipes.kernels.preserved
-    sparsity: float = 0.8  # prune: the share of weights that become 0
+    technique: str = ""  # qat | prune | cluster; "": none
+    freeze_bn: Fraction = 0.5  # qat: part of the run after which BN keeps its statistics
+    preserve: str = "auto"  # qat, cluster: what to keep, auto | none | sparsity | clusters | both
+    sparsity: Annotated[float, Limits(0.01, below=1)] = 0.8  # prune: share of weights that become 0
     pattern: str = ""  # prune: "2:4", two zeros in every four input channels; "": anywhere
-    allocation: str = "lamp"  # prune: how layers share the zeros, a key of kernels.ALLOCATIONS
+    allocation: str = "lamp"  # prune: how layers share the zeros, lamp | uniform
     ramp: tuple[float, float] = (0.0, 0.5)  # prune: the part of the run in which zeros are added
-    clusters: int = 16  # cluster: the values that a kernel has
+    clusters: Annotated[int, Limits(3, 1024)] = 16  # cluster: different values in a kernel
 
 
 @dataclass(frozen=True)
 class Config:
     """One training run."""
 
-    model: str  # a name of `keras-resnet list`
-    network: dict[str, Any] = field(default_factory=dict)  # fields of its spec that differ
+    model: str  # a name that `keras-resnet list` shows
+    network: dict[str, Any] = field(default_factory=dict)  # fields of its spec to change
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -155,12 +182,16 @@ class Config:
     pruning: PruningConfig = field(default_factory=PruningConfig)
 
     def __post_init__(self) -> None:
-        """Check what no single field can tell.
+        """Check every key, and what no single key can tell.
 
         Raises:
-            UserError: neither or both of epochs and steps, or a value out of its range.
+            UserError: neither or both of epochs and steps, a value of the wrong type or out of its
+                limits.
         """
-        train = self.train
+        for name, section in vars(self).items():
+            if dataclasses.is_dataclass(section):
+                _build(type(section), vars(section), f"{name}.")
+        train, ramp = self.train, self.compress.ramp
         if (train.epochs > 0) == (train.steps > 0):
             raise UserError(
                 "Give exactly one of train.epochs and train.steps, above 0; "
@@ -168,73 +199,23 @@ class Config:
             )
         if train.sizes and len(train.sizes) != len(train.size_boundaries) + 1:
             raise UserError(
-                "train.size_boundaries has one fraction between each two of train.sizes; received "
+                "train.size_boundaries must have one item fewer than train.sizes; received "
                 f"{len(train.sizes)} sizes and {len(train.size_boundaries)} boundaries."
             )
-        ramp = self.compress.ramp
         if len(ramp) != 2 or not 0 <= ramp[0] <= ramp[1] <= 1 or ramp[0] == 1:
             raise UserError(
-                "compress.ramp is the part of the run in which zeros are added: where it begins, "
-                f"below 1, and where it ends, not before that, e.g. (0.0, 0.5); received {ramp}."
+                "compress.ramp must be two fractions of the run, where zeros begin to be added "
+                f"(below 1) and where that ends, e.g. [0.0, 0.5]; received {list(ramp)}."
             )
-        for key, (least, below) in _LIMITS.items():
-            section, _, leaf = key.partition(".")
-            value = getattr(getattr(self, section), leaf)
-            if not least <= value < below:
-                end = "" if below == math.inf else f" and below {below}"
-                raise UserError(f"{key} is at least {least}{end}; received {value}.")
-
-
-# The values a number may have: at least the first and below the second.
-_LIMITS = {
-    "data.validation": (0, math.inf),
-    "data.split_seed": (0, math.inf),
-    "data.image_size": (0, math.inf),
-    "data.crop_fraction": (0.1, 1.01),
-    "augment.min_area": (0, 1.01),
-    "augment.randaugment": (0, 15),
-    "augment.magnitude": (0, 10.01),
-    "augment.erasing": (0, 1.01),
-    "augment.mixup": (0, math.inf),
-    "augment.cutmix": (0, math.inf),
-    "augment.repeats": (1, math.inf),
-    "train.batch_size": (1, math.inf),
-    "train.accumulate": (1, math.inf),
-    "train.seed": (0, 2**31),
-    "train.weight_decay": (0, math.inf),
-    "train.label_smoothing": (0, 1),
-    "train.clip_norm": (0, math.inf),
-    "train.ema": (0, 1),
-    "train.checkpoint_minutes": (0, math.inf),
-    "train.wait_seconds": (0, math.inf),
-    "optimizer.learning_rate": (0, math.inf),
-    "optimizer.reference_batch": (0, math.inf),
-    "optimizer.momentum": (0, 1),
-    "optimizer.beta_2": (0, 1),
-    "finetune.frozen": (0, 1.01),
-    "distill.temperature": (0.1, math.inf),
-    "distill.weight": (0, 1.01),
-    "compress.freeze_bn": (0, 1.01),
-    "compress.sparsity": (0.01, 1),
-    "compress.clusters": (3, 1025),
-    "pruning.keep": (0, 1.01),
-    "pruning.least": (1, math.inf),
-    "pruning.divisor": (1, math.inf),
-    "optimizer.epsilon": (0, math.inf),
-    "optimizer.trust": (0, math.inf),
-    "schedule.warmup_hold": (0, 1.01),
-    "schedule.factor": (0, math.inf),
-    "schedule.power": (0, math.inf),
-}
 
 
 def shown_name(name: str) -> str:
-    """A dataset as others may read of it: of a folder the last part, not where it lies."""
+    """Return the name of a dataset to print: of a folder the last part, not where it lies."""
     return Path(name).name if Path(name).is_absolute() else name
 
 
 def list_configs() -> list[str]:
-    """The names of the shipped configs, e.g. "cifar10/resnet20"."""
+    """List the names of the shipped configs, e.g. "cifar10/resnet20"."""
     return sorted(str(p.relative_to(CONFIGS).with_suffix("")) for p in CONFIGS.glob("*/*.toml"))
 
 
@@ -244,16 +225,17 @@ def load_config(name: str | Path, overrides: dict[str, Any] | None = None) -> Co
     `overrides` are values by key, `{"train.epochs": 3}`, that replace those of the file.
 
     Raises:
-        UserError: no such config, broken TOML, an unknown key, a value of the wrong type.
+        UserError: no such config, broken TOML, an unknown key, a value of the wrong type or out of
+            its limits.
     """
     path = CONFIGS / f"{name}.toml"
     if not path.is_file():
         path = Path(name)
-    if path.suffix == ".toml" and not path.is_file():
-        raise UserError(f"No such config file: {path}")
-    if path.suffix != ".toml" or not path.is_file():
-        see = "Run 'keras-resnet train --list' to see all, or give the path of a .toml file."
-        raise UnknownNameError("config", name, list_configs(), see)
+        if path.suffix != ".toml":
+            see = "Run 'keras-resnet train --list' to see all, or give the path of a .toml file."
+            raise UnknownNameError("config", name, list_configs(), see)
+        if not path.is_file():
+            raise UserError(f"No such config file: {path}")
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -264,10 +246,10 @@ def load_config(name: str | Path, overrides: dict[str, Any] | None = None) -> Co
 
 
 def from_dict(table: dict[str, Any]) -> Config:
-    """A Config of a `table` of nested dicts; the inverse of `dataclasses.asdict`.
+    """Return the Config of a `table` of nested dicts; the inverse of `dataclasses.asdict`.
 
     Raises:
-        UserError: no model, an unknown key, a value of the wrong type.
+        UserError: no model, an unknown key, a value of the wrong type or out of its limits.
     """
     if "model" not in table:
         raise UserError("The config has no 'model', e.g. model = \"resnet20\".")
@@ -282,11 +264,16 @@ def save_config(config: Config, path: Path) -> None:
         OSError: it cannot be written.
     """
     with replacing(path) as partial:
-        partial.write_text(require("tomli_w", "recipes").dumps(dataclasses.asdict(config)))
+        text = require("tomli_w", "recipes").dumps(dataclasses.asdict(config))
+        partial.write_text(text, encoding="utf-8")
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """Parse the command line's `optimizer.learning_rate=0.2`; bare words are strings."""
+    """Parse the command line's `optimizer.learning_rate=0.2`; bare words are strings.
+
+    Raises:
+        UserError: no equals sign.
+    """
     key, equals, value = text.partition("=")
     if not equals:
         raise UserError(f"--set takes KEY=VALUE, e.g. --set train.epochs=3; received '{text}'.")
@@ -297,45 +284,48 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 
 def _override(table: dict[str, Any], key: str, value: Any) -> None:
-    section, _, leaf = key.rpartition(".")
-    target = table.setdefault(section, {}) if section else table
+    *section, leaf = key.split(".", 1)
+    target = table.setdefault(section[0], {}) if section else table
     if not isinstance(target, dict):
-        raise UserError(f"'{section}' is not a section of the config (in '{key}').")
+        raise UserError(f"'{section[0]}' is not a section of keys; received the key '{key}'.")
     target[leaf] = value
     # The length is given in one way: naming the other replaces it.
-    other = {"train.epochs": "steps", "train.steps": "epochs"}.get(key)
-    if other:
+    if other := {"train.epochs": "steps", "train.steps": "epochs"}.get(key):
         target.pop(other, None)
 
 
-def _build(cls: type, table: dict[str, Any], prefix: str) -> Any:
-    types = typing.get_type_hints(cls)
-    values = {}
-    for key, value in table.items():
-        if key not in types:
-            where = f"key in the config's [{prefix[:-1]}]" if prefix else "key in the config"
-            raise UnknownNameError(where, key, types, "")
-        values[key] = _convert(types[key], value, prefix + key)
-    return cls(**values)
+def _build(kind: type, table: dict[str, Any], prefix: str) -> Any:
+    hints = typing.get_type_hints(kind, include_extras=True)
+    for key in table:
+        if key not in hints:
+            raise UnknownNameError("config key", prefix + key, hints, "", meant=key)
+    return kind(**{key: _convert(hints[key], table[key], prefix + key) for key in table})
 
 
-def _convert(kind: Any, value: Any, key: str) -> Any:
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        if not isinstance(value, dict):
-            raise UserError(f"'{key}' is a section of the config; received {value!r}.")
-        return _build(kind, value, f"{key}.")
-    if kind is float and type(value) is int:
-        return float(value)
-    if typing.get_origin(kind) is tuple and isinstance(value, list | tuple):
-        return tuple(_convert(typing.get_args(kind)[0], item, key) for item in value)
-    if typing.get_origin(kind) is dict and isinstance(value, dict):
-        return dict(value)
-    if typing.get_origin(kind) is not None or type(value) is not kind:
-        expected = getattr(kind, "__name__", str(kind))
-        raise UserError(f"'{key}' is a {expected}; received {_short(value)}.")
-    return value
+# What a value of a type is called in an error.
+_NAMES = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a finite number",
+    str: "a string",
+    tuple: "a list",
+    dict: "a table",
+}
 
 
-def _short(value: Any) -> str:
-    """A value in one line, whatever was given."""
-    return " ".join(reprlib.repr(value).split())
+def _convert(hint: Any, value: Any, key: str) -> Any:
+    """Return `value` as the config has it: a list becomes a tuple, and 1 becomes 1.0."""
+    kind = getattr(hint, "__origin__", hint)
+    if dataclasses.is_dataclass(kind) and isinstance(value, dict):
+        return _build(hint, value, f"{key}.")
+    if kind is tuple and isinstance(value, list | tuple):
+        item = typing.get_args(hint)[0]
+        return tuple(_convert(item, each, f"{key}[{place}]") for place, each in enumerate(value))
+    if kind is float and type(value) is int and abs(value) <= sys.float_info.max:
+        value = float(value)
+    limits = getattr(hint, "__metadata__", ())
+    if type(value) is kind and all(value in each for each in limits):
+        return dict(value) if kind is dict else value
+    allowed = ", ".join([_NAMES.get(kind, "a section of keys"), *map(str, limits)])
+    received = " ".join(reprlib.repr(value).split())  # in one line, whatever was given
+    raise UserError(f"{key} must be {allowed}; received {received}.")

@@ -2,8 +2,9 @@
 
     python tests/golden/complexity.py [NAME ...]    # count (all, or those anew), write both
 
-The record is complexity.json beside this file; the page is docs/models.md. tests/test_complexity.py
-holds the networks to the record and the record to what their authors published.
+The record is complexity.json beside this file; the page is docs/models.md. The test
+tests/models/test_complexity.py holds the networks to the record and the record to what their
+authors published.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ class Form:
     numbers: int  # parameters and BN statistics in the file, without the classifiers'
 
 
-# Counted on the networks of tests/parity/peers.py and of github.com/akamaster (the CIFAR ones).
+# Counted on the networks of tests/peers/peers.py and of github.com/akamaster (the CIFAR ones).
 # plain20 and others hold the same arrays as resnet20: what is published is resnet20.
 _PYTORCH: Mapping[str, Mapping[str, int]] = {
     "ResNet, ResNeXt, Wide ResNet or SE-ResNet": {

@@ -1,0 +1,155 @@
+"""The help of the command, of what lies below a verb, and what the tab key completes."""
+
+import importlib.util
+import json
+import shutil
+import subprocess
+
+import pytest
+from helpers import ROOT
+
+from keras_resnet.cli import parser
+from keras_resnet.cli.main import main
+from keras_resnet.cli.options import file_actions
+from keras_resnet.display import console
+
+PARSERS = dict(parser.walk(parser.parsers()[0]))
+
+
+@pytest.mark.parametrize("name", filter(None, PARSERS))
+def test_everything_has_help_with_an_example(name):
+    text = " ".join(PARSERS[name].format_help().split())
+    assert f"Example: keras-resnet {name}" in text
+    assert "--json" in text
+
+
+def test_the_help_says_what_the_exit_codes_mean(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "0 done; 1 a file failed its check; 2 something that can be mended" in text
+    assert "130 interrupted" in text
+
+
+@pytest.fixture(scope="module")
+def hooks():
+    """docs/site_hooks.py as a module."""
+    pytest.importorskip("mkdocs")
+    spec = importlib.util.spec_from_file_location("site_hooks", ROOT / "docs" / "site_hooks.py")
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    return hooks
+
+
+def test_the_sites_results_say_by_what_technique(hooks):
+    """The page takes it from the configs; the summaries know it, too."""
+    named = {"qat": "QAT", "prune": "weights pruned", "cluster": "clustered"}
+    found = {}
+    for line in hooks.MADE["results.md"]().splitlines():
+        if line.startswith("| `"):
+            run, _, by, *_ = line.removeprefix("| ").split(" | ")
+            found[run.strip("`")] = by
+    records = sorted((ROOT / "benchmarks" / "results").glob("*/summary.json"))
+    assert list(found) == [path.parent.name for path in records]
+    for path in records:
+        summary, by = json.loads(path.read_text(encoding="utf-8")), found[path.parent.name]
+        technique = "filters pruned" if "pruned_filters" in summary else "train"
+        assert by.startswith(named.get(summary.get("technique"), technique)), by
+        assert by.endswith(f", taught by {summary.get('teacher')}") == ("teacher" in summary), by
+
+
+def test_the_site_has_what_lies_below_a_verb(hooks):
+    page = hooks.MADE["api/command_line.md"]()
+    assert parser.EXIT_CODES in page
+    for name in filter(None, PARSERS):
+        assert f"\n##{'#' * name.count(' ')} {name}\n" in page
+    assert "--preprocessing MODE" in page.partition("### weights import")[2].partition("\n## ")[0]
+
+
+def test_a_table_wider_than_the_terminal_keeps_its_figures(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    name = "runs/[a]/" + 150 * "x"  # a bracket is no markup
+    console.print_table("Wide", ("file", "bytes"), [(name, "1,094,208"), ("y", "7")])
+    assert f"{name}  1,094,208\n" in capsys.readouterr().out
+
+
+# The tab key --------------------------------------------------------------------------------------
+
+
+def test_files_are_the_arguments_that_can_be_one():
+    def files(name):
+        found = file_actions(PARSERS[name])
+        return {(action.option_strings or [action.dest])[0] for action in found}
+
+    assert files("predict") == {"model", "--weights", "images"}
+    assert files("train") == {"config", "--resume", "--out", "--data"}
+    assert files("benchmark") == {"files", "--against", "--out", "--picture"}
+    assert files("weights import") == files("weights") == {"file", "--out"}
+    assert files("list") == files("completion") == set()
+
+
+def _script(shell, folder, capsys):
+    pytest.importorskip("shtab")
+    assert main(["completion", shell]) == 0
+    path = folder / f"completion.{shell}"
+    path.write_text(capsys.readouterr().out)
+    return path
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_the_shell_reads_the_script(shell, tmp_path, capsys):
+    script = _script(shell, tmp_path, capsys)
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    result = subprocess.run([shell, "-n", script], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert ":_files" in script.read_text() or shell == "bash"
+
+
+def test_tcsh_has_every_command(tmp_path, capsys):
+    """Not read by a tcsh: only that the script completes this command's words."""
+    script = _script("tcsh", tmp_path, capsys).read_text()
+    assert script.count("complete keras-resnet") == 1
+    assert all(verb in script for verb in parser.parsers()[1])
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["predict", "mod"], {"model.keras"}),
+        (["predict", "model.keras", "c"], {"cat.jpg"}),
+        (["export", "model.keras", "--out", "exp"], {"exports"}),
+        (["weights", "im"], {"import"}),
+        (["weights", "import", "cat"], {"cat.jpg"}),
+        (["weights", "import", "--pre"], {"--preprocessing"}),
+        (["show", "resnet152v1"], {"resnet152v1_5"}),
+        (["profile", "resnet152v1"], {"resnet152v1_5"}),
+        (["profile", "mod"], {"model.keras"}),
+        (["train", "debug/"], {"debug/tiny"}),
+        (["explain", "model.keras", "--methods", "gradcam,smo"], {"gradcam,smoothgrad"}),
+        (
+            ["export", "model.keras", "--formats", "savedmodel,tflite-int1"],
+            {"savedmodel,tflite-int16x8"},
+        ),
+    ],
+    ids=" ".join,
+)
+def test_bash_completes(words, expected, tmp_path, capsys):
+    if shutil.which("bash") is None:
+        pytest.skip("bash is not installed")
+    script = _script("bash", tmp_path, capsys)
+    (tmp_path / "files").mkdir()
+    for name in ("model.keras", "cat.jpg", "exports"):
+        (tmp_path / "files" / name).touch()
+    asked = (
+        'source "$0"; COMP_WORDS=(keras-resnet "$@"); COMP_CWORD=$#; '
+        '_shtab_keras_resnet 2>/dev/null; printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    result = subprocess.run(
+        ["bash", "-c", asked, script, *words],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path / "files",
+        check=True,
+    )
+    assert set(result.stdout.split()) == expected

@@ -1,0 +1,449 @@
+"""The command, as people and scripts call it."""
+
+import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from helpers import ROOT, run_python
+from PIL import Image
+
+import keras_resnet
+from keras_resnet import _public, files
+from keras_resnet.cli import main as cli
+from keras_resnet.cli.export import FORMATS as HELP_FORMATS
+from keras_resnet.cli.main import main
+from keras_resnet.cli.parser import VERBS, parsers
+from keras_resnet.errors import UserError
+from keras_resnet.export import FORMATS
+from keras_resnet.recipes.export import USUAL
+from keras_resnet.recipes.runs.folder import Run, list_runs, locked
+
+
+def _json(capsys, *arguments):
+    code = main([*arguments, "--json"])
+    return code, json.loads(capsys.readouterr().out)
+
+
+@pytest.fixture(scope="session")
+def exports(tiny_run, tmp_path_factory):
+    out = tmp_path_factory.mktemp("cli") / "exports"
+    arguments = ["--formats", "savedmodel,tflite-int8", "--out", str(out)]
+    assert main(["export", str(tiny_run.path), *arguments]) == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def picture(digits, tmp_path_factory):
+    path = tmp_path_factory.mktemp("pictures") / "digit.png"
+    Image.fromarray(digits.test.images[0]).save(path)
+    return str(path)
+
+
+def test_help_and_typing_errors_do_not_load_tensorflow():
+    for arguments, code in (["--help"], 0), (["tran"], 2), (["train", "--epoch", "3"], 2):
+        result = subprocess.run(
+            [sys.executable, "-X", "importtime", "-m", "keras_resnet", *arguments],
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode == code
+        assert "tensorflow" not in result.stderr
+    assert "Did you mean '--epochs'" in result.stderr
+
+
+def test_what_nobody_foresaw_is_no_failed_check(monkeypatch, capsys):
+    def fault(_):
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setitem(VERBS, "list", replace(VERBS["list"], run=fault))
+    monkeypatch.setattr(sys, "argv", ["keras-resnet", "list"])
+    assert cli.program() == 70
+    error = capsys.readouterr().err
+    assert "RuntimeError: out of luck" in error
+    assert error.endswith("error: this is a fault of keras-resnet; please report it\n")
+
+
+def test_the_formats_of_the_help_are_the_formats():
+    assert HELP_FORMATS.split(", ") == list(FORMATS)
+    export = "".join(parsers()[1]["export"].format_help().split())
+    assert f"default{','.join(USUAL)}," in export
+
+
+def test_list_and_show(capsys):
+    code, listed = _json(capsys, "list", "resnetv2_*")
+    assert code == 0
+    assert {entry["name"] for entry in listed["models"]} == set(
+        keras_resnet.list_models("resnetv2_*")
+    )
+    code, card = _json(capsys, "show", "resnet50")
+    assert (card["parameters_trainable"], card["parameters_total"]) == (25_557_032, 25_610_152)
+    assert "resnet50v1_5" in card["summary"]
+    assert card["function"] == "keras_resnet.ResNet50"
+    assert main(["show", "resnet20"]) == 0
+    shown = capsys.readouterr().out
+    assert "269,722 trainable, 271,098 with BN statistics" in shown
+    assert "build          keras_resnet.ResNet20()\n" in shown
+    assert main(["show", "resnet20_bn_after_add"]) == 0
+    assert 'build          keras_resnet.create_model("resnet20_bn_after_add")\n' in (
+        capsys.readouterr().out
+    )
+    assert _json(capsys, "show", "test_vgg")[1]["function"] is None
+
+
+def test_runs_are_listed(capsys, tiny_run, tmp_path):
+    code, listed = _json(capsys, "runs", str(tiny_run.path.parent))
+    assert code == 0
+    (row,) = [row for row in listed["runs"] if row["run"] == str(tiny_run.path)]
+    assert (row["model"], row["data"], row["state"]) == ("resnet8", "digits", "finished")
+    assert (row["done"], row["total"], row["unit"]) == (8, 8, "epochs")
+    assert row["test"] == tiny_run.summary()["test"]["accuracy"]
+    assert row["validation"] == pytest.approx(tiny_run.summary()["validation"]["accuracy"])
+    assert main(["runs", str(tiny_run.path.parent)]) == 0
+    assert "8/8 epochs" in capsys.readouterr().out
+    assert main(["runs", str(tmp_path)]) == 2
+    assert "No runs in" in capsys.readouterr().err
+
+
+def test_listing_runs_looks_and_does_not_write(tiny_run, tmp_path):
+    """What it finds: a training, one that ended early, and what was kept as a record."""
+    without = {
+        "training": ("model.keras", "summary.json"),
+        "ended": ("model.keras", ".lock"),  # while it wrote what came out
+        "record": ("model.keras", "checkpoints", ".lock"),
+    }
+    for name, left_out in without.items():
+        ignore = shutil.ignore_patterns(*left_out)
+        shutil.copytree(tiny_run.path, tmp_path / name, ignore=ignore)
+    with locked(Run(tmp_path / "training")):
+        before = sorted(tmp_path.rglob("*"))
+        states = {Path(row["run"]).name: row["state"] for row in list_runs(tmp_path)}
+    assert sorted(tmp_path.rglob("*")) == before
+    assert states == {"training": "running", "ended": "interrupted", "record": "record"}
+
+
+def test_finetune_writes_a_run_and_a_profile(capsys, tiny_run, tmp_path):
+    """Of a split without validation images, whose log has no validation columns to show."""
+    code, summary = _json(
+        capsys,
+        *("finetune", str(tiny_run.path), "--data", "digits", "--epochs", "1", "--profile"),
+        *("--set", "augment.crop=shift", "--set", "data.validation=0"),
+        *("--out", str(tmp_path / "run")),
+    )
+    assert code == 0
+    assert summary["validation"] is None
+    assert list((tmp_path / "run").glob("tensorboard/**/*.xplane.pb"))
+    code, listed = _json(capsys, "runs", str(tmp_path))
+    assert listed["runs"][0]["validation"] is None
+
+
+def test_train_lists_its_configs(capsys):
+    code, listed = _json(capsys, "train", "--list")
+    assert code == 0
+    assert "cifar10/resnet20" in listed["configs"]
+
+
+def test_evaluate_a_run_and_a_file(capsys, tiny_run, exports, tmp_path):
+    code, of_run = _json(capsys, "evaluate", str(tiny_run.path), "--out", str(tmp_path / "e.json"))
+    assert code == 0
+    assert of_run["n"] == 360
+    assert of_run["accuracy"] == tiny_run.summary()["test"]["accuracy"]
+    assert json.loads((tmp_path / "e.json").read_text()) == of_run
+    file = str(exports / "resnet8-int8.tflite")
+    code, of_file = _json(capsys, "evaluate", file, "--data", "digits")
+    # int8 moves single predictions of this barely trained net: 11 of 360 images.
+    assert abs(of_file["accuracy"] - of_run["accuracy"]) < 0.03
+    code, validation = _json(capsys, "evaluate", str(tiny_run.path), "--split", "validation")
+    assert validation["n"] == 180
+
+
+def test_check_prints_and_returns_one_report(capsys, exports):
+    code, report = _json(capsys, "check", str(exports))
+    assert [entry["format"] for entry in report["files"]] == ["savedmodel", "tflite-int8"]
+    assert code == 0
+    assert report["passed"]
+
+
+def test_check_against_another_model_fails_with_1(capsys, exports, tmp_path):
+    other = keras_resnet.ResNet8()
+    other.save(tmp_path / "other.keras")
+    code, report = _json(capsys, "check", str(exports), "--against", str(tmp_path / "other.keras"))
+    assert code == 1
+    assert not report["passed"]
+
+
+def test_check_on_images_of_ones_own(capsys, tiny_run, exports, picture, tmp_path):
+    """The Keras model then answers anew: a dataset's test images, or a folder's."""
+    run = str(tiny_run.path)
+    code, report = _json(capsys, "check", str(exports), "--against", run, "--data", "digits")
+    assert code == 0
+    assert report["check"] == {"n": 360, "images": "of the 360 test images of digits"}
+    assert report["model"]["accuracy"] == tiny_run.summary()["test"]["accuracy"]
+    assert [entry["n"] for entry in report["files"]] == [360, 360]
+    (tmp_path / "photos").mkdir()
+    shutil.copy(picture, tmp_path / "photos")
+    photos = ["--data", str(tmp_path / "photos")]
+    assert main(["check", str(exports), "--against", run, *photos]) == 0
+    printed = capsys.readouterr().out
+    assert "Checked on 1 images" in printed
+    assert run in printed  # a row for the Keras model
+    assert main(["check", str(exports), *photos]) == 2
+    assert "give the model: --against RUN" in capsys.readouterr().err
+    shutil.copytree(tiny_run.path, tmp_path / "run")
+    shutil.copytree(exports, tmp_path / "run" / "exports")
+    assert main(["check", str(tmp_path / "run" / "exports"), *photos]) == 0
+
+
+def test_predict_gives_the_same_from_every_kind_of_file(capsys, tiny_run, exports, picture):
+    answers = []
+    for model in (
+        tiny_run.path,
+        tiny_run.model,
+        exports / "saved_model",
+        exports / "resnet8-int8.tflite",
+    ):
+        code, answer = _json(capsys, "predict", str(model), picture, "--top", "10")
+        assert code == 0
+        top = answer["predictions"][0]["top"]
+        answers.append([p["probability"] for p in sorted(top, key=lambda p: p["label"])])
+        assert {p["label"] for p in top} == set("0123456789")
+    np.testing.assert_allclose(answers[1], answers[0], atol=1e-6)
+    np.testing.assert_allclose(answers[2], answers[0], atol=1e-5)
+    np.testing.assert_allclose(answers[3], answers[0], atol=0.1)  # 8 bits
+
+
+def test_predict_goes_on_after_a_bad_image(capsys, tiny_run, picture, tmp_path):
+    (tmp_path / "bad.jpg").write_text("no")
+    bad = str(tmp_path / "bad.jpg")
+    assert main(["predict", str(tiny_run.path), bad, "missing.png", picture, "--top", "1"]) == 2
+    captured = capsys.readouterr()
+    assert "bad.jpg" in captured.err
+    assert "missing.png" in captured.err
+    assert picture in captured.out
+
+
+def test_predict_takes_a_name_with_weights_and_refuses_one_without(capsys, picture, tmp_path):
+    keras_resnet.ResNet8().save_weights(tmp_path / "w.weights.h5")
+    arguments = ["predict", "resnet8", picture]
+    assert main([*arguments, "--weights", str(tmp_path / "w.weights.h5")]) == 0
+    assert main(arguments) == 2
+    assert "untrained network, and answers at random" in capsys.readouterr().err
+
+
+def test_export_a_keras_file_with_a_folder_of_images(capsys, digits, tiny_run, tmp_path):
+    shutil.copy(tiny_run.model, tmp_path / "mine.keras")
+    (tmp_path / "photos").mkdir()
+    for index in range(20):
+        Image.fromarray(digits.train.images[index]).save(tmp_path / "photos" / f"{index}.png")
+    code, report = _json(
+        capsys,
+        "export",
+        str(tmp_path / "mine.keras"),
+        *("--formats", "tflite-int8", "--data", str(tmp_path / "photos")),
+        *("--calibration-method", "percentile:99.9"),
+        *("--out", str(tmp_path / "out")),
+    )
+    assert code == 0
+    assert report["calibration_images"] == 20
+    assert report["calibration_method"] == "percentile:99.9"
+    assert "20 calibration images are few" in report["warnings"][0]
+    assert (tmp_path / "out" / "mine-int8.tflite").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["show", "resnet5O"], "Did you mean 'resnet50'"),
+        (["lst"], "Did you mean 'list'"),
+        (["--jsn", "list"], "Options come after the command"),
+        (["list", "vit*"], "No model matches"),
+        (["train", "cifar10/resnett20"], "Did you mean 'cifar10/resnet20'"),
+        (["train"], "Give a config"),
+        (["train", "debug/tiny", "--resume", "x"], "Give a config"),
+        (["train", "--resume", "nowhere"], "not a run folder"),
+        (["train", "debug/tiny", "--precision", "bf16"], "Unknown precision 'bf16'"),
+        (["train", "debug/tiny", "--epochs", "x"], "wants a whole number"),
+        (["train", "debug/tiny", "--set", "model=resnet21"], "Unknown model 'resnet21'"),
+        (["evaluate", "resnet50"], "untrained"),
+        (["evaluate", "nowhere/run"], "No such file or folder"),
+        (["export", "nowhere.keras"], "No such file or folder"),
+        (["check", "."], "not an export folder"),
+        (["check"], "required"),
+        (["train", "debug/tiny", "--seed", "-1"], "train.seed must be a whole number, from 0"),
+        (["train", "debug/tiny", "--set", "optimizer.momentum=2"], "and below 1; received 2.0"),
+        (["train", "--resume", "x", "--epochs", "3"], "takes no other options"),
+        (["train", "debug/tiny", "--data", "cifar10:9.9.9"], "Unknown dataset"),
+        (["train", "debug/tiny", "--data", "a/b/c/d"], "Unknown dataset"),
+        (["export", "x", "--check-images", "-1"], "1 or more"),
+        (["export", "x", "--formats", "onnx web"], "separated by commas, e.g. onnx,web; received"),
+        (["predict", ".", "a.png"], ". is a folder without a run (no config.toml)"),
+        (["predict", "nowhere.tflite", "a.png"], "No such file or folder"),
+    ],
+)
+def test_what_the_user_can_mend_exits_2_without_a_traceback(
+    capsys, tmp_path, monkeypatch, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert message in captured.err
+    assert "Traceback" not in captured.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unfinished_run_and_an_export_folder_say_what_to_do(capsys, tiny_run, exports, tmp_path):
+    unfinished = tmp_path / "run"
+    unfinished.mkdir()
+    shutil.copy(tiny_run.path / "config.toml", unfinished)
+    assert main(["evaluate", str(unfinished)]) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert main(["predict", str(exports), "x.png"]) == 2
+    assert "resnet8-int8.tflite" in capsys.readouterr().err
+
+
+def test_files_are_not_mistaken_for_their_neighbours(capsys, tiny_run, digits, tmp_path):
+    run = shutil.copytree(tiny_run.path, tmp_path / "run")
+    keras_resnet.ResNet8(classes=3).save(run / "other.keras")
+    assert main(["export", str(run / "other.keras"), "--formats", "savedmodel"]) == 2
+    assert "has 10 names, but the model has 3 classes" in capsys.readouterr().err
+    arguments = ["--formats", "savedmodel", "--out", ""]
+    assert main(["export", str(run), *arguments]) == 2
+    assert "out is empty" in capsys.readouterr().err
+    assert not (run / "exports").exists()
+
+
+def test_a_model_without_its_normalisation_is_warned_about(capsys, picture, tmp_path):
+    keras_resnet.ResNet20().save(tmp_path / "bare.keras")
+    assert main(["predict", str(tmp_path / "bare.keras"), picture]) == 0
+    assert "warning: 'resnet20' was built without its normalisation" in capsys.readouterr().err
+
+
+def test_the_import_is_whole_in_modules_run_with_m(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "__init__.py").write_text("import keras_resnet\n")
+    (tmp_path / "mine" / "run.py").write_text(
+        "import keras_resnet\nprint(keras_resnet.ResNet8.__name__)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-m", "mine.run"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert result.stdout == "ResNet8\n", result.stderr
+
+
+def test_a_recipe_runs_by_its_path(tmp_path):
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "recipes" / "train.py"), "--list"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert "cifar10/resnet20" in result.stdout.split()
+
+
+def test_a_missing_extra_says_how_to_install_it():
+    result = run_python(
+        "import sys\n"
+        "sys.modules['ai_edge_litert'] = None\n"
+        "from keras_resnet.cli.main import main\n"
+        "sys.exit(main(['quickstart']))",
+        check=False,
+    )
+    assert result.returncode == 2
+    assert 'pip install "keras-resnet-zoo[all]"' in result.stderr
+
+
+def test_file_errors_of_the_system_have_no_traceback(capsys, tiny_run, tmp_path):
+    out = str(tmp_path / "missing" / "e.json")
+    assert main(["evaluate", str(tiny_run.path), "--out", out]) == 2
+    assert "No such folder" in capsys.readouterr().err
+    assert main(["evaluate", str(tiny_run.path), "--out", str(tmp_path)]) == 2
+    assert f"--out wants a file; {tmp_path} is a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("require", [files.require_file_target, files.require_folder_target])
+def test_where_there_is_no_permission_nothing_is_begun(require, tmp_path, monkeypatch):
+    require(tmp_path / "new")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
+    with pytest.raises(UserError, match=f"--out: there is no permission to write to {tmp_path}"):
+        require(tmp_path / "new")
+
+
+def test_a_closed_pipe_ends_quietly():
+    process = subprocess.Popen(
+        [sys.executable, "-m", "keras_resnet", "list"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait()) == ("", 141)
+
+
+def test_quickstart_end_to_end(tmp_path, capsys, monkeypatch):
+    """Shortened; the bars of accuracy and time: .ci/run and benchmarks/quickstart.py."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["quickstart", "--epochs", "5"]) == 0
+    text = capsys.readouterr().out
+    for word in ("model.keras", "saved_model", "resnet8-float32.tflite", "resnet8-int8.tflite"):
+        assert word in text
+    assert {path.name for path in (tmp_path / "quickstart").iterdir()} == {
+        "run",
+        "exports",
+        "images",
+    }
+    command = text.strip().splitlines()[-1].removeprefix("Try: keras-resnet ")
+    assert main(command.split()) == 0
+    capsys.readouterr()
+    code, again = _json(capsys, "quickstart")  # finds the finished run and exports anew
+    assert code == 0
+    assert again["files"][2]["n"] == 360
+    assert again["model"]["accuracy"] > 0.8  # it learned; chance is 0.1
+    assert main(["quickstart", "--epochs", "2"]) == 2
+    assert "choose another --out" in capsys.readouterr().err
+    assert keras.models.load_model(tmp_path / "quickstart" / "run" / "model.keras")
+
+
+# The house ----------------------------------------------------------------------------------------
+
+
+def test_import_keras_resnet_loads_no_optional_package():
+    run_python(
+        "import sys, keras\n"  # which itself takes PIL and scikit-learn where they are
+        "before = set(sys.modules)\n"
+        "import keras_resnet\n"
+        "optional = {'tensorflow_datasets', 'tensorflow_model_optimization', 'tf_keras_vis',"
+        " 'onnx', 'tf_keras', 'ai_edge_litert', 'sklearn', 'PIL', 'tomli_w', 'tensorboard'}\n"
+        "loaded = optional & {name.split('.')[0] for name in set(sys.modules) - before}\n"
+        "assert not loaded, loaded"
+    )
+
+
+def test_the_command_has_no_public_names():
+    """In its process `import keras_resnet` brings none, so that modules import from where they are.
+
+    A module that says `keras_resnet.profile` works everywhere but in the command.
+    """
+    for folder in ("keras_resnet", "export", "recipes"):
+        for path in (ROOT / folder).rglob("*.py"):
+            names = {
+                node.attr
+                for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+                if isinstance(node, ast.Attribute)
+                and isinstance(node.value, ast.Name)
+                and node.value.id == "keras_resnet"
+            }
+            assert not names & set(_public.__all__), path
+
+
+def test_versions_agree():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == keras_resnet.__version__

@@ -1,0 +1,164 @@
+"""The commands that the pages show run, as they stand there.
+
+On the first images of CIFAR-10 and, where something is trained, for one epoch. What a page calls
+`RUN`, `FOLDER` or `cat.jpg` lies under this name where its commands run. What would download says
+what to put where: there is no network. The tutorial is walked in test_docs.py, several machines are
+in test_workers.py.
+"""
+
+import json
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from helpers import ROOT, cifar10_or_skip, run_python
+from helpers.pages import commands
+from PIL import Image
+from sklearn.datasets import load_digits, load_sample_image
+
+PAGES = [
+    "README.md",
+    "recipes/README.md",
+    "export/README.md",
+    "docs/account.md",
+    "docs/explain.md",
+    "docs/weights.md",
+]
+IMAGES = {"train": (50_000, 5500), "test": (10_000, 500)}  # all, and those of the extract
+TRAINING = ("train", "finetune", "qat", "prune", "prune-filters", "cluster", "distill")
+FOR_WORDS = {"CONFIG": "cifar10/resnet20_fast", "NAME": "cifar10"}
+# Lines that need what a test has not.
+NOT_RUN = {
+    "train --list": "test_cli.py runs it",
+    "weights import": "files of other people; test_importing.py runs it",
+    "evaluate FILE --data imagenet2012": "needs ImageNet",
+    "evaluate RUN --scales": "nine minutes; test_evaluation.py runs it at small scales",
+}
+ALSO_CALLED = {
+    "FILE": "../model.keras",
+    "FLOAT.tflite": "resnet20-float32.tflite",
+    "QUANTIZED.tflite": "resnet20-int8.tflite",
+    "MINE.tflite": "resnet20-int8.tflite",
+    "OTHER.onnx": "resnet20.onnx",
+}
+DOWNLOADS = (
+    "weights fetch resnet50",
+    "predict resnet50 --weights imagenet",
+    "export resnet50 --weights imagenet",
+    "evaluate resnet50v1_5 --weights imagenet",
+)
+
+RUN_ALL = """
+import contextlib, glob, io, json, os, sys, time
+from keras_resnet.cli.main import main
+newest = lambda word: max(glob.glob(word.replace("…", "*")), key=os.path.getmtime)
+failed = []
+for words, offline in json.loads(sys.argv[1]):
+    words = [newest(word) if "…" in word else word for word in words]
+    if words[:2] == ["train", "--resume"]:  # what is finished is not gone on with
+        for name in ("model.keras", "summary.json"):
+            os.remove(os.path.join(words[2], name))
+    began, said = time.monotonic(), io.StringIO()
+    with contextlib.redirect_stderr(said):
+        code = main(words)
+    line = "keras-resnet " + " ".join(words)
+    print(f"{time.monotonic() - began:4.0f} s, exit code {code}: {line}")
+    if code != (2 if offline else 0) or (offline and "https://" not in said.getvalue()):
+        failed.append(f"{line}\\n{said.getvalue()[-1000:]}")
+sys.exit("\\n".join(failed) or 0)
+"""
+
+
+def _extract(source, target):
+    """The first images of a prepared CIFAR-10, as a dataset of its name."""
+    target.mkdir(parents=True)
+    for name in ("features.json", "label.labels.txt"):
+        shutil.copyfile(source / name, target / name)
+    info = (source / "dataset_info.json").read_text(encoding="utf-8")
+    for split, (whole, count) in IMAGES.items():
+        name = f"cifar10-{split}.tfrecord-00000-of-00001"
+        with tf.io.TFRecordWriter(str(target / name)) as writer:
+            for record in tf.data.TFRecordDataset(str(source / name)).take(count):
+                writer.write(record.numpy())
+        info = info.replace(f'"{whole}"', f'"{count}"')
+    (target / "dataset_info.json").write_text(info, encoding="utf-8")
+
+
+def _photographs(folder):
+    for names, sample in (
+        (("cat.jpg", "photo.jpg"), "china.jpg"),
+        (("dog.jpg", "dog.png"), "flower.jpg"),
+    ):
+        for name in names:
+            Image.fromarray(load_sample_image(sample)).save(folder / name)
+    digits = load_digits()
+    for number, (image, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+        path = folder / "FOLDER" / f"digit_{label}" / f"{number:04d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((image * 15.9).astype("uint8")).resize((32, 32)).convert("RGB").save(path)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """(folder with all that the pages name, environment)"""
+    cifar10_or_skip()
+    folder = tmp_path_factory.mktemp("place")
+    source = Path(tfds.builder("cifar10").data_path)
+    _extract(source, folder / "datasets" / "cifar10" / source.name)
+    _photographs(folder)
+    environment = {"TFDS_DATA_DIR": str(folder / "datasets"), "KERAS_RESNET_OFFLINE": "1"}
+    made = [
+        "finetune resnet20 --weights cifar10 --data cifar10 --epochs 1 --out RUN",
+        "export RUN --formats savedmodel,tflite-float32,tflite-int8,onnx,onnx-int8",
+    ]
+    _run(map(shlex.split, made), folder, environment)
+    exports = folder / "RUN" / "exports"
+    for name in ("RUN1", "RUN2"):
+        shutil.copytree(folder / "RUN", folder / name)
+    shutil.copytree(folder / "RUN", folder / "run")
+    shutil.copytree(exports, folder / "EXPORTS")
+    for name, file in ALSO_CALLED.items():
+        shutil.copyfile(exports / file, folder / name)
+    return folder, environment
+
+
+def _run(lines, folder, environment):
+    """Run command lines in one process, as a shell would one after another."""
+    code = json.dumps([(words, _downloads(words)) for words in lines])
+    print(run_python(RUN_ALL, code, cwd=folder, env=environment, timeout=1800).stdout)
+
+
+def _downloads(words):
+    return " ".join(words).startswith(DOWNLOADS)
+
+
+def _lines(page):
+    """The words after every `keras-resnet` of a page, ready to run."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for body in re.findall(r"```bash\n(.*?)```", text, re.DOTALL):
+        for program, *words in commands(body):
+            line = " ".join(words)
+            if program == "keras-resnet" and not line.startswith(tuple(NOT_RUN)):
+                yield [*map(_meant, words), *_added(words)]
+
+
+def _meant(word):
+    return FOR_WORDS.get(word, word.replace("NAME-", "resnet20-"))
+
+
+def _added(words):
+    """So that it takes seconds, and several pages may write to the same folder."""
+    if words[0] == "export":
+        return ["--out", "exported", "--overwrite"]
+    return ["--epochs", "1"] if words[0] in TRAINING and "--resume" not in words else []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES)
+def test_the_commands_run(page, place):
+    folder, environment = place
+    _run(list(_lines(page)), folder, environment)

@@ -1,0 +1,122 @@
+"""Fine-tuning: what is taken over, what learns when."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from helpers import run_python
+
+import keras_resnet
+from keras_resnet.cli.main import main
+from keras_resnet.errors import UserError
+from keras_resnet.recipes import finetune, train
+from keras_resnet.recipes.configs import schema
+from keras_resnet.recipes.runs import sources
+from keras_resnet.recipes.runs.folder import find_run
+from keras_resnet.recipes.training import transfer
+
+SHIFT = {"augment.crop": "shift", "augment.flip": "none", "train.precision": "float32"}
+
+
+def test_adapt_keeps_the_features_at_another_size_and_channels_of_any_classes(resnet20, images):
+    adapted = transfer.adapt(resnet20, (None, None, 3), 7)
+    assert adapted.output_shape == (None, 7)
+    assert isinstance(adapted.get_layer("stem_bn"), keras_resnet.BatchNormalization)
+    features = [
+        keras.Model(m.input, m.get_layer("head_pool").output).predict(images, verbose=0)
+        for m in (resnet20, adapted)
+    ]
+    np.testing.assert_allclose(*features, rtol=1e-5, atol=1e-6)  # the same kernels
+    assert adapted(np.zeros((1, 64, 48, 3), "uint8")).shape == (1, 7)
+
+
+def test_a_network_without_a_classifier_is_refused(resnet20):
+    body = keras.Model(resnet20.input, resnet20.get_layer("head_pool").output, name="body")
+    with pytest.raises(UserError, match="'body' does not end in a Dense classifier"):
+        transfer.adapt(body, (32, 32, 3), 2)
+    with pytest.raises(UserError, match="cannot take"):
+        transfer.adapt(resnet20, (32, 32, 1), 2)
+
+
+@pytest.mark.parametrize("train_bn", [False, True])
+def test_first_the_head_learns_then_the_rest(tiny_run, tmp_path, train_bn):
+    """After epoch 1 of 2 nothing but the head has changed, BN statistics included."""
+    seen = []
+
+    class Keep(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append({v.path: v.numpy() for v in self.model.variables})
+
+    source = sources.find(str(tiny_run.path))
+    settings = {**SHIFT, "data.name": "digits", "train.epochs": 2, "finetune.frozen": 0.5}
+    settings["finetune.train_bn"] = train_bn
+    loaded = schema.load_config(finetune.CONFIG, settings)
+    run = finetune.run(source, loaded, tmp_path / "run", callbacks=[Keep()])
+    start = source.keras_model()
+    body = {v.path: v.numpy() for layer in start.layers for v in layer.variables}
+    changed = [
+        {path for path in body if path in after and not np.array_equal(body[path], after[path])}
+        for after in seen
+    ]
+    assert changed[0] == {"head/kernel", "head/bias"}
+    moved_bn = {path for path in changed[1] if "_bn/" in path}
+    assert any("moving_mean" in path for path in moved_bn) == train_bn
+    assert any("gamma" in path for path in moved_bn) == train_bn
+    assert "stem_conv/kernel" in changed[1]
+    assert run.config.model == "resnet8"
+    assert run.start.is_file()
+    assert keras.models.load_model(run.model).output_shape == (None, 10)
+
+
+def test_the_command_prints_one_object(tiny_run, tmp_path, capsys):
+    out = tmp_path / "run"
+    settings = [f"--set={key}={value}" for key, value in SHIFT.items()]
+    command = ["finetune", str(tiny_run.path), "--data", "digits", "--epochs", "1", *settings]
+    assert main([*command, "--out", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"run": str(out), **find_run(out).summary()}
+
+
+@pytest.mark.slow
+def test_an_interrupted_fine_tuning_goes_on_without_its_source(tiny_run, tmp_path):
+    class Stop(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 50:
+                raise KeyboardInterrupt
+
+    loaded = schema.load_config(
+        finetune.CONFIG, {**SHIFT, "data.name": "digits", "train.epochs": 2, "finetune.frozen": 0.5}
+    )
+    source = sources.find(str(tiny_run.path))
+    whole = finetune.run(source, loaded, tmp_path / "whole")
+    with pytest.raises(train.Interrupted):
+        finetune.run(source, loaded, tmp_path / "run", callbacks=[Stop()])
+    run = train.resume(tmp_path / "run")
+    assert run.summary() | {"seconds": 0} == whole.summary() | {"seconds": 0}
+
+
+def test_what_cannot_be_fine_tuned_is_refused(tmp_path):
+    loaded = schema.load_config("debug/tiny", {"finetune.frozen": 0.5})
+    with pytest.raises(UserError, match="keras-resnet finetune"):
+        train.run(loaded, tmp_path / "run")
+    keras_resnet.ResNet20().save(tmp_path / "bare.keras")
+    source = sources.find(str(tmp_path / "bare.keras"))
+    with pytest.raises(UserError, match="include_preprocessing=True"):
+        finetune.run(source, schema.load_config(finetune.CONFIG), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_fine_tuning_on_two_devices(tiny_run, tmp_path):
+    """The devices are chosen before the model is loaded, also when the run goes on."""
+    out = tmp_path / "run"
+    command = ["finetune", tiny_run.path, "--data", "digits", "--devices", "cpu:2", "--out", out]
+    settings = ["--epochs", "1", "--batch-size", "64", "--set", "augment.crop=shift"]
+    code = "import sys; from keras_resnet.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    run_python(code, *command, *settings)
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["replicas"] == 2
+    (out / "model.keras").unlink()  # as if it had been stopped before it wrote the result
+    run_python(code, "train", "--resume", out)
+    again = json.loads((out / "summary.json").read_text())
+    assert (again["test"], again["replicas"]) == (summary["test"], 2)
