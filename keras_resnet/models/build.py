@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable
-from functools import partial, wraps
+from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, Generic, ParamSpec
 
@@ -106,7 +106,7 @@ def build(
         inputs = sources[0] if len(sources) == 1 else sources
         behind = [layer.name for layer in keras.Model(inputs, input_tensor).layers]
     model = keras.Model(inputs, outputs, name=name)
-    loading.load(model, found, partial(_whole, network, name), behind)
+    loading.load(model, found, behind)
     return model
 
 
@@ -143,13 +143,6 @@ def _trained_with(
             f"preprocessing='{network.preprocessing}' out."
         )
     return mode
-
-
-def _whole(network: Network, name: str, classes: int, auxiliary: bool) -> keras.Model:
-    """The network as files have it."""
-    options: dict[str, Any] = {"auxiliary": auxiliary} if hasattr(network, "auxiliary") else {}
-    whole = dataclasses.replace(network, **options)
-    return build(whole, classes=classes, classifier_activation=None, name=name)
 
 
 def with_options(network: Network, options: dict[str, Any], name: str) -> Network:

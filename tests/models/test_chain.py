@@ -141,7 +141,7 @@ def test_vgg_equals_keras_applications(name, include_top):
 
 def test_vgg_with_bn_does_not_take_weights_without():
     theirs = keras.applications.VGG16(weights=None, include_top=False, input_shape=(32, 32, 3))
-    with pytest.raises(UserError, match="no layer that corresponds to 'stage1_bn1'"):
+    with pytest.raises(UserError, match="have nothing for 'stage1_bn1'"):
         from_keras_applications(theirs, keras_resnet.VGG16_BN(include_top=False))
 
 

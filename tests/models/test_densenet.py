@@ -64,7 +64,7 @@ def test_logits_equal_keras_applications():
     ours = keras_resnet.build(spec, include_preprocessing=True, **arguments)
     _assert_parity(theirs, ours, (64, 64, 3))
     deeper = keras_resnet.build(replace(spec, depths=(1, 2, 1, 3)), **arguments)
-    with pytest.raises(UserError, match="no layer that corresponds to 'stage4_block3_bn1'"):
+    with pytest.raises(UserError, match="have nothing for 'stage4_block3_bn1'"):
         from_keras_applications(theirs, deeper)
 
 

@@ -268,16 +268,18 @@ def test_logits_equal_keras_applications(name, size):
 def test_the_converter_names_what_does_not_correspond():
     small = {"input_shape": (64, 64, 3)}
     theirs = keras.applications.ResNet50(weights=None, **small)
-    with pytest.raises(UserError, match="no layer that corresponds to 'stage3_block7"):
-        from_keras_applications(theirs, keras_resnet.ResNet101(**small))
-    with pytest.raises(UserError, match="'resnet20' has no layer that corresponds to 'conv2_block"):
-        from_keras_applications(theirs, keras_resnet.ResNet20())
-    other = keras_resnet.ResNet50(classes=7, **small)
-    before = other.get_weights()
-    with pytest.raises(UserError, match="'predictions' do not fit 'head'"):
-        from_keras_applications(theirs, other)
-    for old, new in zip(before, other.get_weights(), strict=True):
-        np.testing.assert_array_equal(old, new)  # nothing was copied
+    wide = keras_resnet.create_model("wide_resnet50_2", **small)
+    for other, message in [
+        (keras_resnet.ResNet101(**small), "have nothing for 'stage3_block7_conv1'"),
+        (keras_resnet.ResNet20(), "no layer that corresponds to their 'conv2_block1_0_conv'"),
+        (keras_resnet.ResNetV2_50(**small), "no layer that corresponds to their 'conv1_bn'"),
+        (wide, "do not fit 'stage1_block1_conv1'"),
+    ]:
+        before = other.get_weights()
+        with pytest.raises(UserError, match=message):
+            from_keras_applications(theirs, other)
+        for old, new in zip(before, other.get_weights(), strict=True):
+            np.testing.assert_array_equal(old, new)  # nothing was copied
 
 
 def test_a_stock_copy_loads_where_keras_resnet_was_never_imported(tmp_path, resnet20, images):

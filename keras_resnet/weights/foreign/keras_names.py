@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Collection, Sequence
 
 import keras
 import numpy as np
 
 from keras_resnet.errors import UserError
-from keras_resnet.layers import BatchNormalization
+from keras_resnet.weights.fitting import HEADS, Arrays, arrays_of, fit
 from keras_resnet.weights.foreign.graph_order import layers_in_order
 from keras_resnet.weights.foreign.translate import Row, translate
 
@@ -37,12 +38,36 @@ FAMILIES: dict[str, tuple[Row, ...]] = {
         (r"fc(?P<number>\d)", "head_dense{number}"),
         ("predictions", "head"),
     ),
+    # Most layers have numbers (`_by_number`), those of Inception v3 all.
+    "Inception": (
+        (r"block35_(?P<block>\d+)_conv", "stage3_block{block}_conv"),
+        (r"block17_(?P<block>\d+)_conv", "stage4_block{block}_conv"),
+        (r"block8_(?P<block>\d+)_conv", "stage5_block{block}_conv"),
+        (r"conv_7b", "stage5_conv"),
+        (r"conv_7b_bn", "stage5_bn"),
+        ("predictions", "head"),
+    ),
 }
-_TAKES_BGR = ("ResNet", "VGG")  # "caffe" preprocessing
+# The first convolution of those trained with "caffe" preprocessing.
+_TAKES_BGR = {"ResNet": "stem_conv", "VGG": "stage1_conv1"}
 
 
-def from_keras_applications(source: keras.Model, target: keras.Model) -> None:
+def from_keras_applications(source: keras.Model, model: keras.Model) -> None:
     """Copy the weights of a Keras Applications model into our network of the same form, in place.
+
+    Args:
+        source: ResNet50, 101, 152 (into `resnet50`, ...), ResNet50V2, ... (into `resnet50v2`, ...),
+            VGG16, VGG19, DenseNet121, 169, 201, InceptionV3 or InceptionResNetV2.
+        model: ours, of the same depth; see `fitting.fit` for what may differ.
+
+    Raises:
+        UserError: the networks do not correspond, and nothing was copied.
+    """
+    fit(keras_arrays(arrays_of(source), model), model, f"the weights of '{source.name}'")
+
+
+def keras_arrays(theirs: Arrays, model: keras.Model, behind: Collection[str] = ()) -> Arrays:
+    """The arrays of a Keras Applications network by the names of our layers, as ours take them.
 
     ResNet v1's convolutions have biases before BN; ours have none, and `BN(x + b)` with moving mean
     `m` is `BN(x)` with `m - b`. ResNet v1 and VGG take BGR ("caffe" preprocessing); ours takes RGB,
@@ -50,107 +75,98 @@ def from_keras_applications(source: keras.Model, target: keras.Model) -> None:
     ours is 1.
 
     Args:
-        source: ResNet50, 101, 152 (into `resnet50`, ...), ResNet50V2, ... (into `resnet50v2`, ...),
-            VGG16, VGG19, DenseNet121, 169, 201, InceptionV3 or InceptionResNetV2.
-        target: ours, of the same depth, classes, `include_top` and, with VGG's top, image size.
+        theirs: the arrays by the names of their layers.
+        model: ours, which may have no top, other classes or other channels.
+        behind: names of layers that come before the network.
 
     Raises:
-        UserError: the networks do not correspond; the message names the first layer, and nothing
-            was copied.
+        UserError: a layer or a bias of theirs for which ours has no place.
     """
-    pairs, takes_bgr = _pairs(source, target)
-    fitted = []
+    layers = {x.name: x for x in model.layers if x.weights and x.name not in behind}
+    first = _TAKES_BGR.get(_family(theirs))
+    arrays: dict[str, list[np.ndarray]] = {}
     biases: dict[str, np.ndarray] = {}
-    for layer, other in pairs:
-        values = other.get_weights()
-        if takes_bgr and layer is pairs[0][0]:
+    for name, ours in _our_names(theirs, model, layers).items():
+        values = list(theirs[name])
+        layer = layers[ours]
+        if ours == first:
             values[0] = values[0][:, :, ::-1]
-        if isinstance(other, keras.layers.BatchNormalization) and not other.scale:
+        if isinstance(layer, keras.layers.BatchNormalization) and len(values) == 3:
             values.insert(0, np.ones_like(values[0]))
         if isinstance(layer, keras.layers.Conv2D) and not layer.use_bias and len(values) == 2:
-            biases[layer.name.replace("conv", "bn")] = values.pop()
-        if isinstance(layer, BatchNormalization) and layer.name in biases:
-            values[2] = values[2] - biases.pop(layer.name)
-        if [v.shape for v in values] != [tuple(w.shape) for w in layer.weights]:
-            raise UserError(f"The weights of '{other.name}' do not fit '{layer.name}'.")
-        fitted.append((layer, values))
-    if biases:
-        raise UserError(f"No BN takes the bias of the convolution before {min(biases)}.")
-    for layer, values in fitted:
-        layer.set_weights(values)
+            biases[ours.replace("conv", "bn")] = values.pop()
+        arrays[ours] = values
+    for name, bias in biases.items():
+        if name not in arrays:
+            raise UserError(f"'{model.name}' has no BN '{name}' to take the bias before it.")
+        gamma, beta, mean, variance = arrays[name]
+        arrays[name] = [gamma, beta, mean - bias, variance]
+    return arrays
 
 
 def takes_bgr(source: keras.Model) -> bool:
-    """Whether a Keras Applications model with the top takes BGR ("caffe" preprocessing)."""
-    names = [layer.name for layer in source.layers]
-    return not _is_numbered(names) and _family(names) in _TAKES_BGR
+    """Whether a Keras Applications model takes BGR ("caffe" preprocessing)."""
+    return _family([layer.name for layer in source.layers]) in _TAKES_BGR
 
 
-def _is_numbered(names: Iterable[str]) -> bool:
-    """Whether it is an Inception, most of whose layers have numbers for names."""
-    return any(name.startswith("conv2d") for name in names)
-
-
-def _family(names: Iterable[str]) -> str:
+def _family(names: Collection[str]) -> str:
+    if any(name.startswith("conv2d") for name in names):
+        return "Inception"
     return max(FAMILIES, key=lambda f: sum(bool(translate(n, FAMILIES[f])) for n in names))
 
 
-Pairs = list[tuple[keras.Layer, keras.Layer]]  # ours and theirs
+def _our_names(
+    theirs: Collection[str], model: keras.Model, layers: Collection[str]
+) -> dict[str, str]:
+    """Our name of every layer of theirs that is one of `layers`, which may lack the classifier."""
+    rows = FAMILIES[_family(theirs)]
+    ours = {name: translate(name, rows) for name in theirs}
+    if _family(theirs) == "Inception":
+        others = [layer for layer in layers if layer not in ours.values()]
+        ours |= _by_number(theirs, model, others)
+    found = {}
+    for name, our in ours.items():
+        if our in layers:
+            found[name] = str(our)
+        elif our is None or not our.startswith(HEADS):
+            raise UserError(f"'{model.name}' has no layer that corresponds to their '{name}'.")
+    return found
 
 
-def _pairs(source: keras.Model, target: keras.Model) -> tuple[Pairs, bool]:
-    """Our layers with theirs, the first convolution first, and whether that one takes BGR."""
-    theirs = {layer.name: layer for layer in source.layers if layer.weights}
-    if _is_numbered(theirs):
-        return _pairs_in_graph_order(source, target), False
-    family = _family(theirs)
-    ours = {translate(name, FAMILIES[family]): layer for name, layer in theirs.items()}
-    pairs = []
-    for layer in target.layers:
-        if layer.weights and layer.name not in ours:
-            raise UserError(f"'{source.name}' has no layer that corresponds to '{layer.name}'.")
-        if layer.weights:
-            pairs.append((layer, ours.pop(layer.name)))
-    if ours:
-        left = next(iter(ours.values())).name
-        raise UserError(f"'{target.name}' has no layer that corresponds to '{left}'.")
-    return pairs, family in _TAKES_BGR
+def _by_number(
+    theirs: Collection[str], model: keras.Model, layers: Collection[str]
+) -> dict[str, str]:
+    """Pair the layers that have numbers: these count in the order of our graph."""
+    pairs: dict[str, str] = {}
+    order = [layer.name for layer in layers_in_order(model) if layer.name in layers]
+    for theirs_begin, ours_has in (("conv2d", "_conv"), ("batch_normalization", "_bn")):
+        mine = [name for name in order if ours_has in name and not name.startswith(HEADS)]
+        numbers = {
+            name: int(match[1] or 0)
+            for name in theirs
+            if (match := re.fullmatch(rf"{theirs_begin}_?(\d*)", name))
+        }
+        if len(mine) != len(numbers):
+            raise UserError(
+                f"They have {len(numbers)} layers {theirs_begin}, '{model.name}' has {len(mine)}."
+            )
+        pairs |= zip(sorted(numbers, key=numbers.__getitem__), mine, strict=True)
+    return pairs
 
 
-def _pairs_in_graph_order(source: keras.Model, target: keras.Model) -> Pairs:
-    theirs, ours = ([x for x in layers_in_order(m) if x.weights] for m in (source, target))
-    if len(ours) != len(theirs):
-        raise UserError(
-            f"'{source.name}' has {len(theirs)} layers with weights, '{target.name}' {len(ours)}."
-        )
-    return list(zip(ours, theirs, strict=True))
-
-
-def from_mlperf_tiny(source: keras.Model, target: keras.Model) -> None:
-    """Copy MLPerf Tiny's image classification network into our `resnet8`, in place.
-
-    Its layers are numbered, not named, but stand in the order of ours.
-
-    Args:
-        source: `pretrainedResnet.h5` of the benchmark, loaded by Keras.
-        target: `resnet8` for 10 classes.
+def in_order(
+    theirs: Sequence[Sequence[np.ndarray]], model: keras.Model, behind: Collection[str] = ()
+) -> Arrays:
+    """The arrays of MLPerf Tiny's network, which stand in the order of our `resnet8`, by name.
 
     Raises:
-        UserError: the layers do not correspond one to one; nothing was copied.
+        UserError: the layers do not correspond one to one.
     """
-    theirs = [layer.get_weights() for layer in source.layers if layer.weights]
-    set_in_order(theirs, target, source.name)
-
-
-def set_in_order(arrays: Sequence[Sequence[np.ndarray]], target: keras.Model, source: str) -> None:
-    """`from_mlperf_tiny` with the layers' arrays; `source` names them in messages."""
-    ours = [layer for layer in target.layers if layer.weights]
+    ours = [layer for layer in model.layers if layer.weights and layer.name not in behind]
     shapes = [[weight.shape for weight in layer.weights] for layer in ours]
-    if [[array.shape for array in layer] for layer in arrays] != shapes:
+    if [[array.shape for array in layer] for layer in theirs] != shapes:
         raise UserError(
-            f"'{source}' ({len(arrays)} layers with weights) is not the network that "
-            f"'{target.name}' ({len(ours)} layers) is; expected MLPerf Tiny's pretrainedResnet.h5 "
-            "and resnet8 with 10 classes."
+            f"{len(theirs)} layers with weights are not the network that '{model.name}' "
+            f"({len(ours)} layers) is; expected MLPerf Tiny's pretrainedResnet.h5 and resnet8."
         )
-    for values, layer in zip(arrays, ours, strict=True):
-        layer.set_weights(values)
+    return {layer.name: list(values) for layer, values in zip(ours, theirs, strict=True)}
