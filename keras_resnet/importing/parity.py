@@ -18,7 +18,7 @@ from keras_resnet import registry
 from keras_resnet.images.preprocessing import preprocess
 from keras_resnet.weights import catalog
 from keras_resnet.weights.foreign import keras_files
-from keras_resnet.weights.foreign.keras_names import takes_bgr
+from keras_resnet.weights.foreign.keras_weights import takes_bgr
 from keras_resnet.weights.foreign.read import Foreign
 from keras_resnet.weights.foreign.torch_weights import weights_of
 

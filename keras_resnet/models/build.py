@@ -43,10 +43,10 @@ def build(
         include_top: end in the classifier (float32 under every dtype policy); otherwise in the
             last feature map.
         weights: None (random initialisation), the path of a `.weights.h5` file, or weights of the
-            catalog: "imagenet", "cifar10" (the default ones of the network `name`), or one tag,
+            catalog: "imagenet", "cifar10" (the default weights of that data), or one tag,
             "imagenet/torchvision_v2"; see `keras-resnet weights list`. They are fetched once and
-            their hash is checked. With another number of classes the classifier stays new, other
-            than RGB images adapt the first convolution; a message says so.
+            their hash is checked. With another number of classes the classifier stays new; for
+            other than RGB images the first convolution is adapted; a message says so.
         input_tensor: a Keras tensor to build on instead of a new input.
         input_shape: (height, width, channels), the network's size by default; None for a free size.
         pooling: without the top, "avg" or "max" over the last feature map, or None.
@@ -73,19 +73,11 @@ def build(
     Raises:
         UserError: an impossible shape, pooling, option or weights.
     """
-    if "preprocessing" in options and not include_preprocessing:
-        raise UserError(
-            "preprocessing= is for include_preprocessing=True; outside the model "
-            "keras_resnet.preprocess knows only the network's own."
-        )
+    _check(classes, pooling, include_preprocessing, options)
     name = name or "network"
     network = with_options(network, options, name)
     found = loading.resolve(name, weights)
     trained_with = _trained_with(network, found, options)
-    if classes is not None and not (isinstance(classes, int) and classes >= 1):
-        raise UserError(f"classes is a whole number, 1 or more; received {classes!r}.")
-    if pooling not in (None, "avg", "max"):
-        raise UserError(f"pooling is 'avg', 'max' or None; received {pooling!r}.")
     inputs = _inputs(network, input_tensor, input_shape)
     if include_preprocessing:
         x = preprocessing.rescale(inputs, trained_with)
@@ -100,17 +92,31 @@ def build(
         outputs = _classifiers(network, trunk, classes, classifier_activation)
     else:
         outputs = _pool(trunk.output, pooling)
-    behind: list[str] = []
+    before: list[str] = []
     if input_tensor is not None:  # the model starts where the given tensor comes from
         sources = keras.utils.get_source_inputs(input_tensor)
         inputs = sources[0] if len(sources) == 1 else sources
-        behind = [layer.name for layer in keras.Model(inputs, input_tensor).layers]
+        before = [layer.name for layer in keras.Model(inputs, input_tensor).layers]
     model = keras.Model(inputs, outputs, name=name)
-    loading.load(model, found, behind)
+    loading.load(model, found, before)
     return model
 
 
-# Of a training or a task: the weights' function stays what it was in inference.
+def _check(
+    classes: int | None, pooling: str | None, include_preprocessing: bool, options: dict[str, Any]
+) -> None:
+    if "preprocessing" in options and not include_preprocessing:
+        raise UserError(
+            "preprocessing= is for include_preprocessing=True; outside the model "
+            "keras_resnet.preprocess knows only the network's own."
+        )
+    if classes is not None and not (isinstance(classes, int) and classes >= 1):
+        raise UserError(f"classes is a whole number, 1 or more; received {classes!r}.")
+    if pooling not in (None, "avg", "max"):
+        raise UserError(f"pooling is 'avg', 'max' or None; received {pooling!r}.")
+
+
+# Options of a training or a task: the weights' function stays what it was in inference.
 _FREE_OPTIONS = {
     "auxiliary",
     "auxiliary_dropout",

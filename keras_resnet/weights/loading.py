@@ -71,11 +71,11 @@ def classes_in(weights: Path | Entry | None) -> int | None:
     return None if head is None else int(head[0][-1])
 
 
-def load(model: keras.Model, weights: Path | Entry | None, behind: Collection[str] = ()) -> None:
+def load(model: keras.Model, weights: Path | Entry | None, before: Collection[str] = ()) -> None:
     """Load `weights` into `model` in place; None leaves it as it is.
 
     Weights of the catalog are fetched if they are not there yet, and their hash is checked. The
-    layers named in `behind` come before the network and are left alone.
+    layers named in `before` come before the network and are left alone.
 
     Raises:
         UserError: no such file, weights that are not there and cannot be fetched, a wrong hash, or
@@ -84,8 +84,8 @@ def load(model: keras.Model, weights: Path | Entry | None, behind: Collection[st
     if weights is None:
         return
     if isinstance(weights, Path):
-        fit(by_name(weights), model, f"the weights in {weights}", behind)
+        fit(by_name(weights), model, f"the weights in {weights}", before)
         return
     path = cache.fetch(weights)
-    arrays = read(path, weights.model).arrays(model, behind) if weights.url else by_name(path)
-    fit(arrays, model, f"the weights '{weights}'", behind)
+    arrays = read(path, weights.model).arrays(model, before) if weights.url else by_name(path)
+    fit(arrays, model, f"the weights '{weights}'", before)

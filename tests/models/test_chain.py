@@ -14,7 +14,7 @@ import keras_resnet
 from keras_resnet.errors import UserError
 from keras_resnet.layers import LocalResponseNormalization
 from keras_resnet.models.classic.chain import Pool
-from keras_resnet.weights.foreign.keras_names import from_keras_applications
+from keras_resnet.weights.foreign.keras_weights import from_keras_applications
 
 # ONNX's light graphs ------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from keras.src.applications.densenet import DenseNet as KerasDenseNet
 
 import keras_resnet
 from keras_resnet.errors import UnknownNameError, UserError
-from keras_resnet.weights.foreign.keras_names import from_keras_applications
+from keras_resnet.weights.foreign.keras_weights import from_keras_applications
 
 
 @pytest.mark.parametrize(("name", "depth"), [("densenet40_12", 40), ("densenet_bc100_12", 100)])

@@ -13,7 +13,7 @@ import keras_resnet
 from keras_resnet.errors import UnknownNameError, UserError
 from keras_resnet.layers import BatchNormalization
 from keras_resnet.models.resnet import blocks, shortcuts, stems
-from keras_resnet.weights.foreign.keras_names import from_keras_applications
+from keras_resnet.weights.foreign.keras_weights import from_keras_applications
 
 
 def _families():

@@ -21,7 +21,7 @@ from keras_resnet.errors import UserError
 from keras_resnet.weights.fitting import Arrays
 from keras_resnet.weights.foreign import keras_files
 from keras_resnet.weights.foreign.forms import Form, matching, require_form
-from keras_resnet.weights.foreign.keras_names import in_order, keras_arrays
+from keras_resnet.weights.foreign.keras_weights import in_order, keras_arrays
 from keras_resnet.weights.foreign.torch_files import read_shapes, read_state_dict
 from keras_resnet.weights.foreign.torch_names import FAMILIES, family_of, rename
 from keras_resnet.weights.foreign.torch_weights import torch_arrays, weights_of
@@ -69,14 +69,14 @@ class Foreign:
     family: str
     weights: Any
 
-    def arrays(self, model: keras.Model, behind: Collection[str] = ()) -> Arrays:
-        """The arrays for the layers of our `model`, but for those in `behind`; see `fitting.fit`.
+    def arrays(self, model: keras.Model, before: Collection[str] = ()) -> Arrays:
+        """The arrays for the layers of our `model`, but for those in `before`; see `fitting.fit`.
 
         Raises:
             UserError: the networks do not correspond.
         """
         try:
-            return _ARRAYS[self.contents.library](self.weights, model, behind)
+            return _ARRAYS[self.contents.library](self.weights, model, before)
         except UserError as error:
             raise UserError(f"{self.path}: {error}") from error
 

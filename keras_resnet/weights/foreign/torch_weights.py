@@ -38,7 +38,7 @@ def from_torch(state_dict: Mapping[str, Any], model: keras.Model) -> None:
 
 
 def torch_arrays(
-    state_dict: Mapping[str, Any], model: keras.Model, behind: Collection[str] = ()
+    state_dict: Mapping[str, Any], model: keras.Model, before: Collection[str] = ()
 ) -> Arrays:
     """The arrays of a PyTorch state dict in the names, axes and order of our layers.
 
@@ -50,12 +50,12 @@ def torch_arrays(
             `resnet50v1_5`) or of `read_state_dict`. A `module.` prefix and `num_batches_tracked`
             are ignored.
         model: ours, which may have no top, other classes or other channels.
-        behind: names of layers that come before the network.
+        before: names of layers that come before the network.
 
     Raises:
         UserError: an entry without a place, or a layer of ours without an entry.
     """
-    layers = {layer.name: layer for layer in model.layers if layer.name not in behind}
+    layers = {layer.name: layer for layer in model.layers if layer.name not in before}
     entries = weights_of(state_dict)
     family = family_of(entries)
     advice = f"The names were read as: {family}. Is '{model.name}' that network?"

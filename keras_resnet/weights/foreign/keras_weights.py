@@ -66,7 +66,7 @@ def from_keras_applications(source: keras.Model, model: keras.Model) -> None:
     fit(keras_arrays(arrays_of(source), model), model, f"the weights of '{source.name}'")
 
 
-def keras_arrays(theirs: Arrays, model: keras.Model, behind: Collection[str] = ()) -> Arrays:
+def keras_arrays(theirs: Arrays, model: keras.Model, before: Collection[str] = ()) -> Arrays:
     """The arrays of a Keras Applications network by the names of our layers, as ours take them.
 
     ResNet v1's convolutions have biases before BN; ours have none, and `BN(x + b)` with moving mean
@@ -77,12 +77,12 @@ def keras_arrays(theirs: Arrays, model: keras.Model, behind: Collection[str] = (
     Args:
         theirs: the arrays by the names of their layers.
         model: ours, which may have no top, other classes or other channels.
-        behind: names of layers that come before the network.
+        before: names of layers that come before the network.
 
     Raises:
         UserError: a layer or a bias of theirs for which ours has no place.
     """
-    layers = {x.name: x for x in model.layers if x.weights and x.name not in behind}
+    layers = {x.name: x for x in model.layers if x.weights and x.name not in before}
     first = _TAKES_BGR.get(_family(theirs))
     arrays: dict[str, list[np.ndarray]] = {}
     biases: dict[str, np.ndarray] = {}
@@ -155,14 +155,14 @@ def _by_number(
 
 
 def in_order(
-    theirs: Sequence[Sequence[np.ndarray]], model: keras.Model, behind: Collection[str] = ()
+    theirs: Sequence[Sequence[np.ndarray]], model: keras.Model, before: Collection[str] = ()
 ) -> Arrays:
     """The arrays of MLPerf Tiny's network, which stand in the order of our `resnet8`, by name.
 
     Raises:
         UserError: the layers do not correspond one to one.
     """
-    ours = [layer for layer in model.layers if layer.weights and layer.name not in behind]
+    ours = [layer for layer in model.layers if layer.weights and layer.name not in before]
     shapes = [[weight.shape for weight in layer.weights] for layer in ours]
     if [[array.shape for array in layer] for layer in theirs] != shapes:
         raise UserError(
