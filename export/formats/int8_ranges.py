@@ -9,57 +9,23 @@ the scores the largest is the answer.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 
+from keras_resnet import keras_compat
 from keras_resnet.errors import UnknownNameError, UserError, require
-from keras_resnet.export.formats import keep_float as mixed
+from keras_resnet.export.formats import keep_float
+from keras_resnet.export.runtimes import tflite_graph
+
+if TYPE_CHECKING:
+    import keras
 
 Range = tuple[float, float]
 MIN_MAX = "min-max"
 _BINS = 8192  # over the whole range: 32 to a step of int8
-
-
-def require_method(text: str, formats: Sequence[str]) -> None:
-    """Refuse what is no calibration method, or one that none of `formats` has a use for.
-
-    Raises:
-        UserError: an impossible value, or no int8 file.
-        UnknownNameError: with the nearest method.
-    """
-    parse(text)
-    if text != MIN_MAX and set(mixed.INT8_FORMATS).isdisjoint(formats):
-        raise UserError(
-            f"calibration_method is for {' and '.join(mixed.INT8_FORMATS)}; the formats are "
-            f"{', '.join(formats)}."
-        )
-
-
-TRAINED_FORMATS = ("savedmodel", *mixed.INT8_FORMATS)
-
-
-def require_use(model: Any, formats: Sequence[str], method: str, keep_float: Sequence[str]) -> None:
-    """Refuse what a model that was trained quantized has no use for.
-
-    Raises:
-        UserError: it says what.
-    """
-    if not has_ranges(model):
-        return
-    others = [kind for kind in formats if kind not in TRAINED_FORMATS]
-    if others:
-        raise UserError(
-            f"'{model.name}' was trained for int8 and rounds as such a file does; formats are "
-            f"{', '.join(TRAINED_FORMATS)}; received {others[0]}. Export the float model it was "
-            "made from for the others."
-        )
-    if keep_float or method != MIN_MAX:
-        raise UserError(
-            f"'{model.name}' was trained for int8 with ranges of its own; drop keep_float and "
-            "calibration_method."
-        )
+# Of a network that was trained quantized: the files that round as it does.
+TRAINED_FORMATS = ("savedmodel", *keep_float.INT8_FORMATS)
 
 
 def parse(text: str) -> tuple[str, float]:
@@ -100,33 +66,26 @@ def full_name(text: str) -> str:
 
 
 def convert(
-    converter: Any, method: str, samples: np.ndarray, keep_float: Sequence[str] = ()
+    converter: Any, method: str, samples: np.ndarray, layers_in_float: Sequence[str]
 ) -> bytes:
     """Convert to int8 with the ranges of `method`, but for the operations of some layers.
-
-    The converter calibrates and quantizes in two steps. Only the second, which is not in its public
-    interface, takes other ranges and a list of operations to leave alone.
 
     Args:
         converter: a `tf.lite.TFLiteConverter`, set up for int8 with a representative dataset.
         method: see `parse`.
         samples: the images of that dataset (n, height, width, channels), float32.
-        keep_float: names of layers.
+        layers_in_float: their names.
 
     Raises:
         UserError: one of them has no operation in the file that is called after it.
     """
-    from tensorflow.lite.python.convert import mlir_quantize
-
-    converter._experimental_calibrate_only = True
-    calibrated = converter.convert()
-    data: bytes = mlir_quantize(
+    calibrated = keras_compat.calibrate(converter)
+    return keras_compat.quantize(
         rewrite(calibrated, method, samples),
-        input_data_type=converter.inference_input_type,
-        output_data_type=converter.inference_output_type,
-        denylisted_nodes=mixed.nodes(calibrated, keep_float),
+        input_type=converter.inference_input_type,
+        output_type=converter.inference_output_type,
+        float_operations=keep_float.nodes(calibrated, layers_in_float),
     )
-    return data
 
 
 def rewrite(calibrated: bytes, method: str, samples: np.ndarray) -> bytes:
@@ -136,8 +95,7 @@ def rewrite(calibrated: bytes, method: str, samples: np.ndarray) -> bytes:
         return calibrated
     import flatbuffers
 
-    schema = require("ai_edge_litert.schema_py_generated", "export")
-    model = schema.ModelT.InitFromPackedBuf(calibrated, 0)
+    model = tflite_graph.read(calibrated)
     graph = model.subgraphs[0]
     whole = {
         index: (float(tensor.quantization.min[0]), float(tensor.quantization.max[0]))
@@ -221,5 +179,5 @@ _METHODS: dict[str, tuple[float, float, float, _Method]] = {
 
 def has_ranges(model: keras.Model) -> bool:
     """Whether `model` was trained quantized: it rounds activations itself, in Keras' operations."""
-    kinds = {type(operation).__name__ for operation in model.operations}
-    return "FakeQuantWithMinMaxVars" in kinds
+    rounding = keras_compat.operations("FakeQuantWithMinMaxVars")
+    return any(isinstance(operation, rounding) for operation in model.operations)

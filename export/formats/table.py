@@ -5,16 +5,31 @@ from __future__ import annotations
 import functools
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_resnet.errors import UnknownNameError, UserError, require
-from keras_resnet.export.formats import metadata, micro, saved_model, serving, tflite, web
+from keras_resnet.export.formats import (
+    int8_ranges,
+    litert_js,
+    metadata,
+    micro,
+    saved_model,
+    serving,
+    tflite,
+    tolerance,
+    usage,
+    web,
+)
 from keras_resnet.export.formats.onnx import quantize_onnx, write_onnx
 from keras_resnet.export.formats.openvino import write_openvino
+from keras_resnet.export.formats.tolerance import Tolerance
+from keras_resnet.export.formats.usage import Usage
+from keras_resnet.export.quantization import Quantization
 from keras_resnet.export.rewrites import batch_norms, fold_rescaling
 
 
@@ -30,7 +45,8 @@ class Source:
         input: what the files take, as in the manifest.
         about: what TFLite files say of the model; None leaves their metadata out.
         batch: images that TFLite files take at once: 1, or None for any number.
-        conversion: the arguments of `tflite.convert`.
+        calibration: the images that ranges are measured on, if any.
+        quantization: the choices of int8 files.
         scratch: a folder for what is made in between.
         rewrites: what was rewritten for all files but the SavedModel, for the manifest.
     """
@@ -42,7 +58,8 @@ class Source:
     input: dict[str, Any]
     about: metadata.About | None
     batch: int | None
-    conversion: dict[str, Any]
+    calibration: np.ndarray | None
+    quantization: Quantization
     scratch: Path
     rewrites: dict[str, list[Any]] = field(
         default_factory=lambda: {
@@ -65,6 +82,11 @@ class Source:
         return folded
 
     @functools.cached_property
+    def has_ranges(self) -> bool:
+        """Whether the model was trained quantized: its ranges are its own, none are measured."""
+        return int8_ranges.has_ranges(self.model)
+
+    @functools.cached_property
     def batch_one(self) -> Path:
         """The SavedModel of one image, rewritten for TFLite."""
         return self._saved(1)
@@ -79,12 +101,17 @@ class Source:
         saved_model.write(self.folded, path, batch)
         return path
 
-    def converted(self, saved_model: Path, precision: str, **changes: str) -> bytes:
-        """A TFLite file of it; what two formats need, as `web` and `tflite-int8`, is made once."""
-        conversion = self.conversion | changes
-        key = (saved_model, precision, conversion["input_type"])
+    def converted(self, saved_model: Path, precision: str, input_type: str = "") -> bytes:
+        """A TFLite file of it; what two formats need, as `web` and `tflite-int8`, is made once.
+
+        `input_type` is what the format needs; default the chosen one.
+        """
+        chosen = replace(self.quantization, input_type=input_type or self.quantization.input_type)
+        key = (saved_model, precision, chosen.input_type)
         if key not in self._converted:
-            self._converted[key] = tflite.convert(saved_model, precision, **conversion)
+            self._converted[key] = tflite.convert(
+                saved_model, precision, self.calibration, chosen, has_ranges=self.has_ranges
+            )
         return self._converted[key]
 
     @functools.cached_property
@@ -110,23 +137,36 @@ class Format:
     Attributes:
         file: the file's or folder's name, with `{name}` for the model's.
         write: writes it to the path it is given.
+        tolerance: how far it may be from the Keras model.
+        usage: how it is run, for the model card.
         needs: (module, extra) of the packages that write and check it.
+        fetch: gets what it needs and pip does not install, or raises UserError.
     """
 
     file: str
     write: Callable[[Source, Path], None]
+    tolerance: Tolerance
+    usage: Usage
     needs: tuple[tuple[str, str], ...] = ()
+    fetch: Callable[[], object] | None = None
+
+
+# (module, extra)
+_LITERT = (("ai_edge_litert", "export"),)
+_ONNX = (("onnx", "onnx"), ("tf2onnx", "onnx"), ("onnxruntime", "onnx"))
+_OPENVINO = (("openvino", "openvino"),)
 
 
 def _saved_model(source: Source, path: Path) -> None:
     serving.write(source.model, path, source.name, source.labels, source.service)
 
 
-def _tflite(precision: str, *needs: tuple[str, str]) -> Format:
+def _tflite(precision: str, allowed: Tolerance, *needs: tuple[str, str]) -> Format:
     def write(source: Source, path: Path) -> None:
         path.write_bytes(source.described(source.converted(source.for_tflite, precision)))
 
-    return Format(f"{{name}}-{precision}.tflite", write, (("ai_edge_litert", "export"), *needs))
+    name = f"{{name}}-{precision}.tflite"
+    return Format(name, write, allowed, usage.TFLITE, (*_LITERT, *needs))
 
 
 def _micro(source: Source, path: Path) -> None:
@@ -139,7 +179,7 @@ def _onnx(source: Source, path: Path) -> None:
 
 
 def _onnx_int8(source: Source, path: Path) -> None:
-    quantize_onnx(source.onnx, path, source.conversion["calibration"])
+    quantize_onnx(source.onnx, path, source.calibration)
 
 
 def _openvino(source: Source, path: Path) -> None:
@@ -151,21 +191,19 @@ def _web(source: Source, path: Path) -> None:
     web.write(path, data, source.name, source.labels, source.service.crop)
 
 
-_ONNX = (("onnx", "onnx"), ("tf2onnx", "onnx"), ("onnxruntime", "onnx"))
-
 FORMATS = {
-    "savedmodel": Format("saved_model", _saved_model),
-    "tflite-float32": _tflite("float32"),
-    "tflite-float16": _tflite("float16"),
-    "tflite-dynamic": _tflite("dynamic"),
-    "tflite-int8": _tflite("int8"),
-    "tflite-int16x8": _tflite("int16x8"),
-    "tflite-int4": _tflite("int4", ("ai_edge_quantizer", "export")),
-    "onnx": Format("{name}.onnx", _onnx, _ONNX),
-    "onnx-int8": Format("{name}-int8.onnx", _onnx_int8, _ONNX),
-    "openvino": Format("openvino", _openvino, (("openvino", "openvino"),)),
-    "micro": Format("{name}-micro", _micro, (("ai_edge_litert", "export"),)),
-    "web": Format("{name}-web", _web, (("ai_edge_litert", "export"),)),
+    "savedmodel": Format("saved_model", _saved_model, tolerance.FLOAT32, usage.SAVED_MODEL),
+    "tflite-float32": _tflite("float32", tolerance.FLOAT32),
+    "tflite-float16": _tflite("float16", tolerance.FLOAT16),
+    "tflite-dynamic": _tflite("dynamic", tolerance.INT8),
+    "tflite-int8": _tflite("int8", tolerance.INT8),
+    "tflite-int16x8": _tflite("int16x8", tolerance.INT8),
+    "tflite-int4": _tflite("int4", tolerance.INT4, ("ai_edge_quantizer", "export")),
+    "onnx": Format("{name}.onnx", _onnx, tolerance.FLOAT32, usage.ONNX, _ONNX),
+    "onnx-int8": Format("{name}-int8.onnx", _onnx_int8, tolerance.INT8, usage.ONNX, _ONNX),
+    "openvino": Format("openvino", _openvino, tolerance.FLOAT32, usage.OPENVINO, _OPENVINO),
+    "micro": Format("{name}-micro", _micro, tolerance.INT8, usage.MICRO, _LITERT),
+    "web": Format("{name}-web", _web, tolerance.INT8, usage.WEB, _LITERT, litert_js.node_modules),
 }
 
 

@@ -6,6 +6,7 @@ import pytest
 from helpers import randomize_batch_norms
 
 import keras_resnet
+from keras_resnet import keras_compat
 from keras_resnet.export import check, export
 from keras_resnet.export.formats import saved_model, tflite
 from keras_resnet.export.rewrites import batch_norms
@@ -98,7 +99,7 @@ def _uneven(images):
     x = layers.Conv2D(16, 3)(layers.ReLU()(bn(before)))
     outputs = layers.Dense(10)(layers.GlobalAveragePooling2D()(x))
     model = keras.Model(inputs, outputs)
-    convolution = before._keras_history.operation
+    convolution = keras_compat.producer(before)
     kernel, bias = convolution.get_weights()
     convolution.set_weights([kernel * rng.lognormal(0, 1, 16), bias])
     maps = keras.Model(inputs, before).predict(images, verbose=0)
@@ -110,7 +111,7 @@ def _uneven(images):
 def _int8_snr(model, images, folder):
     saved_model.write(model, folder, batch=1)
     path = folder.with_suffix(".tflite")
-    path.write_bytes(tflite.convert(folder, "int8", images, "uint8"))
+    path.write_bytes(tflite.convert(folder, "int8", images))
     outputs = open_file(path).predict(images)
     return check._signal_to_noise(outputs, model.predict(images.astype("float32"), verbose=0))
 
