@@ -32,7 +32,7 @@ from keras_resnet.export import export, manifest
 from keras_resnet.export.formats import table
 from keras_resnet.export.measure import benchmark
 from keras_resnet.export.measure.turns import ratio, spread
-from keras_resnet.weights.foreign.keras_names import from_keras_applications, takes_bgr
+from keras_resnet.weights.foreign.keras_weights import from_keras_applications, takes_bgr
 
 FORMATS = ("tflite-float32", "tflite-int8", "onnx", "onnx-int8", "openvino")
 TORCH = Path(__file__).parent / "peers" / "torch_inference.py"

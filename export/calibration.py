@@ -146,10 +146,10 @@ def _normalisation(model: keras.Model, mode: str | None) -> preprocessing.Prepro
     """The one put in front, the one inside, or, of a bare network of the zoo, the one outside."""
     mode = mode or preprocessing.mode_inside(model)
     if mode == "raw" and model.name in registry.list_models():
-        mode = registry.architecture(model.name).preprocessing
+        mode = registry.architecture(model.name).network.preprocessing
     return preprocessing.PREPROCESSING.get(mode or "raw")
 
 
 def _is_made_for_pixels(model: keras.Model) -> bool:
     known = model.name in registry.list_models()
-    return known and registry.architecture(model.name).preprocessing == "raw"
+    return known and registry.architecture(model.name).network.preprocessing == "raw"

@@ -1,5 +1,7 @@
 """The names that `import keras_resnet` gives; `keras_resnet/__init__.py` says why they are here."""
 
+from types import MappingProxyType
+
 from keras_resnet.analysis.explain import explain
 from keras_resnet.analysis.maximize import activation_maximization
 from keras_resnet.analysis.profile import profile
@@ -9,7 +11,7 @@ from keras_resnet.images.labels import decode_predictions
 from keras_resnet.images.preprocessing import load_images, preprocess
 from keras_resnet.layers import BatchNormalization, Conv2D, LocalResponseNormalization, to_stock
 from keras_resnet.models.auxiliary import inference_model, loss_weights
-from keras_resnet.models.build import SPECS, build
+from keras_resnet.models.build import build
 from keras_resnet.models.classic import (
     alexnet,
     densenet,
@@ -34,7 +36,10 @@ from keras_resnet.models.resnet import cifar, imagenet
 from keras_resnet.models.resnet.cifar import *  # noqa: F403
 from keras_resnet.models.resnet.imagenet import *  # noqa: F403
 from keras_resnet.models.resnet.spec import ResNetSpec
-from keras_resnet.registry import create_model, list_models
+from keras_resnet.registry import architecture, create_model, list_models
+
+# The network of every registry name.
+SPECS = MappingProxyType({name: architecture(name).network for name in list_models()})
 
 __all__ = [
     "SPECS",

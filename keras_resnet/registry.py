@@ -4,48 +4,37 @@ from __future__ import annotations
 
 import fnmatch
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
-
-import keras
+from typing import TYPE_CHECKING, Any
 
 from keras_resnet.errors import UnknownNameError
 
+if TYPE_CHECKING:
+    import keras
 
-class Builder(Protocol):
-    """A public builder such as `keras_resnet.ResNet50`."""
-
-    __name__: str
-
-    def __call__(
-        self,
-        include_top: bool = True,
-        weights: Any = None,
-        input_tensor: Any = None,
-        input_shape: tuple[int | None, int | None, int] | None = None,
-        pooling: str | None = None,
-        classes: int | None = None,
-        classifier_activation: str | None = "softmax",
-        name: str | None = None,
-        include_preprocessing: bool = False,
-        features: bool = False,
-        **options: Any,
-    ) -> keras.Model:
-        """Build the network; the arguments are those of `keras_resnet.build`."""
+    from keras_resnet.models.network import Network
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """What is known of a network without building it."""
+    """A row of the table: what is known of a network without building it.
+
+    Attributes:
+        name: its registry name.
+        network: what `keras_resnet.build` takes; it knows its image size, classes, preprocessing.
+        builder: builds it; takes the arguments of `keras_resnet.build`, all but `network`.
+        summary: what it is, in a few words.
+        source: arXiv id, and section or table.
+        function: the name under which `keras_resnet` has `builder`; None: `create_model` only.
+    """
 
     name: str
-    builder: Builder
+    network: Network
+    builder: Callable[..., keras.Model]
     summary: str
-    source: str  # arXiv id and section or table
-    preprocessing: str
-    input_size: int
-    min_size: int
-    classes: int
+    source: str
+    function: str | None
 
 
 _ARCHITECTURES: dict[str, Architecture] = {}
@@ -107,16 +96,17 @@ def describe(name: str) -> dict[str, Any]:
         UnknownNameError: no such network.
     """
     entry = architecture(name)
+    network = entry.network
     model = create_model(name)
     trainable = sum(variable.value.shape.num_elements() for variable in model.trainable_variables)
     return {
         "name": name,
-        "function": f"keras_resnet.{entry.builder.__name__}",
+        "function": entry.function and f"keras_resnet.{entry.function}",
         "summary": entry.summary,
         "source": entry.source,
-        "input": [entry.input_size, entry.input_size, 3],
-        "classes": entry.classes,
-        "preprocessing": entry.preprocessing,
+        "input": [network.input_size, network.input_size, 3],
+        "classes": network.classes,
+        "preprocessing": network.preprocessing,
         "parameters_trainable": trainable,
         "parameters_total": model.count_params(),
     }

@@ -73,7 +73,7 @@ MOST_LOST = {"resnet8": None, "resnet20": 0.3, "resnet32": None, "resnetv2_20": 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MOST_LOST)
-def test_int8_files_name_the_class_that_keras_names(name, tmp_path):
+def test_int8_files_name_the_class_that_keras_weights(name, tmp_path):
     """98 % of CIFAR-10's 10,000 test images, without ties counted in our favour."""
     try:
         dataset = load_dataset("cifar10")

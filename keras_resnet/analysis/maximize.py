@@ -83,4 +83,4 @@ def _mode(model: keras.Model, given: str | None) -> str:
     if given is not None:
         return given
     outside = not preprocessing.has_preprocessing(model) and model.name in registry.list_models()
-    return registry.architecture(model.name).preprocessing if outside else "raw"
+    return registry.architecture(model.name).network.preprocessing if outside else "raw"

@@ -34,11 +34,13 @@ def _show(options: argparse.Namespace) -> int:
     if options.json:
         return print_json(card)
     height, width, channels = card["input"]
+    function = card["function"]
+    build = f"{function}()" if function else f'keras_resnet.create_model("{card["name"]}")'
     return print_lines(
         (
             f"{card['name']}: {card['summary']}",
             f"source         {card['source']}",
-            f"build          {card['function']}()",
+            f"build          {build}",
             f"parameters     {card['parameters_trainable']:,} trainable, "
             f"{card['parameters_total']:,} with BN statistics",
             f"input          {height}×{width}×{channels}, preprocessing '{card['preprocessing']}'",

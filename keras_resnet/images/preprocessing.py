@@ -130,7 +130,7 @@ def missing_preprocessing(model: keras.Model) -> str | None:
     """Say so if `model` is one of the zoo's networks without the normalisation it was made for."""
     if model.name not in registry.list_models() or has_preprocessing(model):
         return None
-    mode = registry.architecture(model.name).preprocessing
+    mode = registry.architecture(model.name).network.preprocessing
     if mode == "raw":
         return None
     return (
@@ -157,7 +157,7 @@ def preprocess(images: Any, model: keras.Model | str) -> np.ndarray:
         )
     inside = not isinstance(model, str) and has_preprocessing(model)
     name = model if isinstance(model, str) else model.name
-    mode = "raw" if inside else registry.architecture(name).preprocessing
+    mode = "raw" if inside else registry.architecture(name).network.preprocessing
     if not isinstance(model, str):
         _require_shape(array, model)
     preprocessing = PREPROCESSING[mode]

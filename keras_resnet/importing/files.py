@@ -16,10 +16,9 @@ from keras_resnet.files import replacing, require_file_target
 from keras_resnet.images.labels import class_names
 from keras_resnet.images.preprocessing import mode_inside, require_mode
 from keras_resnet.importing.parity import TORCH_PEERS, Parity, compare, difference, patched_images
-from keras_resnet.models.auxiliary import inference_model
 from keras_resnet.weights import catalog
 from keras_resnet.weights.fitting import Note, arrays_of, fit
-from keras_resnet.weights.foreign.read import Contents, contents, put, read
+from keras_resnet.weights.foreign.read import contents, read
 from keras_resnet.weights.loading import SUFFIX
 
 _LEAST_SIZE = 64  # pixels: two a side in the last map of the ImageNet networks, so quick
@@ -59,7 +58,7 @@ class ImportReport:
             ("parity", str(self.parity)),
         )
         call = f'"{self.model}", weights="{self.path}"'
-        if self.classes != registry.architecture(self.model).classes:
+        if self.classes != registry.architecture(self.model).network.classes:
             call += f", classes={self.classes}"
         table = "\n".join(f"{key:7} {text}" for key, text in lines)
         return f"{table}\n\nkeras_resnet.create_model({call})"
@@ -80,7 +79,7 @@ def import_file(
     without them.
 
     Args:
-        path: what `readers.fill` takes.
+        path: what `weights.foreign.read.read` takes.
         name: registry name.
         out: the new file, `NAME.weights.h5` in the current folder by default.
         parity: run the network that the file is of, if its library is installed, and compare.
@@ -90,8 +89,8 @@ def import_file(
         data: what they were trained on ("cifar10"), for the names of the classes.
 
     Raises:
-        UserError: as `readers.fill`; the file to write exists or has another ending; or the logits
-            differ by more than `TOLERANCE`. Nothing was written.
+        UserError: as `weights.foreign.read.read`; the file to write exists or has another ending;
+            or the logits differ by more than `TOLERANCE`. Nothing was written.
     """
     path, out = Path(path), Path(out or f"{name}{SUFFIX}")
     found = contents(path, name)
@@ -101,10 +100,9 @@ def import_file(
     if data is not None and len(class_names(data)) != found.classes:
         raise UserError(f"'{data}' has {len(class_names(data))} classes, {path} {found.classes}.")
     _require_writable(out, overwrite)
-    target, size = _network(name, found)
-    foreign = read(path, name, size)
-    put(foreign, target, path)
-    model = inference_model(target) if found.auxiliary else target
+    model, size = _network(name, found.classes)
+    foreign = read(path, name)
+    fit(foreign.arrays(model), model, f"the weights in {path}")
     compared = compare(foreign, model, name, size) if parity else Parity(note="not asked for")
     note = Note(name, mode, data)
     return _written(model, note, path, found.library, out, compared, assumed)
@@ -135,7 +133,7 @@ def import_run(
         preprocessing=preprocessing,
     )
     fit(arrays_of(theirs), ours, f"the weights of {folder}")
-    images = patched_images(theirs.input_shape[1] or registry.architecture(name).input_size)
+    images = patched_images(theirs.input_shape[1] or registry.architecture(name).network.input_size)
     answers = [_logits(model, images) for model in (theirs, ours)]
     compared = difference(f"the run's {file.name}", *answers)
     return _written(ours, Note(name, preprocessing), folder, "keras_resnet", out, compared)
@@ -187,11 +185,11 @@ def _preprocessing(name: str, library: str) -> tuple[str, bool]:
     known = {e.preprocessing for e in catalog.of_model(name) if e.source in sources}
     if len(known) == 1:
         return known.pop(), False
-    architecture = registry.architecture(name)
-    if library == "PyTorch" and architecture.preprocessing == "cifar":
+    network = registry.architecture(name).network
+    if library == "PyTorch" and network.preprocessing == "cifar":
         # github.com/akamaster/pytorch_resnet_cifar10 takes ImageNet's numbers; others CIFAR's.
         return "torch", True
-    return architecture.preprocessing, library != "MLPerf Tiny"
+    return network.preprocessing, library != "MLPerf Tiny"
 
 
 def _require_writable(out: Path, overwrite: bool) -> None:
@@ -202,17 +200,15 @@ def _require_writable(out: Path, overwrite: bool) -> None:
         raise UserError(f"{out} exists. Give another name (--out), or replace it (--overwrite).")
 
 
-def _network(name: str, found: Contents) -> tuple[keras.Model, int]:
+def _network(name: str, classes: int) -> tuple[keras.Model, int]:
     """Network `name` for the file, giving logits, and the image size to compare it at."""
-    arguments: dict[str, Any] = {"classes": found.classes, "classifier_activation": None}
-    if found.auxiliary:
-        arguments["auxiliary"] = True
-    known = registry.architecture(name)
-    small = min(known.input_size, max(_LEAST_SIZE, known.min_size))
+    arguments: dict[str, Any] = {"classes": classes, "classifier_activation": None}
+    network = registry.architecture(name).network
+    small = min(network.input_size, max(_LEAST_SIZE, network.min_size))
     try:
         return registry.create_model(name, input_shape=(None, None, 3), **arguments), small
     except UserError:  # dense layers on a map of one size: VGG, AlexNet
-        return registry.create_model(name, **arguments), known.input_size
+        return registry.create_model(name, **arguments), network.input_size
 
 
 # Parity -------------------------------------------------------------------------------------------

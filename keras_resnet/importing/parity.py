@@ -17,7 +17,8 @@ import numpy as np
 from keras_resnet import registry
 from keras_resnet.images.preprocessing import preprocess
 from keras_resnet.weights import catalog
-from keras_resnet.weights.foreign.keras_names import takes_bgr
+from keras_resnet.weights.foreign import keras_files
+from keras_resnet.weights.foreign.keras_weights import takes_bgr
 from keras_resnet.weights.foreign.read import Foreign
 from keras_resnet.weights.foreign.torch_weights import weights_of
 
@@ -76,8 +77,10 @@ Answer = tuple[str, np.ndarray]  # the peer, and its logits
 
 
 def _run_keras(foreign: Foreign, name: str, images: np.ndarray) -> Answer:
-    step = -1 if takes_bgr(foreign.source) else 1
-    theirs = foreign.source(images[..., ::step], training=False)
+    classes, size = foreign.contents.classes, images.shape[1]
+    source = keras_files.model(foreign.path, foreign.family, classes, size)
+    step = -1 if takes_bgr(source) else 1
+    theirs = source(images[..., ::step], training=False)
     return f"keras.applications' {foreign.family}", np.asarray(theirs)
 
 
@@ -101,7 +104,7 @@ def _run_torch_peer(library: str, peer: str, foreign: Foreign, images: np.ndarra
     """The logits of their network, run in a process of its own."""
     found = foreign.contents
     request = json.dumps([library, peer, found.classes, found.auxiliary])
-    weights = {k: np.asarray(v, np.float32) for k, v in weights_of(foreign.source).items()}
+    weights = {k: np.asarray(v, np.float32) for k, v in weights_of(foreign.weights).items()}
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder, name) for name in ("weights.npz", "images.npy", "logits.npy")]
         np.savez(files[0], **weights)  # type: ignore[arg-type]
@@ -135,6 +138,6 @@ _RUN: Mapping[str, Callable[[Foreign, str, np.ndarray], Answer]] = {
 def catalog_peers(name: str) -> list[tuple[str, str]]:
     """(library, its name of the network) of every published file of network `name`."""
     published = [(e.source, e.peer.partition(".")[0]) for e in catalog.of_model(name)]
-    if published or registry.architecture(name).input_size < _LEAST_IMAGENET:
+    if published or registry.architecture(name).network.input_size < _LEAST_IMAGENET:
         return published
     return [("timm", name)]  # whose names of ImageNet networks are ours

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from functools import partial
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, Generic, ParamSpec
 
 import keras
 from keras import layers
@@ -24,7 +25,6 @@ from keras_resnet.weights import loading
 
 def build(
     network: Network,
-    *,
     include_top: bool = True,
     weights: loading.Weights = None,
     input_tensor: Any = None,
@@ -32,28 +32,28 @@ def build(
     pooling: str | None = None,
     classes: int | None = None,
     classifier_activation: str | None = "softmax",
-    name: str = "network",
+    name: str | None = None,
     include_preprocessing: bool = False,
     features: bool = False,
     **options: Any,
 ) -> keras.Model:
-    """Build the functional Keras model of `network`.
+    """Build the functional Keras model of `network`: a `ResNetSpec`, a `ChainSpec`, ...
 
     Args:
-        network: e.g. a `ResNetSpec`.
         include_top: end in the classifier (float32 under every dtype policy); otherwise in the
             last feature map.
         weights: None (random initialisation), the path of a `.weights.h5` file, or weights of the
-            catalog: "imagenet", "cifar10" (the default ones of the network `name`), or one tag,
+            catalog: "imagenet", "cifar10" (the default weights of that data), or one tag,
             "imagenet/torchvision_v2"; see `keras-resnet weights list`. They are fetched once and
-            their hash is checked. With another number of classes the classifier stays new, other
-            than RGB images adapt the first convolution; a message says so.
+            their hash is checked. With another number of classes the classifier stays new; for
+            other than RGB images the first convolution is adapted; a message says so.
         input_tensor: a Keras tensor to build on instead of a new input.
         input_shape: (height, width, channels), the network's size by default; None for a free size.
         pooling: without the top, "avg" or "max" over the last feature map, or None.
         classes: width of the classifier, the network's by default.
         classifier_activation: "softmax" gives probabilities, None logits.
-        name: the model's name; for weights of the catalog the network's registry name.
+        name: the model's name, by default the registry name. A network of your own is called
+            "network"; under the registry name of one of ours it takes the catalog's weights.
         include_preprocessing: put the normalisation inside, so that the model takes RGB 0...255:
             that of the weights. Outside, the model takes the network's own (see
             `keras_resnet.preprocess`) whatever the weights were trained with; a layer
@@ -73,18 +73,11 @@ def build(
     Raises:
         UserError: an impossible shape, pooling, option or weights.
     """
-    if "preprocessing" in options and not include_preprocessing:
-        raise UserError(
-            "preprocessing= is for include_preprocessing=True; outside the model "
-            "keras_resnet.preprocess knows only the network's own."
-        )
+    _check(classes, pooling, include_preprocessing, options)
+    name = name or "network"
     network = with_options(network, options, name)
     found = loading.resolve(name, weights)
     trained_with = _trained_with(network, found, options)
-    if classes is not None and not (isinstance(classes, int) and classes >= 1):
-        raise UserError(f"classes is a whole number, 1 or more; received {classes!r}.")
-    if pooling not in (None, "avg", "max"):
-        raise UserError(f"pooling is 'avg', 'max' or None; received {pooling!r}.")
     inputs = _inputs(network, input_tensor, input_shape)
     if include_preprocessing:
         x = preprocessing.rescale(inputs, trained_with)
@@ -99,17 +92,31 @@ def build(
         outputs = _classifiers(network, trunk, classes, classifier_activation)
     else:
         outputs = _pool(trunk.output, pooling)
-    behind: list[str] = []
+    before: list[str] = []
     if input_tensor is not None:  # the model starts where the given tensor comes from
         sources = keras.utils.get_source_inputs(input_tensor)
         inputs = sources[0] if len(sources) == 1 else sources
-        behind = [layer.name for layer in keras.Model(inputs, input_tensor).layers]
+        before = [layer.name for layer in keras.Model(inputs, input_tensor).layers]
     model = keras.Model(inputs, outputs, name=name)
-    loading.load(model, found, partial(_whole, network, name), behind)
+    loading.load(model, found, before)
     return model
 
 
-# Of a training or a task: the weights' function stays what it was in inference.
+def _check(
+    classes: int | None, pooling: str | None, include_preprocessing: bool, options: dict[str, Any]
+) -> None:
+    if "preprocessing" in options and not include_preprocessing:
+        raise UserError(
+            "preprocessing= is for include_preprocessing=True; outside the model "
+            "keras_resnet.preprocess knows only the network's own."
+        )
+    if classes is not None and not (isinstance(classes, int) and classes >= 1):
+        raise UserError(f"classes is a whole number, 1 or more; received {classes!r}.")
+    if pooling not in (None, "avg", "max"):
+        raise UserError(f"pooling is 'avg', 'max' or None; received {pooling!r}.")
+
+
+# Options of a training or a task: the weights' function stays what it was in inference.
 _FREE_OPTIONS = {
     "auxiliary",
     "auxiliary_dropout",
@@ -142,13 +149,6 @@ def _trained_with(
             f"preprocessing='{network.preprocessing}' out."
         )
     return mode
-
-
-def _whole(network: Network, name: str, classes: int, auxiliary: bool) -> keras.Model:
-    """The network as files have it."""
-    options: dict[str, Any] = {"auxiliary": auxiliary} if hasattr(network, "auxiliary") else {}
-    whole = dataclasses.replace(network, **options)
-    return build(whole, classes=classes, classifier_activation=None, name=name)
 
 
 def with_options(network: Network, options: dict[str, Any], name: str) -> Network:
@@ -235,66 +235,64 @@ def _pool(x: Any, pooling: str | None) -> Any:
 
 # The tables ---------------------------------------------------------------------------------------
 
-SPECS: dict[str, Network] = {}
+P = ParamSpec("P")
 
-# What the docstring of `build` says of arguments, shapes and errors, for those of the functions.
-_ARGUMENTS = (inspect.getdoc(build) or "").partition("    network: e.g. a `ResNetSpec`.\n")[2]
+# A row of a family's table: the public function, its network, what it is and where it is from.
+Row = tuple[str, Network, str, str]
 
 
-def row(
-    function: str, network: Network, summary: str, source: str, name: str | None = None
-) -> registry.Builder:
-    """Register `network` and return its public function.
+class _Table(Generic[P]):
+    """Puts networks into the registry, and makes their functions out of `build`.
 
-    The registry name is the function's in lower case, unless `name` gives timm's.
+    It is a class so that `P` carries the arguments of `build` to every function: type checkers and
+    editors read them there, `help` and `inspect` read them from the signature.
     """
-    registry_name = name or function.lower()
 
-    def builder(
-        include_top: bool = True,
-        weights: loading.Weights = None,
-        input_tensor: Any = None,
-        input_shape: tuple[int | None, int | None, int] | None = None,
-        pooling: str | None = None,
-        classes: int | None = None,
-        classifier_activation: str | None = "softmax",
-        name: str | None = None,
-        include_preprocessing: bool = False,
-        features: bool = False,
-        **options: Any,
-    ) -> keras.Model:
-        return build(
-            network,
-            include_top=include_top,
-            weights=loading.resolve(registry_name, weights),  # `name` may be the user's
-            input_tensor=input_tensor,
-            input_shape=input_shape,
-            pooling=pooling,
-            classes=classes,
-            classifier_activation=classifier_activation,
-            name=name or registry_name,
-            include_preprocessing=include_preprocessing,
-            features=features,
-            **options,
-        )
+    def __init__(self, build: Callable[Concatenate[Network, P], keras.Model]) -> None:
+        self._build = build
+        signature = inspect.signature(build)
+        _network, *arguments = signature.parameters.values()
+        self._signature = signature.replace(parameters=arguments)
+        _summary, _, self._sections = (inspect.getdoc(build) or "").partition("\n\n")
 
-    builder.__name__ = builder.__qualname__ = function
-    builder.__doc__ = (
-        f"{summary} ({source}).\n\nRegistry name `{registry_name}`; by default "
-        f"{network.input_size}×{network.input_size}×3 in, {network.classes} classes out, "
-        f'preprocessing "{network.preprocessing}".\n\nArgs:\n{_ARGUMENTS}'
-    )
-    SPECS[registry_name] = network
-    registry.register(
-        registry.Architecture(
-            name=registry_name,
-            builder=builder,
-            summary=summary,
-            source=source,
-            preprocessing=network.preprocessing,
-            input_size=network.input_size,
-            min_size=network.min_size,
-            classes=network.classes,
+    def row(
+        self, function: str, network: Network, summary: str, source: str, name: str | None = None
+    ) -> Callable[P, keras.Model]:
+        """Register `network` and return its public function.
+
+        The registry name is the function's in lower case, unless `name` gives timm's.
+        """
+        return self._add(name or function.lower(), network, summary, source, function)
+
+    def register(self, name: str, network: Network, summary: str, source: str) -> None:
+        """Register a `network` that has no function of its own; `create_model` builds it."""
+        self._add(name, network, summary, source, None)
+
+    def _add(
+        self, registry_name: str, network: Network, summary: str, source: str, function: str | None
+    ) -> Callable[P, keras.Model]:
+        @wraps(self._build)
+        def builder(*args: P.args, **kwargs: P.kwargs) -> keras.Model:
+            given = self._signature.bind(*args, **kwargs)
+            # The catalog knows the registry name; the model's name may be the user's.
+            weights = loading.resolve(registry_name, given.arguments.get("weights"))
+            given.arguments["weights"] = weights
+            given.arguments["name"] = given.arguments.get("name") or registry_name
+            return self._build(network, *given.args, **given.kwargs)
+
+        builder.__signature__ = self._signature  # type: ignore[attr-defined]
+        builder.__name__ = builder.__qualname__ = function or registry_name
+        builder.__doc__ = (
+            f"{summary} ({source}).\n\nRegistry name `{registry_name}`; by default "
+            f"{network.input_size}×{network.input_size}×3 in, {network.classes} classes out, "
+            f'preprocessing "{network.preprocessing}".\n\n{self._sections}'
         )
-    )
-    return builder
+        registry.register(
+            registry.Architecture(registry_name, network, builder, summary, source, function)
+        )
+        return builder
+
+
+_TABLE = _Table(build)
+row = _TABLE.row
+register = _TABLE.register

@@ -142,7 +142,7 @@ def _range(model: keras.Model) -> str | None:
         return raw
     if model.name not in registry.list_models():
         return None
-    mode = registry.architecture(model.name).preprocessing
+    mode = registry.architecture(model.name).network.preprocessing
     return raw if mode == "raw" else f"images normalised outside ('{mode}')"
 
 

@@ -70,33 +70,33 @@ def read_note(path: Path) -> Note:
     return note
 
 
-def fit(arrays: Arrays, model: keras.Model, of: str, behind: Collection[str] = ()) -> None:
-    """Copy `arrays` into the layers of the same names, in place; `of` names them in messages.
+def fit(arrays: Arrays, model: keras.Model, source: str, before: Collection[str] = ()) -> None:
+    """Copy `arrays` into the layers of the same names, in place; `source` names them in messages.
 
     A classifier of another width, or one that they lack, stays new, a first convolution that takes
     other than RGB is adapted, and a model without the top takes what it has; a message on stderr
-    says so. Nothing else may differ, but for the layers in `behind`, which are not the network's.
+    says so. Nothing else may differ, but for the layers in `before`, which are not the network's.
 
     Raises:
         UserError: these are weights of another network; the message names the first layer, and
             nothing was copied.
     """
-    layers = [layer for layer in model.layers if layer.weights and layer.name not in behind]
+    layers = [layer for layer in model.layers if layer.weights and layer.name not in before]
     mine = {layer.name: layer for layer in layers}
     left = [name for name in arrays if name not in mine and not name.startswith(HEADS)]
     if left:
         raise UserError(
-            f"{of} are not of '{model.name}', which has no layer '{left[0]}'. A file of another "
-            "library: keras-resnet weights import."
+            f"{source} are not of '{model.name}', which has no layer '{left[0]}'. "
+            "A file of another library: keras-resnet weights import."
         )
     fitted, notes = {}, []
     for name, layer in mine.items():
         if name not in arrays and name.startswith(HEADS):
-            notes.append(f"'{name}' is new and untrained, since {of} are without it")
+            notes.append(f"'{name}' is new and untrained, since {source} are without it")
             continue
         if name not in arrays:
-            raise UserError(f"{of} are not of '{model.name}': they have nothing for '{name}'.")
-        values, note = _fitted(arrays[name], layer, of, model)
+            raise UserError(f"{source} are not of '{model.name}': they have nothing for '{name}'.")
+        values, note = _fitted(arrays[name], layer, source, model)
         fitted[name] = values
         notes += [note] if note else []
     for name, values in fitted.items():
@@ -107,7 +107,7 @@ def fit(arrays: Arrays, model: keras.Model, of: str, behind: Collection[str] = (
 
 
 def _fitted(
-    values: list[np.ndarray], layer: keras.Layer, of: str, model: keras.Model
+    values: list[np.ndarray], layer: keras.Layer, source: str, model: keras.Model
 ) -> tuple[list[np.ndarray] | None, str]:
     """What goes into a layer (None: it stays as it is), and what is to be said of it."""
     theirs = [value.shape for value in values]
@@ -116,7 +116,7 @@ def _fitted(
         return values, ""
     if _is_classifier(layer) and theirs[0][:-1] == ours[0][:-1]:
         return None, (
-            f"the classifier '{layer.name}' is new and untrained, since {of} know "
+            f"the classifier '{layer.name}' is new and untrained, since {source} know "
             f"{theirs[0][-1]} classes and this model has {ours[0][-1]}"
         )
     if len(ours[0]) == 4 and theirs[0][2] == _IMAGE_CHANNELS and _without(2, theirs, ours):
@@ -126,11 +126,12 @@ def _fitted(
         )
     if any(isinstance(other, keras.layers.Flatten) for other in model.layers):
         raise UserError(
-            f"{of} do not fit '{layer.name}' of '{model.name}' ({theirs[0]}, {ours[0]}): its dense "
-            "layers know the image size. Leave input_shape out, or the top (include_top=False)."
+            f"{source} do not fit '{layer.name}' of '{model.name}' ({theirs[0]}, {ours[0]}): its "
+            "dense layers know the image size. Leave input_shape out, or the top "
+            "(include_top=False)."
         )
     raise UserError(
-        f"{of} do not fit '{layer.name}' of '{model.name}': {theirs} there, {ours} here."
+        f"{source} do not fit '{layer.name}' of '{model.name}': {theirs} there, {ours} here."
     )
 
 

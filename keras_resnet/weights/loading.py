@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 
 import keras
@@ -11,9 +11,9 @@ from keras_resnet import registry
 from keras_resnet.errors import UserError
 from keras_resnet.weights import cache, catalog
 from keras_resnet.weights.catalog import Entry
-from keras_resnet.weights.fitting import HEADS, Note, arrays_of, fit, read_note
-from keras_resnet.weights.foreign import read
+from keras_resnet.weights.fitting import Note, fit, read_note
 from keras_resnet.weights.foreign.keras_files import by_name
+from keras_resnet.weights.foreign.read import read
 
 # Nothing, a file, a tag of the catalog ("imagenet/torchvision_v2"), or what a tag means.
 Weights = str | Path | Entry | None
@@ -21,9 +21,6 @@ Weights = str | Path | Entry | None
 SUFFIX = ".weights.h5"
 _LOAD_KERAS = ". A whole model of ours: keras.models.load_model"
 _FOREIGN = (".pth", ".pt", ".th", ".bin", ".safetensors", ".h5", ".hdf5", ".keras")
-
-# The same network with its top, for so many classes, with or without auxiliary classifiers.
-Rebuild = Callable[[int, bool], keras.Model]
 
 
 def resolve(name: str, weights: Weights) -> Path | Entry | None:
@@ -74,16 +71,11 @@ def classes_in(weights: Path | Entry | None) -> int | None:
     return None if head is None else int(head[0][-1])
 
 
-def load(
-    model: keras.Model,
-    weights: Path | Entry | None,
-    rebuild: Rebuild,
-    behind: Collection[str] = (),
-) -> None:
+def load(model: keras.Model, weights: Path | Entry | None, before: Collection[str] = ()) -> None:
     """Load `weights` into `model` in place; None leaves it as it is.
 
     Weights of the catalog are fetched if they are not there yet, and their hash is checked. The
-    layers named in `behind` come before the network and are left alone.
+    layers named in `before` come before the network and are left alone.
 
     Raises:
         UserError: no such file, weights that are not there and cannot be fetched, a wrong hash, or
@@ -92,31 +84,8 @@ def load(
     if weights is None:
         return
     if isinstance(weights, Path):
-        fit(by_name(weights), model, f"the weights in {weights}", behind)
+        fit(by_name(weights), model, f"the weights in {weights}", before)
         return
-    path, of = cache.fetch(weights), f"the weights '{weights}'"
-    if not weights.url:
-        fit(by_name(path), model, of, behind)
-        return
-    found = read.contents(path, weights.model)
-    if not behind and _is_whole(model, weights.model, found.classes, found.auxiliary):
-        read.fill(model, path, weights.model)
-        return
-    whole = rebuild(found.classes, found.auxiliary)
-    read.fill(whole, path, weights.model)
-    fit(arrays_of(whole), model, of, behind)
-
-
-def _is_whole(model: keras.Model, name: str, classes: int, auxiliary: bool) -> bool:
-    """Whether the file's network is this very one, so that no other has to be built to read it."""
-    layers = {layer.name: layer for layer in model.layers}
-    height, width, channels = model.inputs[0].shape[1:]
-    size = registry.architecture(name).input_size
-    flattens = any(isinstance(layer, keras.layers.Flatten) for layer in model.layers)
-    return (
-        "head" in layers
-        and (not flattens or height == width == size)  # `fit` has the words for another
-        and layers["head"].units == classes
-        and any(name.startswith(HEADS[1]) for name in layers) == auxiliary
-        and channels == 3
-    )
+    path = cache.fetch(weights)
+    arrays = read(path, weights.model).arrays(model, before) if weights.url else by_name(path)
+    fit(arrays, model, f"the weights '{weights}'", before)

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from keras_resnet import registry
 from keras_resnet.errors import UnknownNameError, UserError
-from keras_resnet.models.build import SPECS, with_options
+from keras_resnet.models.build import with_options
 from keras_resnet.models.network import Network
 from keras_resnet.recipes.configs.schema import Config
 from keras_resnet.recipes.data import augment
@@ -158,7 +158,8 @@ def _check_names(config: Config, start: keras.Model | None) -> None:
 
 
 def _network(config: Config) -> Network:
-    return with_options(SPECS[config.model], config.network, config.model)
+    network = registry.architecture(config.model).network
+    return with_options(network, config.network, config.model)
 
 
 def _check_network(config: Config) -> None:

@@ -36,7 +36,7 @@ LAYERS = {
 
 def network(name, size=64, **arguments):
     keras.utils.set_random_seed(0)
-    least = keras_resnet.registry.architecture(name).min_size
+    least = keras_resnet.SPECS[name].min_size
     shape = (max(size, least), max(size, least), 3)
     arguments = {"input_shape": shape, "classes": 5, "include_preprocessing": True, **arguments}
     return randomize_batch_norms(keras_resnet.create_model(name, **arguments))
@@ -69,8 +69,7 @@ def test_every_family_has_its_layer_and_a_map(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", keras_resnet.list_models())
 def test_every_network_has_a_layer(name):
-    entry = keras_resnet.registry.architecture(name)
-    model = network(name, min(entry.input_size, 224))
+    model = network(name, min(keras_resnet.SPECS[name].input_size, 224))
     layer = explain.default_layer(model)
     assert len(model.get_layer(layer).output.shape) == 4
     keras.backend.clear_session()

@@ -86,8 +86,16 @@ def test_list_and_show(capsys):
     code, card = _json(capsys, "show", "resnet50")
     assert (card["parameters_trainable"], card["parameters_total"]) == (25_557_032, 25_610_152)
     assert "resnet50v1_5" in card["summary"]
+    assert card["function"] == "keras_resnet.ResNet50"
     assert main(["show", "resnet20"]) == 0
-    assert "269,722 trainable, 271,098 with BN statistics" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "269,722 trainable, 271,098 with BN statistics" in shown
+    assert "build          keras_resnet.ResNet20()\n" in shown
+    assert main(["show", "resnet20_bn_after_add"]) == 0
+    assert 'build          keras_resnet.create_model("resnet20_bn_after_add")\n' in (
+        capsys.readouterr().out
+    )
+    assert _json(capsys, "show", "test_vgg")[1]["function"] is None
 
 
 def test_runs_are_listed(capsys, tiny_run, tmp_path):

@@ -98,9 +98,9 @@ def _room(module, rooms):
 
 
 def _imports_of(path):
-    """What a file imports, by dotted name; not what it imports to run as a program."""
+    """What a file imports, by dotted name; not to run as a program or for type checkers only."""
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.If) and "__main__" in ast.unparse(node.test):
+        if isinstance(node, ast.If) and re.search("__main__|TYPE_CHECKING", ast.unparse(node.test)):
             continue
         for inner in ast.walk(node):
             if isinstance(inner, ast.ImportFrom):

@@ -99,8 +99,8 @@ def _row(name: str, counts: dict[str, int]) -> str:
 
     entry = registry.architecture(name)
     return (
-        f"| `{name}` | {entry.builder.__name__} | {counts['trainable']:,} | "
-        f"{counts['multiply_adds'] / 1e6:,.1f} | {entry.input_size} | {entry.source} |"
+        f"| `{name}` | {entry.function or '–'} | {counts['trainable']:,} | "
+        f"{counts['multiply_adds'] / 1e6:,.1f} | {entry.network.input_size} | {entry.source} |"
     )
 
 

@@ -23,15 +23,19 @@ def batch():
 
 def _model(**arguments):
     keras.utils.set_random_seed(0)
-    model = keras_resnet.TestGoogLeNet(auxiliary=True, classes=3, **arguments)
+    model = keras_resnet.create_model("test_googlenet", auxiliary=True, classes=3, **arguments)
     return randomize_batch_norms(model)
 
 
 def test_the_weights_are_the_published_ones():
     assert keras_resnet.loss_weights(_model(name="mine")) == WEIGHTS
-    inception = keras_resnet.TestInception(auxiliary=True, input_shape=(299, 299, 3))
+    inception = keras_resnet.create_model(
+        "test_inception", auxiliary=True, input_shape=(299, 299, 3)
+    )
     assert keras_resnet.loss_weights(inception) == {"predictions": 1.0, "aux1": 0.4}
-    assert keras_resnet.loss_weights(keras_resnet.TestResNet()) == {"predictions": 1.0}
+    assert keras_resnet.loss_weights(keras_resnet.create_model("test_resnet")) == {
+        "predictions": 1.0
+    }
 
 
 def test_keras_trains_on_the_weighted_sum(batch):
@@ -57,7 +61,7 @@ def test_the_inference_model_is_the_network_without_them(batch, activation, tmp_
     images, _ = batch
     model = _model(classifier_activation=activation)
     alone = keras_resnet.inference_model(model)
-    plain = keras_resnet.TestGoogLeNet(classes=3, classifier_activation=activation)
+    plain = keras_resnet.create_model("test_googlenet", classes=3, classifier_activation=activation)
     assert [layer.name for layer in alone.layers] == [layer.name for layer in plain.layers]
     assert alone.name == plain.name == "test_googlenet"
     assert alone.get_layer("stem_conv1") is model.get_layer("stem_conv1")  # shared
@@ -99,8 +103,13 @@ def test_what_is_no_such_model_is_refused():
 def test_the_papers_heads_need_a_size():
     options = {"auxiliary": True, "input_shape": (None, None, 3)}
     with pytest.raises(UserError, match="give an input_shape without None"):
-        keras_resnet.TestGoogLeNet(auxiliary_pool="strided", **options)
-    assert keras_resnet.TestGoogLeNet(**options).input_shape == (None, None, None, 3)
+        keras_resnet.create_model("test_googlenet", auxiliary_pool="strided", **options)
+    assert keras_resnet.create_model("test_googlenet", **options).input_shape == (
+        None,
+        None,
+        None,
+        3,
+    )
 
 
 # Recipes ------------------------------------------------------------------------------------------
@@ -148,7 +157,7 @@ def test_a_run_trains_them_and_saves_the_network_without(tmp_path):
     model = keras.models.load_model(run.model)
     assert model.output_shape == (None, 10)
     assert not [layer.name for layer in model.layers if layer.name.startswith("aux")]
-    assert run.summary()["parameters"] == keras_resnet.TestGoogLeNet().count_params()
+    assert run.summary()["parameters"] == keras_resnet.create_model("test_googlenet").count_params()
     # Its loss is of three classifiers in training and of one in evaluation: at the start 1.6 × and
     # 1 × ln 10, which an epoch of 11 steps does not turn around.
     (row,) = run.rows()

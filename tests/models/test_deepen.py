@@ -146,7 +146,7 @@ def test_what_cannot_be_deepened_is_refused():
     with pytest.raises(UserError, match="out_bn' makes this another unit"):
         keras_resnet.deepen(_small("resnet20_bn_after_add")[0], 2)
     with pytest.raises(UserError, match="concat' makes this another unit"):
-        keras_resnet.deepen(keras_resnet.TestDenseNet(), 1)
+        keras_resnet.deepen(keras_resnet.create_model("test_densenet"), 1)
     inputs = keras.layers.Input((8, 8, 3))
     other = keras.Model(inputs, keras.layers.Conv2D(3, 3)(inputs), name="other")
     with pytest.raises(UserError, match="'other' has no layers of residual units"):

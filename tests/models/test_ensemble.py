@@ -22,8 +22,8 @@ def members():
     keras.utils.set_random_seed(0)
     arguments = {"include_preprocessing": True, "input_shape": (32, 32, 3)}
     models = [
-        keras_resnet.TestDenseNet(**arguments),
-        keras_resnet.TestResNetV2(classifier_activation=None, **arguments),
+        keras_resnet.create_model("test_densenet", **arguments),
+        keras_resnet.create_model("test_resnetv2", classifier_activation=None, **arguments),
         keras_resnet.ResNet8(**arguments),  # takes raw pixels without a layer for it
     ]
     return [randomize_batch_norms(model) for model in models]
@@ -96,10 +96,16 @@ def test_a_mixed_ensemble_exports(members, images, tmp_path):
 
 
 def test_preprocessing_inside_is_seen_whatever_member_is_the_deepest(members):
-    shallow, deep = keras_resnet.TestHighway(include_preprocessing=True), members[2]
+    shallow, deep = (
+        keras_resnet.create_model("test_highway", include_preprocessing=True),
+        members[2],
+    )
     assert not has_preprocessing(deep)  # raw pixels: it has no layer for them
     assert has_preprocessing(keras_resnet.ensemble([deep, shallow]))
-    outside = [keras_resnet.TestHighway(), keras_resnet.TestDenseNet()]  # both "cifar"
+    outside = [
+        keras_resnet.create_model("test_highway"),
+        keras_resnet.create_model("test_densenet"),
+    ]  # both "cifar"
     assert not has_preprocessing(keras_resnet.ensemble(outside))
 
 
@@ -111,7 +117,9 @@ def test_members_that_do_not_fit_are_named(members):
             keras_resnet.ensemble([first, *others], **arguments)
 
     def tiny(**arguments):
-        return keras_resnet.TestHighway(**{"include_preprocessing": True, **arguments})
+        return keras_resnet.create_model(
+            "test_highway", **{"include_preprocessing": True, **arguments}
+        )
 
     refuse("two models or more")
     refuse(r"Member 2 \('test_highway'\) has 7 classes, 'test_densenet' 10", tiny(classes=7))

@@ -9,7 +9,6 @@ import tensorflow as tf
 from helpers import randomize_batch_norms
 
 import keras_resnet
-from keras_resnet import registry
 from keras_resnet.export.formats import saved_model, tflite
 from keras_resnet.export.runtimes.litert import TFLiteRuntime
 
@@ -27,8 +26,8 @@ def _every():
 
 def _model(name, **arguments):
     keras.utils.set_random_seed(0)
-    entry = registry.architecture(name)
-    size = max(min(SIZE, entry.input_size), entry.min_size)
+    network = keras_resnet.SPECS[name]
+    size = max(min(SIZE, network.input_size), network.min_size)
     return keras_resnet.create_model(name, input_shape=(size, size, 3), classes=5, **arguments)
 
 

@@ -43,7 +43,7 @@ def test_highway32_alternates_and_a_gate_has_its_layers_kernel():
 
 def test_a_layer_is_equation_3():
     """`y = H · T + x · (1 - T)`, of a 1×1 layer; its gate starts at -2."""
-    model = keras_resnet.TestHighway()
+    model = keras_resnet.create_model("test_highway")
     bias = model.get_layer("stage1_block2_gate_conv").get_weights()[1]
     np.testing.assert_array_equal(bias, np.full(8, -2))
     rng = np.random.default_rng(0)

@@ -16,7 +16,7 @@ from keras_resnet.layers import LocalResponseNormalization
 from keras_resnet.models.classic import branches, googlenet
 from keras_resnet.models.classic.branches import Conv, Form, Pool
 from keras_resnet.weights.foreign.graph_order import layers_in_order
-from keras_resnet.weights.foreign.keras_names import from_keras_applications
+from keras_resnet.weights.foreign.keras_weights import from_keras_applications
 
 PARITY = ("InceptionV3", "InceptionResNetV2")
 
@@ -96,7 +96,9 @@ def test_googlenet_pools_round_up(side):
     x = np.random.default_rng(0).uniform(size=(1, side, side, 2)).astype("float32")
     inputs = keras.layers.Input(x.shape[1:])
     for size in (3, 2):
-        pooled = keras.Model(inputs, googlenet._halved(inputs, size, "pool")).predict(x, verbose=0)
+        pooled = keras.Model(inputs, googlenet._max_pool(inputs, size, "pool")).predict(
+            x, verbose=0
+        )
         starts = range(0, -(-(side - size) // 2) * 2 + 1, 2)
         expected = [[x[:, i : i + size, j : j + size].max((1, 2)) for j in starts] for i in starts]
         np.testing.assert_array_equal(pooled, np.transpose(expected, (2, 0, 1, 3)))
@@ -106,7 +108,7 @@ def test_googlenet_pools_round_up(side):
 def test_average_pools_count_the_padding_or_not(counted):
     inputs = keras.layers.Input((4, 4, 1))
     module = ((Pool("average"),), (Pool("max"),))
-    outputs = branches.concatenated(inputs, module, Form(pool_counts_padding=counted), "m")
+    outputs = branches.inception_module(inputs, module, Form(pool_counts_padding=counted), "m")
     average = keras.Model(inputs, outputs).predict(np.ones((1, 4, 4, 1)), verbose=0)[0, :, :, 0]
     assert average[1, 1] == 1
     # 4 pixels of 9 at a corner; float32 ninths.
@@ -115,7 +117,7 @@ def test_average_pools_count_the_padding_or_not(counted):
 
 def test_a_fork_is_two_convolutions_of_the_same_map():
     """arXiv:1512.00567, Fig. 7."""
-    model = keras_resnet.TestInception()
+    model = keras_resnet.create_model("test_inception")
     first, second = (model.get_layer(f"stage5_b_branch2_conv2{letter}") for letter in "ab")
     assert (first.kernel_size, second.kernel_size) == ((1, 3), (3, 1))
     assert first.input is second.input
@@ -125,7 +127,7 @@ def test_a_fork_is_two_convolutions_of_the_same_map():
 
 def test_residuals_are_scaled_down_before_the_addition():
     """arXiv:1602.07261, section 3.3; the last unit is neither scaled nor activated."""
-    model = keras_resnet.TestInceptionResNet()
+    model = keras_resnet.create_model("test_inception_resnet")
     x = np.random.default_rng(0).normal(size=(2, 75, 75, 3)).astype("float32")
     for stage, block, scale in ((3, 1, 0.17), (4, 1, 0.1), (5, 1, 0.2), (5, 2, None)):
         name = f"stage{stage}_block{block}"
@@ -141,7 +143,7 @@ def test_residuals_are_scaled_down_before_the_addition():
 def test_narrowed_modules_keep_their_structure():
     module = ((Pool("max"), Conv((1, 7), 32)), (branches.Fork((Conv(3, 16, 2, "valid"),)),))
     expected = ((Pool("max"), Conv((1, 7), 8)), (branches.Fork((Conv(3, 4, 2, "valid"),)),))
-    assert branches.narrowed(module, 4) == expected
+    assert branches.narrow(module, 4) == expected
 
 
 _PAPERS_POOLS = {"last_pool": 3, "auxiliary_pool": "strided"}
@@ -285,7 +287,7 @@ def test_features_equal_keras_applications():
     shallow = keras_resnet.build(
         replace(keras_resnet.SPECS["inception_v3"], stages=()), include_top=False
     )
-    with pytest.raises(UserError, match="188 layers with weights, 'network' 10"):
+    with pytest.raises(UserError, match="94 layers conv2d, 'network' has 5"):
         from_keras_applications(theirs, shallow)
 
 
@@ -294,7 +296,7 @@ def test_all_heads_are_float32_under_mixed_precision(policy):
     previous = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
-        model = keras_resnet.TestGoogLeNet(auxiliary=True)
+        model = keras_resnet.create_model("test_googlenet", auxiliary=True)
     finally:
         keras.config.set_dtype_policy(previous)
     assert {output.dtype for output in model.outputs} == {"float32"}

@@ -77,7 +77,7 @@ def test_its_constants_survive_saving(tmp_path):
 def alexnet(tmp_path_factory):
     """A tiny AlexNet and the file of its stock copy."""
     keras.utils.set_random_seed(0)
-    model = keras_resnet.TestAlexNet(include_preprocessing=True)
+    model = keras_resnet.create_model("test_alexnet", include_preprocessing=True)
     path = tmp_path_factory.mktemp("alexnet") / "m.keras"
     to_stock(model).save(path)
     return model, path

@@ -1,5 +1,7 @@
 """The networks: the naming contract, Keras' interface, parity."""
 
+import inspect
+import re
 from dataclasses import replace
 
 import keras
@@ -11,7 +13,7 @@ import keras_resnet
 from keras_resnet.errors import UnknownNameError, UserError
 from keras_resnet.layers import BatchNormalization
 from keras_resnet.models.resnet import blocks, shortcuts, stems
-from keras_resnet.weights.foreign.keras_names import from_keras_applications
+from keras_resnet.weights.foreign.keras_weights import from_keras_applications
 
 
 def _families():
@@ -24,7 +26,7 @@ def _families():
 
 @pytest.mark.parametrize("name", _families())
 def test_every_network_builds_and_speaks_the_contract(name):
-    size = max(64, keras_resnet.registry.architecture(name).min_size)
+    size = max(64, keras_resnet.SPECS[name].min_size)
     model = keras_resnet.create_model(name, classes=7, input_shape=(size, size, 3))
     assert model.name == name
     assert model.input_shape == (None, size, size, 3)
@@ -37,12 +39,41 @@ def test_every_network_builds_and_speaks_the_contract(name):
 
 
 def test_names_functions_and_specs_are_one_table():
-    for name in keras_resnet.list_models():
-        function = keras_resnet.registry.architecture(name).builder.__name__
-        assert callable(getattr(keras_resnet, function))
-        assert function.lower().replace("_", "") == name.replace("_", "")
-        assert name in keras_resnet.SPECS
-        assert function in keras_resnet._public.__all__
+    public = set(keras_resnet._public.__all__)
+    assert list(keras_resnet.SPECS) == keras_resnet.list_models()
+    for name, network in keras_resnet.SPECS.items():
+        row = keras_resnet.registry.architecture(name)
+        assert row.network is network
+        if row.function:
+            public.remove(row.function)
+            assert getattr(keras_resnet, row.function) is row.builder
+            assert row.builder.__name__ == row.function
+            assert row.function.lower().replace("_", "") == name.replace("_", "")
+        else:  # the ablations and the tiny ones
+            assert re.match(r"test_|resnet(20|56|110|164)_\w{5}", name)
+    docs = [inspect.getdoc(getattr(keras_resnet, name)) or "" for name in public]
+    assert not [text for text in docs if "Registry name" in text]  # of a function in no row
+    with pytest.raises(TypeError):
+        keras_resnet.SPECS["mine"] = keras_resnet.SPECS["resnet20"]
+
+
+def test_the_functions_take_the_arguments_of_build():
+    """As `help` and editors show them; their names and order are those of Keras Applications."""
+    _network, *arguments = inspect.signature(keras_resnet.build).parameters.values()
+    theirs = list(inspect.signature(keras.applications.ResNet50).parameters)
+    for function in (keras_resnet.ResNet50, keras_resnet.VGG16, keras_resnet.WRN28_10):
+        mine = inspect.signature(function).parameters
+        assert list(mine.values()) == arguments
+        assert list(mine)[: len(theirs)] == theirs
+        text = inspect.getdoc(function)
+        assert "network" not in text.partition("Args:")[0]
+        assert [x for x in mine if f"\n    {x}: " not in text] == []
+        assert "\nReturns:\n" in text
+        assert "\nRaises:\n" in text
+    with pytest.raises(TypeError, match="too many positional arguments"):
+        keras_resnet.ResNet20(*range(11))
+    with pytest.raises(TypeError, match="multiple values for argument 'include_top'"):
+        keras_resnet.ResNet20(False, include_top=False)
 
 
 def test_list_models_takes_a_pattern():
@@ -237,16 +268,18 @@ def test_logits_equal_keras_applications(name, size):
 def test_the_converter_names_what_does_not_correspond():
     small = {"input_shape": (64, 64, 3)}
     theirs = keras.applications.ResNet50(weights=None, **small)
-    with pytest.raises(UserError, match="no layer that corresponds to 'stage3_block7"):
-        from_keras_applications(theirs, keras_resnet.ResNet101(**small))
-    with pytest.raises(UserError, match="'resnet20' has no layer that corresponds to 'conv2_block"):
-        from_keras_applications(theirs, keras_resnet.ResNet20())
-    other = keras_resnet.ResNet50(classes=7, **small)
-    before = other.get_weights()
-    with pytest.raises(UserError, match="'predictions' do not fit 'head'"):
-        from_keras_applications(theirs, other)
-    for old, new in zip(before, other.get_weights(), strict=True):
-        np.testing.assert_array_equal(old, new)  # nothing was copied
+    wide = keras_resnet.create_model("wide_resnet50_2", **small)
+    for other, message in [
+        (keras_resnet.ResNet101(**small), "have nothing for 'stage3_block7_conv1'"),
+        (keras_resnet.ResNet20(), "no layer that corresponds to their 'conv2_block1_0_conv'"),
+        (keras_resnet.ResNetV2_50(**small), "no layer that corresponds to their 'conv1_bn'"),
+        (wide, "do not fit 'stage1_block1_conv1'"),
+    ]:
+        before = other.get_weights()
+        with pytest.raises(UserError, match=message):
+            from_keras_applications(theirs, other)
+        for old, new in zip(before, other.get_weights(), strict=True):
+            np.testing.assert_array_equal(old, new)  # nothing was copied
 
 
 def test_a_stock_copy_loads_where_keras_resnet_was_never_imported(tmp_path, resnet20, images):

@@ -40,7 +40,7 @@ def test_the_activations_stand_where_figure_4_has_them(name, figure):
 
 
 def test_relu_only_preactivation_begins_and_ends_as_the_appendix_says():
-    names = [layer.name for layer in keras_resnet.ResNet20_ReLU_Only_Preact().layers]
+    names = [layer.name for layer in keras_resnet.create_model("resnet20_relu_only_preact").layers]
     assert names[1:5] == ["stem_conv", "stem_bn", "stage1_block1_relu1", "stage1_block1_conv1"]
     assert names[names.index("stage3_block3_add") + 1] == "head_relu"
 
@@ -284,4 +284,4 @@ def test_impossible_options_are_refused(name, options, message):
 
 def test_a_given_tensor_is_as_large_as_the_network_needs():
     with pytest.raises(UserError, match="8×8 pixels or more"):
-        keras_resnet.TestResNet(input_tensor=keras.layers.Input((4, 32, 3)))
+        keras_resnet.create_model("test_resnet", input_tensor=keras.layers.Input((4, 32, 3)))

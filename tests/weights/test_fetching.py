@@ -21,8 +21,8 @@ from safetensors.numpy import save_file
 import keras_resnet
 from keras_resnet.errors import UserError
 from keras_resnet.images.preprocessing import PREPROCESSING, Preprocessing
-from keras_resnet.weights import cache, catalog, http
-from keras_resnet.weights.foreign import read
+from keras_resnet.models.resnet.spec import ResNetSpec
+from keras_resnet.weights import cache, catalog, http, loading
 
 RAW = Preprocessing((0.0,) * 3, (1.0,) * 3)
 TORCH = [entry for entry in catalog.entries() if entry.source in ("torchvision", "timm")]
@@ -83,10 +83,49 @@ def test_torchvisions_resnet18(published, server, capsys):
     )
 
 
+VARIANTS = {
+    "other classes": {"classes": 10},
+    "without the top": {"include_top": False, "pooling": "avg"},
+    "a pyramid": {"features": True},
+    "grey": {"input_shape": (64, 64, 1)},
+    "on a tensor": {},
+}
+
+
+@pytest.mark.parametrize("entry", ["resnet18 imagenet/torchvision_v1", "resnet50 imagenet/keras"])
+def test_no_other_network_is_built_than_the_one_that_was_asked_for(
+    entry, published, server, monkeypatch, capsys
+):
+    """The arrays of the file go into it, whatever its head and its images are."""
+    name, tag = entry.split()
+    theirs = foreign_files.randomize(keras.applications.ResNet50(weights=None, classes=5))
+    write = {"resnet18": resnet18, "resnet50": lambda p: foreign_files.legacy_file(p, theirs)}[name]
+    published(catalog.find(name, tag), write)
+    whole = keras_resnet.create_model(name, weights=tag)
+    built = []
+    trunk = ResNetSpec.trunk
+    monkeypatch.setattr(ResNetSpec, "trunk", lambda *given: built.append(1) or trunk(*given))
+    monkeypatch.setattr(keras.applications, "ResNet50", lambda **_: pytest.fail("was built"))
+    for variant, arguments in VARIANTS.items():
+        before = len(built)
+        if variant == "on a tensor":
+            inputs = keras.layers.Input((64, 64, 4))
+            arguments = {"input_tensor": keras.layers.Conv2D(3, 1, name="mine")(inputs)}
+        model = keras_resnet.create_model(name, weights=tag, **arguments)
+        assert len(built) == before + 1, variant
+        for layer in [x for x in model.layers if x.weights and x.name not in ("head", "mine")]:
+            if variant == "grey" and layer.name == "stem_conv":
+                continue
+            others = whole.get_layer(layer.name).get_weights()
+            for mine, expected in zip(layer.get_weights(), others, strict=True):
+                np.testing.assert_array_equal(mine, expected, f"{variant}, {layer.name}")
+    assert "'stem_conv' was adapted from RGB to 1 channel(s)" in capsys.readouterr().err
+
+
 def test_nothing_is_read_of_a_file_with_another_hash(published, server, monkeypatch):
     entry = published(catalog.find("resnet18", "imagenet/torchvision_v1"), resnet18)
     wrong = replace(entry, hash="sha256:" + "0" * 64)
-    monkeypatch.setattr(read, "contents", lambda *_: pytest.fail("was read"))
+    monkeypatch.setattr(loading, "read", lambda *_: pytest.fail("was read"))
     with pytest.raises(UserError, match="another file than the published one"):
         keras_resnet.ResNet18(weights=wrong)
     assert not cache.cached_path(wrong).exists()

@@ -15,14 +15,18 @@ from safetensors.numpy import load_file, save_file
 
 import keras_resnet
 from keras_resnet.errors import UserError
+from keras_resnet.weights.fitting import fit
 from keras_resnet.weights.foreign.forms import FORMS
-from keras_resnet.weights.foreign.keras_names import from_mlperf_tiny
-from keras_resnet.weights.foreign.read import Contents, _torch_header, contents, fill
+from keras_resnet.weights.foreign.read import Contents, _torch_header, contents, read
 from keras_resnet.weights.foreign.torch_files import read_shapes, read_state_dict
 
 RESNET = "ResNet, ResNeXt, Wide ResNet or SE-ResNet"
 GOOGLENET = "torchvision's GoogLeNet"
 PEERS = sorted(path.stem for path in (foreign_files.GOLDEN / "parity").glob("*.npz"))
+
+
+def fill(model, path, name):
+    fit(read(path, name).arrays(model), model, f"the weights in {path}")
 
 
 def logits_model(name, **arguments):
@@ -132,21 +136,49 @@ def test_auxiliary_classifiers_are_seen(tmp_path):
     assert contents(path, "googlenet_bn") == Contents(16, False, "PyTorch")
 
 
-def test_the_target_is_built_as_the_file_says(tiny_file, tmp_path):
-    with pytest.raises(UserError, match=r"has 10 classes .* for 7: build it with classes=10"):
-        fill(logits_model("test_resnet", classes=7), tiny_file, "test_resnet")
+def test_the_file_is_fitted_to_the_network(tiny_file, tmp_path, capsys):
+    fill(logits_model("test_resnet", classes=7), tiny_file, "test_resnet")
+    assert "know 10 classes and this model has 7" in capsys.readouterr().err
     full = logits_model("test_googlenet", auxiliary=True)
     entries = foreign_files.like_peer(full, "googlenet_bn", GOOGLENET)
     path = tmp_path / "googlenet.safetensors"
     save_file({k: v for k, v in entries.items() if not k.startswith("aux")}, path)
-    with pytest.raises(UserError, match=r"has no auxiliary classifiers: build .*auxiliary=False"):
-        fill(full, path, "test_googlenet")
+    fill(full, path, "test_googlenet")
+    assert "'aux1_head' is new and untrained" in capsys.readouterr().err
+
+
+def test_the_dense_layers_of_a_chain_know_the_image_size(tmp_path):
+    """PyTorch flattens a map in another order than Keras; at another size nothing fits."""
+    theirs = logits_model("test_alexnet")
+    names = {"stage1_conv1": "features.0", "stage2_conv1": "features.3"}
+    names |= {"head_dense1": "classifier.1", "head": "classifier.6"}
+    entries = {}
+    rng = np.random.default_rng(0)
+    for layer in [layer for layer in theirs.layers if layer.weights]:
+        kernel, bias = (rng.normal(size=w.shape).astype("float32") for w in layer.weights)
+        axes = (3, 2, 0, 1) if kernel.ndim == 4 else (1, 0)
+        entries[f"{names[layer.name]}.weight"] = np.ascontiguousarray(kernel.transpose(axes))
+        entries[f"{names[layer.name]}.bias"] = bias
+    save_file(entries, tmp_path / "alexnet.safetensors")
+    fill(theirs, tmp_path / "alexnet.safetensors", "test_alexnet")
+    height, width, channels = theirs.get_layer("head_flatten").input.shape[1:]
+    expected = entries["classifier.1.weight"].reshape(-1, channels, height, width)
+    found = np.asarray(theirs.get_layer("head_dense1").kernel).T
+    np.testing.assert_array_equal(
+        found.reshape(-1, height, width, channels).transpose(0, 3, 1, 2), expected
+    )
+    for size in (40, 64):
+        other = logits_model("test_alexnet", input_shape=(size, size, 3))
+        with pytest.raises(UserError, match="dense layers know the image size"):
+            fill(other, tmp_path / "alexnet.safetensors", "test_alexnet")
+    body = logits_model("test_alexnet", input_shape=(64, 64, 3), include_top=False)
+    fill(body, tmp_path / "alexnet.safetensors", "test_alexnet")
 
 
 def test_layers_must_correspond(tiny, tiny_file, tmp_path):
     entries = load_file(tiny_file)
     for gone, message in [
-        ("layer1.0.conv1.weight", "nothing for kernel of 'stage1_block1_conv1'"),
+        ("layer1.0.conv1.weight", "have nothing for 'stage1_block1_conv1'"),
         ("fc.bias", "has no classifier"),
     ]:
         path = tmp_path / "less.safetensors"
@@ -240,6 +272,23 @@ def test_mlperf_tiny_is_read_in_its_order(whole, resnet8, tmp_path):
         contents(path, "resnet20")
 
 
+def test_keras_before_3_6_wrote_no_names(tmp_path):
+    """Then the network of Keras Applications, built once, tells which layer is which."""
+    theirs = foreign_files.randomize(keras.applications.ResNet50(weights=None, classes=5))
+    paths = [tmp_path / name for name in ("new.weights.h5", "old.weights.h5")]
+    for path in paths:
+        theirs.save_weights(path)
+    with h5py.File(paths[1], "r+") as file:
+        for group in file["layers"].values():
+            if "vars" in group:
+                group["vars"].attrs.pop("name")
+    new, old = (read(path, "resnet50").weights for path in paths)
+    assert new.keys() == old.keys()
+    for name, arrays in new.items():
+        for mine, expected in zip(old[name], arrays, strict=True):
+            np.testing.assert_array_equal(mine, expected)
+
+
 def test_keras_files_of_something_else_are_refused(tiny, resnet8, tmp_path):
     path = foreign_files.legacy_file(tmp_path / "tiny.h5", tiny)
     with pytest.raises(UserError, match=r"it is no whole keras\.applications\.ResNet50 with"):
@@ -322,7 +371,8 @@ def test_mlperf_tinys_own_file():
     path = reference("mlperf_tiny/pretrainedResnet.h5")
     ours, theirs = logits_model("resnet8"), logits_model("resnet8")
     fill(ours, path, "resnet8")
-    from_mlperf_tiny(keras.models.load_model(path, compile=False), theirs)
+    # Its layers have numbers for names, and stand in the order of ours.
+    theirs.set_weights(keras.models.load_model(path, compile=False).get_weights())
     for new, old in zip(ours.get_weights(), theirs.get_weights(), strict=True):
         np.testing.assert_array_equal(new, old)
 

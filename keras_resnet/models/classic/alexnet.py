@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from keras_resnet.models.build import row
+from keras_resnet.models.build import register, row
 from keras_resnet.models.classic.chain import GAUSSIAN, PYTORCH, ChainSpec, Conv, Norm, Pool
 
-__all__ = ["AlexNet", "AlexNet_Caffe", "TestAlexNet", "ZFNet", "ZFNet512"]
+__all__ = ["AlexNet", "AlexNet_Caffe", "ZFNet", "ZFNet512"]
 
 KRIZHEVSKY_2012 = "Krizhevsky et al., NIPS 2012"
 ONE_WEIRD_TRICK = "arXiv:1404.5997"
@@ -92,8 +92,8 @@ ZFNet512 = row(
 
 # Tiny, for tests that need the family and not its size --------------------------------------------
 
-TestAlexNet = row(
-    "TestAlexNet",
+register(
+    "test_alexnet",
     replace(
         _TWO_COLUMNS,
         chain=(
@@ -108,5 +108,4 @@ TestAlexNet = row(
     ),
     "Tiny AlexNet for tests",
     "of this project",
-    "test_alexnet",
 )

@@ -81,7 +81,7 @@ def convolution(x: Tensor, conv: Conv, form: Form, name: str) -> Tensor:
     return layers.Activation("relu", name=name.format("relu"))(x)
 
 
-def concatenated(x: Tensor, module: Module, form: Form, name: str) -> Tensor:
+def inception_module(x: Tensor, module: Module, form: Form, name: str) -> Tensor:
     """Concatenate what the branches of `module` make of `x`.
 
     Layers are named `NAME_branch1_conv1`, `NAME_branch2_conv1`, `NAME_branch2_conv2`, ...
@@ -121,14 +121,14 @@ def _pool(x: Tensor, pool: Pool, form: Form, name: str) -> Tensor:
     return layers.AveragePooling2D(3, strides=pool.stride, padding=padding, name=name)(x)
 
 
-def narrowed(module: Module, divisor: int) -> Module:
+def narrow(module: Module, divisor: int) -> Module:
     """`module` with that part of its filters, for tests that need its structure only."""
 
-    def narrow(part: Conv | Pool | Fork) -> Conv | Pool | Fork:
+    def narrow_part(part: Conv | Pool | Fork) -> Conv | Pool | Fork:
         if isinstance(part, Fork):
             return Fork(
                 tuple(replace(conv, filters=conv.filters // divisor) for conv in part.convs)
             )
         return part if isinstance(part, Pool) else replace(part, filters=part.filters // divisor)
 
-    return tuple(tuple(narrow(part) for part in branch) for branch in module)
+    return tuple(tuple(narrow_part(part) for part in branch) for branch in module)

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field, replace
 
 from keras import layers
 
-from keras_resnet import registry
 from keras_resnet.errors import UnknownNameError
-from keras_resnet.models.build import row
+from keras_resnet.models.build import Row, register, row
 from keras_resnet.models.network import Network, Trunk, allow_recursion, check_rate
 from keras_resnet.models.resnet import stems
 from keras_resnet.models.resnet.blocks import (
@@ -39,7 +38,6 @@ __all__ = [
     "DenseNet_BC100_12",
     "DenseNet_BC190_40",
     "DenseNet_BC250_24",
-    "TestDenseNet",
 ]
 
 # Convolution, BN, ReLU and pool for ImageNet (Table 1); for CIFAR a convolution alone, since what
@@ -135,19 +133,21 @@ _IMAGENET = DenseNetSpec(
 _TABLE_1 = "arXiv:1608.06993, Table 1"
 
 
-def _imagenet(depth: int, network: DenseNetSpec) -> registry.Builder:
-    k = network.growth_rate
-    return row(f"DenseNet{depth}", network, f"DenseNet-{depth}, growth rate {k}", _TABLE_1)
+def _imagenet(depth: int, network: DenseNetSpec) -> Row:
+    summary = f"DenseNet-{depth}, growth rate {network.growth_rate}"
+    return f"DenseNet{depth}", network, summary, _TABLE_1
 
 
-DenseNet121 = _imagenet(121, _IMAGENET)
-DenseNet169 = _imagenet(169, replace(_IMAGENET, depths=(6, 12, 32, 32)))
-DenseNet201 = _imagenet(201, replace(_IMAGENET, depths=(6, 12, 48, 32)))
-DenseNet161 = _imagenet(
-    161,
-    replace(  # in torchvision, not in Keras Applications
-        _IMAGENET, depths=(6, 12, 36, 24), growth_rate=48, stem_width=96, style=Style()
-    ),
+DenseNet121 = row(*_imagenet(121, _IMAGENET))
+DenseNet169 = row(*_imagenet(169, replace(_IMAGENET, depths=(6, 12, 32, 32))))
+DenseNet201 = row(*_imagenet(201, replace(_IMAGENET, depths=(6, 12, 48, 32))))
+DenseNet161 = row(
+    *_imagenet(
+        161,
+        replace(  # in torchvision, not in Keras Applications
+            _IMAGENET, depths=(6, 12, 36, 24), growth_rate=48, stem_width=96, style=Style()
+        ),
+    )
 )
 
 # CIFAR: L weight layers in three blocks, growth rate k --------------------------------------------
@@ -166,13 +166,13 @@ _CIFAR = DenseNetSpec(
 _TABLE_2 = "arXiv:1608.06993, section 4.2 and Table 2"
 
 
-def _cifar(depth: int, k: int) -> registry.Builder:
+def _cifar(depth: int, k: int) -> Row:
     """L = `depth`: the stem, two transitions, the classifier and 3n layers of one convolution."""
     network = replace(_CIFAR, depths=((depth - 4) // 3,) * 3, growth_rate=k)
-    return row(f"DenseNet{depth}_{k}", network, f"CIFAR DenseNet, L = {depth}, k = {k}", _TABLE_2)
+    return f"DenseNet{depth}_{k}", network, f"CIFAR DenseNet, L = {depth}, k = {k}", _TABLE_2
 
 
-def _cifar_bc(depth: int, k: int) -> registry.Builder:
+def _cifar_bc(depth: int, k: int) -> Row:
     """L = `depth`, where every layer is two convolutions; the stem has 2k maps."""
     network = replace(
         _CIFAR,
@@ -183,22 +183,21 @@ def _cifar_bc(depth: int, k: int) -> registry.Builder:
         compression=0.5,
     )
     summary = f"CIFAR DenseNet-BC, L = {depth}, k = {k}"
-    return row(f"DenseNet_BC{depth}_{k}", network, summary, _TABLE_2)
+    return f"DenseNet_BC{depth}_{k}", network, summary, _TABLE_2
 
 
-DenseNet40_12 = _cifar(40, 12)
-DenseNet100_12 = _cifar(100, 12)
-DenseNet100_24 = _cifar(100, 24)
-DenseNet_BC100_12 = _cifar_bc(100, 12)
-DenseNet_BC250_24 = _cifar_bc(250, 24)
-DenseNet_BC190_40 = _cifar_bc(190, 40)
+DenseNet40_12 = row(*_cifar(40, 12))
+DenseNet100_12 = row(*_cifar(100, 12))
+DenseNet100_24 = row(*_cifar(100, 24))
+DenseNet_BC100_12 = row(*_cifar_bc(100, 12))
+DenseNet_BC250_24 = row(*_cifar_bc(250, 24))
+DenseNet_BC190_40 = row(*_cifar_bc(190, 40))
 
 # Tiny, for tests ----------------------------------------------------------------------------------
 
-TestDenseNet = row(
-    "TestDenseNet",
+register(
+    "test_densenet",
     replace(_CIFAR, depths=(2, 3), growth_rate=4, stem_width=8, bottleneck=True, compression=0.5),
     "Tiny DenseNet-BC for tests",
     "of this project",
-    "test_densenet",
 )

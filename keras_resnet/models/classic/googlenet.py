@@ -9,11 +9,18 @@ from keras import layers
 
 from keras_resnet.errors import UserError
 from keras_resnet.layers import LocalResponseNormalization
-from keras_resnet.models.build import row
-from keras_resnet.models.classic.branches import Conv, Form, Module, Pool, concatenated, convolution
+from keras_resnet.models.build import register, row
+from keras_resnet.models.classic.branches import (
+    Conv,
+    Form,
+    Module,
+    Pool,
+    convolution,
+    inception_module,
+)
 from keras_resnet.models.network import Network, Tensor, Trunk
 
-__all__ = ["GoogLeNet", "GoogLeNet_BN", "TestGoogLeNet"]
+__all__ = ["GoogLeNet", "GoogLeNet_BN"]
 
 # A row of arXiv:1409.4842, Table 1: #1×1, #3×3 reduce, #3×3, #5×5 reduce, #5×5, pool proj.
 Row = tuple[int, int, int, int, int, int]
@@ -85,15 +92,15 @@ class GoogLeNetSpec(Network):
         first, reduce, last = self.stem
         stem = Conv(7, first, 2, "symmetric")
         x = features["stage1"] = convolution(x, stem, self.form, "stem_{}1")
-        x = self._normalized(_halved(x, 3, "stem_pool1"), "stem_lrn1")
+        x = self._normalized(_max_pool(x, 3, "stem_pool1"), "stem_lrn1")
         x = convolution(x, Conv(1, reduce), self.form, "stem_{}2")
         x = self._normalized(convolution(x, Conv(3, last), self.form, "stem_{}3"), "stem_lrn2")
         features["stage2"] = x
         for stage, rows in enumerate(self.stages, 3):
-            x = _halved(x, 3 if stage < 5 else self.last_pool, f"stage{stage}_pool")
+            x = _max_pool(x, 3 if stage < 5 else self.last_pool, f"stage{stage}_pool")
             for letter, widths in zip("abcde", rows, strict=False):
                 name = f"stage{stage}_{letter}"
-                x = taps[name] = concatenated(x, inception(widths, self.large), self.form, name)
+                x = taps[name] = inception_module(x, inception(widths, self.large), self.form, name)
             features[f"stage{stage}"] = x
         auxiliary = {f"aux{n}": taps[name] for n, name in enumerate(self.auxiliary_after, 1)}
         return Trunk(x, features, auxiliary if self.auxiliary else {})
@@ -125,7 +132,7 @@ class GoogLeNetSpec(Network):
         return layers.Dense(classes, dtype="float32", name=f"{name}_head")(x)
 
 
-def _halved(x: Tensor, size: int, name: str) -> Tensor:
+def _max_pool(x: Tensor, size: int, name: str) -> Tensor:
     """Max-pool of stride 2 that rounds up, as Caffe's and torchvision's `ceil_mode` do.
 
     A pixel of padding on the right and at the bottom gives the same for every size: its zeros are
@@ -164,8 +171,8 @@ GoogLeNet_BN = row(
     "GoogLeNet with BN, what torchvision and timm call googlenet (3×3 for 5×5, no LRN)",
     f"{_PAPER}; torchvision's form",
 )
-TestGoogLeNet = row(
-    "TestGoogLeNet",
+register(
+    "test_googlenet",
     GoogLeNetSpec(
         stem=(8, 8, 16),
         stages=(
@@ -185,5 +192,4 @@ TestGoogLeNet = row(
     ),
     "Tiny GoogLeNet with BN for tests",
     "of this project",
-    "test_googlenet",
 )

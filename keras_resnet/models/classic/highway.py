@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from keras import layers
 
-from keras_resnet.models.build import row
+from keras_resnet.models.build import register, row
 from keras_resnet.models.network import Network, Trunk, classifier
 from keras_resnet.models.resnet.blocks import (
     POST_ACTIVATION,
@@ -30,7 +30,7 @@ from keras_resnet.models.resnet.blocks import (
 )
 from keras_resnet.models.resnet.shortcuts import exclusive_gating
 
-__all__ = ["Highway19", "Highway32", "TestHighway"]
+__all__ = ["Highway19", "Highway32"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,10 +101,9 @@ Highway32 = row(
     "Highway C for CIFAR, 32 layers; its widths are ours",
     _TABLE_2,
 )
-TestHighway = row(
-    "TestHighway",
+register(
+    "test_highway",
     HighwaySpec(widths=((8, 8), (16, 16)), kernels=(3, 1), dense_units=16),
     "Tiny highway network for tests",
     "of this project",
-    "test_highway",
 )

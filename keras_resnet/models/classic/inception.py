@@ -6,23 +6,23 @@ from dataclasses import dataclass, field, replace
 
 from keras import layers
 
-from keras_resnet.models.build import row
+from keras_resnet.models.build import register, row
 from keras_resnet.models.classic.branches import (
     Conv,
     Fork,
     Form,
     Module,
     Pool,
-    concatenated,
     convolution,
-    narrowed,
+    inception_module,
+    narrow,
 )
 from keras_resnet.models.network import Network, Tensor, Trunk
 
-__all__ = ["InceptionV3", "InceptionV3_Torch", "TestInception"]
+__all__ = ["InceptionV3", "InceptionV3_Torch"]
 
 
-def halving(filters: int) -> Conv:
+def strided_3x3(filters: int) -> Conv:
     """The 3×3 of stride 2 that ends a branch of a reduction."""
     return Conv(3, filters, 2, "valid")
 
@@ -68,13 +68,13 @@ EXPANDED: Module = (
 
 # Fig. 10: from 35×35 to 17×17, and from 17×17 to 8×8.
 REDUCTION_A: Module = (
-    (halving(384),),
-    (Conv(1, 64), Conv(3, 96), halving(96)),
+    (strided_3x3(384),),
+    (Conv(1, 64), Conv(3, 96), strided_3x3(96)),
     (Pool("max", 2),),
 )
 REDUCTION_B: Module = (
-    (Conv(1, 192), halving(320)),
-    (Conv(1, 192), Conv((1, 7), 192), Conv((7, 1), 192), halving(192)),
+    (Conv(1, 192), strided_3x3(320)),
+    (Conv(1, 192), Conv((1, 7), 192), Conv((7, 1), 192), strided_3x3(192)),
     (Pool("max", 2),),
 )
 
@@ -142,7 +142,7 @@ class InceptionSpec(Network):
         x, features = stem(x, self.stem, self.form)
         for number, stage in enumerate(self.stages, 3):
             for letter, module in stage:
-                x = concatenated(x, module, self.form, f"stage{number}_{letter}")
+                x = inception_module(x, module, self.form, f"stage{number}_{letter}")
             features[f"stage{number}"] = x
         return Trunk(x, features, {"aux1": features["stage4"]} if self.auxiliary else {})
 
@@ -177,11 +177,11 @@ InceptionV3_Torch = row(
     "inception_v3_torch",
 )
 _SIXTEENTH = tuple(
-    tuple((letter, narrowed(module, 16)) for letter, module in stage[:count])
+    tuple((letter, narrow(module, 16)) for letter, module in stage[:count])
     for stage, count in zip(_STAGES, (1, 2, 2), strict=True)
 )
-TestInception = row(
-    "TestInception",
+register(
+    "test_inception",
     InceptionSpec(
         stem=(4, 4, 8, 8, 8),
         stages=_SIXTEENTH,
@@ -192,5 +192,4 @@ TestInception = row(
     ),
     "Tiny Inception v3 for tests",
     "of this project",
-    "test_inception",
 )

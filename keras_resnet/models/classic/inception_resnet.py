@@ -7,20 +7,20 @@ from dataclasses import dataclass, field, replace
 from keras import layers
 
 from keras_resnet.layers import Conv2D
-from keras_resnet.models.build import row
+from keras_resnet.models.build import register, row
 from keras_resnet.models.classic.branches import (
     Conv,
     Form,
     Module,
     Pool,
-    concatenated,
     convolution,
-    narrowed,
+    inception_module,
+    narrow,
 )
-from keras_resnet.models.classic.inception import StemWidths, halving, stem
+from keras_resnet.models.classic.inception import StemWidths, stem, strided_3x3
 from keras_resnet.models.network import Network, Tensor, Trunk
 
-__all__ = ["InceptionResNetV2", "TestInceptionResNet"]
+__all__ = ["InceptionResNetV2"]
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ _STAGE_3 = Stage(
 _STAGE_4 = Stage(
     "a",
     (
-        (halving(384),),
-        (Conv(1, 256), Conv(3, 256), halving(384)),
+        (strided_3x3(384),),
+        (Conv(1, 256), Conv(3, 256), strided_3x3(384)),
         (Pool("max", 2),),
     ),
     (
@@ -75,9 +75,9 @@ _STAGE_4 = Stage(
 _STAGE_5 = Stage(
     "a",
     (
-        (Conv(1, 256), halving(384)),
-        (Conv(1, 256), halving(288)),
-        (Conv(1, 256), Conv(3, 288), halving(320)),
+        (Conv(1, 256), strided_3x3(384)),
+        (Conv(1, 256), strided_3x3(288)),
+        (Conv(1, 256), Conv(3, 288), strided_3x3(320)),
         (Pool("max", 2),),
     ),
     (
@@ -108,7 +108,7 @@ class InceptionResNetSpec(Network):
         """Stem and stages; "stage1" and "stage2" are the stem's maps at half and a quarter."""
         x, features = stem(x, self.stem, self.form)
         for number, stage in enumerate(self.stages, 3):
-            x = concatenated(x, stage.first, self.form, f"stage{number}_{stage.letter}")
+            x = inception_module(x, stage.first, self.form, f"stage{number}_{stage.letter}")
             for block in range(1, stage.blocks + 1):
                 last = number == len(self.stages) + 2 and block == stage.blocks
                 x = self._unit(x, stage, f"stage{number}_block{block}", last)
@@ -119,7 +119,7 @@ class InceptionResNetSpec(Network):
 
     def _unit(self, x: Tensor, stage: Stage, name: str, last: bool) -> Tensor:
         """`relu(x + scale · F(x))`; the network's last unit is neither scaled nor activated."""
-        y = concatenated(x, stage.block, self.form, name)
+        y = inception_module(x, stage.block, self.form, name)
         # Back to the width of x, linearly: with a bias, without BN.
         initializer = self.form.kernel_initializer
         y = Conv2D(x.shape[-1], 1, kernel_initializer=initializer, name=f"{name}_conv")(y)
@@ -140,12 +140,12 @@ InceptionResNetV2 = row(
 
 
 def _tiny(stage: Stage, blocks: int) -> Stage:
-    first, block = narrowed(stage.first, 16), narrowed(stage.block, 16)
+    first, block = narrow(stage.first, 16), narrow(stage.block, 16)
     return replace(stage, first=first, block=block, blocks=blocks)
 
 
-TestInceptionResNet = row(
-    "TestInceptionResNet",
+register(
+    "test_inception_resnet",
     InceptionResNetSpec(
         stem=(4, 4, 8, 8, 8),
         stages=(_tiny(_STAGE_3, 1), _tiny(_STAGE_4, 1), _tiny(_STAGE_5, 2)),
@@ -156,5 +156,4 @@ TestInceptionResNet = row(
     ),
     "Tiny Inception-ResNet v2 for tests",
     "of this project",
-    "test_inception_resnet",
 )

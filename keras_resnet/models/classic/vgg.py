@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from keras_resnet import registry
-from keras_resnet.models.build import row
+from keras_resnet.models.build import register, row
 from keras_resnet.models.classic.chain import ChainSpec, Conv, Pool
 
 __all__ = [
@@ -17,7 +16,6 @@ __all__ = [
     "VGG16_BN",
     "VGG19",
     "VGG19_BN",
-    "TestVGG",
 ]
 
 _VGG = "arXiv:1409.1556, Table 1"
@@ -40,28 +38,30 @@ _DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2
 _PREPROCESSING = {11: "torch", 13: "torch", 16: "caffe", 19: "caffe"}
 
 
-def _vgg(depth: int) -> tuple[registry.Builder, registry.Builder]:
-    """VGG-`depth` and the same with BN."""
-    spec = ChainSpec(
-        chain=_stages(_DEPTHS[depth], (64, 128, 256, 512, 512)),
-        preprocessing=_PREPROCESSING[depth],
-    )
-    with_bn = replace(spec, batch_norm=True, preprocessing="torch")
-    return (
-        row(f"VGG{depth}", spec, f"VGG-{depth}", _VGG),
-        row(f"VGG{depth}_BN", with_bn, f"VGG-{depth} with BN", f"{_VGG}; torchvision's form"),
-    )
+def _vgg(depth: int) -> ChainSpec:
+    chain = _stages(_DEPTHS[depth], (64, 128, 256, 512, 512))
+    return ChainSpec(chain=chain, preprocessing=_PREPROCESSING[depth])
 
 
-VGG11, VGG11_BN = _vgg(11)
-VGG13, VGG13_BN = _vgg(13)
-VGG16, VGG16_BN = _vgg(16)
-VGG19, VGG19_BN = _vgg(19)
+def _with_bn(depth: int) -> ChainSpec:
+    return replace(_vgg(depth), batch_norm=True, preprocessing="torch")
+
+
+_TORCH = f"{_VGG}; torchvision's form"
+
+VGG11 = row("VGG11", _vgg(11), "VGG-11", _VGG)
+VGG11_BN = row("VGG11_BN", _with_bn(11), "VGG-11 with BN", _TORCH)
+VGG13 = row("VGG13", _vgg(13), "VGG-13", _VGG)
+VGG13_BN = row("VGG13_BN", _with_bn(13), "VGG-13 with BN", _TORCH)
+VGG16 = row("VGG16", _vgg(16), "VGG-16", _VGG)
+VGG16_BN = row("VGG16_BN", _with_bn(16), "VGG-16 with BN", _TORCH)
+VGG19 = row("VGG19", _vgg(19), "VGG-19", _VGG)
+VGG19_BN = row("VGG19_BN", _with_bn(19), "VGG-19 with BN", _TORCH)
 
 # Tiny, for tests that need the family and not its size --------------------------------------------
 
-TestVGG = row(
-    "TestVGG",
+register(
+    "test_vgg",
     ChainSpec(
         chain=_stages((1, 2), (8, 16)),
         hidden=(32, 16),
@@ -72,5 +72,4 @@ TestVGG = row(
     ),
     "Tiny VGG with BN for tests",
     "of this project",
-    "test_vgg",
 )

@@ -269,11 +269,11 @@ def squeeze_excitation(transform: Transform, least: int = 1) -> Transform:
     return recalibrated
 
 
-def held(parts: tuple[Conv | SqueezeExcitation, ...], unit: Unit) -> Iterator[Any]:
-    """The parts of a transform at the unit's resolution and dilation (arXiv:1511.07122).
+def dilate(parts: tuple[Conv | SqueezeExcitation, ...], unit: Unit) -> Iterator[Any]:
+    """The parts of a transform with dilation for the strides that the unit leaves out.
 
     A stride that is left out doubles the dilation of what follows it, so that every second pixel
-    of the result is what the strided transform gives.
+    of the result is what the strided transform gives (arXiv:1511.07122).
     """
     dilation = unit.dilation
     for part in parts:

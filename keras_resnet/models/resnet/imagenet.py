@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from keras_resnet import registry
-from keras_resnet.models.build import row
+from keras_resnet.models.build import Row, register, row
 from keras_resnet.models.resnet import blocks, shortcuts, stems
 from keras_resnet.models.resnet.blocks import PRE_ACTIVATION, Style
 from keras_resnet.models.resnet.spec import HE_2015, IDENTITY_MAPPINGS, ResNetSpec
@@ -61,9 +60,6 @@ __all__ = [
     "SEResNet50",
     "SEResNet101",
     "SEResNet152",
-    "TestResNet",
-    "TestResNetV2",
-    "TestSEResNeXtD",
     "Wide_ResNet50_2",
     "Wide_ResNet101_2",
 ]
@@ -197,24 +193,24 @@ Plain18 = row("Plain18", _plain(_V1_18), "ResNet-18 without shortcuts", _T1)
 Plain34 = row("Plain34", _plain(_V1_34), "ResNet-34 without shortcuts", _T1)
 
 
-def _options(depth: int, spec: ResNetSpec) -> tuple[registry.Builder, ...]:
-    """ResNet-`depth` with option A and with option C; its own name is option B's."""
-    return tuple(
-        row(
-            f"ResNet{depth}_{option}",
-            replace(spec, shortcut=shortcut),
-            f"ResNet-{depth}, option {option} shortcuts",
-            f"{HE_2015}, section 3.3",
-        )
-        for option, shortcut in (("A", shortcuts.option_a), ("C", shortcuts.option_c))
+def _option(option: str, depth: int, spec: ResNetSpec) -> Row:
+    """ResNet-`depth` with option A or C; its own name is option B's."""
+    shortcut = {"A": shortcuts.option_a, "C": shortcuts.option_c}[option]
+    summary = f"ResNet-{depth}, option {option} shortcuts"
+    return (
+        f"ResNet{depth}_{option}",
+        replace(spec, shortcut=shortcut),
+        summary,
+        f"{HE_2015}, section 3.3",
     )
 
 
-ResNet18_A, ResNet18_C = _options(18, _V1_18)
-ResNet34_A, ResNet34_C = _options(34, _V1_34)
-ResNet50_A, ResNet50_C = _options(50, _V1_50)
-ResNet101_A, ResNet101_C = _options(101, replace(_V1_50, depths=_D101))
-ResNet152_A, ResNet152_C = _options(152, replace(_V1_50, depths=_D152))
+ResNet18_A, ResNet18_C = (row(*_option(option, 18, _V1_18)) for option in "AC")
+ResNet34_A, ResNet34_C = (row(*_option(option, 34, _V1_34)) for option in "AC")
+ResNet50_A, ResNet50_C = (row(*_option(option, 50, _V1_50)) for option in "AC")
+_V1_101, _V1_152 = replace(_V1_50, depths=_D101), replace(_V1_50, depths=_D152)
+ResNet101_A, ResNet101_C = (row(*_option(option, 101, _V1_101)) for option in "AC")
+ResNet152_A, ResNet152_C = (row(*_option(option, 152, _V1_152)) for option in "AC")
 
 # ResNet-C, -D and -S: other stems and shortcuts (timm's names) ------------------------------------
 
@@ -291,18 +287,21 @@ _TEST = ResNetSpec(
     classes=10,
 )
 _TINY = "of this project"
-TestResNet = row("TestResNet", _TEST, "Tiny ResNet for tests", _TINY, "test_resnet")
-TestResNetV2 = row(
-    "TestResNetV2",
+register(
+    "test_resnet",
+    _TEST,
+    "Tiny ResNet for tests",
+    _TINY,
+)
+register(
+    "test_resnetv2",
     replace(_TEST, order=PRE_ACTIVATION, stem=stems.imagenet_preact_stem),
     "Tiny pre-activation ResNet for tests",
     _TINY,
-    "test_resnetv2",
 )
-TestSEResNeXtD = row(
-    "TestSEResNeXtD",
+register(
+    "test_seresnextd",
     _se(_d(replace(_TEST, transform=blocks.grouped(4, 32)))),
     "Tiny SE-ResNeXt-D for tests",
     _TINY,
-    "test_seresnextd",
 )

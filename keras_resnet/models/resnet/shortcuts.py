@@ -68,7 +68,7 @@ def option_c(x: Tensor, activated: Tensor, unit: Unit) -> Tensor:
 def option_d(x: Tensor, activated: Tensor, unit: Unit) -> Tensor:
     """Option B that halves the resolution by an average pool before its projection, which so sees
     every pixel (ResNet-D, arXiv:1812.01187, Fig. 2c)."""
-    if unit.downsamples:  # held at its resolution by `output_stride`, the pool stays, as timm's
+    if unit.downsamples:  # also where `output_stride` leaves its stride out, as in timm
         activated = layers.AveragePooling2D(
             2, strides=unit.stride, padding="same", name=f"{unit.name}_shortcut_pool"
         )(activated)

@@ -18,7 +18,7 @@ from keras_resnet.models.resnet.blocks import (
     Tensor,
     Transform,
     Unit,
-    held,
+    dilate,
     operations,
     out_channels,
     residual_unit,
@@ -184,7 +184,7 @@ class ResNetSpec(Network):
             x = residual_unit(
                 x,
                 unit,
-                tuple(held(transform, unit)),
+                tuple(dilate(transform, unit)),
                 self.shortcut,
                 self.junction,
                 activate_x=self.activate_stem and index == 0,

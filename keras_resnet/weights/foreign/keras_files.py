@@ -20,6 +20,7 @@ import keras
 import numpy as np
 
 from keras_resnet.errors import UserError
+from keras_resnet.weights.fitting import Arrays, arrays_of
 from keras_resnet.weights.foreign.forms import their_class
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -27,6 +28,10 @@ _INNER = "model.weights.h5"
 _OURS = ("stem", "stage1")  # how the first layers with weights are called in our networks
 
 Layers = list[list[tuple[int, ...]]]  # the shapes of every layer with weights
+
+
+def _read(dataset: h5py.Dataset) -> np.ndarray:
+    return np.asarray(dataset[()])
 
 
 def is_keras(path: Path, start: bytes) -> bool:
@@ -45,16 +50,21 @@ def shapes(path: Path) -> Layers:
     Raises:
         UserError: damaged, of another layout, or a file of keras_resnet.
     """
-    return _each(path, lambda dataset: tuple(dataset.shape))
+    layers = _layers(path, lambda dataset: tuple(dataset.shape))
+    if not _has_order(path) and any(name.startswith(_OURS) for name, _ in layers):
+        raise UserError(
+            f"{path} is a file of keras_resnet itself: no import is needed, give it as weights=."
+        )
+    return [weights for _, weights in layers]
 
 
 def arrays(path: Path) -> list[list[np.ndarray]]:
     """The weights of every layer that has some, the classifier last.
 
     Raises:
-        UserError: as `shapes`.
+        UserError: damaged, or of another layout.
     """
-    return _each(path, lambda dataset: dataset[()])
+    return [weights for _, weights in _layers(path, _read)]
 
 
 def classes(layers: Layers) -> int | None:
@@ -73,23 +83,26 @@ def expected(name: str) -> str:
     return "model of Keras Applications or MLPerf Tiny"
 
 
-def by_name(
-    path: Path, take: Callable[[h5py.Dataset], Any] = lambda dataset: dataset[()]
-) -> dict[str, list[Any]]:
-    """The weights (or what `take` takes of them) of a `.weights.h5` of Keras 3, by layer name.
+def by_name(path: Path, take: Callable[[h5py.Dataset], Any] = _read) -> dict[str, list[Any]]:
+    """The weights (or what `take` takes of them) by layer name.
 
     Raises:
         UserError: damaged, or of another layout.
     """
-    with _opened(path) as file:
-        groups = [layer["vars"] for layer in file["layers"].values() if "vars" in layer]
-        return {
-            str(group.attrs["name"]): [
-                take(_checked(group[str(i)], file)) for i in range(len(group))
-            ]
-            for group in groups
-            if len(group)
-        }
+    return dict(_layers(path, take))
+
+
+def by_their_names(path: Path, theirs: str, count: int) -> Arrays:
+    """The weights of class `theirs` of `keras.applications` with `count` classes, by layer name.
+
+    Raises:
+        UserError: damaged, or the file does not fit the class.
+    """
+    layers = by_name(path)
+    if "" not in layers:
+        return layers
+    # Before 3.6 Keras wrote no names, but a class and a number: its own network knows the order.
+    return arrays_of(model(path, theirs, count, None))
 
 
 def model(path: Path, theirs: str, count: int, size: int | None) -> keras.Model:
@@ -104,9 +117,7 @@ def model(path: Path, theirs: str, count: int, size: int | None) -> keras.Model:
     shape = None if size is None else (size, size, 3)
     build = getattr(keras.applications, theirs)
     source = build(weights=None, input_shape=shape, classes=count, classifier_activation=None)
-    with _opened(path) as file:
-        in_order = _is_in_order(file)
-    if in_order:
+    if _has_order(path):
         _set(source, arrays(path), path)
     else:
         _load(source, path)
@@ -168,26 +179,37 @@ def _opened(path: Path) -> Iterator[h5py.File]:
         raise UserError(f"{path} is damaged, or no weights file of Keras ({error}).") from error
 
 
-def _each(path: Path, take: Callable[[h5py.Dataset], Any]) -> list[list[Any]]:
+def _layers(path: Path, take: Callable[[h5py.Dataset], Any]) -> list[tuple[str, list[Any]]]:
+    """The name of every layer with weights, and what `take` takes of each."""
     with _opened(path) as file:
         if _is_in_order(file):
             layers = _in_order(file)
         elif "layers" in file:
-            layers = _by_class(file, path)
+            layers = _by_class(file)
         else:
             raise UserError(f"{path} is HDF5, but holds no layers of a Keras model.")
-        return [[take(_checked(dataset, file)) for dataset in layer] for layer in layers if layer]
+        return [
+            (name, [take(_checked(x, file)) for x in weights])
+            for name, weights in layers
+            if weights
+        ]
+
+
+def _has_order(path: Path) -> bool:
+    """Whether the file is of Keras 1 or 2."""
+    with _opened(path) as file:
+        return _is_in_order(file)
 
 
 def _is_in_order(file: h5py.File) -> bool:
     return "model_weights" in file or any(key.startswith("layer_names") for key in file.attrs)
 
 
-def _in_order(file: h5py.File) -> list[list[h5py.Dataset]]:
+def _in_order(file: h5py.File) -> list[tuple[str, list[h5py.Dataset]]]:
     """Keras 1 and 2: the order is in attributes."""
     group = file.get("model_weights", file)
     return [
-        [group[layer][weight] for weight in _names(group[layer], "weight_names")]
+        (layer, [group[layer][weight] for weight in _names(group[layer], "weight_names")])
         for layer in _names(group, "layer_names")
     ]
 
@@ -201,21 +223,19 @@ def _names(group: h5py.Group, attribute: str) -> list[str]:
     return [name.decode() if isinstance(name, bytes) else str(name) for name in names]
 
 
-def _by_class(file: h5py.File, path: Path) -> list[list[h5py.Dataset]]:
+def _by_class(file: h5py.File) -> list[tuple[str, list[h5py.Dataset]]]:
     """Keras 3: numbered per class. The classifier is the last dense layer, so these come last."""
     groups = {key: group["vars"] for key, group in file["layers"].items() if "vars" in group}
-    names = [str(group.attrs.get("name", "")) for group in groups.values()]
-    if any(name.startswith(_OURS) for name in names):
-        raise UserError(
-            f"{path} is a file of keras_resnet itself: no import is needed, give it as weights=."
-        )
 
     def place(key: str) -> tuple[bool, int]:
         number = re.search(r"_(\d+)$", key)
         return key.startswith("dense"), int(number[1]) if number else 0
 
     return [
-        [groups[key][str(index)] for index in range(len(groups[key]))]
+        (
+            str(groups[key].attrs.get("name", "")),
+            [groups[key][str(index)] for index in range(len(groups[key]))],
+        )
         for key in sorted(groups, key=place)
     ]
 

@@ -1,14 +1,13 @@
-"""Other people's weight files in our networks, whatever the files are called.
+"""Other people's weight files as arrays by our layers' names, whatever the files are called.
 
 What a file is follows from its first bytes, and no code in it runs: pickles are read by
-`torch_files`, and of Keras' models only the arrays, for which the matching network of
-`keras.applications` is built here.
+`torch_files`, and of Keras' models only the arrays.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,13 @@ from safetensors import SafetensorError, safe_open
 
 from keras_resnet import registry
 from keras_resnet.errors import UserError
+from keras_resnet.weights.fitting import Arrays
 from keras_resnet.weights.foreign import keras_files
 from keras_resnet.weights.foreign.forms import Form, matching, require_form
-from keras_resnet.weights.foreign.keras_names import from_keras_applications, set_in_order
+from keras_resnet.weights.foreign.keras_weights import in_order, keras_arrays
 from keras_resnet.weights.foreign.torch_files import read_shapes, read_state_dict
-from keras_resnet.weights.foreign.torch_names import FAMILIES, rename
-from keras_resnet.weights.foreign.torch_weights import from_torch, weights_of
-from keras_resnet.weights.foreign.translate import translate
+from keras_resnet.weights.foreign.torch_names import FAMILIES, family_of, rename
+from keras_resnet.weights.foreign.torch_weights import torch_arrays, weights_of
 
 Shape = tuple[int, ...]
 
@@ -58,14 +57,35 @@ class Foreign:
     """A file that was read.
 
     Attributes:
-        source: a state dict (PyTorch), a model that gives logits (Keras Applications), or arrays
-            by layer (MLPerf Tiny).
-        family: of the names (a key of `torch_names.FAMILIES`), or the class.
+        path: the file.
+        contents: how its network is built.
+        family: of the names (a key of `torch_names.FAMILIES`), or their class.
+        weights: a state dict (PyTorch), arrays by layer name (Keras Applications), or in the order
+            of the layers (MLPerf Tiny).
     """
 
+    path: Path
     contents: Contents
     family: str
-    source: Any
+    weights: Any
+
+    def arrays(self, model: keras.Model, before: Collection[str] = ()) -> Arrays:
+        """The arrays for the layers of our `model`, but for those in `before`; see `fitting.fit`.
+
+        Raises:
+            UserError: the networks do not correspond.
+        """
+        try:
+            return _ARRAYS[self.contents.library](self.weights, model, before)
+        except UserError as error:
+            raise UserError(f"{self.path}: {error}") from error
+
+
+_ARRAYS: Mapping[str, Callable[[Any, keras.Model, Collection[str]], Arrays]] = {
+    "PyTorch": torch_arrays,
+    "Keras Applications": keras_arrays,
+    "MLPerf Tiny": in_order,
+}
 
 
 @dataclass(frozen=True)
@@ -86,75 +106,28 @@ def contents(path: Path, name: str) -> Contents:
     return _header(path, name).contents
 
 
-def fill(target: keras.Model, path: Path, name: str) -> None:
-    """Put a foreign file into `target`, in place, or leave `target` as it is.
+def read(path: Path, name: str) -> Foreign:
+    """Read a foreign file of network `name`.
 
     Args:
-        target: network `name` with the top, and classes and auxiliary classifiers as `contents`
-            says.
         path: PyTorch's `.pth`, `.pt`, `.th` or `.bin`, `.safetensors` with PyTorch's names; the
             `.h5`, `.weights.h5` or `.keras` of a Keras Applications model with the top; MLPerf
             Tiny's `pretrainedResnet.h5`.
         name: registry name.
 
     Raises:
-        UserError: as `contents`; damaged; or a target of other classes.
-    """
-    put(read(path, name), target, path)
-
-
-def read(path: Path, name: str, size: int | None = None) -> Foreign:
-    """Read a foreign file of network `name`; `size` is the image size of a Keras source.
-
-    Raises:
-        UserError: as `fill`.
+        UserError: as `contents`; or damaged.
     """
     header = _header(path, name)
-    kind = _kind(path)
-    source: Any
-    if header.contents.library == "PyTorch":
-        source = _STATE_DICTS[kind].numbers(path)
-    elif header.contents.library == "MLPerf Tiny":
-        source = keras_files.arrays(path)
+    found, kind = header.contents, _kind(path)
+    weights: Any
+    if found.library == "PyTorch":
+        weights = _STATE_DICTS[kind].numbers(path)
+    elif found.library == "MLPerf Tiny":
+        weights = keras_files.arrays(path)
     else:
-        source = keras_files.model(path, header.family, header.contents.classes, size)
-    return Foreign(header.contents, header.family, source)
-
-
-def put(foreign: Foreign, target: keras.Model, path: Path) -> None:
-    """Copy what was read into our network.
-
-    Raises:
-        UserError: a target of other classes, or layers that do not correspond.
-    """
-    classes = target.get_layer("head").units
-    if classes != foreign.contents.classes:
-        raise UserError(
-            f"{path} has {foreign.contents.classes} classes and '{target.name}' was built for "
-            f"{classes}: build it with classes={foreign.contents.classes}."
-        )
-    auxiliary = any(layer.name.startswith("aux") for layer in target.layers)
-    if auxiliary != foreign.contents.auxiliary:
-        has = "has" if foreign.contents.auxiliary else "has no"
-        raise UserError(
-            f"{path} {has} auxiliary classifiers: build '{target.name}' with "
-            f"auxiliary={foreign.contents.auxiliary}."
-        )
-    try:
-        _PUT[foreign.contents.library](foreign.source, target)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-
-
-def _put_mlperf_tiny(arrays: Sequence[Sequence[np.ndarray]], target: keras.Model) -> None:
-    set_in_order(arrays, target, "pretrainedResnet.h5")
-
-
-_PUT: Mapping[str, Callable[[Any, keras.Model], None]] = {
-    "PyTorch": from_torch,
-    "Keras Applications": from_keras_applications,
-    "MLPerf Tiny": _put_mlperf_tiny,
-}
+        weights = keras_files.by_their_names(path, header.family, found.classes)
+    return Foreign(path, found, header.family, weights)
 
 
 # Kinds of files -----------------------------------------------------------------------------------
@@ -228,8 +201,7 @@ def _header(path: Path, name: str) -> _Header:
 
 def _torch_header(path: Path, shapes: Mapping[str, Shape]) -> _Header:
     entries = weights_of(shapes)
-    modules = {name.rpartition(".")[0] for name in entries}
-    family = max(FAMILIES, key=lambda f: sum(bool(translate(m, FAMILIES[f])) for m in modules))
+    family = family_of(entries)
     places = {rename(name, FAMILIES[family]) or name: shape for name, shape in entries.items()}
     if not places.keys() - entries.keys():
         some = ", ".join(list(entries)[:3])
@@ -258,7 +230,7 @@ def _numbers(places: Mapping[str, Shape]) -> int:
 
 
 def _keras_header(path: Path, name: str) -> _Header:
-    """A Keras file must be of a known form, since a network is built to read it."""
+    """A Keras file must be of a known form, as its layers' names say too little."""
     layers = keras_files.shapes(path)
     classes = keras_files.classes(layers)
     last = sum(math.prod(shape) for shape in layers[-1])

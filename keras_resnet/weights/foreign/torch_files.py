@@ -148,10 +148,10 @@ def _old(file: BinaryIO, numbers: bool) -> tuple[Any, _Storages]:
 
 
 def _array(tensor: _Tensor, storages: _Storages) -> np.ndarray:
-    """A copy of the view; NumPy refuses one that leaves its storage."""
+    """The tensor as a view of its storage; NumPy refuses one that leaves it."""
     storage = storages[tensor.storage]
     if math.prod(tensor.shape) > storage.size:  # a stride of 0 would make a few bytes gigabytes
         raise UserError(f"it holds a tensor of {tensor.shape}, larger than its storage.")
     size = storage.itemsize
     strides = tuple(stride * size for stride in tensor.strides)
-    return np.ndarray(tensor.shape, storage.dtype, storage, tensor.offset * size, strides).copy()
+    return np.ndarray(tensor.shape, storage.dtype, storage, tensor.offset * size, strides)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from keras_resnet.weights.foreign.translate import Row, translate
 
 _BLOCK = r"layer(?P<stage>\d+)\.(?P<block0>\d+)\."
@@ -175,6 +177,12 @@ FAMILIES: dict[str, tuple[Row, ...]] = {
         (r"classif", "head"),
     ),
 }
+
+
+def family_of(names: Iterable[str]) -> str:
+    """The family that knows most of the modules of a state dict with such `names`."""
+    modules = {name.rpartition(".")[0] for name in names}
+    return max(FAMILIES, key=lambda f: sum(bool(translate(m, FAMILIES[f])) for m in modules))
 
 
 def rename(name: str, rows: tuple[Row, ...]) -> str | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import keras
@@ -10,7 +11,8 @@ import numpy as np
 
 from keras_resnet import keras_compat
 from keras_resnet.errors import UserError
-from keras_resnet.weights.foreign.torch_names import FAMILIES, rename
+from keras_resnet.weights.fitting import HEADS, Arrays, fit
+from keras_resnet.weights.foreign.torch_names import FAMILIES, family_of, rename
 
 # Our variables under PyTorch's names.
 _ENTRIES = {
@@ -23,51 +25,58 @@ _ENTRIES = {
 }
 
 
-def from_torch(state_dict: Mapping[str, Any], target: keras.Model) -> None:
+def from_torch(state_dict: Mapping[str, Any], model: keras.Model) -> None:
     """Copy the state dict of a PyTorch network into our network of the same form, in place.
 
-    Which library and family it is follows from the names. Nothing is copied unless every entry
-    has a place and every weight of `target` an entry.
+    Args:
+        state_dict: as `torch_arrays` takes it.
+        model: ours; see `fitting.fit` for what may differ.
+
+    Raises:
+        UserError: the networks do not correspond, and nothing was copied.
+    """
+    fit(torch_arrays(state_dict, model), model, "the entries of the state dict")
+
+
+def torch_arrays(
+    state_dict: Mapping[str, Any], model: keras.Model, before: Collection[str] = ()
+) -> Arrays:
+    """The arrays of a PyTorch state dict in the names, axes and order of our layers.
+
+    Which library and family it is follows from the names. The network decides about the axes, as
+    PyTorch flattens a map in another order; classifiers that it does not have are left out.
 
     Args:
         state_dict: arrays or CPU tensors by name, e.g. of torchvision's `resnet50` (for
             `resnet50v1_5`) or of `read_state_dict`. A `module.` prefix and `num_batches_tracked`
             are ignored.
-        target: ours, with the top and as many classes; build it so, and take what you need.
+        model: ours, which may have no top, other classes or other channels.
+        before: names of layers that come before the network.
 
     Raises:
-        UserError: the networks do not correspond; the message names the first entry or layer.
+        UserError: an entry without a place, or a layer of ours without an entry.
     """
+    layers = {layer.name: layer for layer in model.layers if layer.name not in before}
     entries = weights_of(state_dict)
-    places = {
-        f"{layer.name}.{_ENTRIES[variable.name]}": (layer, variable)
-        for layer in target.layers
-        for variable in layer.weights
-    }
-    family = max(FAMILIES, key=lambda f: sum(rename(n, FAMILIES[f]) in places for n in entries))
-    advice = f"The names were read as: {family}. Is '{target.name}' that network, with the top?"
-    fitted = []
+    family = family_of(entries)
+    advice = f"The names were read as: {family}. Is '{model.name}' that network?"
+    found: dict[str, dict[str, np.ndarray]] = {}
     for name, value in entries.items():
-        place = rename(name, FAMILIES[family])
-        if place not in places:
-            would_be = f" (it would be '{place}')" if place else ""
-            raise UserError(f"'{target.name}' has no place for '{name}'{would_be}. {advice}")
-        layer, variable = places.pop(place)
-        array = _arrange(np.asarray(value), layer)
-        if array.shape != tuple(variable.shape):
-            raise UserError(
-                f"'{name}' is {np.shape(value)} and does not fit {variable.name} of "
-                f"'{layer.name}', {tuple(variable.shape)}. {advice}"
-            )
-        fitted.append((variable, array))
-    if places:
-        layer, variable = next(iter(places.values()))
-        raise UserError(
-            f"The state dict has nothing for {variable.name} of '{layer.name}', "
-            f"{tuple(variable.shape)}. {advice}"
-        )
-    for variable, array in fitted:
-        variable.assign(array)
+        ours, _, kind = (rename(name, FAMILIES[family]) or "").rpartition(".")
+        if ours in layers and kind in _kinds(layers[ours]):
+            found.setdefault(ours, {})[kind] = _arrange(np.asarray(value), layers[ours])
+        elif ours in layers or not ours.startswith(HEADS):
+            would_be = f" (it would be '{ours}.{kind}')" if ours else ""
+            raise UserError(f"'{model.name}' has no place for '{name}'{would_be}. {advice}")
+    for layer, values in found.items():
+        if missing := [kind for kind in _kinds(layers[layer]) if kind not in values]:
+            raise UserError(f"There is no '{missing[0]}' for '{layer}'. {advice}")
+    return {name: [found[name][k] for k in _kinds(layers[name])] for name in found}
+
+
+def _kinds(layer: keras.Layer) -> list[str]:
+    """PyTorch's names of a layer's variables, in Keras' order."""
+    return [_ENTRIES[variable.name] for variable in layer.weights]
 
 
 def weights_of(state_dict: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,7 +93,9 @@ def _arrange(value: np.ndarray, layer: keras.Layer) -> np.ndarray:
     if isinstance(layer, keras.layers.Dense) and value.ndim > 1:
         if value.shape[2:] == (1, 1):  # timm's pre-activation classifier is a 1×1 convolution
             value = value[:, :, 0, 0]
-        if flattened := _flattened_shape(layer):
+        flattened = _flattened_shape(layer)
+        # Of another image size it does not fit, as `fit` will say.
+        if flattened and math.prod(flattened) == value.shape[1]:
             # PyTorch flattens (channels, height, width), Keras (height, width, channels).
             height, width, channels = flattened
             value = value.reshape(-1, channels, height, width).transpose(0, 2, 3, 1)
