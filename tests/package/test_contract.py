@@ -21,7 +21,10 @@ ALLOWED = {
     },
     **{
         f"keras_resnet.{name}": "a network for tests; create_model has it by registry name"
-        for name in ("TestResNet", "TestResNetV2", "TestSEResNeXtD")
+        for name in (
+            *("TestAlexNet", "TestDenseNet", "TestGoogLeNet", "TestHighway", "TestInception"),
+            *("TestInceptionResNet", "TestResNet", "TestResNetV2", "TestSEResNeXtD", "TestVGG"),
+        )
     },
     "keras_resnet.export:manifest.read_reference": "in export.reference, beside what writes it",
     "keras_resnet.export:runtimes.KerasRuntime": "in export.runtimes.keras; on no page before",
