@@ -138,6 +138,19 @@ def test_an_unknown_allocation_is_refused():
         zeros_and_clusters.shares({"a": np.ones(3)}, 0.5, "lam")
 
 
+# The process of its own --------------------------------------------------------------------------
+
+
+def test_the_techniques_are_known_without_their_package():
+    """Its import would turn `tf.keras` into tf_keras in every program that trains."""
+    code = """
+import sys
+from keras_resnet.recipes.compression.table import TECHNIQUES
+print(sorted(TECHNIQUES), {"tensorflow_model_optimization", "tf_keras"} & set(sys.modules))
+"""
+    assert run_python(code).stdout.strip() == "['cluster', 'prune', 'qat'] set()"
+
+
 # Refused before anything is written --------------------------------------------------------------
 
 
