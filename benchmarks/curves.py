@@ -1,6 +1,6 @@
 """Draw the training error of runs, and the test error they ended with, as He 2015's Figure 6 does.
 
-python benchmarks/curves.py RUN [RUN ...] --out FILE.svg     (pip install matplotlib)
+python benchmarks/curves.py RUN [RUN ...] --out FILE.svg     (pip install ".[report]")
 
 RUN is a folder with log.csv and summary.json, such as those in benchmarks/results.
 """
@@ -12,6 +12,8 @@ import csv
 import json
 from pathlib import Path
 
+from keras_resnet.display import figures
+
 
 def _training_error(run: Path) -> list[float]:
     """Percent per epoch; on augmented images, with the weights as they change."""
@@ -19,30 +21,22 @@ def _training_error(run: Path) -> list[float]:
         return [100 * (1 - float(row["accuracy"])) for row in csv.DictReader(file)]
 
 
+@figures.style()
 def draw(runs: list[Path], out: Path) -> None:
     """Write the picture; plain nets are dashed, the point is the test error of the last weights."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "keras_resnet"  # the same file for the same runs
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 4.2))
+    figure = figures.new(7, 4.8)
+    axes = figure.subplots()
     for index, run in enumerate(runs):
         summary = json.loads((run / "summary.json").read_text())
         errors, test = _training_error(run), 100 * (1 - summary["test"]["accuracy"])
-        epochs, colour = range(1, len(errors) + 1), f"C{index}"
         line = "--" if summary["model"].startswith("plain") else "-"
-        label = f"{summary['model']}: test error {test:.2f} %"
-        axes.plot(epochs, errors, line, color=colour, linewidth=1.4, label=label)
-        axes.plot(len(errors), test, "o", color=colour, clip_on=False)
+        label = figures.literal(f"{summary['model']}: test error {test:.2f} %")
+        axes.plot(range(1, len(errors) + 1), errors, line, color=f"C{index}", label=label)
+        axes.plot(len(errors), test, "o", color=f"C{index}", clip_on=False)
     axes.set(xlabel="epoch", ylabel="error (%)", ylim=(0, 60), xlim=(0, None))
-    axes.grid(alpha=0.3)
     title = "lines: training error · points: test error"
-    axes.legend(
-        title=title, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.13), frameon=False
-    )
-    figure.savefig(out, bbox_inches="tight", metadata={"Date": None})
+    figure.legend(title=title, ncols=2, loc="outside lower center")
+    figures.save(figure, out)
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Draw what the papers measure of residual networks, with our networks and CIFAR-10's test images.
 
-python benchmarks/insight.py --out FOLDER [RUN ...]     (pip install matplotlib; CIFAR-10: README)
+python benchmarks/insight.py --out FOLDER [RUN ...]     (pip install ".[report]"; CIFAR-10: README)
 
 RUN is a finished run whose network is drawn beside the package's trained ones, such as those of
 `keras-resnet train cifar10/plain56_fast`. Writes responses.svg (He 2015, Fig. 7), gradients.svg,
@@ -20,6 +20,7 @@ import numpy as np
 
 import keras_resnet
 from keras_resnet.analysis import insight
+from keras_resnet.display import figures
 from keras_resnet.export import manifest
 from keras_resnet.recipes import load_dataset
 
@@ -83,7 +84,7 @@ def measure(images: np.ndarray, labels: np.ndarray, runs: list[Path]) -> dict[st
 # One picture each ---------------------------------------------------------------------------------
 
 
-def style(name: str) -> dict[str, Any]:
+def line(name: str) -> dict[str, Any]:
     """A network's line, the same in every picture; plain nets' is dashed, without points."""
     colors = {"v2": "C1", "20": "C0", "56": "C2"}
     color = next((color for part, color in colors.items() if part in name), "C3")
@@ -96,17 +97,17 @@ def draw_responses(axes: Any, values: dict[str, dict[str, float]]) -> None:
     for name, deviations in values.items():
         place = np.linspace(0, 1, len(deviations))
         axis = axes[int("v2" in name)]
-        axis.plot(place, list(deviations.values()), **style(name), label=name)
+        axis.plot(place, list(deviations.values()), **line(name), label=name)
     for axis, title in zip(axes, ("BN's output", "convolution's output"), strict=True):
         axis.set(title=title, xlabel="from the image (0) to the last unit (1)", ylim=(0, 5.4))
-        axis.legend(fontsize=8, ncols=2, loc="upper right")
+        axis.legend(ncols=2, loc="upper right")
     axes[0].set_ylabel("standard deviation")
 
 
 def draw_gradients(axes: Any, values: dict[str, dict[str, float]]) -> None:
     for name, norms in values.items():
         place = np.linspace(0, 1, len(norms))
-        axes[0].plot(place, list(norms.values()), **style(name), label=name)
+        axes[0].plot(place, list(norms.values()), **line(name), label=name)
     axes[0].set(yscale="log", xlabel="from the image (0) to the classifier (1)")
     axes[0].set_ylabel("norm of the kernel's gradient")
     axes[0].legend()
@@ -118,13 +119,13 @@ def draw_deletion(axes: Any, values: dict[str, dict[str, float]]) -> None:
         place = (np.arange(len(units)) + 0.5) / len(units)
         label = f"{name}, whole: {100 * accuracies['']:.1f} %"
         accuracy = [100 * accuracies[unit] for unit in units]
-        axes[0].plot(place, accuracy, **style(name), label=label)
-    axes[0].axhline(10, color="0.4", linewidth=0.8, label="chance")
+        axes[0].plot(place, accuracy, **line(name), label=label)
+    axes[0].axhline(10, color=figures.GREY, linewidth=0.8, label="chance")
     for boundary in (1 / 3, 2 / 3):  # three stages of equally many units
         axes[0].axvline(boundary, color="0.7", linewidth=0.8)
     axes[0].set_xticks([1 / 6, 1 / 2, 5 / 6], ["stage 1", "stage 2", "stage 3"])
     axes[0].set(xlabel="unit without F", ylabel="test accuracy (%)", ylim=(0, 119), xlim=(0, 1))
-    axes[0].legend(fontsize=8, ncols=2, loc="upper center")
+    axes[0].legend(ncols=2, loc="upper center")
 
 
 def draw_paths(axes: Any, values: dict[str, list[dict[str, float]]]) -> None:
@@ -137,9 +138,9 @@ def draw_paths(axes: Any, values: dict[str, list[dict[str, float]]]) -> None:
         for name, rows in values.items():
             lengths, figures = zip(*((row["length"], row[key]) for row in rows), strict=True)
             scaled = np.asarray(figures) / (max(figures) if key == "gradient" else 1)
-            axis.plot(np.asarray(lengths) / max(lengths), scaled, **style(name), label=name)
+            axis.plot(np.asarray(lengths) / max(lengths), scaled, **line(name), label=name)
         axis.set(title=title, xlabel="part of the units passed through F", ylim=(0, None))
-    axes[1].legend(fontsize=8)
+    axes[1].legend()
 
 
 def draw_shortcuts(axes: Any, values: dict[str, dict[str, tuple[float, float]]]) -> None:
@@ -151,7 +152,7 @@ def draw_shortcuts(axes: Any, values: dict[str, dict[str, tuple[float, float]]])
     shape = {"xlabel": "unit of ResNet-56", "yscale": "log", "ylim": (1e-11, 100)}
     axes[0].set(title="signal, from the first unit", **shape)
     axes[1].set(title="gradient, from the last unit", **shape)
-    axes[1].legend(fontsize=8, loc="lower right")
+    axes[1].legend(loc="lower right")
 
 
 PICTURES = {
@@ -163,23 +164,14 @@ PICTURES = {
 }
 
 
+@figures.style()
 def draw(values: dict[str, Any], out: Path) -> None:
     """Write the pictures; the same files for the same figures."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "keras_resnet"
-    from matplotlib import pyplot
-
     for name, (function, columns) in PICTURES.items():
         size = (7, 3.6) if columns == 1 else (3.5 * columns, 3.2)
-        figure, axes = pyplot.subplots(1, columns, figsize=size, squeeze=False)
-        function(axes[0], values[name])
-        for axis in axes[0]:
-            axis.grid(alpha=0.3)
-            axis.set_axisbelow(True)
-        figure.tight_layout()
-        figure.savefig(out / f"{name}.svg", metadata={"Date": None})
+        figure = figures.new(*size)
+        function(figure.subplots(1, columns, squeeze=False)[0], values[name])
+        figures.save(figure, out / f"{name}.svg")
 
 
 def main() -> None:

@@ -15,7 +15,8 @@ from keras_resnet.display.console import print_left_out
 from keras_resnet.errors import UserError, missing
 from keras_resnet.export import manifest
 from keras_resnet.export.formats import int4
-from keras_resnet.export.formats import keep_float as mixed
+from keras_resnet.export.formats.keep_float import INT8_FORMATS
+from keras_resnet.export.formats.keep_float import problems as keep_float_problems
 from keras_resnet.export.reference import Reference, read_reference
 from keras_resnet.export.rewrites import prepare
 from keras_resnet.export.runtimes.base import INPUT, OUTPUT, Runtime, are_probabilities
@@ -195,8 +196,8 @@ def _operation_problems(kind: str, runtime: Runtime, keep_float: Sequence[str]) 
         return []
     flex = [name for name in runtime.operations if name.startswith("Flex")]
     problems = [f"operations the plain runtime lacks: {flex}"] if flex else []
-    if kind in mixed.INT8_FORMATS:
-        problems += mixed.problems(runtime.graph, keep_float, runtime.input_dtype == "float32")
+    if kind in INT8_FORMATS:
+        problems += keep_float_problems(runtime.graph, keep_float, runtime.input_dtype == "float32")
     elif kind == "tflite-int4":
         problems += int4.problems(runtime.graph)
     return problems
@@ -258,7 +259,7 @@ def median_latency(files: Sequence[Runtime], image: np.ndarray) -> list[float]:
 def recorded_reference(folder: Path, model: Any = None) -> Reference:
     """The images that lie in an export folder, with the answers of its model, or of `model`.
 
-    `model` gets the normalisation that the export put in front (`preparing.as_exported`).
+    `model` gets the normalisation that the export put in front (`prepare.as_exported`).
 
     Raises:
         UserError: the record is missing or damaged, or `model` has other classes.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from keras_resnet.errors import UserError
@@ -39,20 +41,27 @@ def add_script(folder: Path, formats: Sequence[str]) -> None:
         shutil.copy(_SCRIPT, folder)
 
 
-def with_parent(path: Path) -> Path:
-    """Make the folder that `path` lies in; return `path`.
+@contextmanager
+def replacing(out: str | Path, overwrite: bool) -> Iterator[Path]:
+    """Give an empty folder to write to; rename it to `out` if all went well.
 
     Raises:
-        UserError: it cannot be made.
+        UserError: see `free`; or no folder can be made there.
     """
+    path = free(out, overwrite)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{path.name}-partial-", dir=path.parent))
     except OSError as error:
-        raise UserError(f"Cannot make {path.parent}: {error.strerror}.") from error
-    return path
+        raise UserError(f"Cannot write to {path.parent}: {error.strerror}.") from error
+    try:
+        yield partial
+        _move_into_place(partial, path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
-def move_into_place(partial: Path, out: Path) -> None:
+def _move_into_place(partial: Path, out: Path) -> None:
     """Rename; an older export is moved aside first and comes back if that fails."""
     os.chmod(partial, 0o755)  # mkdtemp makes it private
     if not out.exists():

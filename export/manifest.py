@@ -10,10 +10,13 @@ import zlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from keras_resnet.errors import UserError
-from keras_resnet.export.formats import int4
+from keras_resnet.export.formats import int4, int8_ranges
+
+if TYPE_CHECKING:
+    from keras_resnet.export.quantization import Quantization
 
 SCHEMA = 1  # manifest.schema.json says when it rises
 MANIFEST, LABELS = "manifest.json", "labels.txt"
@@ -87,10 +90,14 @@ def cost(model: Any) -> dict[str, int | None]:
     return {"parameters": model.count_params(), "multiply_adds": multiply_adds}
 
 
-def quantization(keep_float: Sequence[str], formats: Sequence[str]) -> dict[str, Any]:
-    """What was chosen of the quantization: layers kept in float32, the recipe of int4."""
-    kept = {"keep_float": list(keep_float)} if keep_float else {}
-    return {**kept, **({"int4_recipe": int4.recipe()} if "tflite-int4" in formats else {})}
+def of_quantization(
+    chosen: Quantization, formats: Sequence[str], has_ranges: bool
+) -> dict[str, Any]:
+    """What was chosen: layers kept in float32, the recipe of int4, how ranges were found."""
+    kept = {"keep_float": list(chosen.keep_float)} if chosen.keep_float else {}
+    recipe = {"int4_recipe": int4.recipe()} if "tflite-int4" in formats else {}
+    method = "trained" if has_ranges else int8_ranges.full_name(chosen.method)
+    return {**kept, **recipe, "calibration_method": method}
 
 
 def _processor() -> str:

@@ -5,7 +5,6 @@ TFLite needs `pip install "keras-resnet-zoo[export]"`.
 
 from __future__ import annotations
 
-import shutil
 import sys
 import tempfile
 import time
@@ -22,10 +21,9 @@ from keras_resnet.errors import UserError
 from keras_resnet.export import check, folders, manifest, model_card
 from keras_resnet.export.calibration import hints as calibration_hints
 from keras_resnet.export.calibration import require_images
-from keras_resnet.export.formats import int8_ranges, metadata, serving, tflite
-from keras_resnet.export.formats import keep_float as mixed
-from keras_resnet.export.formats.int8_ranges import has_ranges
+from keras_resnet.export.formats import int8_ranges, metadata, serving
 from keras_resnet.export.formats.table import FORMATS, Source, known
+from keras_resnet.export.quantization import Quantization
 from keras_resnet.export.reference import Reference, write_reference
 from keras_resnet.export.rewrites import prepare
 from keras_resnet.export.runtimes.base import INPUT, OUTPUT, are_probabilities
@@ -127,70 +125,70 @@ def export(
     formats = require_arguments(formats, out, input_type, overwrite, calibration_method)
     if batch not in (1, None):
         raise UserError(f"batch is 1, or None for any; received {batch!r}.")
+    quantization = Quantization(calibration_method, input_type, keep_float)
+    quantization.require_formats(formats)
     calibration = None if calibration is None else np.asarray(calibration)
     hints = calibration_hints(model, preprocessing, calibration, formats)
     for hint in hints:
         warnings.warn(hint, stacklevel=2)
     size = None if calibration is None else calibration.shape[1:]
     prepared = prepare.prepare(model, preprocessing, size)
-    int8_ranges.require_use(prepared, formats, calibration_method, keep_float)
-    mixed.require_layers(keep_float, prepared, formats)
+    quantization.require_model(prepared, formats)
     names = _checked_labels(labels, prepared)
     source = KerasRuntime(prepared)
     reference = _reference(source, calibration, check_images, check_labels, check_source)
     require_images(calibration, formats)
-    out = folders.with_parent(folders.free(out, overwrite))  # a while after the first look
-    name = name or model.name
-    try:
-        partial = Path(tempfile.mkdtemp(prefix=f".{out.name}-partial-", dir=out.parent))
-    except OSError as error:
-        raise UserError(f"Cannot write to {out.parent}: {error.strerror}.") from error
-    try:
-        conversion = {
-            "calibration": calibration,
-            "calibration_method": calibration_method,
-            "input_type": input_type,
-            "keep_float": keep_float,
-            "has_ranges": has_ranges(prepared),
-        }
-        with tempfile.TemporaryDirectory(prefix="keras-resnet-") as scratch:
-            service = serving.Service(
+    with (
+        tempfile.TemporaryDirectory(prefix="keras-resnet-") as scratch,
+        folders.replacing(out, overwrite) as folder,
+    ):
+        written = Source(
+            model=prepared,
+            name=name or model.name,
+            labels=names,
+            service=serving.Service(
                 _is_raw(reference, calibration), crop, are_probabilities(reference.outputs)
-            )
-            takes = _input_entry(reference, calibration, crop)
-            made_for = (service, takes, about, batch)
-            written = Source(prepared, name, names, *made_for, conversion, Path(scratch))
-            paths = _write_files(written, formats, partial, verbose)
+            ),
+            input=_input_entry(reference, calibration, crop),
+            about=about,
+            batch=batch,
+            calibration=calibration,
+            quantization=quantization,
+            scratch=Path(scratch),
+        )
+        paths = _write_files(written, formats, folder, verbose)
         files = {path.name: (kind, open_file(path)) for kind, path in paths.items()}
         checks = check.compare(files, reference, keep_float)
         (keras_latency,) = check.median_latency([source], reference.images[:1])
         content = {
-            "model": name,
-            "labels": names,
+            "model": written.name,
+            "labels": written.labels,
             "origin": dict(origin or {}),
             "about": asdict(about) if about else None,
             "warnings": hints,
-            **manifest.quantization(keep_float, formats),
-            "calibration_method": "trained"
-            if conversion["has_ranges"]
-            else int8_ranges.full_name(calibration_method),
+            **manifest.of_quantization(quantization, formats, written.has_ranges),
             "rewrites": written.rewrites,
             "preprocessing": preprocessing,
-            "input": takes,
-            **_content(partial, prepared, reference, calibration, crop, checks, keras_latency),
+            "input": written.input,
+            **_content(folder, written, reference, checks, keras_latency),
         }
-        write_reference(partial, reference)
-        if names is not None:
-            (partial / manifest.LABELS).write_text("\n".join(names) + "\n", encoding="utf-8")
-        folders.add_script(partial, formats)
-        manifest.write(partial, content)
-        (partial / "README.md").write_text(model_card.card(content), encoding="utf-8")
-        folders.move_into_place(partial, out)
-        for item in [item for item in checks if verbose and not item.passed]:
-            print(f"{item.file} FAILED its check: {'; '.join(item.problems)}", file=sys.stderr)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return ExportReport(out, content, checks, reference.accuracy, keras_latency)
+        _write_about(folder, content, reference, formats)
+    for item in [item for item in checks if verbose and not item.passed]:
+        print(f"{item.file} FAILED its check: {'; '.join(item.problems)}", file=sys.stderr)
+    return ExportReport(Path(out).resolve(), content, checks, reference.accuracy, keras_latency)
+
+
+def _write_about(
+    folder: Path, content: dict[str, Any], reference: Reference, formats: Sequence[str]
+) -> None:
+    """Write what lies beside the files: reference, labels, script, manifest, model card."""
+    write_reference(folder, reference)
+    if content["labels"] is not None:
+        text = "\n".join(content["labels"]) + "\n"
+        (folder / manifest.LABELS).write_text(text, encoding="utf-8")
+    folders.add_script(folder, formats)
+    manifest.write(folder, content)
+    (folder / "README.md").write_text(model_card.card(content), encoding="utf-8")
 
 
 def require_arguments(
@@ -208,8 +206,7 @@ def require_arguments(
         UserError: see `export`.
     """
     formats = known(formats)
-    tflite.require_input_type(input_type)
-    int8_ranges.require_method(calibration_method, formats)
+    Quantization(calibration_method, input_type).require_formats(formats)
     folders.free(out, overwrite)
     return formats
 
@@ -263,10 +260,8 @@ def _write_files(
 
 def _content(
     folder: Path,
-    model: keras.Model,
+    source: Source,
     reference: Reference,
-    calibration: np.ndarray | None,
-    crop: SingleCrop | None,
     checks: list[check.FileCheck],
     keras_latency: float,
 ) -> dict[str, Any]:
@@ -276,13 +271,13 @@ def _content(
         "created": manifest.now(),
         "passed": all(item.passed for item in checks),
         "classes": reference.outputs.shape[-1],
-        **manifest.cost(model),
+        **manifest.cost(source.model),
         # Told by what comes out: a model can end in a softmax in a dozen ways.
         "output": {
             "name": OUTPUT,
             "is": "probabilities" if probabilities else "scores",
         },
-        "calibration_images": 0 if calibration is None else len(calibration),
+        "calibration_images": 0 if source.calibration is None else len(source.calibration),
         "check": {
             "images": reference.source,
             "n": len(reference.images),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -36,16 +35,11 @@ def export_source(
     out: Path,
     *,
     calibration: str | None = None,
-    calibration_method: str = int8_ranges.MIN_MAX,
-    input_type: str = "uint8",
-    keep_float: Sequence[str] = (),
-    preprocessing: str | None = None,
     check_count: int | None = None,
     about: metadata.About | None = metadata.UNSAID,
-    batch: int | None = 1,
-    overwrite: bool = False,
+    **settings: Any,
 ) -> ExportReport:
-    """Write and check the files of a model; the other arguments are those of `export`.
+    """Write and check the files of a model.
 
     Args:
         source: the model.
@@ -55,21 +49,17 @@ def export_source(
             quantized.
         out: see `export`.
         calibration: instead of the training images, those of another dataset, or a folder's.
-        calibration_method: see `export`.
-        input_type: see `export`.
-        keep_float: see `export`.
-        preprocessing: see `export`.
         check_count: limits the test images, or the folder's to check on (evenly spaced); None
             takes all of them. They measure what a file does and choose nothing.
-        batch: see `export`.
         about: see `export`; of weights of the catalog it has the author, license and version.
-        overwrite: see `export`.
+        settings: other arguments of `export`, such as `input_type` and `overwrite`.
 
     Raises:
         UserError: no images, or what `export` raises.
     """
     # Before the model, which takes seconds.
-    require_arguments(formats or USUAL, out, input_type, overwrite, calibration_method)
+    early = settings.keys() & {"input_type", "overwrite", "calibration_method"}
+    require_arguments(formats or USUAL, out, **{key: settings[key] for key in early})
     if calibration is not None and _looks_like_a_path(calibration):
         raise UserError(f"No such folder: {calibration}")
     model = source.keras_model()
@@ -92,18 +82,13 @@ def export_source(
         formats,
         out=out,
         calibration=given,
-        calibration_method=calibration_method,
-        input_type=input_type,
-        keep_float=keep_float,
-        preprocessing=preprocessing,
         name=source.name,
         labels=labels,
         origin=source.origin(),
         crop=source.crop,
         about=about and _completed(about, source),
-        batch=batch,
-        overwrite=overwrite,
         **checked,
+        **settings,
     )
 
 

@@ -9,57 +9,21 @@ the scores the largest is the answer.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 
 from keras_resnet.errors import UnknownNameError, UserError, require
-from keras_resnet.export.formats import keep_float as mixed
+from keras_resnet.export.formats import keep_float
+
+if TYPE_CHECKING:
+    import keras
 
 Range = tuple[float, float]
 MIN_MAX = "min-max"
 _BINS = 8192  # over the whole range: 32 to a step of int8
-
-
-def require_method(text: str, formats: Sequence[str]) -> None:
-    """Refuse what is no calibration method, or one that none of `formats` has a use for.
-
-    Raises:
-        UserError: an impossible value, or no int8 file.
-        UnknownNameError: with the nearest method.
-    """
-    parse(text)
-    if text != MIN_MAX and set(mixed.INT8_FORMATS).isdisjoint(formats):
-        raise UserError(
-            f"calibration_method is for {' and '.join(mixed.INT8_FORMATS)}; the formats are "
-            f"{', '.join(formats)}."
-        )
-
-
-TRAINED_FORMATS = ("savedmodel", *mixed.INT8_FORMATS)
-
-
-def require_use(model: Any, formats: Sequence[str], method: str, keep_float: Sequence[str]) -> None:
-    """Refuse what a model that was trained quantized has no use for.
-
-    Raises:
-        UserError: it says what.
-    """
-    if not has_ranges(model):
-        return
-    others = [kind for kind in formats if kind not in TRAINED_FORMATS]
-    if others:
-        raise UserError(
-            f"'{model.name}' was trained for int8 and rounds as such a file does; formats are "
-            f"{', '.join(TRAINED_FORMATS)}; received {others[0]}. Export the float model it was "
-            "made from for the others."
-        )
-    if keep_float or method != MIN_MAX:
-        raise UserError(
-            f"'{model.name}' was trained for int8 with ranges of its own; drop keep_float and "
-            "calibration_method."
-        )
+# Of a network that was trained quantized: the files that round as it does.
+TRAINED_FORMATS = ("savedmodel", *keep_float.INT8_FORMATS)
 
 
 def parse(text: str) -> tuple[str, float]:
@@ -100,7 +64,7 @@ def full_name(text: str) -> str:
 
 
 def convert(
-    converter: Any, method: str, samples: np.ndarray, keep_float: Sequence[str] = ()
+    converter: Any, method: str, samples: np.ndarray, layers_in_float: Sequence[str]
 ) -> bytes:
     """Convert to int8 with the ranges of `method`, but for the operations of some layers.
 
@@ -111,7 +75,7 @@ def convert(
         converter: a `tf.lite.TFLiteConverter`, set up for int8 with a representative dataset.
         method: see `parse`.
         samples: the images of that dataset (n, height, width, channels), float32.
-        keep_float: names of layers.
+        layers_in_float: their names.
 
     Raises:
         UserError: one of them has no operation in the file that is called after it.
@@ -124,7 +88,7 @@ def convert(
         rewrite(calibrated, method, samples),
         input_data_type=converter.inference_input_type,
         output_data_type=converter.inference_output_type,
-        denylisted_nodes=mixed.nodes(calibrated, keep_float),
+        denylisted_nodes=keep_float.nodes(calibrated, layers_in_float),
     )
     return data
 

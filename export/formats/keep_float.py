@@ -11,24 +11,17 @@ from keras_resnet.export.runtimes import tflite_graph
 INT8_FORMATS = ("tflite-int8", "micro", "web")  # all of whose layers are to be integers, but those
 
 
-def require_layers(keep_float: Sequence[str], model: Any, formats: Sequence[str]) -> None:
-    """Check that `keep_float` are layers of the Keras model and that an int8 file is asked for.
+def require_layers(layers: Sequence[str], model: Any) -> None:
+    """Check that `layers` are layers of the Keras model.
 
     Raises:
-        UserError: a string, or no int8 file.
-        UnknownNameError: with the nearest layer.
+        UnknownNameError: one is not; the message has the nearest one.
     """
-    if isinstance(keep_float, str):
-        raise UserError(f"keep_float is a list of layers' names; received {keep_float!r}.")
     known = [layer.name for layer in model._flatten_layers(include_self=False)]  # nested ones, too
-    for name in keep_float:
+    for name in layers:
         if name not in known:
             see = f"'keras-resnet profile' lists the layers of '{model.name}'."
             raise UnknownNameError("layer", name, known, see)
-    if keep_float and set(INT8_FORMATS).isdisjoint(formats):
-        raise UserError(
-            f"keep_float is for {' and '.join(INT8_FORMATS)}; the formats are {', '.join(formats)}."
-        )
 
 
 def problems(

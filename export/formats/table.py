@@ -5,16 +5,26 @@ from __future__ import annotations
 import functools
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_resnet.errors import UnknownNameError, UserError, require
-from keras_resnet.export.formats import metadata, micro, saved_model, serving, tflite, web
+from keras_resnet.export.formats import (
+    int8_ranges,
+    metadata,
+    micro,
+    saved_model,
+    serving,
+    tflite,
+    web,
+)
 from keras_resnet.export.formats.onnx import quantize_onnx, write_onnx
 from keras_resnet.export.formats.openvino import write_openvino
+from keras_resnet.export.quantization import Quantization
 from keras_resnet.export.rewrites import batch_norms, fold_rescaling
 
 
@@ -30,7 +40,8 @@ class Source:
         input: what the files take, as in the manifest.
         about: what TFLite files say of the model; None leaves their metadata out.
         batch: images that TFLite files take at once: 1, or None for any number.
-        conversion: the arguments of `tflite.convert`.
+        calibration: the images that ranges are measured on, if any.
+        quantization: the choices of int8 files.
         scratch: a folder for what is made in between.
         rewrites: what was rewritten for all files but the SavedModel, for the manifest.
     """
@@ -42,7 +53,8 @@ class Source:
     input: dict[str, Any]
     about: metadata.About | None
     batch: int | None
-    conversion: dict[str, Any]
+    calibration: np.ndarray | None
+    quantization: Quantization
     scratch: Path
     rewrites: dict[str, list[Any]] = field(
         default_factory=lambda: {
@@ -65,6 +77,11 @@ class Source:
         return folded
 
     @functools.cached_property
+    def has_ranges(self) -> bool:
+        """Whether the model was trained quantized: its ranges are its own, none are measured."""
+        return int8_ranges.has_ranges(self.model)
+
+    @functools.cached_property
     def batch_one(self) -> Path:
         """The SavedModel of one image, rewritten for TFLite."""
         return self._saved(1)
@@ -79,12 +96,17 @@ class Source:
         saved_model.write(self.folded, path, batch)
         return path
 
-    def converted(self, saved_model: Path, precision: str, **changes: str) -> bytes:
-        """A TFLite file of it; what two formats need, as `web` and `tflite-int8`, is made once."""
-        conversion = self.conversion | changes
-        key = (saved_model, precision, conversion["input_type"])
+    def converted(self, saved_model: Path, precision: str, input_type: str = "") -> bytes:
+        """A TFLite file of it; what two formats need, as `web` and `tflite-int8`, is made once.
+
+        `input_type` is what the format needs; default the chosen one.
+        """
+        chosen = replace(self.quantization, input_type=input_type or self.quantization.input_type)
+        key = (saved_model, precision, chosen.input_type)
         if key not in self._converted:
-            self._converted[key] = tflite.convert(saved_model, precision, **conversion)
+            self._converted[key] = tflite.convert(
+                saved_model, precision, self.calibration, chosen, has_ranges=self.has_ranges
+            )
         return self._converted[key]
 
     @functools.cached_property
@@ -139,7 +161,7 @@ def _onnx(source: Source, path: Path) -> None:
 
 
 def _onnx_int8(source: Source, path: Path) -> None:
-    quantize_onnx(source.onnx, path, source.conversion["calibration"])
+    quantize_onnx(source.onnx, path, source.calibration)
 
 
 def _openvino(source: Source, path: Path) -> None:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
 from keras_resnet.display.console import quiet_stderr
-from keras_resnet.errors import UnknownNameError, UserError
+from keras_resnet.errors import UserError
 from keras_resnet.export.formats import int4, int8_ranges
+from keras_resnet.export.quantization import DEFAULT, Quantization
 from keras_resnet.export.runtimes.base import INPUT
 
-INPUT_TYPES = {"uint8": tf.uint8, "int8": tf.int8, "float32": tf.float32}
 NEEDS_CALIBRATION = ("int8", "int16x8")
 INT16X8_IS_SLOW = (
     "tflite-int16x8 is slow on CPUs, far slower than float32: LiteRT runs its convolutions on "
@@ -25,10 +24,8 @@ INT16X8_IS_SLOW = (
 def convert(
     saved_model: Path,
     precision: str,
-    calibration: np.ndarray | None,
-    input_type: str,
-    calibration_method: str = int8_ranges.MIN_MAX,
-    keep_float: Sequence[str] = (),
+    calibration: np.ndarray | None = None,
+    quantization: Quantization = DEFAULT,
     *,
     has_ranges: bool = False,
 ) -> bytes:
@@ -41,18 +38,15 @@ def convert(
             int8 weights: accurate, but most runtimes only have slow kernels for it); "int4" (4-bit
             weights, float activations).
         calibration: (n, height, width, channels) as the model takes them; for the integer two.
-        input_type: of an int8 file's input and output: "uint8", "int8" or "float32".
-        calibration_method: of an int8 file, see `ranges.parse`. int16 activations have 65,536
-            steps for the whole range, so none has to be cut off.
-        keep_float: layers of an int8 file that stay in float32, by name.
+        quantization: the choices of an int8 file. They are not for int16x8: int16 activations have
+            65,536 steps for the whole range, so none of it has to be cut off.
         has_ranges: the model was trained quantized and knows its ranges; none are measured.
 
     Raises:
-        UserError: no calibration images, an unknown input type, or an unsupported operation.
+        UserError: no calibration images, or an unsupported operation.
     """
-    require_input_type(input_type)
     if precision == "int4":
-        float32 = convert(saved_model, "float32", None, input_type)
+        float32 = convert(saved_model, "float32")
         with quiet_stderr():
             return int4.quantize(float32)
     converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model))
@@ -66,15 +60,16 @@ def convert(
     if precision == "int8":
         if not has_ranges:  # this set wants images to measure on
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        converter.inference_input_type = INPUT_TYPES[input_type]
-        converter.inference_output_type = INPUT_TYPES[input_type]
+        dtype = tf.as_dtype(quantization.input_type)
+        converter.inference_input_type = converter.inference_output_type = dtype
     elif precision == "int16x8":
         mode = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
         converter.target_spec.supported_ops = [mode]
     try:
         with quiet_stderr(), warnings.catch_warnings(action="ignore"):
-            if precision == "int8" and (keep_float or calibration_method != int8_ranges.MIN_MAX):
-                return int8_ranges.convert(converter, calibration_method, samples, keep_float)
+            if precision == "int8" and not quantization.measures_min_max:
+                method, kept = quantization.method, quantization.keep_float
+                return int8_ranges.convert(converter, method, samples, kept)
             data: bytes = converter.convert()
     except UserError:
         raise
@@ -84,16 +79,6 @@ def convert(
             f"TensorFlow's converter refuses this model as tflite-{precision}: {lines[0][:300]}"
         ) from error
     return data
-
-
-def require_input_type(name: str) -> None:
-    """Refuse what is no input type.
-
-    Raises:
-        UnknownNameError: with the nearest one.
-    """
-    if name not in INPUT_TYPES:
-        raise UnknownNameError("input type", name, INPUT_TYPES, "")
 
 
 def pinned(kind: str, calibration: np.ndarray | None) -> np.ndarray:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_resnet.display.charts import Column, bars, binary
+from keras_resnet.display import figures
 from keras_resnet.display.console import number, print_left_out, table_text
 from keras_resnet.errors import UserError
 from keras_resnet.export import manifest
@@ -90,21 +90,22 @@ class Measurement:
         )
 
     def picture(self, path: Path) -> None:
-        """Draw the rows: `.svg`, or `.png`.
+        """Draw the rows to a `.svg`, `.png` or `.pdf`.
 
         Raises:
-            UserError: another ending.
+            UserError: see `figures.require_writable`.
+            MissingExtraError: matplotlib is not installed.
         """
         columns = [
-            Column("ms, median", _medians(self.rows, "latency_ms"), "{:.2f}".format, False),
-            Column("images/s", _medians(self.rows, "images_per_second"), "{:.0f}".format, False),
-            Column("bytes", [row["bytes"] for row in self.rows], binary, False),
+            figures.Column("ms, median", _medians(self.rows, "latency_ms"), "{:.2f}".format),
+            figures.Column("images/s", _medians(self.rows, "images_per_second"), "{:.0f}".format),
+            figures.Column("bytes", [row["bytes"] for row in self.rows], figures.binary),
         ]
         memory = [row["peak_memory_mib"] for row in self.rows]
         if None not in memory:
-            columns.append(Column("peak MiB", memory, "{:.0f}".format, False))
+            columns.append(figures.Column("peak MiB", memory, "{:.0f}".format))
         names = [f"{row['file']}, {row['threads']} thr." for row in self.rows]
-        bars(self.settings["machine"], names, columns).save(path)
+        figures.save(figures.bars(self.settings["machine"], names, columns), path)
 
 
 def find(paths: Sequence[str | Path]) -> list[File]:

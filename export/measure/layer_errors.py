@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from keras_resnet.display import charts
+from keras_resnet.display import figures
 from keras_resnet.display.console import progress, table_text
 from keras_resnet.errors import UserError
 from keras_resnet.export.measure.probe import Primed, Probe
 from keras_resnet.export.runtimes.tflite_graph import Operation
-from keras_resnet.files import replacing
 
 
 @dataclass(frozen=True)
@@ -105,27 +104,24 @@ class LayerErrors:
         return self.table(self.layers)
 
     def picture(self, path: str | Path) -> None:
-        """Draw the errors as bars to a `.svg` or `.png`, in percent of the signal.
+        """Draw the errors as bars to a `.svg`, `.png` or `.pdf`, in percent of the signal.
 
         Raises:
-            UserError: see `charts.require_writable`.
-            MissingExtraError: a `.png` without Pillow.
+            UserError: see `figures.require_writable`.
+            MissingExtraError: matplotlib is not installed.
         """
-        path = Path(path)
-        charts.require_writable(path)
         fields: dict[str, Sequence[float | None]] = {
             "error so far": [row.snr_db for row in self.layers],
             "the layer's own": [row.own_snr_db for row in self.layers],
             "of its weights": [row.weight_snr_db for row in self.layers],
         }
         columns = [
-            charts.Column(title, [_percent(snr) for snr in values], "{:.1f} %".format, summed=False)
+            figures.Column(title, [_percent(snr) for snr in values], "{:.1f} %".format)
             for title, values in fields.items()
         ]
         title = f"{self.quantized_file}: error in percent of the signal, on {self.n} images"
-        drawing = charts.bars(title, [row.layer for row in self.layers], columns)
-        with replacing(path) as partial:
-            drawing.save(partial)
+        drawn = figures.bars(title, [row.layer for row in self.layers], columns)
+        figures.save(drawn, Path(path))
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ class Probe:
         """Load the file.
 
         Raises:
-            UserError: see `runtimes.open_file`; or a graph within the graph.
+            UserError: see `open.open_file`; or a graph within the graph.
         """
         self.path = Path(path)
         runtime = open_file(path)

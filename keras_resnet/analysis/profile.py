@@ -25,21 +25,24 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
 from keras_resnet import registry
 from keras_resnet.analysis.graph import Count, Graph, InputShape, LayerCount
 from keras_resnet.analysis.layer_rules import Pair
-from keras_resnet.display import charts
+from keras_resnet.display import figures
 from keras_resnet.display.console import table_text
 from keras_resnet.errors import UserError
 from keras_resnet.files import replacing, require_file_target
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _CHART_ROWS = 60  # a picture has no more: layers, else blocks, else stages
 
@@ -99,36 +102,41 @@ class Profile:
         return json.dumps(content, indent=2)
 
     def picture(self, path: str | Path) -> None:
-        """Draw bars of activation memory, parameters and multiply-adds to a `.svg` or `.png`.
+        """Write the `figure` to a `.svg`, `.png` or `.pdf`.
+
+        Raises:
+            UserError: see `figures.require_writable`.
+            MissingExtraError: matplotlib is not installed.
+        """
+        figures.save(self.figure(), Path(path))
+
+    def figure(self) -> Figure:
+        """Draw bars of activation memory, parameters and multiply-adds.
 
         A bar is a layer with a kernel and what follows it up to the next; in networks of more than
         60 of them a residual unit, or a stage. The bars of a column sum to its total.
 
+        Returns:
+            A `matplotlib.figure.Figure`.
+
         Raises:
-            UserError: see `charts.require_writable`.
-            MissingExtraError: a `.png` without Pillow.
+            MissingExtraError: matplotlib is not installed.
         """
-        path = Path(path)
-        charts.require_writable(path)
-        rows = self._bars()
+        peak = figures.binary(self.peak_activation_bytes)
+        operations = "multiply-adds" if self.multiply_add == 1 else "FLOP"
         columns = [
-            charts.Column(
-                f"activations (peak {charts.binary(self.peak_activation_bytes)})",
-                [row.activation_bytes for row in rows],
-                charts.binary,
-            ),
-            charts.Column("parameters", [row.parameters for row in rows], charts.decimal),
-            charts.Column(
-                "multiply-adds" if self.multiply_add == 1 else "FLOP",
-                [row.multiply_adds * self.multiply_add for row in rows],
-                charts.decimal,
-            ),
+            self._column(f"activations (peak {peak})", "activation_bytes", figures.binary),
+            self._column("parameters", "parameters", figures.decimal),
+            self._column(operations, "multiply_adds", figures.decimal, self.multiply_add),
         ]
-        drawing = charts.bars(
-            f"{self.model}, {_flat(self.input_shape)}", [row.name for row in rows], columns
-        )
-        with replacing(path) as partial:
-            drawing.save(partial)
+        names = [row.name for row in self._bars()]
+        return figures.bars(f"{self.model}, {_flat(self.input_shape)}", names, columns)
+
+    def _column(
+        self, title: str, field: str, label: Callable[[int], str], times: int = 1
+    ) -> figures.Column:
+        values = [times * getattr(row, field) for row in self._bars()]
+        return figures.Column(f"{label(sum(values))} {title}", values, label)
 
     def _bars(self) -> list[Count]:
         for key in ("follows", "block"):

@@ -13,7 +13,7 @@ import numpy as np
 from keras_resnet.analysis import explain, maximize
 from keras_resnet.display import sheets
 from keras_resnet.display.console import print_json, progress, quiet_stderr
-from keras_resnet.errors import UnknownNameError, UserError
+from keras_resnet.errors import UnknownNameError, UserError, require
 from keras_resnet.export.runtimes.keras import KerasRuntime
 from keras_resnet.files import replacing, require_folder_target
 from keras_resnet.images.crop import SingleCrop
@@ -40,6 +40,7 @@ def write(options: argparse.Namespace) -> int:
     methods = _methods(options.methods)
     out = Path(options.out)
     require_folder_target(out)
+    require("matplotlib", "explain")  # before the maps are computed
     if not any(Path(path).exists() for path in options.images):  # before weights are fetched
         raise UserError(f"No such image: {', '.join(options.images)}")
     source = sources.find(options.model, options.weights)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def _benchmark(options: argparse.Namespace) -> int:
-    from keras_resnet.display.charts import require_writable
+    from keras_resnet.display.figures import require_writable
     from keras_resnet.export.measure import benchmark
     from keras_resnet.recipes.runs.folder import write_json
 
@@ -52,7 +52,7 @@ def _benchmark(options: argparse.Namespace) -> int:
 
 
 def _layers(options: argparse.Namespace) -> int:
-    from keras_resnet.display.charts import require_writable
+    from keras_resnet.display.figures import require_writable
     from keras_resnet.export.measure import layer_errors
 
     pair = _pair(options)
@@ -187,7 +187,7 @@ def _benchmark_options(sub: Parser) -> None:
         metavar="FILE|FOLDER",
         help="also write the record as JSON; in a folder, such as the export's, as benchmark.json",
     )
-    sub.add_argument("--picture", metavar="FILE", help="draw the figures: .svg, or .png")
+    sub.add_argument("--picture", metavar="FILE", help="draw the figures: .svg, .png or .pdf")
 
 
 def _layers_options(sub: Parser) -> None:
@@ -210,7 +210,7 @@ def _layers_options(sub: Parser) -> None:
         "--format", default="tflite-int8", help="which file of the folder (default %(default)s)"
     )
     sub.add_argument("--worst", action="store_true", help="the layers that add most error first")
-    sub.add_argument("--picture", metavar="FILE", help="draw the errors: .svg, or .png")
+    sub.add_argument("--picture", metavar="FILE", help="draw the errors: .svg, .png or .pdf")
 
 
 VERBS = {

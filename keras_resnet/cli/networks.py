@@ -51,12 +51,12 @@ def _show(options: argparse.Namespace) -> int:
 def _profile(options: argparse.Namespace) -> int:
     from keras_resnet import registry
     from keras_resnet.analysis import profile
-    from keras_resnet.display import charts
+    from keras_resnet.display import figures
 
     if options.csv:
         require_file_target(Path(options.csv), "--csv")
     if options.picture:
-        charts.require_writable(Path(options.picture))
+        figures.require_writable(Path(options.picture))
     model: Any = options.model
     path = Path(model)
     is_path = path.exists() or path.suffix == ".keras" or len(path.parts) > 1
@@ -103,7 +103,7 @@ def _profile_options(sub: Parser) -> None:
         help="count a multiplication with its addition as 1 (default) or as 2 (FLOP)",
     )
     sub.add_argument("--csv", metavar="FILE", help="write a line per layer")
-    sub.add_argument("--picture", metavar="FILE", help="draw the account: .svg, or .png")
+    sub.add_argument("--picture", metavar="FILE", help="draw the account: .svg, .png or .pdf")
 
 
 def _shape(text: str) -> tuple[int, ...]:

@@ -52,10 +52,11 @@ def _report(options: argparse.Namespace) -> int:
 
 def _compare(options: argparse.Namespace) -> int:
     """Print what was recorded of several models."""
+    from keras_resnet.display import figures
     from keras_resnet.recipes.runs import compare as comparing
 
     if options.picture:
-        comparing.require_drawable(Path(options.picture))
+        figures.require_writable(Path(options.picture))
     rows = comparing.rows(options.models)
     for warning in comparing.warnings(rows):
         print(f"warning: {warning}", file=sys.stderr)
@@ -94,7 +95,8 @@ def _report_options(sub: Parser) -> None:
 
 def _compare_options(sub: Parser) -> None:
     sub.add_argument("models", nargs="+", help="run folders, export folders and exported files")
-    sub.add_argument("--picture", metavar="FILE.svg", help="draw accuracy against bytes and ms")
+    drawn = "draw accuracy against bytes and ms: .svg, .png or .pdf"
+    sub.add_argument("--picture", metavar="FILE", help=drawn)
 
 
 VERBS = {

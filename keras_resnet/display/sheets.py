@@ -1,4 +1,4 @@
-"""Heat maps over images, and the sheet that shows them beside the network's answers, by Pillow."""
+"""Heat maps over images, and the sheet that shows them beside the network's answers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_resnet.display import figures
 from keras_resnet.errors import UserError, require
 from keras_resnet.files import replacing
 
@@ -21,8 +22,8 @@ _COLOURS = np.array(
     dtype="float32",
 )
 _SIDE, _GAP, _MARGIN, _LINE, _TEXT = 192, 8, 16, 24, 264  # pixels; the last is the answers' width
-_FONT, _INK, _FAINT, _BAR = 16, "#222222", "#777777", "#3d6fb4"
-_SMALL = 64  # images below are enlarged with their pixels left visible
+_DPI, _FONT = 96, 10.5  # the font's size in points
+_PALE = "#b8c6dc"
 
 
 def colours(heatmap: np.ndarray) -> np.ndarray:
@@ -105,6 +106,7 @@ class Row:
     explained: str = ""
 
 
+@figures.style()
 def contact_sheet(rows: Sequence[Row], heading: str = "") -> Any:
     """Draw a row (`keras_resnet.Row`) per image: it, its pictures, its answers; `heading` on top.
 
@@ -113,27 +115,22 @@ def contact_sheet(rows: Sequence[Row], heading: str = "") -> Any:
 
     Raises:
         UserError: no rows.
-        MissingExtraError: Pillow is not installed.
+        MissingExtraError: matplotlib is not installed.
     """
     if not rows:
         raise UserError("A sheet has one row or more; received none.")
-    images, draws = require("PIL.Image", "explain"), require("PIL.ImageDraw", "explain")
-    columns = max(1 + len(row.pictures) for row in rows)
-    top = _MARGIN + (_LINE if heading else 0)
-    height = _SIDE + 2 * _LINE
-    width = 2 * _MARGIN + columns * (_SIDE + _GAP) + _TEXT
-    sheet = images.new("RGB", (width, top + height * len(rows) + _MARGIN), "#ffffff")
-    draw = draws.Draw(sheet)
-    write = _Writer(draw)
-    write.line(_MARGIN, _MARGIN - 4, heading, width - 2 * _MARGIN)
+    answers = _MARGIN + max(1 + len(row.pictures) for row in rows) * (_SIDE + _GAP)
+    top, height = _MARGIN + (_LINE if heading else 0), _SIDE + 2 * _LINE
+    page = _page(answers + _MARGIN + _TEXT, top + height * len(rows) + _MARGIN)
+    _write(page, _MARGIN, _MARGIN - 4, heading, answers)
     for index, row in enumerate(rows):
         y = top + index * height
-        for column, (title, picture) in enumerate({row.title: row.image, **row.pictures}.items()):
+        for column, (title, picture) in enumerate([(row.title, row.image), *row.pictures.items()]):
             x = _MARGIN + column * (_SIDE + _GAP)
-            write.line(x, y, title, _SIDE)
-            sheet.paste(_fitted(picture), (x, y + _LINE))
-        _draw_answers(write, row, _MARGIN + columns * (_SIDE + _GAP) + _GAP, y + _LINE)
-    return sheet
+            _write(page, x, y, title, _SIDE)
+            _place(page, picture, x, y + _LINE)
+        _draw_answers(page, row, answers + _GAP, y + _LINE)
+    return _drawn(page)
 
 
 def save(sheet: Any, path: str | Path) -> None:
@@ -142,38 +139,49 @@ def save(sheet: Any, path: str | Path) -> None:
         sheet.save(partial)
 
 
-class _Writer:
-    """Text in one font, cut where there is no room."""
-
-    def __init__(self, draw: Any) -> None:
-        self.draw = draw
-        self.font = require("PIL.ImageFont", "explain").load_default(_FONT)
-
-    def line(self, x: float, y: float, text: str, room: float, colour: str = _INK) -> None:
-        """Write `text` below `y`; an ellipsis stands for what goes beyond `room` pixels."""
-        shown = text
-        while shown and self.font.getlength(shown) > room:
-            text = text[:-1]
-            shown = text + "…"
-        self.draw.text((x, y + 2), shown, colour, self.font)
+def _page(width: int, height: int) -> Any:
+    """Axes that fill a picture of that many pixels; places on it are in pixels from the top."""
+    figure = figures.new(width / _DPI, height / _DPI, layout="none")
+    figure.set_dpi(_DPI)
+    require("matplotlib.backends.backend_agg", "explain").FigureCanvasAgg(figure)
+    page = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
+    page.set_axis_off()
+    return page
 
 
-def _draw_answers(write: _Writer, row: Row, x: float, y: float) -> None:
+def _drawn(page: Any) -> Any:
+    canvas = page.figure.canvas
+    canvas.draw()
+    image = require("PIL.Image", "explain").fromarray(np.asarray(canvas.buffer_rgba()))
+    return image.convert("RGB")
+
+
+def _write(
+    page: Any, x: float, y: float, text: str, room: float, colour: str = figures.INK
+) -> None:
+    """Write `text` below `y`; an ellipsis stands for what goes beyond `room` pixels."""
+    shown = page.text(x, y + 2, figures.literal(text), color=colour, size=_FONT, va="top")
+    while text and shown.get_window_extent().width > room:
+        text = text[:-1]
+        shown.set_text(figures.literal(text) + "…")
+
+
+def _place(page: Any, picture: np.ndarray, x: float, y: float) -> None:
+    """Show a picture in the middle of its square, as large as that."""
+    array = np.repeat(picture, 3, -1) if picture.shape[-1] == 1 else picture
+    height, width = (_SIDE * side / max(array.shape[:2]) for side in array.shape[:2])
+    left, top = x + (_SIDE - width) / 2, y + (_SIDE - height) / 2
+    extent = (left, left + width, top + height, top)
+    page.imshow(np.clip(array, 0, 255).astype("uint8"), extent=extent, aspect="auto")
+
+
+def _draw_answers(page: Any, row: Row, x: float, y: float) -> None:
     room = _TEXT - 2 * _GAP
     for index, (label, probability) in enumerate(row.answers):
         line = y + index * 1.6 * _LINE
-        colour = _INK if label == row.explained or not row.explained else _FAINT
-        write.line(x, line, f"{probability:7.2%}  {label}", room, colour)
-        length = max(room * probability, 1)
-        box = (x, line + _LINE, x + length, line + _LINE + 6)
-        write.draw.rectangle(box, fill=_BAR if colour == _INK else "#b8c6dc")
-
-
-def _fitted(picture: np.ndarray) -> Any:
-    """A picture as large as its place; of another shape in the middle of it."""
-    images, operations = require("PIL.Image", "explain"), require("PIL.ImageOps", "explain")
-    array = np.repeat(picture, 3, -1) if picture.shape[-1] == 1 else picture
-    small = max(array.shape[:2]) < _SMALL
-    how = images.Resampling.NEAREST if small else images.Resampling.LANCZOS
-    image = images.fromarray(np.clip(array, 0, 255).astype("uint8"))
-    return operations.pad(image, (_SIDE, _SIDE), method=how, color="#ffffff")
+        dark = label == row.explained or not row.explained
+        percent = f"{probability:.2%}".rjust(7, "\u2007")  # a space as wide as a digit
+        ink = figures.INK if dark else figures.GREY
+        _write(page, x, line, f"{percent}  {label}", room, ink)
+        colour = figures.BLUE if dark else _PALE
+        page.barh(line + _LINE + 3, max(room * probability, 1), 6, left=x, color=colour)

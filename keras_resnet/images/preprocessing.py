@@ -178,7 +178,7 @@ def _require_shape(images: np.ndarray, model: keras.Model) -> None:
 def load_images(
     paths: Sequence[str | Path], model: keras.Model, crop: SingleCrop | None = None
 ) -> np.ndarray:
-    """Read the image files `paths` as `model` takes them: see `pictures.read_image`.
+    """Read the image files `paths` as `model` takes them: see `read.read_image`.
 
     Without a `crop` they are resized to just cover the model's size; `keras-resnet predict` gives
     the one by which the weights were measured, e.g. `SingleCrop(256, interpolation="bicubic")`.

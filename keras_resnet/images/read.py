@@ -1,7 +1,7 @@
 """Image files as a network is shown them, in Python and in the graph of a SavedModel alike.
 
 One policy for both, in one implementation: JPEG and PNG are decoded in full by TensorFlow, turned
-upright as Exif says, and cut as `single_crop.shown` says. Grey, palette and CMYK become RGB, alpha
+upright as Exif says, and cut as `crop.shown` says. Grey, palette and CMYK become RGB, alpha
 is dropped, of 16 bits the upper 8 are kept, of an animated PNG the still picture. What has more
 than MAX_PIXELS, or one side of over MAX_RATIO times the other, is refused before it is decoded.
 Python reads other kinds of files through Pillow, of an animation the first picture.

@@ -1,5 +1,5 @@
-"""Trained weights: which there are (catalog), their files (cache, download), how they get into a
-network (loading, fitting), and other libraries' (readers, convert, torch, importing).
+"""Trained weights: their catalog, their files (cache, download, http), and how arrays get into a
+network (loading, fitting). `foreign/` reads the files of other libraries.
 
-Nothing is imported here, since `keras-resnet weights list` does not need TensorFlow.
+Nothing is imported here: `keras-resnet weights list` needs no TensorFlow.
 """

@@ -1,7 +1,7 @@
 """What of an image a network is shown in evaluation: one crop, ten crops, or all at several sizes.
 
 Single crop    the central square (AlexNet's and every later paper's plain figure), cut the fast way
-               (images.py) or by the protocol of published weights as PIL does (single_crop.py)
+               (encoded.py) or by the protocol of published weights as PIL does (images/crop.py)
 10-crop        the four corners and the centre, and their mirror images; probabilities averaged
                (AlexNet, NIPS 2012, section 4.1; He 2015, arXiv:1512.03385, section 3.4)
 Multi-scale    the network run fully convolutionally on the whole image, its shorter side at each of

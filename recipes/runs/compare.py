@@ -11,10 +11,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from keras_resnet.errors import UserError, require
+from keras_resnet.display import figures
+from keras_resnet.errors import UserError
 from keras_resnet.export import manifest
 from keras_resnet.export.runtimes.keras import load_keras
-from keras_resnet.files import replacing, require_file_target, short_names
+from keras_resnet.files import short_names
 from keras_resnet.recipes.configs.schema import shown_name
 from keras_resnet.recipes.runs.folder import Run, find_run, is_run
 
@@ -139,49 +140,29 @@ def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
     return best
 
 
-def require_drawable(out: Path) -> None:
-    """Refuse what `draw` cannot write; to be asked before the models are loaded.
-
-    Raises:
-        UserError: an ending that matplotlib does not write, or see `require_file_target`.
-        MissingExtraError: matplotlib is not installed.
-    """
-    canvas = require("matplotlib.backend_bases", "report").FigureCanvasBase
-    if out.suffix.lstrip(".") not in canvas.get_supported_filetypes():
-        raise UserError(f"A picture is written as .svg, .png or .pdf; received '{out.suffix}'.")
-    require_file_target(out, "--picture")
-
-
+@figures.style()
 def draw(compared: Sequence[Row], out: Path) -> None:
     """Draw accuracy against bytes and, where any is known, milliseconds; the frontier of each.
 
     Points are numbered, with a legend below. What has no time is named on stderr.
 
     Raises:
-        UserError: no row has an accuracy, or see `require_drawable`.
+        UserError: no row has an accuracy, or see `figures.require_writable`.
         MissingExtraError: matplotlib is not installed.
     """
-    require_drawable(out)
-    matplotlib: Any = require("matplotlib", "report")
-    matplotlib.use("agg")
-    matplotlib.rcParams |= {"svg.hashsalt": "keras_resnet", "svg.fonttype": "none"}
-    pyplot = require("matplotlib.pyplot", "report")
     known = [row for row in compared if row.accuracy is not None]
     if not known:
         raise UserError("None of these has an accuracy to draw.")
     labels = dict(zip(known, short_names([row.name for row in known]), strict=True))
     _name_untimed(labels)
     costs = [key for key in _COSTS if any(getattr(row, key) for row in known)]
-    size = (6 * len(costs), 4 + 0.2 * len(labels))
-    shared: Any = {"sharey": True, "squeeze": False, "layout": "constrained"}
-    figure, axes = pyplot.subplots(1, len(costs), figsize=size, **shared)
-    for panel, key in zip(axes[0], costs, strict=True):
+    figure = figures.new(5 * len(costs), 3.2 + 0.2 * len(labels))
+    panels = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
+    for panel, key in zip(panels, costs, strict=True):
         _draw_panel(panel, labels, key)
-    axes[0, 0].set(ylabel="accuracy (%)")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower left", fontsize=8)
-    with replacing(out) as partial:
-        figure.savefig(partial, format=out.suffix.lstrip("."))
-    pyplot.close(figure)
+    panels[0].set(ylabel="accuracy (%)", ylim=_limits([100 * (x.accuracy or 0) for x in known]))
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left")
+    figures.save(figure, out)
 
 
 def _name_untimed(labels: Mapping[Row, str]) -> None:
@@ -200,15 +181,19 @@ def _draw_panel(panel: Any, labels: Mapping[Row, str], key: str) -> None:
     }
     # In steps: between two of them there is no model.
     steps = list(zip(*frontier(list(points.values())), strict=True))
-    panel.step(*steps, where="post", color="0.6", lw=1, zorder=1)
+    panel.step(*steps, where="post", color=figures.GREY, lw=1, zorder=1)
     for text, point in points.items():
-        number = text.partition(" ")[0]
-        panel.plot(*point, "o", color=f"C{int(number) - 1}", label=text, zorder=2)
-        panel.annotate(number, point, xytext=(4, 4), textcoords="offset points", fontsize=8)
+        number, label = text.partition(" ")[0], figures.literal(text)
+        panel.plot(*point, "o", color=f"C{int(number) - 1}", label=label, zorder=2, clip_on=False)
+        panel.annotate(number, point, xytext=(4, 4), textcoords="offset points")
     panel.set(xlabel=_COSTS[key], xscale="log")
-    panel.tick_params(axis="x", which="both", labelsize=8)
-    panel.grid(alpha=0.3)
-    panel.margins(x=0.1, y=0.15)
+    panel.margins(x=0.1)
+
+
+def _limits(values: Sequence[float]) -> tuple[float, float]:
+    """A little more than the range of these percentages, at least half a point to either side."""
+    space = max(0.15 * (max(values) - min(values)), 0.5)
+    return max(min(values) - space, 0), min(max(values) + space, 100)
 
 
 def as_dicts(compared: Sequence[Row]) -> list[dict[str, Any]]:

@@ -12,7 +12,6 @@ import json
 import re
 import string
 import sys
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ import numpy as np
 
 from keras_resnet.analysis.explain import explain
 from keras_resnet.analysis.profile import profile
-from keras_resnet.display import sheets
+from keras_resnet.display import figures, sheets
 from keras_resnet.display.console import number
 from keras_resnet.errors import UserError, require
 from keras_resnet.export import manifest
@@ -221,13 +220,9 @@ def _exports(run: Run) -> str:
 
 def _profile(model: keras.Model) -> str:
     try:
-        counted = profile(model)
+        return figures.svg(profile(model).figure())
     except UserError as error:  # a network trained quantized has operations without a rule
         return f"<p>{_escape(error)}</p>"
-    with tempfile.TemporaryDirectory(prefix="keras-resnet-") as folder:
-        path = Path(folder) / "profile.svg"
-        counted.picture(path)
-        return path.read_text(encoding="utf-8")
 
 
 def _details(run: Run) -> str:

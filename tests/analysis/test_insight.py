@@ -215,8 +215,10 @@ def test_the_figures_of_the_page_are_those_of_the_record():
 
 
 def _paths(picture):
-    """The commands and the coordinates of each path of an SVG, also of its letters."""
-    found = re.findall(r'\bd="([^"]+)"', picture.read_text())
+    """The commands and the coordinates of each path of an SVG, and its texts."""
+    drawn = picture.read_text()
+    found = re.findall(r'\bd="([^"]+)"|>([^<>]+)</text>', drawn)
+    found = [path or text for path, text in found]
     assert len(found) > 20
     numbers = r"-?\d+(?:\.\d+)?"
     return [(re.sub(numbers, "", d), [float(x) for x in re.findall(numbers, d)]) for d in found]

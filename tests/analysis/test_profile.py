@@ -3,19 +3,19 @@
 import csv
 import functools
 import importlib
-import itertools
 import json
-from xml.etree import ElementTree
 
 import keras
 import pytest
 from helpers import ROOT
+from helpers.figures import assert_texts_apart
 from keras import layers
 from PIL import Image
 
 import keras_resnet
 from keras_resnet import profile
 from keras_resnet.cli.main import main
+from keras_resnet.display import figures
 from keras_resnet.errors import UnknownNameError, UserError
 
 APPLICATIONS = keras.applications
@@ -353,24 +353,19 @@ def test_csv_and_json_say_the_same(tiny, tmp_path):
         tiny.to_csv(tmp_path / "nowhere" / "account.csv")
 
 
-def _texts(path):
-    """Every text of an .svg as (text, left, right, baseline), by the widest font."""
-    for item in ElementTree.parse(path).getroot().iter("{http://www.w3.org/2000/svg}text"):
-        x, y = float(item.get("x")), float(item.get("y"))
-        yield item.text, x, x + 0.62 * 12 * len(item.text), y
-
-
 @pytest.mark.parametrize(("name", "bars"), [("resnet20", 21), ("resnet110", 58)])
-def test_no_text_of_a_picture_meets_another(name, bars, tmp_path):
+def test_a_picture_has_a_bar_for_every_layer_or_block(name, bars, tmp_path):
     account = profiled(name)
+    figure = account.figure()
+    assert_texts_apart(figure)
+    names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert names == [row.name for row in account._bars()]
+    assert len(names) == bars
     account.picture(tmp_path / "account.svg")
-    texts = sorted(_texts(tmp_path / "account.svg"), key=lambda text: (text[3], text[1]))
-    width = float(ElementTree.parse(tmp_path / "account.svg").getroot().get("width"))
-    lines = sorted({text[3] for text in texts})
-    assert all(after - before >= 18 for before, after in itertools.pairwise(lines))
-    assert len(lines) == bars + 2  # the title and the headings
-    for text, following in itertools.pairwise(texts):
-        assert text[2] < (following[1] if following[3] == text[3] else width)
+    drawn = (tmp_path / "account.svg").read_text(encoding="utf-8")
+    total = figures.decimal(account.total.parameters)
+    for text in (*names, f"{name}, 32x32x3", f"{total} parameters"):
+        assert f">{text}</text>" in drawn
 
 
 def test_the_bars_sum_to_the_total():
@@ -390,7 +385,7 @@ def test_a_png_is_a_picture_and_other_endings_are_refused(tiny, tmp_path):
     with Image.open(tmp_path / "account.png") as picture:
         colours = picture.convert("RGB").getcolors(1 << 20)
     assert {(61, 111, 180), (77, 154, 106), (201, 112, 59)} <= {colour for _, colour in colours}
-    with pytest.raises(UserError, match=r"\.svg or \.png"):
+    with pytest.raises(UserError, match=r"\.svg, \.png or \.pdf"):
         tiny.picture(tmp_path / "account.jpg")
     assert [path.name for path in tmp_path.iterdir()] == ["account.png"]
 
@@ -418,7 +413,7 @@ def test_the_command(capsys, tmp_path):
         (["nothing.keras"], "No such file or folder"),
         (["resnet8", "--input-shape", "32"], "height, width and channels"),
         (["resnet8", "--multiply-add", "3"], "invalid choice"),
-        (["resnet8", "--picture", "a.bmp"], ".svg or .png"),
+        (["resnet8", "--picture", "a.bmp"], ".svg, .png or .pdf"),
         (["nothing.keras", "--picture", "none/a.svg"], "No such folder: none"),  # before the work
         (["nothing.keras", "--csv", "."], "--csv wants a file; . is a folder"),
     ],

@@ -1,6 +1,9 @@
 """Heat maps over images, the contact sheet, and the verb that writes it."""
 
+import itertools
 import json
+import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -82,6 +85,20 @@ def test_a_sheet_has_its_pictures_where_they_belong():
         keras_resnet.contact_sheet([])
 
 
+def test_a_sheet_shows_every_letter_and_no_formula():
+    image = np.zeros((8, 8, 3), "uint8")
+
+    def sheet(text):
+        return np.asarray(sheets.contact_sheet([sheets.Row(text, image, {}, [(text, 0.5)])], text))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        drawn = [sheet(letter) for letter in "éßøåжЖЩΩ"]
+        sheet("$\\frac{$ costs $5, \ue000 😀 caf\udce9 " * 9)
+    for one, other in itertools.combinations(drawn, 2):  # boxes would be the same
+        assert (one != other).any()
+
+
 # keras-resnet explain -----------------------------------------------------------------------------
 
 
@@ -127,6 +144,13 @@ def test_explain_goes_on_after_a_bad_image_as_predict_does(pictures, tmp_path, c
     assert "error: No such image: missing.png\n" in printed.err
     with np.load(result["maps"]) as maps:
         assert maps["gradcam"].shape == (1, 32, 32)
+
+
+def test_matplotlib_is_asked_for_before_the_work(pictures, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(["explain", "resnet8", pictures[0]]) == 2  # it has no weights, the next error
+    assert 'pip install "keras-resnet-zoo[explain]"' in capsys.readouterr().err
 
 
 UNUSED = ["resnet8", "a.png", "--weights", "cifar10", "--layer", "stem", "--methods"]

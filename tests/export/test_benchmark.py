@@ -11,7 +11,7 @@ import pytest
 from helpers import run_python
 
 from keras_resnet.cli import main
-from keras_resnet.display import charts
+from keras_resnet.display import figures
 from keras_resnet.errors import UserError
 from keras_resnet.export import export, manifest
 from keras_resnet.export.measure import benchmark
@@ -101,9 +101,9 @@ def test_files_of_one_name_are_told_apart_by_their_folders(exports, tmp_path):
 def test_what_a_picture_needs_is_asked_for_before_measuring(tmp_path, monkeypatch, capsys):
     """Measuring this file would end in another error."""
     (tmp_path / "torn.tflite").write_bytes(b"not a model at all")
-    monkeypatch.setitem(sys.modules, "PIL", None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     arguments = ["benchmark", str(tmp_path / "torn.tflite"), "--picture"]
-    for picture, message in (("x.jpg", "as .svg or .png"), ("x.png", "[export]")):
+    for picture, message in (("x.jpg", "as .svg, .png or .pdf"), ("x.png", "[report]")):
         assert main.main([*arguments, str(tmp_path / picture)]) == 2
         assert message in capsys.readouterr().err
 
@@ -112,7 +112,7 @@ def test_a_picture_that_fails_loses_no_figures(exports, tmp_path, capsys, monkey
     def full(drawing, path):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
-    monkeypatch.setattr(charts.Drawing, "save", full)
+    monkeypatch.setattr(figures, "save", full)
     arguments = ["--rounds", "1", "--runs", "1", "--batch", "1", "--picture"]
     file = str(exports / "resnet20-int8.tflite")
     assert main.main(["benchmark", file, *arguments, str(tmp_path / "x.svg"), "--json"]) == 2

@@ -13,6 +13,7 @@ import keras_resnet
 from keras_resnet.errors import UserError
 from keras_resnet.export import calibration, export
 from keras_resnet.export.formats import int8_ranges, saved_model, tflite
+from keras_resnet.export.quantization import Quantization
 from keras_resnet.images.preprocessing import PREPROCESSING
 from keras_resnet.recipes.data.datasets import load_dataset
 
@@ -38,7 +39,7 @@ def tiny(tmp_path_factory):
 def _quantized(tiny, method):
     """The int8 file, and the (scale, zero point) of its tensors by shape."""
     _, folder, images = tiny
-    data = tflite.convert(folder, "int8", images, "uint8", method)
+    data = tflite.convert(folder, "int8", images, Quantization(method))
     interpreter = Interpreter(model_content=data)
     interpreter.allocate_tensors()
     details = interpreter.get_tensor_details()

@@ -445,9 +445,9 @@ def test_an_existing_folder_is_kept_unless_told(small, tmp_path):
 def test_what_two_formats_share_is_converted_once(small, tmp_path, monkeypatch):
     asked = []
 
-    def counted(saved_model, precision, calibration, input_type, *rest, **more):
-        asked.append(f"{precision} {input_type}")
-        return convert(saved_model, precision, calibration, input_type, *rest, **more)
+    def counted(saved_model, precision, calibration, quantization, **more):
+        asked.append(f"{precision} {quantization.input_type}")
+        return convert(saved_model, precision, calibration, quantization, **more)
 
     convert = tflite.convert
     monkeypatch.setattr(tflite, "convert", counted)

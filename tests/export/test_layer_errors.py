@@ -278,7 +278,7 @@ def test_the_command_takes_two_files_and_a_folder_of_images(folder, capsys, tmp_
         (["{folder}/resnet8-int8.tflite"], "Give an export folder, or a float32 .tflite and the"),
         (["{folder}", "--images", "{folder}/manifest.npz"], "is no .npz file with an array"),
         (["{folder}", "--picture", "{folder}/none/x.svg"], "No such folder"),
-        (["{folder}", "--picture", "x.jpg"], "written as .svg or .png"),
+        (["{folder}", "--picture", "x.jpg"], "written as .svg, .png or .pdf"),
         (["{folder}/labels"], "Give an export folder"),
     ],
 )

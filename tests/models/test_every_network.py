@@ -60,7 +60,7 @@ def _saves(model, images, expected, path):
 def _converts(model, images, expected, path):
     folder = path.with_suffix("")
     saved_model.write(keras_resnet.to_stock(model), folder, batch=1)
-    path.write_bytes(tflite.convert(folder, "float32", None, "float32"))
+    path.write_bytes(tflite.convert(folder, "float32"))
     actual = TFLiteRuntime(path).predict(images)
     # XNNPACK's float32 sums, through up to 1202 layers.
     assert np.abs(actual - expected).max() <= 1e-4 * np.abs(expected).max()

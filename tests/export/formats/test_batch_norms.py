@@ -110,7 +110,7 @@ def _uneven(images):
 def _int8_snr(model, images, folder):
     saved_model.write(model, folder, batch=1)
     path = folder.with_suffix(".tflite")
-    path.write_bytes(tflite.convert(folder, "int8", images, "uint8"))
+    path.write_bytes(tflite.convert(folder, "int8", images))
     outputs = open_file(path).predict(images)
     return check._signal_to_noise(outputs, model.predict(images.astype("float32"), verbose=0))
 
