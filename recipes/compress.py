@@ -237,7 +237,7 @@ def finetune_pruned(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     profile: bool = False,
 ) -> Run:
-    """Prune the model of `source` as `config.pruning` says and train it on, in a new run folder.
+    """Prune the model of `source` as `config.pruning` says and train it further, in a new run.
 
     The summary's "pruned_filters" has filters, multiply-adds and parameters before and after.
 

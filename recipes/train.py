@@ -24,7 +24,6 @@ from keras_resnet.recipes import evaluate
 from keras_resnet.recipes.compression.process import train_apart, trains_apart
 from keras_resnet.recipes.compression.table import choose_trainee
 from keras_resnet.recipes.configs.schema import Config
-from keras_resnet.recipes.data.batches import training_batches
 from keras_resnet.recipes.runs.folder import Run, create_run, drop_rows_from, find_run, write_json
 from keras_resnet.recipes.training import data_service, devices, workers
 from keras_resnet.recipes.training.callbacks import Log, ProgressBar
@@ -160,32 +159,11 @@ def _observers(job: Job, run: Run, loop: Loop, profile: bool) -> list[keras.call
 
 def _fit(job: Job, loop: Loop, state: State, observers: keras.callbacks.CallbackList) -> None:
     """From the loop's step to the last: update, save, and at the end of each epoch evaluate."""
-    batches = training_batches(
-        job.dataset.train,
-        job.config.train.batch_size,
-        job.config.train.seed,
-        job.config.augment,
-        start_step=int(loop.step),
-        sizes=job.sizes,
-        classes=len(job.dataset.class_names),
-    )
-    if job.config.data.service:
-        batches = data_service.served(batches, job.config.data.service)
-    iterator = loop.distribute(batches)
+    iterator = loop.distribute(job.batches(int(loop.step)))
     observers.on_train_begin()
     try:
         for epoch in range(int(state.epochs_done), job.epochs):
-            observers.on_epoch_begin(epoch)
-            job.trainee.choose_layers(job, loop, epoch)
-            logs = _train_epoch(job, loop, state, observers, iterator, epoch)
-            if len(job.dataset.validation):
-                observers.on_test_begin()
-                validation = _validate(job, loop, state, epoch)
-                observers.on_test_end(validation)
-                logs |= {f"val_{key}": value for key, value in validation.items()}
-            with state.writing():
-                observers.on_epoch_end(epoch, logs)
-            state.finish_epoch()
+            _run_epoch(job, loop, state, observers, iterator, epoch)
             if state.votes.any(loop.model.stop_training):  # a callback's wish, as in Keras
                 break
     except KeyboardInterrupt as error:
@@ -200,6 +178,28 @@ def _fit(job: Job, loop: Loop, state: State, observers: keras.callbacks.Callback
         ) from error
     finally:
         observers.on_train_end()
+
+
+def _run_epoch(
+    job: Job,
+    loop: Loop,
+    state: State,
+    observers: keras.callbacks.CallbackList,
+    iterator: Iterator[Any],
+    epoch: int,
+) -> None:
+    """Train an epoch, or what is left of it, evaluate, log and save."""
+    observers.on_epoch_begin(epoch)
+    job.trainee.choose_layers(job, loop, epoch)
+    logs = _train_epoch(job, loop, state, observers, iterator, epoch)
+    if len(job.dataset.validation):
+        observers.on_test_begin()
+        validation = _validate(job, loop, state, epoch)
+        observers.on_test_end(validation)
+        logs |= {f"val_{key}": value for key, value in validation.items()}
+    with state.writing():
+        observers.on_epoch_end(epoch, logs)
+    state.finish_epoch()
 
 
 def _train_epoch(

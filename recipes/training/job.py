@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras_resnet.errors import UnknownNameError, UserError
 from keras_resnet.recipes.configs.schema import Config, TrainConfig
 from keras_resnet.recipes.data import augment
+from keras_resnet.recipes.data.batches import training_batches
 from keras_resnet.recipes.data.datasets import Dataset, configured_dataset
 from keras_resnet.recipes.training import data_service, devices, optimizers, schedules
 from keras_resnet.recipes.training.loop import Loop
@@ -52,6 +53,20 @@ class Job:
         epochs = [round(self.epochs * fraction) for fraction in (0.0, *train.size_boundaries)]
         starts = [epoch * self.steps_per_epoch for epoch in epochs]
         return tuple(zip(starts, train.sizes, strict=False))
+
+    def batches(self, start_step: int) -> tf.data.Dataset:
+        """The training batches from this step on, made here or by the data service."""
+        train, service = self.config.train, self.config.data.service
+        batches = training_batches(
+            self.dataset.train,
+            train.batch_size,
+            train.seed,
+            self.config.augment,
+            start_step=start_step,
+            sizes=self.sizes,
+            classes=len(self.dataset.class_names),
+        )
+        return data_service.served(batches, service) if service else batches
 
     @property
     def facts(self) -> dict[str, Any]:
