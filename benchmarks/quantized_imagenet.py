@@ -144,6 +144,7 @@ def _settled(name: str, split: Any, classes: int) -> Any:
     import keras
 
     import keras_resnet
+    from keras_resnet.keras_compat import calls_of
 
     keras.utils.set_random_seed(0)
     images = split.sample(TRAIN // 2).images.astype("float32")
@@ -156,13 +157,13 @@ def _settled(name: str, split: Any, classes: int) -> Any:
     )
     values = {id(model.input): keras.ops.convert_to_tensor(images)}
     operations = [x for x in model.operations if not isinstance(x, keras.layers.InputLayer)]
-    readers = Counter(id(t) for x in operations for t in x._inbound_nodes[0].input_tensors)
+    readers = Counter(id(t) for x in operations for t in calls_of(x)[0].inputs)
     for operation in operations:
-        node = operation._inbound_nodes[0]
-        given = keras.tree.map_structure(lambda t: values[id(t)], node.arguments.args[0])
+        call = calls_of(operation)[0]
+        given = keras.tree.map_structure(lambda t: values[id(t)], call.args[0])
         _settle(operation, given)
         values[id(operation.output)] = operation(given)
-        for tensor in node.input_tensors:  # what nothing reads any more would fill the memory
+        for tensor in call.inputs:  # what nothing reads any more would fill the memory
             readers[id(tensor)] -= 1
             if not readers[id(tensor)]:
                 values.pop(id(tensor), None)

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from keras_resnet.export.check import TOLERANCES
+from keras_resnet.export import FORMATS
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -363,7 +363,7 @@ def quantized() -> str:
 
 
 def _quantized(file: dict[str, Any]) -> str:
-    least = TOLERANCES[file["format"]].agreement
+    least = FORMATS[file["format"]].tolerance.agreement
     failed = ", fails its check" if file["agreement"] < least else ""
     return (
         f"{file['accuracy']:.2%} ({100 * file['agreement']:.2f}) {file['bytes']:,}{failed}"

@@ -17,6 +17,7 @@ from keras_resnet.export import manifest
 from keras_resnet.export.formats import int4
 from keras_resnet.export.formats.keep_float import INT8_FORMATS
 from keras_resnet.export.formats.keep_float import problems as keep_float_problems
+from keras_resnet.export.formats.table import FORMATS
 from keras_resnet.export.reference import Reference, read_reference
 from keras_resnet.export.rewrites import prepare
 from keras_resnet.export.runtimes.base import INPUT, OUTPUT, Runtime, are_probabilities
@@ -28,45 +29,6 @@ from keras_resnet.export.runtimes.open import open_file
 
 _ROUNDS, _RUNS = 20, 5
 _SECONDS = 1.0  # for each file; slow ones then get fewer rounds
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """What a format may show at worst.
-
-    Attributes:
-        agreement: least top-1 agreement with the Keras model, up to ties. On n images the measured
-            share has a standard error; two of them below this bound are not yet held against it.
-        snr_db: least signal-to-noise ratio of the outputs, in decibels.
-        logits: largest error of the logits, relative to the largest |logit|; float formats only.
-    """
-
-    agreement: float
-    snr_db: float
-    logits: float | None = None
-
-
-TOLERANCES = {
-    # The same float32 operations; other kernels sum in another order.
-    "savedmodel": Tolerance(1.0, 60, 1e-4),
-    "tflite-float32": Tolerance(1.0, 60, 1e-4),
-    "onnx": Tolerance(1.0, 60, 1e-4),
-    "openvino": Tolerance(1.0, 60, 1e-4),
-    # Weights rounded to 11 bits (2^-12 relative), which a hundred layers add up.
-    "tflite-float16": Tolerance(0.99, 40, 2e-2),
-    # 8-bit weights: single probabilities near 1/2 may move by tenths. Published int8 ResNets lose
-    # up to half a point of accuracy; noise of a third of the signal (10 dB) is no rounding. Of our
-    # own weights tests/test_bars.py asks 0.98; a network of many like classes agrees less.
-    "tflite-dynamic": Tolerance(0.97, 10),
-    "tflite-int8": Tolerance(0.97, 10),
-    "micro": Tolerance(0.97, 10),
-    "web": Tolerance(0.97, 10),
-    "tflite-int16x8": Tolerance(0.97, 10),
-    "onnx-int8": Tolerance(0.97, 10),
-    # A bit is 6 dB, so 4-bit weights are 24 dB noisier than the 8-bit ones of tflite-dynamic, whose
-    # outputs have about 40 dB. That leaves 16; 5 dB, noise of over half the signal, is a fault.
-    "tflite-int4": Tolerance(0.9, 5),
-}
 
 
 @dataclass(frozen=True)
@@ -146,7 +108,7 @@ def _compare_one(
     if problems:  # values of another shape cannot be compared
         return found
     outputs = runtime.predict(reference.images)
-    tolerance = TOLERANCES[kind]
+    tolerance = FORMATS[kind].tolerance
     agreement = _agreement(outputs, reference.outputs, runtime.output_step)
     same = outputs.argmax(-1) == reference.outputs.argmax(-1)
     snr_db = _signal_to_noise(outputs, reference.outputs)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from keras_resnet.display.console import number
-from keras_resnet.export.formats import serving
+from keras_resnet.export.formats.table import FORMATS
+from keras_resnet.export.formats.usage import Usage
 from keras_resnet.images.crop import SingleCrop
 
 
@@ -106,78 +107,22 @@ def _image_lines(content: Mapping[str, Any]) -> str:
     )
 
 
-def _saved_model(content: Mapping[str, Any], file: str) -> str:
-    return (
-        "import tensorflow as tf\n\n"
-        f'model = tf.saved_model.load("{file}/{serving.VERSION}")\n'
-        'image = tf.constant([open("IMAGE", "rb").read()])  # JPEG or PNG: it is cut inside\n'
-        f'answer = model.signatures["{serving.BYTES}"]({serving.BYTES}=image)\n'
-        f'print(answer["{content["output"]["name"]}"].numpy().argmax())'
-    )
-
-
-def _tflite(content: Mapping[str, Any], file: str) -> str:
-    return (
-        "from ai_edge_litert.interpreter import Interpreter\n\n"
-        f'model = Interpreter("{file}")\n'
-        "model.allocate_tensors()\n"
-        "taken, given = model.get_input_details()[0], model.get_output_details()[0]\n"
-        'offset = -128 if taken["dtype"] == np.int8 else 0\n'
-        'model.set_tensor(taken["index"], (pixels + np.int16(offset)).astype(taken["dtype"]))\n'
-        "model.invoke()\n"
-        'print(model.get_tensor(given["index"]).argmax())'
-    )
-
-
-def _onnx(content: Mapping[str, Any], file: str) -> str:
-    taken = content["input"]["name"]
-    return (
-        "from onnxruntime import InferenceSession\n\n"
-        f'model = InferenceSession("{file}", providers=["CPUExecutionProvider"])\n'
-        f'print(model.run(None, {{"{taken}": pixels.astype("float32")}})[0].argmax())'
-    )
-
-
-def _openvino(content: Mapping[str, Any], file: str) -> str:
-    return (
-        "import openvino\n\n"
-        'exact = {"INFERENCE_PRECISION_HINT": "f32"}  # its default is bfloat16\n'
-        f'model = openvino.compile_model("{file}/{content["model"]}.xml", "CPU", exact)\n'
-        'print(model(pixels.astype("float32"))[0].argmax())'
-    )
-
-
-# By how the format's name begins.
-_USAGE: dict[str, Callable[[Mapping[str, Any], str], str]] = {
-    "savedmodel": _saved_model,
-    "tflite": _tflite,
-    "onnx": _onnx,
-    "openvino": _openvino,
-}
-_IN_WORDS = {
-    "tflite": "Or, with nothing but ai-edge-litert, numpy and pillow: `python classify.py {file} "
-    "IMAGE`.",
-    "micro": "`{file}` is C++ for a microcontroller; its README.md says how it is built.",
-    "web": "`{file}` is a page for browsers: `python -m http.server -d {file}`, then open "
-    "<http://localhost:8000>.",
-}
-
-
 def _usage(content: Mapping[str, Any]) -> str:
     """How one file of each kind is run; only where the pixels of pictures go in as they are."""
     if not content["input"]["raw_pixels"] or content["input"]["shape"][2] not in (1, 3):
         return ""
-    passed = {
-        x["format"].partition("-")[0]: x["file"] for x in reversed(content["files"]) if x["passed"]
-    }
-    take_pixels = passed.keys() & (_USAGE.keys() - {"savedmodel"})
-    parts = [_python(_image_lines(content))] if take_pixels else []
-    for kind, file in reversed(passed.items()):
-        if kind in _USAGE:
-            parts.append(_python(_USAGE[kind](content, file)))
-        if kind in _IN_WORDS:
-            parts.append(_IN_WORDS[kind].format(file=file))
-    return "## Run it\n\n" + "\n\n".join(parts) if passed else ""
+    files: dict[Usage, str] = {}  # of several of a kind the first that passed
+    for entry in content["files"]:
+        if entry["passed"]:
+            files.setdefault(FORMATS[entry["format"]].usage, entry["file"])
+    takes_pixels = any(usage.takes_pixels for usage in files)
+    parts = [_python(_image_lines(content))] if takes_pixels else []
+    for usage, file in files.items():
+        if usage.code is not None:
+            parts.append(_python(usage.code(content, file)))
+        if usage.words:
+            parts.append(usage.words.format(file=file))
+    return "## Run it\n\n" + "\n\n".join(parts) if files else ""
 
 
 def _python(code: str) -> str:

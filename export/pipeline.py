@@ -208,6 +208,8 @@ def require_arguments(
     formats = known(formats)
     Quantization(calibration_method, input_type).require_formats(formats)
     folders.free(out, overwrite)
+    for fetch in filter(None, (FORMATS[kind].fetch for kind in formats)):
+        fetch()
     return formats
 
 

@@ -1,41 +1,59 @@
-"""Residual networks for Keras 3: build, train, export, and check every file against its model."""
+"""Residual networks for Keras 3: build, train, export, and check every file against its model.
 
-import os
-import sys
+The import is light: it loads neither Keras nor TensorFlow, so that `keras-resnet --help`, a
+mistyped option or a process that only times a `.tflite` file does not wait for them. The public
+names (`_public.py`) and the submodules are imported when they are first used.
+"""
+
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-# In a checkout the folder keras_resnet/ shadows an installed package, while export/ and recipes/
-# lie beside it: with the checkout's root on the path `keras_resnet.export` resolves there too.
-_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-if os.path.isfile(os.path.join(_ROOT, "pyproject.toml")) and os.path.isdir(
-    os.path.join(_ROOT, "recipes", "configs")
-):
-    __path__.append(_ROOT)
+# The folders export/ and recipes/ lie beside keras_resnet/; only an install puts them inside.
+if find_spec("keras_resnet.export") is None:
+    raise ImportError(
+        f"keras_resnet was imported from a checkout that is not installed: {__path__[0]}. In the "
+        "checkout run `pip install -e .`, or start Python in another folder to use an installed "
+        "keras_resnet."
+    )
 
+import wrapt
 
-def _is_command() -> bool:
-    """Whether this process is `keras-resnet ...` or `python -m keras_resnet ...`."""
-    program = os.path.basename(sys.argv[0] if sys.argv else "")
-    if program == "-m":  # Python is still looking for the module it was asked to run
-        asked = sys.orig_argv[sys.orig_argv.index("-m") + 1 :]
-        return asked[:1] == ["keras_resnet"]
-    return program.split(".")[0] == "keras-resnet"
+from keras_resnet import onednn
 
+onednn.turn_on(onednn.read_cpuinfo())
 
-# `keras.models.load_model` finds our layer only once it is registered, so a plain import brings
-# everything. The command waits with it, so that `--help` and a mistyped option do not first spend
-# seconds on loading TensorFlow.
-if TYPE_CHECKING or not _is_command():
+if TYPE_CHECKING:
     from keras_resnet._public import *  # noqa: F403
 
 
+# `keras.models.load_model` finds our layers only once they are registered, so they come with Keras.
+@wrapt.when_imported("keras")
+def _register_layers(_: Any) -> None:
+    import_module("keras_resnet.layers")
+
+
+# Modules that pages and notebooks name; where they lie is their rooms' business.
+_ELSEWHERE = {
+    "insight": "keras_resnet.analysis.insight",
+    "labels": "keras_resnet.images.labels",
+}
+
+
 def __getattr__(name: str) -> Any:
-    """Import `keras_resnet.export`, `recipes` and `insight` when they are first used."""
-    if name in ("export", "recipes"):
-        return import_module(f"keras_resnet.{name}")
-    if name == "insight":
-        return import_module("keras_resnet.analysis.insight")
+    """Import a submodule, or all of the public names, when it is first used."""
+    if name == "__all__" or not name.startswith("_"):
+        module = _ELSEWHERE.get(name, f"keras_resnet.{name}")
+        if find_spec(module):
+            return import_module(module)
+        public = import_module("keras_resnet._public")
+        if name in (*public.__all__, "__all__"):
+            return getattr(public, name)
     raise AttributeError(f"module 'keras_resnet' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return sorted([*__getattr__("__all__"), *_ELSEWHERE, "export", "recipes"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import importlib
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -63,15 +64,22 @@ def architecture(name: str) -> Architecture:
     Raises:
         UnknownNameError: no such network (the message has the nearest name).
     """
-    if name not in _ARCHITECTURES:
+    known = _filled()
+    if name not in known:
         see = "Run 'keras-resnet list' to see all."
-        raise UnknownNameError("model", name, _ARCHITECTURES, see)
-    return _ARCHITECTURES[name]
+        raise UnknownNameError("model", name, known, see)
+    return known[name]
+
+
+def _filled() -> dict[str, Architecture]:
+    """The table. The networks' modules fill it; they are imported when it is first read."""
+    importlib.import_module("keras_resnet._public")
+    return _ARCHITECTURES
 
 
 def list_models(pattern: str = "*") -> list[str]:
     """Return the registry names that match a shell pattern, e.g. `"resnetv2_*"`."""
-    return [name for name in _ARCHITECTURES if fnmatch.fnmatch(name, pattern)]
+    return [name for name in _filled() if fnmatch.fnmatch(name, pattern)]
 
 
 def create_model(name: str, /, **arguments: Any) -> keras.Model:

@@ -132,7 +132,7 @@ def _train(
         print(
             f"{run.name}: {job.config.model} on {job.config.data.name}, "
             f"{len(job.dataset.train):,} training images, {job.precision}, "
-            f"{job.strategy.num_replicas_in_sync} device(s)",
+            f"{job.strategy.num_replicas_in_sync} device(s), {devices.kernels()}",
             file=sys.stderr,
         )
         state = State(run, loop, job.config.train.checkpoint_minutes)

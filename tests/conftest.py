@@ -10,10 +10,28 @@ import keras
 import numpy as np
 import pytest
 from helpers import randomize_batch_norms
+from helpers.litert_js import small_litert_js
 
 import keras_resnet
 import keras_resnet.export
+from keras_resnet.errors import UserError
+from keras_resnet.export.formats import litert_js
 from keras_resnet.recipes import load_dataset
+
+
+@pytest.fixture(name="small_litert_js")
+def _small_litert_js(tmp_path_factory):
+    with small_litert_js(tmp_path_factory.mktemp("litert_js")):
+        yield
+
+
+@pytest.fixture(scope="session")
+def litert_js_or_skip():
+    """The real LiteRT.js, for pages that a browser runs; npm installs it the first time."""
+    try:
+        return litert_js.node_modules()
+    except UserError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")

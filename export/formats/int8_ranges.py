@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_resnet import keras_compat
 from keras_resnet.errors import UnknownNameError, UserError, require
 from keras_resnet.export.formats import keep_float
+from keras_resnet.export.runtimes import tflite_graph
 
 if TYPE_CHECKING:
     import keras
@@ -68,9 +70,6 @@ def convert(
 ) -> bytes:
     """Convert to int8 with the ranges of `method`, but for the operations of some layers.
 
-    The converter calibrates and quantizes in two steps. Only the second, which is not in its public
-    interface, takes other ranges and a list of operations to leave alone.
-
     Args:
         converter: a `tf.lite.TFLiteConverter`, set up for int8 with a representative dataset.
         method: see `parse`.
@@ -80,17 +79,13 @@ def convert(
     Raises:
         UserError: one of them has no operation in the file that is called after it.
     """
-    from tensorflow.lite.python.convert import mlir_quantize
-
-    converter._experimental_calibrate_only = True
-    calibrated = converter.convert()
-    data: bytes = mlir_quantize(
+    calibrated = keras_compat.calibrate(converter)
+    return keras_compat.quantize(
         rewrite(calibrated, method, samples),
-        input_data_type=converter.inference_input_type,
-        output_data_type=converter.inference_output_type,
-        denylisted_nodes=keep_float.nodes(calibrated, layers_in_float),
+        input_type=converter.inference_input_type,
+        output_type=converter.inference_output_type,
+        float_operations=keep_float.nodes(calibrated, layers_in_float),
     )
-    return data
 
 
 def rewrite(calibrated: bytes, method: str, samples: np.ndarray) -> bytes:
@@ -100,8 +95,7 @@ def rewrite(calibrated: bytes, method: str, samples: np.ndarray) -> bytes:
         return calibrated
     import flatbuffers
 
-    schema = require("ai_edge_litert.schema_py_generated", "export")
-    model = schema.ModelT.InitFromPackedBuf(calibrated, 0)
+    model = tflite_graph.read(calibrated)
     graph = model.subgraphs[0]
     whole = {
         index: (float(tensor.quantization.min[0]), float(tensor.quantization.max[0]))
@@ -185,5 +179,5 @@ _METHODS: dict[str, tuple[float, float, float, _Method]] = {
 
 def has_ranges(model: keras.Model) -> bool:
     """Whether `model` was trained quantized: it rounds activations itself, in Keras' operations."""
-    kinds = {type(operation).__name__ for operation in model.operations}
-    return "FakeQuantWithMinMaxVars" in kinds
+    rounding = keras_compat.operations("FakeQuantWithMinMaxVars")
+    return any(isinstance(operation, rounding) for operation in model.operations)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from keras_resnet import keras_compat
 from keras_resnet.errors import UnknownNameError, UserError
 from keras_resnet.export.runtimes import tflite_graph
 
@@ -17,7 +18,7 @@ def require_layers(layers: Sequence[str], model: Any) -> None:
     Raises:
         UnknownNameError: one is not; the message has the nearest one.
     """
-    known = [layer.name for layer in model._flatten_layers(include_self=False)]  # nested ones, too
+    known = [layer.name for layer in keras_compat.all_layers(model)]
     for name in layers:
         if name not in known:
             see = f"'keras-resnet profile' lists the layers of '{model.name}'."

@@ -24,6 +24,7 @@ from keras_resnet.export.formats import saved_model, warmup
 from keras_resnet.export.runtimes.base import INPUT, OUTPUT
 from keras_resnet.images.crop import SingleCrop, shown
 from keras_resnet.images.read import require_size, view
+from keras_resnet.keras_compat import calls_of, producer
 
 VERSION = "1"  # TensorFlow Serving looks for numbered folders in the model's
 BYTES = "image_bytes"  # an input of files has to end in _bytes for JSON's {"b64": ...}
@@ -171,11 +172,11 @@ def _answers(read: Any, ending: _Ending, probabilities: bool, names: list[str]) 
 def _taken_apart(model: keras.Model) -> _Ending:
     """Find the classifier and its softmax or sigmoid, in one layer or in two."""
     outputs = model.outputs[0]
-    activation = inside = _activation(_source(outputs))
-    if activation and isinstance(_source(outputs), keras.layers.Activation | keras.layers.Softmax):
-        outputs, inside = _source(outputs).input, None
-    dense = _source(outputs)
-    bare = type(dense) is keras.layers.Dense and len(dense._inbound_nodes) == 1
+    activation = inside = _activation(producer(outputs))
+    if activation and isinstance(producer(outputs), keras.layers.Activation | keras.layers.Softmax):
+        outputs, inside = producer(outputs).input, None
+    dense = producer(outputs)
+    bare = type(dense) is keras.layers.Dense and len(calls_of(dense)) == 1
     if not bare or dense.activation is not (inside or keras.activations.linear):
         body = keras.Model(model.inputs[0], outputs)
         return _Ending(body, False, lambda x: x, None if inside else activation)
@@ -185,11 +186,6 @@ def _taken_apart(model: keras.Model) -> _Ending:
         return product if dense.bias is None else product + dense.bias
 
     return _Ending(keras.Model(model.inputs[0], dense.input), True, logits, activation)
-
-
-def _source(tensor: Any) -> Any:
-    """The layer or operation that gives a tensor."""
-    return tensor._keras_history.operation
 
 
 def _activation(layer: Any) -> Callable[[Any], Any] | None:

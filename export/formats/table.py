@@ -15,15 +15,20 @@ import numpy as np
 from keras_resnet.errors import UnknownNameError, UserError, require
 from keras_resnet.export.formats import (
     int8_ranges,
+    litert_js,
     metadata,
     micro,
     saved_model,
     serving,
     tflite,
+    tolerance,
+    usage,
     web,
 )
 from keras_resnet.export.formats.onnx import quantize_onnx, write_onnx
 from keras_resnet.export.formats.openvino import write_openvino
+from keras_resnet.export.formats.tolerance import Tolerance
+from keras_resnet.export.formats.usage import Usage
 from keras_resnet.export.quantization import Quantization
 from keras_resnet.export.rewrites import batch_norms, fold_rescaling
 
@@ -132,23 +137,36 @@ class Format:
     Attributes:
         file: the file's or folder's name, with `{name}` for the model's.
         write: writes it to the path it is given.
+        tolerance: how far it may be from the Keras model.
+        usage: how it is run, for the model card.
         needs: (module, extra) of the packages that write and check it.
+        fetch: gets what it needs and pip does not install, or raises UserError.
     """
 
     file: str
     write: Callable[[Source, Path], None]
+    tolerance: Tolerance
+    usage: Usage
     needs: tuple[tuple[str, str], ...] = ()
+    fetch: Callable[[], object] | None = None
+
+
+# (module, extra)
+_LITERT = (("ai_edge_litert", "export"),)
+_ONNX = (("onnx", "onnx"), ("tf2onnx", "onnx"), ("onnxruntime", "onnx"))
+_OPENVINO = (("openvino", "openvino"),)
 
 
 def _saved_model(source: Source, path: Path) -> None:
     serving.write(source.model, path, source.name, source.labels, source.service)
 
 
-def _tflite(precision: str, *needs: tuple[str, str]) -> Format:
+def _tflite(precision: str, allowed: Tolerance, *needs: tuple[str, str]) -> Format:
     def write(source: Source, path: Path) -> None:
         path.write_bytes(source.described(source.converted(source.for_tflite, precision)))
 
-    return Format(f"{{name}}-{precision}.tflite", write, (("ai_edge_litert", "export"), *needs))
+    name = f"{{name}}-{precision}.tflite"
+    return Format(name, write, allowed, usage.TFLITE, (*_LITERT, *needs))
 
 
 def _micro(source: Source, path: Path) -> None:
@@ -173,21 +191,19 @@ def _web(source: Source, path: Path) -> None:
     web.write(path, data, source.name, source.labels, source.service.crop)
 
 
-_ONNX = (("onnx", "onnx"), ("tf2onnx", "onnx"), ("onnxruntime", "onnx"))
-
 FORMATS = {
-    "savedmodel": Format("saved_model", _saved_model),
-    "tflite-float32": _tflite("float32"),
-    "tflite-float16": _tflite("float16"),
-    "tflite-dynamic": _tflite("dynamic"),
-    "tflite-int8": _tflite("int8"),
-    "tflite-int16x8": _tflite("int16x8"),
-    "tflite-int4": _tflite("int4", ("ai_edge_quantizer", "export")),
-    "onnx": Format("{name}.onnx", _onnx, _ONNX),
-    "onnx-int8": Format("{name}-int8.onnx", _onnx_int8, _ONNX),
-    "openvino": Format("openvino", _openvino, (("openvino", "openvino"),)),
-    "micro": Format("{name}-micro", _micro, (("ai_edge_litert", "export"),)),
-    "web": Format("{name}-web", _web, (("ai_edge_litert", "export"),)),
+    "savedmodel": Format("saved_model", _saved_model, tolerance.FLOAT32, usage.SAVED_MODEL),
+    "tflite-float32": _tflite("float32", tolerance.FLOAT32),
+    "tflite-float16": _tflite("float16", tolerance.FLOAT16),
+    "tflite-dynamic": _tflite("dynamic", tolerance.INT8),
+    "tflite-int8": _tflite("int8", tolerance.INT8),
+    "tflite-int16x8": _tflite("int16x8", tolerance.INT8),
+    "tflite-int4": _tflite("int4", tolerance.INT4, ("ai_edge_quantizer", "export")),
+    "onnx": Format("{name}.onnx", _onnx, tolerance.FLOAT32, usage.ONNX, _ONNX),
+    "onnx-int8": Format("{name}-int8.onnx", _onnx_int8, tolerance.INT8, usage.ONNX, _ONNX),
+    "openvino": Format("openvino", _openvino, tolerance.FLOAT32, usage.OPENVINO, _OPENVINO),
+    "micro": Format("{name}-micro", _micro, tolerance.INT8, usage.MICRO, _LITERT),
+    "web": Format("{name}-web", _web, tolerance.INT8, usage.WEB, _LITERT, litert_js.node_modules),
 }
 
 

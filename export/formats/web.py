@@ -1,6 +1,6 @@
 """int8 TFLite → a folder with a static page that runs it in the browser, through LiteRT.js.
 
-The page and the runtime (`web/`, `web/litert/`) are copied; `model.json` tells them of the model.
+The page (`web/`) and the runtime (`litert_js`) are copied; `model.json` tells them of the model.
 The file is the int8 one with bytes in and out, a quarter of the float32 one to fetch and faster;
 LiteRT.js refuses int8 in and out.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_resnet.errors import UserError
+from keras_resnet.export.formats import litert_js
 from keras_resnet.export.runtimes import tflite_graph
 from keras_resnet.export.runtimes.locate import DESCRIPTION, MODEL, PAGE
 
@@ -38,10 +39,11 @@ def write(
         crop: how a picture is cut for the model; None: to just cover its size.
 
     Raises:
-        UserError: the model does not take pixels 0...255.
+        UserError: the model does not take pixels 0...255, or see `litert_js.node_modules`.
     """
     about = _describe(data, name, labels, crop)
     shutil.copytree(PAGE, folder)
+    litert_js.copy_to(folder / "litert")
     (folder / MODEL).write_bytes(data)
     heavy = [folder / MODEL, *sorted((folder / "litert").glob("*.wasm"))]
     about["bytes"] = {path.relative_to(folder).as_posix(): path.stat().st_size for path in heavy}

@@ -31,16 +31,7 @@ from keras_resnet.files import short_names
 SCHEMA = 1
 RECORD = "benchmark.json"
 REFERENCE_FORMAT = "tflite-float32"
-# The worker enters the two packages without what they import: Keras, and with it TensorFlow.
-_START = """
-import sys, types
-sys.argv[0] = "keras-resnet"  # whose own import waits with the networks
-package = types.ModuleType("keras_resnet.export")
-package.__path__ = [{folder!r}]
-sys.modules["keras_resnet.export"] = package
-from keras_resnet.export.measure import benchmark_worker
-benchmark_worker.main()
-"""
+_WORKER = (sys.executable, "-m", "keras_resnet.export.measure.benchmark_worker")
 
 
 @dataclass(frozen=True)
@@ -224,9 +215,8 @@ def _key(file: File, threads: int) -> str:
 
 
 def _peer(key: str, file: File, threads: int, batch: int) -> Peer:
-    worker = (sys.executable, "-c", _START.format(folder=str(Path(__file__).parents[1])))
     options = {"path": str(file.path), "threads": threads, "shape": file.shape, "batch": batch}
-    return Peer(key, file.command or worker, options)
+    return Peer(key, file.command or _WORKER, options)
 
 
 def _row(

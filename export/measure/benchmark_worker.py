@@ -115,3 +115,7 @@ def _peak_memory_mib() -> int | None:
         return None
     line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
     return round(int(line.split()[1]) / 2**10)
+
+
+if __name__ == "__main__":
+    main()

@@ -18,6 +18,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_resnet.keras_compat import Call, all_layers, calls_of, producer, readers
+
 # Not there at inference, so the converter looks through them.
 _IDLE = (keras.layers.Dropout, keras.layers.SpatialDropout2D, keras.layers.Identity)
 _WEIGHTED = (
@@ -85,24 +87,25 @@ def _kernel_and_bias(layer: keras.layers.BatchNormalization) -> list[np.ndarray]
 
 def _alone(layer: keras.Layer) -> bool:
     """Whether no convolution or dense layer in front can absorb it, in any of its calls."""
-    return any(not _absorbs(node.parent_nodes) for node in layer._inbound_nodes)
+    return any(not _absorbs(call) for call in calls_of(layer))
 
 
-def _absorbs(parents: list[Any]) -> bool:
+def _absorbs(call: Call) -> bool:
     """Whether what comes before is a linear layer with weights that nothing else reads."""
-    if len(parents) != 1:
+    if len(call.inputs) != 1:
         return False
-    operation = parents[0].operation
-    if len(operation._outbound_nodes) != 1 or len(operation._inbound_nodes) != 1:
+    operation = producer(call.inputs[0])
+    calls = calls_of(operation)
+    if len(readers(operation)) != 1 or len(calls) != 1:
         return False
     if isinstance(operation, _IDLE):
-        return _absorbs(operation._inbound_nodes[0].parent_nodes)
+        return _absorbs(calls[0])
     linear = getattr(operation, "activation", None) is keras.activations.linear
     return isinstance(operation, _WEIGHTED) and linear
 
 
 def _why_not(layer: keras.layers.BatchNormalization) -> str | None:
-    dimensions = len(layer._inbound_nodes[0].input_tensors[0].shape)
+    dimensions = len(calls_of(layer)[0].inputs[0].shape)
     if dimensions != 4:
         return f"its input has {dimensions} dimensions, an image has 4"
     if layer.axis not in (-1, 3):
@@ -116,6 +119,6 @@ def _inside(model: keras.Model) -> dict[str, str]:
         layer.name: f"it is inside '{inner.name}', a model in the model"
         for inner in model.layers
         if isinstance(inner, keras.Model)
-        for layer in inner._flatten_layers(include_self=False)
+        for layer in all_layers(inner)
         if type(layer) is keras.layers.BatchNormalization and _alone(layer)
     }

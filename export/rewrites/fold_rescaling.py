@@ -5,6 +5,8 @@ from __future__ import annotations
 import keras
 import numpy as np
 
+from keras_resnet import keras_compat
+
 
 def foldable(model: keras.Model) -> dict[str, keras.layers.Conv2D]:
     """The `Rescaling` layers that `fold_rescaling` folds, by name, with the convolution of each."""
@@ -63,8 +65,8 @@ def convolution_behind(layer: keras.Layer) -> keras.Layer | None:
 
     It must read nothing else either: a convolution that is called twice has one kernel for both.
     """
-    readers = [node.operation for node in layer._outbound_nodes]
-    if len(readers) != 1 or len(readers[0]._inbound_nodes) != 1:
+    readers = keras_compat.readers(layer)
+    if len(readers) != 1 or len(keras_compat.calls_of(readers[0])) != 1:
         return None
     if isinstance(readers[0], keras.layers.ZeroPadding2D):
         return convolution_behind(readers[0])

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from keras_resnet import keras_compat
 from keras_resnet.layers import to_stock
 
 
@@ -27,7 +28,7 @@ def rebuilt_on(
         return outputs[layer.name]
 
     keras.models.clone_model(model, input_tensors=x, call_function=call)
-    last = model.output._keras_history.operation.name
+    last = keras_compat.producer(model.output).name
     rebuilt = keras.Model(inputs, outputs[last], name=model.name)
     copy_weights(model, rebuilt)
     return to_stock(rebuilt)  # whose layers were called once

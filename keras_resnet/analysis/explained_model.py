@@ -13,7 +13,9 @@ import keras
 import numpy as np
 from keras import layers
 
+from keras_resnet import keras_compat
 from keras_resnet.errors import UnknownNameError, UserError, require
+from keras_resnet.keras_compat import calls_of, producer
 from keras_resnet.models.auxiliary import inference_model
 
 # They say where something is, not what; before them stands the map they were made from.
@@ -68,9 +70,8 @@ def _flat_copy(model: keras.Model) -> keras.Model:
         return layer(*args, **kwargs)
 
     def run(part: keras.Model, inputs: Any) -> Any:
-        # What clone_model does, which would make models of the parts and not one graph.
         graph = keras.Model(part.inputs[0], part.outputs[0])
-        return graph._run_through_graph(inputs, operation_fn=rebuild, call_fn=call)
+        return keras_compat.run_through(graph, inputs, rebuild, call)
 
     inputs = keras.Input(model.inputs[0].shape[1:], name="images")
     try:
@@ -88,16 +89,12 @@ def _with_logits(model: keras.Model) -> keras.Model:
     from tf_keras_vis.utils.model_modifiers import ReplaceToLinear
 
     last = producer(model.outputs[0])
-    if type(last).__name__ == "Softmax":  # the layer, or keras.ops.softmax
+    softmax: Any = (layers.Softmax, *keras_compat.operations("Softmax"))
+    if isinstance(last, softmax):
         return keras.Model(model.inputs[0], last.input, name=model.name)
     if hasattr(last, "activation"):
         ReplaceToLinear()(model)
     return model
-
-
-def producer(tensor: Any) -> Any:
-    """The layer or operator that a Keras tensor comes from."""
-    return tensor._keras_history.operation
 
 
 def find_layer(model: keras.Model, name: str | None) -> Any:
@@ -147,7 +144,7 @@ def _all_paths_lead_through(layer: Any, model: keras.Model) -> bool:
         seen.add(id(operation))
         if isinstance(operation, layers.InputLayer):
             return False
-        inputs = [x for node in operation._inbound_nodes for x in node.input_tensors]
+        inputs = [x for call in calls_of(operation) for x in call.inputs]
         waiting += [producer(x) for x in inputs]
     return True
 

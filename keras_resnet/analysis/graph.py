@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_resnet import keras_compat
 from keras_resnet.analysis.layer_rules import (
     IN_PLACE,
     PIXEL,
@@ -95,8 +96,10 @@ class Graph:
     """A functional model's calls in order, with the shape of every tensor."""
 
     def __init__(self, model: Any, input_shape: InputShape | None = None) -> None:
-        self.model = getattr(model, "_functional", None) or model  # of a Sequential
-        if not hasattr(self.model, "_nodes_by_depth"):
+        self.model = model
+        if isinstance(model, keras.Sequential) and getattr(model, "inputs", None):
+            self.model = keras.Model(model.inputs, model.outputs, name=model.name)
+        if not hasattr(self.model, "operations"):
             raise UserError(
                 "profile() takes a functional or sequential Keras model that knows its input; "
                 f"received {type(model).__name__}, whose layers cannot be told from its config."
@@ -104,9 +107,8 @@ class Graph:
         self.tensors: dict[int, Any] = {}  # id of the model's KerasTensor → one with known shape
         self.steps: list[_Step] = []
         self._set_inputs(input_shape)
-        for depth in sorted(self.model._nodes_by_depth, reverse=True):
-            for node in self.model._nodes_by_depth[depth]:
-                self._add(node)
+        for call in keras_compat.calls_in(self.model):
+            self._add(call)
         self._find_buffers()
 
     @property
@@ -135,28 +137,30 @@ class Graph:
                 "Give one: profile(model, input_shape=(224, 224, 3)), or --input-shape 224,224,3."
             )
 
-    def _add(self, node: Any) -> None:
-        operation = node.operation
+    def _add(self, call: keras_compat.Call) -> None:
+        operation = call.operation
         if isinstance(operation, keras.Model):
             raise UserError(
                 f"'{operation.name}' is a model inside the model; profile() counts flat ones. "
                 "Profile it by itself, or call its layers on the outer model's tensors."
             )
-        inputs = [] if node.is_input else [id(tensor) for tensor in node.input_tensors]
-        outputs = [id(tensor) for tensor in node.outputs]
-        if not node.is_input:
-            given = node.outputs if self.same_shapes else self._compute(node)
+        inputs = [id(tensor) for tensor in call.inputs]
+        outputs = [id(tensor) for tensor in call.outputs]
+        if inputs:
+            given = call.outputs if self.same_shapes else self._compute(call)
             self.tensors.update(zip(outputs, given, strict=True))
         for number in outputs:
             self._require_known(operation.name, self.tensors[number])
         self.steps.append(_Step(operation, inputs, outputs))
 
-    def _compute(self, node: Any) -> list[Any]:
+    def _compute(self, call: keras_compat.Call) -> list[Any]:
         """What a layer makes of an image of another size than it was built for."""
-        operation = node.operation
-        args, kwargs = node.arguments.fill_in(self.tensors)
+        operation = call.operation
+        args, kwargs = keras.tree.map_structure(
+            lambda x: self.tensors.get(id(x), x), (call.args, call.kwargs)
+        )
         axes = getattr(getattr(operation, "input_spec", None), "axes", None) or {}
-        shape = self._shape(id(node.input_tensors[0]))
+        shape = self._shape(id(call.inputs[0]))
         misfit = any(size is not None and shape[axis] != size for axis, size in axes.items())
         try:
             outputs = None if misfit else operation.compute_output_spec(*args, **kwargs)
@@ -166,7 +170,7 @@ class Graph:
             raise UserError(
                 f"This model does not take input_shape {self.input_shape}: its layer "
                 f"'{operation.name}' gets {shape[1:]} and was built for "
-                f"{tuple(node.input_tensors[0].shape[1:])}."
+                f"{tuple(call.inputs[0].shape[1:])}."
             )
         return keras.tree.flatten(outputs)
 

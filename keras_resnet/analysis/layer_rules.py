@@ -12,6 +12,7 @@ from typing import Any
 
 from keras import layers
 
+from keras_resnet import keras_compat
 from keras_resnet.errors import UserError
 
 Shape = tuple[int, ...]  # with the batch in front
@@ -27,7 +28,7 @@ IN_PLACE = (
 _CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D)
 _POOLS = (layers.MaxPooling2D, layers.AveragePooling2D)
 # Of `keras.ops` and layers without weights; what is not here does no multiply-adds to speak of.
-_PRODUCTS = {"Matmul", "Einsum", "Dot", "Tensordot", "Conv", "DepthwiseConv", "SeparableConv"}
+_PRODUCTS = ("Matmul", "Einsum", "Dot", "Tensordot", "Conv", "DepthwiseConv", "SeparableConv")
 
 
 def is_weighted(operation: Any) -> bool:
@@ -49,8 +50,9 @@ def multiply_adds(operation: Any, output: Shape) -> int:
     if isinstance(operation, layers.Dense):
         return math.prod(operation.kernel.shape) * math.prod(output[1:-1])
     has_kernel = any(len(weight.shape) > 1 for weight in getattr(operation, "weights", ()))
-    kind = type(operation).__name__
-    if kind in _PRODUCTS or (has_kernel and not isinstance(operation, IN_PLACE)):
+    is_product = isinstance(operation, (layers.Dot, *keras_compat.operations(*_PRODUCTS)))
+    if is_product or (has_kernel and not isinstance(operation, IN_PLACE)):
+        kind = type(operation).__name__
         raise UserError(
             f"There is no rule that counts the multiply-adds of {kind} ('{operation.name}'); "
             "profile() knows Conv2D, DepthwiseConv2D and Dense, and layers without a kernel."

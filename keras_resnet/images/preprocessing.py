@@ -18,6 +18,7 @@ from keras_resnet import registry
 from keras_resnet.errors import UnknownNameError, UserError
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.read import read_image
+from keras_resnet.keras_compat import calls_of, producer
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def has_preprocessing(model: keras.Model) -> bool:
     inside = (keras.layers.Rescaling, keras.layers.Normalization)
     behind: set[int] = set()  # what scales behind weights is the network's own
     for layer in model.layers:  # in the order of the graph, where an ensemble's members mingle
-        parents = [x.operation for node in layer._inbound_nodes for x in node.parent_nodes]
+        parents = [producer(x) for call in calls_of(layer) for x in call.inputs]
         from_raw = isinstance(layer, inside) and not layer.name.endswith(BETWEEN)
         if from_raw and behind.isdisjoint(map(id, parents)):
             return True

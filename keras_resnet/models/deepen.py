@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_resnet import keras_compat
 from keras_resnet.errors import UserError
 from keras_resnet.models.network import allow_recursion
 
@@ -156,8 +157,8 @@ def _identity_unit(x: Any, template: dict[str, Any], prefix: str) -> Any:
     copies: dict[str, Any] = {}
     y = x
     for kind, layer in template.items():
-        tensors = layer._inbound_nodes[0].input_tensors
-        inputs = [outputs.get(id(tensor._keras_history.operation), x) for tensor in tensors]
+        tensors = keras_compat.calls_of(layer)[0].inputs
+        inputs = [outputs.get(id(keras_compat.producer(tensor)), x) for tensor in tensors]
         if kind == "add":
             inputs[0] = x  # h(x), where the template's may be an activation or a projection
         config = {**layer.get_config(), "name": prefix + kind}

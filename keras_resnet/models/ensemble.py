@@ -13,7 +13,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from keras_resnet import registry
+from keras_resnet import keras_compat, registry
 from keras_resnet.errors import UserError
 from keras_resnet.images import preprocessing
 
@@ -79,7 +79,7 @@ def _functional(model: Any, title: str) -> keras.Model:
             f"{title} is no classifier of images: {model.inputs[0].shape} → "
             f"{model.outputs[0].shape}; a network without its top cannot vote."
         )
-    activation = getattr(model.outputs[0]._keras_history.operation, "activation", None)
+    activation = getattr(keras_compat.producer(model.outputs[0]), "activation", None)
     if activation not in (None, keras.activations.linear, keras.activations.softmax):
         raise UserError(
             f"{title} ends in {keras.activations.serialize(activation)!r}; the members give the "
@@ -169,9 +169,9 @@ def _member(model: keras.Model, images: Any, prefix: str) -> Any:
 
 def _gives_probabilities(output: Any) -> bool:
     """Whether a softmax made this, or a mean of several (an ensemble may be a member)."""
-    operation = output._keras_history.operation
+    operation = keras_compat.producer(output)
     if isinstance(operation, (layers.Add, layers.Average, layers.Rescaling)):
-        return all(map(_gives_probabilities, operation._inbound_nodes[0].input_tensors))
+        return all(map(_gives_probabilities, keras_compat.calls_of(operation)[0].inputs))
     softmax = getattr(operation, "activation", None) is keras.activations.softmax
     return softmax or isinstance(operation, layers.Softmax)
 

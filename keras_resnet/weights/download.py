@@ -102,7 +102,7 @@ def fetch(url: str, path: Path, digest: str, megabytes: float = 0.0) -> Path:
             f"{problem}, and with {OFFLINE} set nothing is downloaded. Put the file of "
             f"{shown(address)} ({size}{digest}) there by hand, or unset the variable."
         )
-    with _writing(path.parent, megabytes):
+    with writing(path.parent, megabytes):
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(path):
             problem = fault(path, digest)  # another process may have fetched it meanwhile
@@ -124,8 +124,16 @@ def _address(url: str) -> str:
 
 
 @contextmanager
-def _writing(folder: Path, megabytes: float) -> Iterator[None]:
-    """Say what can be done where the cache cannot be written."""
+def writing(folder: Path, megabytes: float = 0.0) -> Iterator[None]:
+    """Say what can be done where the cache cannot be written.
+
+    Args:
+        folder: in the cache, for the message.
+        megabytes: that the file needs; 0 if unknown.
+
+    Raises:
+        UserError: instead of an OSError.
+    """
     try:
         yield
     except OSError as error:

@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_resnet import keras_compat
 from keras_resnet.errors import UserError
 from keras_resnet.export.formats.int8_ranges import Range
 from keras_resnet.export.rewrites import batch_norms, fold_rescaling
@@ -87,7 +88,7 @@ def _with_small_input(model: keras.Model) -> keras.Model:
     Once BN is frozen, a step changes the outputs by the square of the inputs' size: with pixels up
     to 255 the rate that suits the other layers diverges. `fold_rescaling` undoes it.
     """
-    reader = fold_rescaling.convolution_behind(model.input._keras_history.operation)
+    reader = fold_rescaling.convolution_behind(keras_compat.producer(model.input))
     if reader is None:
         return model
     inputs = keras.layers.Input(model.input_shape[1:], name="images")
@@ -126,8 +127,8 @@ def _with_rounded_offset(model: keras.Model) -> keras.Model:
 
 def normalisation(model: keras.Model) -> keras.layers.Rescaling | None:
     """The `Rescaling` that stands at the input, if any."""
-    readers = model.input._keras_history.operation._outbound_nodes
-    first = readers[0].operation if len(readers) == 1 else None
+    readers = keras_compat.readers(keras_compat.producer(model.input))
+    first = readers[0] if len(readers) == 1 else None
     return first if isinstance(first, keras.layers.Rescaling) else None
 
 

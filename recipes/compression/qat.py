@@ -17,11 +17,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_resnet import keras_compat
 from keras_resnet.errors import require
 from keras_resnet.export.formats.int8_ranges import Range
 from keras_resnet.export.rewrites import fold_rescaling
 from keras_resnet.recipes.compression import int8_network, zeros_and_clusters
-from keras_resnet.recipes.compression.compressed import Compressed
+from keras_resnet.recipes.compression.compressed import TFMOT, Compressed
 from keras_resnet.recipes.compression.to_tf_keras import to_legacy
 from keras_resnet.recipes.configs.schema import Config
 from keras_resnet.recipes.training.job import Job
@@ -139,20 +140,24 @@ def _set_ranges(quantized: Any, ranges: dict[str, Range]) -> None:
                 variables[f"{kernel}_max"].assign(most)
 
 
+def _wrappers(quantized: Any) -> list[Any]:
+    """tfmot's wrappers around layers; an input and its quantizer have none."""
+    wrapper = require(TFMOT, "compress").quantization.keras.QuantizeWrapper
+    return [layer for layer in quantized.layers if isinstance(layer, wrapper)]
+
+
 def _freeze_clustered_kernels(quantized: Any) -> None:
     """A clustered kernel is written from its centroids, which learn in its place."""
-    for layer in quantized.layers:
-        for kernel, _, variables in getattr(layer, "_weight_vars", ()):
+    for wrapper in _wrappers(quantized):
+        for kernel, variables in keras_compat.quantized_weights(wrapper):
             if _CLUSTERS in variables:
-                kept = [v for v in layer._trainable_weights if v is not kernel]
-                layer._trainable_weights = kept
-                layer._non_trainable_weights.append(kernel)
+                keras_compat.freeze_weight(wrapper, kernel)
 
 
 def _write_kernels(quantized: Any) -> None:
     """Give the kernels the zeros and clusters that their quantizers see in them."""
-    for layer in quantized.layers:
-        for kernel, _, variables in getattr(layer, "_weight_vars", ()):
+    for wrapper in _wrappers(quantized):
+        for kernel, variables in keras_compat.quantized_weights(wrapper):
             if _CLUSTERS in variables:
                 places, originals = (
                     variables["pulling_indices_tf"],

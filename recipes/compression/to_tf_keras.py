@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_resnet import keras_compat
 from keras_resnet.errors import UserError, require
 from keras_resnet.layers import to_stock
 
@@ -145,9 +146,10 @@ def _arguments(layer: keras.Layer, made: dict[int, Any]) -> Any:
     Raises:
         UserError: it was called several times, or with more than tensors.
     """
-    if len(layer._inbound_nodes) != 1:
+    calls = keras_compat.calls_of(layer)
+    if len(calls) != 1:
         raise UserError(f"The layer '{layer.name}' is called several times; call it once.")
-    arguments = layer._inbound_nodes[0].arguments
+    arguments = calls[0]
     # Keras notes a layer's own default, mask=None or training=True, as if it had been given.
     defaults = inspect.signature(layer.call).parameters
     given = {

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import os
 from pathlib import Path
 
 import tensorflow as tf
 
+from keras_resnet import keras_compat, onednn
 from keras_resnet.errors import UnknownNameError, UserError
 from keras_resnet.recipes.configs.schema import TrainConfig
 from keras_resnet.recipes.training import workers
@@ -118,3 +120,13 @@ def _cpu_has_bfloat16() -> bool:
     cpuinfo = Path("/proc/cpuinfo")
     flags = cpuinfo.read_text().split() if cpuinfo.is_file() else []
     return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def kernels() -> str:
+    """Name the kernels that compute, e.g. "oneDNN kernels", and the setting that chose Eigen's."""
+    if tf.config.get_visible_devices("GPU"):
+        return "GPU kernels"
+    if keras_compat.uses_onednn():
+        return "oneDNN kernels"
+    setting = os.environ.get(onednn.VARIABLE)
+    return "Eigen kernels" if setting is None else f"Eigen kernels ({onednn.VARIABLE}={setting})"

@@ -14,6 +14,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_resnet import keras_compat
 from keras_resnet.models.auxiliary import loss_weights
 from keras_resnet.recipes.data.batches import evaluation_batches
 from keras_resnet.recipes.data.datasets import AnySplit
@@ -95,13 +96,7 @@ class Loop:
             optimizer.build(self.variables)
             self.loss = keras.metrics.Mean(name="loss")
             self.accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
-        # The gradients arrive reduced (see _replica_gradients), and Keras has no public switch
-        # that keeps its optimizers from summing them over the replicas once more.
-        if not hasattr(optimizer, "_all_reduce_sum_gradients"):
-            raise RuntimeError(
-                "This version of Keras sums gradients in a way unknown to this loop."
-            )
-        optimizer._all_reduce_sum_gradients = list
+        keras_compat.skip_gradient_sum(optimizer)  # _replica_gradients has summed them
         self.step = tf.Variable(0, trainable=False, dtype=tf.int64)
         self.bad_step = tf.Variable(-1, trainable=False, dtype=tf.int64)
         is_float16 = model.dtype_policy.compute_dtype == "float16"

@@ -15,6 +15,7 @@ from keras import ops
 from keras.optimizers import Optimizer
 from keras.optimizers.schedules import LearningRateSchedule
 
+from keras_resnet import keras_compat
 from keras_resnet.errors import UnknownNameError, UserError
 from keras_resnet.recipes.configs.schema import OptimizerConfig
 
@@ -84,7 +85,7 @@ class Lars(_LayerWise):
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Update one variable."""
-        index = self._get_variable_index(variable)
+        index = keras_compat.variable_index(self, variable)
         step = ops.cast(learning_rate, variable.dtype) * gradient
         if index in self._kernels:
             decay, rate = self.kernel_decay, ops.cast(learning_rate, variable.dtype)
@@ -146,7 +147,7 @@ class Lamb(_LayerWise):
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Update one variable."""
-        index = self._get_variable_index(variable)
+        index = keras_compat.variable_index(self, variable)
         mean, square = self._means[index], self._squares[index]
         self.assign_add(mean, (1 - self.beta_1) * (gradient - mean))
         self.assign_add(square, (1 - self.beta_2) * (ops.square(gradient) - square))

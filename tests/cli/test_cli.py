@@ -1,6 +1,5 @@
 """The command, as people and scripts call it."""
 
-import ast
 import json
 import os
 import shutil
@@ -17,7 +16,7 @@ from helpers import ROOT, run_python
 from PIL import Image
 
 import keras_resnet
-from keras_resnet import _public, files
+from keras_resnet import files
 from keras_resnet.cli import main as cli
 from keras_resnet.cli.export import FORMATS as HELP_FORMATS
 from keras_resnet.cli.main import main
@@ -417,23 +416,6 @@ def test_import_keras_resnet_loads_no_optional_package():
         "loaded = optional & {name.split('.')[0] for name in set(sys.modules) - before}\n"
         "assert not loaded, loaded"
     )
-
-
-def test_the_command_has_no_public_names():
-    """In its process `import keras_resnet` brings none, so that modules import from where they are.
-
-    A module that says `keras_resnet.profile` works everywhere but in the command.
-    """
-    for folder in ("keras_resnet", "export", "recipes"):
-        for path in (ROOT / folder).rglob("*.py"):
-            names = {
-                node.attr
-                for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-                if isinstance(node, ast.Attribute)
-                and isinstance(node.value, ast.Name)
-                and node.value.id == "keras_resnet"
-            }
-            assert not names & set(_public.__all__), path
 
 
 def test_versions_agree():

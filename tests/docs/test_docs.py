@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import ROOT, cifar10_or_skip, run_python
+from helpers import ROOT, TESTS, cifar10_or_skip, run_python
 from helpers.pages import PAGES, commands
 from PIL import Image
 
@@ -81,7 +81,8 @@ def test_the_examples_of_the_help_parse(name):
 def test_what_is_run_elsewhere_is_one_block_and_a_test(start):
     assert [start in block.values[1] for block in _blocks("python")].count(True) == 1
     module, _, test = ELSEWHERE[start].partition("::")
-    assert f"def {test}(" in (ROOT / "tests" / f"{module}.py").read_text(encoding="utf-8")
+    (path,) = TESTS.rglob(f"{module}.py")
+    assert f"def {test}(" in path.read_text(encoding="utf-8")
 
 
 def test_links_lead_somewhere():

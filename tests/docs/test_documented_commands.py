@@ -159,6 +159,8 @@ def _added(words):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
-def test_the_commands_run(page, place):
+def test_the_commands_run(page, place, request):
     folder, environment = place
+    if any("web" in words for words in _lines(page)):  # into the cache, where it is found offline
+        request.getfixturevalue("litert_js_or_skip")
     _run(list(_lines(page)), folder, environment)

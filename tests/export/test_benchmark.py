@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 from helpers import run_python
+from helpers.litert_js import small_litert_js
 
 from keras_resnet.cli import main
 from keras_resnet.display import figures
@@ -19,10 +20,11 @@ from keras_resnet.export.measure import benchmark
 
 @pytest.fixture(scope="module")
 def exports(resnet20, images, tmp_path_factory):
-    out = tmp_path_factory.mktemp("benchmark") / "exports"
+    folder = tmp_path_factory.mktemp("benchmark")
     kinds = ["savedmodel", "tflite-float32", "tflite-int8", "micro", "web"]
-    export(resnet20, kinds, out=out, calibration=images, verbose=False)
-    return out
+    with small_litert_js(folder / "litert_js"):
+        export(resnet20, kinds, out=folder / "exports", calibration=images, verbose=False)
+    return folder / "exports"
 
 
 @pytest.fixture(scope="module")

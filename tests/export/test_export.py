@@ -442,7 +442,7 @@ def test_an_existing_folder_is_kept_unless_told(small, tmp_path):
         export(small, ["savedmodel"], **{**arguments, "out": tmp_path / "photos"}, overwrite=True)
 
 
-def test_what_two_formats_share_is_converted_once(small, tmp_path, monkeypatch):
+def test_what_two_formats_share_is_converted_once(small, tmp_path, monkeypatch, small_litert_js):
     asked = []
 
     def counted(saved_model, precision, calibration, quantization, **more):

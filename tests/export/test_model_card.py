@@ -201,16 +201,3 @@ def test_a_model_without_its_normalisation_has_no_example(images, tmp_path):
     text = (tmp_path / "exports" / "README.md").read_text()
     assert "**the normalisation is not inside the files**" in text
     assert "```python" not in text
-
-
-def test_the_command_counts_the_cost_too():
-    """In the command's process `keras_resnet` has none of the public names."""
-    output = run_python(
-        "import sys\n"
-        "sys.argv = ['keras-resnet']\n"
-        "import keras\n"
-        "from keras_resnet.export import manifest\n"
-        "inputs = keras.Input((8, 8, 3))\n"
-        "print(manifest.cost(keras.Model(inputs, keras.layers.Conv2D(4, 1)(inputs))))"
-    )
-    assert output.stdout.strip() == "{'parameters': 16, 'multiply_adds': 768}"

@@ -8,6 +8,7 @@ import pytest
 from helpers import randomize_batch_norms
 
 import keras_resnet
+from keras_resnet import keras_compat
 from keras_resnet.errors import UserError
 from keras_resnet.models.resnet import shortcuts, stems
 
@@ -116,7 +117,7 @@ def test_plain_networks_get_layers_that_copy():
 def test_features_grow_too():
     model = keras_resnet.build(_small("resnet20")[1], features=True)
     deeper = keras_resnet.deepen(model, 1)
-    names = {key: x._keras_history.operation.name for key, x in deeper.output.items()}
+    names = {key: keras_compat.producer(x).name for key, x in deeper.output.items()}
     assert names["stage1"] == "stage1_block3_out_relu"
 
 

@@ -1,46 +1,36 @@
-"""Fetch a version of LiteRT.js from npm into export/web/litert and write its SOURCES.
+"""Write another version of LiteRT.js into export/web/litert/SOURCES, with the hashes of its files.
 
     python tests/peers/litert_js.py 2.5.3
 
-Needs npm. Afterwards: the version in NOTICE, and
-`pytest tests/export/formats/test_web.py -m "slow or not slow"`.
+Needs npm and the network. Afterwards change the version in NOTICE and export/README.md, and run
+`pytest tests/export/formats -k "litert_js or web" -m "slow or not slow"`.
 """
 
 import hashlib
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-FOLDER = Path(__file__).parents[2] / "export" / "web" / "litert"
+from keras_resnet.export.formats import litert_js
+
 HEAD = """\
-# What lies here: file, npm package with version, path in the package, sha256.
-# `python tests/peers/litert_js.py VERSION` fetches another version from npm and rewrites this.
+# File of the page, npm package with version, path in the package, sha256.
+# `python tests/peers/litert_js.py VERSION` rewrites this for another version.
 """
-# Two builds of the runtime: with relaxed SIMD, and for browsers without it, such as Safari.
-FILES = {
-    "core.js": ("core", "dist/index.js"),
-    "wasm-utils.js": ("wasm-utils", "dist/index.js"),
-    "litert_wasm_internal.js": ("core", "wasm/litert_wasm_internal.js"),
-    "litert_wasm_internal.wasm": ("core", "wasm/litert_wasm_internal.wasm"),
-    "litert_wasm_compat_internal.js": ("core", "wasm/litert_wasm_compat_internal.js"),
-    "litert_wasm_compat_internal.wasm": ("core", "wasm/litert_wasm_compat_internal.wasm"),
-}
 
 
 def main(version):
+    names = {file.package: file.package.rpartition("@")[0] for file in litert_js.files()}
     lines = []
     with tempfile.TemporaryDirectory() as scratch:
-        packages = [f"@litertjs/{name}@{version}" for name in ("core", "wasm-utils")]
-        command = ["npm", "install", "--ignore-scripts", "--no-save", "--prefix", scratch]
-        subprocess.run([*command, *packages], check=True)
-        for name, (package, path) in FILES.items():
-            source = Path(scratch, "node_modules", "@litertjs", package, path)
-            shutil.copyfile(source, FOLDER / name)
-            digest = hashlib.sha256(source.read_bytes()).hexdigest()
-            lines.append(f"{name} @litertjs/{package}@{version} {path} {digest}\n")
-    (FOLDER / "SOURCES").write_text(HEAD + "".join(lines))
+        packages = [f"{name}@{version}" for name in names.values()]
+        litert_js.install(shutil.which("npm"), packages, Path(scratch))
+        for file in litert_js.files():
+            content = file.installed(Path(scratch, "node_modules")).read_bytes()
+            package, digest = names[file.package], hashlib.sha256(content).hexdigest()
+            lines.append(f"{file.name} {package}@{version} {file.path} {digest}\n")
+    litert_js.SOURCES.write_text(HEAD + "".join(lines), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -556,14 +556,9 @@ def test_a_read_only_cache_gives_what_it_has_and_takes_nothing():
 # Two processes ------------------------------------------------------------------------------------
 
 _SCRIPT = """
-import signal, sys, types
+import signal, sys
 from pathlib import Path
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
-sys.argv[0] = "keras-resnet"  # the command's process, where keras_resnet alone brings no Keras
-import keras_resnet
-weights = types.ModuleType("keras_resnet.weights")  # without its __init__, which imports Keras
-weights.__path__ = [keras_resnet.__path__[0] + "/weights"]
-sys.modules["keras_resnet.weights"] = weights
 from keras_resnet.weights import download
 assert "keras" not in sys.modules
 download.fetch(sys.argv[1], Path(sys.argv[2]), sys.argv[3])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import keras
 
+from keras_resnet import keras_compat
+
 
 def layers_in_order(model: keras.Model) -> list[keras.Layer]:
     """Every layer after those it depends on, depth first from the outputs.
@@ -13,7 +15,7 @@ def layers_in_order(model: keras.Model) -> list[keras.Layer]:
     order: list[keras.Layer] = []
     seen: set[int] = set()
     # No recursion: Inception-ResNet v2 is hundreds of layers deep.
-    stack = [(tensor._keras_history.operation, False) for tensor in reversed(model.outputs)]
+    stack = [(keras_compat.producer(tensor), False) for tensor in reversed(model.outputs)]
     while stack:
         layer, inputs_done = stack.pop()
         if inputs_done:
@@ -22,5 +24,5 @@ def layers_in_order(model: keras.Model) -> list[keras.Layer]:
             seen.add(id(layer))
             stack.append((layer, True))
             inputs = keras.tree.flatten(layer.input)
-            stack += [(tensor._keras_history.operation, False) for tensor in reversed(inputs)]
+            stack += [(keras_compat.producer(tensor), False) for tensor in reversed(inputs)]
     return order

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_resnet import keras_compat
 from keras_resnet.errors import UserError
 from keras_resnet.weights.foreign.torch_names import FAMILIES, rename
 
@@ -95,7 +96,7 @@ def _arrange(value: np.ndarray, layer: keras.Layer) -> np.ndarray:
 
 def _flattened_shape(layer: keras.Layer) -> tuple[int, int, int] | None:
     """Shape of the features that `layer` takes flattened, or None."""
-    before = layer.input._keras_history.operation
+    before = keras_compat.producer(layer.input)
     while isinstance(before, (keras.layers.Dropout, keras.layers.Activation)):
-        before = before.input._keras_history.operation
+        before = keras_compat.producer(before.input)
     return before.input.shape[1:] if isinstance(before, keras.layers.Flatten) else None

@@ -6,6 +6,7 @@ import pytest
 from helpers import randomize_batch_norms
 
 import keras_resnet
+from keras_resnet import keras_compat
 from keras_resnet.export import check, export
 from keras_resnet.export.formats import saved_model, tflite
 from keras_resnet.export.rewrites import batch_norms
@@ -98,7 +99,7 @@ def _uneven(images):
     x = layers.Conv2D(16, 3)(layers.ReLU()(bn(before)))
     outputs = layers.Dense(10)(layers.GlobalAveragePooling2D()(x))
     model = keras.Model(inputs, outputs)
-    convolution = before._keras_history.operation
+    convolution = keras_compat.producer(before)
     kernel, bias = convolution.get_weights()
     convolution.set_weights([kernel * rng.lognormal(0, 1, 16), bias])
     maps = keras.Model(inputs, before).predict(images, verbose=0)

@@ -11,6 +11,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 from helpers import ROOT, chromium, cifar10_or_skip
+from helpers.litert_js import small_litert_js
 from helpers.models import user_cnn
 from helpers.web_page import answers, fitted, run_in, seen
 from PIL import Image
@@ -20,7 +21,7 @@ import keras_resnet
 from keras_resnet.cli import main
 from keras_resnet.errors import UserError
 from keras_resnet.export import check, export
-from keras_resnet.export.formats import web
+from keras_resnet.export.formats import litert_js, web
 from keras_resnet.export.runtimes.locate import PAGE
 from keras_resnet.export.runtimes.open import open_file
 from keras_resnet.images.crop import SingleCrop
@@ -45,13 +46,12 @@ def pieces():
     return np.stack(views)
 
 
-@pytest.fixture(scope="session")
-def site(pieces, tmp_path_factory):
+def _export(pieces, out):
     """The export folder of our trained ResNet-8, with a crop as models of ImageNet have one."""
     return export(
         keras_resnet.ResNet8(weights="cifar10", include_preprocessing=True),
         ["web"],
-        out=tmp_path_factory.mktemp("exports") / "exports",
+        out=out,
         calibration=pieces,
         labels=NAMES,
         crop=CROP,
@@ -61,14 +61,23 @@ def site(pieces, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def folder(site):
+def site(pieces, tmp_path_factory):
+    """An export with small files in the place of LiteRT.js."""
+    folder = tmp_path_factory.mktemp("exports")
+    with small_litert_js(folder / "litert_js"):
+        return _export(pieces, folder / "exports")
+
+
+@pytest.fixture(scope="session")
+def written(site):
+    """The folder that the format writes; no browser runs this one."""
     return site.folder / "resnet8-web"
 
 
 # Without a browser ------------------------------------------------------------------------------
 
 
-def test_the_manifest_has_it_and_check_opens_its_model(site, folder):
+def test_the_manifest_has_it_and_check_opens_its_model(site, written):
     (entry,) = site.manifest["files"]
     assert (entry["file"], entry["format"], entry["passed"]) == ("resnet8-web", "web", True)
     # Whatever --input-type says of the int8 file: LiteRT.js refuses int8 in and out.
@@ -87,9 +96,9 @@ def test_a_changed_file_of_the_page_is_noticed(site, tmp_path, name):
         check.check_folder(copy)
 
 
-def test_the_page_is_told_of_the_model(folder):
-    about = json.loads((folder / "model.json").read_text())
-    runtime = open_file(folder)
+def test_the_page_is_told_of_the_model(written):
+    about = json.loads((written / "model.json").read_text())
+    runtime = open_file(written)
     scale, zero_point = runtime._output["quantization"]
     assert about["labels"] == list(NAMES)
     assert about["input"] == {"scale": 1.0, "zero_point": 0}  # a byte is its pixel
@@ -97,7 +106,7 @@ def test_the_page_is_told_of_the_model(folder):
     assert about["resize"] == {"width": 37, "height": 37, "interpolation": "bicubic"}
     assert len(about["bytes"]) == 3
     for name, size in about["bytes"].items():
-        assert (folder / name).stat().st_size == size
+        assert (written / name).stat().st_size == size
 
 
 @pytest.mark.parametrize(
@@ -114,14 +123,9 @@ def test_the_page_is_told_what_a_picture_is_resized_to(crop, shape, width, heigh
     assert web._resize(shape, crop) == expected
 
 
-def test_the_runtime_is_the_one_in_its_list():
-    lines = (PAGE / "litert" / "SOURCES").read_text().splitlines()
-    rows = [line.split() for line in lines if not line.startswith("#")]
-    listed = {name: digest for name, _, _, digest in rows}
-    there = {path.name: path for path in (PAGE / "litert").iterdir()}
-    assert set(there) == {*listed, "SOURCES", "NOTICE", "LICENSE"}
-    for name, digest in listed.items():
-        assert hashlib.sha256(there[name].read_bytes()).hexdigest() == digest, name
+def test_the_page_has_the_listed_files_of_litert_js_and_its_licence(written):
+    there = {path.name for path in (written / "litert").iterdir()}
+    assert there == {*(file.name for file in litert_js.files()), "SOURCES", "NOTICE", "LICENSE"}
 
 
 def test_the_wheel_has_every_file_of_the_page():
@@ -139,8 +143,9 @@ def test_the_page_loads_nothing_from_elsewhere():
         text = script.read_text()
         loaded += re.findall(r'(?:from|import\(|fetched\(|download\()\s*"([^"]*)"', text)
     assert {"app.js", "boot.js", "style.css", "./litert/core.js", "model.json"} <= set(loaded)
+    added = {"model.json", "model.tflite", *(f"./litert/{x.name}" for x in litert_js.files())}
     for name in set(loaded) - {"data:,"}:
-        assert (PAGE / name).is_file() or name in ("model.json", "model.tflite"), name
+        assert (PAGE / name).is_file() or name in added, name
 
 
 def test_the_policy_of_the_page_knows_its_import_map():
@@ -154,22 +159,22 @@ def test_the_policy_of_the_page_knows_its_import_map():
     assert "connect-src 'self';" in policy
 
 
-def test_a_model_that_takes_no_pixels_is_refused(tmp_path):
+def test_a_model_that_takes_no_pixels_is_refused(tmp_path, small_litert_js):
     images = np.random.default_rng(0).uniform(0, 1, (32, 16, 20, 3)).astype("float32")
     with pytest.raises(UserError, match=r"gives the model RGB 0…255; this one takes 0 to 1\. Put"):
         export(user_cnn(), ["web"], out=tmp_path / "out", calibration=images, verbose=False)
     assert not (tmp_path / "out").exists()
 
 
-def test_classes_without_names_are_numbers(folder, tmp_path):
-    web.write(tmp_path / "web", (folder / "model.tflite").read_bytes(), "mine", None)
+def test_classes_without_names_are_numbers(written, tmp_path, small_litert_js):
+    web.write(tmp_path / "web", (written / "model.tflite").read_bytes(), "mine", None)
     about = json.loads((tmp_path / "web" / "model.json").read_text())
     assert about["labels"] == [f"class {index}" for index in range(10)]
     assert about["resize"] == {"width": 32, "height": 32, "interpolation": "bilinear"}
 
 
-def test_predict_runs_the_folder(folder, photographs, capsys):
-    assert main.main(["predict", str(folder), str(photographs["china.png"]), "--json"]) == 0
+def test_predict_runs_the_folder(written, photographs, capsys):
+    assert main.main(["predict", str(written), str(photographs["china.png"]), "--json"]) == 0
     (result,) = json.loads(capsys.readouterr().out)["predictions"]
     assert result["top"][0]["label"] in NAMES
 
@@ -194,6 +199,12 @@ def photographs(tmp_path_factory):
     (out / "text.txt").write_text("no picture")
     (out / "broken.jpg").write_bytes((out / "flower.jpg").read_bytes()[:300])
     return {path.name: path for path in out.iterdir()}
+
+
+@pytest.fixture(scope="session")
+def folder(pieces, tmp_path_factory, litert_js_or_skip):
+    """The folder that the format writes, with the real LiteRT.js."""
+    return _export(pieces, tmp_path_factory.mktemp("exports") / "exports").folder / "resnet8-web"
 
 
 @pytest.fixture

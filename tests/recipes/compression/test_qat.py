@@ -13,10 +13,12 @@ from ai_edge_litert.interpreter import Interpreter
 from helpers import run_python
 
 import keras_resnet
+from keras_resnet import keras_compat
 from keras_resnet.cli.main import main
 from keras_resnet.errors import UserError
 from keras_resnet.export import export, manifest
 from keras_resnet.export.rewrites import fold_rescaling
+from keras_resnet.export.runtimes import tflite_graph
 from keras_resnet.layers import to_stock
 from keras_resnet.recipes import compress, evaluate, train
 from keras_resnet.recipes.compression import int8_network, process, to_tf_keras
@@ -61,7 +63,7 @@ def test_a_prepared_network_gives_the_same_logits(name, images):
         layer.name
         for layer in prepared.layers
         if isinstance(layer, keras.layers.BatchNormalization)
-        and not isinstance(layer.input._keras_history.operation, keras.layers.Conv2D)
+        and not isinstance(keras_compat.producer(layer.input), keras.layers.Conv2D)
     ]
     assert not standing  # each is behind a convolution, into whose weights it folds
 
@@ -98,8 +100,9 @@ def _first_addend(path):
     """What the first ADD of a file adds to the pixels: a constant, in float."""
     interpreter = Interpreter(str(path), experimental_preserve_all_tensors=True)
     interpreter.allocate_tensors()
-    add = next(op for op in interpreter._get_ops_details() if op["op_name"] == "ADD")
-    (details,) = [x for x in interpreter.get_tensor_details() if x["index"] == add["inputs"][1]]
+    found = tflite_graph.operations(tflite_graph.read(path.read_bytes()))
+    place = next(item.inputs[1] for item in found if item.kind == "ADD")
+    (details,) = [x for x in interpreter.get_tensor_details() if x["index"] == place]
     scale, zero_point = details["quantization"]
     return scale * (interpreter.get_tensor(details["index"]).astype("float64") - zero_point)
 
@@ -190,7 +193,7 @@ def test_the_run_is_as_any_other(qat_run, tiny_run, digits):
 
 
 def test_the_model_loads_without_this_package_and_its_file_computes_the_same(
-    qat_run, digits, tmp_path
+    qat_run, digits, tmp_path, small_litert_js
 ):
     code = "import sys, keras; print(keras.models.load_model(sys.argv[1]).count_params())"
     assert int(run_python(code, qat_run.model, cwd=tmp_path).stdout.split()[-1]) > 70_000

@@ -1,0 +1,111 @@
+"""What TensorFlow gains by oneDNN's kernels on this CPU: the same work with and without, in turns.
+
+    python benchmarks/onednn.py [--isa AVX2] [--rounds 5] [--json FILE]    # Linux
+
+What is measured and how: benchmarks/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from keras_resnet.export.measure.turns import Peer, ratio, spread, take_turns, workers
+from keras_resnet.onednn import VARIABLE
+
+OURS = (sys.executable, str(Path(__file__).parent / "peers" / "ours.py"))
+WORKER = (sys.executable, "-m", "keras_resnet.export.measure.benchmark_worker")
+TRAINING = {
+    "train resnet20, batch 128": ("resnet20", 128, 32, 10),
+    "train resnet50, batch 16": ("resnet50", 16, 224, 1000),
+}
+INFERENCE = {
+    "predict resnet8, batch 1": "resnet8",
+    "predict resnet20, batch 1": "resnet20",
+    "predict resnet50, batch 1": "resnet50",
+}
+STEPS = {"resnet8": 200, "resnet20": 200}  # predictions in a turn; all else does 10
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", nargs="+", choices=[*TRAINING, *INFERENCE], help="default: all")
+    parser.add_argument("--isa", help="of both, for oneDNN: ONEDNN_MAX_CPU_ISA, e.g. AVX2")
+    parser.add_argument("--threads", type=int, default=2, help="cores (default 2)")
+    parser.add_argument("--rounds", type=int, default=5, help="default 5")
+    parser.add_argument("--json", type=Path, help="also write the record here")
+    options = parser.parse_args()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
+    load = round(os.getloadavg()[0], 2)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for work in options.work or [*TRAINING, *INFERENCE]:
+            rows.append(measure(work, folder, options))
+            print(line(rows[-1]))
+    if options.json:
+        settings = {"isa": options.isa, "threads": options.threads, "load_average": load}
+        write(options.json, {**settings, "rows": rows})
+
+
+def measure(work: str, folder: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Time `work` by turns without and with oneDNN; a round's time is the median of its steps."""
+    command, told, steps = _work(work, folder, options.threads)
+    limit = (f"ONEDNN_MAX_CPU_ISA={options.isa}",) if options.isa else ()
+    peers = [
+        Peer(name, ("env", f"{VARIABLE}={value}", *limit, *command), told)
+        for name, value in (("off", 0), ("on", 1))
+    ]
+    with workers(peers) as started:
+        answers = take_turns(started, options.rounds, steps)
+    ms = {name: [statistics.median(turn["ms"]) for turn in answers[name]] for name in answers}
+    return {
+        "work": work,
+        **{name: spread(values) for name, values in ms.items()},
+        "ratio": ratio(ms["off"], ms["on"]),
+        "n": sum(len(turn["ms"]) for turn in answers["on"]),
+        "rounds": options.rounds,
+    }
+
+
+def _work(work: str, folder: str, threads: int) -> tuple[tuple[str, ...], dict[str, Any], int]:
+    """The command that does it, what that is told, and the steps of a turn."""
+    if work in TRAINING:
+        model, batch, size, classes = TRAINING[work]
+        told = {"model": model, "batch_size": batch, "image_size": size, "classes": classes}
+        return OURS, {**told, "precision": "float32", "data": None}, 20 if batch > 16 else 3
+    path = Path(folder) / f"{INFERENCE[work]}.keras"
+    _save(INFERENCE[work], path)
+    told = {"path": str(path), "threads": threads, "shape": None, "batch": 1}
+    return WORKER, told, STEPS.get(INFERENCE[work], 10)
+
+
+def _save(name: str, path: Path) -> None:
+    import keras_resnet
+
+    keras_resnet.create_model(name).save(path)
+
+
+def line(row: dict[str, Any]) -> str:
+    """A row of the table in benchmarks/README.md."""
+    off, on = (f"{row[name]['median']:.4g}" for name in ("off", "on"))
+    gain = "{median:.2f} ({least:.2f} to {most:.2f})".format(**row["ratio"])
+    return f"{row['work']}: {off} ms off, {on} ms on, off/on {gain}, n = {row['n']}"
+
+
+def write(path: Path, content: dict[str, Any]) -> None:
+    """Write a record."""
+    from keras_resnet.export import manifest
+
+    told = {"created": manifest.now(), **manifest.environment(), **content}
+    path.write_text(json.dumps(told, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""How a file of each kind is run: the lines of code of the model card."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from keras_resnet.export.formats.serving import BYTES, VERSION
+
+
+@dataclass(frozen=True)
+class Usage:
+    """How the files of some formats are run.
+
+    Attributes:
+        code: from a manifest's content and the file's name to Python that runs it; None where no
+            Python does.
+        takes_pixels: whether that code reads the array `pixels` of a picture.
+        words: a sentence for people, with `{file}` for the file's name.
+    """
+
+    code: Callable[[Mapping[str, Any], str], str] | None = None
+    takes_pixels: bool = False
+    words: str = ""
+
+
+def _saved_model(content: Mapping[str, Any], file: str) -> str:
+    return (
+        "import tensorflow as tf\n\n"
+        f'model = tf.saved_model.load("{file}/{VERSION}")\n'
+        'image = tf.constant([open("IMAGE", "rb").read()])  # JPEG or PNG: it is cut inside\n'
+        f'answer = model.signatures["{BYTES}"]({BYTES}=image)\n'
+        f'print(answer["{content["output"]["name"]}"].numpy().argmax())'
+    )
+
+
+def _tflite(content: Mapping[str, Any], file: str) -> str:
+    return (
+        "from ai_edge_litert.interpreter import Interpreter\n\n"
+        f'model = Interpreter("{file}")\n'
+        "model.allocate_tensors()\n"
+        "taken, given = model.get_input_details()[0], model.get_output_details()[0]\n"
+        'offset = -128 if taken["dtype"] == np.int8 else 0\n'
+        'model.set_tensor(taken["index"], (pixels + np.int16(offset)).astype(taken["dtype"]))\n'
+        "model.invoke()\n"
+        'print(model.get_tensor(given["index"]).argmax())'
+    )
+
+
+def _onnx(content: Mapping[str, Any], file: str) -> str:
+    taken = content["input"]["name"]
+    return (
+        "from onnxruntime import InferenceSession\n\n"
+        f'model = InferenceSession("{file}", providers=["CPUExecutionProvider"])\n'
+        f'print(model.run(None, {{"{taken}": pixels.astype("float32")}})[0].argmax())'
+    )
+
+
+def _openvino(content: Mapping[str, Any], file: str) -> str:
+    return (
+        "import openvino\n\n"
+        'exact = {"INFERENCE_PRECISION_HINT": "f32"}  # its default is bfloat16\n'
+        f'model = openvino.compile_model("{file}/{content["model"]}.xml", "CPU", exact)\n'
+        'print(model(pixels.astype("float32"))[0].argmax())'
+    )
+
+
+SAVED_MODEL = Usage(_saved_model)
+TFLITE = Usage(
+    _tflite,
+    takes_pixels=True,
+    words="Or, with nothing but ai-edge-litert, numpy and pillow: `python classify.py {file} "
+    "IMAGE`.",
+)
+ONNX = Usage(_onnx, takes_pixels=True)
+OPENVINO = Usage(_openvino, takes_pixels=True)
+MICRO = Usage(words="`{file}` is C++ for a microcontroller; its README.md says how it is built.")
+WEB = Usage(
+    words="`{file}` is a page for browsers: `python -m http.server -d {file}`, then open "
+    "<http://localhost:8000>."
+)

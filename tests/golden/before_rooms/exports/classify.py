@@ -1,0 +1,98 @@
+"""Classify pictures with a .tflite file. Needs ai-edge-litert, numpy and pillow, nothing else.
+
+python classify.py MODEL.tflite PICTURE...      (files that take RGB or grey 0...255)
+
+Pictures are cut as the manifest.json beside the file says; without one, to just cover its size.
+"""
+
+import json
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+from PIL import Image, ImageOps
+
+COVER = {"resize": 1, "size": 1, "interpolation": "bilinear"}  # just the model's size
+
+
+def read_labels(model: Path) -> list[str]:
+    """Read the class names inside the file; else those in the labels.txt beside it, if any."""
+    if zipfile.is_zipfile(model):
+        with zipfile.ZipFile(model) as archive:
+            return archive.read("labels.txt").decode().splitlines()
+    beside = model.parent / "labels.txt"
+    return beside.read_text(encoding="utf-8").splitlines() if beside.exists() else []
+
+
+def read_crop(model: Path) -> dict:
+    """Read from the manifest beside the file how pictures are cut; refuse what takes no pixels."""
+    beside = model.parent / "manifest.json"
+    taken = json.loads(beside.read_text(encoding="utf-8"))["input"] if beside.exists() else {}
+    if not taken.get("raw_pixels", True):
+        reason = "its manifest.json says that the normalisation is not inside"
+        sys.exit(f"{model} takes no pixels 0...255: {reason}. Export it with --preprocessing.")
+    return taken.get("crop") or COVER
+
+
+def cut(picture: Image.Image, width: int, height: int, crop: dict) -> Image.Image:
+    """Resize a picture until it covers the model's size and cut out the middle, in whole pixels."""
+    columns, rows = picture.size
+    if (columns, rows) == (width, height):
+        return picture  # it has been cut
+    if max(columns, rows) >= 100 * min(columns, rows):
+        raise ValueError(f"it has {columns} by {rows} pixels; sides of up to 1 to 100 are resized")
+    size = crop["size"] or min(width, height)
+    wide, high = (round(crop["resize"] * side / size) for side in (width, height))
+    columns, rows = max(wide, columns * high // rows), max(high, rows * wide // columns)
+    left, top = round((columns - width) / 2), round((rows - height) / 2)
+    picture = picture.resize((columns, rows), Image.Resampling[crop["interpolation"].upper()])
+    return picture.crop((left, top, left + width, top + height))
+
+
+def read_picture(path: str, shape: tuple[int, ...], crop: dict) -> np.ndarray:
+    """Turn a picture upright and cut it for a model of `shape` (height, width, channels)."""
+    height, width, channels = shape
+    picture = ImageOps.exif_transpose(Image.open(path))
+    if picture.mode.startswith("I"):  # 16 bits
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype("uint8"))
+    picture = cut(picture.convert("RGB"), width, height, crop)
+    return np.asarray(picture.convert("RGB" if channels == 3 else "L")).reshape(1, *shape)
+
+
+def classify(interpreter: Interpreter, pixels: np.ndarray) -> np.ndarray:
+    """Pixels 0...255 (1, height, width, channels) -> a score for each class."""
+    (image,), (scores,) = interpreter.get_input_details(), interpreter.get_output_details()
+    scale, zero = image["quantization"]  # 0 in files that take floats
+    steps = np.round(pixels / scale) + zero if scale else pixels
+    interpreter.set_tensor(image["index"], steps.astype(image["dtype"]))
+    interpreter.invoke()
+    found = interpreter.get_tensor(scores["index"])[0].astype("float32")
+    scale, zero = scores["quantization"]
+    return (found - zero) * scale if scale else found
+
+
+def main(model: str, *pictures: str) -> int:
+    """Print the five best classes of each picture; return 1 if one of them could not be read."""
+    crop, labels = read_crop(Path(model)), read_labels(Path(model))
+    interpreter, failed = Interpreter(model), 0
+    interpreter.allocate_tensors()
+    shape = tuple(int(side) for side in interpreter.get_input_details()[0]["shape"][1:])
+    for path in pictures:
+        try:
+            pixels = read_picture(path, shape, crop)
+        except Exception as error:  # damaged files make Pillow's readers stumble over anything
+            print(f"Cannot read {path}: {error}", file=sys.stderr)
+            failed = 1
+            continue
+        scores = classify(interpreter, pixels)
+        for best in np.argsort(-scores, kind="stable")[:5]:
+            print(f"{path}\t{scores[best]:.4f}\t{labels[best] if labels else best}")
+    return failed
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
+    sys.exit(main(*sys.argv[1:]))
