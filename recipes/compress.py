@@ -1,12 +1,12 @@
-"""Compress a trained network with tensorflow-model-optimization: train it quantized, prune its
-weights, cluster them, and any of these after another.
+"""Make a trained network smaller or faster and train it further. Any of these can follow another.
 
-keras-resnet prune RUN|FILE.keras --sparsity 0.8
-keras-resnet cluster RUN|FILE.keras --clusters 16
-keras-resnet qat NAME --weights TAG --distill
+keras-resnet qat NAME --weights TAG --distill             quantization-aware training
+keras-resnet prune RUN|FILE.keras --sparsity 0.8          set small weights to zero
+keras-resnet cluster RUN|FILE.keras --clusters 16         share few values among the weights
+keras-resnet prune-filters RUN|FILE.keras --data cifar10 --keep 0.5    remove whole filters
 
-The work is done in a process of its own, since importing tensorflow-model-optimization turns
-`tf.keras` into tf_keras.
+The first three are techniques of tensorflow-model-optimization and train in a process of their
+own, since its import turns `tf.keras` into tf_keras. `prune-filters` ends in a usual fine-tuning.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,18 +22,23 @@ from typing import Any
 import keras
 
 from keras_resnet.errors import MissingExtraError, UserError, require
-from keras_resnet.images.preprocessing import missing_preprocessing
 from keras_resnet.layers import LocalResponseNormalization
+from keras_resnet.recipes import finetune
 from keras_resnet.recipes.compression import zeros_and_clusters
+from keras_resnet.recipes.compression.channels import Channels
+from keras_resnet.recipes.compression.compressed import TFMOT
+from keras_resnet.recipes.compression.filters import compare, prune_filters
 from keras_resnet.recipes.compression.process import train_apart
+from keras_resnet.recipes.compression.table import technique
 from keras_resnet.recipes.configs.schema import Config, load_config
 from keras_resnet.recipes.runs.folder import Run, create_run
+from keras_resnet.recipes.runs.sources import Source
 from keras_resnet.recipes.training import devices, machines, transfer
 from keras_resnet.recipes.training.job import prepare
 from keras_resnet.recipes.training.teacher import find_teacher, require_same_classes
 
 QAT, PRUNE, CLUSTER = "compress/qat", "compress/prune", "compress/cluster"
-_TFMOT = "tensorflow_model_optimization"
+PRUNE_FILTERS = "compress/prune_filters"
 
 
 def run(
@@ -53,28 +59,19 @@ def run(
         UserError: a layer that cannot be quantized, a package that is not installed, several
             machines, or what `train.run` refuses.
     """
-    if machines.from_environment() is not None:
-        raise UserError(
-            "This trains on one machine, but the environment describes several (TF_CONFIG, Slurm). "
-            "Unset it, or start without srun."
-        )
+    _require_one_machine()
     model = transfer.functional(model)
     devices.claim(config.train)
     require("tf_keras", "compress")
-    if importlib.util.find_spec(_TFMOT) is None:  # imported in the other process only
-        raise MissingExtraError(_TFMOT, "compress")
-    if hint := missing_preprocessing(model):
-        raise UserError(f"{hint} Build it with include_preprocessing=True and save it again.")
+    if importlib.util.find_spec(TFMOT) is None:  # imported in the other process only
+        raise MissingExtraError(TFMOT, "compress")
+    transfer.require_preprocessing(model)
     _require_trainable(model, config)
-    if config.data.image_size == 0 and model.input_shape[1]:
-        config = replace(config, data=replace(config.data, image_size=model.input_shape[1]))
-    config = replace(
-        config,
-        model=model.name,
-        train=replace(config.train, precision="float32", sizes=(), ema=_averaging(model, config)),
-    )
+    trainee, config = technique(config)(model), transfer.sized(config, model)
+    chosen = replace(config.train, precision="float32", sizes=(), ema=trainee.ema(config))
+    config = replace(config, model=model.name, train=chosen)
     teacher = find_teacher(config.distill)
-    job = prepare(config, model, teacher)
+    job = prepare(config, trainee, teacher)
     require_same_classes(config.distill, job.dataset.class_names)
     name = name or f"{config.compress.technique}-{model.name}"
     made = create_run(out, name, job.config, {"start": model, "teacher": teacher})
@@ -85,6 +82,14 @@ def run(
             shutil.rmtree(made.path)
         raise
     return made
+
+
+def _require_one_machine() -> None:
+    if machines.from_environment() is not None:
+        raise UserError(
+            "This trains on one machine, but the environment describes several (TF_CONFIG, Slurm). "
+            "Unset it, or start without srun."
+        )
 
 
 def _require_trainable(model: keras.Model, config: Config) -> None:
@@ -109,16 +114,6 @@ def _require_trainable(model: keras.Model, config: Config) -> None:
                 "network with batch normalisation (googlenet_bn), or quantize it after training: "
                 "keras-resnet export MODEL --formats tflite-int8"
             )
-
-
-def _averaging(model: keras.Model, config: Config) -> float:
-    """`train.ema`, or 0 where clusters are kept: a mean of two clusters' values is in neither."""
-    choice = config.compress
-    if choice.technique != "qat" or not zeros_and_clusters.preserved(model, choice.preserve)[1]:
-        return config.train.ema
-    if config.train.ema:
-        print(f"'{model.name}' is clustered: its weights are not averaged", file=sys.stderr)
-    return 0.0
 
 
 def qat(
@@ -234,7 +229,52 @@ def _trained(
     return result
 
 
+def finetune_pruned(
+    source: Source,
+    config: Config,
+    out: str | Path | None = None,
+    *,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    profile: bool = False,
+) -> Run:
+    """Prune the model of `source` as `config.pruning` says and train it further, in a new run.
+
+    The summary's "pruned_filters" has filters, multiply-adds and parameters before and after.
+
+    Args:
+        source: a trained classifier; see `recipes.sources.find`.
+        config: how to prune and what to train on; see `recipes.finetune.run`.
+        out: the folder; default `runs/prune-filters-NAME-DATE-TIME`.
+        callbacks: Keras callbacks beside the progress bar and the logs.
+        profile: write a profiler trace, as `train.run`.
+
+    Raises:
+        UserError: what `prune_filters` or `recipes.finetune.run` refuses.
+    """
+    choice, model = config.pruning, source.keras_model()
+    transfer.require_float(model)
+    transfer.classifier(model)
+    pruned = prune_filters(
+        model,
+        choice.keep,
+        criterion=choice.criterion,
+        ranking=choice.ranking,
+        least=choice.least,
+        divisor=choice.divisor,
+    )
+    return finetune.train_from(
+        pruned,
+        config,
+        out,
+        model=source.name,
+        name=f"prune-filters-{source.name}",
+        about={"pruned_filters": compare(Channels(model).model, pruned)},
+        callbacks=callbacks,
+        profile=profile,
+    )
+
+
 if __name__ == "__main__":
     from keras_resnet.cli.main import main
 
-    sys.exit(main(sys.argv[1:]))  # the verb, one of three, is the first of them
+    sys.exit(main(sys.argv[1:]))  # the verb, one of four, is the first of them

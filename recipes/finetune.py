@@ -6,16 +6,15 @@ keras-resnet finetune NAME --weights TAG --data FOLDER
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from keras_resnet.errors import UserError
-from keras_resnet.images.preprocessing import missing_preprocessing
 from keras_resnet.recipes import train
 from keras_resnet.recipes.compression import zeros_and_clusters
 from keras_resnet.recipes.configs.schema import Config
@@ -90,16 +89,12 @@ def train_from(
     Raises:
         UserError: as `run`.
     """
-    if hint := missing_preprocessing(start):
-        raise UserError(f"{hint} Build it with include_preprocessing=True and save it again.")
+    transfer.require_preprocessing(start)
     transfer.require_float(start)
     transfer.classifier(start)
     _warn_of_zeros(start)
-    if config.data.image_size == 0 and start.input_shape[1]:
-        data = dataclasses.replace(config.data, image_size=start.input_shape[1])
-        config = dataclasses.replace(config, data=data)
     return train.run(
-        dataclasses.replace(config, model=model),
+        replace(transfer.sized(config, start), model=model),
         out,
         name=name,
         callbacks=callbacks,

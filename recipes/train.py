@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import math
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,31 +20,15 @@ from keras_resnet.export import manifest
 from keras_resnet.export.runtimes.keras import load_keras
 from keras_resnet.files import replacing
 from keras_resnet.layers import to_stock
-from keras_resnet.models.auxiliary import inference_model
 from keras_resnet.recipes import evaluate
-from keras_resnet.recipes.compression import zeros_and_clusters
-from keras_resnet.recipes.compression.process import train_apart
+from keras_resnet.recipes.compression.process import train_apart, trains_apart
+from keras_resnet.recipes.compression.table import choose_trainee
 from keras_resnet.recipes.configs.schema import Config
-from keras_resnet.recipes.data.batches import training_batches
-from keras_resnet.recipes.runs.folder import (
-    Run,
-    create_run,
-    drop_rows_from,
-    find_run,
-    locked,
-    write_json,
-)
-from keras_resnet.recipes.training import data_service, devices, transfer, workers
+from keras_resnet.recipes.runs.folder import Run, create_run, drop_rows_from, find_run, write_json
+from keras_resnet.recipes.training import data_service, devices, workers
 from keras_resnet.recipes.training.callbacks import Log, ProgressBar
 from keras_resnet.recipes.training.checkpoints import State
-from keras_resnet.recipes.training.job import (
-    Job,
-    build_loop,
-    build_model,
-    dtype_policy,
-    prepare,
-    technique,
-)
+from keras_resnet.recipes.training.job import Job, build_loop, dtype_policy, prepare
 from keras_resnet.recipes.training.loop import Loop, NonFiniteLossError
 from keras_resnet.recipes.training.teacher import find_teacher, require_same_classes
 
@@ -87,7 +68,7 @@ def run(
     """
     devices.claim(config.train)
     # What can be refused is refused before a folder is made.
-    job = prepare(config, start, find_teacher(config.distill))
+    job = prepare(config, choose_trainee(config, start), find_teacher(config.distill))
     require_same_classes(config.distill, job.dataset.class_names)
     name = name or config.model
     models = {"start": start, "teacher": job.teacher}
@@ -112,7 +93,7 @@ def resume(
     found = find_run(path)
     if found.model.is_file():
         raise UserError(f"{path} is finished; its model is {found.model}.")
-    if found.config.compress.technique:
+    if trains_apart(found.config):
         train_apart(found)
         return found
     return go_on(found, callbacks=callbacks, profile=profile)
@@ -129,7 +110,8 @@ def go_on(
     start, teacher = (
         load_keras(path) if path.is_file() else None for path in (found.start, found.teacher)
     )
-    return _train(prepare(found.config, start, teacher), lambda: found, callbacks, profile)
+    job = prepare(found.config, choose_trainee(found.config, start), teacher)
+    return _train(job, lambda: found, callbacks, profile)
 
 
 def _train(
@@ -139,8 +121,9 @@ def _train(
     profile: bool,
 ) -> Run:
     service = job.config.data.service
+    workers.require_same(job.strategy, job.facts)
     with (
-        _opened(job, open_run) as run,
+        workers.shared_run(job.strategy, open_run) as run,
         data_service.watched(service, run.name),
         workers.together(job.strategy, run.name),
     ):
@@ -162,32 +145,6 @@ def _train(
         return run
 
 
-@contextmanager
-def _opened(job: Job, open_run: Callable[[], Run]) -> Iterator[Run]:
-    """The run, locked. Only the chief's is real: other workers get a folder that is thrown away."""
-    facts = {"model": job.config.model, "the number of training images": len(job.dataset.train)}
-    for section, table in asdict(job.config).items():
-        if isinstance(table, dict):
-            facts |= {f"{section}.{key}": value for key, value in table.items()}
-    workers.require_same(job.strategy, facts)
-    with ExitStack() as stack:
-        if workers.index(job.strategy) == 0:
-            try:
-                run = open_run()
-                stack.enter_context(locked(run))
-            except UserError as error:  # it is every worker's
-                workers.share(job.strategy, f"error {error}".encode())
-                raise
-            workers.share(job.strategy, f"run {run.path}".encode())
-        else:
-            kind, _, text = workers.share(job.strategy).decode().partition(" ")
-            if kind == "error":
-                raise UserError(f"The chief: {text}")
-            scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="keras-resnet-"))
-            run = Run(Path(scratch), home=Path(text))
-        yield run
-
-
 def _observers(job: Job, run: Run, loop: Loop, profile: bool) -> list[keras.callbacks.Callback]:
     return [
         ProgressBar(job.total_steps, job.epochs, int(loop.step)),
@@ -202,32 +159,11 @@ def _observers(job: Job, run: Run, loop: Loop, profile: bool) -> list[keras.call
 
 def _fit(job: Job, loop: Loop, state: State, observers: keras.callbacks.CallbackList) -> None:
     """From the loop's step to the last: update, save, and at the end of each epoch evaluate."""
-    batches = training_batches(
-        job.dataset.train,
-        job.config.train.batch_size,
-        job.config.train.seed,
-        job.config.augment,
-        start_step=int(loop.step),
-        sizes=job.sizes,
-        classes=len(job.dataset.class_names),
-    )
-    if job.config.data.service:
-        batches = data_service.served(batches, job.config.data.service)
-    iterator = loop.distribute(batches)
+    iterator = loop.distribute(job.batches(int(loop.step)))
     observers.on_train_begin()
     try:
         for epoch in range(int(state.epochs_done), job.epochs):
-            observers.on_epoch_begin(epoch)
-            _choose_layers(job, loop, epoch)
-            logs = _train_epoch(job, loop, state, observers, iterator, epoch)
-            if len(job.dataset.validation):
-                observers.on_test_begin()
-                validation = _validate(job, loop, state, epoch)
-                observers.on_test_end(validation)
-                logs |= {f"val_{key}": value for key, value in validation.items()}
-            with state.writing():
-                observers.on_epoch_end(epoch, logs)
-            state.finish_epoch()
+            _run_epoch(job, loop, state, observers, iterator, epoch)
             if state.votes.any(loop.model.stop_training):  # a callback's wish, as in Keras
                 break
     except KeyboardInterrupt as error:
@@ -244,20 +180,26 @@ def _fit(job: Job, loop: Loop, state: State, observers: keras.callbacks.Callback
         observers.on_train_end()
 
 
-def _choose_layers(job: Job, loop: Loop, epoch: int) -> None:
-    """Of a fine-tuning: which layers learn in this epoch."""
-    if (compressing := technique(job.config)) is not None:
-        compressing.choose_layers(job, loop, epoch)
-        return
-    if job.start is None:
-        return
-    choice, head = job.config.finetune, transfer.classifier(loop.model)
-    head_only = epoch < round(choice.frozen * job.epochs)
-    loop.train_layers(
-        lambda layer: transfer.learns(
-            layer, head=head, head_only=head_only, train_bn=choice.train_bn
-        )
-    )
+def _run_epoch(
+    job: Job,
+    loop: Loop,
+    state: State,
+    observers: keras.callbacks.CallbackList,
+    iterator: Iterator[Any],
+    epoch: int,
+) -> None:
+    """Train an epoch, or what is left of it, evaluate, log and save."""
+    observers.on_epoch_begin(epoch)
+    job.trainee.choose_layers(job, loop, epoch)
+    logs = _train_epoch(job, loop, state, observers, iterator, epoch)
+    if len(job.dataset.validation):
+        observers.on_test_begin()
+        validation = _validate(job, loop, state, epoch)
+        observers.on_test_end(validation)
+        logs |= {f"val_{key}": value for key, value in validation.items()}
+    with state.writing():
+        observers.on_epoch_end(epoch, logs)
+    state.finish_epoch()
 
 
 def _train_epoch(
@@ -326,52 +268,42 @@ def _finish(job: Job, run: Run, loop: Loop, state: State) -> None:
 def _best_model(job: Job, run: Run, loop: Loop) -> keras.Model:
     if run.best.is_file():
         loop.model.load_weights(run.best)
-    if (compressing := technique(job.config)) is not None:
-        made: keras.Model = compressing.result(job.start, loop.model)
-        return made
-    model = build_model(job, job.dataset.input_shape)  # of one size
-    model.set_weights(loop.model.get_weights())
-    return inference_model(model)
+    result: keras.Model = job.trainee.result(job, loop.model)
+    return result
 
 
 def _write_result(job: Job, run: Run, loop: Loop, state: State, model: keras.Model) -> None:
-    config, dataset = job.config, job.dataset
-    plain = to_stock(model)
+    plain, names = to_stock(model), "\n".join(job.dataset.class_names) + "\n"
     outputs = keras.layers.Activation("softmax", dtype="float32", name="predictions")(plain.output)
-    (run.path / "labels.txt").write_text("\n".join(dataset.class_names) + "\n", encoding="utf-8")
-    result = keras.Model(plain.input, outputs, name=config.model)
-    test = evaluate.measure_model(result, dataset.test)
-    write_json(
-        run.path / "summary.json",
-        {
-            "model": config.model,
-            **run.about_start(),
-            "parameters": result.count_params(),
-            "data": config.data.name,
-            **_about_compression(config, result),
-            **({} if job.teacher is None else {"teacher": job.teacher.name}),
-            "images_left_out": len(dataset.left_out),
-            "steps": int(loop.step),
-            "best_epoch": int(state.best_epoch),
-            "validation": {"accuracy": float(state.best_accuracy), "n": len(dataset.validation)}
-            if len(dataset.validation)
-            else None,
-            "test": test,
-            "seconds": round(float(state.seconds), 1),
-            "precision": job.precision,
-            "replicas": job.strategy.num_replicas_in_sync,
-            "workers": workers.count(job.strategy),
-            **manifest.environment(),
-        },
-    )
+    result = keras.Model(plain.input, outputs, name=job.config.model)
+    (run.path / "labels.txt").write_text(names, encoding="utf-8")
+    write_json(run.path / "summary.json", _summary(job, run, loop, state, result))
     with replacing(run.model) as partial:  # last, since it is what marks the run as finished
         result.save(partial)
 
 
-def _about_compression(config: Config, result: keras.Model) -> dict[str, Any]:
-    if not config.compress.technique:
-        return {}
-    return {"technique": config.compress.technique, "kernels": zeros_and_clusters.report(result)}
+def _summary(job: Job, run: Run, loop: Loop, state: State, result: keras.Model) -> dict[str, Any]:
+    dataset, validation = job.dataset, None
+    if len(dataset.validation):
+        validation = {"accuracy": float(state.best_accuracy), "n": len(dataset.validation)}
+    return {
+        "model": job.config.model,
+        **run.about_start(),
+        "parameters": result.count_params(),
+        "data": job.config.data.name,
+        **job.trainee.about(job, result),
+        **({} if job.teacher is None else {"teacher": job.teacher.name}),
+        "images_left_out": len(dataset.left_out),
+        "steps": int(loop.step),
+        "best_epoch": int(state.best_epoch),
+        "validation": validation,
+        "test": evaluate.measure_model(result, dataset.test),
+        "seconds": round(float(state.seconds), 1),
+        "precision": job.precision,
+        "replicas": job.strategy.num_replicas_in_sync,
+        "workers": workers.count(job.strategy),
+        **manifest.environment(),
+    }
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def _compress(options: argparse.Namespace) -> int:
 
 def _prune_filters(options: argparse.Namespace) -> int:
     """Remove filters of a trained network and train it on."""
-    from keras_resnet.recipes import prune_channels
+    from keras_resnet.recipes import compress
     from keras_resnet.recipes.configs import schema
     from keras_resnet.recipes.runs import sources
     from keras_resnet.recipes.training import devices
@@ -55,7 +55,7 @@ def _prune_filters(options: argparse.Namespace) -> int:
     source.require_keras()
     loaded = schema.load_config(options.config, overrides(options))
     devices.claim(loaded.train)
-    run = prune_channels.run(source, loaded, options.out, profile=options.profile)
+    run = compress.finetune_pruned(source, loaded, options.out, profile=options.profile)
     if not options.json and not run.home:
         pruned = run.summary()["pruned_filters"]
         for what in ("filters", "multiply_adds", "parameters"):

@@ -1,6 +1,6 @@
 """Filter pruning: which filters matter least, and the smaller network without them.
 
-`recipes/prune_channels.py` trains the result on.
+`recipes/compress.py` trains the result further.
 """
 
 from __future__ import annotations

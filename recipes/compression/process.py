@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from keras_resnet.errors import UserError
+from keras_resnet.recipes.configs.schema import Config
 from keras_resnet.recipes.runs.folder import Run, find_run
 
 _DONE, _FAULT, _STOPPED = 0, 2, 130  # exit codes of the process, as the command's
@@ -31,6 +32,11 @@ finally:
     os.dup2(stderr, 2)
 sys.exit(process.work(sys.argv[1]))
 """
+
+
+def trains_apart(config: Config) -> bool:
+    """Tell whether a run of `config` needs a process of its own, as every technique does."""
+    return bool(config.compress.technique)
 
 
 def train_apart(made: Run) -> None:

@@ -1,10 +1,8 @@
 """Magnitude pruning with tensorflow-model-optimization: the smallest weights become zeros.
 
 While it trains, a growing share of each kernel is masked (arXiv:1710.01878); how many zeros a layer
-gets is `kernels.shares`'. What comes out is the network it started from, with zeros in its kernels:
-files of the same size, which compress.
-
-Imported in a process of its own only (`recipes.compress`): tfmot turns `tf.keras` into tf_keras.
+gets is decided by `zeros_and_clusters.shares`. What comes out is the network it started from, with
+zeros in its kernels: files of the same size, which compress.
 """
 
 from __future__ import annotations
@@ -12,45 +10,59 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-import tensorflow_model_optimization as tfmot
-import tf_keras
 
-from keras_resnet.errors import UserError
+from keras_resnet.errors import UserError, require
 from keras_resnet.recipes.compression import zeros_and_clusters
+from keras_resnet.recipes.compression.compressed import TFMOT, Compressed
 from keras_resnet.recipes.compression.to_tf_keras import to_legacy
 from keras_resnet.recipes.configs.schema import CompressConfig
 from keras_resnet.recipes.training import transfer
 from keras_resnet.recipes.training.job import Job
-from keras_resnet.recipes.training.loop import Loop
+from keras_resnet.recipes.training.transfer import Shape
 
 _UPDATES = 100  # of the masks, in the ramp
 _PATTERNS = {"": None, "2:4": (2, 4)}
 
 
-def build_model(job: Job, start: keras.Model) -> Any:
-    """The start model as a tf_keras model with masks, from RGB 0...255 to logits.
+class Pruned(Compressed):
+    """A trained network that gets zeros in its kernels."""
 
-    Raises:
-        UserError: an unknown allocation or pattern, or a layer that tf_keras does not have.
-    """
-    choice = job.config.compress
-    legacy = to_legacy(transfer.same(start, job.dataset.input_shape))
-    goals = _goals(start, choice)
-    steps = job.total_steps * job.config.train.accumulate  # a mask is renewed at each forward pass
+    averages = False
 
-    def wrap(layer: Any) -> Any:
-        if not goals.get(layer.name):
-            return layer
-        return tfmot.sparsity.keras.prune_low_magnitude(
-            layer,
-            _schedule(goals[layer.name], choice, steps),
-            sparsity_m_by_n=_PATTERNS[choice.pattern],
-        )
+    def build(self, job: Job, shape: Shape) -> Any:
+        """Return a tf_keras model with masks."""
+        sparsity = require(TFMOT, "compress").sparsity.keras
+        choice, goals = job.config.compress, _goals(self.start, job.config.compress)
+        # A mask is renewed at each forward pass.
+        steps = job.total_steps * job.config.train.accumulate
 
-    masked = tf_keras.models.clone_model(legacy, clone_function=wrap)
-    for layer in _masked_layers(masked):
-        layer.pruning_step.assign(0)  # -1 waits for a callback of `fit`
-    return masked
+        def wrap(layer: Any) -> Any:
+            if not goals.get(layer.name):
+                return layer
+            return sparsity.prune_low_magnitude(
+                layer,
+                _schedule(sparsity, goals[layer.name], choice, steps),
+                sparsity_m_by_n=_PATTERNS[choice.pattern],
+            )
+
+        legacy = to_legacy(transfer.same(self.start, shape))
+        masked = require("tf_keras", "compress").models.clone_model(legacy, clone_function=wrap)
+        for layer in _masked_layers(masked):
+            layer.pruning_step.assign(0)  # -1 waits for a callback of `fit`
+        return masked
+
+    def result(self, job: Job, trained: Any) -> keras.Model:
+        """Return the network it started from with the trained weights, masked."""
+        wrapped = {layer.layer.name: layer for layer in _masked_layers(trained)}
+        network = transfer.same(self.start, trained.input_shape[1:])
+        for layer in network.layers:
+            if layer.name in wrapped:
+                ((kernel, mask, _),) = wrapped[layer.name].pruning_vars
+                _, *others = wrapped[layer.name].layer.get_weights()
+                layer.set_weights([(kernel * mask).numpy(), *others])
+            elif layer.weights:
+                layer.set_weights(trained.get_layer(layer.name).get_weights())
+        return network
 
 
 def _goals(start: keras.Model, choice: CompressConfig) -> dict[str, float]:
@@ -64,33 +76,15 @@ def _goals(start: keras.Model, choice: CompressConfig) -> dict[str, float]:
     return dict.fromkeys(whole, 0.5)
 
 
-def _schedule(goal: float, choice: CompressConfig, steps: int) -> Any:
+def _schedule(sparsity: Any, goal: float, choice: CompressConfig, steps: int) -> Any:
     """From no zeros to `goal` along a cubic curve; 2:4 comes at once and its places are renewed."""
     begin, end = (1 + round(part * steps) for part in choice.ramp)
     every = max(1, (end - begin) // _UPDATES)
     end = begin + (end - begin) // every * every  # the last renewal, which has the whole goal
     if choice.pattern:
-        return tfmot.sparsity.keras.ConstantSparsity(goal, begin, max(end, begin), every)
-    return tfmot.sparsity.keras.PolynomialDecay(0.0, goal, begin, max(end, begin + 1), 3, every)
+        return sparsity.ConstantSparsity(goal, begin, max(end, begin), every)
+    return sparsity.PolynomialDecay(0.0, goal, begin, max(end, begin + 1), 3, every)
 
 
 def _masked_layers(model: Any) -> list[Any]:
     return [layer for layer in model.layers if hasattr(layer, "pruning_vars")]
-
-
-def choose_layers(job: Job, loop: Loop, epoch: int) -> None:
-    """All learn all along."""
-
-
-def result(start: keras.Model, trained: Any) -> keras.Model:
-    """The trained weights, masked, in the network it started from."""
-    wrapped = {layer.layer.name: layer for layer in _masked_layers(trained)}
-    network = transfer.same(start, trained.input_shape[1:])
-    for layer in network.layers:
-        if layer.name in wrapped:
-            ((kernel, mask, _),) = wrapped[layer.name].pruning_vars
-            _, *others = wrapped[layer.name].layer.get_weights()
-            layer.set_weights([(kernel * mask).numpy(), *others])
-        elif layer.weights:
-            layer.set_weights(trained.get_layer(layer.name).get_weights())
-    return network

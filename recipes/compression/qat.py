@@ -5,31 +5,29 @@ of stock layers, with its weights on the grids of an int8 file and Keras' own fa
 wherever such a file rounds an activation. It computes what the file computes but for steps
 that lie half-way (99 % agreement of classes and more, measured on CIFAR-10), and exports,
 evaluates and loads as any other.
-
-Imported in a process of its own only (`recipes.compress`): tfmot turns `tf.keras` into tf_keras.
 """
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Callable
+import sys
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
-import tensorflow_model_optimization as tfmot
-import tf_keras
 
 from keras_resnet import keras_compat
-from keras_resnet.errors import UserError
+from keras_resnet.errors import require
 from keras_resnet.export.formats.int8_ranges import Range
 from keras_resnet.export.rewrites import fold_rescaling
 from keras_resnet.recipes.compression import int8_network, zeros_and_clusters
+from keras_resnet.recipes.compression.compressed import TFMOT, Compressed
 from keras_resnet.recipes.compression.to_tf_keras import to_legacy
+from keras_resnet.recipes.configs.schema import Config
 from keras_resnet.recipes.training.job import Job
 from keras_resnet.recipes.training.loop import Loop
+from keras_resnet.recipes.training.transfer import Shape
 
 _CALIBRATION_IMAGES = 256
 _CLUSTERS = "clst_impl"  # what tfmot calls a quantizer's clusters
@@ -40,63 +38,59 @@ _RANGES = (
 )
 
 
-class RoundedOutput(tfmot.quantization.keras.QuantizeConfig):
-    """For layers that tfmot has no rule for but an int8 file does: the output is rounded."""
+class QuantizationAware(Compressed):
+    """A trained network that learns to compute well with the roundings of an int8 file."""
 
-    def get_weights_and_quantizers(self, layer: Any) -> list[Any]:
-        """None of its weights is rounded."""
-        return []
+    averages = True
 
-    def get_activations_and_quantizers(self, layer: Any) -> list[Any]:
-        """None inside."""
-        return []
+    def ema(self, config: Config) -> float:
+        """Return `train.ema`, or 0 if clusters are kept: a mean of two values is in no cluster."""
+        _, keep_clusters = zeros_and_clusters.preserved(self.start, config.compress.preserve)
+        if config.train.ema and keep_clusters:
+            name = self.start.name
+            print(f"'{name}' is clustered: its weights are not averaged", file=sys.stderr)
+        return 0.0 if keep_clusters else config.train.ema
 
-    def set_quantize_weights(self, layer: Any, quantize_weights: list[Any]) -> None:
-        """There are none."""
+    def build(self, job: Job, shape: Shape) -> Any:
+        """Return a tf_keras model that rounds."""
+        from keras_resnet.recipes.compression import rounded_layers  # imports tfmot
 
-    def set_quantize_activations(self, layer: Any, quantize_activations: list[Any]) -> None:
-        """There are none."""
+        network = int8_network.prepared(self.start)
+        rescaling = int8_network.normalisation(network)
+        legacy = to_legacy(network if rescaling is None else _behind(network, rescaling))
+        kept = zeros_and_clusters.preserved(self.start, job.config.compress.preserve)
+        quantized = rounded_layers.rounded(legacy, *kept)
+        images = job.dataset.train.sample(_CALIBRATION_IMAGES).images.astype("float32")
+        if rescaling is not None:
+            images = np.asarray(rescaling(images))
+        ranges = _measured_ranges(legacy, images)
+        ranges["quantize_layer"] = int8_network.range_behind(rescaling)
+        _set_ranges(quantized, ranges)
+        _freeze_clustered_kernels(quantized)
+        return _from_pixels(quantized, network, rescaling)
 
-    def get_output_quantizers(self, layer: Any) -> list[Any]:
-        """Eight bits, the range followed by a moving average."""
-        return [
-            tfmot.quantization.keras.quantizers.MovingAverageQuantizer(
-                num_bits=8, per_axis=False, symmetric=False, narrow_range=False
-            )
-        ]
+    def choose_layers(self, job: Job, loop: Loop, epoch: int) -> None:
+        """From `compress.freeze_bn` of the run on, keep BN's statistics, scale and offset."""
+        frozen = epoch >= math.ceil(job.config.compress.freeze_bn * job.epochs)
+        batch_norm = require("tf_keras", "compress").layers.BatchNormalization
+        for layer in loop.model.layers[-1].layers:
+            if isinstance(getattr(layer, "layer", None), batch_norm):
+                layer.trainable = not frozen
+        loop.trained = len(loop.model.trainable_variables)
 
-    def get_config(self) -> dict[str, Any]:
-        """Nothing to configure."""
-        return {}
-
-
-# The product of squeeze-and-excitation and of gates.
-_ROUNDED = (tf_keras.layers.Multiply, tf_keras.layers.Subtract)
-
-
-def build_model(job: Job, start: keras.Model) -> Any:
-    """The start model as a tf_keras model that rounds, from RGB 0...255 to logits.
-
-    Raises:
-        UserError: a layer that cannot be quantized; the message names it.
-    """
-    network = int8_network.prepared(start)
-    rescaling = int8_network.normalisation(network)
-    core = network if rescaling is None else _behind(network, rescaling)
-    legacy = to_legacy(core)
-    quantized = _wrapped(legacy, *zeros_and_clusters.preserved(start, job.config.compress.preserve))
-    images = job.dataset.train.sample(_CALIBRATION_IMAGES).images.astype("float32")
-    if rescaling is not None:
-        images = np.asarray(rescaling(images))
-    ranges = _measured_ranges(legacy, images)
-    ranges["quantize_layer"] = int8_network.range_behind(rescaling)
-    _set_ranges(quantized, ranges)
-    _freeze_clustered_kernels(quantized)
-    inputs = tf_keras.Input(network.input_shape[1:], name="images")
-    x = inputs
-    if rescaling is not None:
-        x = tf_keras.layers.Rescaling(rescaling.scale, rescaling.offset)(x)
-    return tf_keras.Model(inputs, quantized(x), name=start.name)
+    def result(self, job: Job, trained: Any) -> keras.Model:
+        """Return a Keras 3 model that rounds as the int8 file will; see `int8_network`."""
+        network, ranges = int8_network.prepared(self.start), {}
+        _write_kernels(trained.layers[-1])
+        for wrapper in trained.layers[-1].layers:
+            variables, name = _variables(wrapper), _name(wrapper)
+            for least, most in _RANGES:
+                if least in variables and not _keeps_range(network, name):
+                    ranges[name] = (float(variables[least].numpy()), float(variables[most].numpy()))
+            if hasattr(wrapper, "layer") and (layer := network.get_layer(name)).weights:
+                weights = {key.removeprefix("depthwise_"): v for key, v in variables.items()}
+                layer.set_weights([weights[variable.name].numpy() for variable in layer.weights])
+        return int8_network.rounded(fold_rescaling.fold_rescaling(network), ranges)
 
 
 def _behind(network: keras.Model, layer: keras.Layer) -> keras.Model:
@@ -104,89 +98,20 @@ def _behind(network: keras.Model, layer: keras.Layer) -> keras.Model:
     return keras.Model(layer.output, network.output, name=network.name)
 
 
-def _wrapped(legacy: Any, keep_zeros: bool, keep_clusters: bool) -> Any:
-    """The model in tfmot's wrappers.
-
-    Raises:
-        UserError: a layer for which there is no rule.
-    """
-
-    def annotate(layer: Any) -> Any:
-        _require_rule(layer)
-        if isinstance(layer, _ROUNDED):
-            return tfmot.quantization.keras.quantize_annotate_layer(layer, RoundedOutput())
-        return layer
-
-    annotated = tf_keras.models.clone_model(legacy, clone_function=annotate)
-    logging.disable(logging.WARNING)  # that the first convolution, never pruned, has no zeros
-    try:
-        with tfmot.quantization.keras.quantize_scope({"RoundedOutput": RoundedOutput}):
-            return tfmot.quantization.keras.quantize_apply(
-                tfmot.quantization.keras.quantize_annotate_model(annotated),
-                _scheme(keep_zeros, keep_clusters),
-            )
-    except (RuntimeError, ValueError) as error:
-        said, *_ = str(error).splitlines()[0].partition(" You can")  # its own interface
-        raise UserError(
-            f"'{legacy.name}' cannot be trained quantized: {said} Take another, or quantize it "
-            "after training: keras-resnet export MODEL --formats tflite-int8"
-        ) from error
-    finally:
-        logging.disable(logging.NOTSET)
-
-
-def _require_rule(layer: Any) -> None:
-    """Refuse an activation that tfmot does not know, since it names the function and no layer.
-
-    Raises:
-        UserError: with the layer's name.
-    """
-    if (function := getattr(layer, "activation", None)) is None:
-        return
-    alone = tf_keras.layers.Activation(function)
-    rules = tfmot.quantization.keras.default_8bit.Default8BitQuantizeRegistry()
-    try:
-        rules.get_quantize_config(alone).get_output_quantizers(alone)
-    except ValueError as error:
-        raise UserError(
-            f"The activation '{layer.get_config()['activation']}' of the layer '{layer.name}' has "
-            "no rule by which it is trained quantized. Take relu, sigmoid, swish, gelu or tanh, or "
-            "quantize it after training: keras-resnet export MODEL --formats tflite-int8"
-        ) from error
-
-
-class _ClusterScheme(tfmot.experimental.combine.Default8BitClusterPreserveQuantizeScheme):
-    """tfmot's, with a quantizer for each layer.
-
-    tfmot's layers share one, which keeps no zeros anymore once it has met a layer that has none.
-    """
-
-    def get_quantize_registry(self) -> Any:
-        return _Anew(super().get_quantize_registry)
-
-
-class _Anew:
-    """Stands for what `make` makes, made anew each time it is asked for something."""
-
-    def __init__(self, make: Callable[[], Any]) -> None:
-        self._make = make
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._make(), name)
-
-
-def _scheme(keep_zeros: bool, keep_clusters: bool) -> Any:
-    """tfmot's rules: plain, or those that keep what pruning and clustering made of the weights."""
-    schemes = tfmot.experimental.combine
-    if keep_clusters:
-        return _ClusterScheme(preserve_sparsity=keep_zeros)
-    if keep_zeros:
-        return schemes.Default8BitPrunePreserveQuantizeScheme()
-    return tfmot.quantization.keras.default_8bit.Default8BitQuantizeScheme()
+def _from_pixels(
+    quantized: Any, network: keras.Model, rescaling: keras.layers.Rescaling | None
+) -> Any:
+    """`quantized` behind the normalisation of `network`, if it has one."""
+    legacy = require("tf_keras", "compress")
+    x = inputs = legacy.Input(network.input_shape[1:], name="images")
+    if rescaling is not None:
+        x = legacy.layers.Rescaling(rescaling.scale, rescaling.offset)(x)
+    return legacy.Model(inputs, quantized(x), name=network.name)
 
 
 def _measured_ranges(legacy: Any, images: np.ndarray) -> dict[str, Range]:
     """What each layer's output spans on `images`, by name; zero is always within."""
+    tf_keras = require("tf_keras", "compress")
     every = tf_keras.Model(legacy.input, {x.name: x.output for x in legacy.layers})
     ends: dict[str, Range] = {}
     for start in range(0, len(images), 16):
@@ -217,7 +142,7 @@ def _set_ranges(quantized: Any, ranges: dict[str, Range]) -> None:
 
 def _wrappers(quantized: Any) -> list[Any]:
     """tfmot's wrappers around layers; an input and its quantizer have none."""
-    wrapper = tfmot.quantization.keras.QuantizeWrapper
+    wrapper = require(TFMOT, "compress").quantization.keras.QuantizeWrapper
     return [layer for layer in quantized.layers if isinstance(layer, wrapper)]
 
 
@@ -262,32 +187,8 @@ def _variables(layer: Any) -> dict[str, Any]:
     return {v.name.rpartition("/")[2].partition(":")[0]: v for v in layer.weights}
 
 
-def choose_layers(job: Job, loop: Loop, epoch: int) -> None:
-    """From `compress.freeze_bn` of the run on, BN keeps its statistics, scale and offset."""
-    frozen = epoch >= math.ceil(job.config.compress.freeze_bn * job.epochs)
-    for layer in loop.model.layers[-1].layers:
-        if isinstance(getattr(layer, "layer", None), tf_keras.layers.BatchNormalization):
-            layer.trainable = not frozen
-    loop.trained = len(loop.model.trainable_variables)
-
-
 def _keeps_range(network: keras.Model, name: str) -> bool:
     """Whether an int8 file gives the range of the layer's input to its output, or knows it."""
     return name == "quantize_layer" or isinstance(
         network.get_layer(name), keras.layers.AveragePooling2D
     )
-
-
-def result(start: keras.Model, trained: Any) -> keras.Model:
-    """What was trained as a Keras 3 model that rounds as the int8 file will; see `quantizable`."""
-    network, ranges = int8_network.prepared(start), {}
-    _write_kernels(trained.layers[-1])
-    for wrapper in trained.layers[-1].layers:
-        variables, name = _variables(wrapper), _name(wrapper)
-        for least, most in _RANGES:
-            if least in variables and not _keeps_range(network, name):
-                ranges[name] = (float(variables[least].numpy()), float(variables[most].numpy()))
-        if hasattr(wrapper, "layer") and (layer := network.get_layer(name)).weights:
-            weights = {key.removeprefix("depthwise_"): v for key, v in variables.items()}
-            layer.set_weights([weights[variable.name].numpy() for variable in layer.weights])
-    return int8_network.rounded(fold_rescaling.fold_rescaling(network), ranges)

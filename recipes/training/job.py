@@ -2,39 +2,25 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from types import ModuleType
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-from keras_resnet import registry
 from keras_resnet.errors import UnknownNameError, UserError
-from keras_resnet.models.build import with_options
-from keras_resnet.models.network import Network
-from keras_resnet.recipes.configs.schema import Config
+from keras_resnet.recipes.configs.schema import Config, TrainConfig
 from keras_resnet.recipes.data import augment
+from keras_resnet.recipes.data.batches import training_batches
 from keras_resnet.recipes.data.datasets import Dataset, configured_dataset
-from keras_resnet.recipes.training import data_service, devices, optimizers, schedules, transfer
+from keras_resnet.recipes.training import data_service, devices, optimizers, schedules
 from keras_resnet.recipes.training.loop import Loop
 from keras_resnet.recipes.training.losses import LOSSES
 from keras_resnet.recipes.training.teacher import Teacher, require_fit
-
-# Modules that train in a model of their own: `build_model`, `choose_layers` and `result`.
-TECHNIQUES = {
-    "cluster": "keras_resnet.recipes.compression.cluster",
-    "prune": "keras_resnet.recipes.compression.prune",
-    "qat": "keras_resnet.recipes.compression.qat",
-}
-
-
-def technique(config: Config) -> ModuleType | None:
-    """The module that compresses, in the process that may import it (`recipes.compress`)."""
-    name = config.compress.technique
-    return importlib.import_module(TECHNIQUES[name]) if name else None
+from keras_resnet.recipes.training.trainee import Trainee
+from keras_resnet.recipes.training.transfer import Shape
 
 
 @dataclass(frozen=True)
@@ -42,7 +28,7 @@ class Job:
     """A config with all that it names, found and checked."""
 
     config: Config
-    start: keras.Model | None
+    trainee: Trainee
     teacher: keras.Model | None
     strategy: tf.distribute.Strategy
     dataset: Dataset
@@ -68,50 +54,56 @@ class Job:
         starts = [epoch * self.steps_per_epoch for epoch in epochs]
         return tuple(zip(starts, train.sizes, strict=False))
 
+    def batches(self, start_step: int) -> tf.data.Dataset:
+        """The training batches from this step on, made here or by the data service."""
+        train, service = self.config.train, self.config.data.service
+        batches = training_batches(
+            self.dataset.train,
+            train.batch_size,
+            train.seed,
+            self.config.augment,
+            start_step=start_step,
+            sizes=self.sizes,
+            classes=len(self.dataset.class_names),
+        )
+        return data_service.served(batches, service) if service else batches
 
-def prepare(config: Config, start: keras.Model | None, teacher: keras.Model | None) -> Job:
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What must be the same for all workers, by name: the config, and the number of images."""
+        facts: dict[str, Any] = {"model": self.config.model}
+        facts["the number of training images"] = len(self.dataset.train)
+        for section, table in asdict(self.config).items():
+            if isinstance(table, dict):
+                facts |= {f"{section}.{key}": value for key, value in table.items()}
+        return facts
+
+
+def prepare(config: Config, trainee: Trainee, teacher: keras.Model | None) -> Job:
     """Find what `config` names.
 
     Args:
         config: the run.
-        start: the model that a fine-tuning starts from.
+        trainee: what it trains.
         teacher: the model that is learned from; see `find_teacher`.
 
     Raises:
         UserError: unknown names, absent data, devices, workers or services, or sizes that do not
             go together.
     """
-    _check_names(config, start)
-    train = config.train
-    if train.deterministic:
-        tf.config.experimental.enable_op_determinism()
-    strategy = devices.strategy(train.devices, train.batch_size, train.wait_seconds)
-    if train.batch_size % (strategy.num_replicas_in_sync * train.accumulate):
-        raise UserError(
-            f"train.batch_size = {train.batch_size} does not divide into {train.accumulate} parts "
-            f"(train.accumulate) on each of {strategy.num_replicas_in_sync} devices."
-        )
+    trainee.check(config)
+    _check_names(config)
+    train, strategy = config.train, _strategy(config.train)
     data_service.require(config.data.service, train.wait_seconds)
     dataset = configured_dataset(config.data)
     if teacher is not None:
-        shown = _shown_shape(config, dataset)
-        require_fit(teacher, shown, len(dataset.class_names))
-    if start is not None and (config.finetune.keep_head or config.compress.technique):
-        transfer.require_classes(start, len(dataset.class_names))
-    if start is None:  # before images of many sizes are looked through
-        _require_size(config, (*train.sizes, *dataset.input_shape[:2]))
+        require_fit(teacher, _shown_shape(config, dataset), len(dataset.class_names))
+    trainee.require_fit(config, dataset)  # before images of many sizes are looked through
     steps_per_epoch = _steps_per_epoch(dataset, train.batch_size)
     total_steps = train.steps or train.epochs * steps_per_epoch
-    precision = devices.precision(train.precision)
     return Job(
-        # A resumed run computes in the precision it began with, whatever it resumes on, and finds
-        # a folder of images wherever it is resumed from.
-        config=replace(
-            config,
-            train=replace(train, precision=precision),
-            data=replace(config.data, name=dataset.name),
-        ),
-        start=start,
+        config=_resolved(config, dataset),
+        trainee=trainee,
         teacher=teacher,
         strategy=strategy,
         dataset=dataset,
@@ -123,57 +115,38 @@ def prepare(config: Config, start: keras.Model | None, teacher: keras.Model | No
     )
 
 
-def _check_names(config: Config, start: keras.Model | None) -> None:
-    if start is None:
-        registry.architecture(config.model)
-        _check_network(config)
-    if start is not None and config.network:
-        raise UserError("[network] is for a network that is built; a fine-tuning starts from one.")
-    if start is None and config.finetune.frozen:
-        raise UserError(
-            "finetune.frozen keeps layers that were trained before as they are; start from some "
-            "with: keras-resnet finetune MODEL --data NAME|FOLDER"
-        )
-    if config.compress.technique and config.compress.technique not in TECHNIQUES:
-        raise UnknownNameError("compress.technique", config.compress.technique, TECHNIQUES, "")
-    if config.compress.technique and start is None:
-        raise UserError(
-            "compress.technique works on a trained network; start from one with: keras-resnet "
-            f"{config.compress.technique} MODEL --data NAME|FOLDER"
-        )
-    if config.train.ema and config.compress.technique in ("cluster", "prune"):
-        raise UserError(
-            "train.ema averages weights, which brings back what was pruned and new values between "
-            "the clusters; set train.ema=0."
-        )
-    if start is None and config.pruning.keep < 1:
-        raise UserError(
-            "pruning.keep is for a trained network; prune one with: keras-resnet prune-filters "
-            "MODEL --data NAME|FOLDER"
-        )
+def _check_names(config: Config) -> None:
     if config.train.loss not in LOSSES:
         raise UnknownNameError("train.loss", config.train.loss, LOSSES, "")
     augment.check(config.augment, config.train.batch_size)
     optimizers.check(config.optimizer)
 
 
-def _network(config: Config) -> Network:
-    network = registry.architecture(config.model).network
-    return with_options(network, config.network, config.model)
+def _strategy(train: TrainConfig) -> tf.distribute.Strategy:
+    """The devices to train on, each with its part of a batch."""
+    if train.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    strategy = devices.strategy(train.devices, train.batch_size, train.wait_seconds)
+    if train.batch_size % (strategy.num_replicas_in_sync * train.accumulate):
+        raise UserError(
+            f"train.batch_size = {train.batch_size} does not divide into {train.accumulate} parts "
+            f"(train.accumulate) on each of {strategy.num_replicas_in_sync} devices."
+        )
+    return strategy
 
 
-def _check_network(config: Config) -> None:
-    given = {"classes", "input_size", "preprocessing"} & set(config.network)
-    if given:
-        raise UserError(
-            f"network.{min(given)} is not for a config: classes and image size follow from the "
-            "data, and the normalisation is the network's own."
-        )
-    if getattr(_network(config), "auxiliary", False) and config.train.sizes:
-        raise UserError(
-            "network.auxiliary and train.sizes exclude each other: auxiliary classifiers are made "
-            "for one image size."
-        )
+def _resolved(config: Config, dataset: Dataset) -> Config:
+    """The config to save with the run.
+
+    A resumed run computes in the precision it began with, whatever it resumes on, and finds a
+    folder of images wherever it is resumed from.
+    """
+    precision = devices.precision(config.train.precision)
+    return replace(
+        config,
+        train=replace(config.train, precision=precision),
+        data=replace(config.data, name=dataset.name),
+    )
 
 
 def _steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
@@ -186,45 +159,17 @@ def _steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
     return steps
 
 
-def _require_size(config: Config, sides: Sequence[int]) -> None:
-    least = _network(config).min_size
-    if min(sides) < least:
-        raise UserError(
-            f"'{config.model}' takes images of {least}×{least} pixels or more; data.image_size and "
-            f"train.sizes give {min(sides)}."
-        )
-
-
-def _shown_shape(config: Config, dataset: Dataset) -> tuple[int | None, int | None, int]:
+def _shown_shape(config: Config, dataset: Dataset) -> Shape:
     """The shape of the images that are trained on; free where their size changes in the run."""
     return (None, None, dataset.input_shape[-1]) if config.train.sizes else dataset.input_shape
-
-
-def build_model(job: Job, shape: tuple[int | None, int | None, int]) -> keras.Model:
-    """The network from RGB 0...255 to logits; `inference_model` drops its auxiliary ones."""
-    if job.start is not None:
-        keep_head, classes = job.config.finetune.keep_head, len(job.dataset.class_names)
-        return transfer.adapt(job.start, shape, classes, keep_head=keep_head)
-    return registry.create_model(
-        job.config.model,
-        input_shape=shape,
-        classes=len(job.dataset.class_names),
-        classifier_activation=None,
-        include_preprocessing=True,
-        **job.config.network,
-    )
 
 
 def build_loop(job: Job) -> Loop:
     """The network and its optimizer in their loop, under the job's strategy and precision."""
     config, train = job.config, job.config.train
     shape = _shown_shape(config, job.dataset)
-    compressing = technique(config)
     with job.strategy.scope(), dtype_policy(job.precision):
-        if compressing is not None:
-            model = compressing.build_model(job, job.start)
-        else:
-            model = build_model(job, shape)  # with its auxiliary classifiers, if any
+        model = job.trainee.build(job, shape)
         for layer in model.layers:
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.synchronized = train.synchronized_bn
@@ -232,8 +177,8 @@ def build_loop(job: Job) -> Loop:
         optimizer, l2 = optimizers.build(
             config.optimizer, job.schedule, train.weight_decay, model.trainable_variables
         )
-        # Callbacks look for model.optimizer; the loss scaling is the loop's.
-        if compressing is None:
+        if isinstance(model, keras.Model):  # one of tf_keras takes no optimizer of Keras 3
+            # Callbacks look for model.optimizer; the loss scaling is the loop's.
             model.compile(optimizer, auto_scale_loss=False, jit_compile=False)
     return Loop(
         job.strategy,

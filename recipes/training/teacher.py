@@ -13,11 +13,11 @@ import tensorflow as tf
 from keras_resnet.errors import UserError
 from keras_resnet.export.runtimes.base import are_probabilities, classifier_shape
 from keras_resnet.export.runtimes.keras import KerasRuntime
-from keras_resnet.images.preprocessing import missing_preprocessing
 from keras_resnet.models.auxiliary import inference_model
 from keras_resnet.recipes.configs.schema import DistillConfig
 from keras_resnet.recipes.runs import sources
 from keras_resnet.recipes.training import transfer
+from keras_resnet.recipes.training.transfer import Shape
 
 _ANOTHER = (
     "Name one of the same classes: --teacher, or --set distill.teacher=RUN --set distill.weights="
@@ -35,8 +35,7 @@ def find_teacher(choice: DistillConfig) -> keras.Model | None:
     if not choice.teacher:
         return None
     teacher = sources.find(choice.teacher, choice.weights or None).keras_model()
-    if hint := missing_preprocessing(teacher):
-        raise UserError(f"{hint} Build it with include_preprocessing=True and save it again.")
+    transfer.require_preprocessing(teacher)
     return inference_model(teacher)
 
 
@@ -58,9 +57,6 @@ def require_same_classes(choice: DistillConfig, names: tuple[str, ...]) -> None:
 
 def _some(names: tuple[str, ...]) -> str:
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-
-
-Shape = tuple[int | None, int | None, int]  # of an image; None where the size is free
 
 
 def require_fit(teacher: keras.Model, shape: Shape, classes: int) -> None:

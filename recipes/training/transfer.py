@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import keras
 
 from keras_resnet.errors import UserError
 from keras_resnet.export.formats.int8_ranges import has_ranges
+from keras_resnet.images.preprocessing import missing_preprocessing
 from keras_resnet.layers import BatchNormalization
 from keras_resnet.models.auxiliary import inference_model
+from keras_resnet.recipes.configs.schema import Config
+
+Shape = tuple[int | None, int | None, int]  # of an image; None where the size is free
 
 # What stays float32 under every precision: bfloat16 would round grey levels and logits.
 _FLOAT32 = (
@@ -52,6 +57,16 @@ def functional(model: Any) -> keras.Model:
             "tensors: keras.Model(inputs, outputs)."
         )
     return model
+
+
+def require_preprocessing(model: keras.Model) -> None:
+    """Refuse a model that does not take RGB 0...255, since its normalisation is outside.
+
+    Raises:
+        UserError: with how to build it.
+    """
+    if hint := missing_preprocessing(model):
+        raise UserError(f"{hint} Build it with include_preprocessing=True and save it again.")
 
 
 def require_rebuildable(model: keras.Model) -> None:
@@ -105,9 +120,16 @@ def require_classes(start: keras.Model, classes: int) -> None:
         )
 
 
+def sized(config: Config, start: keras.Model) -> Config:
+    """Return `config` with the image size that `start` was made for, if it has none itself."""
+    if config.data.image_size or not start.input_shape[1]:
+        return config
+    return replace(config, data=replace(config.data, image_size=start.input_shape[1]))
+
+
 def adapt(
     start: keras.Model,
-    input_shape: tuple[int | None, int | None, int],
+    input_shape: Shape,
     classes: int,
     *,
     keep_head: bool = False,
@@ -144,9 +166,7 @@ def adapt(
     return keras.Model(copy.input, logits, name=start.name)
 
 
-def same(
-    start: keras.Model, input_shape: tuple[int | None, int | None, int] | None = None
-) -> keras.Model:
+def same(start: keras.Model, input_shape: Shape | None = None) -> keras.Model:
     """Return `start` from RGB 0...255 to logits, with its own head; see `adapt`."""
     classes = classifier(inference_model(start)).units
     return adapt(start, input_shape or start.input_shape[1:], classes, keep_head=True)

@@ -11,10 +11,11 @@ from __future__ import annotations
 import functools
 import json
 import signal
+import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.errors import UserError
+from keras_resnet.recipes.runs.folder import Run, locked
 from keras_resnet.recipes.training import machines as clusters
 from keras_resnet.recipes.training.machines import Cluster
 
@@ -161,6 +163,33 @@ def require_same(strategy: tf.distribute.Strategy, facts: dict[str, Any]) -> Non
                     f"{theirs.get(key)!r} for worker {number}. Give the same command, config and "
                     "data on every machine."
                 )
+
+
+@contextmanager
+def shared_run(strategy: tf.distribute.Strategy, open_run: Callable[[], Run]) -> Iterator[Run]:
+    """Open the run and lock it; only the chief's folder is real.
+
+    The other workers get a folder that is thrown away.
+
+    Raises:
+        UserError: the chief cannot open the run; every worker raises it.
+    """
+    with ExitStack() as stack:
+        if index(strategy) == 0:
+            try:
+                run = open_run()
+                stack.enter_context(locked(run))
+            except UserError as error:
+                share(strategy, f"error {error}".encode())
+                raise
+            share(strategy, f"run {run.path}".encode())
+        else:
+            kind, _, text = share(strategy).decode().partition(" ")
+            if kind == "error":
+                raise UserError(f"The chief: {text}")
+            scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="keras-resnet-"))
+            run = Run(Path(scratch), home=Path(text))
+        yield run
 
 
 class Votes:

@@ -120,6 +120,32 @@ def test_no_import_goes_against_the_arrow():
                 assert room in (None, source) or rooms[room] < rooms[source], (path, target)
 
 
+def _rooms_of_recipes():
+    page = PAGE.read_text(encoding="utf-8")
+    return re.search(r"```\n(configs ←.*?)\n```", page)[1].split(" ← ")
+
+
+def _imports_at_load(path):
+    """What a file imports when it is imported itself."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_no_import_goes_against_the_order_inside_recipes():
+    order, recipes = _rooms_of_recipes(), ROOT / "recipes"
+    assert {folder.parent.name for folder in recipes.glob("*/__init__.py")} < set(order)
+
+    def room(*parts):
+        return order.index(parts[0] if parts[0] in order else "programs")
+
+    for path in recipes.rglob("*.py"):
+        source = room(*path.relative_to(recipes).parts)
+        for target in _imports_at_load(path):
+            if target.startswith("keras_resnet.recipes."):
+                assert room(*target.split(".")[2:]) <= source, (path, target)
+
+
 # Three trips --------------------------------------------------------------------------------------
 
 

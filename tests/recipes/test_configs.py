@@ -13,8 +13,8 @@ from PIL import Image
 
 from keras_resnet import registry
 from keras_resnet.errors import UserError
-from keras_resnet.recipes import compress, finetune, prune_channels, train
-from keras_resnet.recipes.compression import filters, zeros_and_clusters
+from keras_resnet.recipes import compress, finetune, train
+from keras_resnet.recipes.compression import filters, table, zeros_and_clusters
 from keras_resnet.recipes.configs import schema
 from keras_resnet.recipes.configs.schema import (
     CONFIGS,
@@ -24,7 +24,7 @@ from keras_resnet.recipes.configs.schema import (
     save_config,
 )
 from keras_resnet.recipes.data import augment
-from keras_resnet.recipes.training import devices, job, losses, optimizers, schedules
+from keras_resnet.recipes.training import devices, losses, optimizers, schedules
 
 RECORDS = Path(__file__).parents[1] / "benchmarks" / "results"
 
@@ -39,8 +39,8 @@ STARTED = {
     "compress/prune_taught": "prune resnet20 --weights cifar10 --config compress/prune_taught",
     compress.PRUNE: "prune resnet20 --weights cifar10",  # test_pruning
     compress.CLUSTER: "cluster RUN",  # test_pruning
-    # test_filter_pruning
-    prune_channels.CONFIG: "prune-filters resnet20 --weights cifar10 --data cifar10",
+    # test_filters
+    compress.PRUNE_FILTERS: "prune-filters resnet20 --weights cifar10 --data cifar10",
 }
 
 
@@ -186,7 +186,7 @@ def test_every_key_has_its_meaning_beside_it():
         ("Schedule", "name", schedules.SCHEDULES),
         ("Pruning", "criterion", filters.CRITERIA),
         ("Pruning", "ranking", filters.RANKINGS),
-        ("Compress", "technique", job.TECHNIQUES),
+        ("Compress", "technique", table.TECHNIQUES),
         ("Compress", "preserve", ("auto", *zeros_and_clusters.PRESERVED)),
         ("Compress", "allocation", zeros_and_clusters.ALLOCATIONS),
     ],

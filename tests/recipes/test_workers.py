@@ -360,14 +360,14 @@ def test_a_run_folder_in_use_is_refused_until_its_process_ends(tmp_path):
     code = """
 import sys, time
 from pathlib import Path
-from keras_resnet.recipes import runs
-with runs.locked(runs.Run(Path(sys.argv[1]))):
-    print("locked", flush=True)
+from keras_resnet.recipes.runs.folder import Run, locked
+with locked(Run(Path(sys.argv[1]))):
+    print("it is held", flush=True)
     time.sleep(60)
 """
     holder = _start(["-c", code, run.path])
     try:
-        _wait_for_line(holder, "locked")
+        _wait_for_line(holder, "it is held")  # words that no traceback has
         with pytest.raises(UserError, match=f"in use by process {holder.pid} on "):
             train.resume(run.path)
     finally:

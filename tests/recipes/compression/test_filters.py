@@ -13,7 +13,7 @@ from keras_resnet.analysis.profile import profile
 from keras_resnet.cli.main import main
 from keras_resnet.errors import UnknownNameError, UserError
 from keras_resnet.layers import to_stock
-from keras_resnet.recipes import prune_channels, prune_filters, train
+from keras_resnet.recipes import compress, prune_filters, train
 from keras_resnet.recipes.compression.channels import Channels
 from keras_resnet.recipes.compression.filters import CRITERIA, choose
 from keras_resnet.recipes.configs import schema
@@ -281,22 +281,24 @@ def test_the_trained_head_is_kept_and_the_run_resumes(tiny_run, tmp_path):
                 raise KeyboardInterrupt
 
     source = sources.find(str(tiny_run.path))
-    loaded = schema.load_config(prune_channels.CONFIG, DIGITS)
+    loaded = schema.load_config(compress.PRUNE_FILTERS, DIGITS)
     with pytest.raises(train.Interrupted):
-        prune_channels.run(source, loaded, tmp_path / "run", callbacks=[Look()])
+        compress.finetune_pruned(source, loaded, tmp_path / "run", callbacks=[Look()])
     start = keras.models.load_model(tmp_path / "run" / "start.keras")
     for found, expected in zip(first[0], start.get_layer("head").get_weights(), strict=True):
         np.testing.assert_array_equal(found, expected)
     resumed = train.resume(tmp_path / "run").summary()
-    whole = prune_channels.run(source, loaded, tmp_path / "whole").summary()
+    whole = compress.finetune_pruned(source, loaded, tmp_path / "whole").summary()
     assert resumed | {"seconds": 0} == whole | {"seconds": 0}
 
 
 def test_other_classes_and_other_verbs_are_refused(tiny_run, tmp_path):
     keras.Model(*_seven_classes()).save(tmp_path / "seven.keras")
-    loaded = schema.load_config(prune_channels.CONFIG, DIGITS)
+    loaded = schema.load_config(compress.PRUNE_FILTERS, DIGITS)
     with pytest.raises(UserError, match=r"knows 7 classes .* the data has 10"):
-        prune_channels.run(sources.find(str(tmp_path / "seven.keras")), loaded, tmp_path / "run")
+        compress.finetune_pruned(
+            sources.find(str(tmp_path / "seven.keras")), loaded, tmp_path / "run"
+        )
     assert not (tmp_path / "run").exists()
     with pytest.raises(UserError, match="keras-resnet prune-filters"):
         train.run(schema.load_config("debug/tiny", {"pruning.keep": 0.5}), tmp_path / "run")

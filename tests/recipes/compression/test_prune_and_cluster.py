@@ -13,7 +13,7 @@ from keras_resnet.cli.main import main
 from keras_resnet.errors import UserError
 from keras_resnet.export import export
 from keras_resnet.recipes import compress
-from keras_resnet.recipes.compression import zeros_and_clusters
+from keras_resnet.recipes.compression import table, zeros_and_clusters
 from keras_resnet.recipes.configs import schema
 from keras_resnet.recipes.runs.folder import find_run
 
@@ -138,6 +138,19 @@ def test_an_unknown_allocation_is_refused():
         zeros_and_clusters.shares({"a": np.ones(3)}, 0.5, "lam")
 
 
+# The process of its own --------------------------------------------------------------------------
+
+
+def test_the_techniques_are_known_without_their_package():
+    """Its import would turn `tf.keras` into tf_keras in every program that trains."""
+    code = """
+import sys
+from keras_resnet.recipes.compression.table import TECHNIQUES
+print(sorted(TECHNIQUES), {"tensorflow_model_optimization", "tf_keras"} & set(sys.modules))
+"""
+    assert run_python(code).stdout.strip() == "['cluster', 'prune', 'qat'] set()"
+
+
 # Refused before anything is written --------------------------------------------------------------
 
 
@@ -183,8 +196,9 @@ def test_fine_tuning_a_pruned_network_warns(network, tmp_path, capsys):
 
 def test_clustered_weights_are_not_averaged(network, capsys):
     loaded = schema.load_config(compress.QAT, {"train.ema": 0.9})
-    assert compress._averaging(network, loaded) == 0.9
-    assert compress._averaging(_with_kernels(network, _two_values), loaded) == 0.0
+    trainee = table.technique(loaded)
+    assert trainee(network).ema(loaded) == 0.9
+    assert trainee(_with_kernels(network, _two_values)).ema(loaded) == 0.0
     assert "not averaged" in capsys.readouterr().err
 
 

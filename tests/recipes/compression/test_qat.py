@@ -150,16 +150,16 @@ keras.utils.set_random_seed(0)
 start = keras_resnet.create_model(
     "test_resnet", classes=10, input_shape=(32, 32, 3), include_preprocessing=True
 )
-trained = qat.build_model(
-    types.SimpleNamespace(config=load_config("compress/qat"), dataset=digits), start
-)
+trainee = qat.QuantizationAware(start)
+job = types.SimpleNamespace(config=load_config("compress/qat"), dataset=digits)
+trained = trainee.build(job, digits.input_shape)
 rng = np.random.default_rng(0)
 for weight in trained.trainable_weights:
     weight.assign(weight * rng.uniform(0.5, 1.5, weight.shape))
 images = digits.test.images[:64].astype("float32")
 trained(images, training=True)  # quantizers take the new kernels' ranges
 expected = np.asarray(trained(images, training=False))
-found = np.asarray(qat.result(start, trained)(images))
+found = np.asarray(trainee.result(job, trained)(images))
 print(np.sqrt(np.mean((found - expected) ** 2)) / expected.std())
 """
     printed = run_python(code, env={"TF_USE_LEGACY_KERAS": "1"}).stdout

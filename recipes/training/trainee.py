@@ -1,0 +1,186 @@
+"""What a run trains: where the network comes from, which layers learn, and what it becomes.
+
+`Trainee` is the protocol. A network from scratch and a fine-tuned one are here. Networks that
+become smaller while they train are in `recipes/compression`; `table.py` there chooses among all.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+import keras
+
+from keras_resnet import registry
+from keras_resnet.errors import UserError
+from keras_resnet.models.auxiliary import inference_model
+from keras_resnet.models.build import with_options
+from keras_resnet.models.network import Network
+from keras_resnet.recipes.configs.schema import Config
+from keras_resnet.recipes.data.datasets import Dataset
+from keras_resnet.recipes.training import transfer
+from keras_resnet.recipes.training.loop import Loop
+from keras_resnet.recipes.training.transfer import Shape
+
+if TYPE_CHECKING:
+    from keras_resnet.recipes.training.job import Job
+
+
+class Trainee(ABC):
+    """What a run trains. The methods are called in the order in which they stand here.
+
+    Attributes:
+        start: the trained network that training begins with; None if there is none.
+    """
+
+    start: keras.Model | None = None
+
+    @abstractmethod
+    def check(self, config: Config) -> None:
+        """Refuse keys of `config` that do not suit it, before data and devices are looked for.
+
+        Raises:
+            UserError: such a key.
+        """
+
+    @abstractmethod
+    def require_fit(self, config: Config, dataset: Dataset) -> None:
+        """Refuse data that it cannot train on, before the images are looked through.
+
+        Raises:
+            UserError: images of a wrong size, or another number of classes.
+        """
+
+    @abstractmethod
+    def build(self, job: Job, shape: Shape) -> keras.Model:
+        """Return the network to train, in the current strategy and dtype policy.
+
+        It maps RGB 0...255 (batch, *shape) to logits (batch, classes).
+
+        Raises:
+            UserError: a layer that cannot be trained like this.
+        """
+
+    def choose_layers(self, job: Job, loop: Loop, epoch: int) -> None:  # noqa: B027
+        """Set which layers learn in this epoch; by default all learn in every epoch."""
+
+    def result(self, job: Job, trained: keras.Model) -> keras.Model:
+        """Return what `trained`, the network from `build`, has become.
+
+        It maps RGB 0...255 of the data's size to logits. By default it is the same network without
+        its auxiliary classifiers.
+        """
+        model = self.build(job, job.dataset.input_shape)
+        model.set_weights(trained.get_weights())
+        return inference_model(model)
+
+    def about(self, job: Job, result: keras.Model) -> dict[str, Any]:
+        """Return what the run's summary says about the finished model beside the usual."""
+        return {}
+
+
+class FromScratch(Trainee):
+    """A network of the registry, with random weights."""
+
+    def check(self, config: Config) -> None:
+        """Refuse an unknown network, unknown options of it, and what needs a trained network."""
+        registry.architecture(config.model)
+        _check_options(config)
+        if config.finetune.frozen:
+            raise UserError(
+                "finetune.frozen keeps layers that were trained before as they are; start from "
+                "some with: keras-resnet finetune MODEL --data NAME|FOLDER"
+            )
+        if config.compress.technique:
+            raise UserError(
+                "compress.technique works on a trained network; start from one with: keras-resnet "
+                f"{config.compress.technique} MODEL --data NAME|FOLDER"
+            )
+        if config.pruning.keep < 1:
+            raise UserError(
+                "pruning.keep is for a trained network; prune one with: keras-resnet prune-filters "
+                "MODEL --data NAME|FOLDER"
+            )
+
+    def require_fit(self, config: Config, dataset: Dataset) -> None:
+        """Refuse images that are too small for the network."""
+        least, side = _network(config).min_size, min(*config.train.sizes, *dataset.input_shape[:2])
+        if side < least:
+            raise UserError(
+                f"'{config.model}' takes images of {least}×{least} pixels or more; data.image_size "
+                f"and train.sizes give {side}."
+            )
+
+    def build(self, job: Job, shape: Shape) -> keras.Model:
+        """Return the network with its auxiliary classifiers, if it has any."""
+        return registry.create_model(
+            job.config.model,
+            input_shape=shape,
+            classes=len(job.dataset.class_names),
+            classifier_activation=None,
+            include_preprocessing=True,
+            **job.config.network,
+        )
+
+
+def _network(config: Config) -> Network:
+    network = registry.architecture(config.model).network
+    return with_options(network, config.network, config.model)
+
+
+def _check_options(config: Config) -> None:
+    given = {"classes", "input_size", "preprocessing"} & set(config.network)
+    if given:
+        raise UserError(
+            f"network.{min(given)} is not for a config: classes and image size follow from the "
+            "data, and the normalisation is the network's own."
+        )
+    if getattr(_network(config), "auxiliary", False) and config.train.sizes:
+        raise UserError(
+            "network.auxiliary and train.sizes exclude each other: auxiliary classifiers are made "
+            "for one image size."
+        )
+
+
+class Trained(Trainee):
+    """A network that was trained before; the base of all that start from one.
+
+    Args:
+        start: a functional classifier from RGB 0...255; it is copied, not changed.
+    """
+
+    start: keras.Model
+
+    def __init__(self, start: keras.Model) -> None:
+        self.start = start
+
+    def check(self, config: Config) -> None:
+        """Refuse options for a network that is built."""
+        if config.network:
+            raise UserError(
+                "[network] is for a network that is built; a fine-tuning starts from one."
+            )
+
+
+class FineTuned(Trained):
+    """A trained network with a new head, for other classes or for the same."""
+
+    def require_fit(self, config: Config, dataset: Dataset) -> None:
+        """Refuse another number of classes if the head is kept."""
+        if config.finetune.keep_head:
+            transfer.require_classes(self.start, len(dataset.class_names))
+
+    def build(self, job: Job, shape: Shape) -> keras.Model:
+        """Return the trained layers and the head; see `transfer.adapt`."""
+        classes = len(job.dataset.class_names)
+        return transfer.adapt(self.start, shape, classes, keep_head=job.config.finetune.keep_head)
+
+    def choose_layers(self, job: Job, loop: Loop, epoch: int) -> None:
+        """Train the head alone for `finetune.frozen` of the run, then all layers."""
+        choice, head = job.config.finetune, transfer.classifier(loop.model)
+        head_only = epoch < round(choice.frozen * job.epochs)
+        loop.train_layers(
+            lambda layer: transfer.learns(
+                layer, head=head, head_only=head_only, train_bn=choice.train_bn
+            )
+        )
