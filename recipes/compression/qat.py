@@ -71,12 +71,17 @@ class QuantizationAware(Compressed):
 
     def choose_layers(self, job: Job, loop: Loop, epoch: int) -> None:
         """From `compress.freeze_bn` of the run on, keep BN's statistics, scale and offset."""
-        frozen = epoch >= math.ceil(job.config.compress.freeze_bn * job.epochs)
+        if epoch < math.ceil(job.config.compress.freeze_bn * job.epochs):
+            return
         batch_norm = require("tf_keras", "compress").layers.BatchNormalization
-        for layer in loop.model.layers[-1].layers:
-            if isinstance(getattr(layer, "layer", None), batch_norm):
-                layer.trainable = not frozen
-        loop.trained = len(loop.model.trainable_variables)
+        frozen = [
+            wrapper
+            for wrapper in loop.model.layers[-1].layers
+            if isinstance(getattr(wrapper, "layer", None), batch_norm)
+        ]
+        for wrapper in frozen:
+            wrapper.trainable = False  # its statistics; its weights stay in a list of the wrapper's
+        loop.freeze(weight for wrapper in frozen for weight in wrapper.trainable_weights)
 
     def result(self, job: Job, trained: Any) -> keras.Model:
         """Return a Keras 3 model that rounds as the int8 file will; see `int8_network`."""

@@ -156,7 +156,7 @@ class CompressConfig:
     """How further training makes a trained network smaller."""
 
     technique: str = ""  # qat | prune | cluster; "": none
-    freeze_bn: Fraction = 0.5  # qat: part of the run after which BN keeps its statistics
+    freeze_bn: Fraction = 1.0  # qat: part of the run after which BN keeps its statistics
     preserve: str = "auto"  # qat, cluster: what to keep, auto | none | sparsity | clusters | both
     sparsity: Annotated[float, Limits(0.01, below=1)] = 0.8  # prune: share of weights that become 0
     pattern: str = ""  # prune: "2:4", two zeros in every four input channels; "": anywhere

@@ -7,7 +7,7 @@ on one replica only, and does not run on several machines; so this loop stands i
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -102,7 +102,7 @@ class Loop:
         is_float16 = model.dtype_policy.compute_dtype == "float16"
         self.loss_scale = LossScale() if is_float16 else None
         self.input_seconds = 0.0
-        self.trained = len(self.variables)
+        self._frozen: set[int] = set()
 
     @property
     def checkpoint(self) -> tf.train.Checkpoint:
@@ -136,19 +136,25 @@ class Loop:
         began = time.perf_counter()
         batch = next(iterator)
         self.input_seconds += time.perf_counter() - began
-        self._train_step(batch, self.trained)
+        self._train_step(batch, len(self._learning()))
 
     def train_layers(self, learns: Callable[[keras.Layer], bool]) -> None:
         """From the next update on train only the layers for which `learns` is true."""
         for layer in self.model.layers:
             layer.trainable = learns(layer)
-        self.trained = len(self.model.trainable_variables)
+
+    def freeze(self, variables: Iterable[Any]) -> None:
+        """From the next update on keep `variables` as they are, though their layers learn."""
+        self._frozen = {id(variable) for variable in variables}
+
+    def _learning(self) -> list[Any]:
+        return [v for v in self.model.trainable_variables if id(v) not in self._frozen]
 
     # Nothing here is for AutoGraph to rewrite, and it would look through every layer's call: that
     # doubles the time to the first step.
     @tf.function(autograph=False)
     def _train_step(self, batch: Any, trained: int) -> None:
-        """`trained`, how many variables learn, is there so that another number traces anew."""
+        """Update once. `trained`, how many variables learn, makes another number trace anew."""
         scale = tf.constant(1.0) if self.loss_scale is None else tf.identity(self.loss_scale.scale)
         losses, gradients = self.strategy.run(self._replica_gradients, (*batch, scale))
         total = self.strategy.reduce("SUM", losses, axis=None)
@@ -189,7 +195,7 @@ class Loop:
             scaled = loss * scale
         self.loss.update_state(losses)
         self.accuracy.update_state(_classes_of(labels), logits["predictions"])
-        return loss, tape.gradient(scaled, self.model.trainable_variables)
+        return loss, tape.gradient(scaled, self._learning())
 
     def _accumulated_gradients(self, images: Any, labels: Any, scale: Any) -> tuple[Any, list[Any]]:
         """The same sum, a part at a time; the loop keeps one part's activations in memory."""
@@ -200,7 +206,7 @@ class Loop:
             more, new = self._part_gradients(images[rows], labels[rows], scale)
             return part + 1, loss + more, [a + b for a, b in zip(gradients, new, strict=True)]
 
-        zeros = [tf.zeros(v.shape) for v in self.model.trainable_variables]
+        zeros = [tf.zeros(v.shape) for v in self._learning()]
         _, loss, gradients = tf.while_loop(
             lambda part, *_: part < self.accumulate,
             add_part,
@@ -221,7 +227,7 @@ class Loop:
         return True
 
     def _replica_apply(self, gradients: list[Any]) -> None:
-        variables = self.model.trainable_variables
+        variables = self._learning()
         decayed = [
             g + self.weight_decay * tf.convert_to_tensor(v) if _is_kernel(v) else g
             for g, v in zip(gradients, variables, strict=True)

@@ -253,6 +253,21 @@ def test_frozen_batch_normalisation_stays_as_it_came(qat_run, tiny_run, tmp_path
 
 
 @pytest.mark.slow
+def test_batch_normalisation_freezes_in_the_middle_of_a_run(qat_run, tiny_run, tmp_path):
+    """The same run without freezing is the same until then, and differs from there."""
+    settings = [f"{key}={value}" for key, value in (SHIFT | {"compress.freeze_bn": 1.0}).items()]
+    chosen = [part for setting in settings for part in ("--set", setting)]
+    out = tmp_path / "run"
+    options = ["--epochs", "2", "--distill", "--out", str(out)]
+    assert main(["qat", str(tiny_run.path), *options, *chosen]) == 0
+    frozen, free = (
+        [(row["loss"], row["val_loss"]) for row in run.rows()] for run in (qat_run, find_run(out))
+    )
+    assert frozen[0] == free[0]
+    assert frozen[1] != free[1]
+
+
+@pytest.mark.slow
 def test_two_devices(tiny_run, tmp_path):
     """In a process as the command has, where devices can still be chosen."""
     out = tmp_path / "run"
