@@ -219,6 +219,9 @@ def quantize(
     return quantized
 
 
+# TensorFlow: the kernels it runs on --------------------------------------------------------------
+
+
 def uses_onednn() -> bool:
     """Return whether TensorFlow computes with oneDNN's kernels in this process.
 

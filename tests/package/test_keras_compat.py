@@ -180,6 +180,11 @@ LOST = [
             b"", input_type=tf.float32, output_type=tf.float32, float_operations=[]
         ),
     ),
+    (
+        lambda: sys.modules["tensorflow.python.util._pywrap_util_port"],
+        "IsMklEnabled",
+        lambda _: keras_compat.uses_onednn(),
+    ),
 ]
 
 
@@ -203,7 +208,8 @@ def _pretend(monkeypatch, module):
 @pytest.mark.parametrize(("make", "name", "use"), LOST, ids=[name for _, name, _ in LOST])
 def test_a_name_that_is_gone_is_said_with_the_version(make, name, use, monkeypatch):
     owner = make()
-    module = tf if use is keras_compat.calibrate or name == "mlir_quantize" else keras
+    of_tensorflow = ("_experimental_calibrate_only", "mlir_quantize", "IsMklEnabled")
+    module = tf if name in of_tensorflow else keras
     seen = keras_compat.SEEN[module.__name__]
     newer = _pretend(monkeypatch, module)
     _delete(monkeypatch, owner, name)
