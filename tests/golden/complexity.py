@@ -57,6 +57,7 @@ def page(record: Record) -> str:
         "the tests hold every network. Parameters without BN's moving statistics; multiply-adds of",
         "convolutions and dense layers for one image of the network's own size (see",
         "[account.md](account.md)). `keras-resnet show NAME` tells more of each.",
+        "`keras_resnet.create_model(NAME)` builds each of them, also those without a function.",
     ]
     for family, names in groupby(sorted(record, key=_family), key=_family):
         lines += ["", f"## {list(FAMILIES.values())[family]}", "", HEADER, RULE]
