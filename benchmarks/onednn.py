@@ -65,10 +65,12 @@ def measure(work: str, folder: str, options: argparse.Namespace) -> dict[str, An
     with workers(peers) as started:
         answers = take_turns(started, options.rounds, steps)
     ms = {name: [statistics.median(turn["ms"]) for turn in answers[name]] for name in answers}
+    fastest = {name: min(ms for turn in answers[name] for ms in turn["ms"]) for name in answers}
     return {
         "work": work,
         **{name: spread(values) for name, values in ms.items()},
         "ratio": ratio(ms["off"], ms["on"]),
+        "fastest_step": {name: round(value, 3) for name, value in fastest.items()},
         "n": sum(len(turn["ms"]) for turn in answers["on"]),
         "rounds": options.rounds,
     }
@@ -93,10 +95,11 @@ def _save(name: str, path: Path) -> None:
 
 
 def line(row: dict[str, Any]) -> str:
-    """A row of the table in benchmarks/README.md."""
+    """What is printed of a row."""
     off, on = (f"{row[name]['median']:.4g}" for name in ("off", "on"))
     gain = "{median:.2f} ({least:.2f} to {most:.2f})".format(**row["ratio"])
-    return f"{row['work']}: {off} ms off, {on} ms on, off/on {gain}, n = {row['n']}"
+    fastest = "fastest {off:.4g} and {on:.4g}".format(**row["fastest_step"])
+    return f"{row['work']}: {off} ms off, {on} ms on ({fastest}), off/on {gain}, n = {row['n']}"
 
 
 def write(path: Path, content: dict[str, Any]) -> None:

@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from keras_resnet import onednn
 from keras_resnet.export.measure.turns import Answers, Peer, ratio, spread, take_turns, workers
 
 FOLDER = Path(__file__).parent / "peers"
@@ -59,6 +60,8 @@ def main() -> None:
     options = _parse()
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # this is about the CPU
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # As `keras-resnet train` does; stock Keras' worker inherits it, too.
+    onednn.turn_on(onednn.read_cpuinfo(), training=True)
     # Every framework starts as many threads as it may use cores, and the workers inherit this.
     cores = sorted(os.sched_getaffinity(0))[: options.threads]
     os.sched_setaffinity(0, cores)

@@ -23,7 +23,7 @@ import wrapt
 
 from keras_resnet import onednn
 
-onednn.turn_on(onednn.read_cpuinfo())
+onednn.turn_on(onednn.read_cpuinfo(), training=False)
 
 if TYPE_CHECKING:
     from keras_resnet._public import *  # noqa: F403

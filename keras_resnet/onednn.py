@@ -1,9 +1,13 @@
-"""oneDNN's kernels, on the CPUs where TensorFlow leaves them off although they are faster.
+"""oneDNN's kernels, on CPUs where TensorFlow leaves them off although they are faster.
 
 TensorFlow 2.21 for Linux has oneDNN built in, but uses it by default only on CPUs with AVX512-VNNI,
 AVX512-BF16, AVX-VNNI or AMX and on Arm's Neoverse V1 (`DefaultOneDnnPolicy` in
-tensorflow/core/util/port.cc). With AVX2 alone a training step of ResNet-20 takes half the time with
-oneDNN (the table is in benchmarks/README.md).
+tensorflow/core/util/port.cc). Two kinds of x86 CPUs are left out (figures: benchmarks/README.md):
+
+- With AVX512, oneDNN was as fast or faster in everything that was measured.
+- With AVX2 alone, training is up to twice as fast. But one image by itself takes up to 20 times as
+  long: for a batch of one TensorFlow fixes a layout of the weights (hwio, in `MklConvFwdPrimitive`)
+  in which oneDNN has a fast convolution for AVX512 only. There it is turned on for training.
 """
 
 from __future__ import annotations
@@ -18,38 +22,47 @@ _ON_BY_DEFAULT = frozenset(
 )
 
 
-def turn_on(cpuinfo: str) -> None:
+def turn_on(cpuinfo: str, *, training: bool) -> None:
     """Set `TF_ENABLE_ONEDNN_OPTS=1` if that is faster here and the user has not set it.
 
-    Child processes inherit the variable. It comes too late if TensorFlow was imported before: then
-    a line on stderr says so.
+    Child processes inherit the variable. Once TensorFlow is imported nothing is changed: this
+    process could not profit, and its children shall compute as it does.
 
     Args:
         cpuinfo: see `read_cpuinfo`.
+        training: whether the process is known to train.
     """
-    if VARIABLE in os.environ or not is_left_off(cpuinfo):
-        return
-    if "tensorflow" in sys.modules:
-        print(
-            "keras_resnet: TensorFlow was imported first and runs without oneDNN, so training "
-            f"takes up to twice as long on this CPU. Set {VARIABLE}=1 before Python starts, or "
-            f"import keras_resnet before TensorFlow. {VARIABLE}=0 hides this line.",
-            file=sys.stderr,
-        )
-        return
-    os.environ[VARIABLE] = "1"
+    still_free = VARIABLE not in os.environ and "tensorflow" not in sys.modules
+    if still_free and is_faster(cpuinfo, training=training):
+        os.environ[VARIABLE] = "1"
 
 
-def is_left_off(cpuinfo: str) -> bool:
+def is_faster(cpuinfo: str, *, training: bool) -> bool:
     """Return whether TensorFlow leaves oneDNN off on this CPU although it is faster.
 
-    Args:
-        cpuinfo: see `read_cpuinfo`.
+    The arguments are those of `turn_on`.
     """
     lines = cpuinfo.splitlines()
     # Only x86 has such a line; Arm calls it "Features".
     flags = next((set(line.split()) for line in lines if line.startswith("flags")), set())
-    return "avx2" in flags and not flags & _ON_BY_DEFAULT
+    wanted = "avx2" if training else "avx512f"
+    return wanted in flags and not flags & _ON_BY_DEFAULT
+
+
+def why_off(cpuinfo: str) -> str:
+    """Return, in brackets, what keeps oneDNN off in a training, or nothing if that is TensorFlow.
+
+    Args:
+        cpuinfo: see `read_cpuinfo`.
+    """
+    if VARIABLE in os.environ:
+        return f" ({VARIABLE}={os.environ[VARIABLE]})"
+    if not is_faster(cpuinfo, training=True):
+        return ""
+    return (
+        " (oneDNN's would be up to twice as fast on this CPU, but TensorFlow was imported first: "
+        f"set {VARIABLE}=1 before Python starts, or import keras_resnet.recipes before TensorFlow)"
+    )
 
 
 def read_cpuinfo() -> str:

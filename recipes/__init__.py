@@ -7,6 +7,7 @@ imported before it is used.
 
 from typing import TYPE_CHECKING
 
+from keras_resnet import onednn
 from keras_resnet.lazy import lazy_names
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ __all__ = [
     "prune_weights",
     "qat",
 ]
+
+onednn.turn_on(onednn.read_cpuinfo(), training=True)
 
 __getattr__, __dir__ = lazy_names(
     __name__,

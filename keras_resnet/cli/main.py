@@ -13,7 +13,8 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from keras_resnet.cli import parser
+from keras_resnet import onednn
+from keras_resnet.cli import compress, parser, train
 from keras_resnet.display.console import quiet_stderr
 from keras_resnet.errors import UserError
 
@@ -39,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         options = parser.parse(list(sys.argv[1:] if argv is None else argv))
+        if options.verb in (*train.VERBS, *compress.VERBS):  # before TensorFlow is imported
+            onednn.turn_on(onednn.read_cpuinfo(), training=True)
         if not _needs_no_tensorflow(options):
             _import_quietly()
         return parser.VERBS[options.verb].run(options)

@@ -25,8 +25,8 @@ import os, sys
 stderr = os.dup(2)
 os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 try:
+    from keras_resnet.recipes.compression import process  # before TensorFlow: it may choose kernels
     import tensorflow
-    from keras_resnet.recipes.compression import process
     tensorflow.config.list_physical_devices()
 finally:
     os.dup2(stderr, 2)

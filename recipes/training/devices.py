@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from pathlib import Path
 
 import tensorflow as tf
@@ -123,10 +122,9 @@ def _cpu_has_bfloat16() -> bool:
 
 
 def kernels() -> str:
-    """Name the kernels that compute, e.g. "oneDNN kernels", and the setting that chose Eigen's."""
+    """Name the kernels that compute, e.g. "oneDNN kernels"; of Eigen's also why it is those."""
     if tf.config.get_visible_devices("GPU"):
         return "GPU kernels"
     if keras_compat.uses_onednn():
         return "oneDNN kernels"
-    setting = os.environ.get(onednn.VARIABLE)
-    return "Eigen kernels" if setting is None else f"Eigen kernels ({onednn.VARIABLE}={setting})"
+    return f"Eigen kernels{onednn.why_off(onednn.read_cpuinfo())}"
