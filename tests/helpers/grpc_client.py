@@ -11,14 +11,13 @@ import sys
 from pathlib import Path
 
 import grpc
+import model_server
 import tensorflow as tf
 from tensorflow_serving.apis import (
     predict_pb2,
     prediction_log_pb2,
     prediction_service_pb2_grpc,
 )
-
-from helpers import model_server
 
 folder, name, image, bad = sys.argv[1:]
 model = model_server.Model(folder)

@@ -9,13 +9,12 @@ import hashlib
 import os
 import sys
 import tempfile
+from pathlib import Path
 
 import nbclient
 import nbformat
 
-from helpers import ROOT
-
-FOLDER = ROOT / "notebooks"
+FOLDER = Path(__file__).parents[2] / "notebooks"
 RAN = "ran"  # in the notebook's metadata: the hash of the code that gave the outputs
 
 
