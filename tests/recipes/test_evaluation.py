@@ -321,7 +321,7 @@ def test_a_run_that_cannot_be_read_does_not_hide_the_others(
         rows[str(tmp_path / name)] for name in ("good", "old", "broken", "cut")
     )
     assert (good["state"], good["problem"]) == ("finished", None)
-    assert "'batch'" in old["problem"]
+    assert "'train.batch'" in old["problem"]
     assert "'batch_size'" in old["problem"]
     assert "not valid TOML" in broken["problem"]
     for row in old, broken, cut:

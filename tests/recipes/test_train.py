@@ -277,7 +277,7 @@ def test_precision():
 
 def test_a_run_leaves_all_its_files(tiny_run, digits):
     names = {path.name for path in tiny_run.path.iterdir()}
-    assert names == {
+    assert names - {"exports"} == {  # which another test of this run may have made
         ".lock",
         "best.weights.h5",
         "checkpoints",
