@@ -12,7 +12,7 @@ from typing import Any
 from keras_resnet.cli.options import Parser, Verb, add_verb
 from keras_resnet.display.console import print_json, print_table
 from keras_resnet.errors import UnknownNameError, UserError
-from keras_resnet.weights import cache, catalog, download
+from keras_resnet.weights import catalog
 from keras_resnet.weights.catalog import Accuracy, Entry
 
 
@@ -22,6 +22,8 @@ def _weights(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
+    from keras_resnet.weights import cache
+
     found = _matching(options.pattern)
     if options.json:
         return print_json({"weights": [_card(entry) for entry in found]})
@@ -78,6 +80,8 @@ def _info(options: argparse.Namespace) -> int:
 
 
 def _fetch(options: argparse.Namespace) -> int:
+    from keras_resnet.weights import cache
+
     entry = _chosen(options)
     path = cache.fetch(entry)
     if options.json:
@@ -88,6 +92,8 @@ def _fetch(options: argparse.Namespace) -> int:
 
 def _verify(options: argparse.Namespace) -> int:
     """Check every file that is here; a broken one is named and the exit code is 1."""
+    from keras_resnet.weights import cache, download
+
     here = [e for e in _matching(options.pattern) if cache.cached_path(e).is_file()]
     rows = [{"weights": str(entry), "problem": cache.fault(entry)} for entry in here]
     broken = [row for row in rows if row["problem"]]
@@ -140,6 +146,8 @@ def _chosen(options: argparse.Namespace) -> Entry:
 
 
 def _card(entry: Entry) -> dict[str, Any]:
+    from keras_resnet.weights import cache  # which imports requests
+
     path = cache.cached_path(entry)
     return {**asdict(entry), "path": str(path), "here": path.is_file()}
 
