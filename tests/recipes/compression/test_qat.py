@@ -47,7 +47,10 @@ def _kinds(model):
 # The rewrites ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["resnet8", "resnetv2_20", "seresnet20", "seresnet50"])
+@pytest.mark.parametrize(
+    "name",
+    ["resnet8", "resnetv2_20", "seresnet20", pytest.param("seresnet50", marks=pytest.mark.slow)],
+)
 def test_a_prepared_network_gives_the_same_logits(name, images):
     model = _settled(name, images, input_shape=(32, 32, 3))
     prepared = int8_network.prepared(model)
