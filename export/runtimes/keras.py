@@ -70,8 +70,6 @@ def load_keras(path: Path) -> Any:
     """
     import keras
 
-    import keras_resnet.layers  # noqa: F401  (registers our BatchNormalization)
-
     if not path.is_file():
         raise UserError(f"No such file: {path}")
     try:

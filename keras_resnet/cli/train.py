@@ -5,15 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from keras_resnet.cli.options import Parser, Verb, add_model, natural
 from keras_resnet.cli.training_options import add_recipe, add_training, overrides, print_run
 from keras_resnet.display.console import print_checks, print_json, print_lines
 from keras_resnet.errors import UserError
-
-if TYPE_CHECKING:
-    pass
 
 
 def _quickstart(options: argparse.Namespace) -> int:

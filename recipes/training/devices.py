@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 
 import tensorflow as tf
 
@@ -116,8 +115,7 @@ def precision(name: str) -> str:
 
 
 def _cpu_has_bfloat16() -> bool:
-    cpuinfo = Path("/proc/cpuinfo")
-    flags = cpuinfo.read_text().split() if cpuinfo.is_file() else []
+    flags = onednn.read_cpuinfo().split()
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 

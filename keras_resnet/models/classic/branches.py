@@ -7,13 +7,12 @@ concatenated: `((Conv(1, 64),), (Conv(1, 96), Conv(3, 128)), (Pool("max"), Conv(
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from keras import layers
 
 from keras_resnet.layers import BatchNormalization, Conv2D
-
-Tensor = Any  # a KerasTensor; Keras ships no types
+from keras_resnet.models.network import Tensor
 
 
 @dataclass(frozen=True)

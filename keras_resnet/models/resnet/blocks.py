@@ -16,8 +16,7 @@ from keras import layers
 
 from keras_resnet.errors import require_choices
 from keras_resnet.layers import BatchNormalization, Conv2D
-
-Tensor = Any  # a KerasTensor; Keras ships no types
+from keras_resnet.models.network import Tensor
 
 
 @dataclass(frozen=True)
