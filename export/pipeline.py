@@ -110,8 +110,8 @@ def export(
         origin: for the model card: {what: text} of where the model comes from, e.g. {"licence of
             the weights": "Apache-2.0"}.
         about: author, license, ... for the metadata of TFLite files; None leaves the metadata out.
-        batch: 1, or None for TFLite files of which LiteRT's interpreter can resize the input to any
-            number of images (other clients want 1).
+        batch: 1, or None: then LiteRT's interpreter can resize the input of TFLite files to any
+            number of images. Other runtimes need 1.
         overwrite: replace `out` if it exists.
         verbose: say on stderr what is being done.
 
