@@ -30,6 +30,7 @@ from keras_resnet.export.runtimes.base import INPUT, OUTPUT, are_probabilities
 from keras_resnet.export.runtimes.keras import KerasRuntime
 from keras_resnet.export.runtimes.open import open_file
 from keras_resnet.images.crop import SingleCrop
+from keras_resnet.images.labels import LABELS, known_of
 
 _COLORS = {1: "grey", 3: "RGB"}  # by the number of channels
 
@@ -100,9 +101,11 @@ def export(
             loses most (`export.layer_errors`).
         preprocessing: put this normalisation in front ("tf", "caffe", "torch", "cifar").
         name: names the files `NAME-int8.tflite`; default the model's name.
-        labels: class names, for labels.txt and the SavedModel.
+        labels: class names, for labels.txt and the SavedModel; default those that the model is
+            known to have, see `keras_resnet.labels.labels_of`.
         crop: how a SavedModel, the page for browsers and classify.py cut an image of another size
-            than the model's: as the model is evaluated; None: it is resized to just cover that.
+            than the model's; default as the catalog's weights or the run were evaluated. Where
+            that is not known, the image is resized to just cover the model's size.
         check_images: images (uint8 or as the model takes them) to compare on; default the
             calibration images; random noise where there are none.
         check_labels: their classes (n,), to report accuracies.
@@ -134,7 +137,9 @@ def export(
     size = None if calibration is None else calibration.shape[1:]
     prepared = prepare.prepare(model, preprocessing, size)
     quantization.require_model(prepared, formats)
-    names = _checked_labels(labels, prepared)
+    about_model = known_of(model)
+    names = _checked_labels(about_model.labels if labels is None else labels, prepared)
+    crop = about_model.crop if crop is None else crop
     source = KerasRuntime(prepared)
     reference = _reference(source, calibration, check_images, check_labels, check_source)
     require_images(calibration, formats)
@@ -185,7 +190,7 @@ def _write_about(
     write_reference(folder, reference)
     if content["labels"] is not None:
         text = "\n".join(content["labels"]) + "\n"
-        (folder / manifest.LABELS).write_text(text, encoding="utf-8")
+        (folder / LABELS).write_text(text, encoding="utf-8")
     folders.add_script(folder, formats)
     manifest.write(folder, content)
     (folder / "README.md").write_text(model_card.card(content), encoding="utf-8")

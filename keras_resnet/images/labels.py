@@ -1,15 +1,23 @@
-"""From class numbers to names: what a network trained on a known data set says."""
+"""From class numbers to names: of data sets that are known, and of trained models."""
 
 from __future__ import annotations
 
 import functools
+import hashlib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from keras_resnet.errors import UnknownNameError, UserError
 
+if TYPE_CHECKING:
+    import keras
+
+    from keras_resnet.images.crop import SingleCrop
+
+LABELS = "labels.txt"  # beside a model: its class names, one a line
 _FOLDER = Path(__file__).parent / "class_names"
 
 
@@ -87,3 +95,84 @@ def decode_predictions(
         [Prediction(classes[i][0], classes[i][1], float(row[i])) for i in best]
         for row, best in zip(scores, order.tolist(), strict=True)
     ]
+
+
+# Trained models -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a trained model besides its weights.
+
+    Attributes:
+        labels: the names of its classes, in the order of its outputs; None: not known.
+        ids: their ids, see `class_ids`; None: not known.
+        crop: how images are cut for it, as its accuracy was measured; None: not recorded.
+    """
+
+    labels: tuple[str, ...] | None = None
+    ids: tuple[str, ...] | None = None
+    crop: SingleCrop | None = None
+
+
+_KNOWN: dict[bytes, Known] = {}  # by the numbers of the classifier
+
+
+def known(data: str | None, folder: Path | None = None, crop: SingleCrop | None = None) -> Known:
+    """What is known of a model: a labels.txt in its `folder` comes before the names of its `data`.
+
+    Args:
+        data: what it was trained on, see `class_names`; None if that is not known.
+        folder: where its file is, if it has one.
+        crop: see `Known`.
+    """
+    if folder is not None and (names := read_labels(folder)) is not None:
+        return Known(names, names, crop)
+    if data is None:
+        return Known(crop=crop)
+    return Known(class_names(data), class_ids(data), crop)
+
+
+def read_labels(folder: Path) -> tuple[str, ...] | None:
+    """The class names in the labels.txt of `folder`; None if there is no such file."""
+    path = folder / LABELS
+    return tuple(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else None
+
+
+def remember(model: keras.Model, what: Known) -> None:
+    """Remember in this process what is known of a classifier that was built and loaded.
+
+    It is remembered by the numbers of the classifier, so it holds for every model that has them:
+    a copy, one in stock layers, one loaded from a file. It no longer holds for a model that was
+    trained further, which may have learned other classes.
+
+    A model with another number of classes than there are names is not remembered: its classifier
+    is new.
+    """
+    key = _classifier(model)
+    if key is not None and what.labels and model.output_shape[-1] == len(what.labels):
+        _KNOWN[key] = what
+
+
+def known_of(model: keras.Model) -> Known:
+    """What is known of `model`: its weights are of the catalog, or its run is of this process."""
+    key = _classifier(model)
+    return Known() if key is None else _KNOWN.get(key, Known())
+
+
+def labels_of(model: keras.Model) -> tuple[str, ...] | None:
+    """The names of the model's classes, in the order of its outputs; None if they are not known.
+
+    They are known of models with weights of the catalog, with a `.weights.h5` of ours that says
+    its data or has a labels.txt beside it, and of models of runs (`Run.keras_model`).
+    """
+    return known_of(model).labels
+
+
+def _classifier(model: keras.Model) -> bytes | None:
+    """A hash of the last layer's weights; None for models without weights or one output."""
+    layers = [layer for layer in model.layers if layer.weights]
+    if not layers or not isinstance(model.output_shape, tuple):
+        return None
+    arrays = [np.asarray(weight, "float32") for weight in layers[-1].weights[-2:]]
+    return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).digest()

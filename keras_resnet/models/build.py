@@ -18,7 +18,7 @@ from keras import layers
 
 from keras_resnet import registry
 from keras_resnet.errors import UnknownNameError, UserError
-from keras_resnet.images import preprocessing
+from keras_resnet.images import labels, preprocessing
 from keras_resnet.models.network import Network, Tensor, Trunk
 from keras_resnet.weights import loading
 
@@ -99,6 +99,8 @@ def build(
         before = [layer.name for layer in keras.Model(inputs, input_tensor).layers]
     model = keras.Model(inputs, outputs, name=name)
     loading.load(model, found, before)
+    if include_top and not features:
+        labels.remember(model, loading.known_with(found))
     return model
 
 

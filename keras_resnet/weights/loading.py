@@ -9,6 +9,8 @@ import keras
 
 from keras_resnet import registry
 from keras_resnet.errors import UserError
+from keras_resnet.images.crop import SingleCrop
+from keras_resnet.images.labels import Known, known
 from keras_resnet.weights import cache, catalog
 from keras_resnet.weights.catalog import Entry
 from keras_resnet.weights.fitting import Note, fit, read_note
@@ -61,6 +63,16 @@ def about(weights: Path | Entry | None) -> Note:
     if isinstance(weights, Entry):
         return Note(weights.model, weights.preprocessing, weights.data)
     return read_note(weights)
+
+
+def known_with(weights: Path | Entry | None) -> Known:
+    """The class names and the crop that belong to resolved weights."""
+    data = about(weights).data
+    if not isinstance(weights, Entry):
+        return known(data, weights and weights.parent)
+    measured = weights.evaluation
+    crop = SingleCrop(measured.resize, measured.size, measured.interpolation)
+    return known(data, crop=crop)
 
 
 def classes_in(weights: Path | Entry | None) -> int | None:

@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
 import keras_resnet
 from keras_resnet.errors import UserError
-from keras_resnet.images.labels import class_names, decode_predictions
+from keras_resnet.images.crop import SingleCrop
+from keras_resnet.images.labels import class_names, decode_predictions, known_of, labels_of
 
 TFDS = Path(tfds.__file__).parent
 
@@ -83,3 +85,46 @@ def test_other_data_are_refused():
         decode_predictions(np.zeros((1, 10)), data="cifar100")
     with pytest.raises(UserError, match="top"):
         decode_predictions(np.zeros((1, 1000)), top=0)
+
+
+# Trained models -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def trained():
+    """Weights of the catalog that lie in the package."""
+    return keras_resnet.ResNet8(weights="cifar10", include_preprocessing=True)
+
+
+def test_a_model_with_weights_of_the_catalog_knows_its_classes(trained, tmp_path):
+    names = class_names("cifar10")
+    assert labels_of(trained) == names
+    assert known_of(trained).crop == SingleCrop(32, 32)
+    trained.save(tmp_path / "m.keras")
+    for same in (
+        keras_resnet.to_stock(trained),
+        keras.models.load_model(tmp_path / "m.keras"),
+        keras.Model(trained.input, trained.get_layer("head").output),  # logits
+    ):
+        assert labels_of(same) == names
+
+
+def test_only_the_trained_classifier_has_names(trained):
+    untrained = keras_resnet.ResNet8(include_preprocessing=True)
+    other = keras_resnet.ResNet8(weights="cifar10", classes=7)
+    body = keras_resnet.ResNet8(weights="cifar10", include_top=False, pooling="avg")
+    assert [labels_of(model) for model in (untrained, other, body)] == [None] * 3
+    assert labels_of(trained) is not None
+    # Trained on ten classes of one's own, it says others.
+    trained.compile("sgd", "sparse_categorical_crossentropy")
+    trained.fit(np.zeros((2, 32, 32, 3), "uint8"), np.zeros(2), verbose=0)
+    assert labels_of(trained) is None
+
+
+def test_a_labels_txt_beside_the_weights_is_theirs(trained, tmp_path):
+    trained.layers[-2].bias.assign_add(np.ones(10))  # no weights of the catalog
+    trained.save_weights(tmp_path / "mine.weights.h5")
+    arguments = {"weights": tmp_path / "mine.weights.h5", "classes": 10}
+    assert labels_of(keras_resnet.ResNet8(**arguments)) is None
+    (tmp_path / "labels.txt").write_text("".join(f"bird {n}\n" for n in range(10)))
+    assert labels_of(keras_resnet.ResNet8(**arguments))[3] == "bird 3"
