@@ -119,7 +119,7 @@ def _check(
 
 
 # Options of a training or a task: the weights' function stays what it was in inference.
-_FREE_OPTIONS = {
+FREE_OPTIONS = {
     "auxiliary",
     "auxiliary_dropout",
     "classes",
@@ -138,12 +138,14 @@ def _trained_with(
 ) -> str:
     """The preprocessing that the weights want; refuse options that make another network."""
     about = loading.about(found)
-    others = sorted(options.keys() - _FREE_OPTIONS)
-    if about.network is not None and others:
-        raise UserError(
-            f"The weights '{found}' are of '{about.network}' as it is registered; leave "
-            f"{', '.join(others)} out."
-        )
+    others = sorted(options.keys() - FREE_OPTIONS)
+    mine = {key: getattr(network, key) for key in {*about.options, *others}}
+    if about.network is not None and mine != about.options:
+        given = ", ".join(f"{key}={value!r}" for key, value in about.options.items())
+        mend = f"as it is registered; leave {', '.join(others)} out"
+        if given:
+            mend = f"with other options; give {given}"
+        raise UserError(f"The weights '{found}' are of '{about.network}' {mend}.")
     mode = about.preprocessing or network.preprocessing
     if options.get("preprocessing", mode) != mode:
         raise UserError(
@@ -167,9 +169,11 @@ def with_options(network: Network, options: dict[str, Any], name: str) -> Networ
         default = getattr(network, option)
         if isinstance(default, int | float) and not isinstance(value, int | float):
             raise UserError(f"The option '{option}' is a number; received {value!r}.")
-        if isinstance(default, tuple) and not isinstance(value, tuple):
+        if isinstance(default, tuple) and not isinstance(value, tuple | list):
             raise UserError(f"The option '{option}' is a tuple; received {value!r}.")
-    return dataclasses.replace(network, **options)
+    # JSON and TOML have lists.
+    tuples = {key: tuple(value) for key, value in options.items() if isinstance(value, list)}
+    return dataclasses.replace(network, **{**options, **tuples})
 
 
 def _classifiers(network: Network, trunk: Trunk, classes: int, activation: str | None) -> Any:

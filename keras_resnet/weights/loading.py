@@ -21,7 +21,8 @@ from keras_resnet.weights.foreign.read import read
 Weights = str | Path | Entry | None
 
 SUFFIX = ".weights.h5"
-_LOAD_KERAS = ". A whole model of ours: keras.models.load_model"
+_LOAD_KERAS = ". A whole model: keras.models.load_model, which export(model) takes"
+_WHOLE = (".keras", ".h5", ".hdf5")  # endings that a whole Keras model may have
 _FOREIGN = (".pth", ".pt", ".th", ".bin", ".safetensors", ".h5", ".hdf5", ".keras")
 
 
@@ -46,7 +47,7 @@ def resolve(name: str, weights: Weights) -> Path | Entry | None:
         elif path.suffix.lower() in _FOREIGN or path.exists():
             raise UserError(
                 f"weights= takes a {SUFFIX} file; make one: keras-resnet weights import {path} "
-                f"--as {name}" + _LOAD_KERAS * (path.suffix == ".keras")
+                f"--as {name}" + _LOAD_KERAS * (path.suffix.lower() in _WHOLE)
             )
         else:
             weights = catalog.find(name, str(weights))

@@ -115,6 +115,7 @@ class Source:
                 weights=self.weights,
                 input_shape=shape,
                 include_preprocessing=True,
+                **loading.about(self.weights).options,
             )
             self._check_labels(classifier_shape(model)[1])
             return model
