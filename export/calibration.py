@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,7 +12,15 @@ import numpy as np
 from keras_resnet import registry
 from keras_resnet.errors import UserError
 from keras_resnet.export.formats import keep_float, tflite
+from keras_resnet.files import expanded
 from keras_resnet.images import preprocessing
+from keras_resnet.images.crop import SingleCrop
+from keras_resnet.images.listing import read_images
+
+# Of a folder as many as the command takes; of a dataset or generator, which may be endless, and
+# whose length is not known, more, but not gigabytes: 77 MB at 224×224.
+FROM_FOLDER = 256
+FROM_STREAM = 512
 
 # Fewer and the ranges of the activations hang on single images.
 _FEW = 32
@@ -24,6 +34,78 @@ _FAR_FROM_THEM = 110
 # Grey levels. Photographs spread by 50 to 70; [0, 1] taken for normalised images by at most 30.
 _FLAT = 32
 _BRIGHTEST = 255.5  # resizing in floats ends a little above 255
+
+
+def images_of(given: Any, model: keras.Model, crop: SingleCrop | None) -> np.ndarray:
+    """The calibration images in an array, whatever they were given as.
+
+    Args:
+        given: an array; a folder of images; a `tf.data.Dataset`, a generator, a function that gives
+            one, or another iterable: of images, batches, `(images, labels)`, `[images]` as TFLite's
+            representative datasets are, or dictionaries with "image" or "images".
+        model: that they are for.
+        crop: how those of a folder are cut.
+
+    Returns:
+        (n, height, width, channels). Of a folder FROM_FOLDER images, evenly spaced by name; of
+        what is iterated the first FROM_STREAM. There, whole numbers 0...255 become uint8, since
+        TFLite's convention has float32 only.
+
+    Raises:
+        UserError: no images, of different sizes, or no folder.
+    """
+    if isinstance(given, str | Path):
+        folder = expanded(given)
+        if not folder.is_dir():
+            raise UserError(f"calibration: no such folder: {given}")
+        height, width, channels = model.input_shape[1:]
+        return read_images(folder, (height or 224, width or 224), channels, crop, FROM_FOLDER)
+    if hasattr(given, "__array__") or isinstance(given, Sequence):
+        return np.asarray(given)
+    if hasattr(given, "__getitem__") and hasattr(given, "__len__"):  # keras.utils.PyDataset
+        return _first(given[index] for index in range(len(given)))
+    stream = given() if callable(given) else given
+    if not isinstance(stream, Iterable):
+        raise UserError(
+            "calibration takes an array of images, a folder, a tf.data.Dataset, or a generator; "
+            f"received a {type(given).__name__}."
+        )
+    return _first(stream)
+
+
+def _first(stream: Iterable[Any]) -> np.ndarray:
+    found: list[np.ndarray] = []
+    count = 0
+    for element in stream:
+        batch = _pixels(element)
+        found.append(batch if batch.ndim == 4 else batch[None])
+        count += len(found[-1])
+        if count >= FROM_STREAM:
+            break
+    if not found:
+        raise UserError("calibration gave no images. Was the generator used before?")
+    if len(sizes := sorted({batch.shape[1:] for batch in found})) > 1:
+        raise UserError(f"The calibration images have different sizes: {sizes[0]}, {sizes[1]}, …")
+    images = np.concatenate(found)[:FROM_STREAM]
+    in_range = images.min(initial=0) >= 0 and 2 < images.max(initial=0) <= 255
+    return images.astype("uint8") if in_range and (images % 1 == 0).all() else images
+
+
+def _pixels(element: Any) -> np.ndarray:
+    """The images in what a dataset or generator gives, which may have labels beside them."""
+    while isinstance(element, tuple | list | dict):
+        if isinstance(element, dict):
+            names = [name for name in ("image", "images") if name in element]
+            element = element[(names or list(element))[0]]
+        else:
+            element = element[0]
+    array = np.asarray(element)
+    if array.ndim not in (3, 4):
+        raise UserError(
+            "calibration must give images (height, width, channels) or batches of them; received "
+            f"an element of shape {array.shape}."
+        )
+    return array
 
 
 def require_images(images: np.ndarray | None, formats: Sequence[str]) -> None:

@@ -26,6 +26,7 @@ from keras_resnet.export.runtimes.litert import TFLiteRuntime
 from keras_resnet.export.runtimes.missing import left_out_files, missing_engine
 from keras_resnet.export.runtimes.onnx import OnnxRuntime
 from keras_resnet.export.runtimes.open import open_file
+from keras_resnet.files import expanded
 
 _ROUNDS, _RUNS = 20, 5
 _SECONDS = 1.0  # for each file; slow ones then get fewer rounds
@@ -268,7 +269,7 @@ def check_folder(folder: str | Path, reference: Reference | None = None) -> list
         UserError: no manifest, a missing file, one whose hash is not the manifest's, or no file
             whose engine is installed.
     """
-    folder = Path(folder)
+    folder = expanded(folder)
     recorded = manifest.read(folder)
     manifest.verify_hashes(folder, recorded)
     without = left_out(folder)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from keras_resnet.errors import UserError
 from keras_resnet.export import manifest
+from keras_resnet.files import expanded
 
 _SCRIPT = Path(__file__).parent / "edge" / "classify.py"
 
@@ -23,7 +24,7 @@ def free(out: str | Path, overwrite: bool) -> Path:
     """
     if not str(out).strip():
         raise UserError("out is empty; give the folder to write to.")
-    path = Path(out).resolve()
+    path = expanded(out).resolve()
     if path.is_file():
         raise UserError(f"{out} is a file; give the folder to write to.")
     if path.exists() and not overwrite and not _is_empty_folder(path):

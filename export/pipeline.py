@@ -20,7 +20,7 @@ import numpy as np
 from keras_resnet.errors import UserError
 from keras_resnet.export import check, folders, manifest, model_card
 from keras_resnet.export.calibration import hints as calibration_hints
-from keras_resnet.export.calibration import require_images
+from keras_resnet.export.calibration import images_of, require_images
 from keras_resnet.export.formats import int8_ranges, metadata, serving
 from keras_resnet.export.formats.table import FORMATS, Source, known
 from keras_resnet.export.quantization import Quantization
@@ -29,6 +29,7 @@ from keras_resnet.export.rewrites import prepare
 from keras_resnet.export.runtimes.base import INPUT, OUTPUT, are_probabilities
 from keras_resnet.export.runtimes.keras import KerasRuntime
 from keras_resnet.export.runtimes.open import open_file
+from keras_resnet.files import expanded, plain_name
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.labels import LABELS, known_of
 
@@ -64,7 +65,7 @@ def export(
     formats: Sequence[str] = ("savedmodel", "tflite-float32", "tflite-int8"),
     *,
     out: str | Path,
-    calibration: np.ndarray | None = None,
+    calibration: Any = None,
     calibration_method: str = int8_ranges.MIN_MAX,
     input_type: str = "uint8",
     keep_float: Sequence[str] = (),
@@ -92,15 +93,19 @@ def export(
             size to (batch, classes). Any dtype policy; it is rebuilt in float32.
         formats: of `FORMATS`.
         out: the folder, made under a temporary name and renamed when complete.
-        calibration: training images (n, height, width, channels) as the model takes them; some
-            hundred. Needed for int8 and int16x8.
+        calibration: training images as the model takes them; some hundred. Needed for int8 and
+            int16x8. An array (n, height, width, channels), a folder, a `tf.data.Dataset` (batched
+            or not, with or without labels), a generator, or a function that gives one, as TFLite's
+            representative datasets. A folder gives 256 images, evenly spaced by name; a dataset or
+            generator its first 512.
         calibration_method: how the int8 file's ranges come from them: "min-max", "percentile",
             "percentile:99.9", "moving-average" or "moving-average:0.9"; see `ranges.parse`.
         input_type: input and output of the int8 file: "uint8", "int8" or "float32".
         keep_float: layers, by name, that stay float32 in the int8 file, e.g. those by which it
             loses most (`export.layer_errors`).
         preprocessing: put this normalisation in front ("tf", "caffe", "torch", "cifar").
-        name: names the files `NAME-int8.tflite`; default the model's name.
+        name: names the files `NAME-int8.tflite`; default the model's name. In a file's name
+            accents are dropped, and what is no letter, digit, ".", "_" or "-" becomes "-".
         labels: class names, for labels.txt and the SavedModel; default those that the model is
             known to have, see `keras_resnet.labels.labels_of`.
         crop: how a SavedModel, the page for browsers and classify.py cut an image of another size
@@ -130,16 +135,16 @@ def export(
         raise UserError(f"batch is 1, or None for any; received {batch!r}.")
     quantization = Quantization(calibration_method, input_type, keep_float)
     quantization.require_formats(formats)
-    calibration = None if calibration is None else np.asarray(calibration)
+    about_model = known_of(model)
+    crop = about_model.crop if crop is None else crop
+    calibration = None if calibration is None else images_of(calibration, model, crop)
     hints = calibration_hints(model, preprocessing, calibration, formats)
     for hint in hints:
         warnings.warn(hint, stacklevel=2)
     size = None if calibration is None else calibration.shape[1:]
     prepared = prepare.prepare(model, preprocessing, size)
     quantization.require_model(prepared, formats)
-    about_model = known_of(model)
     names = _checked_labels(about_model.labels if labels is None else labels, prepared)
-    crop = about_model.crop if crop is None else crop
     source = KerasRuntime(prepared)
     reference = _reference(source, calibration, check_images, check_labels, check_source)
     require_images(calibration, formats)
@@ -149,7 +154,7 @@ def export(
     ):
         written = Source(
             model=prepared,
-            name=name or model.name,
+            name=" ".join((name or model.name).split()),
             labels=names,
             service=serving.Service(
                 _is_raw(reference, calibration), crop, are_probabilities(reference.outputs)
@@ -180,7 +185,7 @@ def export(
         _write_about(folder, content, reference, formats)
     for item in [item for item in checks if verbose and not item.passed]:
         print(f"{item.file} FAILED its check: {'; '.join(item.problems)}", file=sys.stderr)
-    return ExportReport(Path(out).resolve(), content, checks, reference.accuracy, keras_latency)
+    return ExportReport(expanded(out).resolve(), content, checks, reference.accuracy, keras_latency)
 
 
 def _write_about(
@@ -258,7 +263,7 @@ def _write_files(
     paths = {}
     for kind in formats:
         began = time.perf_counter()
-        paths[kind] = folder / FORMATS[kind].file.format(name=source.name)
+        paths[kind] = folder / FORMATS[kind].file.format(name=plain_name(source.name))
         FORMATS[kind].write(source, paths[kind])
         if verbose:
             print(f"{kind}: written in {time.perf_counter() - began:.1f} s", file=sys.stderr)

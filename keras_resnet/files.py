@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 import os
+import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from keras_resnet.errors import UserError
+
+
+def expanded(path: str | Path) -> Path:
+    """A path that a person gave: "~/x" is in the home folder, as in a shell."""
+    return Path(path).expanduser()
+
+
+def plain_name(name: str) -> str:
+    """A name that files, folders and TensorFlow's graphs can have: letters, digits, ".", "_", "-".
+
+    Accents are dropped, and all else becomes "-": "résumé (final)" is "resume-final".
+    """
+    letters = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Za-z0-9._]+", "-", letters).rstrip("-").lstrip("._-") or "model"
 
 
 def require_file_target(path: Path, option: str = "--out") -> None:

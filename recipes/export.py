@@ -11,11 +11,13 @@ import numpy as np
 
 from keras_resnet.errors import UserError
 from keras_resnet.export import ExportReport, export, require_arguments
+from keras_resnet.export.calibration import FROM_FOLDER
 from keras_resnet.export.formats import int8_ranges, metadata
 from keras_resnet.export.formats.int8_ranges import has_ranges
 from keras_resnet.export.reference import Reference
 from keras_resnet.export.rewrites import prepare
 from keras_resnet.export.runtimes.keras import KerasRuntime
+from keras_resnet.files import expanded
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.preprocessing import load_images
 from keras_resnet.recipes.configs.schema import shown_name
@@ -24,7 +26,7 @@ from keras_resnet.recipes.data.decoded import Split, spaced
 from keras_resnet.recipes.runs.sources import Source
 
 USUAL = ("savedmodel", "tflite-float32", "tflite-float16", "tflite-int8")
-_CALIBRATION_IMAGES = 256
+_CALIBRATION_IMAGES = FROM_FOLDER
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp"}
 
 
@@ -142,7 +144,7 @@ def _completed(about: metadata.About, source: Source) -> metadata.About:
 
 
 def _looks_like_a_path(name: str) -> bool:
-    path = Path(name)
+    path = expanded(name)
     return not path.is_dir() and (path.exists() or len(path.parts) > 1)
 
 
@@ -164,8 +166,8 @@ def images_of(
     Raises:
         UserError: no such dataset, or a folder without images.
     """
-    if Path(name).is_dir():
-        return _folder_images(Path(name), model, count, crop)
+    if (folder := expanded(name)).is_dir():
+        return _folder_images(folder, model, count, crop)
     return _some(_dataset(name, model).train, count).images
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from keras_resnet.errors import UserError, require
 from keras_resnet.export import manifest
+from keras_resnet.files import expanded
 from keras_resnet.recipes import train
 from keras_resnet.recipes.configs.schema import load_config
 from keras_resnet.recipes.data.datasets import Dataset, configured_dataset
@@ -35,7 +36,7 @@ def run(out: str | Path = "quickstart", overrides: dict[str, Any] | None = None)
     Raises:
         UserError: a missing extra, or a folder that cannot be written.
     """
-    out = Path(out)
+    out = expanded(out)
     require("ai_edge_litert", "all")  # before the minutes of training, not after
     folder = out / "run"
     if not is_run(folder):

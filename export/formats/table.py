@@ -31,6 +31,7 @@ from keras_resnet.export.formats.tolerance import Tolerance
 from keras_resnet.export.formats.usage import Usage
 from keras_resnet.export.quantization import Quantization
 from keras_resnet.export.rewrites import batch_norms, fold_rescaling
+from keras_resnet.files import plain_name
 
 
 @dataclass
@@ -183,7 +184,7 @@ def _onnx_int8(source: Source, path: Path) -> None:
 
 
 def _openvino(source: Source, path: Path) -> None:
-    write_openvino(source.folded, path, source.name)
+    write_openvino(source.folded, path, plain_name(source.name))
 
 
 def _web(source: Source, path: Path) -> None:

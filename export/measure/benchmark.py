@@ -26,7 +26,7 @@ from keras_resnet.export.runtimes import tflite_graph
 from keras_resnet.export.runtimes.litert import TFLiteRuntime
 from keras_resnet.export.runtimes.locate import located
 from keras_resnet.export.runtimes.missing import left_out_files, missing_engine
-from keras_resnet.files import short_names
+from keras_resnet.files import expanded, short_names
 
 SCHEMA = 1
 RECORD = "benchmark.json"
@@ -109,7 +109,7 @@ def find(paths: Sequence[str | Path]) -> list[File]:
             exported.
     """
     files: list[File] = []
-    for path in map(Path, paths):
+    for path in map(expanded, paths):
         if not path.exists():
             raise UserError(f"No such file or folder: {path}")
         files += _exported(path) if (path / manifest.MANIFEST).is_file() else [_single(path)]

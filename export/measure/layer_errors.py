@@ -17,6 +17,7 @@ from keras_resnet.display.console import progress, table_text
 from keras_resnet.errors import UserError
 from keras_resnet.export.measure.probe import Primed, Probe
 from keras_resnet.export.runtimes.tflite_graph import Operation
+from keras_resnet.files import expanded
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class LayerErrors:
         ]
         title = f"{self.quantized_file}: error in percent of the signal, on {self.n} images"
         drawn = figures.bars(title, [row.layer for row in self.layers], columns)
-        figures.save(drawn, Path(path))
+        figures.save(drawn, expanded(path))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from keras_resnet.export.runtimes import tflite_graph
 from keras_resnet.export.runtimes.litert import TFLiteRuntime, quantize
 from keras_resnet.export.runtimes.open import open_file
 from keras_resnet.export.runtimes.tflite_graph import Operation
+from keras_resnet.files import expanded
 
 
 class Probe:
@@ -32,7 +33,7 @@ class Probe:
         Raises:
             UserError: see `open.open_file`; or a graph within the graph.
         """
-        self.path = Path(path)
+        self.path = expanded(path)
         runtime = open_file(path)
         if not isinstance(runtime, TFLiteRuntime):
             raise UserError(f"{path} is no .tflite file; only of those single layers can be read.")

@@ -10,6 +10,7 @@ import keras
 from keras_resnet.errors import UserError
 from keras_resnet.export.rewrites.rebuild import rebuilt_on
 from keras_resnet.export.runtimes.base import INPUT, classifier_shape
+from keras_resnet.files import plain_name
 from keras_resnet.images import preprocessing as normalisation
 from keras_resnet.layers import to_stock
 
@@ -29,8 +30,9 @@ def prepare(
     """
     shape, _ = classifier_shape(model)
     stock = to_stock(model)
+    stock.name = plain_name(model.name)  # of a scope in TensorFlow's graphs
     if isinstance(stock, keras.Sequential):
-        stock = keras.Model(stock.inputs[0], stock.outputs[0], name=model.name)
+        stock = keras.Model(stock.inputs[0], stock.outputs[0], name=stock.name)
     if None in shape:
         if size is None:
             raise UserError(

@@ -15,6 +15,7 @@ from keras_resnet.export.runtimes.locate import SAVED_MODEL, located
 from keras_resnet.export.runtimes.onnx import OnnxRuntime
 from keras_resnet.export.runtimes.openvino import OpenVinoRuntime
 from keras_resnet.export.runtimes.saved_model import SavedModelRuntime
+from keras_resnet.files import expanded
 
 
 def open_file(path: str | Path, threads: int = 1) -> Runtime:
@@ -27,7 +28,7 @@ def open_file(path: str | Path, threads: int = 1) -> Runtime:
     Raises:
         UserError: no such file, or a kind or content that is none of these.
     """
-    path = Path(path)
+    path = expanded(path)
     if not path.exists():
         raise UserError(f"No such file or folder: {path}")
     kind, path = located(path)

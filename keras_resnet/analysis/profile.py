@@ -39,7 +39,7 @@ from keras_resnet.analysis.layer_rules import Pair
 from keras_resnet.display import figures
 from keras_resnet.display.console import table_text
 from keras_resnet.errors import UserError
-from keras_resnet.files import replacing, require_file_target
+from keras_resnet.files import expanded, replacing, require_file_target
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -81,8 +81,9 @@ class Profile:
             UserError: see `require_file_target`.
         """
         rows = [self._shown(layer) for layer in self.layers]
-        require_file_target(Path(path), "--csv")
-        with replacing(Path(path)) as partial, partial.open("w", newline="") as file:
+        path = expanded(path)
+        require_file_target(path, "--csv")
+        with replacing(path) as partial, partial.open("w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=list(rows[0]))
             writer.writeheader()
             for row in rows:
@@ -108,7 +109,7 @@ class Profile:
             UserError: see `figures.require_writable`.
             MissingExtraError: matplotlib is not installed.
         """
-        figures.save(self.figure(), Path(path))
+        figures.save(self.figure(), expanded(path))
 
     def figure(self) -> Figure:
         """Draw bars of activation memory, parameters and multiply-adds.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 from keras_resnet.cli import (
     completion,
@@ -56,6 +57,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         known = [name for name in set.union(*found) if len(name) > 2]
         see = f"Options come after the command. See: keras-resnet {options.verb} --help"
         raise UnknownNameError("argument", unknown[0], known, see)
+    for key, value in vars(options).items():  # shells expand `--out ~/x`, but not `--out=~/x`
+        if isinstance(value, str) and value.startswith("~"):
+            setattr(options, key, os.path.expanduser(value))
     return options
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_resnet.display import figures
 from keras_resnet.errors import UserError, require
-from keras_resnet.files import replacing
+from keras_resnet.files import expanded, replacing
 
 # From cold to hot, evenly apart; of equal steps in lightness, as matplotlib's "inferno".
 _COLOURS = np.array(
@@ -135,7 +135,7 @@ def contact_sheet(rows: Sequence[Row], heading: str = "") -> Any:
 
 def save(sheet: Any, path: str | Path) -> None:
     """Write a sheet as the file that the ending asks for: .png, .jpg, ..."""
-    with replacing(Path(path)) as partial:
+    with replacing(expanded(path)) as partial:
         sheet.save(partial)
 
 

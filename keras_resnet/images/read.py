@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.errors import UserError, require
+from keras_resnet.files import expanded
 from keras_resnet.images import headers
 from keras_resnet.images.crop import SingleCrop, shown
 from keras_resnet.images.crop import decode as decode_sound
@@ -93,7 +94,7 @@ def read_image(
     """
     if channels not in (1, 3):
         raise UserError(f"Image files give 1 or 3 channels; the model takes {channels}.")
-    path = Path(path)
+    path = expanded(path)
     if path.is_dir():
         raise UserError(f"{path} is a folder; name the images in it.")
     if not path.is_file():

@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_resnet import registry
 from keras_resnet.errors import UserError
-from keras_resnet.files import replacing, require_file_target
+from keras_resnet.files import expanded, replacing, require_file_target
 from keras_resnet.images.labels import class_names
 from keras_resnet.images.preprocessing import mode_inside, require_mode
 from keras_resnet.importing.parity import TORCH_PEERS, Parity, compare, difference, patched_images
@@ -103,7 +103,7 @@ def import_file(
         UserError: as `weights.foreign.read.read`; the file to write exists or has another ending;
             or the logits differ by more than `TOLERANCE`. Nothing was written.
     """
-    path, out = Path(path), Path(out or f"{name}{SUFFIX}")
+    path, out = expanded(path), expanded(out or f"{name}{SUFFIX}")
     found = contents(path, name, state_dict)
     likely, assumed = _preprocessing(name, found.library)
     mode, assumed = preprocessing or likely, assumed and preprocessing is None
@@ -131,7 +131,7 @@ def import_run(
     Raises:
         UserError: no finished run, another network, or the file to write exists.
     """
-    folder, out = Path(folder), Path(out or f"{name}{SUFFIX}")
+    folder, out = expanded(folder), expanded(out or f"{name}{SUFFIX}")
     file = folder / "model.keras"
     if not file.is_file():
         raise UserError(f"{folder} is no finished run: it has no model.keras.")

@@ -9,6 +9,7 @@ import keras
 
 from keras_resnet import registry
 from keras_resnet.errors import UserError
+from keras_resnet.files import expanded
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.labels import Known, known
 from keras_resnet.weights import cache, catalog
@@ -37,7 +38,7 @@ def resolve(name: str, weights: Weights) -> Path | Entry | None:
     if not isinstance(weights, str | Path | Entry):
         raise UserError(f"weights= takes a tag or a {SUFFIX} file; received {weights!r}.")
     if not isinstance(weights, Entry):
-        path = Path(weights)
+        path = expanded(weights)
         if path.name.endswith(SUFFIX):
             if not path.is_file():
                 raise UserError(f"No such weights file: {path}")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from keras_resnet.errors import UnknownNameError, UserError, require
-from keras_resnet.files import replacing
+from keras_resnet.files import expanded, replacing
 
 CONFIGS = Path(__file__).parent
 
@@ -230,7 +230,7 @@ def load_config(name: str | Path, overrides: dict[str, Any] | None = None) -> Co
     """
     path = CONFIGS / f"{name}.toml"
     if not path.is_file():
-        path = Path(name)
+        path = expanded(name)
         if path.suffix != ".toml":
             see = "Run 'keras-resnet train --list' to see all, or give the path of a .toml file."
             raise UnknownNameError("config", name, list_configs(), see)

@@ -13,12 +13,12 @@ import socket
 import sys
 import urllib.request
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from keras_resnet.errors import UnknownNameError, UserError, require
+from keras_resnet.files import expanded
 from keras_resnet.recipes.configs.schema import DataConfig
 from keras_resnet.recipes.data.decoded import Split
 from keras_resnet.recipes.data.encoded import IN_MEMORY_BYTES, EncodedSplit
@@ -139,13 +139,13 @@ def configured_dataset(config: DataConfig) -> Dataset:
 
 def canonical(name: str) -> str:
     """The name of a dataset that means the same in every working directory."""
-    path = Path(name).expanduser()
+    path = expanded(name)
     return str(path.resolve()) if path.is_dir() else name
 
 
 def _loader(name: str) -> Any:
     refuse_archive(name)
-    if Path(name).is_dir():
+    if expanded(name).is_dir():
         return _load_folder
     if name == "digits":
         return _load_digits
@@ -155,7 +155,7 @@ def _loader(name: str) -> Any:
 
 
 def _load_folder(name: str) -> _Loaded:
-    train, test, names = read_folder(Path(name))
+    train, test, names = read_folder(expanded(name))
     return EncodedSplit(train), EncodedSplit(test), names
 
 

@@ -10,12 +10,12 @@ with the same command, also with another number of workers: where OUT holds a ru
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from ray.train import ScalingConfig
 from ray.train.tensorflow import TensorflowTrainer
 
+from keras_resnet.files import expanded
 from keras_resnet.recipes.configs.schema import load_config, parse_override
 
 
@@ -45,7 +45,8 @@ def main() -> None:
         train_loop_config={
             "config": options.config,
             "overrides": dict(parse_override(text) for text in options.set),
-            "out": str(Path(options.out).absolute()),  # Ray's workers run in a folder of their own
+            # Ray's workers run in a folder of their own.
+            "out": str(expanded(options.out).absolute()),
         },
         scaling_config=ScalingConfig(
             num_workers=options.workers,

@@ -15,7 +15,7 @@ from keras_resnet.display import figures
 from keras_resnet.errors import UserError
 from keras_resnet.export import manifest
 from keras_resnet.export.runtimes.keras import load_keras
-from keras_resnet.files import short_names
+from keras_resnet.files import expanded, short_names
 from keras_resnet.recipes.configs.schema import shown_name
 from keras_resnet.recipes.runs.folder import Run, find_run, is_run
 
@@ -62,7 +62,7 @@ def rows(references: Iterable[str | Path]) -> list[Row]:
     Raises:
         UserError: something else.
     """
-    return [row for reference in references for row in _rows_of(Path(reference))]
+    return [row for reference in references for row in _rows_of(expanded(reference))]
 
 
 def _rows_of(path: Path) -> list[Row]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 
 from keras_resnet.errors import UserError
-from keras_resnet.files import replacing, require_file_target
+from keras_resnet.files import expanded, replacing, require_file_target
 from keras_resnet.images.labels import LABELS
 from keras_resnet.layers import to_stock
 from keras_resnet.models.ensemble import ensemble
@@ -25,6 +25,7 @@ def write(references: Sequence[str], out: Path) -> keras.Model:
         UserError: `out` cannot be written or would lie beside other labels, the members' labels
             differ, or a member does not fit (the message names it).
     """
+    out = expanded(out)
     if out.suffix != ".keras":
         raise UserError(f"--out is the .keras file to write; received {out}.")
     if out.exists():

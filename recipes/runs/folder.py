@@ -29,7 +29,7 @@ import keras
 
 from keras_resnet.errors import UserError
 from keras_resnet.export.runtimes.keras import load_keras
-from keras_resnet.files import replacing
+from keras_resnet.files import expanded, replacing
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.labels import Known, known, remember
 from keras_resnet.layers import to_stock
@@ -180,7 +180,7 @@ def _before_and_after(summary: dict[str, Any]) -> str | None:
 
 def is_run(path: str | Path) -> bool:
     """Whether `path` is the folder of a run."""
-    return (Path(path) / "config.toml").is_file()
+    return (expanded(path) / "config.toml").is_file()
 
 
 def create_run(
@@ -201,7 +201,7 @@ def create_run(
         UserError: `out` exists and is not empty, or cannot be written.
     """
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    path = Path(out) if out is not None else Path("runs") / f"{name.replace('/', '-')}-{stamp}"
+    path = expanded(out) if out is not None else Path("runs") / f"{name.replace('/', '-')}-{stamp}"
     if is_run(path):
         raise UserError(
             f"{path} holds a run already. Continue it with: keras-resnet train --resume {path}"
@@ -233,7 +233,7 @@ def find_run(path: str | Path) -> Run:
     """
     if not is_run(path):
         raise UserError(f"{path} is not a run folder (it has no config.toml).")
-    return Run(Path(path))
+    return Run(expanded(path))
 
 
 def list_runs(folder: str | Path) -> list[dict[str, Any]]:
@@ -247,7 +247,7 @@ def list_runs(folder: str | Path) -> list[dict[str, Any]]:
     Raises:
         UserError: `folder` does not exist.
     """
-    folder = Path(folder)
+    folder = expanded(folder)
     if not folder.is_dir():
         raise UserError(f"No such folder: {folder}")
     configs = sorted(

@@ -26,7 +26,7 @@ from keras_resnet.display.console import number
 from keras_resnet.errors import UserError, require
 from keras_resnet.export import manifest
 from keras_resnet.export.runtimes.keras import KerasRuntime, load_keras
-from keras_resnet.files import replacing, require_file_target
+from keras_resnet.files import expanded, replacing, require_file_target
 from keras_resnet.recipes.configs.schema import shown_name
 from keras_resnet.recipes.data.datasets import AnySplit, configured_dataset
 from keras_resnet.recipes.runs import outcomes, report_figures
@@ -56,7 +56,7 @@ def write(run: Run, out: str | Path | None = None) -> Path:
     require("matplotlib", "report")
     run.require_finished()
     run.summary()  # without one it ends here, not after the work
-    path = Path(out or run.path / "report.html")
+    path = expanded(out or run.path / "report.html")
     require_file_target(path)
     dataset = configured_dataset(run.config.data)
     model = load_keras(run.model)

@@ -15,6 +15,7 @@ from keras_resnet.export.runtimes.base import Runtime, classifier_shape
 from keras_resnet.export.runtimes.keras import KerasRuntime, load_keras
 from keras_resnet.export.runtimes.locate import located
 from keras_resnet.export.runtimes.open import open_file
+from keras_resnet.files import expanded
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.labels import Known, class_ids, read_labels, remember
 from keras_resnet.images.preprocessing import missing_preprocessing
@@ -126,11 +127,17 @@ class Source:
         return model
 
     def require_keras(self) -> None:
-        """Refuse an exported file.
+        """Refuse an exported file, and one of Keras' older format.
 
         Raises:
             UserError: this is one.
         """
+        if self.path is not None and self.path.suffix in (".h5", ".hdf5"):
+            new = self.path.with_suffix(".keras")
+            raise UserError(
+                f"{self.path} is of Keras' older format. Load and save it anew in Python: "
+                f'import keras; keras.models.load_model("{self.path}").save("{new}")'
+            )
         if self.path is not None and self.path.suffix != ".keras":
             raise UserError(
                 f"{self.path} is an exported file; this takes a run folder, a .keras file, or a "
@@ -170,7 +177,7 @@ def find(reference: str, weights: str | None = None) -> Source:
     """
     if weights is not None:
         return _with_weights(reference, weights)
-    path = Path(reference)
+    path = expanded(reference)
     if is_run(path):
         run = find_run(path)
         run.require_finished()

@@ -6,8 +6,10 @@ import warnings
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 from helpers import cifar10_or_skip
+from PIL import Image
 
 import keras_resnet
 from keras_resnet.errors import UserError
@@ -254,3 +256,107 @@ def test_few_images_are_noticed_where_they_calibrate(networks):
     slow, hint = calibration.hints(model, None, same, ["tflite-int16x8"])
     assert "slow" in slow
     assert hint.startswith("The 64 calibration images are all the same one")
+
+
+# What calibration= takes --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(tiny, tmp_path_factory):
+    """The 40 images as files, in the order of their names."""
+    made = tmp_path_factory.mktemp("photos")
+    for index, image in enumerate(tiny[2]):
+        Image.fromarray(image).save(made / f"{index:02}.png")
+    return made
+
+
+class _Batches(keras.utils.PyDataset):
+    """Four batches of ten with labels."""
+
+    def __init__(self, images):
+        super().__init__()
+        self.images = images
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return self.images[10 * index : 10 * index + 10], np.zeros(10)
+
+
+def _given(images, folder):
+    """The same images in every form."""
+    labels = np.zeros(len(images))
+    singly = tf.data.Dataset.from_tensor_slices(images)
+    with_labels = tf.data.Dataset.from_tensor_slices((images, labels))
+
+    def representative():  # as for TFLite, which takes float32 only
+        for image in images:
+            yield [image[None].astype("float32")]
+
+    def by_name():
+        for image in images:
+            yield {"images": image[None].astype("float32")}
+
+    return {
+        "list": list(images),
+        "tensor": tf.constant(images),
+        "data set": singly,
+        "batches": singly.batch(7),
+        "with labels": with_labels,
+        "batches with labels": with_labels.batch(7),
+        "dictionaries": with_labels.map(lambda x, y: {"label": y, "image": x}),
+        "endless": singly.repeat(),
+        "generator function": representative,
+        "generator": representative(),
+        "named": by_name,
+        "PyDataset": _Batches(images),
+        "folder": folder,
+        "path": str(folder),
+    }
+
+
+def test_calibration_takes_every_form_of_images(tiny, folder):
+    model, _, images = tiny
+    for form, given in _given(images, folder).items():
+        found = calibration.images_of(given, model, None)
+        assert found.dtype == np.uint8, form
+        expected = images
+        if form == "endless":
+            expected = np.resize(images, (calibration.FROM_STREAM, *images.shape[1:]))
+        np.testing.assert_array_equal(found, expected, err_msg=form)
+
+
+def test_normalised_images_stay_as_they_are(tiny):
+    model, _, images = tiny
+    normalised = (images / 127.5 - 1).astype("float32")
+    for given in (normalised, tf.data.Dataset.from_tensor_slices(normalised).batch(8)):
+        np.testing.assert_array_equal(calibration.images_of(given, model, None), normalised)
+
+
+def test_a_generator_gives_the_file_that_an_array_gives(tiny, tmp_path):
+    model, _, images = tiny
+    files = []
+    for name, given in (("array", images), ("generator", ([x[None]] for x in images))):
+        report = export(
+            model, _INT8, out=tmp_path / name, calibration=given, about=None, verbose=False
+        )
+        assert report.manifest["calibration_images"] == 40
+        files.append((report.folder / "tiny-int8.tflite").read_bytes())
+    assert files[0] == files[1]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (lambda: iter(()), "gave no images. Was the generator used before"),
+        (lambda: iter([np.zeros((8, 8, 3)), np.zeros((9, 9, 3))]), "have different sizes"),
+        (lambda: iter([np.zeros(3)]), r"received an element of shape \(3,\)"),
+        ("no/such/folder", "no such folder: no/such/folder"),
+        (7, "takes an array of images, a folder, .*received a int"),
+    ],
+)
+def test_what_gives_no_images_is_refused(given, message, tiny, tmp_path):
+    with pytest.raises(UserError, match=message):
+        export(tiny[0], _INT8, out=tmp_path / "out", calibration=given, verbose=False)
+    assert list(tmp_path.iterdir()) == []
