@@ -84,6 +84,7 @@ def export_source(
         calibration=given,
         name=source.name,
         labels=labels,
+        activation=source.activation,
         origin=source.origin(),
         crop=source.crop,
         about=about and _completed(about, source),
@@ -111,8 +112,10 @@ def reference(source: Source, data: str | Path, count: int, exported: dict[str, 
         replace(source, labels=labels).warn_of_other_classes(chosen)
     found = _checked_on(chosen, model, count, source.crop)
     images = found["check_images"]
-    outputs = KerasRuntime(model).predict(images)
-    return Reference(images, outputs, found.get("check_labels"), found["check_source"])
+    runtime = KerasRuntime(model)
+    outputs = runtime.predict(images)
+    activation = exported["output"].get("activation") or runtime.answers().activation
+    return Reference(images, outputs, found.get("check_labels"), found["check_source"], activation)
 
 
 def _checked_on(

@@ -67,11 +67,14 @@ async function compiled(bytes) {
   }
 }
 
-/** Whether these are a distribution, up to rounding to multiples of `step`; as in runtimes.py. */
-function areProbabilities(scores, step) {
-  const sum = scores.reduce((a, b) => a + b, 0);
-  const inRange = scores.every((score) => score >= 0 && score <= 1 + 1e-3);
-  return inRange && Math.abs(sum - 1) <= 1e-3 + (scores.length * step) / 2;
+/** The probability of every class, as `Answers.probabilities` in images/answers.py. */
+function probabilitiesOf(scores, activation) {
+  if (scores.length === 1) {
+    const [score] = scores;
+    const positive = activation === "linear" ? 1 / (1 + Math.exp(-score)) : score;
+    return [1 - positive, positive]; // one output tells two classes apart
+  }
+  return activation === "linear" ? softmax(scores) : scores;
 }
 
 function softmax(scores) {
@@ -96,9 +99,10 @@ export class Classifier {
     this.inputType = input.dtype;
     // A float32 file that someone put in the place of the exported one has no steps.
     this.step = output.dtype === "uint8" ? about.output.scale : 0;
-    if (about.labels.length !== output.shape[1]) {
+    const classes = output.shape[1] === 1 ? 2 : output.shape[1];
+    if (about.labels.length !== classes) {
       throw new Said(
-        `model.json names ${about.labels.length} classes, model.tflite has ${output.shape[1]}. ` +
+        `model.json names ${about.labels.length} classes, model.tflite has ${classes}. ` +
           "They are not of the same export.",
       );
     }
@@ -122,10 +126,9 @@ export class Classifier {
     const milliseconds = performance.now() - began;
     tensor.delete();
     result.delete();
-    const { scale, zero_point } = this.about.output;
+    const { scale, zero_point, activation } = this.about.output;
     const scores = this.step ? raw.map((value) => (value - zero_point) * scale) : raw;
-    const probabilities = areProbabilities(scores, this.step) ? scores : softmax(scores);
-    return { probabilities, milliseconds };
+    return { probabilities: probabilitiesOf(scores, activation), milliseconds };
   }
 }
 

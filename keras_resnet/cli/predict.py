@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from keras_resnet.cli.options import Parser, Verb, add_model, natural, naturals
+from keras_resnet.cli.options import Parser, Verb, add_activation, add_model, natural, naturals
 from keras_resnet.display.console import print_json, quiet_stderr
 from keras_resnet.errors import UserError
 from keras_resnet.files import require_file_target
@@ -39,7 +39,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from keras_resnet.recipes.runs import sources
     from keras_resnet.recipes.runs.folder import write_json
 
-    source = sources.find(options.model, options.weights)
+    source = sources.find(options.model, options.weights, options.activation)
     protocol = Protocol(options.crops, options.scales, _single_crop(options, source))
     out = None if options.out is None else Path(options.out)
     if out is not None:
@@ -71,13 +71,13 @@ def _predict(options: argparse.Namespace) -> int:
     from keras_resnet.images.read import read_image
     from keras_resnet.recipes.runs import sources
 
-    source = sources.find(options.model, options.weights)
+    source = sources.find(options.model, options.weights, options.activation)
     if not any(Path(path).exists() for path in options.images):  # before weights are fetched
         raise UserError(f"No such image: {', '.join(options.images)}")
     runtime = source.runtime()
     height, width, channels = runtime.input_shape
     size, crop = (height or 224, width or 224), source.crop
-    names = source.labels or tuple(f"class {index}" for index in range(runtime.classes))
+    names = source.names(runtime.outputs)
     results: list[dict[str, Any]] = []
     for path in options.images:
         try:
@@ -126,6 +126,7 @@ def _ensemble_options(sub: Parser) -> None:
 
 def _evaluate_options(sub: Parser) -> None:
     add_model(sub)
+    add_activation(sub)
     sub.add_argument(
         "--data",
         metavar="NAME|FOLDER",
@@ -160,6 +161,7 @@ def _evaluate_options(sub: Parser) -> None:
 
 def _predict_options(sub: Parser) -> None:
     add_model(sub)
+    add_activation(sub)
     sub.add_argument("images", nargs="+", metavar="IMAGE")
     sub.add_argument(
         "--top", type=natural, default=5, metavar="K", help="classes to show (default 5)"

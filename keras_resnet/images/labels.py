@@ -68,7 +68,7 @@ def decode_predictions(
 
     Raises:
         UserError: `predictions` has not two dimensions or not a score for each class of `data`, or
-            `top` is less than 1.
+            `top` is less than 1, or a score is NaN or infinite.
         UnknownNameError: no names are known for `data`.
     """
     classes = _classes(data)
@@ -82,6 +82,11 @@ def decode_predictions(
         )
     if top < 1:
         raise UserError(f"top is 1 or more; received {top}.")
+    if wrong := np.count_nonzero(~np.isfinite(scores).all(-1)):
+        raise UserError(
+            f"decode_predictions: {wrong} of {len(scores)} rows have scores that are not finite "
+            "(NaN or infinity). The weights are damaged, or the images hold such numbers."
+        )
     order = np.argsort(-scores.astype("float64"), axis=1, kind="stable")[:, :top]
     return [
         [Prediction(classes[i][0], classes[i][1], float(row[i])) for i in best]

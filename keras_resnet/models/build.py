@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import warnings
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -51,7 +52,8 @@ def build(
         input_shape: (height, width, channels), the network's size by default; None for a free size.
         pooling: without the top, "avg" or "max" over the last feature map, or None.
         classes: width of the classifier, the network's by default.
-        classifier_activation: "softmax" gives probabilities, None logits.
+        classifier_activation: "softmax" gives probabilities, None logits. With `classes=1` there is
+            one output for two classes, and "softmax" becomes "sigmoid", with a warning.
         name: the model's name, by default the registry name. A network of your own is called
             "network"; under the registry name of one of ours it takes the catalog's weights.
         include_preprocessing: put the normalisation inside, so that the model takes RGB 0...255:
@@ -89,7 +91,8 @@ def build(
         outputs = trunk.features
     elif include_top:
         classes = classes or loading.classes_in(found) or network.classes
-        outputs = _classifiers(network, trunk, classes, classifier_activation)
+        activation = _activation(classes, classifier_activation)
+        outputs = _classifiers(network, trunk, classes, activation)
     else:
         outputs = _pool(trunk.output, pooling)
     before: list[str] = []
@@ -168,6 +171,17 @@ def with_options(network: Network, options: dict[str, Any], name: str) -> Networ
         if isinstance(default, tuple) and not isinstance(value, tuple):
             raise UserError(f"The option '{option}' is a tuple; received {value!r}.")
     return dataclasses.replace(network, **options)
+
+
+def _activation(classes: int, activation: str | None) -> str | None:
+    if classes != 1 or activation != "softmax":
+        return activation
+    warnings.warn(
+        "classes=1: the network ends in a sigmoid, the probability of the second of two classes. "
+        "The softmax of one output is always 1. To say so: classifier_activation='sigmoid'.",
+        stacklevel=4,
+    )
+    return "sigmoid"
 
 
 def _classifiers(network: Network, trunk: Trunk, classes: int, activation: str | None) -> Any:

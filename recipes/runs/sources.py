@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from keras_resnet.export.runtimes.base import Runtime, classifier_shape
 from keras_resnet.export.runtimes.keras import KerasRuntime, load_keras
 from keras_resnet.export.runtimes.locate import located
 from keras_resnet.export.runtimes.open import open_file
+from keras_resnet.images.answers import agreed, class_count, names_of, numbered
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.labels import class_ids, class_names
 from keras_resnet.images.preprocessing import missing_preprocessing
@@ -36,6 +37,7 @@ class Source:
         run: the run it belongs to, if any.
         labels: its class names, if they lie beside it or belong to the weights.
         weights: of a network built by name.
+        activation: what its outputs went through, where the user said it.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Source:
     run: Run | None
     labels: tuple[str, ...] | None
     weights: Path | loading.Entry | None = None
+    activation: str | None = None
 
     @property
     def entry(self) -> loading.Entry | None:
@@ -119,7 +122,7 @@ class Source:
         else:
             self.require_keras()
             model = load_keras(self.path)
-        self._check_labels(classifier_shape(model)[1])
+        self.names(classifier_shape(model)[1])
         return model
 
     def require_keras(self) -> None:
@@ -140,33 +143,54 @@ class Source:
             model = self.keras_model(size)
             if hint := missing_preprocessing(model):
                 print(f"warning: {hint} Here it gets RGB 0...255.", file=sys.stderr)
-            return KerasRuntime(model)
-        runtime = open_file(self.path)
-        self._check_labels(runtime.classes)
+            runtime: Runtime = KerasRuntime(model)
+        else:
+            runtime = open_file(self.path)
+            runtime.activation = runtime.activation or self._recorded_activation(self.path)
+            self.names(runtime.outputs)
+        runtime.activation = agreed(self.activation, runtime.activation)
         return runtime
 
-    def _check_labels(self, classes: int) -> None:
-        if self.labels is not None and len(self.labels) != classes:
+    def _recorded_activation(self, path: Path) -> str | None:
+        """What the manifest beside an exported file says of its outputs."""
+        if not (path.parent / manifest.MANIFEST).is_file():
+            return None
+        content = manifest.read(path.parent)
+        exported = any(entry["file"] == path.name for entry in content["files"])
+        return content["output"].get("activation") if exported else None
+
+    def names(self, outputs: int) -> tuple[str, ...]:
+        """The names of all its classes, or "class 0", … where there are none.
+
+        Raises:
+            UserError: its labels are those of another model.
+        """
+        try:
+            return numbered(names_of(self.labels, outputs), class_count(outputs))
+        except UserError as error:
             raise UserError(
-                f"The labels.txt of '{self.name}' (beside it, or inside a .tflite) has "
-                f"{len(self.labels)} names, but the model has {classes} classes. Move the model "
-                "away from it, or mend it."
-            )
+                f"The labels.txt of '{self.name}' (beside it, or inside a .tflite) does not fit: "
+                f"{error} Move the model away from it, or mend it."
+            ) from error
 
 
-def find(reference: str, weights: str | None = None) -> Source:
+def find(reference: str, weights: str | None = None, activation: str | None = None) -> Source:
     """What `reference` names: a run folder, a file, or a network's name with `weights`.
 
     Args:
         reference: a path, or a name of the registry.
         weights: of a name: a tag or a file.
+        activation: what its outputs went through, where its graph does not tell.
 
     Raises:
         UserError: nothing of that name, a folder of something else, an unfinished run, or a network
             without weights.
     """
-    if weights is not None:
-        return _with_weights(reference, weights)
+    found = _find(reference) if weights is None else _with_weights(reference, weights)
+    return replace(found, activation=activation)
+
+
+def _find(reference: str) -> Source:
     path = Path(reference)
     if is_run(path):
         run = find_run(path)
@@ -232,8 +256,6 @@ def dataset_of(
 
     Images that vary in size are given out at the model's; with `whole` they stay as they are.
     """
-    from dataclasses import replace
-
     from keras_resnet.recipes.data.datasets import canonical, configured_dataset, load_dataset
 
     config = source.run.config.data if source.run else None

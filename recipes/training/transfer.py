@@ -9,9 +9,11 @@ import keras
 
 from keras_resnet.errors import UserError
 from keras_resnet.export.formats.int8_ranges import has_ranges
+from keras_resnet.images.answers import SIGMOID
 from keras_resnet.images.preprocessing import missing_preprocessing
 from keras_resnet.layers import BatchNormalization
 from keras_resnet.models.auxiliary import inference_model
+from keras_resnet.models.ending import activation_of
 from keras_resnet.recipes.configs.schema import Config
 
 Shape = tuple[int | None, int | None, int]  # of an image; None where the size is free
@@ -107,12 +109,19 @@ def require_float(model: keras.Model) -> None:
 
 
 def require_classes(start: keras.Model, classes: int) -> None:
-    """Refuse to go on with the head of `start` for another number of classes.
+    """Refuse to go on with the head of `start` for another number of classes, or with sigmoids.
 
     Raises:
-        UserError: it has another number.
+        UserError: it has another number, or ends in sigmoids.
     """
-    units = classifier(inference_model(start)).units
+    whole = inference_model(start)
+    units = classifier(whole).units
+    if activation_of(whole.outputs[0]) == SIGMOID:
+        raise UserError(
+            f"'{start.name}' ends in {'a sigmoid' if units == 1 else 'sigmoids'}, and this "
+            "training goes on with a softmax over the classes. For a new head: keras-resnet "
+            "finetune."
+        )
     if units != classes:
         raise UserError(
             f"'{start.name}' knows {units} classes and goes on with them, the data has {classes}. "

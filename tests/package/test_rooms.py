@@ -95,7 +95,7 @@ def _loaded(module):
         ("keras_resnet.recipes.configs.schema", {"onednn", "recipes", "lazy", "errors", "files"}),
         (
             "keras_resnet.export.runtimes.litert",
-            {"onednn", "export", "lazy", "errors", "display", "files"},
+            {"onednn", "export", "lazy", "errors", "display", "files", "images"},
         ),
     ],
 )

@@ -17,6 +17,7 @@ from keras_resnet.export.formats import micro
 from keras_resnet.export.runtimes import tflite_graph
 from keras_resnet.export.runtimes.locate import read_array
 from keras_resnet.export.runtimes.open import open_file
+from keras_resnet.images.answers import Answers
 
 NAMES = ["zero", 'say "one"', "two??/", "drei\\vier", "fünf", "5f", "six", "seven", "eight", "nine"]
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ here")
@@ -219,7 +220,7 @@ def test_operations_have_the_resolvers_names(kind, method):
 def test_without_tflms_interpreter_the_header_says_what_to_do(folder, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tflite_micro", None)
     with pytest.warns(UserWarning, match="working memory .* was not measured"):
-        micro.write(tmp_path / "out", read_array(folder), "x", None)
+        micro.write(tmp_path / "out", read_array(folder), "x", None, Answers("softmax", 10))
     header = (tmp_path / "out" / "model_data.h").read_text()
     assert 'Not measured. pip install "keras-resnet-zoo[micro]"' in header
     assert "kArenaBytes = 0;" in header  # and main.cc does not compile with it

@@ -21,9 +21,10 @@ import keras_resnet
 from keras_resnet.cli import main
 from keras_resnet.errors import UserError
 from keras_resnet.export import check, export
-from keras_resnet.export.formats import litert_js, web
+from keras_resnet.export.formats import litert_js, serving, web
 from keras_resnet.export.runtimes.locate import PAGE
 from keras_resnet.export.runtimes.open import open_file
+from keras_resnet.images.answers import Answers
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.labels import class_names
 from keras_resnet.images.preprocessing import read_image
@@ -167,7 +168,8 @@ def test_a_model_that_takes_no_pixels_is_refused(tmp_path, small_litert_js):
 
 
 def test_classes_without_names_are_numbers(written, tmp_path, small_litert_js):
-    web.write(tmp_path / "web", (written / "model.tflite").read_bytes(), "mine", None)
+    service = serving.Service(True, None, Answers("softmax", 10))
+    web.write(tmp_path / "web", (written / "model.tflite").read_bytes(), "mine", None, service)
     about = json.loads((tmp_path / "web" / "model.json").read_text())
     assert about["labels"] == [f"class {index}" for index in range(10)]
     assert about["resize"] == {"width": 32, "height": 32, "interpolation": "bilinear"}
