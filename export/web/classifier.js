@@ -2,6 +2,8 @@
 
 import { Tensor, loadAndCompile, loadLiteRt, supportsFeature } from "./litert/core.js";
 
+import { probabilitiesOf } from "./answers.js";
+
 /** Something that the person before the screen can understand, and perhaps mend. */
 export class Said extends Error {}
 
@@ -65,23 +67,6 @@ async function compiled(bytes) {
   } catch (error) {
     throw new Said(`LiteRT.js cannot run model.tflite: ${error.message}`);
   }
-}
-
-/** The probability of every class, as `Answers.probabilities` in images/answers.py. */
-function probabilitiesOf(scores, activation) {
-  if (scores.length === 1) {
-    const [score] = scores;
-    const positive = activation === "linear" ? 1 / (1 + Math.exp(-score)) : score;
-    return [1 - positive, positive]; // one output tells two classes apart
-  }
-  return activation === "linear" ? softmax(scores) : scores;
-}
-
-function softmax(scores) {
-  const largest = Math.max(...scores);
-  const exponentials = scores.map((score) => Math.exp(score - largest));
-  const sum = exponentials.reduce((a, b) => a + b, 0);
-  return exponentials.map((value) => value / sum);
 }
 
 export class Classifier {

@@ -97,7 +97,8 @@ def test_the_header_has_the_quantization_of_the_file(folder):
     )
     assert f"kInputScale = {scale}f, kOutputScale = {out_scale}f;" in header
     assert f"kInputZeroPoint = {zero}, kOutputZeroPoint = {out_zero};" in header
-    assert "kHeight = 32, kWidth = 32, kChannels = 3, kClasses = 10;" in header
+    assert "kHeight = 32, kWidth = 32, kChannels = 3;" in header
+    assert "kOutputs = 10, kClasses = 10;" in header
 
 
 # What main.cc uses of TFLM, as its headers declare it.
@@ -116,7 +117,7 @@ struct Model { std::uint32_t version() const; };
 const Model* GetModel(const void* buffer);
 template <unsigned int n> struct MicroMutableOpResolver {
   TfLiteStatus AddAdd(); TfLiteStatus AddConv2D(); TfLiteStatus AddFullyConnected();
-  TfLiteStatus AddMean(); TfLiteStatus AddSoftmax();
+  TfLiteStatus AddLogistic(); TfLiteStatus AddMean(); TfLiteStatus AddSoftmax();
 };
 struct MicroInterpreter {
   template <unsigned int n>
@@ -188,6 +189,56 @@ def test_an_arena_that_is_too_small_is_said(folder, tmp_path):
     assert result.returncode == 3
     said = "No setup in an arena of 65536 bytes: raise kArenaBytes in model_data.h.\n"
     assert result.stdout == said
+
+
+# An interpreter that always gives the byte it was compiled with.
+_ONE_OUTPUT = """
+#include "declarations.h"
+namespace tflite {
+void InitializeTarget() {}
+std::uint32_t Model::version() const { return TFLITE_SCHEMA_VERSION; }
+const Model* GetModel(const void*) { static Model model; return &model; }
+using Resolver = MicroMutableOpResolver<4>;
+template <> TfLiteStatus Resolver::AddConv2D() { return kTfLiteOk; }
+template <> TfLiteStatus Resolver::AddFullyConnected() { return kTfLiteOk; }
+template <> TfLiteStatus Resolver::AddLogistic() { return kTfLiteOk; }
+template <> TfLiteStatus Resolver::AddMean() { return kTfLiteOk; }
+template <>
+MicroInterpreter::MicroInterpreter(const Model*, const Resolver&, std::uint8_t*, std::size_t) {}
+TfLiteStatus MicroInterpreter::AllocateTensors() { return kTfLiteOk; }
+TfLiteStatus MicroInterpreter::Invoke() { return kTfLiteOk; }
+std::int8_t bytes[4096] = {GIVEN};
+TfLiteTensor tensor = {{bytes}};
+TfLiteTensor* MicroInterpreter::input(std::size_t) {
+  static std::int8_t pixels[4096];
+  static TfLiteTensor image = {{pixels}};
+  return &image;
+}
+TfLiteTensor* MicroInterpreter::output(std::size_t) { return &tensor; }
+std::size_t MicroInterpreter::arena_used_bytes() const { return 0; }
+}  // namespace tflite
+"""
+
+
+@needs_compiler
+@pytest.mark.parametrize(("byte", "said"), [(100, "on: 891/1000"), (-100, "off: 891/1000")])
+def test_main_names_either_class_of_one_sigmoid(tmp_path, byte, said):
+    """A byte of the sigmoid is (byte + 128) / 256 in every TFLite file: 228/256 and 28/256."""
+    inputs = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(4, 3)(keras.layers.Rescaling(1 / 255)(inputs))
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid")(x), name="light")
+    noise = np.random.default_rng(0).integers(0, 256, (32, 16, 16, 3)).astype("uint8")
+    given = {"calibration": noise, "labels": ["off", "on"], "verbose": False}
+    folder = export(model, ["micro"], out=tmp_path / "out", **given).folder / "light-micro"
+    _main_and_declarations(folder, tmp_path)
+    fake = tmp_path / "fake.cc"
+    fake.write_text(_ONE_OUTPUT.replace("GIVEN", str(byte)))
+    sources = [tmp_path / "main.cc", fake, folder / "model_data.cc"]
+    program = tmp_path / "program"
+    subprocess.run(["g++", "-std=c++17", f"-I{tmp_path}", *sources, "-o", program], check=True)
+    printed = subprocess.run([program], capture_output=True, text=True, check=True).stdout
+    assert printed.splitlines()[-1] == said
 
 
 def test_main_registers_the_operations_of_the_file(folder):
