@@ -10,6 +10,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 import keras_resnet
@@ -263,6 +264,22 @@ def test_nan_is_an_error_that_names_the_file(broken, pictures, tmp_path, capsys)
         said = capsys.readouterr().err
         assert "broken.keras" in said or "'colours'" in said
         assert "not finite" in said
+
+
+def test_nan_is_an_error_in_the_verbs_that_take_exported_files(broken, pictures, tmp_path, capsys):
+    model = keras.models.load_model(broken)
+    file, image = tmp_path / "nan.tflite", tmp_path / "images" / "picture.png"
+    file.write_bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
+    image.parent.mkdir()
+    Image.fromarray(pictures[0][0]).save(image)
+    for verb in (
+        ["predict", str(file), str(image)],
+        ["layers", str(file), str(file), "--images", str(image.parent)],
+        ["benchmark", str(file)],
+    ):
+        assert main.main(verb) == 2
+        said = capsys.readouterr().err
+        assert f"{file} gives outputs that are not finite" in said
 
 
 def test_a_file_that_gives_nan_fails_its_check(pictures):
