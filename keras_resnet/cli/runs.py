@@ -29,7 +29,7 @@ def _runs(options: argparse.Namespace) -> int:
             f"{row['done']}/{row['total']} {row['unit']}" if row["unit"] else "–",
             number(row["validation"], ".2%"),
             number(row["test"], ".2%"),
-            number(row["minutes"], ".1f"),
+            number(row["training_seconds"] and row["training_seconds"] / 60, ".1f"),
             row["state"],
         ]
         for row in found

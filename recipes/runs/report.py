@@ -108,7 +108,7 @@ def _facts(run: Run, answers: outcomes.Outcomes) -> str:
         "validation accuracy": number(validation and validation["accuracy"], ".2%"),
         "parameters": f"{summary['parameters']:,}",
         "steps": f"{summary['steps']:,}",
-        "training": f"{summary['seconds'] / 60:.1f} min",
+        "training": f"{summary['training_seconds'] / 60:.1f} min",
         "precision": summary["precision"],
     }
     return "".join(

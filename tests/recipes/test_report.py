@@ -106,6 +106,7 @@ def test_the_page_needs_nothing_beside_it(page):
 def test_the_page_says_what_the_run_and_its_exports_say(page, tiny_run, exported, digits):
     summary = tiny_run.summary()
     assert f"<b>{summary['test']['accuracy']:.2%}</b>" in page
+    assert f"<b>{summary['training_seconds'] / 60:.1f} min</b>" in page
     for item in json.loads((exported / "manifest.json").read_text())["files"]:
         assert f"<td>{item['file']}</td><td>{item['bytes']:,}</td>" in page
     wrong = min(round((1 - summary["test"]["accuracy"]) * len(digits.test)), 12)
