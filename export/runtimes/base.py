@@ -28,6 +28,7 @@ class Runtime:
         input_shape: (height, width, channels); None where the size is free.
         input_dtype, output_dtype: what the file itself takes and gives.
         output_step: the least difference between two outputs that a quantized file can express.
+        notes: what a run here leaves open, in words.
     """
 
     input_name: str = "images"
@@ -37,6 +38,7 @@ class Runtime:
     input_dtype: str = "float32"
     output_dtype: str = "float32"
     output_step: float = 0.0
+    notes: tuple[str, ...] = ()
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Run images (n, height, width, channels) → float32 (n, classes)."""

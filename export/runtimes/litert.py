@@ -17,7 +17,7 @@ from keras_resnet.export.runtimes.base import (
     Runtime,
     require_image_shape,
 )
-from keras_resnet.export.runtimes.locate import read_array
+from keras_resnet.export.runtimes.locate import has_arena, read_array
 
 
 class TFLiteRuntime(Runtime):
@@ -31,6 +31,8 @@ class TFLiteRuntime(Runtime):
         """
         interpreter = require(*ENGINES[".tflite"]).Interpreter
         data = read_array(path) if path.is_dir() else path.read_bytes()
+        if path.is_dir() and not has_arena(path):
+            self.notes = ("arena not measured",)
         try:
             with quiet_stderr():  # it announces its XNNPACK delegate
                 self._interpreter = interpreter(model_content=data, num_threads=threads)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from keras_resnet.cli.options import Parser, Verb
-from keras_resnet.display.console import number, print_json, print_lines, print_table
+from keras_resnet.display.console import number, print_json, print_lines, print_table, verdict
 from keras_resnet.errors import UserError
 
 
@@ -64,11 +65,14 @@ def _compare(options: argparse.Namespace) -> int:
         comparing.draw(rows, Path(options.picture))
     if options.json:
         return print_json({"models": comparing.as_dicts(rows)})
-    header = ("file", "accuracy", "parameters", "multiply-adds", "bytes", "gzipped", "ms")
+    header = ("file", "accuracy", "agreement", "check", "parameters", "multiply-adds")
+    header += ("bytes", "gzipped", "ms")
     table = [
         [
             row.name,
             number(row.accuracy, ".2%"),
+            number(row.agreement, ".2%"),
+            verdict(asdict(row)),
             number(row.parameters, ","),
             number(row.multiply_adds, ","),
             f"{row.bytes:,}",

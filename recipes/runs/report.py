@@ -22,7 +22,7 @@ import numpy as np
 from keras_resnet.analysis.explain import explain
 from keras_resnet.analysis.profile import profile
 from keras_resnet.display import figures, sheets
-from keras_resnet.display.console import number
+from keras_resnet.display.console import number, verdict
 from keras_resnet.errors import UserError, require
 from keras_resnet.export import manifest
 from keras_resnet.export.runtimes.keras import KerasRuntime, load_keras
@@ -209,13 +209,15 @@ def _exports(run: Run) -> str:
             number(item["accuracy"], ".2%"),
             number(item["agreement"], ".2%"),
             number(item["latency_ms"], ".3f"),
-            "passed" if item["passed"] else "FAILED",
+            verdict(item),
         )
         for item in content["files"]
     ]
     header = ("file", "bytes", "gzipped", "accuracy", "agreement", "ms", "check")
-    note = f"On {content['check']['n']:,} images; ms for one image on {content['machine']}."
-    return _table(header, rows) + f'<p class="note">{_escape(note)}</p>'
+    check = content["check"]
+    note = f"On {check['n']:,} {check['images']}; ms for one image on {content['machine']}."
+    notes = [note, *manifest.failures(content)]
+    return _table(header, rows) + "".join(f'<p class="note">{_escape(x)}</p>' for x in notes)
 
 
 def _profile(model: keras.Model) -> str:

@@ -240,6 +240,43 @@ def test_runs_exports_and_files_are_compared(tiny_run, exported, tmp_path, capsy
     assert "no time of" not in printed.err
 
 
+def test_a_file_that_failed_its_check_is_marked(tiny_run, exported, tmp_path, capsys):
+    failed = tmp_path / "run" / "exports"
+    shutil.copytree(exported, failed)
+    content = json.loads((failed / "manifest.json").read_text())
+    content["files"][1] |= {"passed": False, "problems": ["top-1 agreement 12 %"]}
+    for entry in content["files"]:
+        del entry["notes"]  # which earlier manifests lack
+    (failed / "manifest.json").write_text(json.dumps(content))
+    picture = tmp_path / "frontier.svg"
+    given = [str(tiny_run.path), str(failed), "--picture", str(picture)]
+    assert main(["compare", *given]) == 0
+    printed = capsys.readouterr()
+    problem = "resnet8-int8.tflite FAILED its check: top-1 agreement 12 %"
+    assert f"warning: {failed}/{problem}\n" in printed.err
+    lines = printed.out.splitlines()
+    cells = [re.split(r"  +", line.strip())[1:4] for line in lines if "resnet8-" in line]
+    agreements = [f"{entry['agreement']:.2%}" for entry in content["files"]]
+    assert [cell[1:] for cell in cells] == [
+        [agreements[0], "passed"],
+        [agreements[1], "FAILED"],
+    ]
+    assert re.search(r"model\.keras +[\d.]+% +– +– ", printed.out)  # others are checked against it
+    assert ">3  resnet8-int8.tflite, FAILED its check</text>" in picture.read_text()
+    page = report._exports(Run(failed.parent))
+    assert page.count("<td>FAILED</td>") == page.count(problem) == 1
+
+
+def test_what_failed_beats_nothing(tmp_path):
+    """Where nothing is sound there is no frontier, and still a picture."""
+    good = compare.Row("a", 0.8, "these", 1, 1, 9, 1, passed=True)
+    bad = compare.Row("b", 0.9, "these", 1, 1, 5, 1, passed=False)
+    assert compare._sound_frontier({good: (9, 80), bad: (5, 90)}) == [(9, 80)]
+    assert compare._sound_frontier({bad: (5, 90)}) == []
+    compare.draw([bad], tmp_path / "frontier.svg")
+    assert "b, FAILED its check" in (tmp_path / "frontier.svg").read_text()
+
+
 def test_a_picture_tells_runs_apart_and_leaves_out_a_panel_without_times(tmp_path, capsys):
     names = ["runs/a/model.keras", "runs/b/model.keras", "runs/b/exports/x.tflite"]
     shown = ["a/model.keras", "b/model.keras", "x.tflite"]
