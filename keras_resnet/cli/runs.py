@@ -81,7 +81,8 @@ def _compare(options: argparse.Namespace) -> int:
         ]
         for row in rows
     ]
-    print_table("As recorded when each was trained or exported", header, table)
+    times = "ms: one image, on one thread (TensorFlow: on all)"
+    print_table(f"As recorded when each was trained or exported; {times}", header, table)
     return 0
 
 

@@ -104,7 +104,7 @@ def _facts(run: Run, answers: outcomes.Outcomes) -> str:
     summary = run.summary()
     validation = summary["validation"]
     facts = {
-        f"test accuracy, {len(answers.labels):,} images": f"{answers.accuracy:.2%}",
+        **_test_accuracy(answers, summary["test"]),
         "validation accuracy": number(validation and validation["accuracy"], ".2%"),
         "parameters": f"{summary['parameters']:,}",
         "steps": f"{summary['steps']:,}",
@@ -115,6 +115,20 @@ def _facts(run: Run, answers: outcomes.Outcomes) -> str:
         f"<div><b>{_escape(value)}</b><span>{_escape(name)}</span></div>"
         for name, value in facts.items()
     )
+
+
+def _test_accuracy(answers: outcomes.Outcomes, trained: dict[str, Any]) -> dict[str, str]:
+    """What the page measured, and what the summary says if that is something else."""
+    now = {f"test accuracy, {len(answers.labels):,} images": f"{answers.accuracy:.2%}"}
+    name, value = f"test accuracy, {trained['n']:,} images", f"{trained['accuracy']:.2%}"
+    if now == {name: value}:
+        return now
+    print(
+        f"warning: the summary's test accuracy is {value} on {trained['n']:,} images: the data, or "
+        "the machine, is another than the run's",
+        file=sys.stderr,
+    )
+    return {**now, f"{name}, when it was trained": value}
 
 
 def _confusions(answers: outcomes.Outcomes, names: Sequence[str]) -> dict[str, str]:
@@ -215,7 +229,10 @@ def _exports(run: Run) -> str:
     ]
     header = ("file", "bytes", "gzipped", "accuracy", "agreement", "ms", "check")
     check = content["check"]
-    note = f"On {check['n']:,} {check['images']}; ms for one image on {content['machine']}."
+    note = (
+        f"On {check['n']:,} {check['images']}; ms for one image, on one thread (TensorFlow: on "
+        f"all), on {content['machine']}."
+    )
     notes = [note, *manifest.failures(content)]
     return _table(header, rows) + "".join(f'<p class="note">{_escape(x)}</p>' for x in notes)
 

@@ -122,6 +122,17 @@ def test_the_page_says_what_the_run_and_its_exports_say(page, tiny_run, exported
     assert "stage3_block1_conv2" in cost
 
 
+def test_the_page_says_if_the_summary_has_another_accuracy(capsys):
+    same = {"accuracy": 6 / 8, "n": 8}
+    assert report._test_accuracy(ANSWERS, same) == {"test accuracy, 8 images": "75.00%"}
+    assert capsys.readouterr().err == ""
+    assert report._test_accuracy(ANSWERS, {"accuracy": 0.5, "n": 6}) == {
+        "test accuracy, 8 images": "75.00%",
+        "test accuracy, 6 images, when it was trained": "50.00%",
+    }
+    assert "summary's test accuracy is 50.00% on 6 images" in capsys.readouterr().err
+
+
 def test_the_page_says_why_it_has_no_heat_maps(capsys):
     """Of an ensemble no layer is on every path."""
     shape = {"input_shape": (32, 32, 3), "classes": 10}
