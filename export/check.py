@@ -53,6 +53,7 @@ class FileCheck:
         latency_ms: median, batch 1; on one thread, in TensorFlow on all.
         operations: of a TFLite file, how often each kind stands in it.
         problems: what is wrong with it, in words.
+        notes: what the check leaves open, in words.
     """
 
     file: str
@@ -68,6 +69,7 @@ class FileCheck:
     latency_ms: float | None = None
     operations: dict[str, int] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -76,7 +78,8 @@ class FileCheck:
 
     def to_dict(self) -> dict[str, Any]:
         """For the manifest and `--json`."""
-        return {**asdict(self), "problems": list(self.problems), "passed": self.passed}
+        lists = {"problems": list(self.problems), "notes": list(self.notes)}
+        return {**asdict(self), **lists, "passed": self.passed}
 
 
 def compare(
@@ -105,6 +108,7 @@ def _compare_one(
         output_dtype=runtime.output_dtype,
         operations=runtime.operations if isinstance(runtime, TFLiteRuntime) else {},
         problems=tuple(problems),
+        notes=runtime.notes,
     )
     if problems:  # values of another shape cannot be compared
         return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from keras_resnet.display.console import number
+from keras_resnet.display.console import number, verdict
 from keras_resnet.export.formats.table import FORMATS
 from keras_resnet.export.formats.usage import Usage
 from keras_resnet.images.answers import LINEAR, Answers, numbered
@@ -33,7 +33,7 @@ def _files(content: Mapping[str, Any]) -> str:
     rows = [
         f"| `{item['file']}` | {item['bytes']:,} | {item['bytes_gzipped']:,} "
         f"| {number(item['accuracy'], '.2%')} | {number(item['agreement'], '.2%')} "
-        f"| {number(item['latency_ms'], '.3f')} | {'passed' if item['passed'] else 'FAILED'} |"
+        f"| {number(item['latency_ms'], '.3f')} | {verdict(item)} |"
         for item in content["files"]
     ]
     lines = [

@@ -17,7 +17,7 @@ from typing import Any
 from keras_resnet.display.console import quiet_stderr
 from keras_resnet.errors import MissingExtraError, UserError, require
 from keras_resnet.export.runtimes import tflite_graph
-from keras_resnet.export.runtimes.locate import ARRAY, ARRAY_START
+from keras_resnet.export.runtimes.locate import ARRAY, ARRAY_START, HEADER
 from keras_resnet.images.answers import LINEAR, Answers, numbered
 
 _TEMPLATES = Path(__file__).parents[1] / "edge" / "micro"
@@ -92,7 +92,7 @@ def write(
         "operations": "\n".join(f"  TF_LITE_ENSURE_STATUS(resolver.{_adder(x)}());" for x in kinds),
     }
     folder.mkdir()
-    (folder / "model_data.h").write_text(_HEADER.substitute(values), encoding="utf-8")
+    (folder / HEADER).write_text(_HEADER.substitute(values), encoding="utf-8")
     (folder / ARRAY).write_text(_source(data, names), encoding="utf-8")
     for file in sorted(_TEMPLATES.iterdir()):
         text = Template(file.read_text(encoding="utf-8")).substitute(values)

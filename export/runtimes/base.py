@@ -33,6 +33,7 @@ class Runtime:
         activation: what they went through ("softmax", "sigmoid", "linear"); None until it is known.
         input_dtype, output_dtype: what the file itself takes and gives.
         output_step: the least difference between two outputs that a quantized file can express.
+        notes: what a run here leaves open, in words.
     """
 
     input_name: str = "images"
@@ -44,6 +45,7 @@ class Runtime:
     input_dtype: str = "float32"
     output_dtype: str = "float32"
     output_step: float = 0.0
+    notes: tuple[str, ...] = ()
 
     @property
     def classes(self) -> int:

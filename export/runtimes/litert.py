@@ -17,7 +17,7 @@ from keras_resnet.export.runtimes.base import (
     Runtime,
     require_image_shape,
 )
-from keras_resnet.export.runtimes.locate import read_array
+from keras_resnet.export.runtimes.locate import has_arena, read_array
 from keras_resnet.images.answers import LINEAR, SIGMOID, SOFTMAX
 
 # What makes the outputs tells what they are; of other operations nothing is known.
@@ -35,6 +35,8 @@ class TFLiteRuntime(Runtime):
         """
         interpreter = require(*ENGINES[".tflite"]).Interpreter
         data = read_array(path) if path.is_dir() else path.read_bytes()
+        if path.is_dir() and not has_arena(path):
+            self.notes = ("arena not measured",)
         try:
             with quiet_stderr():  # it announces its XNNPACK delegate
                 self._interpreter = interpreter(model_content=data, num_threads=threads)

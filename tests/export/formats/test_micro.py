@@ -1,5 +1,6 @@
 """The format for microcontrollers: an array in C++, and what TFLM's own interpreter makes of it."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 from helpers.environments import make_environment, run_in
 
 import keras_resnet
+from keras_resnet.cli.main import main
 from keras_resnet.errors import UserError
 from keras_resnet.export import check, export
 from keras_resnet.export.formats import micro
@@ -18,6 +20,8 @@ from keras_resnet.export.runtimes import tflite_graph
 from keras_resnet.export.runtimes.locate import read_array
 from keras_resnet.export.runtimes.open import open_file
 from keras_resnet.images.answers import Answers
+from keras_resnet.recipes.runs import report
+from keras_resnet.recipes.runs.folder import Run
 
 NAMES = ["zero", 'say "one"', "two??/", "drei\\vier", "fünf", "5f", "six", "seven", "eight", "nine"]
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ here")
@@ -278,6 +282,33 @@ def test_without_tflms_interpreter_the_header_says_what_to_do(folder, tmp_path, 
     assert '"class 9",' in (tmp_path / "out" / "model_data.cc").read_text()
 
 
+def test_an_arena_that_was_not_measured_is_said_wherever_the_check_is(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "tflite_micro", None)
+    model = keras_resnet.create_model("test_resnet", include_preprocessing=True)
+    images = np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3)).astype("uint8")
+    out = tmp_path / "exports"
+    with pytest.warns(UserWarning, match="was not measured"):
+        found = export(model, ["tflite-int8", "micro"], out=out, calibration=images, verbose=False)
+    said = "passed, arena not measured"
+    assert [item.notes for item in found.checks] == [(), ("arena not measured",)]
+    entries = json.loads((out / "manifest.json").read_text())["files"]
+    assert [(x["passed"], x["notes"]) for x in entries] == [
+        (True, []),
+        (True, ["arena not measured"]),
+    ]
+    assert (out / "README.md").read_text().count(f"| {said} |") == 1
+    assert report._exports(Run(tmp_path)).count(f"<td>{said}</td>") == 1
+    for verb in "check", "compare":
+        assert main([verb, str(out)]) == 0
+        assert capsys.readouterr().out.count(said) == 1
+        assert main([verb, str(out), "--json"]) == 0
+        content = json.loads(capsys.readouterr().out)
+        rows = content.get("files") or content["models"]
+        assert [row["notes"] for row in rows] == [[], ["arena not measured"]]
+
+
 def test_a_folder_of_another_origin_is_refused(tmp_path):
     (tmp_path / "model_data.cc").write_text("unsigned char model[] = {0x00};\n")
     with pytest.raises(UserError, match=r"model_data.cc has no model"):
@@ -291,6 +322,7 @@ def test_the_arena_is_the_least_that_suffices(folder):
     tflm.Interpreter.from_bytes(data, arena_size=least)
     with pytest.raises(RuntimeError):
         tflm.Interpreter.from_bytes(data, arena_size=least - 16)
+    assert open_file(folder).notes == ()
     header = (folder / "model_data.h").read_text()
     given = int(re.search(r"kArenaBytes = (\d+);", header)[1])
     assert given % 1024 == 0
