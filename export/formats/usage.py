@@ -94,7 +94,9 @@ TFLITE = Usage(
     _tflite,
     takes_pixels=True,
     words="Or, with nothing but ai-edge-litert, numpy and pillow: `python classify.py {file} "
-    "IMAGE`.",
+    "IMAGE`. MediaPipe's `ImageClassifier` squashes a picture to the input's size, and may name "
+    "another class. Cut the picture first, by the lines above, and give it `image`: "
+    "`mp.Image(image_format=mp.ImageFormat.SRGB, data=np.asarray(image))`.",
 )
 ONNX = Usage(_onnx, takes_pixels=True)
 OPENVINO = Usage(_openvino, takes_pixels=True)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import functools
+import weakref
+from collections.abc import MutableMapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from keras_resnet.errors import UnknownNameError, UserError
+
+if TYPE_CHECKING:
+    import keras
 
 _FOLDER = Path(__file__).parent / "class_names"
 
@@ -53,32 +58,79 @@ def _classes(data: str) -> tuple[tuple[str, str], ...]:
     return tuple((pair[0], pair[-1]) for pair in pairs)
 
 
+# What the weights that were loaded into a model were trained on.
+_TRAINED_ON: MutableMapping[Any, str] = weakref.WeakKeyDictionary()
+
+
+def remember(model: keras.Model, data: str) -> None:
+    """Keep, as long as `model` lives, what its weights were trained on, for `classes_of`."""
+    _TRAINED_ON[model] = data
+
+
+def classes_of(model: keras.Model | str | Path) -> tuple[tuple[str, str], ...]:
+    """Ids and names of the classes of a model with the catalog's weights, or of a run or export.
+
+    Raises:
+        UserError: they are not known; the message says how they can be given.
+    """
+    if isinstance(model, str | Path):
+        folder = Path(model) if Path(model).is_dir() else Path(model).parent
+        if not Path(model).exists() or not (folder / "labels.txt").is_file():
+            raise UserError(
+                f"There is no labels.txt at {model}. Give a Keras model, the folder of a run or an "
+                f"export, or a file in one; for a data set {_data_in_words()}."
+            )
+        names = (folder / "labels.txt").read_text(encoding="utf-8").splitlines()
+        return tuple((name, name) for name in names)
+    if model not in _TRAINED_ON:
+        raise UserError(
+            f"It is not known what the weights of '{model.name}' were trained on. Give "
+            f"{_data_in_words()}, or the folder of its run instead of the model."
+        )
+    return _classes(_TRAINED_ON[model])
+
+
+def _data_in_words() -> str:
+    counts = {path.stem: len(_classes(path.stem)) for path in sorted(_FOLDER.glob("*.txt"))}
+    return " or ".join(f"data='{name}' ({count} classes)" for name, count in counts.items())
+
+
 def decode_predictions(
-    predictions: Any, top: int = 5, data: str = "imagenet2012"
+    predictions: Any,
+    model: keras.Model | str | Path | None = None,
+    top: int = 5,
+    data: str | None = None,
 ) -> list[list[Prediction]]:
     """Name the highest scores of each image, as Keras Applications' function does.
 
     Args:
         predictions: (batch, classes), probabilities or logits.
-        top: how many classes to name, the highest first; all where there are fewer.
+        model: what gave them: a model with weights of the catalog, the folder of a run or of an
+            export, or a file in one. Without it and `data` the classes are ImageNet's.
+        top: how many classes to name, the highest first; all where there are fewer. Keras'
+            `decode_predictions(predictions, 3)` means this, too.
         data: what the network was trained on, see `class_names`.
 
     Returns:
         For each image its `Prediction`s: tuples of id, name and score.
 
     Raises:
-        UserError: `predictions` has not two dimensions or not a score for each class of `data`, or
-            `top` is less than 1, or a score is NaN or infinite.
+        UserError: `predictions` has not two dimensions or not a score for each class, `top` is less
+            than 1, a score is NaN or infinite, both `model` and `data` are given, or the classes of
+            `model` are not known.
         UnknownNameError: no names are known for `data`.
     """
-    classes = _classes(data)
+    if isinstance(model, int):
+        return decode_predictions(predictions, top=model, data=data)
+    if model is not None and data is not None:
+        raise UserError("Give decode_predictions the model or data=, not both.")
+    classes = _classes(data or "imagenet2012") if model is None else classes_of(model)
     scores = np.asarray(predictions)
     if scores.ndim != 2 or scores.shape[1] != len(classes):
-        counts = {path.stem: len(_classes(path.stem)) for path in sorted(_FOLDER.glob("*.txt"))}
-        known = ", ".join(f"data='{name}' ({count} classes)" for name, count in counts.items())
+        whose = f"data='{data or 'imagenet2012'}'" if model is None else "this model"
         raise UserError(
-            f"decode_predictions(data='{data}') expects predictions of shape (batch, "
-            f"{len(classes)}); received {scores.shape}. Names are known for {known}."
+            f"decode_predictions for {whose} expects predictions of shape (batch, {len(classes)}); "
+            f"received {scores.shape}. Names are known for {_data_in_words()}."
         )
     if top < 1:
         raise UserError(f"top is 1 or more; received {top}.")

@@ -44,7 +44,7 @@ class Source:
     path: Path | None
     run: Run | None
     labels: tuple[str, ...] | None
-    weights: Path | loading.Entry | None = None
+    weights: loading.Resolved = None
     activation: str | None = None
 
     @property
@@ -213,7 +213,7 @@ def _find(reference: str) -> Source:
         return Source(path.stem, path, beside, _labels(parent) or _labels_inside(path))
     if path.suffix or len(path.parts) > 1:
         raise UserError(f"No such file or folder: {path}")
-    name = registry.architecture(reference).name
+    name = registry.find(reference).name
     tags = ", ".join(entry.tag for entry in catalog.of_model(name))
     raise UserError(
         f"'{name}' alone is an untrained network, and answers at random. Give --weights "
@@ -228,7 +228,8 @@ def _with_weights(name: str, weights: str) -> Source:
             f"{name} is a path, and has its weights inside. Leave out --weights (in [distill]: "
             "--set distill.weights=), or give a network's NAME."
         )
-    found = loading.resolve(registry.architecture(name).name, weights)
+    name = registry.find(name).name
+    found = loading.resolve(name, weights)
     if isinstance(found, Path) and loading.classes_in(found) is None:
         raise UserError(f"{found} has no classifier: it was saved without the top.")
     data = loading.about(found).data
