@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from keras_resnet.export.quantization import Quantization
 
 SCHEMA = 1  # manifest.schema.json says when it rises
-MANIFEST, LABELS = "manifest.json", "labels.txt"
+MANIFEST = "manifest.json"
 NUMERICS, PERFORMANCE = "numerics.json", "perf.json"
 _EXACT = ("format", "n", "accuracy", "agreement", "snr_db", "largest_error", "logit_error")
 _FAST = ("format", "bytes", "bytes_gzipped", "latency_ms")

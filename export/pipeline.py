@@ -31,6 +31,7 @@ from keras_resnet.export.runtimes.keras import KerasRuntime
 from keras_resnet.export.runtimes.open import open_file
 from keras_resnet.images.answers import LINEAR, Answers, agreed, names_of, told_by
 from keras_resnet.images.crop import SingleCrop
+from keras_resnet.images.labels import LABELS, known_of
 
 _COLORS = {1: "grey", 3: "RGB"}  # by the number of channels
 
@@ -102,12 +103,14 @@ def export(
             loses most (`export.layer_errors`).
         preprocessing: put this normalisation in front ("tf", "caffe", "torch", "cifar").
         name: names the files `NAME-int8.tflite`; default the model's name.
-        labels: class names, for labels.txt and the SavedModel. Of a model with one sigmoid two
+        labels: class names, for labels.txt and the SavedModel; default those that the model is
+            known to have, see `keras_resnet.labels.labels_of`. Of a model with one sigmoid two
             names, or one: that of the class which a probability over 1/2 stands for.
         activation: what the outputs went through: "softmax", "sigmoid" or "linear" (logits).
             Default: what the graph tells, else what comes out for the check images.
         crop: how a SavedModel, the page for browsers and classify.py cut an image of another size
-            than the model's: as the model is evaluated; None: it is resized to just cover that.
+            than the model's; default as the catalog's weights or the run were evaluated. Where
+            that is not known, the image is resized to just cover the model's size.
         check_images: images (uint8 or as the model takes them) to compare on; default the
             calibration images; random noise where there are none.
         check_labels: their classes (n,), to report accuracies; for several sigmoids also 0 or 1
@@ -140,7 +143,9 @@ def export(
     size = None if calibration is None else calibration.shape[1:]
     prepared = prepare.prepare(model, preprocessing, size)
     quantization.require_model(prepared, formats)
-    names = _checked_labels(labels, prepared)
+    about_model = known_of(model)
+    names = _checked_labels(about_model.labels if labels is None else labels, prepared)
+    crop = about_model.crop if crop is None else crop
     source = KerasRuntime(prepared)
     source.activation = agreed(activation, source.activation)
     reference = _reference(source, calibration, check_images, check_labels, check_source)
@@ -190,7 +195,7 @@ def _write_about(
     write_reference(folder, reference)
     if content["labels"] is not None:
         text = "\n".join(content["labels"]) + "\n"
-        (folder / manifest.LABELS).write_text(text, encoding="utf-8")
+        (folder / LABELS).write_text(text, encoding="utf-8")
     folders.add_script(folder, formats)
     manifest.write(folder, content)
     (folder / "README.md").write_text(model_card.card(content), encoding="utf-8")

@@ -225,8 +225,7 @@ def _trained(
             f"{overrides['compress.technique']!r}: call qat, prune_weights or cluster_weights."
         )
     loaded = load_config(config, {"data.name": str(data), **overrides})
-    result: keras.Model = keras.models.load_model(run(model, loaded, out).model)
-    return result
+    return run(model, loaded, out).keras_model()
 
 
 def finetune_pruned(

@@ -19,6 +19,7 @@ from keras_resnet.errors import UserError
 from keras_resnet.export import manifest
 from keras_resnet.export.runtimes.keras import load_keras
 from keras_resnet.files import replacing
+from keras_resnet.images.labels import LABELS, remember
 from keras_resnet.layers import to_stock
 from keras_resnet.recipes import evaluate
 from keras_resnet.recipes.compression.process import train_apart, trains_apart
@@ -279,10 +280,11 @@ def _write_result(job: Job, run: Run, loop: Loop, state: State, model: keras.Mod
     plain, names = to_stock(model), "\n".join(job.dataset.class_names) + "\n"
     outputs = keras.layers.Activation("softmax", dtype="float32", name="predictions")(plain.output)
     result = keras.Model(plain.input, outputs, name=job.config.model)
-    (run.path / "labels.txt").write_text(names, encoding="utf-8")
+    (run.path / LABELS).write_text(names, encoding="utf-8")
     write_json(run.path / "summary.json", _summary(job, run, loop, state, result))
     with replacing(run.model) as partial:  # last, since it is what marks the run as finished
         result.save(partial)
+    remember(result, run.known())
 
 
 def _summary(job: Job, run: Run, loop: Loop, state: State, result: keras.Model) -> dict[str, Any]:

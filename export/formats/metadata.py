@@ -25,8 +25,9 @@ from flatbuffers.table import Table
 
 from keras_resnet.errors import UnknownNameError, UserError
 from keras_resnet.export.runtimes.base import INPUT, OUTPUT
+from keras_resnet.images.labels import LABELS
 
-NAME, LABELS = "TFLITE_METADATA", "labels.txt"
+NAME = "TFLITE_METADATA"
 _BUFFERS, _METADATA = 4, 6  # fields of the schema's Model
 _TENSOR_AXIS_LABELS, _NORMALIZATION = np.int8(2), np.uint8(1)
 _FEATURE, _IMAGE = np.uint8(1), np.uint8(2)

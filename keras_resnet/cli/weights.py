@@ -110,11 +110,14 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _import(options: argparse.Namespace) -> int:
     from keras_resnet.importing import files
+    from keras_resnet.recipes.configs.schema import parse_override
 
     arguments = (options.file, options.name, options.out)
     if Path(options.file).is_dir():
-        if options.preprocessing or options.data:
-            raise UserError("--preprocessing and --data are for files of other libraries.")
+        if options.preprocessing or options.data or options.set or options.state_dict:
+            raise UserError(
+                "--preprocessing, --data, --set and --state-dict are for files of other libraries."
+            )
         report = files.import_run(*arguments, overwrite=options.overwrite)
     else:
         report = files.import_file(
@@ -122,6 +125,8 @@ def _import(options: argparse.Namespace) -> int:
             overwrite=options.overwrite,
             preprocessing=options.preprocessing,
             data=options.data,
+            options=dict(parse_override(text, "depths=[6,6,6]") for text in options.set),
+            state_dict=options.state_dict,
         )
     if options.json:
         return print_json(report.to_dict())
@@ -183,6 +188,19 @@ def _import_options(sub: Parser) -> None:
         "file", help="weights of PyTorch (.pth, .safetensors), Keras (.h5, .keras), or a run folder"
     )
     sub.add_argument("--as", dest="name", required=True, metavar="NAME", help="the network")
+    sub.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a field of the network that differs, for networks that are in no table, e.g. "
+        "--as resnet20 --set depths=[6,6,6]",
+    )
+    sub.add_argument(
+        "--state-dict",
+        metavar="KEY",
+        help="which state dict, where a checkpoint has several, e.g. model_ema",
+    )
     sub.add_argument("--out", metavar="FILE", help="default NAME.weights.h5")
     sub.add_argument(
         "--preprocessing",

@@ -1,20 +1,24 @@
-"""From class numbers to names: what a network trained on a known data set says."""
+"""From class numbers to names: of data sets that are known, and of trained models."""
 
 from __future__ import annotations
 
 import functools
-import weakref
-from collections.abc import MutableMapping
+import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from keras_resnet.errors import UnknownNameError, UserError
+from keras_resnet.images.answers import class_count
 
 if TYPE_CHECKING:
     import keras
 
+    from keras_resnet.images.crop import SingleCrop
+
+LABELS = "labels.txt"  # beside a model: its class names, one a line
 _FOLDER = Path(__file__).parent / "class_names"
 
 
@@ -58,15 +62,6 @@ def _classes(data: str) -> tuple[tuple[str, str], ...]:
     return tuple((pair[0], pair[-1]) for pair in pairs)
 
 
-# What the weights that were loaded into a model were trained on.
-_TRAINED_ON: MutableMapping[Any, str] = weakref.WeakKeyDictionary()
-
-
-def remember(model: keras.Model, data: str) -> None:
-    """Keep, as long as `model` lives, what its weights were trained on, for `classes_of`."""
-    _TRAINED_ON[model] = data
-
-
 def classes_of(model: keras.Model | str | Path) -> tuple[tuple[str, str], ...]:
     """Ids and names of the classes of a model with the catalog's weights, or of a run or export.
 
@@ -75,19 +70,20 @@ def classes_of(model: keras.Model | str | Path) -> tuple[tuple[str, str], ...]:
     """
     if isinstance(model, str | Path):
         folder = Path(model) if Path(model).is_dir() else Path(model).parent
-        if not Path(model).exists() or not (folder / "labels.txt").is_file():
+        names = read_labels(folder) if Path(model).exists() else None
+        if names is None:
             raise UserError(
-                f"There is no labels.txt at {model}. Give a Keras model, the folder of a run or an "
+                f"There is no {LABELS} at {model}. Give a Keras model, the folder of a run or an "
                 f"export, or a file in one; for a data set {_data_in_words()}."
             )
-        names = (folder / "labels.txt").read_text(encoding="utf-8").splitlines()
         return tuple((name, name) for name in names)
-    if model not in _TRAINED_ON:
+    found = known_of(model)
+    if found.labels is None or found.ids is None:
         raise UserError(
             f"It is not known what the weights of '{model.name}' were trained on. Give "
             f"{_data_in_words()}, or the folder of its run instead of the model."
         )
-    return _classes(_TRAINED_ON[model])
+    return tuple(zip(found.ids, found.labels, strict=True))
 
 
 def _data_in_words() -> str:
@@ -144,3 +140,86 @@ def decode_predictions(
         [Prediction(classes[i][0], classes[i][1], float(row[i])) for i in best]
         for row, best in zip(scores, order.tolist(), strict=True)
     ]
+
+
+# Trained models -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a trained model besides its weights.
+
+    Attributes:
+        labels: the names of its classes, in the order of its outputs; None: not known.
+        ids: their ids, see `class_ids`; None: not known.
+        crop: how images are cut for it, as its accuracy was measured; None: not recorded.
+    """
+
+    labels: tuple[str, ...] | None = None
+    ids: tuple[str, ...] | None = None
+    crop: SingleCrop | None = None
+
+
+_KNOWN: dict[bytes, Known] = {}  # by the numbers of the classifier
+
+
+def known(data: str | None, folder: Path | None = None, crop: SingleCrop | None = None) -> Known:
+    """What is known of a model: a labels.txt in its `folder` comes before the names of its `data`.
+
+    Args:
+        data: what it was trained on, see `class_names`; None if that is not known.
+        folder: where its file is, if it has one.
+        crop: see `Known`.
+    """
+    if folder is not None and (names := read_labels(folder)) is not None:
+        return Known(names, names, crop)
+    if data is None:
+        return Known(crop=crop)
+    return Known(class_names(data), class_ids(data), crop)
+
+
+def read_labels(folder: Path) -> tuple[str, ...] | None:
+    """The class names in the labels.txt of `folder`; None if there is no such file."""
+    path = folder / LABELS
+    return tuple(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else None
+
+
+def remember(model: keras.Model, what: Known) -> None:
+    """Remember in this process what is known of a classifier that was built and loaded.
+
+    It is remembered by the numbers of the classifier, so it holds for every model that has them:
+    a copy, one in stock layers, one loaded from a file. It no longer holds for a model that was
+    trained further, which may have learned other classes.
+
+    A model with another number of classes than there are names is not remembered: its classifier
+    is new.
+    """
+    key = _classifier(model)
+    if key is None or not what.labels:
+        return
+    if class_count(model.output_shape[-1]) == len(what.labels):
+        _KNOWN[key] = what
+
+
+def known_of(model: keras.Model) -> Known:
+    """What is known of `model`: its weights are of the catalog, or its run is of this process."""
+    key = _classifier(model)
+    return Known() if key is None else _KNOWN.get(key, Known())
+
+
+def labels_of(model: keras.Model) -> tuple[str, ...] | None:
+    """The names of the model's classes, in the order of its outputs; None if they are not known.
+
+    They are known of models with weights of the catalog, with a `.weights.h5` of ours that says
+    its data or has a labels.txt beside it, and of models of runs (`Run.keras_model`).
+    """
+    return known_of(model).labels
+
+
+def _classifier(model: keras.Model) -> bytes | None:
+    """A hash of the last layer's weights; None for models without weights or one output."""
+    layers = [layer for layer in model.layers if layer.weights]
+    if not layers or not isinstance(model.output_shape, tuple):
+        return None
+    arrays = [np.asarray(weight, "float32") for weight in layers[-1].weights[-2:]]
+    return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).digest()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -16,6 +18,7 @@ from keras_resnet.files import replacing, require_file_target
 from keras_resnet.images.labels import class_names
 from keras_resnet.images.preprocessing import mode_inside, require_mode
 from keras_resnet.importing.parity import TORCH_PEERS, Parity, compare, difference, patched_images
+from keras_resnet.models.build import FREE_OPTIONS, with_options
 from keras_resnet.weights import catalog
 from keras_resnet.weights.fitting import Note, arrays_of, fit
 from keras_resnet.weights.foreign.read import contents, read
@@ -38,6 +41,7 @@ class ImportReport:
     sha256: str  # of it
     classes: int
     parameters: int  # trainable or not, without auxiliary classifiers
+    options: Mapping[str, Any]  # fields of the network that are changed
     preprocessing: str  # what they were trained with
     assumed: bool  # whether that is a guess
     parity: Parity
@@ -60,6 +64,8 @@ class ImportReport:
         call = f'"{self.model}", weights="{self.path}"'
         if self.classes != registry.architecture(self.model).network.classes:
             call += f", classes={self.classes}"
+        if self.options:
+            call += f", {_shown(self.options)}"
         table = "\n".join(f"{key:7} {text}" for key, text in lines)
         return f"{table}\n\nkeras_resnet.create_model({call})"
 
@@ -72,6 +78,8 @@ def import_file(
     overwrite: bool = False,
     preprocessing: str | None = None,
     data: str | None = None,
+    options: Mapping[str, Any] = MappingProxyType({}),
+    state_dict: str | None = None,
 ) -> ImportReport:
     """Turn a foreign weights file into a `.weights.h5` of network `name`.
 
@@ -87,6 +95,9 @@ def import_file(
         preprocessing: what the weights were trained with (a key of `PREPROCESSING`), which the new
             file says from then on; default that of the library's published weights of the network.
         data: what they were trained on ("cifar10"), for the names of the classes.
+        options: fields of the network that are changed, e.g. {"depths": (6, 6, 6)} of "resnet20",
+            for networks that are in no table.
+        state_dict: which one of a PyTorch checkpoint that has several, e.g. "model_ema".
 
     Raises:
         UserError: as `weights.foreign.read.read`; the file to write exists or has another ending;
@@ -94,18 +105,22 @@ def import_file(
     """
     name = registry.find(name).name
     path, out = Path(path), Path(out or f"{name}{SUFFIX}")
-    found = contents(path, name)
+    found = contents(path, name, state_dict)
     likely, assumed = _preprocessing(name, found.library)
     mode, assumed = preprocessing or likely, assumed and preprocessing is None
     require_mode(mode)
     if data is not None and len(class_names(data)) != found.classes:
         raise UserError(f"'{data}' has {len(class_names(data))} classes, {path} {found.classes}.")
     _require_writable(out, overwrite)
-    model, size = _network(name, found.classes)
-    foreign = read(path, name)
+    model, size = _network(name, found.classes, options)
+    foreign = read(path, name, state_dict)
     fit(foreign.arrays(model), model, f"the weights in {path}")
-    compared = compare(foreign, model, name, size) if parity else Parity(note="not asked for")
-    note = Note(name, mode, data)
+    compared = Parity(note="not asked for")
+    if parity and (changed := _changed(name, options)):
+        compared = Parity(note=f"no library has '{name}' with {_shown(changed)}")
+    elif parity:
+        compared = compare(foreign, model, name, size)
+    note = Note(name, mode, data, _changed(name, options))
     return _written(model, note, path, found.library, out, compared, assumed)
 
 
@@ -176,6 +191,7 @@ def _written(
         sha256=sha256,
         classes=model.output_shape[-1],
         parameters=model.count_params(),
+        options=note.options,
         preprocessing=str(note.preprocessing),
         assumed=assumed,
         parity=parity,
@@ -195,6 +211,18 @@ def _preprocessing(name: str, library: str) -> tuple[str, bool]:
     return network.preprocessing, library != "MLPerf Tiny"
 
 
+def _changed(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that make another network than the one of that name."""
+    network = registry.architecture(name).network
+    fields = with_options(network, dict(options), name)
+    others = options.keys() - FREE_OPTIONS
+    return {k: getattr(fields, k) for k in others if getattr(fields, k) != getattr(network, k)}
+
+
+def _shown(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value!r}" for key, value in options.items())
+
+
 def _require_writable(out: Path, overwrite: bool) -> None:
     if not out.name.endswith(SUFFIX):
         raise UserError(f"The new file ends in {SUFFIX}; received {out}.")
@@ -203,9 +231,10 @@ def _require_writable(out: Path, overwrite: bool) -> None:
         raise UserError(f"{out} exists. Give another name (--out), or replace it (--overwrite).")
 
 
-def _network(name: str, classes: int) -> tuple[keras.Model, int]:
+def _network(name: str, classes: int, options: Mapping[str, Any]) -> tuple[keras.Model, int]:
     """Network `name` for the file, giving logits, and the image size to compare it at."""
     arguments: dict[str, Any] = {
+        **options,
         "weights": None,
         "classes": classes,
         "classifier_activation": None,

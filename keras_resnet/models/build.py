@@ -19,7 +19,7 @@ from keras import layers
 
 from keras_resnet import registry
 from keras_resnet.errors import UnknownNameError, UntrainedWarning, UserError, warn
-from keras_resnet.images import preprocessing
+from keras_resnet.images import labels, preprocessing
 from keras_resnet.models.network import Network, Tensor, Trunk
 from keras_resnet.weights import catalog, loading
 
@@ -107,6 +107,8 @@ def build(
             before = [layer.name for layer in keras.Model(inputs, input_tensor).layers]
         model = keras.Model(inputs, outputs, name=name)
     loading.load(model, found, before)
+    if include_top and not features:
+        labels.remember(model, loading.known_with(found))
     return model
 
 
@@ -141,7 +143,7 @@ def _check(
 
 
 # Options of a training or a task: the weights' function stays what it was in inference.
-_FREE_OPTIONS = {
+FREE_OPTIONS = {
     "auxiliary",
     "auxiliary_dropout",
     "classes",
@@ -158,12 +160,14 @@ _FREE_OPTIONS = {
 def _trained_with(network: Network, found: loading.Resolved, options: dict[str, Any]) -> str:
     """The preprocessing that the weights want; refuse options that make another network."""
     about = loading.about(found)
-    others = sorted(options.keys() - _FREE_OPTIONS)
-    if about.network is not None and others:
-        raise UserError(
-            f"The weights '{found}' are of '{about.network}' as it is registered; leave "
-            f"{', '.join(others)} out."
-        )
+    others = sorted(options.keys() - FREE_OPTIONS)
+    mine = {key: getattr(network, key) for key in {*about.options, *others}}
+    if about.network is not None and mine != about.options:
+        given = ", ".join(f"{key}={value!r}" for key, value in about.options.items())
+        mend = f"as it is registered; leave {', '.join(others)} out"
+        if given:
+            mend = f"with other options; give {given}"
+        raise UserError(f"The weights '{found}' are of '{about.network}' {mend}.")
     mode = about.preprocessing or network.preprocessing
     if options.get("preprocessing", mode) != mode:
         raise UserError(
@@ -187,9 +191,11 @@ def with_options(network: Network, options: dict[str, Any], name: str) -> Networ
         default = getattr(network, option)
         if isinstance(default, int | float) and not isinstance(value, int | float):
             raise UserError(f"The option '{option}' is a number; received {value!r}.")
-        if isinstance(default, tuple) and not isinstance(value, tuple):
+        if isinstance(default, tuple) and not isinstance(value, tuple | list):
             raise UserError(f"The option '{option}' is a tuple; received {value!r}.")
-    return dataclasses.replace(network, **options)
+    # JSON and TOML have lists.
+    tuples = {key: tuple(value) for key, value in options.items() if isinstance(value, list)}
+    return dataclasses.replace(network, **{**options, **tuples})
 
 
 def _activation(classes: int, activation: str | None) -> str | None:

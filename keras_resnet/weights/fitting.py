@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import h5py
 import keras
@@ -17,6 +19,7 @@ from keras_resnet.images.preprocessing import BETWEEN, PREPROCESSING
 Arrays = Mapping[str, list[np.ndarray]]  # by layer name, in the order of `layer.weights`
 
 _NOTE = "keras_resnet."  # how attributes of the file begin that Keras does not look at
+_OPTIONS = "options"  # the one that is JSON
 HEADS = ("head", "aux")  # how the layers begin that a network without the top leaves out
 _IMAGE_CHANNELS = 3
 
@@ -34,18 +37,21 @@ class Note:
         network: registry name: plain20 and resnet20 have the same arrays, v1 and v1.5 too.
         preprocessing: what the weights were trained with.
         data: what they were trained on, by tensorflow-datasets' name.
+        options: the fields in which the network differs from the one of that name, e.g. {"depths":
+            (6, 6, 6)}.
     """
 
     network: str | None = None
     preprocessing: str | None = None
     data: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
         """Put it into a file."""
         with h5py.File(path, "r+") as file:
             for key, value in asdict(self).items():
-                if value is not None:
-                    file.attrs[_NOTE + key] = value
+                if value:
+                    file.attrs[_NOTE + key] = json.dumps(value) if key == _OPTIONS else value
 
 
 def read_note(path: Path) -> Note:
@@ -56,9 +62,10 @@ def read_note(path: Path) -> Note:
     """
     try:
         with h5py.File(path) as file:
-            note = Note(**{f.name: file.attrs.get(_NOTE + f.name) for f in fields(Note)})
+            said = {f.name: file.attrs.get(_NOTE + f.name) for f in fields(Note)}
+            note = Note(**{**said, _OPTIONS: _parsed(said[_OPTIONS])})
             layers = [layer["vars"].attrs.get("name") for layer in file["layers"].values()]
-    except (OSError, KeyError):
+    except (OSError, KeyError, json.JSONDecodeError):
         return Note()  # whoever reads the weights says what is wrong with the file
     if note.preprocessing is None and BETWEEN in layers:
         raise UserError(
@@ -68,6 +75,11 @@ def read_note(path: Path) -> Note:
     if note.preprocessing not in (None, *PREPROCESSING):
         raise UserError(f"{path} says preprocessing '{note.preprocessing}', which there is not.")
     return note
+
+
+def _parsed(options: str | None) -> dict[str, Any]:
+    table: dict[str, Any] = json.loads(options or "{}")
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in table.items()}
 
 
 def fit(arrays: Arrays, model: keras.Model, source: str, before: Collection[str] = ()) -> None:

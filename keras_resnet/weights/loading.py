@@ -9,7 +9,8 @@ import keras
 
 from keras_resnet import registry
 from keras_resnet.errors import UserError
-from keras_resnet.images import labels
+from keras_resnet.images.crop import SingleCrop
+from keras_resnet.images.labels import Known, known
 from keras_resnet.weights import cache, catalog
 from keras_resnet.weights.catalog import Entry
 from keras_resnet.weights.fitting import Arrays, Note, fit, read_note
@@ -23,8 +24,8 @@ Resolved = Path | Entry | Foreign | None
 Weights = str | Resolved
 
 SUFFIX = ".weights.h5"
-_LOAD_KERAS = ". A whole model of ours: keras.models.load_model"
-_KERAS = (".h5", ".hdf5", ".keras")
+_LOAD_KERAS = ". A whole model: keras.models.load_model, which export(model) takes"
+_KERAS = (".h5", ".hdf5", ".keras")  # endings that a whole Keras model may have
 _FOREIGN = (".pth", ".pt", ".th", ".bin", ".safetensors", *_KERAS)
 
 
@@ -53,7 +54,7 @@ def resolve(name: str, weights: Weights) -> Resolved:
         elif path.suffix.lower() in _FOREIGN or path.exists():
             raise UserError(
                 f"weights= takes a {SUFFIX} file; make one: keras-resnet weights import {path} "
-                f"--as {name}" + _LOAD_KERAS * (path.suffix == ".keras")
+                f"--as {name}" + _LOAD_KERAS * (path.suffix.lower() in _KERAS)
             )
         else:
             weights = catalog.find(name, str(weights))
@@ -76,6 +77,17 @@ def about(weights: Resolved) -> Note:
     if isinstance(weights, Entry):
         return Note(weights.model, weights.preprocessing, weights.data)
     return read_note(weights)
+
+
+def known_with(weights: Resolved) -> Known:
+    """The class names and the crop that belong to resolved weights."""
+    data = about(weights).data
+    if isinstance(weights, Entry):
+        measured = weights.evaluation
+        crop = SingleCrop(measured.resize, measured.size, measured.interpolation)
+        return known(data, crop=crop)
+    path = weights.path if isinstance(weights, Foreign) else weights
+    return known(data, path and path.parent)
 
 
 def classes_in(weights: Resolved) -> int | None:
@@ -110,5 +122,3 @@ def load(model: keras.Model, weights: Resolved, before: Collection[str] = ()) ->
         is_theirs = bool(weights.url)
         arrays = read(path, weights.model).arrays(model, before) if is_theirs else by_name(path)
     fit(arrays, model, source, before)
-    if data := about(weights).data:
-        labels.remember(model, data)

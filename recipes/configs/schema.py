@@ -268,15 +268,17 @@ def save_config(config: Config, path: Path) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def parse_override(text: str) -> tuple[str, Any]:
+def parse_override(text: str, example: str = "train.epochs=3") -> tuple[str, Any]:
     """Parse the command line's `optimizer.learning_rate=0.2`; bare words are strings.
+
+    `example` is for the message.
 
     Raises:
         UserError: no equals sign.
     """
     key, equals, value = text.partition("=")
     if not equals:
-        raise UserError(f"--set takes KEY=VALUE, e.g. --set train.epochs=3; received '{text}'.")
+        raise UserError(f"--set takes KEY=VALUE, e.g. --set {example}; received '{text}'.")
     try:
         return key.strip(), tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:

@@ -8,8 +8,8 @@ from pathlib import Path
 import keras
 
 from keras_resnet.errors import UserError
-from keras_resnet.export import manifest
 from keras_resnet.files import replacing, require_file_target
+from keras_resnet.images.labels import LABELS
 from keras_resnet.layers import to_stock
 from keras_resnet.models.ensemble import ensemble
 from keras_resnet.recipes.runs import sources
@@ -32,7 +32,7 @@ def write(references: Sequence[str], out: Path) -> keras.Model:
     require_file_target(out)
     members = [sources.find(reference) for reference in references]
     labels = _common_labels(members, references)
-    path = out.parent / manifest.LABELS
+    path = out.parent / LABELS
     text = None if labels is None else "\n".join(labels) + "\n"
     if path.exists() and path.read_text(encoding="utf-8") != text:
         raise UserError(f"{path} has the class names of another model; choose another folder.")

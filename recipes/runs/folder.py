@@ -27,7 +27,10 @@ from typing import Any
 import keras
 
 from keras_resnet.errors import UserError
+from keras_resnet.export.runtimes.keras import load_keras
 from keras_resnet.files import replacing
+from keras_resnet.images.crop import SingleCrop
+from keras_resnet.images.labels import Known, known, remember
 from keras_resnet.layers import to_stock
 from keras_resnet.recipes.configs.schema import Config, load_config, save_config, shown_name
 from keras_resnet.recipes.runs import earlier, log
@@ -131,6 +134,24 @@ class Run:
         if not self._summary.is_file():
             raise UserError(f"{self.name} has no summary.json. Restore it.")
         return earlier.summary(json.loads(self._summary.read_text()))
+
+    def known(self) -> Known:
+        """The class names of the finished run, and the crop by which its accuracy was measured."""
+        measured = self.summary()["test"].get("protocol") or {}
+        resize = measured.get("resize")
+        crop = None if resize is None else SingleCrop(resize, measured["size"])
+        return known(None, self.path, crop)
+
+    def keras_model(self) -> keras.Model:
+        """Load the finished model; `export` knows its class names and crop.
+
+        Raises:
+            UserError: the run is not finished.
+        """
+        self.require_finished()
+        model: keras.Model = load_keras(self.model)
+        remember(model, self.known())
+        return model
 
     def origin(self) -> dict[str, Any]:
         """What the model card of an export says of the finished run."""

@@ -17,7 +17,7 @@ from keras_resnet.export.runtimes.locate import located
 from keras_resnet.export.runtimes.open import open_file
 from keras_resnet.images.answers import agreed, class_count, names_of, numbered
 from keras_resnet.images.crop import SingleCrop
-from keras_resnet.images.labels import class_ids, class_names
+from keras_resnet.images.labels import Known, class_ids, read_labels, remember
 from keras_resnet.images.preprocessing import missing_preprocessing
 from keras_resnet.recipes.runs.folder import Run, find_run, is_run
 from keras_resnet.weights import catalog, loading
@@ -84,12 +84,9 @@ class Source:
     def crop(self) -> SingleCrop | None:
         """How images are cut for it, as its accuracy was measured; None: to just cover its size."""
         if self.entry is not None:
-            recorded = self.entry.evaluation
-            return SingleCrop(recorded.resize, recorded.size, recorded.interpolation)
+            return loading.known_with(self.entry).crop
         if self.run is not None and self.run.model.is_file():
-            measured = self.run.summary()["test"].get("protocol") or {}
-            resize = measured.get("resize")
-            return None if resize is None else SingleCrop(resize, measured["size"])
+            return self.run.known().crop
         if self.path is not None and (self.path.parent / manifest.MANIFEST).is_file():
             crop = manifest.read(self.path.parent)["input"].get("crop")
             return None if crop is None else SingleCrop(**crop)
@@ -117,12 +114,18 @@ class Source:
         if self.path is None:
             shape = None if size is None else (size, size, 3)
             model = registry.create_model(
-                self.name, weights=self.weights, input_shape=shape, include_preprocessing=True
+                self.name,
+                weights=self.weights,
+                input_shape=shape,
+                include_preprocessing=True,
+                **loading.about(self.weights).options,
             )
-        else:
-            self.require_keras()
-            model = load_keras(self.path)
+            self.names(classifier_shape(model)[1])
+            return model
+        self.require_keras()
+        model = load_keras(self.path)
         self.names(classifier_shape(model)[1])
+        remember(model, Known(self.labels, self.labels, self.crop))
         return model
 
     def require_keras(self) -> None:
@@ -195,7 +198,7 @@ def _find(reference: str) -> Source:
     if is_run(path):
         run = find_run(path)
         run.require_finished()
-        return Source(run.config.model, run.model, run, _labels(path))
+        return Source(run.config.model, run.model, run, read_labels(path))
     if (path / manifest.MANIFEST).is_file():
         files = ", ".join(entry["file"] for entry in manifest.read(path)["files"])
         raise UserError(f"{path} is an export folder; name one of its files: {files}")
@@ -210,7 +213,7 @@ def _find(reference: str) -> Source:
     if path.exists():
         parent = path.parent
         beside = find_run(parent) if is_run(parent) else None
-        return Source(path.stem, path, beside, _labels(parent) or _labels_inside(path))
+        return Source(path.stem, path, beside, read_labels(parent) or _labels_inside(path))
     if path.suffix or len(path.parts) > 1:
         raise UserError(f"No such file or folder: {path}")
     name = registry.find(reference).name
@@ -232,18 +235,7 @@ def _with_weights(name: str, weights: str) -> Source:
     found = loading.resolve(name, weights)
     if isinstance(found, Path) and loading.classes_in(found) is None:
         raise UserError(f"{found} has no classifier: it was saved without the top.")
-    data = loading.about(found).data
-    labels = class_names(data) if data else None
-    if isinstance(found, Path):
-        labels = _labels(found.parent) or labels
-    return Source(name, None, None, labels, found)
-
-
-def _labels(folder: Path) -> tuple[str, ...] | None:
-    path = folder / manifest.LABELS
-    if not path.is_file():
-        return None
-    return tuple(path.read_text(encoding="utf-8").splitlines())
+    return Source(name, None, None, loading.known_with(found).labels, found)
 
 
 def _labels_inside(path: Path) -> tuple[str, ...] | None:

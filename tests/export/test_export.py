@@ -18,6 +18,8 @@ from keras_resnet.export.rewrites import fold_rescaling
 from keras_resnet.export.runtimes import tflite_graph
 from keras_resnet.export.runtimes.keras import KerasRuntime
 from keras_resnet.export.runtimes.open import open_file
+from keras_resnet.images.crop import SingleCrop
+from keras_resnet.images.labels import class_names
 
 # Those of the extra "export"; the others have tests of their own.
 LITE = [kind for kind in FORMATS if kind == "savedmodel" or kind.startswith("tflite-")]
@@ -314,6 +316,21 @@ def test_bad_arguments_are_refused_and_leave_nothing(resnet20, tmp_path, argumen
     with pytest.raises(UserError, match=message):
         export(resnet20, **{"out": tmp_path / "out", "verbose": False, **arguments})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_of_the_catalog_bring_names_and_crop(images, tmp_path):
+    """As the command gives them; labels and a crop of one's own come first."""
+    model = keras_resnet.ResNet8(weights="cifar10", include_preprocessing=True)
+    given = {"formats": ["tflite-float32"], "check_images": images[:2], "verbose": False}
+    report = export(model, out=tmp_path / "known", **given)
+    names = (tmp_path / "known" / "labels.txt").read_text().splitlines()
+    assert names == report.manifest["labels"] == list(class_names("cifar10"))
+    crop = {"resize": 32, "size": 32, "interpolation": "bilinear"}  # as catalog.toml says
+    assert report.manifest["input"]["crop"] == crop
+    own = {"labels": [f"bird {n}" for n in range(10)], "crop": SingleCrop(40)}
+    report = export(model, out=tmp_path / "own", **given, **own)
+    assert report.manifest["labels"][3] == "bird 3"
+    assert report.manifest["input"]["crop"]["resize"] == 40
 
 
 def _with_operators():

@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
 import keras_resnet
 from keras_resnet.errors import UserError
-from keras_resnet.images.labels import class_names, decode_predictions
+from keras_resnet.images.crop import SingleCrop
+from keras_resnet.images.labels import class_names, decode_predictions, known_of, labels_of
 
 TFDS = Path(tfds.__file__).parent
 
@@ -88,7 +90,7 @@ def test_other_data_are_refused():
 # The model's own ----------------------------------------------------------------------------------
 
 
-def test_a_model_with_weights_of_the_catalog_knows_its_classes():
+def test_decode_predictions_takes_a_model_with_weights_of_the_catalog():
     model = keras_resnet.ResNet8(weights="cifar10", name="mine")
     scores = np.eye(10)[[3]]
     expected = [[("cat", "cat", 1.0)]]
@@ -112,7 +114,7 @@ def test_a_model_of_unknown_classes_says_what_to_give():
     with pytest.raises(UserError, match=r"'resnet8' were trained on.*data='cifar10' \(10 classes"):
         decode_predictions(np.eye(10), untrained)
     other_head = keras_resnet.ResNet8(weights="cifar10", classes=3)
-    with pytest.raises(UserError, match=r"this model expects predictions of shape \(batch, 10\)"):
+    with pytest.raises(UserError, match="not known what the weights of 'resnet8'"):
         decode_predictions(np.eye(3), other_head)
     with pytest.raises(UserError, match="not both"):
         decode_predictions(np.eye(10), untrained, data="cifar10")
@@ -121,3 +123,46 @@ def test_a_model_of_unknown_classes_says_what_to_give():
 def test_keras_calling_form_stays():
     scores = np.eye(1000)[[0]]
     assert len(decode_predictions(scores, 3)[0]) == len(decode_predictions(scores, top=3)[0]) == 3
+
+
+# Trained models -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def trained():
+    """Weights of the catalog that lie in the package."""
+    return keras_resnet.ResNet8(weights="cifar10", include_preprocessing=True)
+
+
+def test_a_model_with_weights_of_the_catalog_knows_its_classes(trained, tmp_path):
+    names = class_names("cifar10")
+    assert labels_of(trained) == names
+    assert known_of(trained).crop == SingleCrop(32, 32)
+    trained.save(tmp_path / "m.keras")
+    for same in (
+        keras_resnet.to_stock(trained),
+        keras.models.load_model(tmp_path / "m.keras"),
+        keras.Model(trained.input, trained.get_layer("head").output),  # logits
+    ):
+        assert labels_of(same) == names
+
+
+def test_only_the_trained_classifier_has_names(trained):
+    untrained = keras_resnet.ResNet8(include_preprocessing=True)
+    other = keras_resnet.ResNet8(weights="cifar10", classes=7)
+    body = keras_resnet.ResNet8(weights="cifar10", include_top=False, pooling="avg")
+    assert [labels_of(model) for model in (untrained, other, body)] == [None] * 3
+    assert labels_of(trained) is not None
+    # Trained on ten classes of one's own, it says others.
+    trained.compile("sgd", "sparse_categorical_crossentropy")
+    trained.fit(np.zeros((2, 32, 32, 3), "uint8"), np.zeros(2), verbose=0)
+    assert labels_of(trained) is None
+
+
+def test_a_labels_txt_beside_the_weights_is_theirs(trained, tmp_path):
+    trained.layers[-2].bias.assign_add(np.ones(10))  # no weights of the catalog
+    trained.save_weights(tmp_path / "mine.weights.h5")
+    arguments = {"weights": tmp_path / "mine.weights.h5", "classes": 10}
+    assert labels_of(keras_resnet.ResNet8(**arguments)) is None
+    (tmp_path / "labels.txt").write_text("".join(f"bird {n}\n" for n in range(10)))
+    assert labels_of(keras_resnet.ResNet8(**arguments))[3] == "bird 3"

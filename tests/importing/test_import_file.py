@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import json
+import re
 
 import keras
 import numpy as np
@@ -11,11 +12,13 @@ from helpers import foreign_files
 from safetensors.numpy import save_file
 
 import keras_resnet
+from keras_resnet.cli.main import main
 from keras_resnet.errors import UserError
 from keras_resnet.images.preprocessing import preprocess
 from keras_resnet.importing import files, parity
 from keras_resnet.importing.files import import_file, import_run
 from keras_resnet.importing.parity import catalog_peers, patched_images
+from keras_resnet.recipes.runs import sources
 from keras_resnet.weights.foreign.torch_weights import from_torch
 
 RESNET = "ResNet, ResNeXt, Wide ResNet or SE-ResNet"
@@ -113,6 +116,44 @@ def test_the_new_file_says_what_it_was_trained_with(tiny):
         import_file("tiny.safetensors", "test_resnet", "c.weights.h5", data="cifar10")
     with pytest.raises(UserError, match="Did you mean 'torch'"):
         import_file("tiny.safetensors", "test_resnet", "b.weights.h5", preprocessing="troch")
+
+
+def test_a_network_that_is_in_no_table(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    model = logits_model("test_resnet", depths=(2, 2), classes=7)
+    entries = foreign_files.like_peer(model, "resnet18", RESNET)
+    save_file(entries, "net.safetensors")
+    from_torch(entries, model)
+    command = ["weights", "import", "net.safetensors", "--as", "test_resnet"]
+    assert main(command) == 2
+    assert "'test_resnet' has no place for 'layer1.1.bn1.bias'" in capsys.readouterr().err
+    assert main([*command, "--set", "depths=[2,2]"]) == 0
+    shown = capsys.readouterr().out
+    assert "no library has 'test_resnet' with depths=(2, 2)" in shown
+    assert shown.strip().endswith('weights="test_resnet.weights.h5", classes=7, depths=(2, 2))')
+    file = "test_resnet.weights.h5"
+    read = logits_model("test_resnet", weights=file, depths=[2, 2], dropout=0.1)
+    for old, new in zip(model.get_weights(), read.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    for options in ({}, {"depths": (1, 2)}, {"depths": (2, 2), "stem_width": 8}):
+        with pytest.raises(UserError, match=r"with other options; give depths=\(2, 2\)"):
+            logits_model("test_resnet", weights=file, **options)
+    by_name = sources.find("test_resnet", file).keras_model()  # as the command's verbs do
+    assert len(by_name.weights) == len(model.weights)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["depths"], r"e\.g\. --set depths=\[6,6,6\]; received 'depths'"),
+        (["dephts=[2,2]"], "Did you mean 'depths'"),
+        (["depths=2"], "'depths' is a tuple"),
+    ],
+)
+def test_options_that_are_none_are_refused(options, message, tiny, capsys):
+    sets = [word for option in options for word in ("--set", option)]
+    assert main(["weights", "import", "tiny.safetensors", "--as", "test_resnet", *sets]) == 2
+    assert re.search(message, capsys.readouterr().err)
 
 
 def test_a_run_becomes_a_file_that_gives_its_answers(tiny_run, tmp_path, images):

@@ -3,6 +3,7 @@
 import json
 import math
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from helpers.models import small_model
 from helpers.training import RESUMED, epochs_in
 
 from keras_resnet.errors import UserError
+from keras_resnet.images.crop import SingleCrop
+from keras_resnet.images.labels import Known, labels_of
 from keras_resnet.recipes import evaluate, train
 from keras_resnet.recipes.configs import schema
 from keras_resnet.recipes.data.decoded import Split
@@ -302,6 +305,31 @@ def test_a_run_leaves_all_its_files(tiny_run, digits):
     assert summary["validation"]["accuracy"] == float(best["val_accuracy"])
     assert summary["best_epoch"] == int(best["epoch"])  # of equals the last
     assert summary["training_seconds"] == float(tiny_run.rows()[-1]["training_seconds"])
+
+
+def test_a_runs_model_knows_its_classes_and_its_crop(tiny_run, tmp_path):
+    """In a process that did not train it."""
+    code = (
+        "import sys, keras\n"
+        "from keras_resnet.images.labels import known_of\n"
+        "from keras_resnet.recipes.runs.folder import find_run\n"
+        "run = find_run(sys.argv[1])\n"
+        "print(known_of(keras.models.load_model(run.model)).labels)\n"
+        "print(known_of(run.keras_model()))"
+    )
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for file in ("config.toml", "labels.txt", "model.keras"):
+        shutil.copy(tiny_run.path / file, copy)
+    summary = tiny_run.summary()
+    summary["test"]["protocol"] = {"crops": 1, "resize": 36, "size": 32}  # as --resize records it
+    (copy / "summary.json").write_text(json.dumps(summary))
+    plain, known = run_python(code, copy).stdout.splitlines()
+    assert plain == "None"  # Keras does not say which file it read
+    names = tuple(str(digit) for digit in range(10))
+    assert known == repr(Known(names, names, SingleCrop(36, 32)))
+    here = keras.models.load_model(tiny_run.model)  # by its classifier, which was trained here
+    assert labels_of(here) == names
 
 
 KILL_SCRIPT = """

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 import keras_resnet
 from keras_resnet.errors import UserError
+from keras_resnet.export.runtimes.base import classifier_shape
 from keras_resnet.weights.fitting import fit
 from keras_resnet.weights.foreign.forms import FORMS
 from keras_resnet.weights.foreign.read import Contents, _torch_header, contents, read
@@ -295,6 +296,15 @@ def test_keras_files_of_something_else_are_refused(tiny, resnet8, tmp_path):
         contents(path, "resnet50")
     with pytest.raises(UserError, match="no whole model of Keras Applications or MLPerf Tiny"):
         contents(path, "test_resnet")
+    own = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(5)])
+    own.save(tmp_path / "own.h5")
+    own.save_weights(tmp_path / "own.weights.h5")
+    whole = r'own.h5"\); export\(model, …\) takes it'
+    for name, message in (("own.h5", whole), ("own.weights.h5", r"model\.load_weights\(")):
+        with pytest.raises(UserError, match=message):
+            contents(tmp_path / name, "resnet50")
+    loaded = keras.models.load_model(tmp_path / "own.h5")  # as the message says
+    assert classifier_shape(loaded) == ((8, 8, 3), 5)  # so export takes it
     headless = keras.Model(resnet8.input, resnet8.get_layer("head").input)
     path = foreign_files.legacy_file(tmp_path / "headless.h5", headless)
     with pytest.raises(UserError, match="has no classifier at its end"):

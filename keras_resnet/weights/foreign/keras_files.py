@@ -93,6 +93,21 @@ def expected(name: str) -> str:
     return "model of Keras Applications or MLPerf Tiny"
 
 
+def how_to_load(path: Path) -> str:
+    """For messages: what Keras itself makes of a file that is of none of our networks.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    with _opened(path) as file:
+        whole = zipfile.is_zipfile(path) or "model_config" in file.attrs
+    if whole:
+        made = f'model = keras.models.load_model("{path}")'
+    else:
+        made = f'build your network in Keras, then model.load_weights("{path}")'
+    return f"A network of your own needs no import: {made}; export(model, …) takes it."
+
+
 def by_name(path: Path, take: Callable[[h5py.Dataset], Any] = _read) -> dict[str, list[Any]]:
     """The weights (or what `take` takes of them) by layer name.
 

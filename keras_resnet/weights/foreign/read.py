@@ -22,7 +22,7 @@ from keras_resnet.weights.fitting import Arrays
 from keras_resnet.weights.foreign import keras_files
 from keras_resnet.weights.foreign.forms import Form, matching, require_form
 from keras_resnet.weights.foreign.keras_weights import in_order, keras_arrays
-from keras_resnet.weights.foreign.torch_files import read_shapes, read_state_dict
+from keras_resnet.weights.foreign.torch_files import as_float32, read_shapes, read_state_dict
 from keras_resnet.weights.foreign.torch_names import FAMILIES, family_of, rename
 from keras_resnet.weights.foreign.torch_weights import torch_arrays, weights_of
 
@@ -97,16 +97,21 @@ class _Header:
     forms: tuple[Form, ...]
 
 
-def contents(path: Path, name: str) -> Contents:
+def contents(path: Path, name: str, state_dict: str | None = None) -> Contents:
     """Look into a foreign file of network `name` without reading its numbers.
+
+    Args:
+        path: as for `read`.
+        name: registry name.
+        state_dict: as for `read`.
 
     Raises:
         UserError: no such file, not weights, or those of another network (the message names it).
     """
-    return _header(path, name).contents
+    return _header(path, name, state_dict).contents
 
 
-def read(path: Path, name: str) -> Foreign:
+def read(path: Path, name: str, state_dict: str | None = None) -> Foreign:
     """Read a foreign file of network `name`.
 
     Args:
@@ -114,15 +119,16 @@ def read(path: Path, name: str) -> Foreign:
             `.h5`, `.weights.h5` or `.keras` of a Keras Applications model with the top; MLPerf
             Tiny's `pretrainedResnet.h5`.
         name: registry name.
+        state_dict: which one of a PyTorch checkpoint that has several, e.g. "model_ema".
 
     Raises:
         UserError: as `contents`; or damaged.
     """
-    header = _header(path, name)
+    header = _header(path, name, state_dict)
     found, kind = header.contents, _kind(path)
     weights: Any
     if found.library == "PyTorch":
-        weights = _STATE_DICTS[kind].numbers(path)
+        weights = _STATE_DICTS[kind].numbers(path, state_dict)
     elif found.library == "MLPerf Tiny":
         weights = keras_files.arrays(path)
     else:
@@ -158,16 +164,17 @@ def _kind(path: Path) -> str:
 class _StateDict:
     """How a kind of file that holds a state dict is read."""
 
-    shapes: Callable[[Path], Mapping[str, Shape]]
-    numbers: Callable[[Path], Mapping[str, np.ndarray]]
+    shapes: Callable[[Path, str | None], Mapping[str, Shape]]
+    numbers: Callable[[Path, str | None], Mapping[str, np.ndarray]]
 
 
-def _safetensors(take: Callable[[Any, str], Any]) -> Callable[[Path], dict[str, Any]]:
-    def read_file(path: Path) -> dict[str, Any]:
+def _safetensors(take: Callable[[Any, str], Any]) -> Callable[[Path, str | None], dict[str, Any]]:
+    def read_file(path: Path, state_dict: str | None) -> dict[str, Any]:
+        _require_no_choice(path, state_dict)
         try:
             with safe_open(path, framework="numpy") as file:
                 return {name: take(file, name) for name in file.keys()}  # noqa: SIM118
-        # TypeError, AttributeError: bfloat16, which NumPy has not
+        # TypeError, AttributeError: 8-bit floats, which NumPy has not
         except (SafetensorError, OSError, TypeError, AttributeError, KeyError) as error:
             raise UserError(
                 f"{path} is a damaged safetensors file, or of numbers that NumPy has not ({error})."
@@ -180,21 +187,30 @@ _STATE_DICTS: Mapping[str, _StateDict] = {
     "pickle": _StateDict(read_shapes, read_state_dict),
     "safetensors": _StateDict(
         _safetensors(lambda file, name: tuple(file.get_slice(name).get_shape())),
-        _safetensors(lambda file, name: file.get_tensor(name)),
+        _safetensors(lambda file, name: as_float32(file.get_tensor(name))),
     ),
 }
+
+
+def _require_no_choice(path: Path, state_dict: str | None) -> None:
+    if state_dict is not None:
+        raise UserError(
+            f"{path} is no checkpoint of PyTorch, so it has no state dict '{state_dict}' to "
+            "choose. Leave --state-dict (state_dict=) out."
+        )
 
 
 # What they hold -----------------------------------------------------------------------------------
 
 
-def _header(path: Path, name: str) -> _Header:
+def _header(path: Path, name: str, state_dict: str | None) -> _Header:
     registry.architecture(name)
     kind = _kind(path)
     if kind == "keras":
+        _require_no_choice(path, state_dict)
         header = _keras_header(path, name)
     else:
-        header = _torch_header(path, _STATE_DICTS[kind].shapes(path))
+        header = _torch_header(path, _STATE_DICTS[kind].shapes(path, state_dict))
     require_form(header.forms, name, str(path))
     return header
 
@@ -241,6 +257,6 @@ def _keras_header(path: Path, name: str) -> _Header:
         what = "has no classifier at its end" if classes is None else f"has {classes} classes"
         raise UserError(
             f"{path} has {len(layers)} layers with weights and {what}: it is no whole "
-            f"{keras_files.expected(name)} with the top."
+            f"{keras_files.expected(name)} with the top. {keras_files.how_to_load(path)}"
         )
     return _Header(Contents(classes, False, forms[0].library), forms[0].family, forms)

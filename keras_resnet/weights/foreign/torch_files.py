@@ -1,7 +1,7 @@
 """PyTorch's weight files (`.pth`, `.pt`, `.th`) without PyTorch.
 
-They are pickles, which can run any code. `_Reader` therefore resolves no names but the few that a
-state dict consists of, and those to methods of its own: a foreign pickle ends in an error.
+They are pickles, which can run any code. `_Reader` therefore imports nothing: it resolves the few
+names that a state dict consists of to methods of its own, and others to objects that do nothing.
 """
 
 from __future__ import annotations
@@ -9,26 +9,36 @@ from __future__ import annotations
 import math
 import pickle
 import pickletools
+import sys
 import zipfile
+from _compat_pickle import IMPORT_MAPPING
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
+import ml_dtypes
 import numpy as np
 
-from keras_resnet.errors import UserError
+from keras_resnet.errors import UnknownNameError, UserError
 
 _DTYPES = {
+    "BFloat16Storage": ml_dtypes.bfloat16,
     "HalfStorage": "<f2",
     "FloatStorage": "<f4",
     "DoubleStorage": "<f8",
+    "BoolStorage": "?",
+    "ByteStorage": "u1",
+    "CharStorage": "i1",
+    "ShortStorage": "<i2",
+    "IntStorage": "<i4",
     "LongStorage": "<i8",
 }
-_Storages = Mapping[str, np.ndarray]
+_Load = Callable[[str], np.ndarray]  # reads a storage by its key
 _MOST_MEMO = 1_000_000  # objects that a pickle refers back to; a state dict has thousands
 _PICKLES_BEFORE = 3  # the old format begins with a magic number, its version and the machine's
+_SAVE = 'torch.save({}, "weights.pt")'  # the line of Python that makes a file we read
 
 
 @dataclass(frozen=True)
@@ -41,35 +51,53 @@ class _Tensor:
     strides: tuple[int, ...]  # both in elements
 
 
-def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
-    """Read the state dict that `torch.save` wrote, alone or in a checkpoint.
+def read_state_dict(path: str | Path, state_dict: str | None = None) -> dict[str, np.ndarray]:
+    """Read a state dict that `torch.save` wrote, alone or anywhere in a checkpoint.
 
-    Both formats: zip (since PyTorch 1.6) and the one before. Dtypes: float16/32/64, int64.
+    Both formats: zip (since PyTorch 1.6) and the one before. Dtypes: float16/32/64, int64, and
+    bfloat16, which becomes float32. What lies beside the weights is left unread.
+
+    Args:
+        path: the file.
+        state_dict: which one, where the checkpoint has several, e.g. "model_ema".
 
     Raises:
-        UserError: no such file, no state dict, or a pickle with anything else in it.
+        UserError: no such file, no state dict or several, a program (TorchScript, a whole pickled
+            module), or a pickle that wants to run something.
     """
-    return _read(Path(path), _array, numbers=True)
+
+    def arrays(tensors: Mapping[str, _Tensor], load: _Load) -> dict[str, np.ndarray]:
+        storages = {key: load(key) for key in {tensor.storage for tensor in tensors.values()}}
+        return {name: _array(each, storages[each.storage]) for name, each in tensors.items()}
+
+    return _read(Path(path), state_dict, arrays)
 
 
-def read_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
+def read_shapes(path: str | Path, state_dict: str | None = None) -> dict[str, tuple[int, ...]]:
     """The shapes in a state dict; the numbers stay unread.
 
     Raises:
         UserError: as `read_state_dict`.
     """
-    return _read(Path(path), lambda tensor, _: tuple(map(int, tensor.shape)), numbers=False)
+
+    def shapes(tensors: Mapping[str, _Tensor], _: _Load) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(map(int, tensor.shape)) for name, tensor in tensors.items()}
+
+    return _read(Path(path), state_dict, shapes)
 
 
-def _read(path: Path, entry: Callable[[_Tensor, _Storages], Any], numbers: bool) -> dict[str, Any]:
+_T = TypeVar("_T")
+
+
+def _read(
+    path: Path, state_dict: str | None, take: Callable[[dict[str, _Tensor], _Load], _T]
+) -> _T:
     if not path.is_file():
         raise UserError(f"No such weights file: {path}")
     try:
         with path.open("rb") as file:
-            content, storages = (_zip if zipfile.is_zipfile(path) else _old)(file, numbers)
-        for key in ("state_dict", "model"):  # timm's checkpoints, and torchvision's
-            content = content.get(key, content)
-        return {name: entry(tensor, storages) for name, tensor in content.items()}
+            content, load = (_zip if zipfile.is_zipfile(path) else _old)(file)
+            return take(_chosen(content, state_dict, path.name), load)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     # What a damaged or foreign pickle raises is anybody's guess.
@@ -77,12 +105,124 @@ def _read(path: Path, entry: Callable[[_Tensor, _Storages], Any], numbers: bool)
         raise UserError(f"{path} holds no state dict of PyTorch ({error}).") from error
 
 
+# Where the weights are ----------------------------------------------------------------------------
+
+
+def _chosen(content: Any, state_dict: str | None, file: str) -> dict[str, _Tensor]:
+    """The tensors of the one state dict, or of the one that is asked for."""
+    inside = list(_inside(content))
+    found = {place: value for place, value in inside if _is_state_dict(value)}
+    if not found:
+        _refuse_modules(inside, file)
+        raise UserError("it holds no state dict: nothing in it has entries such as conv1.weight.")
+    if state_dict is None and len(set(map(id, found.values()))) > 1:
+        last = list(found)[-1]
+        raise UserError(
+            f"it holds several state dicts: {', '.join(found)}. Choose one, e.g. --state-dict "
+            f"{last} (in Python: state_dict='{last}')."
+        )
+    place = next(iter(found)) if state_dict is None else state_dict
+    if place not in found:
+        raise UnknownNameError("state dict", place, found, "These are in the file.")
+    return _tensors(found[place])
+
+
+def _refuse_modules(inside: list[tuple[str, Any]], file: str) -> None:
+    for place, value in inside:
+        if isinstance(value, _Inert) and value.is_module:
+            keys = "".join(f'["{key}"]' for key in place.split(".") if key)
+            loaded = f'torch.load("{file}", weights_only=False){keys}'
+            raise UserError(
+                f"it holds a whole pickled module ({value.name}), which only its own program can "
+                f"load. Save the weights there: {_SAVE.format(f'{loaded}.state_dict()')}"
+            )
+
+
+def _is_state_dict(value: Any) -> bool:
+    """An optimizer has tensors, too, but no names such as conv1.weight."""
+    return any(name.rpartition(".")[2] == "weight" for name in _tensors(value))
+
+
+def _tensors(value: Any) -> dict[str, _Tensor]:
+    """The entries of a dictionary that are tensors."""
+    if not isinstance(value, dict):
+        return {}
+    return {k: v for k, v in value.items() if isinstance(k, str) and isinstance(v, _Tensor)}
+
+
+def _inside(content: Any) -> Iterator[tuple[str, Any]]:
+    """All that is in nested dictionaries, the outer ones first, each with the keys to it."""
+    waiting, seen = [("", content)], set()
+    while waiting:
+        place, value = waiting.pop(0)
+        yield place, value
+        if isinstance(value, dict) and id(value) not in seen:  # it can hold itself
+            seen.add(id(value))
+            waiting += [(f"{place}.{key}".lstrip("."), each) for key, each in value.items()]
+
+
+# The pickle ---------------------------------------------------------------------------------------
+
+
+class _Inert(dict[Any, Any]):
+    """An object that a checkpoint has beside the weights: its class is not imported, nothing runs.
+
+    It is a dictionary because some are (of OrderedDict's family), and may hold the weights.
+    """
+
+    name = ""  # of the class
+    is_module = False  # whether it is a `torch.nn.Module`
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__()
+
+    def __new__(cls, *arguments: Any, **keywords: Any) -> _Inert:
+        """Take what the real class would; forget it."""
+        return super().__new__(cls)
+
+    def __setstate__(self, state: Any) -> None:
+        """Forget it, too; it only tells what the object is."""
+        self.is_module = isinstance(state, dict) and "_modules" in state
+
+    def append(self, item: Any) -> None:
+        """As lists and queues have it."""
+
+    add = extend = append
+
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+
+def _inert(name: str) -> type[_Inert]:
+    return type("_Inert", (_Inert,), {"name": name})
+
+
+# Names of the standard library that are made inert. It also has all that runs programs, so others
+# are refused: a file that holds one is an attack. No other package is imported, whatever its names.
+_HARMLESS = {
+    "_codecs": {"encode"},
+    "argparse": {"Namespace"},
+    "builtins": {
+        *("bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "int", "list"),
+        *("long", "object", "range", "set", "slice", "str", "tuple", "unicode", "xrange"),
+    },
+    "collections": {"ChainMap", "Counter", "UserDict", "defaultdict", "deque"},
+    "copyreg": {"__newobj__", "_reconstructor"},
+    "datetime": {"date", "datetime", "time", "timedelta", "timezone", "tzinfo"},
+    "decimal": {"Decimal"},
+    "enum": {"Enum", "IntEnum"},
+    "fractions": {"Fraction"},
+    "pathlib": {"Path", "PosixPath", "PurePath", "PurePosixPath", "WindowsPath"},
+    "types": {"SimpleNamespace"},
+    "uuid": {"UUID"},
+}
+
+
 class _Reader(pickle.Unpickler):
-    """An unpickler that knows tensors, parameters and ordered dicts."""
+    """An unpickler that makes tensors, parameters and ordered dicts; all else is inert."""
 
     def __init__(self, file: BinaryIO) -> None:
         super().__init__(file, encoding="utf-8")  # of the strings that Python 2 wrote
-        self.dtypes: dict[str, str] = {}
+        self.dtypes: dict[str, Any] = {}
         self._file = file
 
     def load_checked(self) -> Any:
@@ -103,14 +243,21 @@ class _Reader(pickle.Unpickler):
             "torch._utils._rebuild_parameter": self._parameter,
             **{f"torch.{storage}": dtype for storage, dtype in _DTYPES.items()},
         }
-        if f"{module}.{name}" not in known:
-            raise UserError(f"it holds '{module}.{name}', which is no part of a state dict.")
-        return known[f"{module}.{name}"]
+        full = f"{module}.{name}"
+        if full in known:
+            return known[full]
+        module = IMPORT_MAPPING.get(module, module)  # as Python 2 called it: __builtin__
+        root = module.partition(".")[0]
+        if root in sys.stdlib_module_names and name not in _HARMLESS.get(module, ()):
+            raise UserError(f"it holds '{full}', which is no part of a state dict.")
+        return _inert(full)
 
-    def persistent_load(self, identifier: tuple[Any, ...]) -> str:
-        _kind, dtype, key, *_ = identifier
-        self.dtypes[key] = dtype
-        return key
+    def persistent_load(self, identifier: tuple[Any, ...]) -> Any:
+        kind, what, *rest = identifier
+        if kind == "module":  # the old format keeps the source of a module's class
+            return what
+        self.dtypes[rest[0]] = what
+        return rest[0]
 
     def _tensor(self, storage: str, offset: int, shape: Any, strides: Any, *_: Any) -> _Tensor:
         return _Tensor(storage, offset, shape, strides)
@@ -119,39 +266,67 @@ class _Reader(pickle.Unpickler):
         return tensor
 
 
-def _zip(file: BinaryIO, numbers: bool) -> tuple[Any, _Storages]:
-    with zipfile.ZipFile(file) as archive:
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-            raise UserError("it is compressed, as PyTorch's files never are.")
-        [root] = [n.removesuffix("data.pkl") for n in archive.namelist() if n.endswith("/data.pkl")]
-        with archive.open(f"{root}data.pkl") as pickled:
-            reader = _Reader(pickled)  # type: ignore[arg-type]
-            content = reader.load_checked()
-        return content, {
-            key: np.frombuffer(archive.read(f"{root}data/{key}"), dtype)
-            for key, dtype in reader.dtypes.items()
-            if numbers
-        }
+def _zip(file: BinaryIO) -> tuple[Any, _Load]:
+    archive = zipfile.ZipFile(file)  # which the caller closes with the file
+    root = _root(archive, Path(file.name).name)
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+        raise UserError("it is compressed, as PyTorch's files never are.")
+    with archive.open(f"{root}data.pkl") as pickled:
+        reader = _Reader(pickled)  # type: ignore[arg-type]
+        content = reader.load_checked()
+
+    def load(key: str) -> np.ndarray:
+        return np.frombuffer(archive.read(f"{root}data/{key}"), reader.dtypes[key])
+
+    return content, load
 
 
-def _old(file: BinaryIO, numbers: bool) -> tuple[Any, _Storages]:
+def _root(archive: zipfile.ZipFile, file: str) -> str:
+    """The folder of the pickle in an archive, or why there is none that we read."""
+    names = archive.namelist()
+    if any(name.endswith("/constants.pkl") for name in names):
+        line = _SAVE.format(f'torch.jit.load("{file}").state_dict()')
+        raise UserError(f"it is TorchScript, a program. Save its weights: {line}")
+    if any("/models/" in name for name in names):
+        line = _SAVE.format(f'torch.export.load("{file}").state_dict')
+        raise UserError(f"it is a program of torch.export. Save its weights: {line}")
+    roots = [name.removesuffix("data.pkl") for name in names if name.endswith("/data.pkl")]
+    if len(roots) != 1:
+        raise UserError("it holds no state dict: it is an archive, but none of PyTorch's.")
+    return roots[0]
+
+
+def _old(file: BinaryIO) -> tuple[Any, _Load]:
     for _ in range(_PICKLES_BEFORE):
         _Reader(file).load_checked()
     reader = _Reader(file)
     content = reader.load_checked()
-    storages = {}
-    for key in _Reader(file).load_checked() if numbers else ():
+    places = {}
+    for key in _Reader(file).load_checked():
         count = int.from_bytes(file.read(8), "little")
+        places[key] = file.tell(), count
+        file.seek(count * np.dtype(reader.dtypes[key]).itemsize, 1)
+
+    def load(key: str) -> np.ndarray:
+        place, count = places[key]
         dtype = np.dtype(reader.dtypes[key])
-        storages[key] = np.frombuffer(file.read(count * dtype.itemsize), dtype, count)
-    return content, storages
+        file.seek(place)
+        return np.frombuffer(file.read(count * dtype.itemsize), dtype, count)
+
+    return content, load
 
 
-def _array(tensor: _Tensor, storages: _Storages) -> np.ndarray:
+def _array(tensor: _Tensor, storage: np.ndarray) -> np.ndarray:
     """The tensor as a view of its storage; NumPy refuses one that leaves it."""
-    storage = storages[tensor.storage]
     if math.prod(tensor.shape) > storage.size:  # a stride of 0 would make a few bytes gigabytes
         raise UserError(f"it holds a tensor of {tensor.shape}, larger than its storage.")
     size = storage.itemsize
     strides = tuple(stride * size for stride in tensor.strides)
-    return np.ndarray(tensor.shape, storage.dtype, storage, tensor.offset * size, strides)
+    return as_float32(
+        np.ndarray(tensor.shape, storage.dtype, storage, tensor.offset * size, strides)
+    )
+
+
+def as_float32(array: np.ndarray) -> np.ndarray:
+    """An array of bfloat16 as float32, which is exact; others as they are."""
+    return array.astype("float32") if array.dtype == ml_dtypes.bfloat16 else array

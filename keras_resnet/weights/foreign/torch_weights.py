@@ -23,6 +23,8 @@ _ENTRIES = {
     "moving_mean": "running_mean",
     "moving_variance": "running_var",
 }
+# DataParallel, torch.compile, and the attribute in which a class of one's own keeps the network.
+_WRAPPERS = ("module.", "_orig_mod.", "model.", "backbone.", "net.", "network.", "encoder.")
 
 
 def from_torch(state_dict: Mapping[str, Any], model: keras.Model) -> None:
@@ -48,8 +50,8 @@ def torch_arrays(
 
     Args:
         state_dict: arrays or CPU tensors by name, e.g. of torchvision's `resnet50` (for
-            `resnet50v1_5`) or of `read_state_dict`. A `module.` prefix and `num_batches_tracked`
-            are ignored.
+            `resnet50v1_5`) or of `read_state_dict`. What wrappers put before all names (`module.`,
+            `model.`, …) and `num_batches_tracked` are ignored.
         model: ours, which may have no top, other classes or other channels.
         before: names of layers that come before the network.
 
@@ -80,12 +82,17 @@ def _kinds(layer: keras.Layer) -> list[str]:
 
 
 def weights_of(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries that are weights, without the `module.` of a wrapped network."""
-    return {
-        name.removeprefix("module."): value
-        for name, value in state_dict.items()
-        if not name.endswith("num_batches_tracked")
-    }
+    """The entries that are weights, without what wrappers put before the names of all of them."""
+    entries = {k: v for k, v in state_dict.items() if not k.endswith("num_batches_tracked")}
+    while wrapper := _wrapper(entries):
+        entries = {name.removeprefix(wrapper): value for name, value in entries.items()}
+    return entries
+
+
+def _wrapper(names: Collection[str]) -> str:
+    """The one of _WRAPPERS before all names; "" if there is none."""
+    common = (w for w in _WRAPPERS if names and all(name.startswith(w) for name in names))
+    return next(common, "")
 
 
 def _arrange(value: np.ndarray, layer: keras.Layer) -> np.ndarray:
