@@ -65,8 +65,8 @@ def _compare(options: argparse.Namespace) -> int:
         comparing.draw(rows, Path(options.picture))
     if options.json:
         return print_json({"models": comparing.as_dicts(rows)})
-    header = ("file", "accuracy", "agreement", "check", "parameters", "multiply-adds")
-    header += ("bytes", "gzipped", "ms")
+    header = ("file", "accuracy", "agreement", "check")
+    costs = ("parameters", "multiply-adds", "bytes", "gzipped", "ms")
     table = [
         [
             row.name,
@@ -82,7 +82,7 @@ def _compare(options: argparse.Namespace) -> int:
         for row in rows
     ]
     times = "ms: one image, on one thread (TensorFlow: on all)"
-    print_table(f"As recorded when each was trained or exported; {times}", header, table)
+    print_table(f"As recorded when each was trained or exported; {times}", header + costs, table)
     return 0
 
 
