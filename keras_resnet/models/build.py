@@ -59,7 +59,8 @@ def build(
             `keras_resnet.preprocess`) whatever the weights were trained with; a layer
             `rescaling_between` makes up the difference.
         features: end in the feature pyramid instead: `{"stage1": map, "stage2": map, ...}`, the
-            last map of every resolution.
+            last map of every resolution. None of them has passed the BN and ReLU with which the
+            head of a pre-activation network begins.
         options: fields of the network to change, such as `dropout=0.2`, and for residual networks
             `output_stride=8`, `stochastic_depth=0.1`, `zero_init_last=True`; for GoogLeNet and
             Inception v3 `auxiliary=True` (with the top).
