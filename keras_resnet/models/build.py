@@ -63,7 +63,8 @@ def build(
             `keras_resnet.preprocess`) whatever the weights were trained with; a layer
             `rescaling_between` makes up the difference.
         features: end in the feature pyramid instead: `{"stage1": map, "stage2": map, ...}`, the
-            last map of every resolution.
+            last map of every resolution. None of them has passed the BN and ReLU with which the
+            head of a pre-activation network begins.
         dtype: the dtype policy of this network, e.g. "mixed_bfloat16"; None: that of the process
             (`keras.config.set_dtype_policy`).
         options: fields of the network to change, such as `dropout=0.2`, and for residual networks
