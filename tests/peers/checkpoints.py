@@ -36,6 +36,10 @@ class Settings(OrderedDict[str, Any]):
     """A dictionary of the program that wrote the file, such as a library of configs has."""
 
 
+class Tagged(torch.Tensor):
+    """A tensor of the program that wrote the file, as libraries have for images and boxes."""
+
+
 class Network(nn.Module):
     """A convolution, BN and a classifier."""
 
@@ -63,7 +67,8 @@ def network(offset: float = 0.0) -> Network:
 
 def prefixed(prefix: str, model: Network) -> OrderedDict[str, torch.Tensor]:
     """The state dict as a wrapper saves it."""
-    return OrderedDict((prefix + name, value) for name, value in model.state_dict().items())
+    kept = model.state_dict(keep_vars=True)  # parameters, and what is noted at them
+    return OrderedDict((prefix + name, value) for name, value in kept.items())
 
 
 def beside(model: Network) -> dict[str, Any]:
@@ -97,12 +102,14 @@ def main() -> None:
     warnings.filterwarnings("ignore")  # TorchScript is deprecated; its files are there
     plain, other = network(), network(100.0)
     extras = beside(network())
+    plain.fc.weight.no_weight_decay = True
     old = {"_use_new_zipfile_serialization": False}
     torch.save({**extras, "model_state_dict": plain.state_dict()}, FOLDER / "with_objects.pt")
     torch.save({**extras, "net": plain.state_dict()}, FOLDER / "old_with_objects.pt", **old)
     deep = {"checkpoint": {"weights": Settings(state_dict=prefixed("model.", plain))}}
     torch.save(deep, FOLDER / "deep.pt")
-    averaged = {"model": plain.state_dict(), "model_ema": prefixed("module._orig_mod.", other)}
+    tagged = OrderedDict((k, v.as_subclass(Tagged)) for k, v in plain.state_dict().items())
+    averaged = {"model": tagged, "model_ema": prefixed("module._orig_mod.", other)}
     torch.save(averaged, FOLDER / "averaged.pt")
     entries = plain.state_dict().items()
     halves = {k: v.bfloat16() if v.is_floating_point() else v for k, v in entries}

@@ -241,6 +241,8 @@ class _Reader(pickle.Unpickler):
             "torch._utils._rebuild_tensor": self._tensor,
             "torch._utils._rebuild_tensor_v2": self._tensor,
             "torch._utils._rebuild_parameter": self._parameter,
+            "torch._utils._rebuild_parameter_with_state": self._parameter,
+            "torch._tensor._rebuild_from_type_v2": self._of_a_class,
             **{f"torch.{storage}": dtype for storage, dtype in _DTYPES.items()},
         }
         full = f"{module}.{name}"
@@ -264,6 +266,10 @@ class _Reader(pickle.Unpickler):
 
     def _parameter(self, tensor: _Tensor, *_: Any) -> _Tensor:
         return tensor
+
+    def _of_a_class(self, make: Callable[..., Any], _: Any, arguments: Any, *__: Any) -> Any:
+        """A tensor of a class of the program's own, or with attributes."""
+        return make(*arguments)
 
 
 def _zip(file: BinaryIO) -> tuple[Any, _Load]:
