@@ -25,7 +25,7 @@ from keras_resnet.recipes import evaluate
 from keras_resnet.recipes.compression.process import train_apart, trains_apart
 from keras_resnet.recipes.compression.table import choose_trainee
 from keras_resnet.recipes.configs.schema import Config
-from keras_resnet.recipes.runs import earlier, log
+from keras_resnet.recipes.runs import earlier, log, seen
 from keras_resnet.recipes.runs.folder import Run, create_run, find_run, write_json
 from keras_resnet.recipes.training import data_service, devices, workers
 from keras_resnet.recipes.training.callbacks import Log, ProgressBar, TensorBoard
@@ -138,6 +138,8 @@ def _train(
             f"{job.strategy.num_replicas_in_sync} device(s), {devices.kernels()}",
             file=sys.stderr,
         )
+        if not run.home:
+            _record_images(job, run)
         state = State(run, loop, job.config.train.checkpoint_minutes)
         log.keep(run.log, int(state.epochs_done))
         earlier.renumber_events(run.tensorboard)
@@ -147,6 +149,17 @@ def _train(
             _fit(job, loop, state, observers)
         _finish(job, run, loop, state)
         return run
+
+
+def _record_images(job: Job, run: Run) -> None:
+    """Before the first step, so that a run that stops half-way has it too."""
+    seen.record(run, job.dataset)
+    if found := seen.in_training(job.dataset):
+        print(
+            f"warning: {found:,} of {len(job.dataset.test):,} test images are among the training "
+            "images, byte by byte",
+            file=sys.stderr,
+        )
 
 
 def _observers(job: Job, run: Run, loop: Loop, profile: bool) -> list[keras.callbacks.Callback]:
@@ -301,6 +314,7 @@ def _summary(job: Job, run: Run, loop: Loop, state: State, result: keras.Model) 
         **job.trainee.about(job, result),
         **({} if job.teacher is None else {"teacher": job.teacher.name}),
         "images_left_out": len(dataset.left_out),
+        "test_images_trained_on": seen.in_training(dataset),
         "steps": int(loop.step),
         "best_epoch": int(state.best_epoch) + 1 or None,
         "validation": validation,

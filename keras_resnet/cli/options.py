@@ -109,6 +109,15 @@ def add_activation(sub: argparse.ArgumentParser) -> None:
     )
 
 
+def add_layout(sub: argparse.ArgumentParser) -> None:
+    """Add how the folder of --data is read."""
+    sub.add_argument(
+        "--layout",
+        help="of a folder: splits (train and val or test in it), classes (also if one is called "
+        "train), or auto (default)",
+    )
+
+
 def add_model(
     sub: argparse.ArgumentParser,
     what: str = "a run folder, a file (.keras, SavedModel folder, .tflite, .onnx, OpenVINO)",

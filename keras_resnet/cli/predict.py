@@ -7,7 +7,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from keras_resnet.cli.options import Parser, Verb, add_activation, add_model, natural, naturals
+from keras_resnet.cli.options import (
+    Parser,
+    Verb,
+    add_activation,
+    add_layout,
+    add_model,
+    natural,
+    naturals,
+)
 from keras_resnet.display.console import print_json, quiet_stderr
 from keras_resnet.errors import UserError
 from keras_resnet.files import require_file_target
@@ -36,7 +44,7 @@ def _ensemble(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> int:
     from keras_resnet.recipes import evaluate
     from keras_resnet.recipes.data.protocol import Protocol, describe
-    from keras_resnet.recipes.runs import sources
+    from keras_resnet.recipes.runs import seen, sources
     from keras_resnet.recipes.runs.folder import write_json
 
     source = sources.find(options.model, options.weights, options.activation)
@@ -45,7 +53,9 @@ def _evaluate(options: argparse.Namespace) -> int:
     if out is not None:
         require_file_target(out)
     runtime = source.runtime(protocol.single.size or None if protocol.single else None)
-    dataset = sources.dataset_of(options.data, source, runtime, whole=protocol.whole)
+    dataset = sources.dataset_of(
+        options.data, source, runtime, whole=protocol.whole, layout=options.layout
+    )
     source.warn_of_other_classes(dataset)
     split = dataset.split(options.split)
     result = {
@@ -53,7 +63,9 @@ def _evaluate(options: argparse.Namespace) -> int:
         "data": dataset.name,
         "split": options.split,
         **evaluate.measure(runtime, split, protocol),
+        "trained_on": seen.count(source, dataset, split),
     }
+    seen.warn(result["trained_on"], result["n"])
     if out is not None:
         write_json(out, result)
     if options.json:
@@ -132,6 +144,7 @@ def _evaluate_options(sub: Parser) -> None:
         metavar="NAME|FOLDER",
         help="dataset or folder of images; default what the run or the weights were trained on",
     )
+    add_layout(sub)
     sub.add_argument("--split", default="test", help="train, validation or test (default)")
     sub.add_argument(
         "--crops",

@@ -7,7 +7,8 @@ model.keras        the result: stock Keras layers, float32, RGB 0...255 in, prob
 labels.txt         its class names, one a line
 start.keras        of a fine-tuning: the model it started from
 teacher.keras      of a distillation: the model it learns from
-start.json         how that was made, if it was (pruned, ...); the summary repeats it
+start.json         where that comes from and how it was made; the summary repeats it
+trained_on.npz     by what its training images are known again (seen.py)
 .lock              who trains in it; locked as long as that process lives
 """
 
@@ -36,6 +37,7 @@ from keras_resnet.recipes.configs.schema import Config, load_config, save_config
 from keras_resnet.recipes.runs import earlier, log
 
 _LOCK = ".lock"
+STARTED_FROM = "started_from"  # of start.json: the folder of the run that the first model is of
 
 
 @dataclass(frozen=True)

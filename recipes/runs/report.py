@@ -29,7 +29,7 @@ from keras_resnet.export.runtimes.keras import KerasRuntime, load_keras
 from keras_resnet.files import replacing, require_file_target
 from keras_resnet.recipes.configs.schema import shown_name
 from keras_resnet.recipes.data.datasets import AnySplit, configured_dataset
-from keras_resnet.recipes.runs import outcomes, report_figures
+from keras_resnet.recipes.runs import outcomes, report_figures, seen, sources
 from keras_resnet.recipes.runs.folder import Run
 
 _MISTAKES = 12
@@ -61,9 +61,11 @@ def write(run: Run, out: str | Path | None = None) -> Path:
     dataset = configured_dataset(run.config.data)
     model = load_keras(run.model)
     answers = outcomes.collect(KerasRuntime(model), dataset.test)
+    trained_on = seen.count(sources.find(str(run.path)), dataset, dataset.test)
+    seen.warn(trained_on, len(dataset.test))
     parts = {
         "title": _escape(f"{run.config.model} on {shown_name(run.config.data.name)}"),
-        "facts": _facts(run, answers),
+        "facts": _facts(run, answers, trained_on),
         "curves": _curves(run),
         **_confusions(answers, dataset.class_names),
         **_calibration(answers),
@@ -100,11 +102,12 @@ def _numbers(rows: Iterable[dict[str, Any]]) -> list[dict[str, float]]:
     return [{key: parse(value) for key, value in row.items()} for row in rows]
 
 
-def _facts(run: Run, answers: outcomes.Outcomes) -> str:
+def _facts(run: Run, answers: outcomes.Outcomes, trained_on: int | None) -> str:
     summary = run.summary()
     validation = summary["validation"]
     facts = {
         **_test_accuracy(answers, summary["test"]),
+        "of these were trained on": number(trained_on, ","),
         "validation accuracy": number(validation and validation["accuracy"], ".2%"),
         "parameters": f"{summary['parameters']:,}",
         "steps": f"{summary['steps']:,}",

@@ -19,12 +19,15 @@ from keras_resnet.images.answers import agreed, class_count, names_of, numbered
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.labels import Known, class_ids, read_labels, remember
 from keras_resnet.images.preprocessing import missing_preprocessing
-from keras_resnet.recipes.runs.folder import Run, find_run, is_run
+from keras_resnet.recipes.runs.folder import STARTED_FROM, Run, find_run, is_run
 from keras_resnet.weights import catalog, loading
 from keras_resnet.weights.fitting import read_note
 
 if TYPE_CHECKING:
     from keras_resnet.recipes.data.datasets import Dataset
+
+
+_EXPORTS_DEPTH = 3  # RUN/exports/saved_model/1
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,21 @@ class Source:
     def data(self) -> str | None:
         """What the weights were trained on, by tensorflow-datasets' name, if that is known."""
         return loading.about(self.weights).data
+
+    @property
+    def trained_in(self) -> Run | None:
+        """The run that the model is the result of; also of a file that it was exported to."""
+        if self.path is None:
+            return None
+        if self.run is not None:  # which keeps its start and its teacher beside its result
+            return self.run if self.path == self.run.model else None
+        folder = next(filter(is_run, list(self.path.resolve().parents)[:_EXPORTS_DEPTH]), None)
+        return None if folder is None else Run(folder)
+
+    def lineage(self) -> dict[str, Any]:
+        """What the summary of a run says that starts from this model."""
+        run = self.trained_in
+        return {} if run is None else {STARTED_FROM: str(run.path.resolve())}
 
     def origin(self) -> dict[str, Any]:
         """What is known of where the model comes from, for an export's manifest and model card."""
@@ -243,21 +261,27 @@ def _labels_inside(path: Path) -> tuple[str, ...] | None:
 
 
 def dataset_of(
-    name: str | None, source: Source, runtime: Runtime | None = None, whole: bool = False
+    name: str | None,
+    source: Source,
+    runtime: Runtime | None = None,
+    whole: bool = False,
+    layout: str | None = None,
 ) -> Dataset:
     """The dataset of --data, or the one the run was trained on (with its own split).
 
     Images that vary in size are given out at the model's; with `whole` they stay as they are.
+    `layout` is of a folder; None: the run's, or "auto".
     """
     from keras_resnet.recipes.data.datasets import canonical, configured_dataset, load_dataset
 
     config = source.run.config.data if source.run else None
     if config is not None and (name is None or canonical(name) == config.name):
+        config = replace(config, layout=layout or config.layout)
         return configured_dataset(replace(config, image_size=0) if whole else config)
     name = name or source.data
     if name is None:
         raise UserError("Give --data, a dataset's name or a folder of images, e.g. --data cifar10.")
-    dataset = load_dataset(name)
+    dataset = load_dataset(name, layout=layout or "auto")
     if dataset.sized or whole:
         return dataset
     return dataset.at((runtime or source.runtime()).input_shape[0] or 224)

@@ -1,0 +1,128 @@
+"""The image files in a folder: which are read, and which cannot be, for training and all else."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_resnet.errors import UserError
+from keras_resnet.images.crop import SingleCrop
+from keras_resnet.images.read import read_image
+
+# A name only says that a file should be an image; what kind it is its bytes say (read.py).
+READ = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
+    ".avif",  # where Pillow has it
+)
+_OTHERS = (".heic", ".heif", ".jxl", ".jp2", ".svg", ".dng", ".cr2", ".nef", ".arw")
+_NOT_LOOKED_AT = (".", "__MACOSX")  # how hidden files and what macOS puts into archives begin
+
+
+class Listing(NamedTuple):
+    """Paths of images in a folder and in the folders below it, sorted."""
+
+    images: list[str]
+    others: list[str]  # of kinds that are not read here
+
+
+def list_images(folder: str | Path) -> Listing:
+    """List the images in `folder` and below it, without hidden files."""
+    found = sorted(_files_in(Path(folder), frozenset()))
+    return Listing(
+        [path for path in found if path.lower().endswith(READ)],
+        [path for path in found if path.lower().endswith(_OTHERS)],
+    )
+
+
+def _files_in(folder: Path, above: frozenset[str]) -> list[str]:
+    real = os.path.realpath(folder)
+    if real in above:  # a link to a folder that it lies in
+        return []
+    found = []
+    for entry in os.scandir(folder):
+        if entry.name.startswith(_NOT_LOOKED_AT):
+            continue
+        if entry.is_dir():
+            found += _files_in(Path(entry.path), above | {real})
+        else:
+            found.append(entry.path)
+    return found
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """The folders directly in a folder, sorted, without hidden ones."""
+    found = (Path(entry.path) for entry in os.scandir(folder) if entry.is_dir())
+    return sorted(path for path in found if not path.name.startswith(_NOT_LOOKED_AT))
+
+
+def spaced(length: int, count: int) -> np.ndarray:
+    """`count` evenly spaced indices below `length`; all, if there are fewer."""
+    return np.linspace(0, length - 1, min(count, length)).round().astype(int)
+
+
+def warn_of_left_out(names: Sequence[str], total: int) -> None:
+    """Say on stderr which of `total` images cannot be read."""
+    if names:
+        more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
+        print(
+            f"warning: {len(names):,} of {total:,} images cannot be decoded and are left out: "
+            f"{', '.join(names[:5])}{more}",
+            file=sys.stderr,
+        )
+
+
+def warn_of_others(folder: Path, others: Sequence[str]) -> None:
+    """Say on stderr which images are of kinds that nothing here reads."""
+    if others:
+        print(
+            f"warning: {folder}: {len(others):,} images are of kinds that are not read (e.g. "
+            f"{others[0]}) and are left out; convert them to JPEG or PNG",
+            file=sys.stderr,
+        )
+
+
+def read_images(
+    folder: Path,
+    size: tuple[int, int],
+    channels: int = 3,
+    crop: SingleCrop | None = None,
+    count: int | None = None,
+) -> np.ndarray:
+    """Read up to `count` images of a folder and those below it, evenly spaced by name.
+
+    Those that cannot be read are named on stderr and left out, as in training.
+
+    Args:
+        folder: where they are.
+        size: see `read.read_image`; also `channels` and `crop`.
+        channels: 3, or 1 for grey.
+        crop: how they are cut.
+        count: None: all.
+
+    Returns:
+        uint8 (n, height, width, channels).
+
+    Raises:
+        UserError: none can be read.
+    """
+    listing = list_images(folder)
+    warn_of_others(folder, listing.others)
+    if not listing.images:
+        raise UserError(f"No images ({', '.join(READ)}) in {folder}.")
+    places = spaced(len(listing.images), len(listing.images) if count is None else count)
+    images, bad, why = [], [], ""
+    for path in (listing.images[place] for place in places):
+        try:
+            images.append(read_image(path, size, channels, crop))
+        except UserError as error:
+            bad.append(path)
+            why = why or str(error)
+    if not images:
+        raise UserError(f"None of {len(places):,} images in {folder} can be read. {why}")
+    warn_of_left_out(bad, len(places))
+    return np.stack(images)
