@@ -8,17 +8,15 @@ RUN is a folder with log.csv and summary.json, such as those in benchmarks/resul
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 from pathlib import Path
 
 from keras_resnet.display import figures
+from keras_resnet.recipes.runs.folder import Run
 
 
 def _training_error(run: Path) -> list[float]:
     """Percent per epoch; on augmented images, with the weights as they change."""
-    with (run / "log.csv").open(newline="") as file:
-        return [100 * (1 - float(row["accuracy"])) for row in csv.DictReader(file)]
+    return [100 * (1 - float(row["accuracy"])) for row in Run(run).rows()]
 
 
 @figures.style()
@@ -27,7 +25,7 @@ def draw(runs: list[Path], out: Path) -> None:
     figure = figures.new(7, 4.8)
     axes = figure.subplots()
     for index, run in enumerate(runs):
-        summary = json.loads((run / "summary.json").read_text())
+        summary = Run(run).summary()
         errors, test = _training_error(run), 100 * (1 - summary["test"]["accuracy"])
         line = "--" if summary["model"].startswith("plain") else "-"
         label = figures.literal(f"{summary['model']}: test error {test:.2f} %")

@@ -73,17 +73,19 @@ def _with_links(text: str, folder: str, page: str) -> str:
 
 def _results() -> str:
     """A row for each record of a training in benchmarks/results."""
+    from keras_resnet.recipes.runs.folder import Run
+
     head = "| run | network | by | data | epochs | steps | accuracy | n | precision | hours |"
     rows = []
     for path in sorted((ROOT / "benchmarks" / "results").glob("*/summary.json")):
-        summary = json.loads(path.read_text(encoding="utf-8"))
+        summary = Run(path.parent).summary()
         config = tomllib.loads((path.parent / "config.toml").read_text(encoding="utf-8"))
         test = summary["test"]
         rows.append(
             f"| `{path.parent.name}` | `{summary['model']}` | {_technique(config)} "
             f"| {summary['data']} | {config['train']['epochs'] or '–'} | {summary['steps']:,} "
             f"| {test['accuracy']:.2%} | {test['n']:,} | {summary['precision']} "
-            f"| {summary['seconds'] / 3600:.1f} |"
+            f"| {summary['training_seconds'] / 3600:.1f} |"
         )
     return "\n".join(
         [

@@ -20,7 +20,7 @@ from keras_resnet.export.formats.keep_float import problems as keep_float_proble
 from keras_resnet.export.formats.table import FORMATS
 from keras_resnet.export.reference import Reference, read_reference
 from keras_resnet.export.rewrites import prepare
-from keras_resnet.export.runtimes.base import INPUT, OUTPUT, Runtime, are_probabilities
+from keras_resnet.export.runtimes.base import INPUT, OUTPUT, NotFiniteError, Runtime
 from keras_resnet.export.runtimes.keras import KerasRuntime
 from keras_resnet.export.runtimes.litert import TFLiteRuntime
 from keras_resnet.export.runtimes.missing import left_out_files, missing_engine
@@ -48,11 +48,13 @@ class FileCheck:
         largest_error: of any output.
         logit_error: relative to the largest |logit|; float formats only.
         snr_db: signal-to-noise ratio of the outputs, in decibels; None for bit-equal ones.
-        agreement: share of images whose top-1 class is the Keras model's.
-        accuracy: share of images whose top-1 class is the label; None without labels.
+        agreement: share of images for which its answer is the Keras model's; of independent
+            classes the share of (image, class) pairs.
+        accuracy: share of right answers, likewise; None without labels.
         latency_ms: median, batch 1; on one thread, in TensorFlow on all.
         operations: of a TFLite file, how often each kind stands in it.
         problems: what is wrong with it, in words.
+        notes: what the check leaves open, in words.
     """
 
     file: str
@@ -68,6 +70,7 @@ class FileCheck:
     latency_ms: float | None = None
     operations: dict[str, int] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -76,7 +79,8 @@ class FileCheck:
 
     def to_dict(self) -> dict[str, Any]:
         """For the manifest and `--json`."""
-        return {**asdict(self), "problems": list(self.problems), "passed": self.passed}
+        lists = {"problems": list(self.problems), "notes": list(self.notes)}
+        return {**asdict(self), **lists, "passed": self.passed}
 
 
 def compare(
@@ -105,17 +109,19 @@ def _compare_one(
         output_dtype=runtime.output_dtype,
         operations=runtime.operations if isinstance(runtime, TFLiteRuntime) else {},
         problems=tuple(problems),
+        notes=runtime.notes,
     )
     if problems:  # values of another shape cannot be compared
         return found
-    outputs = runtime.predict(reference.images)
-    tolerance = FORMATS[kind].tolerance
-    agreement = _agreement(outputs, reference.outputs, runtime.output_step)
-    same = outputs.argmax(-1) == reference.outputs.argmax(-1)
-    snr_db = _signal_to_noise(outputs, reference.outputs)
-    if not np.isfinite(outputs).all():
-        problems.append("outputs that are not finite")
-    logit_error = _logit_error(outputs, reference.outputs)
+    try:
+        outputs = runtime.predict(reference.images)
+    except NotFiniteError as error:
+        return replace(found, problems=(str(error),))
+    tolerance, answers = FORMATS[kind].tolerance, reference.answers
+    pair, one = (outputs, reference.outputs), reference.one_class
+    agreement = float(answers.same_up_to_ties(*pair, runtime.output_step, one=one).mean())
+    snr_db = _signal_to_noise(*pair)
+    logit_error = _logit_error(answers.logits(outputs), answers.logits(reference.outputs))
     if tolerance.logits is not None and not logit_error <= tolerance.logits:
         problems.append(f"error of the logits {logit_error:.2g}, allowed {tolerance.logits:g}")
     if snr_db is not None and not snr_db >= tolerance.snr_db:
@@ -123,17 +129,15 @@ def _compare_one(
     spread = (tolerance.agreement * (1 - tolerance.agreement) / len(outputs)) ** 0.5
     if agreement < (least := tolerance.agreement - 2 * spread):
         problems.append(f"top-1 agreement {agreement:.2%} up to ties, wanted {least:.2%}")
-    accuracy = None
-    if reference.labels is not None:
-        accuracy = float((outputs.argmax(-1) == reference.labels).mean())
+    labels = reference.labels
     return replace(
         found,
         n=len(outputs),
         largest_error=float(np.abs(outputs - reference.outputs).max()),
         logit_error=logit_error if tolerance.logits is not None else None,
         snr_db=snr_db,
-        agreement=float(same.mean()),
-        accuracy=accuracy,
+        agreement=float(answers.same(*pair, one=one).mean()),
+        accuracy=None if labels is None else answers.accuracy(outputs, labels),
         problems=tuple(problems),
     )
 
@@ -146,8 +150,8 @@ def _interface_problems(kind: str, runtime: Runtime, reference: Reference) -> li
     shape, expected = runtime.input_shape, reference.images.shape[1:]
     if any(s is not None and s != e for s, e in zip(shape, expected, strict=True)):
         problems.append(f"input shape {shape}, expected {expected}")
-    if runtime.classes != reference.outputs.shape[-1]:
-        problems.append(f"{runtime.classes} outputs, expected {reference.outputs.shape[-1]}")
+    if runtime.outputs != reference.outputs.shape[-1]:
+        problems.append(f"{runtime.outputs} outputs, expected {reference.outputs.shape[-1]}")
     return problems
 
 
@@ -166,27 +170,12 @@ def _operation_problems(kind: str, runtime: Runtime, keep_float: Sequence[str]) 
     return problems
 
 
-def _agreement(outputs: np.ndarray, expected: np.ndarray, step: float) -> float:
-    """The share of rows with the same best class, up to ties.
-
-    Another class agrees too if the Keras model rates it as good as its best: to a thousandth of the
-    row's spread, or to the step of a quantized output (at most a tenth of the spread).
-    """
-    chosen = np.take_along_axis(expected, outputs.argmax(-1)[:, None], axis=-1)[:, 0]
-    spread = np.ptp(expected, axis=-1)
-    margin = np.maximum(1e-3 * spread, np.minimum(step, 0.1 * spread))
-    return float((expected.max(-1) - chosen <= margin).mean())
-
-
-def _logit_error(outputs: np.ndarray, expected: np.ndarray) -> float:
+def _logit_error(logits: np.ndarray, expected: np.ndarray) -> float:
     """The largest difference of the logits, relative to the largest |logit|.
 
-    Probabilities hide errors where they saturate; their logarithms are the logits up to a constant
-    per row (below 1e-7 float32's softmax itself is coarse).
+    Probabilities hide errors where they saturate.
     """
-    if are_probabilities(expected):
-        outputs, expected = (np.log(np.clip(x, 1e-7, None)) for x in (outputs, expected))
-    return float(np.abs(outputs - expected).max() / np.abs(expected).max())
+    return float(np.abs(logits - expected).max() / np.abs(expected).max())
 
 
 def _signal_to_noise(outputs: np.ndarray, expected: np.ndarray) -> float | None:

@@ -155,6 +155,15 @@ def read(folder: Path) -> dict[str, Any]:
     return content
 
 
+def failures(content: dict[str, Any]) -> list[str]:
+    """A sentence for each file that failed its check."""
+    return [
+        f"{item['file']} FAILED its check: {'; '.join(item['problems'])}"
+        for item in content["files"]
+        if not item["passed"]
+    ]
+
+
 def verify_hashes(folder: Path, content: dict[str, Any]) -> None:
     """Compare every file of `folder` with its hash in `content`, before anything opens it.
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from keras_resnet.display.console import number
+from keras_resnet.display.console import number, verdict
 from keras_resnet.export.formats.table import FORMATS
 from keras_resnet.export.formats.usage import Usage
+from keras_resnet.images.answers import LINEAR, Answers, numbered
 from keras_resnet.images.crop import SingleCrop
 
 
@@ -32,7 +33,7 @@ def _files(content: Mapping[str, Any]) -> str:
     rows = [
         f"| `{item['file']}` | {item['bytes']:,} | {item['bytes_gzipped']:,} "
         f"| {number(item['accuracy'], '.2%')} | {number(item['agreement'], '.2%')} "
-        f"| {number(item['latency_ms'], '.3f')} | {'passed' if item['passed'] else 'FAILED'} |"
+        f"| {number(item['latency_ms'], '.3f')} | {verdict(item)} |"
         for item in content["files"]
     ]
     lines = [
@@ -43,11 +44,40 @@ def _files(content: Mapping[str, Any]) -> str:
         *rows,
         "",
         f"On {check['n']:,} images ({check['images']}), where the Keras model's accuracy is "
-        f"{number(check['keras_accuracy'], '.2%')}. *Agreement*: how often a file names the same "
-        "class as the Keras model. *ms*: the median for one image, on one thread (TensorFlow: on "
-        f"all), on {content['machine']}.",
+        f"{number(check['keras_accuracy'], '.2%')}. {_agreement(content)} *ms*: the median for one "
+        f"image, on one thread (TensorFlow: on all), on {content['machine']}.",
     ]
     return "\n".join(lines)
+
+
+def _agreement(content: Mapping[str, Any]) -> str:
+    if _answers(content).independent:
+        return (
+            "*Accuracy* and *agreement* count every class of every image: is it in the picture, "
+            "and does the Keras model say the same?"
+        )
+    return "*Agreement*: how often a file names the same class as the Keras model."
+
+
+def _answers(content: Mapping[str, Any]) -> Answers:
+    return Answers(content["output"]["activation"], content["output"]["size"])
+
+
+def _output(content: Mapping[str, Any]) -> str:
+    answers, names = _answers(content), numbered(content["labels"], content["classes"])
+    if answers.binary and answers.activation == LINEAR:
+        return f"one logit. Over 0 the answer is `{names[1]}`, else `{names[0]}`."
+    if answers.binary:
+        return (
+            f"one number, the probability of `{names[1]}`. Over 1/2 that is the answer, else "
+            f"`{names[0]}`."
+        )
+    if answers.independent:
+        return (
+            f"a probability for each of the {answers.classes} classes. A picture has all classes "
+            "over 1/2: several, one or none."
+        )
+    return f"{content['output']['is']} of the {answers.classes} classes."
 
 
 def _input(content: Mapping[str, Any]) -> str:
@@ -60,12 +90,12 @@ def _input(content: Mapping[str, Any]) -> str:
         else f"Values lie in {taken['range'][0]:g}…{taken['range'][1]:g}: **the normalisation is "
         "not inside the files**, so prepare images as for the Keras model."
     )
-    names = "`labels.txt` has the class names, one a line, in the order of the outputs."
+    names = "`labels.txt` has the class names, one a line, in the order of the classes."
     return (
         f"## Input and output\n\n`{taken['name']}`: {height}×{width} pixels, {taken['color']}, "
         f"(batch, height, width, channels). {pixels} A quantized file's own type is in its row of "
-        f"the manifest.\n\n`{content['output']['name']}`: {content['output']['is']} of the "
-        f"{content['classes']} classes. {names if labels else 'Class names were not given.'}"
+        f"the manifest.\n\n`{content['output']['name']}`: {_output(content)} "
+        f"{names if labels else 'Class names were not given.'}"
     )
 
 

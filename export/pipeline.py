@@ -26,10 +26,11 @@ from keras_resnet.export.formats.table import FORMATS, Source, known
 from keras_resnet.export.quantization import Quantization
 from keras_resnet.export.reference import Reference, write_reference
 from keras_resnet.export.rewrites import prepare
-from keras_resnet.export.runtimes.base import INPUT, OUTPUT, are_probabilities
+from keras_resnet.export.runtimes.base import INPUT, OUTPUT
 from keras_resnet.export.runtimes.keras import KerasRuntime
 from keras_resnet.export.runtimes.open import open_file
 from keras_resnet.files import expanded, plain_name
+from keras_resnet.images.answers import LINEAR, Answers, agreed, names_of, told_by
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.labels import LABELS, known_of
 
@@ -72,6 +73,7 @@ def export(
     preprocessing: str | None = None,
     name: str | None = None,
     labels: Sequence[object] | None = None,
+    activation: str | None = None,
     crop: SingleCrop | None = None,
     check_images: np.ndarray | None = None,
     check_labels: np.ndarray | None = None,
@@ -107,13 +109,17 @@ def export(
         name: names the files `NAME-int8.tflite`; default the model's name. In a file's name
             accents are dropped, and what is no letter, digit, ".", "_" or "-" becomes "-".
         labels: class names, for labels.txt and the SavedModel; default those that the model is
-            known to have, see `keras_resnet.labels.labels_of`.
+            known to have, see `keras_resnet.labels.labels_of`. Of a model with one sigmoid two
+            names, or one: that of the class which a probability over 1/2 stands for.
+        activation: what the outputs went through: "softmax", "sigmoid" or "linear" (logits).
+            Default: what the graph tells, else what comes out for the check images.
         crop: how a SavedModel, the page for browsers and classify.py cut an image of another size
             than the model's; default as the catalog's weights or the run were evaluated. Where
             that is not known, the image is resized to just cover the model's size.
         check_images: images (uint8 or as the model takes them) to compare on; default the
             calibration images; random noise where there are none.
-        check_labels: their classes (n,), to report accuracies.
+        check_labels: their classes (n,), to report accuracies; for several sigmoids also 0 or 1
+            for every class, (n, classes).
         check_source: which images those are, for the manifest.
         origin: for the model card: {what: text} of where the model comes from, e.g. {"licence of
             the weights": "Apache-2.0"}.
@@ -146,6 +152,7 @@ def export(
     quantization.require_model(prepared, formats)
     names = _checked_labels(about_model.labels if labels is None else labels, prepared)
     source = KerasRuntime(prepared)
+    source.activation = agreed(activation, source.activation)
     reference = _reference(source, calibration, check_images, check_labels, check_source)
     require_images(calibration, formats)
     with (
@@ -156,9 +163,7 @@ def export(
             model=prepared,
             name=" ".join((name or model.name).split()),
             labels=names,
-            service=serving.Service(
-                _is_raw(reference, calibration), crop, are_probabilities(reference.outputs)
-            ),
+            service=serving.Service(_is_raw(reference, calibration), crop, reference.answers),
             input=_input_entry(reference, calibration, crop),
             about=about,
             batch=batch,
@@ -239,21 +244,30 @@ def _reference(
     outputs = model.predict(images)
     if calibration is not None:
         model.require_images(calibration)
-    if not np.isfinite(outputs).all():
-        raise UserError("The Keras model's own outputs are not finite; nothing to export.")
-    if labels is not None and len(labels) != len(images):
-        raise UserError(f"{len(images)} check images, but {len(labels)} labels.")
-    return Reference(images, outputs, labels, source)
+    answers = Answers(model.activation or told_by(outputs), model.outputs)
+    if labels is not None:
+        labels = np.asarray(labels)
+        _require_labels(labels, len(images), answers)
+    return Reference(images, outputs, labels, source, answers.activation)
+
+
+def _require_labels(labels: np.ndarray, images: int, answers: Answers) -> None:
+    if len(labels) != images:
+        raise UserError(f"{images} check images, but {len(labels)} labels.")
+    shapes: list[tuple[int, ...]] = [(images,)]
+    if answers.independent:
+        shapes.append((images, answers.classes))
+    if labels.shape not in shapes:
+        raise UserError(
+            f"check_labels have the shape {' or '.join(map(str, shapes))}; received {labels.shape}."
+        )
 
 
 def _checked_labels(labels: Sequence[object] | None, model: keras.Model) -> list[str] | None:
-    classes = model.output_shape[-1]
-    if labels is not None and len(labels) != classes:
-        raise UserError(f"{len(labels)} labels for a model of {classes} classes.")
-    names = None if labels is None else [str(label) for label in labels]
+    names = names_of(labels, model.output_shape[-1])
     if split := [name for name in names or () if len(name.splitlines()) > 1]:
         raise UserError(f"labels.txt has a class a line; {split[0]!r} has several lines.")
-    return names
+    return None if names is None else list(names)
 
 
 def _write_files(
@@ -278,16 +292,17 @@ def _content(
     keras_latency: float,
 ) -> dict[str, Any]:
     """What the manifest says of the files and of how they were made and checked."""
-    probabilities = are_probabilities(reference.outputs)
+    answers = reference.answers
     return {
         "created": manifest.now(),
         "passed": all(item.passed for item in checks),
-        "classes": reference.outputs.shape[-1],
+        "classes": answers.classes,
         **manifest.cost(source.model),
-        # Told by what comes out: a model can end in a softmax in a dozen ways.
         "output": {
             "name": OUTPUT,
-            "is": "probabilities" if probabilities else "scores",
+            "is": "scores" if answers.activation == LINEAR else "probabilities",
+            "activation": answers.activation,
+            "size": answers.outputs,
         },
         "calibration_images": 0 if source.calibration is None else len(source.calibration),
         "check": {

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_resnet.errors import UserError
+from keras_resnet.images.answers import Answers, told_by
 
 REFERENCE = "reference.npz"
 _REFERENCE_IMAGES, _REFERENCE_BYTES = 64, 8 * 2**20
@@ -21,22 +22,35 @@ class Reference:
 
     Attributes:
         images: (n, height, width, channels), uint8 RGB 0...255 or as the model takes them.
-        outputs: (n, classes), the Keras model's answers.
-        labels: (n,), class numbers; None where they are not known.
+        outputs: (n, outputs), what the Keras model gives for them.
+        labels: (n,), class numbers, or of independent classes (n, classes), 0 or 1 for each; None
+            where they are not known.
         source: which images these are, for people.
+        activation: what the outputs went through: "softmax", "sigmoid" or "linear".
     """
 
     images: np.ndarray
     outputs: np.ndarray
     labels: np.ndarray | None
     source: str
+    activation: str
+
+    @property
+    def answers(self) -> Answers:
+        """How the outputs are read."""
+        return Answers(self.activation, self.outputs.shape[-1])
+
+    @property
+    def one_class(self) -> bool:
+        """Whether the labels give every image one class, also of a model of independent classes."""
+        return self.labels is not None and self.labels.ndim == 1
 
     @property
     def accuracy(self) -> float | None:
         """The Keras model's own accuracy on them."""
         if self.labels is None:
             return None
-        return float((self.outputs.argmax(-1) == self.labels).mean())
+        return self.answers.accuracy(self.outputs, self.labels)
 
 
 def write_reference(folder: Path, reference: Reference) -> None:
@@ -47,6 +61,7 @@ def write_reference(folder: Path, reference: Reference) -> None:
         "images": reference.images[:count],
         "outputs": reference.outputs[:count],
         "source": np.array(reference.source),
+        "activation": np.array(reference.activation),
     }
     if reference.labels is not None:
         arrays["labels"] = reference.labels[:count]
@@ -62,8 +77,14 @@ def read_reference(folder: Path) -> Reference:
     path = folder / REFERENCE
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            labels = arrays.get("labels")
-            source = str(arrays["source"])
-            return Reference(arrays["images"], arrays["outputs"], labels, source)
+            labels, outputs = arrays.get("labels"), arrays["outputs"]
+            activation = arrays.get("activation")  # absent in older exports
+            return Reference(
+                arrays["images"],
+                outputs,
+                labels,
+                str(arrays["source"]),
+                told_by(outputs) if activation is None else str(activation),
+            )
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is missing or damaged ({error}). Export again.") from error

@@ -56,4 +56,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """Return the public names."""
-    return sorted([*__getattr__("__all__"), *_ELSEWHERE, "export", "recipes"])
+    return sorted([*__getattr__("__all__"), *_ELSEWHERE, "applications", "export", "recipes"])

@@ -6,7 +6,7 @@ from keras_resnet.analysis.explain import explain
 from keras_resnet.analysis.maximize import activation_maximization
 from keras_resnet.analysis.profile import profile
 from keras_resnet.display.sheets import Row, contact_sheet, overlay, pixel_map
-from keras_resnet.errors import UserError
+from keras_resnet.errors import PixelRangeWarning, UntrainedWarning, UserError
 from keras_resnet.images.labels import decode_predictions
 from keras_resnet.images.preprocessing import load_images, preprocess
 from keras_resnet.layers import BatchNormalization, Conv2D, LocalResponseNormalization, to_stock
@@ -36,7 +36,9 @@ from keras_resnet.models.resnet import cifar, imagenet
 from keras_resnet.models.resnet.cifar import *  # noqa: F403
 from keras_resnet.models.resnet.imagenet import *  # noqa: F403
 from keras_resnet.models.resnet.spec import ResNetSpec
-from keras_resnet.registry import architecture, create_model, list_models
+from keras_resnet.registry import architecture, create_model, list_models, list_weights
+
+preprocess_input = preprocess  # Keras' name for it
 
 # The network of every registry name.
 SPECS = MappingProxyType({name: architecture(name).network for name in list_models()})
@@ -48,8 +50,10 @@ __all__ = [
     "Conv2D",
     "LocalResponseNormalization",
     "Network",
+    "PixelRangeWarning",
     "ResNetSpec",
     "Row",
+    "UntrainedWarning",
     "UserError",
     "activation_maximization",
     "build",
@@ -61,11 +65,13 @@ __all__ = [
     "explain",
     "inference_model",
     "list_models",
+    "list_weights",
     "load_images",
     "loss_weights",
     "overlay",
     "pixel_map",
     "preprocess",
+    "preprocess_input",
     "profile",
     "to_stock",
 ]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import sys
 import typing
+import warnings
 from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
@@ -37,6 +39,22 @@ class UnknownNameError(UserError):
 def _as_read(name: str) -> str:
     """A name as the eye takes it: resnet5O is resnet50."""
     return name.lower().translate(str.maketrans("oil", "011"))
+
+
+class UntrainedWarning(UserWarning):
+    """A network was built with random weights though there are trained ones."""
+
+
+class PixelRangeWarning(UserWarning):
+    """Numbers that should be RGB 0...255 are something else, such as normalised images."""
+
+
+def warn(message: str, category: type[Warning]) -> None:
+    """Warn at the line that called this package, wherever in the package this is found out."""
+    level, frame = 1, sys._getframe()
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("keras_resnet."):
+        level, frame = level + 1, frame.f_back  # type: ignore[assignment]
+    warnings.warn(message, category, stacklevel=level)
 
 
 class MissingExtraError(UserError):

@@ -149,7 +149,9 @@ def all_layers(model: Any) -> list[Any]:
 
 _OPERATIONS = {
     **dict.fromkeys(("Dot", "Einsum", "Matmul", "Tensordot"), "keras.src.ops.numpy"),
-    **dict.fromkeys(("Conv", "DepthwiseConv", "SeparableConv", "Softmax"), "keras.src.ops.nn"),
+    **dict.fromkeys(
+        ("Conv", "DepthwiseConv", "SeparableConv", "Sigmoid", "Softmax"), "keras.src.ops.nn"
+    ),
     "FakeQuantWithMinMaxVars": "keras.src.quantizers.quantizers",
 }
 

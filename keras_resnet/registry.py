@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import fnmatch
 import importlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from keras_resnet.errors import UnknownNameError
+from keras_resnet.errors import UnknownNameError, UserError
 
 if TYPE_CHECKING:
     import keras
 
     from keras_resnet.models.network import Network
+    from keras_resnet.weights.catalog import Entry
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Architecture:
         summary: what it is, in a few words.
         source: arXiv id, and section or table.
         function: the name under which `keras_resnet` has `builder`; None: `create_model` only.
+        weights: gives the catalog's weights of it, the default first.
     """
 
     name: str
@@ -35,6 +38,7 @@ class Architecture:
     summary: str
     source: str
     function: str | None
+    weights: Callable[[], tuple[Entry, ...]]
 
 
 _ARCHITECTURES: dict[str, Architecture] = {}
@@ -60,22 +64,72 @@ def architecture(name: str) -> Architecture:
     return known[name]
 
 
+def find(name: str) -> Architecture:
+    """Look up a network by its name as people write it: "ResNet50", "ResNet-50", "InceptionV3".
+
+    Raises:
+        UnknownNameError: no such network, or two of that spelling.
+        UserError: the name of a file of timm's weights; the message has the call for it.
+    """
+    known = _filled()
+    lower = name.lower()
+    spelled = [known_name for known_name in known if _squeezed(known_name) == _squeezed(lower)]
+    if lower not in known and len(spelled) == 1:
+        return known[spelled[0]]
+    for entry in (entry for row in known.values() for entry in row.weights()):
+        if "." in name and entry.peer == name.rpartition("/")[2]:
+            raise UserError(
+                f"'{name}' is what {entry.source} calls some weights. Write "
+                f'create_model("{entry.model}", weights="{entry.tag}").'
+            )
+    return architecture(lower if lower in known else name)
+
+
+def _squeezed(name: str) -> str:
+    """A name without what people spell differently."""
+    return re.sub(r"[-_. ]", "", name.lower())
+
+
 def _filled() -> dict[str, Architecture]:
     """The table. The networks' modules fill it; they are imported when it is first read."""
     importlib.import_module("keras_resnet._public")
     return _ARCHITECTURES
 
 
-def list_models(pattern: str = "*") -> list[str]:
-    """Return the registry names that match a shell pattern, e.g. `"resnetv2_*"`."""
-    return [name for name in _filled() if fnmatch.fnmatch(name, pattern)]
+def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:
+    """Return the registry names that match a shell pattern.
+
+    Args:
+        pattern: e.g. `"resnetv2_*"`; its case does not matter.
+        pretrained: leave out the networks for which the catalog has no weights.
+    """
+    return [
+        name
+        for name, row in _filled().items()
+        if fnmatch.fnmatchcase(name, pattern.lower()) and (not pretrained or row.weights())
+    ]
+
+
+def list_weights(pattern: str = "*") -> dict[str, list[str]]:
+    """Return what `weights=` takes beside files: the tags of every network that has some.
+
+    Args:
+        pattern: of the networks' names, as in `list_models`.
+
+    Returns:
+        The tags by registry name. The first tag of a network is its default, which the part before
+        the slash means, too: `"imagenet"`. `keras-resnet weights list` shows the accuracies.
+    """
+    names = list_models(pattern, pretrained=True)
+    return {name: [entry.tag for entry in _filled()[name].weights()] for name in names}
 
 
 def create_model(name: str, /, **arguments: Any) -> keras.Model:
-    """Build a network by registry name; `arguments` are those of `keras_resnet.build`.
+    """Build a network by name; `arguments` are those of `keras_resnet.build`.
 
     Args:
-        name: one of `list_models`.
+        name: one of `list_models`. Its case, hyphens and underscores do not matter: "ResNet50" and
+            "resnet-50" are "resnet50".
         arguments: of `keras_resnet.build`, all but `network`.
 
     Returns:
@@ -86,7 +140,7 @@ def create_model(name: str, /, **arguments: Any) -> keras.Model:
         UnknownNameError: no such network.
         UserError: see `keras_resnet.build`.
     """
-    return architecture(name).builder(**arguments)
+    return find(name).builder(**arguments)
 
 
 def describe(name: str) -> dict[str, Any]:
@@ -95,12 +149,12 @@ def describe(name: str) -> dict[str, Any]:
     Raises:
         UnknownNameError: no such network.
     """
-    entry = architecture(name)
+    entry = find(name)
     network = entry.network
-    model = create_model(name)
+    model = entry.builder(weights=None)
     trainable = sum(variable.value.shape.num_elements() for variable in model.trainable_variables)
     return {
-        "name": name,
+        "name": entry.name,
         "function": entry.function and f"keras_resnet.{entry.function}",
         "summary": entry.summary,
         "source": entry.source,

@@ -42,7 +42,12 @@ PRUNE_FILTERS = "compress/prune_filters"
 
 
 def run(
-    model: keras.Model, config: Config, out: str | Path | None = None, *, name: str | None = None
+    model: keras.Model,
+    config: Config,
+    out: str | Path | None = None,
+    *,
+    name: str | None = None,
+    about: dict[str, Any] | None = None,
 ) -> Run:
     """Train `model` by the technique that `config.compress` names, in a new run folder.
 
@@ -54,6 +59,7 @@ def run(
         config: what to train on and how.
         out: the folder; default `runs/NAME-DATE-TIME`.
         name: names it; default the technique and the model's name.
+        about: what the summary says of the model; see `Source.lineage`.
 
     Raises:
         UserError: a layer that cannot be quantized, a package that is not installed, several
@@ -74,7 +80,7 @@ def run(
     job = prepare(config, trainee, teacher)
     require_same_classes(config.distill, job.dataset.class_names)
     name = name or f"{config.compress.technique}-{model.name}"
-    made = create_run(out, name, job.config, {"start": model, "teacher": teacher})
+    made = create_run(out, name, job.config, {"start": model, "teacher": teacher}, about)
     try:
         train_apart(made)
     except UserError:
@@ -267,7 +273,7 @@ def finetune_pruned(
         out,
         model=source.name,
         name=f"prune-filters-{source.name}",
-        about={"pruned_filters": compare(Channels(model).model, pruned)},
+        about={"pruned_filters": compare(Channels(model).model, pruned), **source.lineage()},
         callbacks=callbacks,
         profile=profile,
     )

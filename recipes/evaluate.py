@@ -19,6 +19,7 @@ from keras_resnet.display.console import progress
 from keras_resnet.errors import UserError
 from keras_resnet.export.runtimes.base import Runtime
 from keras_resnet.export.runtimes.keras import KerasRuntime
+from keras_resnet.images.answers import Answers
 from keras_resnet.recipes.data.datasets import AnySplit
 from keras_resnet.recipes.data.protocol import SINGLE_CROP, Protocol, predictions
 
@@ -27,8 +28,9 @@ def measure(runtime: Runtime, split: AnySplit, protocol: Protocol = SINGLE_CROP)
     """Evaluate what an opened `runtime` says of every image of `split`, by `protocol`.
 
     Returns:
-        {"accuracy", "loss", "n", "protocol"}: top-1, mean cross entropy, the number of images,
-        `Protocol.record`; and "top5" where there are more than 5 classes.
+        {"accuracy", "loss", "n", "protocol"}: top-1, mean cross entropy (of several sigmoids the
+        binary one, meaned over the classes), the number of images, `Protocol.record`; and "top5"
+        where there are more than 5 classes.
 
     Raises:
         UserError: the images or the labels do not fit the model, or the protocol does not.
@@ -44,13 +46,21 @@ def measure(runtime: Runtime, split: AnySplit, protocol: Protocol = SINGLE_CROP)
                 )
             best = np.argsort(-probabilities, axis=-1, kind="stable")[:, :5]
             hits[: best.shape[1]] += (best == labels[:, None]).sum(0)
-            right = probabilities[np.arange(len(labels)), labels]
-            loss -= float(np.log(np.maximum(right, 1e-7)).sum())
+            loss += float(_cross_entropy(probabilities, labels, runtime.answers()).sum())
             advance(len(labels))
     result = {"accuracy": int(hits[0]) / count, "loss": loss / count, "n": count}
     if classes > 5:
         result["top5"] = int(hits.sum()) / count
     return {**result, "protocol": record}
+
+
+def _cross_entropy(probabilities: np.ndarray, labels: np.ndarray, answers: Answers) -> np.ndarray:
+    """Of every image; several sigmoids are each asked whether it is their class."""
+    right = probabilities[np.arange(len(labels)), labels][:, None]
+    if answers.independent:
+        is_class = labels[:, None] == np.arange(answers.classes)
+        right = np.where(is_class, probabilities, 1 - probabilities)
+    return np.asarray(-np.log(np.maximum(right, 1e-7)).mean(-1))
 
 
 def measure_model(

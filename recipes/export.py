@@ -19,15 +19,15 @@ from keras_resnet.export.rewrites import prepare
 from keras_resnet.export.runtimes.keras import KerasRuntime
 from keras_resnet.files import expanded
 from keras_resnet.images.crop import SingleCrop
-from keras_resnet.images.preprocessing import load_images
+from keras_resnet.images.listing import read_images, spaced
 from keras_resnet.recipes.configs.schema import shown_name
 from keras_resnet.recipes.data.datasets import AnySplit, Dataset, load_dataset
-from keras_resnet.recipes.data.decoded import Split, spaced
+from keras_resnet.recipes.data.decoded import Split
+from keras_resnet.recipes.runs import seen
 from keras_resnet.recipes.runs.sources import Source
 
 USUAL = ("savedmodel", "tflite-float32", "tflite-float16", "tflite-int8")
 _CALIBRATION_IMAGES = FROM_FOLDER
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp"}
 
 
 def export_source(
@@ -68,10 +68,12 @@ def export_source(
     if not formats:
         trained = has_ranges(model)
         formats = tuple(x for x in USUAL if not trained or x in int8_ranges.TRAINED_FORMATS)
+    origin = source.origin()
     given = None if calibration is None else images_of(calibration, model, crop=source.crop)
     labels = source.labels
-    checked = {} if data is None else _checked_on(data, model, check_count, source.crop)
+    checked = {} if data is None else _checked_on(data, model, check_count, source)
     if isinstance(data, Dataset):
+        origin["check images that it was trained on"] = checked.pop("trained_on")
         source.warn_of_other_classes(data)
         labels = labels or data.class_names
         if given is None and data.train.places:  # of ImageNet there may be the validation images
@@ -86,7 +88,8 @@ def export_source(
         calibration=given,
         name=source.name,
         labels=labels,
-        origin=source.origin(),
+        activation=source.activation,
+        origin=origin,
         crop=source.crop,
         about=about and _completed(about, source),
         **checked,
@@ -111,23 +114,28 @@ def reference(source: Source, data: str | Path, count: int, exported: dict[str, 
     if isinstance(chosen, Dataset):
         labels = source.labels or tuple(exported["labels"] or ())
         replace(source, labels=labels).warn_of_other_classes(chosen)
-    found = _checked_on(chosen, model, count, source.crop)
+    found = _checked_on(chosen, model, count, source)
     images = found["check_images"]
-    outputs = KerasRuntime(model).predict(images)
-    return Reference(images, outputs, found.get("check_labels"), found["check_source"])
+    runtime = KerasRuntime(model)
+    outputs = runtime.predict(images)
+    activation = exported["output"].get("activation") or runtime.answers().activation
+    return Reference(images, outputs, found.get("check_labels"), found["check_source"], activation)
 
 
 def _checked_on(
-    data: Dataset | Path, model: keras.Model, count: int | None, crop: SingleCrop | None
+    data: Dataset | Path, model: keras.Model, count: int | None, source: Source
 ) -> dict[str, Any]:
-    """The arguments of `export` that say what is compared."""
+    """The arguments of `export` that say what is compared; of a dataset "trained_on" too."""
     if isinstance(data, Path):
         return {
-            "check_images": _folder_images(data, model, count, crop),
+            "check_images": _folder_images(data, model, count, source.crop),
             "check_source": f"the images of {data.name}",
         }
     test = _some(data.test, data.test.places if count is None else count)
+    trained_on = seen.count(source, data, test)
+    seen.warn(trained_on, len(test))
     return {
+        "trained_on": None if trained_on is None else f"{trained_on:,} of {len(test):,}",
         "check_images": test.images,
         "check_labels": test.labels,
         "check_source": f"of the {data.test.places:,} test images of {shown_name(data.name)}",
@@ -184,8 +192,5 @@ def _folder_images(
     crop: SingleCrop | None,
 ) -> np.ndarray:
     """Up to `count` images of a folder (None: all), evenly spaced by name."""
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
-    if not paths:
-        raise UserError(f"No images (.jpg, .png, …) in {folder}.")
-    chosen = spaced(len(paths), len(paths) if count is None else count)
-    return load_images([paths[place] for place in chosen], model, crop)
+    height, width, channels = model.input_shape[1:]
+    return read_images(folder, (height or 224, width or 224), channels, crop, count)

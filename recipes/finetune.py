@@ -58,6 +58,7 @@ def run(
         out,
         model=source.name,
         name=f"finetune-{source.name}",
+        about=source.lineage(),
         callbacks=callbacks,
         profile=profile,
     )

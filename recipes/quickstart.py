@@ -8,7 +8,6 @@ The images are the 1,797 handwritten digits (UCI) that scikit-learn ships.
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +59,7 @@ def run(out: str | Path = "quickstart", overrides: dict[str, Any] | None = None)
         "n": len(dataset.test),
     }
     files = [
-        {**manifest.sizes(report.folder / item.file), **asdict(item), "passed": item.passed}
-        for item in report.checks
+        {**manifest.sizes(report.folder / item.file), **item.to_dict()} for item in report.checks
     ]
     return {
         "run": str(folder),

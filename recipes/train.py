@@ -25,9 +25,10 @@ from keras_resnet.recipes import evaluate
 from keras_resnet.recipes.compression.process import train_apart, trains_apart
 from keras_resnet.recipes.compression.table import choose_trainee
 from keras_resnet.recipes.configs.schema import Config
-from keras_resnet.recipes.runs.folder import Run, create_run, drop_rows_from, find_run, write_json
+from keras_resnet.recipes.runs import earlier, log, seen
+from keras_resnet.recipes.runs.folder import Run, create_run, find_run, write_json
 from keras_resnet.recipes.training import data_service, devices, workers
-from keras_resnet.recipes.training.callbacks import Log, ProgressBar
+from keras_resnet.recipes.training.callbacks import Log, ProgressBar, TensorBoard
 from keras_resnet.recipes.training.checkpoints import State
 from keras_resnet.recipes.training.job import Job, build_loop, dtype_policy, prepare
 from keras_resnet.recipes.training.loop import Loop, NonFiniteLossError
@@ -59,7 +60,8 @@ def run(
         config: what to train.
         out: the folder; default `runs/NAME-DATE-TIME`.
         name: names the default folder; default the model's name.
-        callbacks: Keras callbacks beside the progress bar and the logs.
+        callbacks: Keras callbacks beside the progress bar and the logs. As in `fit`, they get
+            epochs counted from 0.
         start: a trained classifier to begin with; see `recipes.finetune.run`.
         about_start: what the summary says of it: how it was made.
         profile: write a TensorFlow profiler trace of ten steps under `tensorboard/`.
@@ -136,8 +138,11 @@ def _train(
             f"{job.strategy.num_replicas_in_sync} device(s), {devices.kernels()}",
             file=sys.stderr,
         )
+        if not run.home:
+            _record_images(job, run)
         state = State(run, loop, job.config.train.checkpoint_minutes)
-        drop_rows_from(run.log, int(state.epochs_done))
+        log.keep(run.log, int(state.epochs_done))
+        earlier.renumber_events(run.tensorboard)
         observers = [] if run.home else _observers(job, run, loop, profile)
         observers = keras.callbacks.CallbackList([*observers, *callbacks], model=loop.model)
         with state.votes.on_interrupt():
@@ -146,12 +151,23 @@ def _train(
         return run
 
 
+def _record_images(job: Job, run: Run) -> None:
+    """Before the first step, so that a run that stops half-way has it too."""
+    seen.record(run, job.dataset)
+    if found := seen.in_training(job.dataset):
+        print(
+            f"warning: {found:,} of {len(job.dataset.test):,} test images are among the training "
+            "images, byte by byte",
+            file=sys.stderr,
+        )
+
+
 def _observers(job: Job, run: Run, loop: Loop, profile: bool) -> list[keras.callbacks.Callback]:
     return [
         ProgressBar(job.total_steps, job.epochs, int(loop.step)),
         Log(str(run.log), append=True),
-        keras.callbacks.TensorBoard(
-            str(run.path / "tensorboard"),
+        TensorBoard(
+            str(run.tensorboard),
             write_graph=False,
             profile_batch=_PROFILED_STEPS if profile else 0,
         ),
@@ -198,6 +214,7 @@ def _run_epoch(
         validation = _validate(job, loop, state, epoch)
         observers.on_test_end(validation)
         logs |= {f"val_{key}": value for key, value in validation.items()}
+    logs["training_seconds"] = state.count_time()
     with state.writing():
         observers.on_epoch_end(epoch, logs)
     state.finish_epoch()
@@ -240,7 +257,6 @@ def _progress(job: Job, loop: Loop, began: float, first: int) -> dict[str, float
         "learning_rate": float(loop.optimizer.learning_rate),
         "images_per_second": (step - first) * job.config.train.batch_size / seconds,
         "input_wait": loop.input_seconds / seconds,
-        "seconds": seconds,
     }
 
 
@@ -287,7 +303,9 @@ def _write_result(job: Job, run: Run, loop: Loop, state: State, model: keras.Mod
 def _summary(job: Job, run: Run, loop: Loop, state: State, result: keras.Model) -> dict[str, Any]:
     dataset, validation = job.dataset, None
     if len(dataset.validation):
-        validation = {"accuracy": float(state.best_accuracy), "n": len(dataset.validation)}
+        count = len(dataset.validation)
+        right = round(float(state.best_accuracy) * count)  # which is rounded to float32
+        validation = {"accuracy": right / count, "n": count}
     return {
         "model": job.config.model,
         **run.about_start(),
@@ -296,11 +314,12 @@ def _summary(job: Job, run: Run, loop: Loop, state: State, result: keras.Model) 
         **job.trainee.about(job, result),
         **({} if job.teacher is None else {"teacher": job.teacher.name}),
         "images_left_out": len(dataset.left_out),
+        "test_images_trained_on": seen.in_training(dataset),
         "steps": int(loop.step),
-        "best_epoch": int(state.best_epoch),
+        "best_epoch": int(state.best_epoch) + 1 or None,
         "validation": validation,
         "test": evaluate.measure_model(result, dataset.test),
-        "seconds": round(float(state.seconds), 1),
+        "training_seconds": round(float(state.seconds), 1),
         "precision": job.precision,
         "replicas": job.strategy.num_replicas_in_sync,
         "workers": workers.count(job.strategy),

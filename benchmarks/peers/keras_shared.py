@@ -58,7 +58,7 @@ class EpochTurns(keras.callbacks.Callback):
         """Nothing is waited for before the warm-up is over."""
         super().__init__()
         self.turns, self.warm = turns, False
-        self.steps = 0
+        self.steps = self.logged = 0
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Count the step; after the warm-up's last one say so and wait."""
@@ -84,8 +84,11 @@ class EpochTurns(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Note what our loop logs of its input; `fit` logs nothing of it."""
         logs = logs or {}
-        waited = "input_wait" in logs
-        self.input_seconds = logs["input_wait"] * logs["seconds"] if waited else None
+        self.input_seconds = None
+        if "input_wait" in logs:
+            images = (logs["step"] - self.logged) * self.turns.options["batch_size"]
+            self.input_seconds = logs["input_wait"] * images / logs["images_per_second"]
+            self.logged = logs["step"]
 
     def _wait(self) -> None:
         self.turns.wait()

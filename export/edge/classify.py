@@ -18,18 +18,25 @@ COVER = {"resize": 1, "size": 1, "interpolation": "bilinear"}  # just the model'
 
 
 def read_labels(model: Path) -> list[str]:
-    """Read the class names inside the file; else those in the labels.txt beside it, if any."""
-    if zipfile.is_zipfile(model):
+    """Read the class names in the labels.txt beside the file; else those inside it, if any."""
+    names, beside = [], model.parent / "labels.txt"
+    if beside.exists():
+        names = beside.read_text(encoding="utf-8").splitlines()
+    elif zipfile.is_zipfile(model):
         with zipfile.ZipFile(model) as archive:
-            return archive.read("labels.txt").decode().splitlines()
-    beside = model.parent / "labels.txt"
-    return beside.read_text(encoding="utf-8").splitlines() if beside.exists() else []
+            names = archive.read("labels.txt").decode().splitlines()
+    return [f"not {names[0]}", *names] if len(names) == 1 else names
+
+
+def read_manifest(model: Path, part: str) -> dict:
+    """Read the "input" or the "output" of the manifest beside the file; {} where there is none."""
+    beside = model.parent / "manifest.json"
+    return json.loads(beside.read_text(encoding="utf-8"))[part] if beside.exists() else {}
 
 
 def read_crop(model: Path) -> dict:
     """Read from the manifest beside the file how pictures are cut; refuse what takes no pixels."""
-    beside = model.parent / "manifest.json"
-    taken = json.loads(beside.read_text(encoding="utf-8"))["input"] if beside.exists() else {}
+    taken = read_manifest(model, "input")
     if not taken.get("raw_pixels", True):
         reason = "its manifest.json says that the normalisation is not inside"
         sys.exit(f"{model} takes no pixels 0...255: {reason}. Export it with --preprocessing.")
@@ -73,9 +80,21 @@ def classify(interpreter: Interpreter, pixels: np.ndarray) -> np.ndarray:
     return (found - zero) * scale if scale else found
 
 
+def probabilities(scores: np.ndarray, activation: str) -> np.ndarray:
+    """Scores of the file -> a probability for each class; one score tells two classes apart."""
+    if len(scores) == 1:
+        positive = 1 / (1 + np.exp(-scores)) if activation == "linear" else scores
+        return np.concatenate([1 - positive, positive])
+    if activation != "linear":
+        return scores
+    exponentials = np.exp(scores - scores.max())
+    return exponentials / exponentials.sum()
+
+
 def main(model: str, *pictures: str) -> int:
     """Print the five best classes of each picture; return 1 if one of them could not be read."""
     crop, labels = read_crop(Path(model)), read_labels(Path(model))
+    activation = read_manifest(Path(model), "output").get("activation", "")
     interpreter, failed = Interpreter(model), 0
     interpreter.allocate_tensors()
     shape = tuple(int(side) for side in interpreter.get_input_details()[0]["shape"][1:])
@@ -86,7 +105,7 @@ def main(model: str, *pictures: str) -> int:
             print(f"Cannot read {path}: {error}", file=sys.stderr)
             failed = 1
             continue
-        scores = classify(interpreter, pixels)
+        scores = probabilities(classify(interpreter, pixels), activation)
         for best in np.argsort(-scores, kind="stable")[:5]:
             print(f"{path}\t{scores[best]:.4f}\t{labels[best] if labels else best}")
     return failed

@@ -84,14 +84,19 @@ class Interface:
     Attributes:
         name: of the model.
         input: as in the manifest: shape (height, width, channels), color, raw_pixels, range.
-        classes: how many.
-        labels: their names, if they are known.
+        outputs: how many numbers it gives.
+        labels: the names of its classes, if they are known.
     """
 
     name: str
     input: dict[str, Any]
-    classes: int
+    outputs: int
     labels: Sequence[str] | None
+
+    @property
+    def output_names(self) -> Sequence[str] | None:
+        """A name for each output, as clients ask for: one output is the second class's."""
+        return self.labels if self.labels is None else self.labels[-self.outputs :]
 
     @property
     def description(self) -> str:
@@ -100,8 +105,15 @@ class Interface:
         low, high = self.input["range"]
         return (
             f"{self.name}: classifies an image. Takes one image of {height}×{width} pixels, "
-            f"{self.input['color']} {low:g}…{high:g}; gives {self.classes} scores."
+            f"{self.input['color']} {low:g}…{high:g}; gives {self._given}."
         )
+
+    @property
+    def _given(self) -> str:
+        if self.outputs > 1:
+            return f"{self.outputs} scores"
+        second = "the second class" if self.labels is None else f"'{self.labels[1]}'"
+        return f"one score, that of {second}"
 
 
 def add(data: bytes, about: About, interface: Interface) -> bytes:
@@ -116,12 +128,12 @@ def add(data: bytes, about: About, interface: Interface) -> bytes:
     builder = flatbuffers.Builder()
     builder.Finish(_put(builder, _model(about, interface)), b"M001")
     described = _with_buffer(data, bytes(builder.Output()))
-    if interface.labels is None:
+    if interface.output_names is None:
         return described
     stream = io.BytesIO(described)
     with zipfile.ZipFile(stream, "a", zipfile.ZIP_STORED) as archive:  # clients do not inflate
         entry = zipfile.ZipInfo(LABELS)  # of 1980, so that equal models give equal files
-        archive.writestr(entry, "\n".join(interface.labels) + "\n")
+        archive.writestr(entry, "\n".join(interface.output_names) + "\n")
     return stream.getvalue()
 
 
@@ -158,7 +170,7 @@ def _image(interface: Interface) -> tuple[Any, ...]:
 
 def _scores(interface: Interface) -> tuple[Any, ...]:
     file = (LABELS, "A class name a line.", _TENSOR_AXIS_LABELS)
-    files = None if interface.labels is None else [file]
+    files = None if interface.output_names is None else [file]
     return (OUTPUT, "A score for each class.", None, (_FEATURE, ()), None, None, files)
 
 

@@ -17,7 +17,8 @@ from typing import Any
 from keras_resnet.display.console import quiet_stderr
 from keras_resnet.errors import MissingExtraError, UserError, require
 from keras_resnet.export.runtimes import tflite_graph
-from keras_resnet.export.runtimes.locate import ARRAY, ARRAY_START
+from keras_resnet.export.runtimes.locate import ARRAY, ARRAY_START, HEADER
+from keras_resnet.images.answers import LINEAR, Answers, numbered
 
 _TEMPLATES = Path(__file__).parents[1] / "edge" / "micro"
 _LARGEST = 64 * 2**20  # bytes; no microcontroller has as much
@@ -34,7 +35,10 @@ _HEADER = Template("""\
 
 namespace model {
 
-constexpr int kHeight = $height, kWidth = $width, kChannels = $channels, kClasses = $classes;
+constexpr int kHeight = $height, kWidth = $width, kChannels = $channels;
+// One output stands for two classes: over the threshold it is the second.
+constexpr int kOutputs = $outputs, kClasses = $classes;
+constexpr float kThreshold = $threshold;
 
 // real value = (int8 - zero point) * scale
 constexpr float kInputScale = ${input_scale}f, kOutputScale = ${output_scale}f;
@@ -53,7 +57,9 @@ extern const char* const kLabels[kClasses];
 """)
 
 
-def write(folder: Path, data: bytes, name: str, labels: Sequence[str] | None) -> None:
+def write(
+    folder: Path, data: bytes, name: str, labels: Sequence[str] | None, answers: Answers
+) -> None:
     """Write model_data.h, model_data.cc, main.cc and README.md.
 
     Args:
@@ -61,6 +67,7 @@ def write(folder: Path, data: bytes, name: str, labels: Sequence[str] | None) ->
         data: a TFLite file with int8 input and output.
         name: of the model.
         labels: the class names; "class 0", ... where there are none.
+        answers: how the outputs are read.
 
     Raises:
         UserError: TFLM is installed and cannot run the model.
@@ -68,14 +75,16 @@ def write(folder: Path, data: bytes, name: str, labels: Sequence[str] | None) ->
     (image,), (scores,) = _ends(data)
     _, height, width, channels = (int(size) for size in image.shape)
     kinds = sorted({item.kind for item in tflite_graph.operations(tflite_graph.read(data))})
-    classes = int(scores.shape[-1])
+    names = numbered(labels, answers.classes)
     values = {
         "name": name,
         "bytes": len(data),
         "height": height,
         "width": width,
         "channels": channels,
-        "classes": classes,
+        "outputs": answers.outputs,
+        "threshold": "0.0f" if answers.activation == LINEAR else "0.5f",
+        "classes": len(names),
         **_quantization("input", image),
         **_quantization("output", scores),
         **_arena(data),
@@ -83,8 +92,7 @@ def write(folder: Path, data: bytes, name: str, labels: Sequence[str] | None) ->
         "operations": "\n".join(f"  TF_LITE_ENSURE_STATUS(resolver.{_adder(x)}());" for x in kinds),
     }
     folder.mkdir()
-    (folder / "model_data.h").write_text(_HEADER.substitute(values), encoding="utf-8")
-    names = labels or [f"class {index}" for index in range(classes)]
+    (folder / HEADER).write_text(_HEADER.substitute(values), encoding="utf-8")
     (folder / ARRAY).write_text(_source(data, names), encoding="utf-8")
     for file in sorted(_TEMPLATES.iterdir()):
         text = Template(file.read_text(encoding="utf-8")).substitute(values)

@@ -4,10 +4,15 @@
     serving_default  images, uint8 (batch, any, any, channels)   predictions, logits, probabilities,
     image_bytes      image_bytes, strings: JPEG or PNG           classes, scores
     features         images                                      features: pooled, (batch, width)
+    network          images, float32, of the model's own size    predictions
 
-`predictions` is what the Keras model itself gives, as in every other format; `classes` and `scores`
-are the names and probabilities of the best five. Nothing of Keras or of this package is needed to
-load it. A model that takes no RGB 0...255 has neither `image_bytes` nor another size than its own.
+The first three cut images to the model's size. `network` is the bare model, for what reads a
+SavedModel to convert it: TFLiteConverter, tf2onnx, OpenVINO.
+
+`predictions` is what the Keras model itself gives, as in every other format. `probabilities` has a
+number for every class: two where the model has one output. `classes` and `scores` are the names and
+probabilities of the best five. Nothing of Keras or of this package is needed to load it. A model
+that takes no RGB 0...255 has neither `image_bytes` nor another size than its own.
 """
 
 from __future__ import annotations
@@ -22,12 +27,14 @@ import tensorflow as tf
 
 from keras_resnet.export.formats import saved_model, warmup
 from keras_resnet.export.runtimes.base import INPUT, OUTPUT
+from keras_resnet.images.answers import LINEAR, SIGMOID, Answers, numbered
 from keras_resnet.images.crop import SingleCrop, shown
 from keras_resnet.images.read import require_size, view
 from keras_resnet.keras_compat import calls_of, producer
 
 VERSION = "1"  # TensorFlow Serving looks for numbered folders in the model's
 BYTES = "image_bytes"  # an input of files has to end in _bytes for JSON's {"b64": ...}
+NETWORK = "network"
 TOP = 5
 _LEAST = 1e-37  # the logarithm of 0 is no number that JSON has
 _DECODED_AT_ONCE = 4  # images, each of up to images.read.MAX_PIXELS
@@ -40,12 +47,12 @@ class Service:
     Attributes:
         raw_pixels: whether the model takes RGB 0...255.
         crop: how an image is cut for it; None: to just cover its size.
-        probabilities: whether its outputs are.
+        answers: how its outputs are read.
     """
 
     raw_pixels: bool
     crop: SingleCrop | None
-    probabilities: bool
+    answers: Answers
 
 
 @dataclass(frozen=True)
@@ -78,11 +85,11 @@ class _Server(tf.Module):
         self._shape, self._service = tuple(model.input_shape[1:]), service
         ending = _taken_apart(model)
         self.has_features = ending.pooled
-        names = labels or [f"class {i}" for i in range(model.output_shape[-1])]
+        names = numbered(labels, service.answers.classes)
 
         def answer(images: Any) -> dict[str, Any]:
             read = ending.body(images, training=False)
-            answers = _answers(read, ending, service.probabilities, list(names))
+            answers = _answers(read, ending, service.answers, list(names))
             return {**answers, "features": read} if ending.pooled else answers
 
         spec = tf.TensorSpec([None, *self._shape], tf.float32, name=INPUT)
@@ -98,6 +105,8 @@ class _Server(tf.Module):
         found = {"serving_default": tf.function(self._of_images).get_concrete_function(images)}
         if self._service.raw_pixels and self._shape[2] in (1, 3):
             found[BYTES] = tf.function(self._of_files).get_concrete_function(files)
+        own = tf.TensorSpec([None, *self._shape], tf.float32, name=INPUT)
+        found[NETWORK] = tf.function(self._of_network).get_concrete_function(own)
         if self.has_features:
             found["features"] = tf.function(self._features).get_concrete_function(images)
         return found
@@ -121,6 +130,9 @@ class _Server(tf.Module):
 
     def _features(self, images: Any) -> dict[str, Any]:
         return {"features": self.answer(self._cut(images))["features"]}
+
+    def _of_network(self, images: Any) -> dict[str, Any]:
+        return {OUTPUT: self.answer(images)[OUTPUT]}
 
     def _cut(self, images: Any) -> Any:
         """The images as the model takes them; none at all would fail in the middle of it."""
@@ -151,14 +163,15 @@ def write(
     warmup.write(folder, name, tuple(model.input_shape[1:]), signatures)
 
 
-def _answers(read: Any, ending: _Ending, probabilities: bool, names: list[str]) -> dict[str, Any]:
+def _answers(read: Any, ending: _Ending, meaning: Answers, names: list[str]) -> dict[str, Any]:
     logits = predictions = ending.logits(read)
     if ending.activation is not None:
-        predictions = likelihoods = ending.activation(logits)
-    elif probabilities:  # e.g. the mean of several networks': their logarithms, up to a constant
-        likelihoods, logits = predictions, tf.math.log(tf.maximum(predictions, _LEAST))
-    else:
-        likelihoods = tf.nn.softmax(logits)
+        predictions = ending.activation(logits)
+    elif meaning.activation != LINEAR:  # e.g. the mean of several networks' probabilities
+        logits = tf.math.log(tf.maximum(predictions, _LEAST))
+        if meaning.activation == SIGMOID:
+            logits -= tf.math.log(tf.maximum(1 - predictions, _LEAST))
+    likelihoods = _likelihoods(predictions, meaning)
     scores, best = tf.math.top_k(likelihoods, min(TOP, len(names)))
     return {
         OUTPUT: predictions,
@@ -167,6 +180,14 @@ def _answers(read: Any, ending: _Ending, probabilities: bool, names: list[str]) 
         "classes": tf.gather(tf.constant(names), best),
         "scores": scores,
     }
+
+
+def _likelihoods(predictions: Any, meaning: Answers) -> Any:
+    """`Answers.probabilities` in TensorFlow."""
+    if meaning.binary:
+        positive = tf.sigmoid(predictions) if meaning.activation == LINEAR else predictions
+        return tf.concat([1 - positive, positive], axis=-1)
+    return tf.nn.softmax(predictions) if meaning.activation == LINEAR else predictions
 
 
 def _taken_apart(model: keras.Model) -> _Ending:

@@ -126,8 +126,8 @@ class Source:
         """A TFLite file with its metadata, unless that is to be left out."""
         if self.about is None:
             return data
-        classes = self.model.output_shape[-1]
-        interface = metadata.Interface(self.name, self.input, classes, self.labels)
+        outputs = self.model.output_shape[-1]
+        interface = metadata.Interface(self.name, self.input, outputs, self.labels)
         return metadata.add(data, self.about, interface)
 
 
@@ -172,7 +172,7 @@ def _tflite(precision: str, allowed: Tolerance, *needs: tuple[str, str]) -> Form
 
 def _micro(source: Source, path: Path) -> None:
     data = source.converted(source.batch_one, "int8", input_type="int8")  # what its kernels take
-    micro.write(path, data, source.name, source.labels)
+    micro.write(path, data, source.name, source.labels, source.service.answers)
 
 
 def _onnx(source: Source, path: Path) -> None:
@@ -189,7 +189,7 @@ def _openvino(source: Source, path: Path) -> None:
 
 def _web(source: Source, path: Path) -> None:
     data = source.converted(source.batch_one, "int8", input_type="uint8")  # what LiteRT.js takes
-    web.write(path, data, source.name, source.labels, source.service.crop)
+    web.write(path, data, source.name, source.labels, source.service)
 
 
 FORMATS = {

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from keras_resnet.export.formats.serving import BYTES, VERSION
+from keras_resnet.images.answers import LINEAR, Answers
 
 
 @dataclass(frozen=True)
@@ -25,13 +26,30 @@ class Usage:
     words: str = ""
 
 
+def _printed(content: Mapping[str, Any], scores: str, *to_numbers: str) -> str:
+    """Lines that print the answer.
+
+    `scores` gives the file's output for one image, and `to_numbers` are lines that make
+    probabilities or logits of a quantized one: the highest class needs none.
+    """
+    answers = Answers(content["output"]["activation"], content["output"]["size"])
+    if answers.binary:
+        threshold = 0 if answers.activation == LINEAR else 0.5
+        answer = f"print(int(scores[0, 0] > {threshold}))  # the class: 0 or 1"
+    elif answers.independent:
+        answer = "print((scores[0] > 0.5).nonzero()[0])  # all classes that are in the picture"
+    else:
+        return f"print({scores}.argmax())"
+    return "\n".join([f"scores = {scores}", *to_numbers, answer])
+
+
 def _saved_model(content: Mapping[str, Any], file: str) -> str:
     return (
         "import tensorflow as tf\n\n"
         f'model = tf.saved_model.load("{file}/{VERSION}")\n'
         'image = tf.constant([open("IMAGE", "rb").read()])  # JPEG or PNG: it is cut inside\n'
         f'answer = model.signatures["{BYTES}"]({BYTES}=image)\n'
-        f'print(answer["{content["output"]["name"]}"].numpy().argmax())'
+        + _printed(content, f'answer["{content["output"]["name"]}"].numpy()')
     )
 
 
@@ -44,7 +62,12 @@ def _tflite(content: Mapping[str, Any], file: str) -> str:
         'offset = -128 if taken["dtype"] == np.int8 else 0\n'
         'model.set_tensor(taken["index"], (pixels + np.int16(offset)).astype(taken["dtype"]))\n'
         "model.invoke()\n"
-        'print(model.get_tensor(given["index"]).argmax())'
+        + _printed(
+            content,
+            'model.get_tensor(given["index"])',
+            'scale, zero = given["quantization"]',
+            "scores = (scores - float(zero)) * scale if scale else scores",
+        )
     )
 
 
@@ -53,7 +76,7 @@ def _onnx(content: Mapping[str, Any], file: str) -> str:
     return (
         "from onnxruntime import InferenceSession\n\n"
         f'model = InferenceSession("{file}", providers=["CPUExecutionProvider"])\n'
-        f'print(model.run(None, {{"{taken}": pixels.astype("float32")}})[0].argmax())'
+        + _printed(content, f'model.run(None, {{"{taken}": pixels.astype("float32")}})[0]')
     )
 
 
@@ -62,7 +85,7 @@ def _openvino(content: Mapping[str, Any], file: str) -> str:
         "import openvino\n\n"
         'exact = {"INFERENCE_PRECISION_HINT": "f32"}  # its default is bfloat16\n'
         f'model = openvino.compile_model("{file}/{content["model"]}.xml", "CPU", exact)\n'
-        'print(model(pixels.astype("float32"))[0].argmax())'
+        + _printed(content, 'model(pixels.astype("float32"))[0]')
     )
 
 
@@ -71,7 +94,9 @@ TFLITE = Usage(
     _tflite,
     takes_pixels=True,
     words="Or, with nothing but ai-edge-litert, numpy and pillow: `python classify.py {file} "
-    "IMAGE`.",
+    "IMAGE`. MediaPipe's `ImageClassifier` squashes a picture to the input's size, and may name "
+    "another class. Cut the picture first, by the lines above, and give it `image`: "
+    "`mp.Image(image_format=mp.ImageFormat.SRGB, data=np.asarray(image))`.",
 )
 ONNX = Usage(_onnx, takes_pixels=True)
 OPENVINO = Usage(_openvino, takes_pixels=True)

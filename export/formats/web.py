@@ -17,8 +17,10 @@ from keras_resnet.errors import UserError
 from keras_resnet.export.formats import litert_js
 from keras_resnet.export.runtimes import tflite_graph
 from keras_resnet.export.runtimes.locate import DESCRIPTION, MODEL, PAGE
+from keras_resnet.images.answers import numbered
 
 if TYPE_CHECKING:  # it imports TensorFlow, which a process that runs a page's model does without
+    from keras_resnet.export.formats.serving import Service
     from keras_resnet.images.crop import SingleCrop
 
 
@@ -27,7 +29,7 @@ def write(
     data: bytes,
     name: str,
     labels: Sequence[str] | None,
-    crop: SingleCrop | None = None,
+    service: Service,
 ) -> None:
     """Write the folder of a page that classifies with a TFLite file.
 
@@ -36,12 +38,12 @@ def write(
         data: the file: batch 1, uint8 in and out.
         name: the title of the page.
         labels: the class names; numbers where there are none.
-        crop: how a picture is cut for the model; None: to just cover its size.
+        service: how a picture is cut for the model, and how its outputs are read.
 
     Raises:
         UserError: the model does not take pixels 0...255, or see `litert_js.node_modules`.
     """
-    about = _describe(data, name, labels, crop)
+    about = _describe(data, name, labels, service)
     shutil.copytree(PAGE, folder)
     litert_js.copy_to(folder / "litert")
     (folder / MODEL).write_bytes(data)
@@ -52,16 +54,17 @@ def write(
 
 
 def _describe(
-    data: bytes, name: str, labels: Sequence[str] | None, crop: SingleCrop | None
+    data: bytes, name: str, labels: Sequence[str] | None, service: Service
 ) -> dict[str, Any]:
     graph = tflite_graph.read(data).subgraphs[0]
     image, scores = graph.tensors[graph.inputs[0]], graph.tensors[graph.outputs[0]]
     about = {"input": _steps(image), "output": _steps(scores)}
     _require_pixels(**about["input"])
-    classes = int(scores.shape[-1])
-    names = [f"class {index}" for index in range(classes)] if labels is None else list(labels)
+    about["output"]["activation"] = service.answers.activation
+    names = list(numbered(labels, service.answers.classes))
     _, height, width, _ = image.shape
-    return {"name": name, "labels": names, **about, "resize": _resize((height, width), crop)}
+    resize = _resize((height, width), service.crop)
+    return {"name": name, "labels": names, **about, "resize": resize}
 
 
 def _resize(shape: tuple[int, int], crop: SingleCrop | None) -> dict[str, Any]:

@@ -152,12 +152,13 @@ def measure(float_file: str | Path, quantized_file: str | Path, images: np.ndarr
         that both files have.
 
     Raises:
-        UserError: files of different networks or weights, or images of another size.
+        UserError: files of different networks or weights, images of another size, or a file that
+            gives NaN.
     """
     files = Probe(float_file), Probe(quantized_file)
     _require_float(files[0])
     for file in files:
-        file.runtime.require_images(images)
+        file.runtime.predict(images[:1])  # refuses images of another size, and NaN
     matched = _match(*files)
     if len(matched) < len(files[0].operations) / 2:
         raise UserError(

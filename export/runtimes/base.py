@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from keras_resnet.errors import UserError
+from keras_resnet.images.answers import Answers, class_count, told_by
 
 _BATCH = 64
+_PROBES, _PROBE_SIDE = 8, 224
 
 
 # What runs a file besides TensorFlow, by its kind (see `located`): the module and its extra.
@@ -25,32 +27,64 @@ class Runtime:
 
     Attributes:
         input_name, output_name: of the signature.
+        name: what messages call it: the file, or the Keras model.
         input_shape: (height, width, channels); None where the size is free.
+        outputs: how many numbers it gives for an image.
+        activation: what they went through ("softmax", "sigmoid", "linear"); None until it is known.
         input_dtype, output_dtype: what the file itself takes and gives.
         output_step: the least difference between two outputs that a quantized file can express.
+        notes: what a run here leaves open, in words.
     """
 
     input_name: str = "images"
     output_name: str = "predictions"
+    name: str = "the model"
     input_shape: tuple[int | None, ...]
-    classes: int
+    outputs: int
+    activation: str | None = None
     input_dtype: str = "float32"
     output_dtype: str = "float32"
     output_step: float = 0.0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def classes(self) -> int:
+        """How many classes it tells apart; one output tells two apart."""
+        return class_count(self.outputs)
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """Run images (n, height, width, channels) → float32 (n, classes)."""
+        """Run images (n, height, width, channels) → float32 (n, outputs).
+
+        Raises:
+            UserError: images of another size.
+            NotFiniteError: it gives NaN or infinity for one of them.
+        """
         self.require_images(images)
         batches = range(0, len(images), _BATCH)
-        return np.concatenate([self._run(images[start : start + _BATCH]) for start in batches])
+        outputs = np.concatenate([self._run(images[start : start + _BATCH]) for start in batches])
+        if wrong := np.count_nonzero(~np.isfinite(outputs).all(-1)):
+            raise NotFiniteError(self.name, int(wrong), len(outputs))
+        return outputs
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """`predict`, and a softmax where the model gives no probabilities itself."""
+        """Run images (n, height, width, channels) → the probability of every class, (n, classes).
+
+        Raises:
+            UserError: as `predict`.
+        """
         outputs = self.predict(images)
-        if are_probabilities(outputs, self.output_step):
-            return outputs
-        exponentials = np.exp(outputs - outputs.max(-1, keepdims=True))
-        return np.asarray(exponentials / exponentials.sum(-1, keepdims=True))
+        return self.answers().probabilities(outputs)
+
+    def answers(self) -> Answers:
+        """How its outputs are read.
+
+        Where neither the file nor its manifest tells, it is shown noise, and what comes out tells.
+        """
+        if self.activation is None:
+            shape = (_PROBES, *(side or _PROBE_SIDE for side in self.input_shape))
+            noise = np.random.default_rng(0).integers(0, 256, shape).astype("uint8")
+            self.activation = told_by(self.predict(noise), self.output_step)
+        return Answers(self.activation, self.outputs)
 
     def run_one(self, image: np.ndarray) -> np.ndarray:
         """Run one image (1, height, width, channels), as a device does; this is what is timed."""
@@ -90,7 +124,7 @@ class Runtime:
 
 
 def classifier_shape(model: Any) -> tuple[tuple[int | None, ...], int]:
-    """Return a Keras model's image shape (height, width, channels) and number of classes.
+    """Return a Keras model's image shape (height, width, channels) and number of outputs.
 
     Raises:
         UserError: several inputs or outputs, or no image in and one vector out.
@@ -127,11 +161,15 @@ def require_image_shape(path: Path, inputs: Any, outputs: Any) -> None:
         )
 
 
-def are_probabilities(outputs: np.ndarray, step: float = 0.0) -> bool:
-    """Whether every row is a distribution, up to rounding to multiples of `step`."""
-    slack = 1e-3 + outputs.shape[-1] * step / 2
-    in_range = outputs.min() >= 0 and outputs.max() <= 1 + 1e-3
-    return bool(in_range and np.abs(outputs.sum(-1) - 1).max() <= slack)
+class NotFiniteError(UserError):
+    """A model gave NaN or infinity."""
+
+    def __init__(self, name: str, wrong: int, images: int) -> None:
+        super().__init__(
+            f"{name} gives outputs that are not finite (NaN or infinity) for {wrong} of {images} "
+            "images. Its weights are damaged, or its training failed: take an earlier checkpoint, "
+            "or train with a lower learning rate."
+        )
 
 
 INPUT, OUTPUT = "images", "predictions"

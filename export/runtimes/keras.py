@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 
 from keras_resnet.errors import UserError
-from keras_resnet.export.runtimes.base import (
-    Runtime,
-    classifier_shape,
-)
+from keras_resnet.export.runtimes.base import Runtime, classifier_shape
+from keras_resnet.models.ending import activation_of
 
 
 class KerasRuntime(Runtime):
@@ -26,7 +24,9 @@ class KerasRuntime(Runtime):
         """
         import tensorflow as tf
 
-        self.input_shape, self.classes = classifier_shape(model)
+        self.input_shape, self.outputs = classifier_shape(model)
+        self.name = f"The Keras model '{model.name}'"
+        self.activation = activation_of(model.outputs[0])
         self._model = model
         images = tf.TensorSpec((None, *model.input_shape[1:]), "float32")  # traced once
         self._infer = tf.function(lambda x: model(x, training=False), input_signature=[images])

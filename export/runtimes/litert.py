@@ -17,7 +17,11 @@ from keras_resnet.export.runtimes.base import (
     Runtime,
     require_image_shape,
 )
-from keras_resnet.export.runtimes.locate import read_array
+from keras_resnet.export.runtimes.locate import has_arena, read_array
+from keras_resnet.images.answers import LINEAR, SIGMOID, SOFTMAX
+
+# What makes the outputs tells what they are; of other operations nothing is known.
+_ACTIVATIONS = {"SOFTMAX": SOFTMAX, "LOGISTIC": SIGMOID, "FULLY_CONNECTED": LINEAR}
 
 
 class TFLiteRuntime(Runtime):
@@ -31,6 +35,8 @@ class TFLiteRuntime(Runtime):
         """
         interpreter = require(*ENGINES[".tflite"]).Interpreter
         data = read_array(path) if path.is_dir() else path.read_bytes()
+        if path.is_dir() and not has_arena(path):
+            self.notes = ("arena not measured",)
         try:
             with quiet_stderr():  # it announces its XNNPACK delegate
                 self._interpreter = interpreter(model_content=data, num_threads=threads)
@@ -49,11 +55,12 @@ class TFLiteRuntime(Runtime):
         for signature in list(signatures.values())[:1]:
             (self.input_name,), (self.output_name,) = signature["inputs"], signature["outputs"]
         self.input_shape = tuple(int(size) for size in self._input["shape"][1:])
-        self.classes = int(self._output["shape"][-1])
+        self.name, self.outputs = str(path), int(self._output["shape"][-1])
         self.input_dtype = np.dtype(self._input["dtype"]).name
         self.output_dtype = np.dtype(self._output["dtype"]).name
         self.output_step = float(self._output["quantization"][0])
         self.graph = tflite_graph.operations(tflite_graph.read(data))
+        self.activation = _ACTIVATIONS.get(tflite_graph.last_operation(self.graph).kind)
         self.operations = _counted(item.kind for item in self.graph)
         self.float_operations = _counted(item.kind for item in self.graph if item.in_float)
 

@@ -11,7 +11,8 @@ SAVED_MODEL = "SavedModel"
 _PROGRAM = "saved_model.pb"
 
 # The format micro: the model as a C array.
-ARRAY = "model_data.cc"
+ARRAY, HEADER = "model_data.cc", "model_data.h"
+_NO_ARENA = "kArenaBytes = 0;"
 ARRAY_START = "alignas(16) const unsigned char kModel[kModelBytes] = {\n"
 
 # The format web: a page beside its model.
@@ -43,6 +44,12 @@ def saved_model_folder(path: Path) -> Path:
 def is_page(folder: Path) -> bool:
     """Whether the format web made this folder."""
     return (folder / DESCRIPTION).is_file() and (folder / MODEL).is_file()
+
+
+def has_arena(folder: Path) -> bool:
+    """Whether the header that the format micro made says how much working memory is needed."""
+    header = folder / HEADER
+    return header.is_file() and _NO_ARENA not in header.read_text(encoding="utf-8")
 
 
 def read_array(folder: Path) -> bytes:

@@ -7,6 +7,7 @@ refuses an operation that it does not have.
 from __future__ import annotations
 
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,11 @@ import numpy as np
 from keras_resnet.display.console import quiet_stderr
 from keras_resnet.errors import UserError, require
 from keras_resnet.export.runtimes.base import ENGINES, Runtime, require_image_shape
+from keras_resnet.images.answers import LINEAR, SIGMOID, SOFTMAX, Answers
+
+# What makes the outputs tells what they are; of other operations nothing is known.
+_ACTIVATIONS = {"Softmax": SOFTMAX, "Sigmoid": SIGMOID, "Gemm": LINEAR, "MatMul": LINEAR}
+_BORDERS = ("QuantizeLinear", "DequantizeLinear", "Cast", "Identity")
 
 
 class OnnxRuntime(Runtime):
@@ -44,7 +50,7 @@ class OnnxRuntime(Runtime):
         require_image_shape(path, inputs[0].shape, outputs[0].shape)
         self.input_name, self.output_name = inputs[0].name, outputs[0].name
         self.input_shape = tuple(_size(size) for size in inputs[0].shape[1:])
-        self.classes = int(outputs[0].shape[-1])
+        self.name, self.outputs = str(path), int(outputs[0].shape[-1])
         self.input_dtype, self.output_dtype = _dtype(inputs[0].type), _dtype(outputs[0].type)
         self._path, self._one_by_one = path, inputs[0].shape[0] == 1
 
@@ -53,6 +59,16 @@ class OnnxRuntime(Runtime):
         """The operations of the file's graph."""
         model = require("onnx", "onnx").load(str(self._path), load_external_data=False)
         return list(model.graph.node)
+
+    def answers(self) -> Answers:
+        """How its outputs are read; the graph is looked at where `onnx` is installed."""
+        if self.activation is None and find_spec("onnx"):
+            made_by = {output: node for node in self.nodes for output in node.output}
+            last = made_by.get(self.output_name)
+            while last is not None and last.op_type in _BORDERS:
+                last = made_by.get(last.input[0])
+            self.activation = _ACTIVATIONS.get(last.op_type) if last is not None else None
+        return super().answers()
 
     def _run(self, images: np.ndarray) -> np.ndarray:
         pixels = images.astype(self.input_dtype)

@@ -9,6 +9,10 @@ import numpy as np
 from keras_resnet.display.console import quiet_stderr
 from keras_resnet.errors import UserError, require
 from keras_resnet.export.runtimes.base import ENGINES, Runtime, require_image_shape
+from keras_resnet.images.answers import LINEAR, SIGMOID, SOFTMAX
+
+# What makes the outputs tells what they are; of other operations nothing is known.
+_ACTIVATIONS = {"Softmax": SOFTMAX, "SoftMax": SOFTMAX, "Sigmoid": SIGMOID, "MatMul": LINEAR}
 
 
 class OpenVinoRuntime(Runtime):
@@ -42,7 +46,9 @@ class OpenVinoRuntime(Runtime):
         require_image_shape(path, shape, given)
         self.input_name, self.output_name = (min(x[0].get_names()) for x in (inputs, outputs))
         self.input_shape = tuple(None if s.is_dynamic else s.get_length() for s in shape[1:])
-        self.classes = given[-1].get_length()
+        self.name, self.outputs = str(path), given[-1].get_length()
+        last = model.get_results()[0].input_value(0).get_node().get_type_name()
+        self.activation = _ACTIVATIONS.get(last)
         self.input_dtype, self.output_dtype = (
             np.dtype(x[0].get_element_type().to_dtype()).name for x in (inputs, outputs)
         )

@@ -42,7 +42,8 @@ class SavedModelRuntime(Runtime):
         ((self.input_name, spec),) = inputs.items()
         ((self.output_name, output),) = outputs.items()
         require_image_shape(path, spec.shape, output.shape)
-        self.input_shape, self.classes = self._image_shape(spec), int(output.shape[-1])
+        self.input_shape, self.outputs = self._image_shape(spec), int(output.shape[-1])
+        self.name = str(path)
         self.input_dtype, self.output_dtype = spec.dtype.name, output.dtype.name
 
     def _image_shape(self, spec: Any) -> tuple[int | None, ...]:

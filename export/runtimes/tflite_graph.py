@@ -8,7 +8,7 @@ the model, the layer and what it does, with a number that Keras appends when it 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -60,6 +60,17 @@ def operations(model: Any) -> tuple[Operation, ...]:
     for graph in model.subgraphs:
         found += _named(model, graph, [_nameless(model, graph, item) for item in graph.operators])
     return tuple(found)
+
+
+def last_operation(found: Sequence[Operation]) -> Operation:
+    """The operation that makes the output of a file of one graph, before it changes its type."""
+    last = found[-1]
+    while last.kind in BORDERS:
+        before = [item for item in found if set(item.outputs) & set(last.inputs)]
+        if not before:
+            break
+        last = before[-1]
+    return last
 
 
 def in_float32(found: Iterable[Operation]) -> bool:

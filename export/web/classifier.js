@@ -2,6 +2,8 @@
 
 import { Tensor, loadAndCompile, loadLiteRt, supportsFeature } from "./litert/core.js";
 
+import { probabilitiesOf } from "./answers.js";
+
 /** Something that the person before the screen can understand, and perhaps mend. */
 export class Said extends Error {}
 
@@ -67,20 +69,6 @@ async function compiled(bytes) {
   }
 }
 
-/** Whether these are a distribution, up to rounding to multiples of `step`; as in runtimes.py. */
-function areProbabilities(scores, step) {
-  const sum = scores.reduce((a, b) => a + b, 0);
-  const inRange = scores.every((score) => score >= 0 && score <= 1 + 1e-3);
-  return inRange && Math.abs(sum - 1) <= 1e-3 + (scores.length * step) / 2;
-}
-
-function softmax(scores) {
-  const largest = Math.max(...scores);
-  const exponentials = scores.map((score) => Math.exp(score - largest));
-  const sum = exponentials.reduce((a, b) => a + b, 0);
-  return exponentials.map((value) => value / sum);
-}
-
 export class Classifier {
   /**
    * @param model a CompiledModel of one image
@@ -96,9 +84,10 @@ export class Classifier {
     this.inputType = input.dtype;
     // A float32 file that someone put in the place of the exported one has no steps.
     this.step = output.dtype === "uint8" ? about.output.scale : 0;
-    if (about.labels.length !== output.shape[1]) {
+    const classes = output.shape[1] === 1 ? 2 : output.shape[1];
+    if (about.labels.length !== classes) {
       throw new Said(
-        `model.json names ${about.labels.length} classes, model.tflite has ${output.shape[1]}. ` +
+        `model.json names ${about.labels.length} classes, model.tflite has ${classes}. ` +
           "They are not of the same export.",
       );
     }
@@ -122,10 +111,9 @@ export class Classifier {
     const milliseconds = performance.now() - began;
     tensor.delete();
     result.delete();
-    const { scale, zero_point } = this.about.output;
+    const { scale, zero_point, activation } = this.about.output;
     const scores = this.step ? raw.map((value) => (value - zero_point) * scale) : raw;
-    const probabilities = areProbabilities(scores, this.step) ? scores : softmax(scores);
-    return { probabilities, milliseconds };
+    return { probabilities: probabilitiesOf(scores, activation), milliseconds };
   }
 }
 

@@ -30,6 +30,8 @@ _WITHOUT_FEATURES = (
 def prepared(model: keras.Model) -> keras.Model:
     """Return a float32 copy of `model`, of one graph without models inside it, ending in logits.
 
+    One output that tells two classes apart becomes the logits of both.
+
     Layers keep class, name and weights. tf-keras-vis finds no layer inside an inner model, and its
     CAMs fail in half precision. Auxiliary classifiers are left out. A softmax or sigmoid at the end
     goes, as its gradient fades where the network is sure; an ensemble's end, a mean of
@@ -49,7 +51,7 @@ def prepared(model: keras.Model) -> keras.Model:
             "Expected a model from one image (batch, height, width, channels) to one vector "
             f"(batch, classes); '{model.name}' has {', '.join(map(str, shapes))}."
         )
-    return _with_logits(_flat_copy(model))
+    return _of_classes(_with_logits(_flat_copy(model)))
 
 
 def _flat_copy(model: keras.Model) -> keras.Model:
@@ -85,16 +87,26 @@ def _flat_copy(model: keras.Model) -> keras.Model:
 
 
 def _with_logits(model: keras.Model) -> keras.Model:
-    """Take the softmax from the end; `model` is ours to change."""
+    """Take the softmax or sigmoid from the end; `model` is ours to change."""
     from tf_keras_vis.utils.model_modifiers import ReplaceToLinear
 
     last = producer(model.outputs[0])
-    softmax: Any = (layers.Softmax, *keras_compat.operations("Softmax"))
-    if isinstance(last, softmax):
+    alone: Any = (layers.Softmax, *keras_compat.operations("Softmax", "Sigmoid"))
+    if isinstance(last, alone):
         return keras.Model(model.inputs[0], last.input, name=model.name)
     if hasattr(last, "activation"):
         ReplaceToLinear()(model)
     return model
+
+
+def _of_classes(model: keras.Model) -> keras.Model:
+    """The logits -z and z where one output z tells two classes apart: each can be explained."""
+    (logit,) = model.outputs
+    if logit.shape[-1] != 1:
+        return model
+    negative = layers.Rescaling(-1.0, dtype="float32", name="negative_logit")(logit)
+    both = layers.Concatenate(dtype="float32", name="logits_of_both")([negative, logit])
+    return keras.Model(model.inputs[0], both, name=model.name)
 
 
 def find_layer(model: keras.Model, name: str | None) -> Any:

@@ -316,6 +316,11 @@ def _require_fitting(
     if labels is None:
         return
     classes = model.output_shape[-1]
+    if classes == 1:
+        raise UserError(
+            f"'{model.name}' has one output; this takes a classifier that ends in a softmax over "
+            "two or more classes."
+        )
     if np.shape(labels) != found[:1] or np.min(labels) < 0 or np.max(labels) >= classes:
         spread = f" of {np.min(labels)} to {np.max(labels)}" if np.size(labels) else ""
         raise UserError(

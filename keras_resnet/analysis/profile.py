@@ -209,8 +209,8 @@ def profile(
     if multiply_add not in (1, 2):
         raise UserError(f"multiply_add is 1 or 2; received {multiply_add!r}.")
     if isinstance(model_or_name, str):
-        arguments = {} if input_shape is None else {"input_shape": tuple(input_shape)}
-        model = registry.create_model(model_or_name, **arguments)
+        shape = None if input_shape is None else tuple(input_shape)
+        model = registry.create_model(model_or_name, weights=None, input_shape=shape)
         graph = Graph(model)
     else:
         model = model_or_name

@@ -6,7 +6,7 @@ import argparse
 import os
 from dataclasses import asdict
 
-from keras_resnet.cli.options import Parser, Verb, add_model, natural
+from keras_resnet.cli.options import Parser, Verb, add_layout, add_model, natural
 from keras_resnet.cli.training_options import add_recipe, add_training, overrides, print_run
 from keras_resnet.errors import UserError
 
@@ -40,7 +40,7 @@ def _compress(options: argparse.Namespace) -> int:
         )
     devices.claim(loaded.train)
     name = f"{options.verb}-{source.name}"
-    run = compress.run(source.keras_model(), loaded, options.out, name=name)
+    run = compress.run(source.keras_model(), loaded, options.out, name=name, about=source.lineage())
     return print_run(run, options.json)
 
 
@@ -90,6 +90,7 @@ def _add_compressing(sub: Parser, verb: str) -> None:
     sub.add_argument(
         "--data", metavar="NAME|FOLDER", help="default what the run or the weights were trained on"
     )
+    add_layout(sub)
     sub.add_argument("--config", default=f"compress/{verb}", help="default %(default)s")
     sub.add_argument(
         "--distill", action="store_true", help="learn the answers of the network as it was, too"
@@ -103,6 +104,7 @@ def _prune_filters_options(sub: Parser) -> None:
     sub.add_argument(
         "--data", metavar="NAME|FOLDER", required=True, help="what to train on: the same classes"
     )
+    add_layout(sub)
     sub.add_argument(
         "--keep",
         type=float,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from keras_resnet.cli.options import Parser, Verb, add_model, names
+from keras_resnet.cli.options import Parser, Verb, add_activation, add_model, names
 
 METHODS = "saliency, smoothgrad, guided, gradcam, gradcam++, layercam, scorecam, maximization"
 
@@ -17,6 +17,7 @@ def _explain(options: argparse.Namespace) -> int:
 
 def _explain_options(sub: Parser) -> None:
     add_model(sub, "a run folder, a .keras file")
+    add_activation(sub)
     sub.add_argument("images", nargs="+", metavar="IMAGE")
     sub.add_argument(
         "--methods",

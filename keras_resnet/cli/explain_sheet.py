@@ -16,7 +16,7 @@ from keras_resnet.display.console import print_json, progress, quiet_stderr
 from keras_resnet.errors import UnknownNameError, UserError, require
 from keras_resnet.export.runtimes.keras import KerasRuntime
 from keras_resnet.files import replacing, require_folder_target
-from keras_resnet.images.crop import SingleCrop
+from keras_resnet.images.answers import agreed
 from keras_resnet.images.preprocessing import missing_preprocessing
 from keras_resnet.images.read import read_image
 from keras_resnet.recipes.runs import sources
@@ -43,14 +43,14 @@ def write(options: argparse.Namespace) -> int:
     require("matplotlib", "explain")  # before the maps are computed
     if not any(Path(path).exists() for path in options.images):  # before weights are fetched
         raise UserError(f"No such image: {', '.join(options.images)}")
-    source = sources.find(options.model, options.weights)
+    source = sources.find(options.model, options.weights, options.activation)
     source.require_keras()
     model = source.keras_model()
     if hint := missing_preprocessing(model):
         print(f"warning: {hint} Here it gets RGB 0...255.", file=sys.stderr)
-    names = source.labels or tuple(f"class {i}" for i in range(model.output_shape[-1]))
+    names = source.names(model.output_shape[-1])
     numbers = _numbers(options.classes, names, source)
-    cases, errors = _cases(model, options.images, numbers, source.crop)
+    cases, errors = _cases(model, source, options.images, numbers)
     if not cases:
         raise UserError("\nerror: ".join(errors.values()))
     maps = _maps(model, cases, methods, options)
@@ -100,10 +100,11 @@ def _unknown(part: str, names: tuple[str, ...], source: sources.Source) -> UserE
 
 
 def _cases(
-    model: Any, paths: list[str], numbers: list[int], crop: SingleCrop | None
+    model: Any, source: sources.Source, paths: list[str], numbers: list[int]
 ) -> tuple[list[_Case], dict[str, str]]:
     """What is explained, and why an image is not, by its path."""
-    runtime = KerasRuntime(model)
+    runtime, crop = KerasRuntime(model), source.crop
+    runtime.activation = agreed(source.activation, runtime.activation)
     height, width, channels = runtime.input_shape
     cases, errors = [], {}
     for path in paths:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_resnet.cli.options import Parser, Verb, add_model, names, natural
+from keras_resnet.cli.options import Parser, Verb, add_activation, add_model, names, natural
 from keras_resnet.display.console import print_checks, print_json
 from keras_resnet.errors import UserError
 
@@ -26,7 +26,7 @@ def _export(options: argparse.Namespace) -> int:
     from keras_resnet.recipes.export import export_source
     from keras_resnet.recipes.runs import sources
 
-    source = sources.find(options.model, options.weights)
+    source = sources.find(options.model, options.weights, options.activation)
     source.require_keras()
     beside = source.run.path / "exports" if source.run else Path(f"{source.name}-exports")
     shared: dict[str, Any] = {
@@ -136,6 +136,7 @@ def _source(folder: Path, against: str | None) -> sources.Source:
 
 def _export_options(sub: Parser) -> None:
     add_model(sub, "a run folder, a .keras file")
+    add_activation(sub)
     sub.add_argument(
         "--formats",
         type=names,

@@ -27,10 +27,9 @@ def _list(options: argparse.Namespace) -> int:
 
 def _show(options: argparse.Namespace) -> int:
     from keras_resnet import registry
-    from keras_resnet.weights import catalog
 
-    tags = [entry.tag for entry in catalog.of_model(options.name)]
-    card = {**registry.describe(options.name), "weights": tags}
+    card = registry.describe(options.name)
+    card["weights"] = registry.list_weights(card["name"]).get(card["name"], [])
     if options.json:
         return print_json(card)
     height, width, channels = card["input"]
@@ -45,7 +44,7 @@ def _show(options: argparse.Namespace) -> int:
             f"{card['parameters_total']:,} with BN statistics",
             f"input          {height}×{width}×{channels}, preprocessing '{card['preprocessing']}'",
             f"classes        {card['classes']}",
-            f"weights        {', '.join(tags) or 'none'}",
+            f"weights        {', '.join(card['weights']) or 'none'}",
         )
     )
 

@@ -99,6 +99,25 @@ def names(text: str) -> tuple[str, ...]:
     return found
 
 
+def add_activation(sub: argparse.ArgumentParser) -> None:
+    """Add what the outputs of a model are, for models whose graph does not tell."""
+    sub.add_argument(
+        "--activation",
+        metavar="NAME",
+        help="what the outputs of the model are, where its graph does not tell: softmax, sigmoid "
+        "(one for two classes, or one for each class), linear (logits)",
+    )
+
+
+def add_layout(sub: argparse.ArgumentParser) -> None:
+    """Add how the folder of --data is read."""
+    sub.add_argument(
+        "--layout",
+        help="of a folder: splits (train and val or test in it), classes (also if one is called "
+        "train), or auto (default)",
+    )
+
+
 def add_model(
     sub: argparse.ArgumentParser,
     what: str = "a run folder, a file (.keras, SavedModel folder, .tflite, .onnx, OpenVINO)",

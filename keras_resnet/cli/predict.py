@@ -7,7 +7,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from keras_resnet.cli.options import Parser, Verb, add_model, natural, naturals
+from keras_resnet.cli.options import (
+    Parser,
+    Verb,
+    add_activation,
+    add_layout,
+    add_model,
+    natural,
+    naturals,
+)
 from keras_resnet.display.console import print_json, quiet_stderr
 from keras_resnet.errors import UserError
 from keras_resnet.files import require_file_target
@@ -36,16 +44,18 @@ def _ensemble(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> int:
     from keras_resnet.recipes import evaluate
     from keras_resnet.recipes.data.protocol import Protocol, describe
-    from keras_resnet.recipes.runs import sources
+    from keras_resnet.recipes.runs import seen, sources
     from keras_resnet.recipes.runs.folder import write_json
 
-    source = sources.find(options.model, options.weights)
+    source = sources.find(options.model, options.weights, options.activation)
     protocol = Protocol(options.crops, options.scales, _single_crop(options, source))
     out = None if options.out is None else Path(options.out)
     if out is not None:
         require_file_target(out)
     runtime = source.runtime(protocol.single.size or None if protocol.single else None)
-    dataset = sources.dataset_of(options.data, source, runtime, whole=protocol.whole)
+    dataset = sources.dataset_of(
+        options.data, source, runtime, whole=protocol.whole, layout=options.layout
+    )
     source.warn_of_other_classes(dataset)
     split = dataset.split(options.split)
     result = {
@@ -53,7 +63,9 @@ def _evaluate(options: argparse.Namespace) -> int:
         "data": dataset.name,
         "split": options.split,
         **evaluate.measure(runtime, split, protocol),
+        "trained_on": seen.count(source, dataset, split),
     }
+    seen.warn(result["trained_on"], result["n"])
     if out is not None:
         write_json(out, result)
     if options.json:
@@ -71,13 +83,13 @@ def _predict(options: argparse.Namespace) -> int:
     from keras_resnet.images.read import read_image
     from keras_resnet.recipes.runs import sources
 
-    source = sources.find(options.model, options.weights)
+    source = sources.find(options.model, options.weights, options.activation)
     if not any(Path(path).exists() for path in options.images):  # before weights are fetched
         raise UserError(f"No such image: {', '.join(options.images)}")
     runtime = source.runtime()
     height, width, channels = runtime.input_shape
     size, crop = (height or 224, width or 224), source.crop
-    names = source.labels or tuple(f"class {index}" for index in range(runtime.classes))
+    names = source.names(runtime.outputs)
     results: list[dict[str, Any]] = []
     for path in options.images:
         try:
@@ -126,11 +138,13 @@ def _ensemble_options(sub: Parser) -> None:
 
 def _evaluate_options(sub: Parser) -> None:
     add_model(sub)
+    add_activation(sub)
     sub.add_argument(
         "--data",
         metavar="NAME|FOLDER",
         help="dataset or folder of images; default what the run or the weights were trained on",
     )
+    add_layout(sub)
     sub.add_argument("--split", default="test", help="train, validation or test (default)")
     sub.add_argument(
         "--crops",
@@ -160,6 +174,7 @@ def _evaluate_options(sub: Parser) -> None:
 
 def _predict_options(sub: Parser) -> None:
     add_model(sub)
+    add_activation(sub)
     sub.add_argument("images", nargs="+", metavar="IMAGE")
     sub.add_argument(
         "--top", type=natural, default=5, metavar="K", help="classes to show (default 5)"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from keras_resnet.cli.options import Parser, Verb
-from keras_resnet.display.console import number, print_json, print_lines, print_table
+from keras_resnet.display.console import number, print_json, print_lines, print_table, verdict
 from keras_resnet.errors import UserError
 
 
@@ -29,7 +30,7 @@ def _runs(options: argparse.Namespace) -> int:
             f"{row['done']}/{row['total']} {row['unit']}" if row["unit"] else "–",
             number(row["validation"], ".2%"),
             number(row["test"], ".2%"),
-            number(row["minutes"], ".1f"),
+            number(row["training_seconds"] and row["training_seconds"] / 60, ".1f"),
             row["state"],
         ]
         for row in found
@@ -64,11 +65,14 @@ def _compare(options: argparse.Namespace) -> int:
         comparing.draw(rows, Path(options.picture))
     if options.json:
         return print_json({"models": comparing.as_dicts(rows)})
-    header = ("file", "accuracy", "parameters", "multiply-adds", "bytes", "gzipped", "ms")
+    header = ("file", "accuracy", "agreement", "check")
+    costs = ("parameters", "multiply-adds", "bytes", "gzipped", "ms")
     table = [
         [
             row.name,
             number(row.accuracy, ".2%"),
+            number(row.agreement, ".2%"),
+            verdict(asdict(row)),
             number(row.parameters, ","),
             number(row.multiply_adds, ","),
             f"{row.bytes:,}",
@@ -77,7 +81,8 @@ def _compare(options: argparse.Namespace) -> int:
         ]
         for row in rows
     ]
-    print_table("As recorded when each was trained or exported", header, table)
+    times = "ms: one image, on one thread (TensorFlow: on all)"
+    print_table(f"As recorded when each was trained or exported; {times}", header + costs, table)
     return 0
 
 

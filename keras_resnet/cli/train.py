@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from keras_resnet.cli.options import Parser, Verb, add_model, natural
+from keras_resnet.cli.options import Parser, Verb, add_layout, add_model, natural
 from keras_resnet.cli.training_options import add_recipe, add_training, overrides, print_run
 from keras_resnet.display.console import print_checks, print_json, print_lines
 from keras_resnet.errors import UserError
@@ -121,6 +121,7 @@ def _train_options(sub: Parser) -> None:
         metavar="NAME|FOLDER",
         help="digits, a name of tensorflow-datasets, or a folder of images",
     )
+    add_layout(sub)
     sub.add_argument(
         "--data-service", metavar="grpc://HOST:PORT", help="a 'keras-resnet data-service'"
     )
@@ -138,12 +139,14 @@ def _distill_options(sub: Parser) -> None:
     sub.add_argument("--weights", metavar="TAG|FILE", help="of a teacher that is a NAME")
     sub.add_argument("--out", metavar="FOLDER", help="default runs/NAME-DATE-TIME")
     sub.add_argument("--data", metavar="NAME|FOLDER", help="as of 'train'")
+    add_layout(sub)
     add_recipe(sub)
 
 
 def _finetune_options(sub: Parser) -> None:
     add_model(sub, "the trained network to start from: a run folder, a .keras file")
     sub.add_argument("--data", metavar="NAME|FOLDER", required=True, help="what to train on")
+    add_layout(sub)
     sub.add_argument("--config", default="finetune/default", help="default %(default)s")
     sub.add_argument("--out", metavar="FOLDER", help="default runs/finetune-NAME-DATE-TIME")
     add_recipe(sub)

@@ -49,6 +49,7 @@ def overrides(options: argparse.Namespace) -> dict[str, Any]:
         "train.devices": options.devices,
         "train.precision": options.precision,
         "data.name": getattr(options, "data", None),  # the quickstart has its own
+        "data.layout": getattr(options, "layout", None),
         "data.service": getattr(options, "data_service", None),
         "pruning.keep": getattr(options, "keep", None),
         "pruning.criterion": getattr(options, "criterion", None),

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -61,6 +61,17 @@ def number(value: float | None, form: str) -> str:
     return "–" if value is None else f"{value:{form}}"
 
 
+def verdict(item: Mapping[str, Any]) -> str:
+    """The cell of a table that says how the check of a file ended; a dash where there was none.
+
+    `item` may have "passed" and "notes": what the check leaves open.
+    """
+    passed = item.get("passed")
+    if passed:
+        return ", ".join(("passed", *item.get("notes", ())))
+    return "–" if passed is None else "FAILED"
+
+
 def print_table(
     title: str, header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1
 ) -> None:
@@ -82,7 +93,7 @@ def print_checks(
             number(item.get("agreement"), ".2%"),
             number(item.get("largest_error"), ".1e"),
             number(item["latency_ms"], ".3f"),
-            {True: "passed", False: "FAILED", None: "–"}[item.get("passed")],
+            verdict(item),
         ]
         for item in ([model] if model else []) + list(files)
     ]

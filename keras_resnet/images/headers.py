@@ -5,13 +5,13 @@ In TensorFlow's operations, so that a SavedModel does on a server what Python do
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
-# An Exif segment is of 64 KiB at most and the first, or behind a small one.
-_BYTES = 2**17
-_SEGMENTS = 64  # are looked at, so that a made-up file does not keep a server busy
+_STEPS = 512  # of a search, so that a made-up file does not keep a server busy
+_SEGMENT = 2**16  # bytes that a segment of a JPEG has at most
 _PNG = b"\x89PNG\r\n\x1a\n"
 _OTHERS = {
     "GIF": (0, b"GIF8"),
@@ -21,10 +21,20 @@ _OTHERS = {
     "TIFF of a big-endian machine": (0, b"MM\x00*"),
     "HEIC or AVIF": (4, b"ftyp"),
 }
-_EXIF_SEGMENT, _EXIF_NAME = 0xFFE1, int.from_bytes(b"Exif")
+# What an Exif segment starts with, in words of 16 bits: marker, (length,) name, terminator.
+_EXIF_SEGMENT, *_EXIF_NAME = 0xFFE1, int.from_bytes(b"Ex"), int.from_bytes(b"if"), 0
 _EXIF_CHUNK, _PIXEL_CHUNK = int.from_bytes(b"eXIf"), int.from_bytes(b"IDAT")
+# To search all bytes takes less than to go from segment to segment, and few files have it.
+_MAY_HAVE_EXIF = r"\C*Exif\x00\x00\C*"
+_END, _PIXELS = 0xFFD9, 0xFFDA  # of a JPEG: what ends the search
+_STANDALONE = 0xFF01, *range(0xFFD0, 0xFFD9)  # markers without a length
 _ORIENTATION, _SHORT = 0x0112, 3  # the tag, and the type of its value
 _LITTLE_ENDIAN = int.from_bytes(b"II")
+_UNKNOWN = -1
+_MIRRORED = (3, 4, 7, 8), (2, 3, 6, 7)  # orientations whose rows, whose columns are mirrored
+
+Size = tuple[Any, Any]  # height, width
+Box = tuple[Any, Any, Any, Any]  # top, left, height, width
 
 
 def is_png(encoded: Any) -> Any:
@@ -43,38 +53,86 @@ def kind(encoded: Any) -> Any:
     return tf.where(tf.equal(tf.strings.length(encoded), 0), "empty", found)
 
 
+def jpeg_size(encoded: Any) -> tuple[Any, Any]:
+    """(height, width) as a JPEG is stored: int32."""
+    height, width, _ = tf.unstack(tf.io.extract_jpeg_shape(encoded))
+    return height, width
+
+
 def png_size(encoded: Any) -> tuple[Any, Any]:
     """(height, width) as a PNG's header has them: int32, negative above 2**31."""
-    head = _header(encoded)
-    return _number(head, 20, 4), _number(head, 16, 4)
+    width, height = _window(encoded, 16, tf.int32, 2)
+    return height, width
 
 
 def orientation(encoded: Any) -> Any:
     """The Exif orientation (JEITA CP-3451, tag 0x0112) of a JPEG or PNG: int32, 1...8.
 
-    1, upright, where there is none or it is damaged, and where a PNG has it behind the pixels.
+    1, upright, where there is none or it is damaged, where a PNG has it behind the pixels, and for
+    other kinds of files.
     """
-    head = _header(encoded)
-    start = tf.cond(is_png(encoded), lambda: _in_png(head), lambda: _in_jpeg(head))
-    return tf.cond(start > 0, lambda: _of_tiff(head, start), lambda: 1)
+    has_exif = tf.io.is_jpeg(encoded) & tf.strings.regex_full_match(encoded, _MAY_HAVE_EXIF)
+    start = tf.case(
+        [
+            (has_exif, lambda: _in_jpeg(encoded)),
+            (is_png(encoded), lambda: _in_png(encoded)),
+        ],
+        default=lambda: 0,
+    )
+    return tf.cond(start > 0, lambda: _of_tiff(encoded, start), lambda: 1)
 
 
 def upright(image: Any, turned: Any) -> Any:
     """Turn an image (height, width, channels) of orientation `turned` upright."""
-    image = tf.cond(turned >= 5, lambda: tf.transpose(image, [1, 0, 2]), lambda: image)
-    for axis, mirrored in (1, (2, 3, 6, 7)), (0, (3, 4, 7, 8)):
-        image = _reversed(image, axis, tf.reduce_any(tf.equal(turned, mirrored)))
-    return image
+
+    def turn() -> Any:
+        pixels = tf.cond(turned >= 5, lambda: tf.transpose(image, [1, 0, 2]), lambda: image)
+        for axis, mirrored in enumerate(_MIRRORED):
+            pixels = _reversed(pixels, axis, _is_one_of(turned, mirrored))
+        return pixels
+
+    return tf.cond(turned > 1, turn, lambda: image)
+
+
+def upright_size(size: Size, turned: Any) -> Size:
+    """(height, width) of an image of the stored `size` when it is turned upright."""
+    height, width = size
+    return tf.where(turned >= 5, width, height), tf.where(turned >= 5, height, width)
+
+
+def stored_box(box: Box, size: Size, turned: Any) -> Box:
+    """Where in the stored image (of the stored `size`) a `box` of the upright one lies."""
+
+    def turn() -> Box:
+        high, wide = upright_size(size, turned)
+        top, left, height, width = box
+        top = tf.where(_is_one_of(turned, _MIRRORED[0]), high - top - height, top)
+        left = tf.where(_is_one_of(turned, _MIRRORED[1]), wide - left - width, left)
+        found = tf.stack([top, left, height, width])
+        return tuple(tf.unstack(tf.where(turned >= 5, tf.gather(found, [1, 0, 3, 2]), found)))
+
+    return tf.cond(turned > 1, turn, lambda: box)
+
+
+def _is_one_of(turned: Any, some: tuple[int, ...]) -> Any:
+    return tf.reduce_any(tf.equal(turned, some))
 
 
 def _reversed(image: Any, axis: int, wanted: Any) -> Any:
     return tf.cond(wanted, lambda: tf.reverse(image, [axis]), lambda: image)
 
 
-def _header(encoded: Any) -> Any:
-    """The first bytes as int32, and a zero."""
-    head = tf.io.decode_raw(tf.strings.substr(encoded, 0, _BYTES), tf.uint8)
-    return tf.pad(tf.cast(head, tf.int32), [[0, 1]])
+def _window(encoded: Any, start: Any, dtype: tf.DType, count: int) -> list[Any]:
+    """`count` big-endian numbers at `start` as int32; zeros, where that is beyond the end.
+
+    A file is looked at through windows, since to make numbers of all its bytes takes longer than to
+    decode a small photograph.
+    """
+    size = count * dtype.size
+    start = tf.minimum(start, tf.strings.length(encoded))
+    window = tf.strings.substr(encoded, start, size)
+    numbers = tf.io.decode_raw(window, dtype, little_endian=False, fixed_length=size)
+    return tf.unstack(tf.cast(numbers, tf.int32))
 
 
 def _number(head: Any, start: Any, size: int, little: Any = False) -> Any:
@@ -86,48 +144,52 @@ def _number(head: Any, start: Any, size: int, little: Any = False) -> Any:
     return tf.reduce_sum(tf.bitwise.left_shift(values, 8 * tf.range(size - 1, -1, -1)), -1)
 
 
-def _in_jpeg(head: Any) -> Any:
-    """Where the TIFF structure of the Exif segment starts; 0 for none."""
+def _in_jpeg(encoded: Any) -> Any:
+    """Where the TIFF structure of the first Exif segment starts; 0 for none."""
 
-    def is_exif(at: Any) -> Any:
-        segment = tf.equal(_number(head, at, 2), _EXIF_SEGMENT)
-        name = tf.equal(_number(head, at + 4, 4), _EXIF_NAME)
-        return segment & name & tf.equal(_number(head, at + 8, 2), 0)
+    def look(at: Any, found: Any) -> tuple[Any, Any]:
+        marker, length, *name = _window(encoded, at, tf.uint16, 5)
+        is_exif = tf.equal(marker, _EXIF_SEGMENT) & tf.reduce_all(tf.equal(name, _EXIF_NAME))
+        # 0xFF may be repeated before a marker, and what is no marker is skipped, as libjpeg does.
+        is_marker = (marker > 0xFF00) & (marker < 0xFFFF)
+        bare = tf.reduce_any(tf.equal(marker, _STANDALONE))
+        step = tf.where(is_marker, tf.where(bare, 2, 2 + tf.maximum(length, 2)), 1)
+        is_last = tf.equal(marker, _PIXELS) | tf.equal(marker, _END)
+        return at + step, tf.where(is_exif, at + 10, tf.where(is_last, 0, found))
 
-    def goes_on(at: Any) -> Any:
-        marker = _number(head, at, 2)  # 0xFFE0...0xFFEF, tables, a comment; pixels end the search
-        segment = (marker >= 0xFFC0) & (marker < 0xFFFF) & tf.not_equal(marker, 0xFFDA)
-        return segment & ~is_exif(at)
-
-    (at,) = tf.while_loop(
-        goes_on,
-        lambda at: (at + 2 + tf.maximum(_number(head, at + 2, 2), 2),),
-        (tf.constant(2),),
-        maximum_iterations=_SEGMENTS,
-    )
-    return tf.where(is_exif(at), at + 10, 0)
+    return _search(encoded, 2, look)
 
 
-def _in_png(head: Any) -> Any:
+def _in_png(encoded: Any) -> Any:
     """Where the TIFF structure of the eXIf chunk starts; 0 for none."""
 
-    def goes_on(at: Any) -> Any:
-        chunk = _number(head, at + 4, 4)
-        return tf.reduce_all(tf.not_equal(chunk, (_EXIF_CHUNK, _PIXEL_CHUNK, 0)))
+    def look(at: Any, found: Any) -> tuple[Any, Any]:
+        length, chunk = _window(encoded, at, tf.int32, 2)
+        is_exif, is_last = tf.equal(chunk, _EXIF_CHUNK), tf.equal(chunk, _PIXEL_CHUNK)
+        step = 12 + tf.where(length < 0, 0, length)
+        return at + step, tf.where(is_exif, at + 8, tf.where(is_last, 0, found))
 
-    (at,) = tf.while_loop(
-        goes_on,
-        lambda at: (at + 12 + tf.clip_by_value(_number(head, at, 4), 0, _BYTES),),
-        (tf.constant(8),),
-        maximum_iterations=_SEGMENTS,
+    return _search(encoded, 8, look)
+
+
+def _search(encoded: Any, start: int, look: Callable[[Any, Any], tuple[Any, Any]]) -> Any:
+    """Where `look(at, _UNKNOWN)` → (next, found) finds something from `start` on; 0 for nowhere."""
+    length = tf.strings.length(encoded)
+    _, found = tf.while_loop(
+        lambda at, found: tf.equal(found, _UNKNOWN) & (at >= 0) & (at < length),
+        look,
+        (tf.constant(start), tf.constant(_UNKNOWN)),
+        maximum_iterations=_STEPS,
     )
-    return tf.where(tf.equal(_number(head, at + 4, 4), _EXIF_CHUNK), at + 8, 0)
+    return tf.maximum(found, 0)
 
 
-def _of_tiff(head: Any, start: Any) -> Any:
+def _of_tiff(encoded: Any, start: Any) -> Any:
     """The orientation in the first directory of the TIFF structure at `start`."""
-    little = tf.equal(_number(head, start, 2), _LITTLE_ENDIAN)
-    directory = start + _number(head, start + 4, 4, little)
+    tiff = tf.io.decode_raw(tf.strings.substr(encoded, start, _SEGMENT), tf.uint8)
+    head = tf.pad(tf.cast(tiff, tf.int32), [[0, 1]])
+    little = tf.equal(_number(head, 0, 2), _LITTLE_ENDIAN)
+    directory = _number(head, 4, 4, little)
     count = tf.minimum(_number(head, directory, 2, little), 1000)
     entries = directory + 2 + 12 * tf.range(count)
     is_it = tf.equal(_number(head, entries, 2, little), _ORIENTATION)

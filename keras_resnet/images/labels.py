@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from keras_resnet.errors import UnknownNameError, UserError
+from keras_resnet.files import expanded
+from keras_resnet.images.answers import class_count
 
 if TYPE_CHECKING:
     import keras
@@ -61,35 +63,80 @@ def _classes(data: str) -> tuple[tuple[str, str], ...]:
     return tuple((pair[0], pair[-1]) for pair in pairs)
 
 
+def classes_of(model: keras.Model | str | Path) -> tuple[tuple[str, str], ...]:
+    """Ids and names of the classes of a model with the catalog's weights, or of a run or export.
+
+    Raises:
+        UserError: they are not known; the message says how they can be given.
+    """
+    if isinstance(model, str | Path):
+        path = expanded(model)
+        folder = path if path.is_dir() else path.parent
+        names = read_labels(folder) if path.exists() else None
+        if names is None:
+            raise UserError(
+                f"There is no {LABELS} at {model}. Give a Keras model, the folder of a run or an "
+                f"export, or a file in one; for a data set {_data_in_words()}."
+            )
+        return tuple((name, name) for name in names)
+    found = known_of(model)
+    if found.labels is None or found.ids is None:
+        raise UserError(
+            f"It is not known what the weights of '{model.name}' were trained on. Give "
+            f"{_data_in_words()}, or the folder of its run instead of the model."
+        )
+    return tuple(zip(found.ids, found.labels, strict=True))
+
+
+def _data_in_words() -> str:
+    counts = {path.stem: len(_classes(path.stem)) for path in sorted(_FOLDER.glob("*.txt"))}
+    return " or ".join(f"data='{name}' ({count} classes)" for name, count in counts.items())
+
+
 def decode_predictions(
-    predictions: Any, top: int = 5, data: str = "imagenet2012"
+    predictions: Any,
+    model: keras.Model | str | Path | None = None,
+    top: int = 5,
+    data: str | None = None,
 ) -> list[list[Prediction]]:
     """Name the highest scores of each image, as Keras Applications' function does.
 
     Args:
         predictions: (batch, classes), probabilities or logits.
-        top: how many classes to name, the highest first; all where there are fewer.
+        model: what gave them: a model with weights of the catalog, the folder of a run or of an
+            export, or a file in one. Without it and `data` the classes are ImageNet's.
+        top: how many classes to name, the highest first; all where there are fewer. Keras'
+            `decode_predictions(predictions, 3)` means this, too.
         data: what the network was trained on, see `class_names`.
 
     Returns:
         For each image its `Prediction`s: tuples of id, name and score.
 
     Raises:
-        UserError: `predictions` has not two dimensions or not a score for each class of `data`, or
-            `top` is less than 1.
+        UserError: `predictions` has not two dimensions or not a score for each class, `top` is less
+            than 1, a score is NaN or infinite, both `model` and `data` are given, or the classes of
+            `model` are not known.
         UnknownNameError: no names are known for `data`.
     """
-    classes = _classes(data)
+    if isinstance(model, int):
+        return decode_predictions(predictions, top=model, data=data)
+    if model is not None and data is not None:
+        raise UserError("Give decode_predictions the model or data=, not both.")
+    classes = _classes(data or "imagenet2012") if model is None else classes_of(model)
     scores = np.asarray(predictions)
     if scores.ndim != 2 or scores.shape[1] != len(classes):
-        counts = {path.stem: len(_classes(path.stem)) for path in sorted(_FOLDER.glob("*.txt"))}
-        known = ", ".join(f"data='{name}' ({count} classes)" for name, count in counts.items())
+        whose = f"data='{data or 'imagenet2012'}'" if model is None else "this model"
         raise UserError(
-            f"decode_predictions(data='{data}') expects predictions of shape (batch, "
-            f"{len(classes)}); received {scores.shape}. Names are known for {known}."
+            f"decode_predictions for {whose} expects predictions of shape (batch, {len(classes)}); "
+            f"received {scores.shape}. Names are known for {_data_in_words()}."
         )
     if top < 1:
         raise UserError(f"top is 1 or more; received {top}.")
+    if wrong := np.count_nonzero(~np.isfinite(scores).all(-1)):
+        raise UserError(
+            f"decode_predictions: {wrong} of {len(scores)} rows have scores that are not finite "
+            "(NaN or infinity). The weights are damaged, or the images hold such numbers."
+        )
     order = np.argsort(-scores.astype("float64"), axis=1, kind="stable")[:, :top]
     return [
         [Prediction(classes[i][0], classes[i][1], float(row[i])) for i in best]
@@ -150,7 +197,9 @@ def remember(model: keras.Model, what: Known) -> None:
     is new.
     """
     key = _classifier(model)
-    if key is not None and what.labels and model.output_shape[-1] == len(what.labels):
+    if key is None or not what.labels:
+        return
+    if class_count(model.output_shape[-1]) == len(what.labels):
         _KNOWN[key] = what
 
 

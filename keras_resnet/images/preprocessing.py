@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from keras_resnet import registry
-from keras_resnet.errors import UnknownNameError, UserError
+from keras_resnet.errors import PixelRangeWarning, UnknownNameError, UserError, warn
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.read import read_image
 from keras_resnet.keras_compat import calls_of, producer
@@ -139,39 +139,80 @@ def missing_preprocessing(model: keras.Model) -> str | None:
     )
 
 
-def preprocess(images: Any, model: keras.Model | str) -> np.ndarray:
-    """Turn RGB 0...255 `images` (batch, height, width, channels) into what `model` expects.
+def preprocess(images: Any, model: keras.Model | str) -> Any:
+    """Turn RGB 0...255 `images` into what `model` expects; also called `preprocess_input`.
 
-    `model` is a network of this zoo or its registry name. Where the normalisation is inside the
-    model (`include_preprocessing=True`, run artefacts), only the dtype changes, to float32.
+    The weights of Keras Applications' ResNet50, 101, 152, VGG16 and VGG19 are turned to RGB here.
+    So put this function in front of them, or that of `keras_resnet.applications`, and not the
+    `preprocess_input` of `keras.applications`, which gives BGR.
+
+    Args:
+        images: (batch, height, width, channels), or one image without the batch: an array, which is
+            not changed, or a tensor, e.g. in `map` of a `tf.data.Dataset` or an input of a model.
+        model: a network of this zoo or its name. Where the normalisation is inside the model
+            (`include_preprocessing=True`, run artefacts), only the dtype changes.
+
+    Returns:
+        float32 of the same shape: an array for an array, a tensor for a tensor.
 
     Raises:
         UnknownNameError: the model (by its `name`) is not of this zoo.
-        UserError: `images` are no numbers of four dimensions, or not of the model's size.
+        UserError: `images` are no numbers of these dimensions, or not of the model's size.
     """
-    array = np.asarray(images)
-    if array.ndim != 4 or array.dtype.kind not in "uif":
-        raise UserError(
-            "Expected a batch of images (batch, height, width, channels), received "
-            f"{array.shape} of {array.dtype}. keras_resnet.load_images reads files."
-        )
+    is_tensor = keras.ops.is_tensor(images) or keras.backend.is_keras_tensor(images)
+    given = images if is_tensor else np.asarray(images)
+    _require_images(given)
     inside = not isinstance(model, str) and has_preprocessing(model)
     name = model if isinstance(model, str) else model.name
-    mode = "raw" if inside else registry.architecture(name).network.preprocessing
+    mode = "raw" if inside else registry.find(name).network.preprocessing
     if not isinstance(model, str):
-        _require_shape(array, model)
+        _require_shape(given, model)
+    if not is_tensor:
+        _warn_of_other_numbers(given)
     preprocessing = PREPROCESSING[mode]
-    array = array.astype("float32")
-    return (
-        array if preprocessing is None else np.asarray(preprocessing.layer(array.shape[-1])(array))
-    )
+    if preprocessing is None:
+        return keras.ops.cast(given, "float32") if is_tensor else given.astype("float32")
+    scaled = preprocessing.layer(given.shape[-1])(given if is_tensor else given.astype("float32"))
+    return scaled if is_tensor else np.asarray(scaled)
 
 
-def _require_shape(images: np.ndarray, model: keras.Model) -> None:
-    expected = model.input_shape[1:]
-    if any(e not in (None, r) for e, r in zip(expected, images.shape[1:], strict=True)):
+def _require_images(images: Any) -> None:
+    kind = str(getattr(images.dtype, "name", images.dtype))  # Keras tensors have a string there
+    if len(images.shape) not in (3, 4) or not kind.startswith(("uint", "int", "float", "bfloat")):
         raise UserError(
-            f"'{model.name}' takes images of {expected}, received {images.shape[1:]}. "
+            "Expected a batch of images (batch, height, width, channels) or one image (height, "
+            f"width, channels), received {tuple(images.shape)} of {images.dtype}. "
+            "keras_resnet.load_images reads files."
+        )
+
+
+# Of the largest value: a picture that was resized by a cubic filter undershoots by a seventh.
+_UNDERSHOOT = 0.25
+
+
+def _warn_of_other_numbers(images: np.ndarray) -> None:
+    """Say so if an array is no RGB 0...255, but was normalised or divided by 255 before.
+
+    Only where it can be nothing else: 0...1 in whole numbers may be a dark picture.
+    """
+    if images.dtype.kind != "f" or not images.size:
+        return
+    low, high = float(images.min()), float(images.max())
+    is_normalised = low < -_UNDERSHOOT * high
+    is_divided = 0 <= low < high <= 1 and bool((images % 1 != 0).any())
+    if is_normalised or is_divided:
+        warn(
+            f"The images lie in {low:.4g}…{high:.4g}, so they were normalised or divided by 255 "
+            "before. keras_resnet.preprocess takes RGB 0…255: leave the other step out.",
+            PixelRangeWarning,
+        )
+
+
+def _require_shape(images: Any, model: keras.Model) -> None:
+    expected, received = model.input_shape[1:], tuple(images.shape[-3:])
+    if any(e != r and None not in (e, r) for e, r in zip(expected, received, strict=True)):
+        raise UserError(
+            f"'{model.name}' takes images of {expected}, received {received}. "
             "keras_resnet.load_images reads files at its size."
         )
 

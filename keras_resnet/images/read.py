@@ -1,15 +1,17 @@
-"""Image files as a network is shown them, in Python and in the graph of a SavedModel alike.
+"""Image files as a network is shown them: in training, in Python, and in a SavedModel's graph.
 
-One policy for both, in one implementation: JPEG and PNG are decoded in full by TensorFlow, turned
-upright as Exif says, and cut as `crop.shown` says. Grey, palette and CMYK become RGB, alpha
-is dropped, of 16 bits the upper 8 are kept, of an animated PNG the still picture. What has more
-than MAX_PIXELS, or one side of over MAX_RATIO times the other, is refused before it is decoded.
-Python reads other kinds of files through Pillow, of an animation the first picture.
+One policy, in one implementation. What the bytes are decides, not the file's name: JPEG and PNG are
+decoded by TensorFlow, other kinds (BMP, GIF, TIFF, WebP, AVIF, ...) by Pillow, which a SavedModel
+does without. Every image is turned upright as Exif says. Grey, palette and CMYK become RGB, alpha
+is dropped, of 16 bits the upper 8 are kept, of an animation the first picture (of an animated PNG
+the still one). What has more than MAX_PIXELS, or one side of over MAX_RATIO times the other, is
+refused before it is decoded.
 """
 
 from __future__ import annotations
 
 import functools
+import io
 import re
 import warnings
 from collections.abc import Callable
@@ -45,13 +47,58 @@ def decode(encoded: Any, name: Any = "") -> Any:
     with tf.control_dependencies([known] if known is not None else []):
         encoded = tf.identity(encoded)
     height, width = tf.cond(
-        is_jpeg,
-        lambda: tuple(tf.unstack(tf.io.extract_jpeg_shape(encoded)[:2])),
-        lambda: headers.png_size(encoded),
+        is_jpeg, lambda: headers.jpeg_size(encoded), lambda: headers.png_size(encoded)
     )
     with tf.control_dependencies(require_size(height, width, name)):
         encoded = tf.identity(encoded)
     return headers.upright(decode_sound(encoded), headers.orientation(encoded))
+
+
+def png(encoded: Any) -> Any:
+    """Decode a PNG in a graph as it is stored: uint8 (height, width, 3)."""
+    return tf.io.decode_png(encoded, channels=3)
+
+
+def png_or_other(encoded: Any) -> Any:
+    """Decode what is no JPEG: a PNG as it is stored, other kinds upright (uint8, RGB).
+
+    The graph runs only in this process: it calls Pillow.
+    """
+
+    def other() -> Any:
+        image = tf.numpy_function(_by_pillow, [encoded], tf.uint8, stateful=False)
+        return tf.ensure_shape(image, [None, None, 3])
+
+    return tf.cond(headers.is_png(encoded), lambda: png(encoded), other)
+
+
+def tried(encoded: Any) -> tuple[Any, Any]:
+    """Decode an image once, a JPEG at an eighth of its size, to see whether it can be.
+
+    Returns:
+        How it is to be turned when it is decoded by `png_or_other` or as a JPEG (see
+        `headers.upright`), int32; and whether it is a kind that only Pillow reads, bool.
+
+    Raises:
+        tf.errors.OpError: when the graph runs: it is damaged or too large, or no image.
+    """
+    is_jpeg, is_png = tf.io.is_jpeg(encoded), headers.is_png(encoded)
+    known = is_jpeg | is_png
+    height, width = tf.case(
+        [
+            (is_jpeg, lambda: headers.jpeg_size(encoded)),
+            (is_png, lambda: headers.png_size(encoded)),
+        ],
+        default=lambda: (tf.constant(1), tf.constant(1)),  # Pillow's reader looks itself
+    )
+    with tf.control_dependencies(require_size(height, width)):
+        small = tf.cond(
+            is_jpeg,
+            lambda: tf.io.decode_jpeg(encoded, channels=3, ratio=8),
+            lambda: png_or_other(encoded),
+        )
+    with tf.control_dependencies([small]):  # or it would be dropped as unused
+        return headers.orientation(encoded), tf.logical_not(known)
 
 
 def require_size(height: Any, width: Any, name: Any = "") -> list[Any]:
@@ -107,29 +154,45 @@ def read_image(
         encoded = path.read_bytes()
         if tf.io.is_jpeg(encoded) or headers.is_png(encoded):
             return np.asarray(_viewer(shape, crop)(encoded))
-        return np.asarray(_cutter(shape, crop)(_read_other(path)))
+        return np.asarray(_cutter(shape, crop)(_by_pillow(encoded)))
+    except UserError as error:
+        raise UserError(f"Cannot read {path} as an image: {error}") from error
     except tf.errors.InvalidArgumentError as error:
         raise UserError(f"Cannot read {path} as an image: {_reason(error)}") from error
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror or error}") from error
 
 
-def _read_other(path: Path) -> np.ndarray:
-    """What Pillow makes of a file: uint8 (height, width, 3)."""
+def _by_pillow(encoded: bytes) -> np.ndarray:
+    """What Pillow makes of a file's bytes: uint8 (height, width, 3).
+
+    Raises:
+        UserError: why it cannot be read.
+    """
     image_module = require("PIL.Image", "export")
     image_ops = require("PIL.ImageOps", "export")
     try:
         # Pillow warns of photographs above 89 million pixels and refuses them above twice that.
-        with warnings.catch_warnings(action="ignore"), image_module.open(path) as image:
+        with (
+            warnings.catch_warnings(action="ignore"),
+            image_module.open(io.BytesIO(encoded)) as image,
+        ):
             require_size(image.height, image.width)
             upright = image_ops.exif_transpose(image)
-            if upright.mode.startswith("I"):  # 16 bits, which convert() would clip, not scale
+            if upright.mode.startswith("I;16"):  # convert() would clip 16 bits, not scale them
                 upright = image_module.fromarray((np.asarray(upright) >> 8).astype("uint8"))
+            elif upright.mode in ("I", "F"):
+                raise UserError("its pixels are numbers of 32 bits; save it with 8 or 16 bits")
             return np.asarray(upright.convert("RGB"))
-    except (UserError, tf.errors.InvalidArgumentError):
+    except UserError:
         raise
+    except tf.errors.InvalidArgumentError as error:
+        raise UserError(_reason(error)) from error
+    except image_module.UnidentifiedImageError as error:
+        found = headers.kind(encoded).numpy().decode()
+        raise UserError(f"it is {found}, which Pillow cannot read") from error
     except Exception as error:  # damaged files make Pillow's readers stumble over anything
-        raise UserError(f"Cannot read {path} as an image: {error}") from error
+        raise UserError(str(error)) from error
 
 
 @functools.cache

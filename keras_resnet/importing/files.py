@@ -103,6 +103,7 @@ def import_file(
         UserError: as `weights.foreign.read.read`; the file to write exists or has another ending;
             or the logits differ by more than `TOLERANCE`. Nothing was written.
     """
+    name = registry.find(name).name
     path, out = expanded(path), expanded(out or f"{name}{SUFFIX}")
     found = contents(path, name, state_dict)
     likely, assumed = _preprocessing(name, found.library)
@@ -131,6 +132,7 @@ def import_run(
     Raises:
         UserError: no finished run, another network, or the file to write exists.
     """
+    name = registry.find(name).name
     folder, out = expanded(folder), expanded(out or f"{name}{SUFFIX}")
     file = folder / "model.keras"
     if not file.is_file():
@@ -142,6 +144,7 @@ def import_run(
         raise UserError(f"{file} normalises its input in a way of its own.")
     ours = registry.create_model(
         name,
+        weights=None,
         classes=theirs.output_shape[-1],
         input_shape=theirs.input_shape[1:],
         include_preprocessing=True,
@@ -230,7 +233,12 @@ def _require_writable(out: Path, overwrite: bool) -> None:
 
 def _network(name: str, classes: int, options: Mapping[str, Any]) -> tuple[keras.Model, int]:
     """Network `name` for the file, giving logits, and the image size to compare it at."""
-    arguments: dict[str, Any] = {**options, "classes": classes, "classifier_activation": None}
+    arguments: dict[str, Any] = {
+        **options,
+        "weights": None,
+        "classes": classes,
+        "classifier_activation": None,
+    }
     network = registry.architecture(name).network
     small = min(network.input_size, max(_LEAST_SIZE, network.min_size))
     try:

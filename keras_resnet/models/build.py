@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable
-from functools import wraps
-from pathlib import Path
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial, wraps
 from typing import Any, Concatenate, Generic, ParamSpec
 
 import keras
 from keras import layers
 
 from keras_resnet import registry
-from keras_resnet.errors import UnknownNameError, UserError
+from keras_resnet.errors import UnknownNameError, UntrainedWarning, UserError, warn
 from keras_resnet.images import labels, preprocessing
 from keras_resnet.models.network import Network, Tensor, Trunk
-from keras_resnet.weights import loading
+from keras_resnet.weights import catalog, loading
 
 
 def build(
@@ -35,6 +36,7 @@ def build(
     name: str | None = None,
     include_preprocessing: bool = False,
     features: bool = False,
+    dtype: str | keras.DTypePolicy | None = None,
     **options: Any,
 ) -> keras.Model:
     """Build the functional Keras model of `network`: a `ResNetSpec`, a `ChainSpec`, ...
@@ -42,16 +44,18 @@ def build(
     Args:
         include_top: end in the classifier (float32 under every dtype policy); otherwise in the
             last feature map.
-        weights: None (random initialisation), the path of a `.weights.h5` file, or weights of the
-            catalog: "imagenet", "cifar10" (the default weights of that data), or one tag,
-            "imagenet/torchvision_v2"; see `keras-resnet weights list`. They are fetched once and
+        weights: None (random initialisation; where nothing is said, a warning says so), the path of
+            a `.weights.h5` file or of a file of Keras Applications, or weights of the catalog:
+            "imagenet", "cifar10" (the default weights of that data), or one tag,
+            "imagenet/torchvision_v2"; see `keras_resnet.list_weights`. They are fetched once and
             their hash is checked. With another number of classes the classifier stays new; for
             other than RGB images the first convolution is adapted; a message says so.
         input_tensor: a Keras tensor to build on instead of a new input.
         input_shape: (height, width, channels), the network's size by default; None for a free size.
         pooling: without the top, "avg" or "max" over the last feature map, or None.
         classes: width of the classifier, the network's by default.
-        classifier_activation: "softmax" gives probabilities, None logits.
+        classifier_activation: "softmax" gives probabilities, None logits. With `classes=1` there is
+            one output for two classes, and "softmax" becomes "sigmoid", with a warning.
         name: the model's name, by default the registry name. A network of your own is called
             "network"; under the registry name of one of ours it takes the catalog's weights.
         include_preprocessing: put the normalisation inside, so that the model takes RGB 0...255:
@@ -59,7 +63,10 @@ def build(
             `keras_resnet.preprocess`) whatever the weights were trained with; a layer
             `rescaling_between` makes up the difference.
         features: end in the feature pyramid instead: `{"stage1": map, "stage2": map, ...}`, the
-            last map of every resolution.
+            last map of every resolution. None of them has passed the BN and ReLU with which the
+            head of a pre-activation network begins.
+        dtype: the dtype policy of this network, e.g. "mixed_bfloat16"; None: that of the process
+            (`keras.config.set_dtype_policy`).
         options: fields of the network to change, such as `dropout=0.2`, and for residual networks
             `output_stride=8`, `stochastic_depth=0.1`, `zero_init_last=True`; for GoogLeNet and
             Inception v3 `auxiliary=True` (with the top).
@@ -78,30 +85,48 @@ def build(
     network = with_options(network, options, name)
     found = loading.resolve(name, weights)
     trained_with = _trained_with(network, found, options)
-    inputs = _inputs(network, input_tensor, input_shape)
-    if include_preprocessing:
-        x = preprocessing.rescale(inputs, trained_with)
-    else:
-        x = preprocessing.convert(inputs, network.preprocessing, trained_with)
-    trunk = network.trunk(x)
-    outputs: Any
-    if features:
-        outputs = trunk.features
-    elif include_top:
-        classes = classes or loading.classes_in(found) or network.classes
-        outputs = _classifiers(network, trunk, classes, classifier_activation)
-    else:
-        outputs = _pool(trunk.output, pooling)
-    before: list[str] = []
-    if input_tensor is not None:  # the model starts where the given tensor comes from
-        sources = keras.utils.get_source_inputs(input_tensor)
-        inputs = sources[0] if len(sources) == 1 else sources
-        before = [layer.name for layer in keras.Model(inputs, input_tensor).layers]
-    model = keras.Model(inputs, outputs, name=name)
+    with _policy(dtype):
+        inputs = _inputs(network, input_tensor, input_shape)
+        if include_preprocessing:
+            x = preprocessing.rescale(inputs, trained_with)
+        else:
+            x = preprocessing.convert(inputs, network.preprocessing, trained_with)
+        trunk = network.trunk(x)
+        outputs: Any
+        if features:
+            outputs = trunk.features
+        elif include_top:
+            classes = classes or loading.classes_in(found) or network.classes
+            activation = _activation(classes, classifier_activation)
+            outputs = _classifiers(network, trunk, classes, activation)
+        else:
+            outputs = _pool(trunk.output, pooling)
+        before: list[str] = []
+        if input_tensor is not None:  # the model starts where the given tensor comes from
+            sources = keras.utils.get_source_inputs(input_tensor)
+            inputs = sources[0] if len(sources) == 1 else sources
+            before = [layer.name for layer in keras.Model(inputs, input_tensor).layers]
+        model = keras.Model(inputs, outputs, name=name)
     loading.load(model, found, before)
     if include_top and not features:
         labels.remember(model, loading.known_with(found))
     return model
+
+
+@contextmanager
+def _policy(dtype: str | keras.DTypePolicy | None) -> Iterator[None]:
+    """Build layers under a dtype policy; None: under the one that is set."""
+    before = keras.config.dtype_policy()
+    try:
+        keras.config.set_dtype_policy(before if dtype is None else dtype)
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"dtype is a dtype policy of Keras, such as 'mixed_bfloat16'; received {dtype!r}."
+        ) from error
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def _check(
@@ -133,9 +158,7 @@ FREE_OPTIONS = {
 }
 
 
-def _trained_with(
-    network: Network, found: Path | loading.Entry | None, options: dict[str, Any]
-) -> str:
+def _trained_with(network: Network, found: loading.Resolved, options: dict[str, Any]) -> str:
     """The preprocessing that the weights want; refuse options that make another network."""
     about = loading.about(found)
     others = sorted(options.keys() - FREE_OPTIONS)
@@ -174,6 +197,17 @@ def with_options(network: Network, options: dict[str, Any], name: str) -> Networ
     # JSON and TOML have lists.
     tuples = {key: tuple(value) for key, value in options.items() if isinstance(value, list)}
     return dataclasses.replace(network, **{**options, **tuples})
+
+
+def _activation(classes: int, activation: str | None) -> str | None:
+    if classes != 1 or activation != "softmax":
+        return activation
+    warnings.warn(
+        "classes=1: the network ends in a sigmoid, the probability of the second of two classes. "
+        "The softmax of one output is always 1. To say so: classifier_activation='sigmoid'.",
+        stacklevel=4,
+    )
+    return "sigmoid"
 
 
 def _classifiers(network: Network, trunk: Trunk, classes: int, activation: str | None) -> Any:
@@ -247,6 +281,11 @@ P = ParamSpec("P")
 Row = tuple[str, Network, str, str]
 
 
+_IMAGES = """`keras_resnet.preprocess_input(x, model)` makes the images for it, in RGB; the
+`preprocess_input` of `keras.applications` does not. `keras_resnet.applications` is for notebooks
+that were written for `keras.applications`."""
+
+
 class _Table(Generic[P]):
     """Puts networks into the registry, and makes their functions out of `build`.
 
@@ -282,6 +321,8 @@ class _Table(Generic[P]):
             given = self._signature.bind(*args, **kwargs)
             # The catalog knows the registry name; the model's name may be the user's.
             weights = loading.resolve(registry_name, given.arguments.get("weights"))
+            if "weights" not in given.arguments:
+                _say_untrained(registry_name)
             given.arguments["weights"] = weights
             given.arguments["name"] = given.arguments.get("name") or registry_name
             return self._build(network, *given.args, **given.kwargs)
@@ -291,12 +332,36 @@ class _Table(Generic[P]):
         builder.__doc__ = (
             f"{summary} ({source}).\n\nRegistry name `{registry_name}`; by default "
             f"{network.input_size}×{network.input_size}×3 in, {network.classes} classes out, "
-            f'preprocessing "{network.preprocessing}".\n\n{self._sections}'
+            f'preprocessing "{network.preprocessing}".\n\n{_IMAGES}\n\n{self._sections}'
         )
+        weights = partial(catalog.of_model, registry_name)
         registry.register(
-            registry.Architecture(registry_name, network, builder, summary, source, function)
+            registry.Architecture(
+                registry_name, network, builder, summary, source, function, weights
+            )
         )
         return builder
+
+
+_SAID: list[str] = []  # the network that was warned of: one line a process is enough
+_MOST_TAGS = 4  # that fit in the line
+
+
+def _say_untrained(name: str) -> None:
+    """Warn, once in a process, that network `name` is random though there are weights of it."""
+    tags = [entry.tag for entry in catalog.of_model(name)]
+    if not tags or _SAID:
+        return
+    _SAID.append(name)
+    others = ", ".join(f'"{tag}"' for tag in tags[:_MOST_TAGS])
+    if len(tags) > _MOST_TAGS:
+        others += f', … (keras_resnet.list_weights("{name}") has all {len(tags)})'
+    warn(
+        f"'{name}' was built with random weights. For trained ones give "
+        f'weights="{tags[0].partition("/")[0]}" or one of {others}. weights=None says that random '
+        "ones are meant.",
+        UntrainedWarning,
+    )
 
 
 _TABLE = _Table(build)

@@ -16,6 +16,8 @@ from keras import layers
 from keras_resnet import keras_compat, registry
 from keras_resnet.errors import UserError
 from keras_resnet.images import preprocessing
+from keras_resnet.images.answers import LINEAR, SOFTMAX
+from keras_resnet.models.ending import activation_of
 
 
 def ensemble(
@@ -80,10 +82,18 @@ def _functional(model: Any, title: str) -> keras.Model:
             f"{model.outputs[0].shape}; a network without its top cannot vote."
         )
     activation = getattr(keras_compat.producer(model.outputs[0]), "activation", None)
-    if activation not in (None, keras.activations.linear, keras.activations.softmax):
+    ending = activation_of(model.outputs[0])
+    if ending is None and activation is not None:
+        ending = str(keras.activations.serialize(activation))
+    if ending not in (None, LINEAR, SOFTMAX):
         raise UserError(
-            f"{title} ends in {keras.activations.serialize(activation)!r}; the members give the "
-            "probabilities of a softmax, or logits."
+            f"{title} ends in {ending!r}; the members give the probabilities of a softmax, or "
+            "logits."
+        )
+    if model.outputs[0].shape[-1] == 1:
+        raise UserError(
+            f"{title} has one output; the members give the probabilities of a softmax over two or "
+            "more classes, or its logits."
         )
     inner = [operation for operation in model.operations if isinstance(operation, keras.Model)]
     if inner:
@@ -162,18 +172,9 @@ def _member(model: keras.Model, images: Any, prefix: str) -> Any:
         model, input_tensors=images, clone_function=_renamed(f"{prefix}_")
     )
     copy.set_weights(model.get_weights())
-    if _gives_probabilities(model.outputs[0]):
+    if activation_of(model.outputs[0]) == SOFTMAX:
         return copy.outputs[0]
     return layers.Activation("softmax", dtype="float32", name=f"{prefix}_softmax")(copy.outputs[0])
-
-
-def _gives_probabilities(output: Any) -> bool:
-    """Whether a softmax made this, or a mean of several (an ensemble may be a member)."""
-    operation = keras_compat.producer(output)
-    if isinstance(operation, (layers.Add, layers.Average, layers.Rescaling)):
-        return all(map(_gives_probabilities, keras_compat.calls_of(operation)[0].inputs))
-    softmax = getattr(operation, "activation", None) is keras.activations.softmax
-    return softmax or isinstance(operation, layers.Softmax)
 
 
 def _renamed(prefix: str) -> Callable[[Any], Any]:

@@ -48,11 +48,12 @@ BelowOne = Annotated[float, Limits(0, below=1)]
 class DataConfig:
     """The images, and which of them are held out."""
 
-    name: str = "cifar10"  # "digits" (scikit-learn's), a name of tensorflow-datasets, or a folder
-    validation: Count = 5000  # training images held out to choose the best epoch
+    name: str = "cifar10"  # "digits", a name of tensorflow-datasets (NAME[:80%]), or a folder
+    validation: Count = 5000  # training images held out to choose the best epoch by
     split_seed: Count = 0  # chooses them; train.seed does not, so runs with other seeds compare
     image_size: Count = 0  # pixels a side of the network's input; 0: the size all images have
     crop_fraction: Annotated[float, Limits(0.1, 1)] = 0.875  # evaluation: central part of a side
+    layout: str = "auto"  # of a folder: auto | classes | splits; "classes": one is called train
     service: str = ""  # a tf.data service, grpc://HOST:PORT, that prepares the batches
 
 

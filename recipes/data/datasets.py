@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import sys
 import urllib.request
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,14 +23,28 @@ import numpy as np
 from keras_resnet.errors import UnknownNameError, UserError, require
 from keras_resnet.files import expanded
 from keras_resnet.recipes.configs.schema import DataConfig
+from keras_resnet.recipes.data import identity
 from keras_resnet.recipes.data.decoded import Split
 from keras_resnet.recipes.data.encoded import IN_MEMORY_BYTES, EncodedSplit
-from keras_resnet.recipes.data.folders import read_folder, refuse_archive
+from keras_resnet.recipes.data.folders import drawn_for_test, read_folder, refuse_archive
 from keras_resnet.recipes.data.tfrecords import read_split
 from keras_resnet.weights.download import OFFLINE, is_offline
 
 AnySplit = Split | EncodedSplit
-_Loaded = tuple[AnySplit, AnySplit, tuple[str, ...]]  # train, test, class names
+_SLICED = re.compile(r"(.+)\[([^\[\]]*)\]")  # NAME[:80%]
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """What a name stands for, before validation images are held out."""
+
+    train: AnySplit
+    test: AnySplit
+    class_names: tuple[str, ...]
+    said: str  # what the training split is, for people
+    validation: AnySplit | None = None  # the data's own, if it has one beside its test split
+    by_content: bool = False  # whether images are known by their content, not by their place
+    places: np.ndarray | None = None  # of `train` in the prepared split; None: all
 
 
 @dataclass(frozen=True)
@@ -37,11 +54,13 @@ class Dataset:
     Attributes:
         name: as `load_dataset` takes it, a folder with its whole path.
         train: the images to train on.
-        validation: images cut from the original training split, to choose the best epoch by; maybe
-            none.
+        validation: images to choose the best epoch by: a folder's own, or cut from the original
+            training split; maybe none.
         test: the images that accuracy is reported on. Data without labelled ones has its own
-            validation split here, or a fifth that was drawn for it.
+            validation split here, or a fifth that was drawn for it by the images' content.
         class_names: by class number.
+        said: which of the data's images are in `train`, in words.
+        by_content: whether images are known by their content; else by their place in the data set.
     """
 
     name: str
@@ -49,6 +68,8 @@ class Dataset:
     validation: AnySplit
     test: AnySplit
     class_names: tuple[str, ...]
+    said: str = ""
+    by_content: bool = False
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -75,7 +96,7 @@ class Dataset:
         train, validation, test = (
             split.at(size, crop_fraction) for split in (self.train, self.validation, self.test)
         )
-        return Dataset(self.name, train, validation, test, self.class_names)
+        return replace(self, train=train, validation=validation, test=test)
 
     def split(self, name: str) -> AnySplit:
         """Return "train", "validation" or "test".
@@ -97,17 +118,22 @@ def load_dataset(
     split_seed: int = 0,
     image_size: int = 0,
     crop_fraction: float = 0.875,
+    layout: str = "auto",
 ) -> Dataset:
     """Load a dataset and hold `validation` images out of its training split.
 
     Args:
         name: "digits", a name of tensorflow-datasets, or a folder (its layout stands in
-            recipes/data/folders.py); where a name could be both, the folder is taken.
-        validation: how many images.
+            recipes/data/folders.py); where a name could be both, the folder is taken. NAME[:80%]
+            trains on that part of the training split of NAME, in tensorflow-datasets' syntax; the
+            test split is that of NAME.
+        validation: how many images; none are held out where a folder has a validation split beside
+            its test split, which is taken.
         split_seed: which ones.
         image_size: pixels a side; 0: the size all images have. It must be given, here or by
             `Dataset.at`, for images that vary before they are used.
         crop_fraction: for images that vary, the central part of the shorter side that is evaluated.
+        layout: of a folder: "auto", "classes" or "splits"; see `folders.read_folder`.
 
     Returns:
         The `Dataset`. What tensorflow-datasets has in one size, and the digits, are held in memory,
@@ -118,22 +144,53 @@ def load_dataset(
             labels, or a validation split larger than the training split.
     """
     name = canonical(name)
-    train, test, class_names = _loader(name)(name)
-    if validation and validation >= train.places:
+    loaded = _loader(name, layout)(name)
+    train, own = loaded.train, loaded.validation
+    if own is None:
+        train, own = _held_out(loaded, name, validation, split_seed)
+    elif validation:
+        print(
+            f"{name}: its own validation split of {own.places:,} images is taken; data.validation "
+            "holds out no others",
+            file=sys.stderr,
+        )
+    dataset = Dataset(
+        name, train, own, loaded.test, loaded.class_names, loaded.said, loaded.by_content
+    )
+    return dataset.at(image_size, crop_fraction) if image_size else dataset
+
+
+def _held_out(loaded: _Loaded, name: str, count: int, seed: int) -> tuple[AnySplit, AnySplit]:
+    """The training split without `count` images, and these.
+
+    Known by their content, they are those of which the least number is drawn. So images that are
+    added may take the place of some, but move none that was trained on into the validation split.
+    """
+    train = loaded.train
+    if count and count >= train.places:
         raise UserError(
-            f"data.validation = {validation} leaves nothing to train on: '{name}' has "
+            f"data.validation = {count} leaves nothing to train on: '{name}' has "
             f"{train.places} training images. Hold out fewer: --set data.validation=N."
         )
-    order = np.random.default_rng(split_seed).permutation(train.places)
-    held_out, kept = np.sort(order[:validation]), np.sort(order[validation:])
-    dataset = Dataset(name, train.subset(kept), train.subset(held_out), test, class_names)
-    return dataset.at(image_size, crop_fraction) if image_size else dataset
+    if not loaded.by_content:
+        order = np.random.default_rng(seed).permutation(train.places)
+    elif count:
+        drawn = identity.draws(train.place_identities, f"validation {seed}")
+        order = np.argsort(drawn, kind="stable")
+    else:  # to hold out none, nothing needs to be known
+        order = np.arange(train.places)
+    return train.subset(np.sort(order[count:])), train.subset(np.sort(order[:count]))
 
 
 def configured_dataset(config: DataConfig) -> Dataset:
     """`load_dataset` of a config."""
     return load_dataset(
-        config.name, config.validation, config.split_seed, config.image_size, config.crop_fraction
+        config.name,
+        config.validation,
+        config.split_seed,
+        config.image_size,
+        config.crop_fraction,
+        config.layout,
     )
 
 
@@ -143,10 +200,12 @@ def canonical(name: str) -> str:
     return str(path.resolve()) if path.is_dir() else name
 
 
-def _loader(name: str) -> Any:
+def _loader(name: str, layout: str) -> Callable[[str], _Loaded]:
     refuse_archive(name)
     if expanded(name).is_dir():
-        return _load_folder
+        return partial(_load_folder, layout=layout)
+    if layout != "auto":
+        raise UserError(f"data.layout = '{layout}' is for folders; '{name}' is none.")
     if name == "digits":
         return _load_digits
     if name.startswith((".", "~", "/")) or os.path.exists(name):
@@ -154,9 +213,16 @@ def _loader(name: str) -> Any:
     return _load_tfds
 
 
-def _load_folder(name: str) -> _Loaded:
-    train, test, names = read_folder(expanded(name))
-    return EncodedSplit(train), EncodedSplit(test), names
+def _load_folder(name: str, layout: str) -> _Loaded:
+    train, own, test, names = read_folder(expanded(name), layout)
+    return _Loaded(
+        EncodedSplit(train),
+        EncodedSplit(test),
+        names,
+        f"training images of {name}",
+        None if own is None else EncodedSplit(own),
+        by_content=True,
+    )
 
 
 def _load_digits(name: str) -> _Loaded:
@@ -173,28 +239,69 @@ def _load_digits(name: str) -> _Loaded:
     order = np.random.default_rng(0).permutation(len(labels))
     train, test = order[360:], order[:360]
     names = tuple(str(digit) for digit in raw.target_names)
-    return Split(images[train], labels[train]), Split(images[test], labels[test]), names
+    whole = Split(images, labels, identity.of_places("digits", len(labels)))
+    return _Loaded(whole.subset(train), whole.subset(test), names, "training images of digits")
 
 
 def _load_tfds(name: str) -> _Loaded:
     tfds = require("tensorflow_datasets", "recipes")
-    builder = _tfds_builder(tfds, name)
+    sliced = _SLICED.fullmatch(name)
+    plain_name, part = sliced.groups() if sliced else (name, None)
+    builder = _tfds_builder(tfds, plain_name)
     features = builder.info.features  # known before anything is downloaded
     if "image" not in features or "label" not in features:
         raise UserError(f"'{name}' has no 'image' and 'label': its features are {list(features)}.")
-    _prepare(builder, name)
-    splits = builder.info.splits
+    _prepare(builder, plain_name)
+    loaded = _whole_tfds(builder, plain_name)
+    return loaded if part is None else _sliced(tfds, builder, name, part, loaded)
+
+
+def _whole_tfds(builder: Any, name: str) -> _Loaded:
+    """The training and the test split of a prepared dataset."""
+    features, splits = builder.info.features, builder.info.splits
+    names, full_name = tuple(features["label"].names), builder.info.full_name
     held_back = [split for split in ("test", "validation") if split in splits]
-    if not held_back:
-        raise UserError(f"'{name}' wants a split test or validation; it has {sorted(splits)}.")
     load = _load_encoded if None in features["image"].shape else _load_decoded
+    if not held_back and "train" in splits:
+        whole, labels = load(builder, "train").by_content()
+        is_test = drawn_for_test(whole.place_identities, labels, names)
+        places, test = np.flatnonzero(~is_test), whole.subset(np.flatnonzero(is_test))
+        said = f"{full_name} train, without the fifth that is drawn for the test"
+        return _Loaded(whole.subset(places), test, names, said, None, True, places)
+    if not held_back:
+        raise UserError(f"'{name}' wants a split train, test or validation; it has {list(splits)}.")
     for split in held_back:  # ImageNet's test split has the label -1 throughout
         test = load(builder, split)
         if test.subset(np.arange(min(10, test.places))).labels.min() >= 0:
             # To evaluate, ImageNet's validation images are enough, 6 of 144 GB.
             train = load(builder, "train") if "train" in splits else test.subset(np.arange(0))
-            return train, test, tuple(features["label"].names)
+            return _Loaded(train, test, names, f"{full_name} train")
     raise UserError(f"'{name}' has no labels in {' and '.join(held_back)}.")
+
+
+def _sliced(tfds: Any, builder: Any, name: str, part: str, loaded: _Loaded) -> _Loaded:
+    """`loaded` with the images of `part` of its training split; its test split stays."""
+    splits = builder.info.splits
+    if "train" not in splits:
+        raise UserError(f"'{name}' takes a part of the training split, of which there is none.")
+    try:
+        (read,) = tfds.core.ReadInstruction.from_spec(f"train[{part}]").to_absolute(splits)
+    except (ValueError, AssertionError) as error:
+        raise UserError(
+            f"'{name}': [{part}] is no part of a split. Examples: NAME[:80%], NAME[20%:], "
+            "NAME[100:200] (https://www.tensorflow.org/datasets/splits)."
+        ) from error
+    first, last = read.from_ or 0, read.to if read.to is not None else splits["train"].num_examples
+    places = np.arange(loaded.train.places) if loaded.places is None else loaded.places
+    chosen = np.flatnonzero((places >= first) & (places < last))
+    if not len(chosen):
+        raise UserError(f"'{name}' has no training image.")
+    print(
+        f"{name}: {len(chosen):,} of {len(places):,} training images; the test split is all of it",
+        file=sys.stderr,
+    )
+    train = loaded.train.subset(chosen)
+    return replace(loaded, train=train, said=f"{loaded.said}, of it [{part}]", places=None)
 
 
 def _load_encoded(builder: Any, split: str) -> EncodedSplit:
@@ -211,7 +318,9 @@ def _load_decoded(builder: Any, split: str) -> Split:
         )
     tfds = require("tensorflow_datasets", "recipes")
     part = tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1, shuffle_files=False))
-    return Split(part["image"], part["label"].astype("int32"))
+    labels = part["label"].astype("int32")
+    places = identity.of_places(f"{builder.info.full_name} {split}", len(labels))
+    return Split(part["image"], labels, places)
 
 
 def _tfds_builder(tfds: Any, name: str) -> Any:

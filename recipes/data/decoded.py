@@ -1,7 +1,8 @@
 """Images decoded in memory, and what every kind of split has in common.
 
-`Split` (here) and `EncodedSplit` (images.py) have the same face: `len`, `labels`, `image_shape`,
-`sized`, `left_out`, `places`, `subset`, `at`, `sample`, and four methods that give images:
+`Split` (here) and `EncodedSplit` (encoded.py) have the same face: `len`, `labels`, `image_shape`,
+`sized`, `left_out`, `read_by_pillow`, `identities`, `place_identities`, `by_content`, `places`,
+`subset`, `at`, `sample`, and four methods that give images:
 
     cropped(draws, augment, sizes)    (images, labels, key) of training batches
     batches(index, batch_size)        (images, labels) of the images at `index`, for evaluation
@@ -13,13 +14,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from keras_resnet.images.listing import spaced
 from keras_resnet.recipes.configs.schema import AugmentConfig
+from keras_resnet.recipes.data import identity
 from keras_resnet.recipes.data.augment import CROPS, fitted, flip, resize_at, resized
 
 # Images decoded at once, and what an affinity mask leaves of the machine (a Slurm job, taskset).
@@ -43,14 +46,18 @@ class Split:
     Attributes:
         images: uint8 (n, height, width, channels), RGB 0...255.
         labels: int32 (n,), class numbers.
+        identities: what each image is known by, uint64 (n,): see identity.py; None: not known.
         sized: the images have one size.
         left_out: none, since an image that cannot be read has not come this far.
+        read_by_pillow: none either.
     """
 
     images: np.ndarray
     labels: np.ndarray
+    identities: np.ndarray | None = None
     sized: ClassVar[bool] = True
     left_out: ClassVar[tuple[str, ...]] = ()
+    read_by_pillow: ClassVar[tuple[str, ...]] = ()
 
     def __len__(self) -> int:
         """The number of images."""
@@ -69,7 +76,20 @@ class Split:
 
     def subset(self, index: np.ndarray) -> Split:
         """The images at `index`."""
-        return Split(self.images[index], self.labels[index])
+        known = self.identities
+        return Split(
+            self.images[index], self.labels[index], None if known is None else known[index]
+        )
+
+    def by_content(self) -> tuple[Split, np.ndarray]:
+        """The same images, known by their content; and their labels."""
+        contents = (np.ascontiguousarray(image).data for image in self.images)
+        return replace(self, identities=identity.of_contents(contents, len(self))), self.labels
+
+    @property
+    def place_identities(self) -> np.ndarray | None:
+        """What every place is known by."""
+        return self.identities
 
     def sample(self, count: int) -> Split:
         """Return `count` images at fixed, evenly spaced indices (all, if there are fewer)."""
@@ -84,7 +104,7 @@ class Split:
             for start in range(0, len(self), 256)
         ]
         empty = np.zeros((0, size, size, self.image_shape[2]), "uint8")
-        return Split(np.concatenate([empty, *parts]), self.labels)
+        return Split(np.concatenate([empty, *parts]), self.labels, self.identities)
 
     def cropped(
         self, draws: tf.data.Dataset, augment: AugmentConfig, sizes: Sequence[tuple[int, int]]
@@ -133,11 +153,6 @@ def in_order(count: int, element: Callable[[Any], Any]) -> tf.data.Dataset:
         plain(element), num_parallel_calls=PARALLEL, deterministic=True
     )
     return elements.prefetch(PARALLEL).with_options(options())
-
-
-def spaced(length: int, count: int) -> np.ndarray:
-    """`count` evenly spaced indices below `length`; all, if there are fewer."""
-    return np.linspace(0, length - 1, min(count, length)).round().astype(int)
 
 
 def options() -> tf.data.Options:

@@ -1,8 +1,9 @@
-"""Images that stay encoded (JPEG, PNG) until a batch needs them, in files or in TFDS records.
+"""Images that stay encoded until a batch needs them, in files or in TFDS records.
 
 Of a JPEG only the part that is used is decoded, at a half, a quarter or an eighth of its size where
 that is still enough, so a photograph of 12 megapixels costs little more than a small one. What
-leaves is uint8. EXIF orientation is not applied.
+leaves is uint8. All else is as `images/read.py` has it: which files are read, and how they are
+turned.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet.errors import UserError
-from keras_resnet.images.crop import decode
+from keras_resnet.errors import UserError, require
+from keras_resnet.images import headers, read
+from keras_resnet.images.crop import decode as decode_sound
+from keras_resnet.images.listing import spaced, warn_of_left_out
 from keras_resnet.recipes.configs.schema import AugmentConfig
 from keras_resnet.recipes.data.augment import CROPS, fitted, random_box, resize_at, resized, side_at
 from keras_resnet.recipes.data.decoded import (
@@ -27,7 +30,6 @@ from keras_resnet.recipes.data.decoded import (
     in_order,
     options,
     plain,
-    spaced,
 )
 
 IN_MEMORY_BYTES = 4 * 2**30
@@ -36,15 +38,33 @@ Box = Callable[[Any, Any], tuple[Any, Any, Any, Any]]  # (height, width) → top
 
 
 class Tried(NamedTuple):
-    """Which images of a source can be decoded."""
+    """Which images of a source can be decoded, and how."""
 
     sound: Source  # those that can
     labels: np.ndarray  # theirs, int32 (n,)
-    left_out: tuple[str, ...]  # the names of the others
+    turned: np.ndarray  # how they are held, int32 (n,): see headers.upright
+    others: np.ndarray  # whether only Pillow reads them, bool (n,)
+    left_out: tuple[str, ...]  # the names of the rest
+
+    def encoded(self, place: Any) -> Encoded:
+        """An image of `sound`; in a graph."""
+        content, label = self.sound.read(place)
+        # A graph without Pillow runs in another process too.
+        decode = read.png_or_other if self.others.any() else read.png
+        return Encoded(content, label, tf.gather(self.turned, place), decode)
+
+
+class Encoded(NamedTuple):
+    """The bytes of an image in a graph."""
+
+    content: Any  # a scalar string
+    label: Any  # int32
+    turned: Any  # int32: see headers.upright
+    decode: Callable[[Any], Any]  # of what is no JPEG: the whole image as it is stored
 
 
 class Source:
-    """Encoded images at places 0...n-1; files.py and records.py say where."""
+    """Encoded images at places 0...n-1; folders.py and tfrecords.py say where."""
 
     def __len__(self) -> int:
         """The number of places, also of images that cannot be read."""
@@ -62,6 +82,15 @@ class Source:
         """The images at `places`."""
         raise NotImplementedError
 
+    @property
+    def identities(self) -> np.ndarray:
+        """What each image is known by, uint64 (n,); see identity.py."""
+        raise NotImplementedError
+
+    def by_content(self) -> tuple[Source, np.ndarray]:
+        """The same images, known by their content; and their labels, int32 (n,)."""
+        raise NotImplementedError
+
     @cached_property
     def tried(self) -> Tried:
         """What is left when every image has been decoded once, at an eighth of its size.
@@ -74,26 +103,22 @@ class Source:
         Raises:
             UserError: none can be decoded.
         """
+        require("PIL.Image", "recipes")  # or all that it reads would be left out
         if len(self) > 20_000:
             print(f"looking through {len(self):,} images once", file=sys.stderr)
         probed = tf.data.Dataset.range(len(self)).map(
             plain(self._probe), num_parallel_calls=PARALLEL, deterministic=True
         )
-        found = list(probed.ignore_errors().batch(4096).with_options(options()))
+        batches = probed.ignore_errors().batch(4096).with_options(options())
+        found = [tuple(part.numpy() for part in batch) for batch in batches]
         if len(self) and not found:
             raise UserError(f"None of {len(self):,} images can be decoded; {self._why(0)}")
-        places = np.concatenate([np.zeros(0, "int64"), *(p.numpy() for p, _ in found)])
-        labels = np.concatenate([np.zeros(0, "int32"), *(x.numpy() for _, x in found)])
+        none = tuple(np.zeros(0, kind) for kind in ("int64", "int32", "int32", "bool"))
+        places, labels, turned, others = map(np.concatenate, zip(none, *found, strict=True))
         bad = np.setdiff1d(np.arange(len(self)), places)
         names = tuple(self.where(int(place)) for place in bad)
-        if names:
-            more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
-            print(
-                f"warning: {len(names):,} of {len(self):,} images cannot be decoded and are left "
-                f"out: {', '.join(names[:5])}{more}",
-                file=sys.stderr,
-            )
-        return Tried(self.subset(places), labels, names)
+        warn_of_left_out(names, len(self))
+        return Tried(self.subset(places), labels, turned, others, names)
 
     def _why(self, place: int) -> str:
         """What happens where an image is decoded."""
@@ -103,15 +128,9 @@ class Source:
             return f"{self.where(place)}: {str(error).splitlines()[0][:300]}"
         return self.where(place)
 
-    def _probe(self, place: Any) -> tuple[Any, Any]:
+    def _probe(self, place: Any) -> tuple[Any, Any, Any, Any]:
         encoded, label = self.read(place)
-        small = tf.cond(
-            tf.io.is_jpeg(encoded),
-            lambda: tf.io.decode_jpeg(encoded, channels=3, ratio=8),
-            lambda: tf.io.decode_png(encoded, channels=3),
-        )
-        with tf.control_dependencies([small]):  # or it would be dropped as unused
-            return place, tf.identity(label)
+        return place, tf.identity(label), *read.tried(encoded)
 
 
 @dataclass(frozen=True)
@@ -143,9 +162,30 @@ class EncodedSplit:
         return self.source.tried.left_out
 
     @property
+    def read_by_pillow(self) -> tuple[str, ...]:
+        """The images that are neither JPEG nor PNG."""
+        tried = self.source.tried
+        return tuple(tried.sound.where(int(place)) for place in np.flatnonzero(tried.others))
+
+    @property
     def places(self) -> int:
         """How many indices `subset` knows: also those of images that cannot be decoded."""
         return len(self.source)
+
+    @property
+    def identities(self) -> np.ndarray:
+        """What the images that can be decoded are known by, uint64 (n,)."""
+        return self.source.tried.sound.identities
+
+    def by_content(self) -> tuple[EncodedSplit, np.ndarray]:
+        """The same images, known by their content; and the labels of all places, int32."""
+        source, labels = self.source.by_content()
+        return replace(self, source=source), labels
+
+    @property
+    def place_identities(self) -> np.ndarray:
+        """What every place is known by, uint64 (places,)."""
+        return self.source.identities
 
     @property
     def sized(self) -> bool:
@@ -189,7 +229,8 @@ class EncodedSplit:
             )
         parts = [images.numpy() for images, _ in self.batches(index, 64)]
         empty = np.zeros((0, *self.image_shape), "uint8")
-        return Split(np.concatenate([empty, *parts]), self.labels[index])
+        images = np.concatenate([empty, *parts])
+        return Split(images, self.labels[index], self.identities[index])
 
     def cropped(
         self, draws: tf.data.Dataset, augment: AugmentConfig, sizes: Sequence[tuple[int, int]]
@@ -241,22 +282,28 @@ class EncodedSplit:
 
     def whole(self, sides: Sequence[int]) -> tf.data.Dataset:
         """(images, label) of every image in order, its shorter side resized to each of `sides`."""
-        source = self.source.tried.sound
+        tried = self.source.tried
 
         def scale(place: Any) -> tuple[tuple[Any, ...], Any]:
-            encoded, label = source.read(place)
+            encoded = tried.encoded(place)
             pixels, shape = decode_whole(encoded, max(sides))
-            return tuple(fitted(pixels, shape, side) for side in sides), label
+            return tuple(fitted(pixels, shape, side) for side in sides), encoded.label
 
         return in_order(len(self), scale)
 
     def shown(self, view: Callable[[Any], Any]) -> tf.data.Dataset:
         """(`view` of the image, decoded in full, label) of every image in order."""
-        source = self.source.tried.sound
+        tried = self.source.tried
 
         def show(place: Any) -> tuple[Any, Any]:
-            encoded, label = source.read(place)
-            return view(decode(encoded)), label
+            encoded = tried.encoded(place)
+            content = encoded.content
+            pixels = tf.cond(
+                tf.io.is_jpeg(content),
+                lambda: decode_sound(content),
+                lambda: encoded.decode(content),
+            )
+            return view(headers.upright(pixels, encoded.turned)), encoded.label
 
         return in_order(len(self), show)
 
@@ -264,8 +311,8 @@ class EncodedSplit:
         return central_box(height, width, self.crop_fraction)
 
     def _cut(self, index: Any, side: Any, box: Box) -> tuple[Any, Any]:
-        encoded, label = self.source.tried.sound.read(index)
-        return cut(encoded, side, box), label
+        encoded = self.source.tried.encoded(index)
+        return cut(encoded, side, box), encoded.label
 
 
 def _one_by_one(draw: Draw, sizes: Sequence[tuple[int, int]]) -> tf.data.Dataset:
@@ -286,27 +333,34 @@ def central_box(height: Any, width: Any, fraction: float) -> tuple[Any, Any, Any
     return (height - side) // 2, (width - side) // 2, side, side
 
 
-def cut(encoded: Any, side: Any, box: Box) -> Any:
+def cut(encoded: Encoded, side: Any, box: Box) -> Any:
     """Decode the box that `box(height, width)` names and resize it: uint8 (side, side, 3), RGB.
 
-    Grey and CMYK images become RGB; a palette is resolved, alpha dropped.
+    Height, width and box are those of the upright image.
     """
-    return tf.cond(
-        tf.io.is_jpeg(encoded),
+    pixels = tf.cond(
+        tf.io.is_jpeg(encoded.content),
         lambda: _cut_jpeg(encoded, side, box),
-        lambda: _cut_png(encoded, side, box),
+        lambda: _cut_other(encoded, side, box),
     )
+    return headers.upright(pixels, encoded.turned)
 
 
-def _cut_jpeg(encoded: Any, side: Any, box: Box) -> Any:
-    shape = tf.io.extract_jpeg_shape(encoded)
-    top, left, height, width = box(shape[0], shape[1])
+def _stored(encoded: Encoded, size: headers.Size, box: Box) -> headers.Box:
+    """Where in the stored image, of the stored `size`, the box lies."""
+    height, width = headers.upright_size(size, encoded.turned)
+    return headers.stored_box(box(height, width), size, encoded.turned)
+
+
+def _cut_jpeg(encoded: Encoded, side: Any, box: Box) -> Any:
+    size = headers.jpeg_size(encoded.content)
+    top, left, height, width = _stored(encoded, size, box)
     corners = tf.stack([top, left, top + height, left + width])
 
     def decode(ratio: int) -> Callable[[], Any]:
         first, last = tf.split((corners + ratio // 2) // ratio, 2)
         return lambda: tf.raw_ops.DecodeAndCropJpeg(  # tf.image's has no `ratio` for the crop
-            contents=encoded,
+            contents=encoded.content,
             crop_window=tf.concat([first, tf.maximum(last - first, 1)], axis=0),
             channels=3,
             ratio=ratio,
@@ -326,31 +380,33 @@ def _scaled_down(shorter: Any, side: Any, decode: Callable[[int], Callable[[], A
     return tf.switch_case(halvings, [decode(ratio) for ratio in (1, 2, 4, 8)])
 
 
-def _cut_png(encoded: Any, side: Any, box: Box) -> Any:
-    pixels = tf.io.decode_png(encoded, channels=3)
+def _cut_other(encoded: Encoded, side: Any, box: Box) -> Any:
+    pixels = encoded.decode(encoded.content)
     shape = tf.shape(pixels)
-    top, left, height, width = box(shape[0], shape[1])
+    top, left, height, width = _stored(encoded, (shape[0], shape[1]), box)
     return resized(pixels[top : top + height, left : left + width], side)
 
 
-def decode_whole(encoded: Any, side: int) -> tuple[Any, Any]:
-    """Decode all of an image: uint8 (height, width, 3), RGB; and its own (height, width).
+def decode_whole(encoded: Encoded, side: int) -> tuple[Any, Any]:
+    """Decode all of an image: uint8 (height, width, 3), RGB, upright; and its own (height, width).
 
     A JPEG is decoded at a half, a quarter or an eighth where that leaves its shorter side `side`.
     """
 
     def jpeg() -> tuple[Any, Any]:
-        shape = tf.io.extract_jpeg_shape(encoded)[:2]
+        size = tf.stack(headers.jpeg_size(encoded.content))
 
         def decode(ratio: int) -> Callable[[], Any]:
             return lambda: tf.io.decode_jpeg(
-                encoded, channels=3, ratio=ratio, dct_method="INTEGER_FAST"
+                encoded.content, channels=3, ratio=ratio, dct_method="INTEGER_FAST"
             )
 
-        return _scaled_down(tf.reduce_min(shape), side, decode), shape
+        return _scaled_down(tf.reduce_min(size), side, decode), size
 
-    def png() -> tuple[Any, Any]:
-        pixels = tf.io.decode_png(encoded, channels=3)
+    def other() -> tuple[Any, Any]:
+        pixels = encoded.decode(encoded.content)
         return pixels, tf.shape(pixels)[:2]
 
-    return tf.cond(tf.io.is_jpeg(encoded), jpeg, png)
+    pixels, size = tf.cond(tf.io.is_jpeg(encoded.content), jpeg, other)
+    size = tf.stack(headers.upright_size((size[0], size[1]), encoded.turned))
+    return headers.upright(pixels, encoded.turned), size

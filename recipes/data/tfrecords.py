@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.errors import UserError, require
+from keras_resnet.recipes.data import identity
+from keras_resnet.recipes.data.decoded import PARALLEL, options, plain
 from keras_resnet.recipes.data.encoded import Source
 
 
@@ -30,9 +32,16 @@ class Records(Source):
         shard: np.ndarray,
         offset: np.ndarray,
         parse: Callable[[Any], dict[str, Any]],
+        identities: np.ndarray,
     ) -> None:
         """`shard` (n,) is an index of `shards`, `offset` (n,) where the record begins in it."""
         self.shards, self.shard, self.offset, self.parse = shards, shard, offset, parse
+        self._identities = identities
+
+    @property
+    def identities(self) -> np.ndarray:
+        """See Source."""
+        return self._identities
 
     def __len__(self) -> int:
         """See Source."""
@@ -58,7 +67,24 @@ class Records(Source):
 
     def subset(self, places: np.ndarray) -> Records:
         """See Source."""
-        return Records(self.shards, self.shard[places], self.offset[places], self.parse)
+        place = self.shard[places], self.offset[places]
+        return Records(self.shards, *place, self.parse, self.identities[places])
+
+    def by_content(self) -> tuple[Records, np.ndarray]:
+        """See Source."""
+        images = tf.data.Dataset.range(len(self)).map(
+            plain(self.read), num_parallel_calls=PARALLEL, deterministic=True
+        )
+        pairs = images.with_options(options()).as_numpy_iterator()
+        labels = np.zeros(len(self), "int32")
+
+        def contents() -> Iterator[bytes]:
+            for place, (content, label) in enumerate(pairs):
+                labels[place] = label
+                yield content
+
+        found = identity.of_contents(contents(), len(self))
+        return Records(self.shards, self.shard, self.offset, self.parse, found), labels
 
     @cached_property
     def _tensors(self) -> tuple[Any, Any, Any]:
@@ -89,7 +115,8 @@ def read_split(builder: Any, split: str) -> Records:
     shards = [str(path) for path in builder.info.splits[split].filepaths]
     offsets = [_offsets(Path(shard)) for shard in shards]
     shard = np.repeat(np.arange(len(shards), dtype="int32"), [len(part) for part in offsets])
-    return Records(shards, shard, np.concatenate(offsets), parse)
+    places = identity.of_places(f"{builder.info.full_name} {split}", len(shard))
+    return Records(shards, shard, np.concatenate(offsets), parse, places)
 
 
 def _offsets(path: Path) -> np.ndarray:

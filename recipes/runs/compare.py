@@ -1,4 +1,4 @@
-"""Runs, exports and exported files side by side: accuracy, size, cost and speed, as recorded.
+"""Runs, exports and exported files side by side, as recorded: accuracy, check, size, cost, speed.
 
 keras-resnet compare RUN1 RUN2/exports FILE [--picture frontier.svg]
 """
@@ -36,6 +36,11 @@ class Row:
         bytes_gzipped: of the file, compressed.
         latency_ms: median for one image, when it, or the run's model, was exported.
         machine: where that was.
+        agreement: of an exported file, how often its class is the Keras model's.
+        passed: whether it passed its check; None of a run, whose model is what others are checked
+            against.
+        problems: why it failed.
+        notes: what its check left open.
     """
 
     name: str
@@ -47,6 +52,10 @@ class Row:
     bytes_gzipped: int
     latency_ms: float | None = None
     machine: str | None = None
+    agreement: float | None = None
+    passed: bool | None = None
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def rows(references: Iterable[str | Path]) -> list[Row]:
@@ -112,6 +121,10 @@ def _of_export(folder: Path, only: str | None) -> list[Row]:
             bytes_gzipped=item["bytes_gzipped"],
             latency_ms=item["latency_ms"],
             machine=content["machine"],
+            agreement=item["agreement"],
+            passed=item["passed"],
+            problems=tuple(item["problems"]),
+            notes=tuple(item.get("notes", ())),
         )
         for item in content["files"]
         if only in (None, item["file"])
@@ -122,8 +135,12 @@ def _of_export(folder: Path, only: str | None) -> list[Row]:
 
 
 def warnings(compared: Sequence[Row]) -> list[str]:
-    """Why figures of these rows should not be compared."""
-    found = []
+    """Which rows failed their check, and why figures of these rows should not be compared."""
+    found = [
+        f"{row.name} FAILED its check: {'; '.join(row.problems)}"
+        for row in compared
+        if row.passed is False
+    ]
     if len({row.measured_on for row in compared if row.accuracy is not None}) > 1:
         found.append("the accuracies were measured on different images")
     if len({row.machine for row in compared if row.machine}) > 1:
@@ -144,7 +161,8 @@ def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
 def draw(compared: Sequence[Row], out: Path) -> None:
     """Draw accuracy against bytes and, where any is known, milliseconds; the frontier of each.
 
-    Points are numbered, with a legend below. What has no time is named on stderr.
+    Points are numbered, with a legend below. A file that failed its check is a cross, named so in
+    the legend, and beats nothing. What has no time is named on stderr.
 
     Raises:
         UserError: no row has an accuracy, or see `figures.require_writable`.
@@ -175,19 +193,28 @@ def _name_untimed(labels: Mapping[Row, str]) -> None:
 
 def _draw_panel(panel: Any, labels: Mapping[Row, str], key: str) -> None:
     points = {
-        f"{number}  {text}": (float(getattr(row, key)), 100 * (row.accuracy or 0.0))
-        for number, (row, text) in enumerate(labels.items(), 1)
+        row: (float(getattr(row, key)), 100 * (row.accuracy or 0.0))
+        for row in labels
         if getattr(row, key)
     }
     # In steps: between two of them there is no model.
-    steps = list(zip(*frontier(list(points.values())), strict=True))
-    panel.step(*steps, where="post", color=figures.GREY, lw=1, zorder=1)
-    for text, point in points.items():
-        number, label = text.partition(" ")[0], figures.literal(text)
-        panel.plot(*point, "o", color=f"C{int(number) - 1}", label=label, zorder=2, clip_on=False)
-        panel.annotate(number, point, xytext=(4, 4), textcoords="offset points")
+    if sound := _sound_frontier(points):
+        panel.step(*zip(*sound, strict=True), where="post", color=figures.GREY, lw=1, zorder=1)
+    for number, (row, text) in enumerate(labels.items(), 1):
+        if row not in points:
+            continue
+        failed = row.passed is False
+        label = f"{number}  {figures.literal(text)}{', FAILED its check' * failed}"
+        style: dict[str, Any] = {"color": f"C{number - 1}", "zorder": 2, "clip_on": False}
+        panel.plot(*points[row], "x" if failed else "o", label=label, **style)
+        panel.annotate(str(number), points[row], xytext=(4, 4), textcoords="offset points")
     panel.set(xlabel=_COSTS[key], xscale="log")
     panel.margins(x=0.1)
+
+
+def _sound_frontier(points: Mapping[Row, tuple[float, float]]) -> list[tuple[float, float]]:
+    """The frontier without the files that failed their check."""
+    return frontier([point for row, point in points.items() if row.passed is not False])
 
 
 def _limits(values: Sequence[float]) -> tuple[float, float]:

@@ -1,19 +1,19 @@
 """The folder of a training run.
 
 config.toml        the resolved config           checkpoints/      the state to resume from
-log.csv            one row per epoch             tensorboard/      the same for TensorBoard
+log.csv            one row per epoch, from 1     tensorboard/      the same for TensorBoard
 best.weights.h5    best on the validation split  summary.json      what came out
 model.keras        the result: stock Keras layers, float32, RGB 0...255 in, probabilities out
 labels.txt         its class names, one a line
 start.keras        of a fine-tuning: the model it started from
 teacher.keras      of a distillation: the model it learns from
-start.json         how that was made, if it was (pruned, ...); the summary repeats it
+start.json         where that comes from and how it was made; the summary repeats it
+trained_on.npz     by what its training images are known again (seen.py)
 .lock              who trains in it; locked as long as that process lives
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import socket
@@ -34,8 +34,10 @@ from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.labels import Known, known, remember
 from keras_resnet.layers import to_stock
 from keras_resnet.recipes.configs.schema import Config, load_config, save_config, shown_name
+from keras_resnet.recipes.runs import earlier, log
 
 _LOCK = ".lock"
+STARTED_FROM = "started_from"  # of start.json: the folder of the run that the first model is of
 
 
 @dataclass(frozen=True)
@@ -93,19 +95,18 @@ class Run:
         return self.path / "log.csv"
 
     @property
+    def tensorboard(self) -> Path:
+        """The folder of the same rows, for TensorBoard."""
+        return self.path / "tensorboard"
+
+    @property
     def checkpoints(self) -> Path:
         """The folder of the state to resume from; there is none before the first is saved."""
         return self.path / "checkpoints"
 
     def rows(self) -> list[dict[str, str]]:
-        """The log: a row per finished epoch, without what it has not measured."""
-        if not self.log.is_file():
-            return []
-        with self.log.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        # Keras' logger, which earlier runs used as it is, writes "NA" where there is no validation
-        # split; a row that was added to such a log since then is shorter.
-        return [{key: v for key, v in row.items() if v not in (None, "NA")} for row in rows]
+        """The log: a row per finished epoch, counted from 1, without what it has not measured."""
+        return log.read(self.log)
 
     def require_finished(self) -> None:
         """Refuse a run without a model.
@@ -127,15 +128,14 @@ class Run:
         return self.path / "summary.json"
 
     def summary(self) -> dict[str, Any]:
-        """What came out of the finished run.
+        """What came out of the finished run; of an earlier version's run in today's terms.
 
         Raises:
             UserError: the file is missing.
         """
         if not self._summary.is_file():
             raise UserError(f"{self.name} has no summary.json. Restore it.")
-        summary: dict[str, Any] = json.loads(self._summary.read_text())
-        return summary
+        return earlier.summary(json.loads(self._summary.read_text()))
 
     def known(self) -> Known:
         """The class names of the finished run, and the crop by which its accuracy was measured."""
@@ -240,9 +240,10 @@ def list_runs(folder: str | Path) -> list[dict[str, Any]]:
     """Describe the runs in `folder` (and one folder below), the latest first.
 
     A row has "run" (its path), "model", "data", "done" and "total" ("unit": epochs or steps),
-    "validation" and "test" (accuracy, or None), "minutes" of training, "state" (finished, running,
-    interrupted, record: neither a model nor checkpoints, but what came out, or unreadable) and
-    "problem": why a run cannot be read, of which nothing else is known.
+    "validation" and "test" (accuracy, or None), "training_seconds" (as in the summary; of a run
+    that is not finished, to the end of its last epoch), "state" (finished, running, interrupted,
+    record: neither a model nor checkpoints, but what came out, or unreadable) and "problem": why a
+    run cannot be read, of which nothing else is known.
 
     Raises:
         UserError: `folder` does not exist.
@@ -264,7 +265,7 @@ def _describe_or_say_why(run: Run) -> dict[str, Any]:
         return {**_describe(run), "problem": None}
     except (OSError, ValueError, KeyError, TypeError) as error:
         unknown = dict.fromkeys(
-            ("model", "data", "done", "total", "unit", "validation", "test", "minutes")
+            ("model", "data", "done", "total", "unit", "validation", "test", "training_seconds")
         )
         problem = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         return {"run": str(run.path), **unknown, "state": "unreadable", "problem": problem}
@@ -274,9 +275,8 @@ def _describe(run: Run) -> dict[str, Any]:
     config, rows = run.config, run.rows()
     unit = "epochs" if config.train.epochs else "steps"
     done = len(rows) if config.train.epochs else max([0, *(int(float(r["step"])) for r in rows)])
-    validation = [float(row["val_accuracy"]) for row in rows if "val_accuracy" in row]
     state = _state(run)
-    test = run.summary()["test"]["accuracy"] if state in ("finished", "record") else None
+    outcome = run.summary() if state in ("finished", "record") else _so_far(rows)
     return {
         "run": str(run.path),
         "model": config.model,
@@ -284,10 +284,19 @@ def _describe(run: Run) -> dict[str, Any]:
         "done": done,
         "total": config.train.epochs or config.train.steps,
         "unit": unit,
-        "validation": max(validation, default=None),
-        "test": test,
-        "minutes": sum(float(row["seconds"]) for row in rows) / 60,
+        **{key: (outcome[key] or {}).get("accuracy") for key in ("validation", "test")},
+        "training_seconds": outcome["training_seconds"],
         "state": state,
+    }
+
+
+def _so_far(rows: list[dict[str, str]]) -> dict[str, Any]:
+    """Of a run that is not finished, what the summary will say of it, as far as it has come."""
+    validation = [float(row["val_accuracy"]) for row in rows if "val_accuracy" in row]
+    return {
+        "validation": {"accuracy": max(validation)} if validation else None,
+        "test": None,
+        "training_seconds": float(rows[-1]["training_seconds"]) if rows else 0.0,
     }
 
 
@@ -348,13 +357,3 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write one JSON object."""
     with replacing(path) as partial:
         partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def drop_rows_from(log: Path, epoch: int) -> None:
-    """Forget the log's rows of epochs that a resumed run will do again."""
-    if not log.is_file():
-        return
-    header, *rows = log.read_bytes().splitlines(keepends=True) or [b""]
-    kept = [row for row in rows if row.split(b",")[0].isdigit() and int(row.split(b",")[0]) < epoch]
-    with replacing(log) as partial:
-        partial.write_bytes(b"".join([header, *kept]))

@@ -22,14 +22,14 @@ import numpy as np
 from keras_resnet.analysis.explain import explain
 from keras_resnet.analysis.profile import profile
 from keras_resnet.display import figures, sheets
-from keras_resnet.display.console import number
+from keras_resnet.display.console import number, verdict
 from keras_resnet.errors import UserError, require
 from keras_resnet.export import manifest
 from keras_resnet.export.runtimes.keras import KerasRuntime, load_keras
 from keras_resnet.files import expanded, replacing, require_file_target
 from keras_resnet.recipes.configs.schema import shown_name
 from keras_resnet.recipes.data.datasets import AnySplit, configured_dataset
-from keras_resnet.recipes.runs import outcomes, report_figures
+from keras_resnet.recipes.runs import outcomes, report_figures, seen, sources
 from keras_resnet.recipes.runs.folder import Run
 
 _MISTAKES = 12
@@ -61,9 +61,11 @@ def write(run: Run, out: str | Path | None = None) -> Path:
     dataset = configured_dataset(run.config.data)
     model = load_keras(run.model)
     answers = outcomes.collect(KerasRuntime(model), dataset.test)
+    trained_on = seen.count(sources.find(str(run.path)), dataset, dataset.test)
+    seen.warn(trained_on, len(dataset.test))
     parts = {
         "title": _escape(f"{run.config.model} on {shown_name(run.config.data.name)}"),
-        "facts": _facts(run, answers),
+        "facts": _facts(run, answers, trained_on),
         "curves": _curves(run),
         **_confusions(answers, dataset.class_names),
         **_calibration(answers),
@@ -100,21 +102,36 @@ def _numbers(rows: Iterable[dict[str, Any]]) -> list[dict[str, float]]:
     return [{key: parse(value) for key, value in row.items()} for row in rows]
 
 
-def _facts(run: Run, answers: outcomes.Outcomes) -> str:
+def _facts(run: Run, answers: outcomes.Outcomes, trained_on: int | None) -> str:
     summary = run.summary()
     validation = summary["validation"]
     facts = {
-        f"test accuracy, {len(answers.labels):,} images": f"{answers.accuracy:.2%}",
+        **_test_accuracy(answers, summary["test"]),
+        "of these were trained on": number(trained_on, ","),
         "validation accuracy": number(validation and validation["accuracy"], ".2%"),
         "parameters": f"{summary['parameters']:,}",
         "steps": f"{summary['steps']:,}",
-        "training": f"{summary['seconds'] / 60:.1f} min",
+        "training": f"{summary['training_seconds'] / 60:.1f} min",
         "precision": summary["precision"],
     }
     return "".join(
         f"<div><b>{_escape(value)}</b><span>{_escape(name)}</span></div>"
         for name, value in facts.items()
     )
+
+
+def _test_accuracy(answers: outcomes.Outcomes, trained: dict[str, Any]) -> dict[str, str]:
+    """What the page measured, and what the summary says if that is something else."""
+    now = {f"test accuracy, {len(answers.labels):,} images": f"{answers.accuracy:.2%}"}
+    name, value = f"test accuracy, {trained['n']:,} images", f"{trained['accuracy']:.2%}"
+    if now == {name: value}:
+        return now
+    print(
+        f"warning: the summary's test accuracy is {value} on {trained['n']:,} images: the data, or "
+        "the machine, is another than the run's",
+        file=sys.stderr,
+    )
+    return {**now, f"{name}, when it was trained": value}
 
 
 def _confusions(answers: outcomes.Outcomes, names: Sequence[str]) -> dict[str, str]:
@@ -209,13 +226,18 @@ def _exports(run: Run) -> str:
             number(item["accuracy"], ".2%"),
             number(item["agreement"], ".2%"),
             number(item["latency_ms"], ".3f"),
-            "passed" if item["passed"] else "FAILED",
+            verdict(item),
         )
         for item in content["files"]
     ]
     header = ("file", "bytes", "gzipped", "accuracy", "agreement", "ms", "check")
-    note = f"On {content['check']['n']:,} images; ms for one image on {content['machine']}."
-    return _table(header, rows) + f'<p class="note">{_escape(note)}</p>'
+    check = content["check"]
+    note = (
+        f"On {check['n']:,} {check['images']}; ms for one image, on one thread (TensorFlow: on "
+        f"all), on {content['machine']}."
+    )
+    notes = [note, *manifest.failures(content)]
+    return _table(header, rows) + "".join(f'<p class="note">{_escape(x)}</p>' for x in notes)
 
 
 def _profile(model: keras.Model) -> str:

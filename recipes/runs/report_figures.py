@@ -17,7 +17,7 @@ def curves(rows: Sequence[Mapping[str, float]]) -> str:
     """Loss with the learning rate, and error, by epoch, from the rows of `log.csv`: two figures."""
     both = figures.new(4.6, 3), figures.new(4.6, 3)
     loss, error = (figure.subplots() for figure in both)
-    epochs = [row["epoch"] + 1 for row in rows]
+    epochs = [row["epoch"] for row in rows]
     marker = "o" if len(rows) == 1 else ""  # one point makes no line
     for prefix, name in (("", "training"), ("val_", "validation")):
         if f"{prefix}loss" not in rows[0]:

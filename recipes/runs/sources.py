@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +16,19 @@ from keras_resnet.export.runtimes.keras import KerasRuntime, load_keras
 from keras_resnet.export.runtimes.locate import located
 from keras_resnet.export.runtimes.open import open_file
 from keras_resnet.files import expanded
+from keras_resnet.images.answers import agreed, class_count, names_of, numbered
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.labels import Known, class_ids, read_labels, remember
 from keras_resnet.images.preprocessing import missing_preprocessing
-from keras_resnet.recipes.runs.folder import Run, find_run, is_run
+from keras_resnet.recipes.runs.folder import STARTED_FROM, Run, find_run, is_run
 from keras_resnet.weights import catalog, loading
 from keras_resnet.weights.fitting import read_note
 
 if TYPE_CHECKING:
     from keras_resnet.recipes.data.datasets import Dataset
+
+
+_EXPORTS_DEPTH = 3  # RUN/exports/saved_model/1
 
 
 @dataclass(frozen=True)
@@ -37,13 +41,15 @@ class Source:
         run: the run it belongs to, if any.
         labels: its class names, if they lie beside it or belong to the weights.
         weights: of a network built by name.
+        activation: what its outputs went through, where the user said it.
     """
 
     name: str
     path: Path | None
     run: Run | None
     labels: tuple[str, ...] | None
-    weights: Path | loading.Entry | None = None
+    weights: loading.Resolved = None
+    activation: str | None = None
 
     @property
     def entry(self) -> loading.Entry | None:
@@ -54,6 +60,21 @@ class Source:
     def data(self) -> str | None:
         """What the weights were trained on, by tensorflow-datasets' name, if that is known."""
         return loading.about(self.weights).data
+
+    @property
+    def trained_in(self) -> Run | None:
+        """The run that the model is the result of; also of a file that it was exported to."""
+        if self.path is None:
+            return None
+        if self.run is not None:  # which keeps its start and its teacher beside its result
+            return self.run if self.path == self.run.model else None
+        folder = next(filter(is_run, list(self.path.resolve().parents)[:_EXPORTS_DEPTH]), None)
+        return None if folder is None else Run(folder)
+
+    def lineage(self) -> dict[str, Any]:
+        """What the summary of a run says that starts from this model."""
+        run = self.trained_in
+        return {} if run is None else {STARTED_FROM: str(run.path.resolve())}
 
     def origin(self) -> dict[str, Any]:
         """What is known of where the model comes from, for an export's manifest and model card."""
@@ -118,11 +139,11 @@ class Source:
                 include_preprocessing=True,
                 **loading.about(self.weights).options,
             )
-            self._check_labels(classifier_shape(model)[1])
+            self.names(classifier_shape(model)[1])
             return model
         self.require_keras()
         model = load_keras(self.path)
-        self._check_labels(classifier_shape(model)[1])
+        self.names(classifier_shape(model)[1])
         remember(model, Known(self.labels, self.labels, self.crop))
         return model
 
@@ -150,33 +171,54 @@ class Source:
             model = self.keras_model(size)
             if hint := missing_preprocessing(model):
                 print(f"warning: {hint} Here it gets RGB 0...255.", file=sys.stderr)
-            return KerasRuntime(model)
-        runtime = open_file(self.path)
-        self._check_labels(runtime.classes)
+            runtime: Runtime = KerasRuntime(model)
+        else:
+            runtime = open_file(self.path)
+            runtime.activation = runtime.activation or self._recorded_activation(self.path)
+            self.names(runtime.outputs)
+        runtime.activation = agreed(self.activation, runtime.activation)
         return runtime
 
-    def _check_labels(self, classes: int) -> None:
-        if self.labels is not None and len(self.labels) != classes:
+    def _recorded_activation(self, path: Path) -> str | None:
+        """What the manifest beside an exported file says of its outputs."""
+        if not (path.parent / manifest.MANIFEST).is_file():
+            return None
+        content = manifest.read(path.parent)
+        exported = any(entry["file"] == path.name for entry in content["files"])
+        return content["output"].get("activation") if exported else None
+
+    def names(self, outputs: int) -> tuple[str, ...]:
+        """The names of all its classes, or "class 0", … where there are none.
+
+        Raises:
+            UserError: its labels are those of another model.
+        """
+        try:
+            return numbered(names_of(self.labels, outputs), class_count(outputs))
+        except UserError as error:
             raise UserError(
-                f"The labels.txt of '{self.name}' (beside it, or inside a .tflite) has "
-                f"{len(self.labels)} names, but the model has {classes} classes. Move the model "
-                "away from it, or mend it."
-            )
+                f"The labels.txt of '{self.name}' (beside it, or inside a .tflite) does not fit: "
+                f"{error} Move the model away from it, or mend it."
+            ) from error
 
 
-def find(reference: str, weights: str | None = None) -> Source:
+def find(reference: str, weights: str | None = None, activation: str | None = None) -> Source:
     """What `reference` names: a run folder, a file, or a network's name with `weights`.
 
     Args:
         reference: a path, or a name of the registry.
         weights: of a name: a tag or a file.
+        activation: what its outputs went through, where its graph does not tell.
 
     Raises:
         UserError: nothing of that name, a folder of something else, an unfinished run, or a network
             without weights.
     """
-    if weights is not None:
-        return _with_weights(reference, weights)
+    found = _find(reference) if weights is None else _with_weights(reference, weights)
+    return replace(found, activation=activation)
+
+
+def _find(reference: str) -> Source:
     path = expanded(reference)
     if is_run(path):
         run = find_run(path)
@@ -199,7 +241,7 @@ def find(reference: str, weights: str | None = None) -> Source:
         return Source(path.stem, path, beside, read_labels(parent) or _labels_inside(path))
     if path.suffix or len(path.parts) > 1:
         raise UserError(f"No such file or folder: {path}")
-    name = registry.architecture(reference).name
+    name = registry.find(reference).name
     tags = ", ".join(entry.tag for entry in catalog.of_model(name))
     raise UserError(
         f"'{name}' alone is an untrained network, and answers at random. Give --weights "
@@ -214,7 +256,8 @@ def _with_weights(name: str, weights: str) -> Source:
             f"{name} is a path, and has its weights inside. Leave out --weights (in [distill]: "
             "--set distill.weights=), or give a network's NAME."
         )
-    found = loading.resolve(registry.architecture(name).name, weights)
+    name = registry.find(name).name
+    found = loading.resolve(name, weights)
     if isinstance(found, Path) and loading.classes_in(found) is None:
         raise UserError(f"{found} has no classifier: it was saved without the top.")
     return Source(name, None, None, loading.known_with(found).labels, found)
@@ -225,23 +268,27 @@ def _labels_inside(path: Path) -> tuple[str, ...] | None:
 
 
 def dataset_of(
-    name: str | None, source: Source, runtime: Runtime | None = None, whole: bool = False
+    name: str | None,
+    source: Source,
+    runtime: Runtime | None = None,
+    whole: bool = False,
+    layout: str | None = None,
 ) -> Dataset:
     """The dataset of --data, or the one the run was trained on (with its own split).
 
     Images that vary in size are given out at the model's; with `whole` they stay as they are.
+    `layout` is of a folder; None: the run's, or "auto".
     """
-    from dataclasses import replace
-
     from keras_resnet.recipes.data.datasets import canonical, configured_dataset, load_dataset
 
     config = source.run.config.data if source.run else None
     if config is not None and (name is None or canonical(name) == config.name):
+        config = replace(config, layout=layout or config.layout)
         return configured_dataset(replace(config, image_size=0) if whole else config)
     name = name or source.data
     if name is None:
         raise UserError("Give --data, a dataset's name or a folder of images, e.g. --data cifar10.")
-    dataset = load_dataset(name)
+    dataset = load_dataset(name, layout=layout or "auto")
     if dataset.sized or whole:
         return dataset
     return dataset.at((runtime or source.runtime()).input_shape[0] or 224)

@@ -1,4 +1,7 @@
-"""Keras callbacks of the recipes: the progress bar and log.csv; TensorBoard's log is Keras' own."""
+"""Keras callbacks of the recipes: the progress bar, log.csv and TensorBoard's log.
+
+Keras hands epochs to callbacks counted from 0; what people read counts from 1.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +78,7 @@ class ProgressBar(keras.callbacks.Callback):
 
 
 class Log(keras.callbacks.CSVLogger):
-    """A row per epoch, of what was measured.
+    """A row per epoch, counted from 1, of what was measured.
 
     Keras' own adds a val_… column of "NA" for each where there is no validation split.
     """
@@ -85,7 +88,15 @@ class Log(keras.callbacks.CSVLogger):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Name the columns before Keras does; write the row."""
         self.keys = sorted(logs or {}) if self.keys is None else self.keys
-        super().on_epoch_end(epoch, logs)
+        super().on_epoch_end(epoch + 1, logs)
+
+
+class TensorBoard(keras.callbacks.TensorBoard):
+    """Keras' own, with epochs from 1."""
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Write the epoch's figures."""
+        super().on_epoch_end(epoch + 1, logs)
 
 
 def _summary(logs: dict[str, Any]) -> str:
@@ -99,5 +110,5 @@ _SHOWN = (
     ("learning_rate", "rate {:.2g}"),
     ("images_per_second", "{:.0f} images/s"),
     ("input_wait", "input wait {:.1%}"),
-    ("seconds", "{:.1f} s"),
+    ("training_seconds", "{:.1f} s so far"),
 )

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 
 from keras_resnet.errors import UserError
@@ -36,8 +37,9 @@ class State:
     Attributes:
         epochs_done: epochs that were evaluated and logged. A state saved between the last step of
             an epoch and that has the step, but not yet the epoch.
-        best_accuracy, best_epoch: on the validation split.
-        seconds: spent so far, over all sittings.
+        best_accuracy, best_epoch: on the validation split; the epoch as Keras counts, from 0, and
+            -1 before there is one. Files and screens count from 1.
+        seconds: training time so far; see `count_time`.
     """
 
     def __init__(self, run: Run, loop: Loop, minutes: float) -> None:
@@ -53,7 +55,7 @@ class State:
         checkpoint.best_epoch = self.best_epoch
         checkpoint.seconds = self.seconds
         self.manager = self._manager(checkpoint)
-        self.saved_at = time.perf_counter()
+        self.counted_at = time.perf_counter()
         self.votes = workers.Votes(loop.strategy)
         restored = self._restore(checkpoint) if self.manager.checkpoints else ""
         restored = workers.share(loop.strategy, restored.encode()).decode()
@@ -122,7 +124,7 @@ class State:
         Raises:
             KeyboardInterrupt: Ctrl-C on one of several workers.
         """
-        if self.votes.any_in_a_while(time.perf_counter() - self.saved_at >= self.interval):
+        if self.votes.any_in_a_while(time.perf_counter() - self.counted_at >= self.interval):
             self.save()
 
     def save(self) -> None:
@@ -132,10 +134,22 @@ class State:
             NonFiniteLossError: the loss is not finite; the last checkpoint stays.
             UserError: it cannot be written, e.g. the disk is full; the last checkpoint stays.
         """
-        self.loop.require_finite_loss()
+        self.count_time()
+        self._save()
+
+    def count_time(self) -> float:
+        """Count the time since the last call as training time; return the total, to 0.1 s.
+
+        It is wall time, with validation and checkpoints, over all sittings. What is lost when the
+        process is killed, and so done again, counts once.
+        """
         now = time.perf_counter()
-        self.seconds.assign_add(now - self.saved_at)
-        self.saved_at = now
+        self.seconds.assign_add(now - self.counted_at)
+        self.counted_at = now
+        return round(float(self.seconds), 1)
+
+    def _save(self) -> None:
+        self.loop.require_finite_loss()
         with self.writing():
             self.manager.save(checkpoint_number=int(self.loop.step))
 
@@ -159,14 +173,14 @@ class State:
             ) from error
 
     def finish_epoch(self) -> None:
-        """Close the epoch and save."""
+        """Close the epoch, whose time is counted and logged, and save."""
         self.epochs_done.assign_add(1)
         self.loop.reset_metrics()
-        self.save()
+        self._save()  # without the time since: the summary's is that of the log's last row
 
     def keep_best(self, epoch: int, accuracy: float) -> None:
         """Save the weights if this epoch is the best yet; of equals, the later and calmer one."""
-        if accuracy < float(self.best_accuracy):
+        if np.float32(accuracy) < float(self.best_accuracy):  # which is rounded to float32
             return
         with self.writing(), replacing(self.run.best) as partial:
             self.loop.model.save_weights(partial)

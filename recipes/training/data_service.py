@@ -18,6 +18,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from keras_resnet.errors import UserError
+from keras_resnet.recipes.data.datasets import AnySplit
 from keras_resnet.recipes.training import machines
 
 _SCHEME = "grpc://"
@@ -31,6 +32,19 @@ def require(service: str, wait_seconds: float) -> None:
     """
     if service:
         machines.wait_for(_address(service), f"the data service {service}", wait_seconds)
+
+
+def require_readable(service: str, split: AnySplit) -> None:
+    """Refuse images for `service` that Pillow reads, which is called in the process that trains.
+
+    Raises:
+        UserError: the name of the first one.
+    """
+    if service and (others := split.read_by_pillow):
+        raise UserError(
+            f"The data service {service} reads JPEG and PNG only; {others[0]} is neither (one of "
+            f"{len(others):,}). Convert them, or train without data.service."
+        )
 
 
 def served(batches: tf.data.Dataset, service: str) -> tf.data.Dataset:

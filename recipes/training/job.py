@@ -99,6 +99,7 @@ def prepare(config: Config, trainee: Trainee, teacher: keras.Model | None) -> Jo
     if teacher is not None:
         require_fit(teacher, _shown_shape(config, dataset), len(dataset.class_names))
     trainee.require_fit(config, dataset)  # before images of many sizes are looked through
+    data_service.require_readable(config.data.service, dataset.train)
     steps_per_epoch = _steps_per_epoch(dataset, train.batch_size)
     total_steps = train.steps or train.epochs * steps_per_epoch
     return Job(

@@ -11,8 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.errors import UserError
-from keras_resnet.export.runtimes.base import are_probabilities, classifier_shape
+from keras_resnet.export.runtimes.base import classifier_shape
 from keras_resnet.export.runtimes.keras import KerasRuntime
+from keras_resnet.images.answers import SIGMOID, SOFTMAX, class_count
 from keras_resnet.models.auxiliary import inference_model
 from keras_resnet.recipes.configs.schema import DistillConfig
 from keras_resnet.recipes.runs import sources
@@ -65,11 +66,16 @@ def require_fit(teacher: keras.Model, shape: Shape, classes: int) -> None:
     Raises:
         UserError: it is one.
     """
-    known = classifier_shape(teacher)[1]
+    known = class_count(classifier_shape(teacher)[1])
     if known != classes:
         raise UserError(
             f"The teacher '{teacher.name}' knows {known} classes, the data has {classes}. "
             f"{_ANOTHER}"
+        )
+    if KerasRuntime(teacher).answers().activation == SIGMOID:
+        raise UserError(
+            f"The teacher '{teacher.name}' ends in sigmoids; distillation compares softmaxes over "
+            "the classes. Name a teacher that ends in a softmax, or in logits."
         )
     _on(shape, teacher)
 
@@ -85,7 +91,7 @@ class Teacher:
 
     def __init__(self, model: keras.Model, choice: DistillConfig, shape: Shape) -> None:
         self.temperature, self.weight = choice.temperature, choice.weight
-        self._gives_probabilities = _gives_probabilities(model)
+        self._gives_probabilities = KerasRuntime(model).answers().activation == SOFTMAX
         self.model = _on(shape, model)
 
     def mix(self, losses: Any, images: Any, logits: Any) -> Any:
@@ -115,14 +121,6 @@ def _on(shape: Shape, model: keras.Model) -> keras.Model:
             f"student is shown {tuple(shape)}."
         ) from error
     return copy
-
-
-def _gives_probabilities(model: keras.Model) -> bool:
-    """Told by what comes out, as an export does: a model can end in a softmax in many ways."""
-    height, width, channels = model.input_shape[1:]
-    shape = (2, height or 64, width or 64, channels)
-    noise = np.random.default_rng(0).integers(0, 256, shape).astype("uint8")
-    return are_probabilities(KerasRuntime(model).predict(noise))
 
 
 def _rebuild(layer: Any) -> Any:

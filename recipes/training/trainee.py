@@ -115,6 +115,7 @@ class FromScratch(Trainee):
         """Return the network with its auxiliary classifiers, if it has any."""
         return registry.create_model(
             job.config.model,
+            weights=None,
             input_shape=shape,
             classes=len(job.dataset.class_names),
             classifier_activation=None,

@@ -6,13 +6,17 @@ from dataclasses import replace
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_resnet.errors import UserError
 from keras_resnet.export.formats.int8_ranges import has_ranges
-from keras_resnet.images.preprocessing import missing_preprocessing
+from keras_resnet.images.answers import SIGMOID
+from keras_resnet.images.preprocessing import Preprocessing, missing_preprocessing
 from keras_resnet.layers import BatchNormalization
 from keras_resnet.models.auxiliary import inference_model
+from keras_resnet.models.ending import activation_of
 from keras_resnet.recipes.configs.schema import Config
+from keras_resnet.weights import fitting
 
 Shape = tuple[int | None, int | None, int]  # of an image; None where the size is free
 
@@ -107,12 +111,19 @@ def require_float(model: keras.Model) -> None:
 
 
 def require_classes(start: keras.Model, classes: int) -> None:
-    """Refuse to go on with the head of `start` for another number of classes.
+    """Refuse to go on with the head of `start` for another number of classes, or with sigmoids.
 
     Raises:
-        UserError: it has another number.
+        UserError: it has another number, or ends in sigmoids.
     """
-    units = classifier(inference_model(start)).units
+    whole = inference_model(start)
+    units = classifier(whole).units
+    if activation_of(whole.outputs[0]) == SIGMOID:
+        raise UserError(
+            f"'{start.name}' ends in {'a sigmoid' if units == 1 else 'sigmoids'}, and this "
+            "training goes on with a softmax over the classes. For a new head: keras-resnet "
+            "finetune."
+        )
     if units != classes:
         raise UserError(
             f"'{start.name}' knows {units} classes and goes on with them, the data has {classes}. "
@@ -136,22 +147,32 @@ def adapt(
 ) -> keras.Model:
     """Return `start` with a new head, for images of `input_shape`, in the current dtype policy.
 
-    With `keep_head` the new head has the weights of the old one.
+    With `keep_head` the new head has the weights of the old one. For other than RGB images the
+    normalisation and the first convolution are adapted, as a builder does with RGB weights; a
+    message on stderr says so.
 
     From RGB 0...255 (batch, height, width, channels) to logits (batch, classes); auxiliary
     classifiers are left out.
 
     Raises:
         UserError: the weights do not fit another image size (Flatten before the classifier), or
-            another number of channels.
+            another number of channels than the network was trained on, and that was not RGB.
     """
     start = inference_model(start)
     head = classifier(start)
     body = keras.Model(start.input, head.input)
     inputs = keras.layers.Input(input_shape, name="images")
+    channels = input_shape[-1]
+
+    def renew(layer: Any) -> Any:
+        return rebuild(_for_channels(layer, channels))
+
     try:
-        copy = keras.models.clone_model(body, input_tensors=inputs, clone_function=rebuild)
-        copy.set_weights(body.get_weights())
+        copy = keras.models.clone_model(body, input_tensors=inputs, clone_function=renew)
+        if channels == body.input_shape[-1]:
+            copy.set_weights(body.get_weights())
+        else:
+            fitting.fit(fitting.arrays_of(body), copy, f"the weights of '{start.name}'")
     except ValueError as error:
         raise UserError(
             f"'{start.name}' takes images of {start.input_shape[1:]} and cannot take "
@@ -170,6 +191,15 @@ def same(start: keras.Model, input_shape: Shape | None = None) -> keras.Model:
     """Return `start` from RGB 0...255 to logits, with its own head; see `adapt`."""
     classes = classifier(inference_model(start)).units
     return adapt(start, input_shape or start.input_shape[1:], classes, keep_head=True)
+
+
+def _for_channels(layer: Any, channels: int) -> Any:
+    """A normalisation of RGB as `Preprocessing.layer` has it for another number of channels."""
+    scale = np.asarray(getattr(layer, "scale", 1.0))
+    if not isinstance(layer, keras.layers.Rescaling) or scale.shape in ((), (channels,)):
+        return layer
+    mean = -np.broadcast_to(layer.offset, scale.shape) / scale
+    return Preprocessing(tuple(mean), tuple(1 / scale)).layer(channels, layer.name)
 
 
 def rebuild(layer: Any) -> Any:

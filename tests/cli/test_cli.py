@@ -105,7 +105,8 @@ def test_runs_are_listed(capsys, tiny_run, tmp_path):
     assert (row["model"], row["data"], row["state"]) == ("resnet8", "digits", "finished")
     assert (row["done"], row["total"], row["unit"]) == (8, 8, "epochs")
     assert row["test"] == tiny_run.summary()["test"]["accuracy"]
-    assert row["validation"] == pytest.approx(tiny_run.summary()["validation"]["accuracy"])
+    assert row["validation"] == tiny_run.summary()["validation"]["accuracy"]
+    assert row["training_seconds"] == tiny_run.summary()["training_seconds"]
     assert main(["runs", str(tiny_run.path.parent)]) == 0
     assert "8/8 epochs" in capsys.readouterr().out
     assert main(["runs", str(tmp_path)]) == 2

@@ -13,6 +13,7 @@ SMALL = {
     "2_plain_residual_preactivation": "epochs, depths = 1, (20,)",
     "3_quantize_and_ship": "epochs, qat_epochs = 2, 1",
     "4_explain": "count = 1",
+    "5_coming_from_keras": "size = 64",
 }
 
 

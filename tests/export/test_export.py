@@ -16,7 +16,6 @@ from keras_resnet.export.formats import tflite
 from keras_resnet.export.reference import Reference, read_reference
 from keras_resnet.export.rewrites import fold_rescaling
 from keras_resnet.export.runtimes import tflite_graph
-from keras_resnet.export.runtimes.base import are_probabilities
 from keras_resnet.export.runtimes.keras import KerasRuntime
 from keras_resnet.export.runtimes.open import open_file
 from keras_resnet.images.crop import SingleCrop
@@ -292,26 +291,6 @@ def test_a_file_of_another_shape_fails(exported):
     (item,) = check.compare({"x": ("savedmodel", small)}, reference)
     assert len(item.problems) == 2
     assert not item.passed
-
-
-def test_are_probabilities():
-    logits = np.array([[1.0, 2.0, -1.0]], "float32")
-    softmax = np.exp(logits) / np.exp(logits).sum()
-    assert are_probabilities(softmax)
-    assert not are_probabilities(logits)
-    coarse = np.round(np.full((2, 100), 0.01) * 256) / 256  # sums to 1.17
-    assert are_probabilities(coarse, step=1 / 256)
-    assert not are_probabilities(coarse)
-
-
-def test_agreement_excuses_ties_and_nothing_else():
-    outputs = np.array([[0.5, 0.502, 0.0]])
-    expected = np.array([[0.502, 0.5, 0.0]])
-    assert check._agreement(outputs, expected, step=1 / 256) == 1
-    assert check._agreement(outputs, expected, step=0.0) == 0
-    rng = np.random.default_rng(0)
-    flat, other = 1e-3 + 1e-4 * rng.random((2, 200, 1000))
-    assert check._agreement(other, flat, step=1 / 256) < 0.25  # a tenth of the classes is "tied"
 
 
 # Bad input ----------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import jsonschema
 import keras
 import numpy as np
 import pytest
-from helpers import run_python
+from helpers import ROOT, run_python
 from PIL import Image
 from referencing import Registry
 from referencing.jsonschema import DRAFT202012
@@ -97,6 +97,32 @@ def test_its_example_cuts_pictures_as_predict_does(folder, photograph, shape, cr
     # 22-bit integers in Pillow, float32 in TensorFlow: where a value lies at a half, either of two
     # directions may round up. Another orientation or filter gives more than 10.
     assert np.abs(found["pixels"][0].astype(int) - expected).max() <= 2
+
+
+def test_the_lines_that_cut_pictures_for_mediapipe_cut_as_predict_does(photograph):
+    """In export/README.md; a card has those of `test_its_example_cuts_pictures_as_predict_does`."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "export/README.md").read_text(), re.DOTALL)
+    (lines,) = [block for block in blocks if "exif_transpose" in block]
+    found = {}
+    exec(lines.replace("cat.jpg", str(photograph)), found)
+    cut, expected = np.asarray(found["image"], int), read_image(photograph, (32, 32))
+    assert np.abs(cut - expected).max() <= 2  # as there
+    squashed = Image.open(photograph).convert("RGB").resize((32, 32), Image.Resampling.BILINEAR)
+    assert np.abs(np.asarray(squashed, int) - expected).max() > 20
+
+
+def test_the_card_tells_how_mediapipe_is_given_a_picture(folder):
+    text = (folder / "README.md").read_text()
+    prepare = _examples(folder)[0]
+    given = re.search(r"`mp\.Image\(.* data=(.*)\)`", text)[1]
+    assert "MediaPipe's `ImageClassifier` squashes a picture" in text
+    digit = folder.parent / "wide.png"
+    Image.fromarray(np.full((9, 30, 3), 77, "uint8")).save(digit)
+    found = {}
+    exec(prepare.replace("IMAGE", str(digit)), found)
+    # An array of the input's size, which MediaPipe takes as it is.
+    pixels = eval(given, found)
+    assert (pixels.shape, pixels.dtype) == ((32, 32, 3), np.uint8)
 
 
 def test_the_card_says_what_about_adds_to_the_origin(folder):

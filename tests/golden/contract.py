@@ -2,8 +2,8 @@
 
     python tests/golden/contract.py    # write contract.json anew
 
-tests/package/test_contract.py compares the code with that list. It was first written before the
-modules moved into rooms; write it anew when something was added on purpose, and read what changed.
+tests/package/test_contract.py compares the code with that list. Write it anew when something was
+added on purpose, and read what changed.
 """
 
 from __future__ import annotations
@@ -48,14 +48,8 @@ PATHS = (
     "keras_resnet.export:layer_errors.LayerErrors",
     "keras_resnet.export:layer_errors.measure",
     "keras_resnet.export:manifest.read",
-    "keras_resnet.export:manifest.read_reference",
     "keras_resnet.export:manifest.verify_hashes",
     "keras_resnet.export:metadata.About",
-    "keras_resnet.export:runtimes.KerasRuntime",
-    "keras_resnet.export:runtimes.load_keras",
-    "keras_resnet.export:runtimes.open_file",
-    "keras_resnet.labels:class_names",
-    "keras_resnet.labels:decode_predictions",
     "keras_resnet.recipes:compare.rows",
     "keras_resnet.recipes:distill",
     "keras_resnet.recipes:evaluate.measure",

@@ -4,6 +4,7 @@ import os
 import signal
 
 import keras
+import tensorflow as tf
 
 # A checkpoint at every step, so that the state is one of mid-epoch.
 RESUMED = {
@@ -26,3 +27,12 @@ class KillAt(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if batch == self.step:
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def epochs_in(events):
+    """The epochs whose loss stands in one of TensorBoard's files."""
+    return [
+        event.step
+        for event in tf.compat.v1.train.summary_iterator(str(events))
+        if any(value.tag == "epoch_loss" for value in event.summary.value)
+    ]

@@ -87,6 +87,44 @@ def test_other_data_are_refused():
         decode_predictions(np.zeros((1, 1000)), top=0)
 
 
+# The model's own ----------------------------------------------------------------------------------
+
+
+def test_decode_predictions_takes_a_model_with_weights_of_the_catalog():
+    model = keras_resnet.ResNet8(weights="cifar10", name="mine")
+    scores = np.eye(10)[[3]]
+    expected = [[("cat", "cat", 1.0)]]
+    assert decode_predictions(scores, model, top=1) == expected
+    assert decode_predictions(scores, keras_resnet.ResNet8(weights="cifar10"), 1) == expected
+    inside = keras_resnet.ResNet8(weights="cifar10", include_preprocessing=True)
+    assert decode_predictions(scores, model=inside, top=1) == expected
+
+
+def test_a_run_and_an_export_know_their_classes(tmp_path):
+    (tmp_path / "labels.txt").write_text("no\nyes\n")
+    (tmp_path / "model.keras").touch()
+    for model in (tmp_path, str(tmp_path), tmp_path / "model.keras"):
+        assert decode_predictions([[0.25, 0.75]], model, top=1) == [[("yes", "yes", 0.75)]]
+    with pytest.raises(UserError, match=r"There is no labels\.txt at runs/absent"):
+        decode_predictions([[0.25, 0.75]], "runs/absent")
+
+
+def test_a_model_of_unknown_classes_says_what_to_give():
+    untrained = keras_resnet.ResNet8(weights=None)
+    with pytest.raises(UserError, match=r"'resnet8' were trained on.*data='cifar10' \(10 classes"):
+        decode_predictions(np.eye(10), untrained)
+    other_head = keras_resnet.ResNet8(weights="cifar10", classes=3)
+    with pytest.raises(UserError, match="not known what the weights of 'resnet8'"):
+        decode_predictions(np.eye(3), other_head)
+    with pytest.raises(UserError, match="not both"):
+        decode_predictions(np.eye(10), untrained, data="cifar10")
+
+
+def test_keras_calling_form_stays():
+    scores = np.eye(1000)[[0]]
+    assert len(decode_predictions(scores, 3)[0]) == len(decode_predictions(scores, top=3)[0]) == 3
+
+
 # Trained models -----------------------------------------------------------------------------------
 
 

@@ -1,11 +1,15 @@
 """From pixels and files to what a network expects."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 import keras_resnet
+from keras_resnet import PixelRangeWarning
 from keras_resnet.errors import UserError
 from keras_resnet.images.preprocessing import PREPROCESSING
 from keras_resnet.images.read import read_image
@@ -47,7 +51,50 @@ def test_preprocess_is_the_identity_for_models_that_normalise(images, resnet20):
     with pytest.raises(UserError, match="Unknown model 'mine'"):
         keras_resnet.preprocess(images, keras.Sequential(name="mine"))
     with pytest.raises(UserError, match="batch of images"):
-        keras_resnet.preprocess(images[0], "resnet20")
+        keras_resnet.preprocess(images[0, 0], "resnet20")
+
+
+@pytest.mark.parametrize("name", ["resnet50", "resnet8"])  # a rescaling, and none
+def test_preprocess_takes_tensors_and_one_image(name, images):
+    assert keras_resnet.preprocess_input is keras_resnet.preprocess
+    expected = keras_resnet.preprocess(images, name)
+    assert (type(expected), expected.dtype) == (np.ndarray, np.float32)
+    one = keras_resnet.preprocess(images[0], name)
+    np.testing.assert_array_equal(one, expected[0])
+    tensor = keras_resnet.preprocess(tf.constant(images), name)
+    assert (tf.is_tensor(tensor), tensor.dtype) == (True, tf.float32)
+    data = tf.data.Dataset.from_tensor_slices(images)
+    mapped = next(iter(data.map(lambda x: keras_resnet.preprocess(x, name)).batch(len(images))))
+    pixels = keras.Input((None, None, 3), dtype="uint8")
+    model = keras.Model(pixels, keras_resnet.preprocess(pixels, name))
+    # A graph may fuse the two steps: one float32 rounding of values up to 255.
+    for found in (tensor, mapped, model(images)):
+        np.testing.assert_allclose(found, expected, atol=3e-5)
+
+
+def test_pixels_that_were_normalised_before_are_noticed(images):
+    pixels = images.astype("float32")
+    theirs = [
+        keras.applications.imagenet_utils.preprocess_input(pixels.copy(), mode=mode)
+        for mode in ("caffe", "tf", "torch")
+    ]
+    for batch in (*theirs, pixels / 255, keras_resnet.preprocess(images, "resnet20")):
+        with pytest.warns(PixelRangeWarning, match="normalised or divided by 255 before") as said:
+            keras_resnet.preprocess(batch, "resnet50")
+        assert [entry.filename for entry in said] == [__file__]
+
+
+def test_pixels_are_not_taken_for_others(images):
+    """Dark, black, bright, constant ones, and what a cubic filter does at the hardest edges."""
+    checks = np.tile(np.kron([[0, 255], [255, 0]], np.ones((4, 4))), (4, 4))[None, ..., None]
+    edges = tf.image.resize(np.repeat(checks, 3, -1), (77, 77), method="bicubic").numpy()
+    assert edges.min() < -20
+    pixels = images.astype("float32")
+    good = [images, pixels, edges, pixels * 0, pixels * 0 + 255, np.minimum(pixels, 1)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", PixelRangeWarning)
+        for batch in good:
+            keras_resnet.preprocess(batch, "resnet50")
 
 
 def test_read_image_turns_resizes_and_crops(tmp_path):

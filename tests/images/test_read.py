@@ -203,7 +203,7 @@ def _claiming(width, height):
 _JPEG = _encoded(_picture(64, 48))
 REFUSED = {
     "empty.jpg": (b"", "it is empty"),
-    "text.jpg": (b"not an image", "cannot identify"),
+    "text.jpg": (b"not an image", "it is no image that is known here, which Pillow cannot read"),
     "cut.jpg": (_JPEG[: len(_JPEG) // 2], "Invalid JPEG data"),
     "head.jpg": (_JPEG[:10], "Invalid JPEG data"),
     "cut.png": (_encoded(_picture(64, 48), "PNG")[:400], "Invalid PNG data"),

@@ -71,7 +71,7 @@ def test_the_functions_take_the_arguments_of_build():
         assert "\nReturns:\n" in text
         assert "\nRaises:\n" in text
     with pytest.raises(TypeError, match="too many positional arguments"):
-        keras_resnet.ResNet20(*range(11))
+        keras_resnet.ResNet20(*range(12))
     with pytest.raises(TypeError, match="multiple values for argument 'include_top'"):
         keras_resnet.ResNet20(False, include_top=False)
 

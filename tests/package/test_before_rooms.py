@@ -78,6 +78,9 @@ def test_a_run_is_evaluated_and_reported(name, digits, tmp_path):
     assert measured["accuracy"] == pytest.approx(recorded["accuracy"], abs=1 / 360)
     assert measured["loss"] == pytest.approx(recorded["loss"], rel=1e-4)
     assert measured["protocol"] == recorded["protocol"]
+    # In the files 0, and -1 for none: epochs were counted from 0.
+    assert source.run.summary()["best_epoch"] == {"run": 1, "qat_run": None}[name]
+    assert [row["epoch"] for row in source.run.rows()] == ["1"]
     page = report.write(source.run, tmp_path / "report.html").read_text(encoding="utf-8")
     assert f"{measured['accuracy']:.2%}" in page
 
@@ -95,7 +98,12 @@ def test_an_interrupted_run_goes_on_to_where_it_would_have_come(name, tolerance,
     shutil.copytree(FOLDER / name, tmp_path / name)
     run = train.resume(tmp_path / name)
     assert "cannot read the checkpoint" not in capfd.readouterr().err
-    assert [float(row["step"]) for row in run.rows()] == [13, 26]
+    assert [(row["epoch"], float(row["step"])) for row in run.rows()] == [("1", 13), ("2", 26)]
+    assert run.log.read_text().startswith("epoch,accuracy,")
+    assert "\n1," in run.log.read_text()  # rewritten, not only read so
+    summary = run.summary()
+    assert summary["best_epoch"] in (1, 2)
+    assert summary["training_seconds"] == float(run.rows()[-1]["training_seconds"])
     outputs = open_file(run.model).predict(IMAGES)
     _assert_answers(outputs, f"{name}, resumed", tolerance)
 

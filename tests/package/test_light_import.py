@@ -43,7 +43,7 @@ def test_the_command_answers_without_tensorflow():
 
 
 def test_every_public_name_is_there_at_first_mention():
-    names = {*_public.__all__, "export", "insight", "labels", "recipes"}
+    names = {*_public.__all__, "applications", "export", "insight", "labels", "recipes"}
     assert set(dir(keras_resnet)) == names
     assert keras_resnet.__all__ == _public.__all__
     for name in names:

@@ -36,7 +36,7 @@ def home(tmp_path, monkeypatch):
 @pytest.fixture
 def photos(home):
     """Two classes of images."""
-    pixels = np.random.default_rng(0).integers(0, 256, (12, 9, 8, 3)).astype("uint8")
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 9, 8, 3)).astype("uint8")
     for index, image in enumerate(pixels):
         path = home / "photos" / "ab"[index % 2] / f"{index}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,6 +78,8 @@ def test_exports(home, photos):
     [file] = report.folder.glob("*.tflite")
     assert check.check_folder(out)[0].passed
     assert open_file(f"~/exports/{file.name}").classes == 4
+    (home / "exports" / "labels.txt").write_text("a\nb\nc\nd\n")
+    assert keras_resnet.decode_predictions(np.eye(4), out)[0][0].name == "a"
     assert [row.name for row in compare.rows([out])] == [str(file)]
 
 

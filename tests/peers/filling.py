@@ -41,5 +41,13 @@ def images(size: int) -> np.ndarray:
     return patches + generator.random((2, size, size, 3), np.float32) - 2
 
 
+def sample(maps: np.ndarray) -> np.ndarray:
+    """Some 64 numbers of feature maps (batch, height, width, channels), all over them.
+
+    An odd step, so that no channel is seen more than others: their number is a power of 2.
+    """
+    return maps.ravel()[:: maps.size // 64 | 1].astype("float32")
+
+
 def _generator(name: str) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))

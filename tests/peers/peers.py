@@ -8,6 +8,8 @@ Each network is built with few classes, filled with numbers that follow from its
 (filling.py) and run in inference mode. A file holds what the test of parity cannot know without
 the peer: the names and shapes of the state dict, the logits, the account of the full network.
 Without arguments it also writes small weight files as PyTorch does: tests/golden/torch_files/*.
+Networks of `DILATED` get a second file, tests/golden/parity/dilated/*.npz: logits and maps of every
+stage, with the strides of the last stages left out.
 """
 
 from __future__ import annotations
@@ -19,14 +21,14 @@ import sys
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import timm
 import torch
 import torchvision
-from filling import images, state
+from filling import images, sample, state
 from torch.utils.flop_counter import FlopCounterMode
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "parity"
@@ -47,7 +49,7 @@ class Peer:
     gain: float = 1.0
     # Auxiliary classifiers by our name: their module, and the one whose output it takes.
     auxiliary: dict[str, tuple[str, str]] = field(default_factory=dict)
-    options: dict[str, bool] = field(default_factory=dict)
+    options: dict[str, object] = field(default_factory=dict)
 
     def build(self, classes: int) -> torch.nn.Module:
         """Their constructor, without pretrained weights, in inference mode."""
@@ -55,6 +57,22 @@ class Peer:
             return timm.create_model(self.name, num_classes=classes, **self.options).eval()
         create: Callable[..., torch.nn.Module] = torchvision.models.get_model
         return create(self.name, weights=None, num_classes=classes, **self.options).eval()
+
+    def with_output_stride(self, stride: int) -> Peer:
+        """The same network with an output stride of 8, 16 or 32."""
+        if self.library == "timm":
+            return replace(self, options={"output_stride": stride})
+        left_out = [stride < total for total in (8, 16, 32)]
+        return replace(self, options={"replace_stride_with_dilation": left_out})
+
+    def stages(self, model: torch.nn.Module) -> list[str]:
+        """The modules whose outputs are the feature pyramid; timm's `features_only=True` says it.
+
+        Without the map of the stem, which ours leaves out.
+        """
+        if self.library == "timm":
+            return [info["module"] for info in model.feature_info[1:]]
+        return [f"layer{number}" for number in range(1, 5)]
 
 
 def _torchvision(name: str, **fields: object) -> Peer:
@@ -115,6 +133,19 @@ PEERS: dict[str, Peer] = {
     },
 }
 
+# One of each form of residual network. torchvision's BasicBlock refuses dilation, timm's does not.
+DILATED: dict[str, Peer] = {
+    "resnet18": _timm("resnet18"),
+    **{
+        name: PEERS[name]
+        for name in (
+            *("resnet50v1_5", "resnext50_32x4d", "wide_resnet50_2", "resnet50c", "resnet50s"),
+            *("resnet18d", "resnet50d", "seresnet18", "seresnet50", "seresnext50_32x4d"),
+            *("resnetv2_18", "resnetv2_50"),
+        )
+    },
+}
+
 
 def outputs(peer: Peer, model: torch.nn.Module, dtype: torch.dtype) -> dict[str, np.ndarray]:
     """Logits of every classifier in inference mode; their own `forward` leaves auxiliary ones out.
@@ -136,6 +167,18 @@ def outputs(peer: Peer, model: torch.nn.Module, dtype: torch.dtype) -> dict[str,
     return {name: logits.double().numpy() for name, logits in result.items()}
 
 
+def filled(model: torch.nn.Module, gain: float) -> dict[str, tuple[int, ...]]:
+    """Fill a network with the numbers of its names, in place; return the shapes of its entries."""
+    shapes = {
+        key: tuple(value.shape)
+        for key, value in model.state_dict().items()
+        if not key.endswith("num_batches_tracked")
+    }
+    weights = {key: torch.from_numpy(value) for key, value in state(shapes, gain).items()}
+    model.load_state_dict(weights, strict=False)
+    return shapes
+
+
 def account(peer: Peer) -> dict[str, int]:
     """Trainable parameters and multiply-adds (convolutions, matrix products) for 1000 classes.
 
@@ -152,13 +195,7 @@ def account(peer: Peer) -> dict[str, int]:
 def write(name: str, peer: Peer) -> None:
     """Write one golden file and print what tells whether it can find a mistake."""
     model = peer.build(CLASSES)
-    shapes = {
-        key: tuple(value.shape)
-        for key, value in model.state_dict().items()
-        if not key.endswith("num_batches_tracked")
-    }
-    weights = {key: torch.from_numpy(value) for key, value in state(shapes, peer.gain).items()}
-    model.load_state_dict(weights, strict=False)
+    shapes = filled(model, peer.gain)
     single = outputs(peer, model, torch.float32)
     double = outputs(peer, model, torch.float64)
     largest = {head: float(np.abs(logits).max()) for head, logits in double.items()}
@@ -188,6 +225,38 @@ def write(name: str, peer: Peer) -> None:
         f"{about['multiply_adds']:,} multiply-adds",
         flush=True,
     )
+
+
+def write_dilated(name: str, peer: Peer) -> None:
+    """Write logits and maps (samples of them) for the output strides 8, 16 and 32."""
+    arrays = {}
+    for stride in (8, 16, 32):
+        arrays |= _logits_and_maps(peer.with_output_stride(stride), stride)
+    about = {
+        "library": f"{peer.library} {sys.modules[peer.library].__version__}",
+        "torch": torch.__version__.partition("+")[0],
+        "name": peer.name,
+    }
+    path = GOLDEN / "dilated" / f"{name}.npz"
+    path.parent.mkdir(exist_ok=True)
+    encoded = np.frombuffer(json.dumps(about).encode(), np.uint8)
+    np.savez_compressed(path, about=encoded, **arrays)
+    print(f"{name:20} {path.stat().st_size:6} bytes, output strides 8, 16 and 32", flush=True)
+
+
+def _logits_and_maps(peer: Peer, stride: int) -> dict[str, np.ndarray]:
+    """By name: "8 logits", "8 stage1", ..."""
+    model = peer.build(CLASSES)
+    filled(model, peer.gain)
+    found: dict[str, np.ndarray] = {}
+    for number, module in enumerate(peer.stages(model), 1):
+        model.get_submodule(module).register_forward_hook(
+            lambda _module, _inputs, output, key=f"{stride} stage{number}": found.update(
+                {key: sample(output.permute(0, 2, 3, 1).numpy())}
+            )
+        )
+    logits = outputs(peer, model, torch.float64)["predictions"]
+    return {f"{stride} logits": logits, **found}
 
 
 def write_torch_files(folder: Path) -> None:
@@ -248,6 +317,8 @@ def main() -> None:
         write_checkpoint(GOLDEN.parent / "torch_files")
     for name in sys.argv[1:] or PEERS:
         write(name, PEERS[name])
+        if name in DILATED:
+            write_dilated(name, DILATED[name])
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ def test_a_run_keeps_its_teacher_and_goes_on_without_the_source(tiny_run, tmp_pa
         train.run(loaded, tmp_path / "run", callbacks=[Stop()])
     teacher.unlink()
     run = train.resume(tmp_path / "run")
-    assert run.summary() | {"seconds": 0} == whole.summary() | {"seconds": 0}
+    assert run.summary() | {"training_seconds": 0} == whole.summary() | {"training_seconds": 0}
     assert run.summary()["teacher"] == "resnet8"
 
 

@@ -344,16 +344,16 @@ def test_the_log_has_the_columns_that_were_measured(tmp_path):
         log.on_train_end()
         return (tmp_path / "log.csv").read_text().splitlines()
 
-    assert write() == ["epoch,accuracy,loss", "3,0.5,1.5"]
+    assert write() == ["epoch,accuracy,loss", "4,0.5,1.5"]
     (tmp_path / "log.csv").unlink()
-    assert write(val_loss=2.0) == ["epoch,accuracy,loss,val_loss", "3,0.5,1.5,2.0"]
+    assert write(val_loss=2.0) == ["epoch,accuracy,loss,val_loss", "4,0.5,1.5,2.0"]
     # A log that Keras' own callback began, as earlier runs have it.
     (tmp_path / "log.csv").write_text(
-        "epoch,accuracy,loss,val_accuracy,val_loss\n2,0.4,1.6,NA,NA\n"
+        "epoch,accuracy,loss,val_accuracy,val_loss\n3,0.4,1.6,NA,NA\n"
     )
     write()
     assert Run(tmp_path).rows() == [
-        {"epoch": "2", "accuracy": "0.4", "loss": "1.6"},
-        {"epoch": "3", "accuracy": "0.5", "loss": "1.5"},
+        {"epoch": "3", "accuracy": "0.4", "loss": "1.6"},
+        {"epoch": "4", "accuracy": "0.5", "loss": "1.5"},
     ]
     assert len(list(csv.reader((tmp_path / "log.csv").open()))) == 3

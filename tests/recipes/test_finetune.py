@@ -35,8 +35,33 @@ def test_a_network_without_a_classifier_is_refused(resnet20):
     body = keras.Model(resnet20.input, resnet20.get_layer("head_pool").output, name="body")
     with pytest.raises(UserError, match="'body' does not end in a Dense classifier"):
         transfer.adapt(body, (32, 32, 3), 2)
+    vgg = keras_resnet.create_model("test_vgg", include_preprocessing=True)  # it has a Flatten
+    height, width, channels = vgg.input_shape[1:]
     with pytest.raises(UserError, match="cannot take"):
-        transfer.adapt(resnet20, (32, 32, 1), 2)
+        transfer.adapt(vgg, (2 * height, 2 * width, channels), 2)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_rgb_weights_are_adapted_as_by_a_builder(resnet20, tmp_path, capsys, channels):
+    """Digits in grey on weights of RGB: one function, whichever way it is made."""
+    path = tmp_path / "resnet20.weights.h5"
+    start = keras_resnet.ResNet20(include_preprocessing=True)
+    start.save_weights(path)
+    shape = (32, 32, channels)
+    built = keras_resnet.ResNet20(weights=path, input_shape=shape, include_preprocessing=True)
+    capsys.readouterr()
+    adapted = transfer.same(start, shape)
+    assert f"'stem_conv' was adapted from RGB to {channels} channel(s)" in capsys.readouterr().err
+    given = np.random.default_rng(0).integers(0, 256, (4, *shape)).astype("float32")
+    logits = keras.Model(built.input, built.get_layer("head").output)
+    # The same operations in another graph.
+    np.testing.assert_allclose(adapted(given), logits(given), rtol=1e-5, atol=1e-5)
+
+
+def test_other_channels_than_those_of_rgb_weights_are_not_guessed(resnet20):
+    grey = transfer.adapt(resnet20, (32, 32, 1), 2)
+    with pytest.raises(UserError, match=r"cannot take|do not fit"):
+        transfer.adapt(grey, (32, 32, 3), 2)
 
 
 @pytest.mark.parametrize("train_bn", [False, True])
@@ -92,7 +117,7 @@ def test_an_interrupted_fine_tuning_goes_on_without_its_source(tiny_run, tmp_pat
     with pytest.raises(train.Interrupted):
         finetune.run(source, loaded, tmp_path / "run", callbacks=[Stop()])
     run = train.resume(tmp_path / "run")
-    assert run.summary() | {"seconds": 0} == whole.summary() | {"seconds": 0}
+    assert run.summary() | {"training_seconds": 0} == whole.summary() | {"training_seconds": 0}
 
 
 def test_what_cannot_be_fine_tuned_is_refused(tmp_path):

@@ -106,6 +106,7 @@ def test_the_page_needs_nothing_beside_it(page):
 def test_the_page_says_what_the_run_and_its_exports_say(page, tiny_run, exported, digits):
     summary = tiny_run.summary()
     assert f"<b>{summary['test']['accuracy']:.2%}</b>" in page
+    assert f"<b>{summary['training_seconds'] / 60:.1f} min</b>" in page
     for item in json.loads((exported / "manifest.json").read_text())["files"]:
         assert f"<td>{item['file']}</td><td>{item['bytes']:,}</td>" in page
     wrong = min(round((1 - summary["test"]["accuracy"]) * len(digits.test)), 12)
@@ -119,6 +120,17 @@ def test_the_page_says_what_the_run_and_its_exports_say(page, tiny_run, exported
     cost = page.partition("Where the cost sits")[2].partition("How it was made")[0]
     assert "multiply-adds" in cost
     assert "stage3_block1_conv2" in cost
+
+
+def test_the_page_says_if_the_summary_has_another_accuracy(capsys):
+    same = {"accuracy": 6 / 8, "n": 8}
+    assert report._test_accuracy(ANSWERS, same) == {"test accuracy, 8 images": "75.00%"}
+    assert capsys.readouterr().err == ""
+    assert report._test_accuracy(ANSWERS, {"accuracy": 0.5, "n": 6}) == {
+        "test accuracy, 8 images": "75.00%",
+        "test accuracy, 6 images, when it was trained": "50.00%",
+    }
+    assert "summary's test accuracy is 50.00% on 6 images" in capsys.readouterr().err
 
 
 def test_the_page_says_why_it_has_no_heat_maps(capsys):
@@ -237,6 +249,43 @@ def test_runs_exports_and_files_are_compared(tiny_run, exported, tmp_path, capsy
     for text in ("1  model.keras", "3  resnet8-int8.tflite", "bytes", "ms, one image"):
         assert f">{text}</text>" in drawn, text
     assert "no time of" not in printed.err
+
+
+def test_a_file_that_failed_its_check_is_marked(tiny_run, exported, tmp_path, capsys):
+    failed = tmp_path / "run" / "exports"
+    shutil.copytree(exported, failed)
+    content = json.loads((failed / "manifest.json").read_text())
+    content["files"][1] |= {"passed": False, "problems": ["top-1 agreement 12 %"]}
+    for entry in content["files"]:
+        del entry["notes"]  # which earlier manifests lack
+    (failed / "manifest.json").write_text(json.dumps(content))
+    picture = tmp_path / "frontier.svg"
+    given = [str(tiny_run.path), str(failed), "--picture", str(picture)]
+    assert main(["compare", *given]) == 0
+    printed = capsys.readouterr()
+    problem = "resnet8-int8.tflite FAILED its check: top-1 agreement 12 %"
+    assert f"warning: {failed}/{problem}\n" in printed.err
+    lines = printed.out.splitlines()
+    cells = [re.split(r"  +", line.strip())[1:4] for line in lines if "resnet8-" in line]
+    agreements = [f"{entry['agreement']:.2%}" for entry in content["files"]]
+    assert [cell[1:] for cell in cells] == [
+        [agreements[0], "passed"],
+        [agreements[1], "FAILED"],
+    ]
+    assert re.search(r"model\.keras +[\d.]+% +– +– ", printed.out)  # others are checked against it
+    assert ">3  resnet8-int8.tflite, FAILED its check</text>" in picture.read_text()
+    page = report._exports(Run(failed.parent))
+    assert page.count("<td>FAILED</td>") == page.count(problem) == 1
+
+
+def test_what_failed_beats_nothing(tmp_path):
+    """Where nothing is sound there is no frontier, and still a picture."""
+    good = compare.Row("a", 0.8, "these", 1, 1, 9, 1, passed=True)
+    bad = compare.Row("b", 0.9, "these", 1, 1, 5, 1, passed=False)
+    assert compare._sound_frontier({good: (9, 80), bad: (5, 90)}) == [(9, 80)]
+    assert compare._sound_frontier({bad: (5, 90)}) == []
+    compare.draw([bad], tmp_path / "frontier.svg")
+    assert "b, FAILED its check" in (tmp_path / "frontier.svg").read_text()
 
 
 def test_a_picture_tells_runs_apart_and_leaves_out_a_panel_without_times(tmp_path, capsys):

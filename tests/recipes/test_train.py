@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 from helpers import TESTS, run_python
 from helpers.models import small_model
-from helpers.training import RESUMED
+from helpers.training import RESUMED, epochs_in
 
 from keras_resnet.errors import UserError
 from keras_resnet.images.crop import SingleCrop
@@ -23,8 +23,9 @@ from keras_resnet.images.labels import Known, labels_of
 from keras_resnet.recipes import evaluate, train
 from keras_resnet.recipes.configs import schema
 from keras_resnet.recipes.data.decoded import Split
-from keras_resnet.recipes.runs.folder import find_run
+from keras_resnet.recipes.runs.folder import Run, find_run, list_runs
 from keras_resnet.recipes.training import devices
+from keras_resnet.recipes.training.checkpoints import State
 from keras_resnet.recipes.training.loop import Loop, NonFiniteLossError
 
 # The loop -----------------------------------------------------------------------------------------
@@ -291,15 +292,19 @@ def test_a_run_leaves_all_its_files(tiny_run, digits):
         "summary.json",
         "tensorboard",
     }
-    assert [row["epoch"] for row in tiny_run.rows()] == [str(epoch) for epoch in range(8)]
-    assert list(tiny_run.path.glob("tensorboard/*/events*"))
+    epochs = list(range(1, 9))
+    assert [int(row["epoch"]) for row in tiny_run.rows()] == epochs
+    (events,) = tiny_run.tensorboard.glob("train/events*")
+    assert epochs_in(events) == epochs
     model = keras.models.load_model(tiny_run.model)
     assert {layer.compute_dtype for layer in model.layers} == {"float32"}
     summary = tiny_run.summary()
     measured = evaluate.measure_model(model, digits.test)
     assert summary["test"] == measured
-    best = max(float(row["val_accuracy"]) for row in tiny_run.rows())
-    assert summary["validation"]["accuracy"] == pytest.approx(best)
+    *_, best = sorted(tiny_run.rows(), key=lambda row: (float(row["val_accuracy"]), row["epoch"]))
+    assert summary["validation"]["accuracy"] == float(best["val_accuracy"])
+    assert summary["best_epoch"] == int(best["epoch"])  # of equals the last
+    assert summary["training_seconds"] == float(tiny_run.rows()[-1]["training_seconds"])
 
 
 def test_a_runs_model_knows_its_classes_and_its_crop(tiny_run, tmp_path):
@@ -392,7 +397,7 @@ def test_ctrl_c_leaves_a_run_that_ends_as_if_nothing_had_happened(tmp_path, when
     with pytest.raises(train.Interrupted):
         train.run(loaded, tmp_path / "run", callbacks=[_Interrupt(when)])
     run = train.resume(tmp_path / "run")
-    assert run.summary() | {"seconds": 0} == whole.summary() | {"seconds": 0}
+    assert run.summary() | {"training_seconds": 0} == whole.summary() | {"training_seconds": 0}
     for key in ("epoch", "loss", "accuracy", "val_loss"):
         assert [row[key] for row in run.rows()] == [row[key] for row in whole.rows()]
 
@@ -469,6 +474,39 @@ def test_a_checkpoint_of_another_model_is_refused_by_its_first_difference(tmp_pa
     assert train.resume(tmp_path / "run").summary()["steps"] == 18
 
 
+def test_of_equally_good_epochs_the_last_is_kept(tmp_path):
+    """1/3 is no number of float32, which the state has."""
+    loop = Loop(tf.distribute.get_strategy(), small_model(), keras.optimizers.SGD(), batch_size=8)
+    state = State(Run(tmp_path), loop, minutes=1.0)
+    found = []
+    for epoch, accuracy in enumerate([0.2, 1 / 3, 1 / 3, 0.3]):
+        state.keep_best(epoch, accuracy)
+        found.append(int(state.best_epoch))
+    assert found == [0, 1, 2, 2]
+
+
+def test_the_time_of_a_run_is_summed_over_its_sittings(tmp_path):
+    """What the log, the summary and `runs` say is one number, and never less than before."""
+    loaded = schema.load_config("debug/tiny", {"train.epochs": 3})
+
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    with pytest.raises(train.Interrupted):
+        train.run(loaded, tmp_path / "run", callbacks=[Stop()])
+
+    def listed():
+        return list_runs(tmp_path)[0]["training_seconds"]
+
+    first = listed()
+    run = train.resume(tmp_path / "run")
+    totals = [float(row["training_seconds"]) for row in run.rows()]
+    assert 0 < totals[0] < totals[1] == first < totals[2]
+    assert run.summary()["training_seconds"] == listed() == totals[2]
+
+
 def test_callbacks_may_stop_the_training(tmp_path):
     class Stop(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
@@ -476,7 +514,7 @@ def test_callbacks_may_stop_the_training(tmp_path):
 
     loaded = schema.load_config("debug/tiny", {"train.epochs": 4})
     run = train.run(loaded, tmp_path / "run", callbacks=[Stop()])
-    assert [row["epoch"] for row in run.rows()] == ["0", "1"]
+    assert [row["epoch"] for row in run.rows()] == ["1", "2"]
     assert run.model.is_file()
 
 

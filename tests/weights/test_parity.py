@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from helpers import GOLDEN, cifar10_or_skip
 from helpers.foreign_files import golden_logits
-from peers.filling import images, state
+from peers.filling import images, sample, state
 
 import keras_resnet
 from keras_resnet.errors import UserError
@@ -87,6 +87,41 @@ def test_logits_equal_the_peer(name):
     norms = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]
     # The logits do not tell 1e-5 from Keras Applications' 1.001e-5, and some networks are of both.
     assert sorted({norm.epsilon for norm in norms}) == pytest.approx(about["bn_epsilon"], rel=2e-3)
+
+
+# Strides left out -------------------------------------------------------------------------------
+
+DILATED = sorted(path.stem for path in (GOLDEN / "parity" / "dilated").glob("*.npz"))
+# The two that differ from the others in what they do there: an average pool, pre-activation.
+QUICK_DILATED = {("resnet18d", 8), ("resnetv2_18", 8)}
+
+
+def dilated():
+    cases = [(name, stride) for name in DILATED for stride in (8, 16, 32)]
+    return [c if c in QUICK_DILATED else pytest.param(*c, marks=pytest.mark.slow) for c in cases]
+
+
+@pytest.mark.parametrize(("name", "stride"), dilated())
+def test_output_strides_and_pyramids_equal_the_peer(name, stride):
+    """timm's `output_stride` (torchvision's `replace_stride_with_dilation`) and `features_only`.
+
+    One set of weights for all: strides and dilations have none.
+    """
+    about, _ = golden_logits(name)
+    _, theirs = golden_logits(f"dilated/{name}")
+    x = images(about["size"])
+    model = built(name, about, output_stride=stride)
+    pyramid = built(name, about, output_stride=stride, features=True)
+    for network in (model, pyramid):
+        from_torch(weights(about), network)
+    ours = {"logits": np.asarray(model(x, training=False))}
+    maps = pyramid(x, training=False)
+    ours |= {stage: sample(np.asarray(value)) for stage, value in maps.items()}
+    expected = {key.split()[1]: theirs[key] for key in theirs if key.startswith(f"{stride} ")}
+    assert set(ours) == set(expected)
+    for key, value in ours.items():
+        difference = np.abs(value - expected[key]).max() / np.abs(expected[key]).max()
+        assert difference <= TOLERANCE, (key, difference)
 
 
 @pytest.fixture(scope="module")

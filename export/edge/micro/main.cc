@@ -55,10 +55,14 @@ int main() {
 
   const std::int8_t* scores = interpreter.output(0)->data.int8;
   int best = 0;
-  for (int i = 1; i < model::kClasses; ++i) {
+  for (int i = 1; i < model::kOutputs; ++i) {
     if (scores[i] > scores[best]) best = i;
   }
-  const float score = (scores[best] - model::kOutputZeroPoint) * model::kOutputScale;
+  float score = (scores[best] - model::kOutputZeroPoint) * model::kOutputScale;
+  if (model::kOutputs < model::kClasses) {  // one output for two classes
+    best = score > model::kThreshold ? 1 : 0;
+    if (best == 0) score = 2 * model::kThreshold - score;
+  }
   std::printf("%s: %d/1000\n", model::kLabels[best], static_cast<int>(1000 * score + 0.5f));
   return 0;
 }

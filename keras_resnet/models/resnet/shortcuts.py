@@ -68,13 +68,24 @@ def option_c(x: Tensor, activated: Tensor, unit: Unit) -> Tensor:
 def option_d(x: Tensor, activated: Tensor, unit: Unit) -> Tensor:
     """Option B that halves the resolution by an average pool before its projection, which so sees
     every pixel (ResNet-D, arXiv:1812.01187, Fig. 2c)."""
-    if unit.downsamples:  # also where `output_stride` leaves its stride out, as in timm
-        activated = layers.AveragePooling2D(
-            2, strides=unit.stride, padding="same", name=f"{unit.name}_shortcut_pool"
-        )(activated)
+    if unit.downsamples:
+        activated = _average_pool(activated, unit)
     elif unit.in_channels == unit.out_channels:
         return x
     return _projection(activated, 1, unit)
+
+
+def _average_pool(x: Tensor, unit: Unit) -> Tensor:
+    """A 2×2 mean of `x`, of the unit's stride; at the edges of the pixels that there are.
+
+    Where `output_stride` leaves the stride out, timm still pools, and there counts the zeros beyond
+    the right and the lower edge as pixels.
+    """
+    padding, name = "same", f"{unit.name}_shortcut_pool"
+    if unit.stride == 1:
+        x = layers.ZeroPadding2D(((0, 1), (0, 1)), name=f"{name}_pad")(x)
+        padding = "valid"
+    return layers.AveragePooling2D(2, strides=unit.stride, padding=padding, name=name)(x)
 
 
 def _projection(x: Tensor, stride: int, unit: Unit) -> Tensor:

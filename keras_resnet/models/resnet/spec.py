@@ -173,7 +173,8 @@ class ResNetSpec(Network):
 
     def trunk(self, x: Tensor) -> Trunk:
         """Build stem and stages. A stage's feature is its last map before the resolution falls
-        (with `stride_unit="last"` that is before the stage's last unit)."""
+        (with `stride_unit="last"` that is before the stage's last unit), and of the last stage the
+        one before the BN and ReLU of a pre-activation network's head (as in timm and KerasHub)."""
         allow_recursion(sum(self.depths))
         features: dict[str, Tensor] = {}
         x = self.stem(x, self.stem_width, self.order, self.style)
@@ -189,5 +190,5 @@ class ResNetSpec(Network):
                 self.junction,
                 activate_x=self.activate_stem and index == 0,
             )
-        x = operations(x, self.order.before, self.style, "head_{}")
-        return Trunk(x, {**features, f"stage{len(features) + 1}": x})
+        features[f"stage{len(features) + 1}"] = x
+        return Trunk(operations(x, self.order.before, self.style, "head_{}"), features)

@@ -51,11 +51,21 @@ def shapes(path: Path) -> Layers:
         UserError: damaged, of another layout, or a file of keras_resnet.
     """
     layers = _layers(path, lambda dataset: tuple(dataset.shape))
-    if not _has_order(path) and any(name.startswith(_OURS) for name, _ in layers):
+    if is_ours(path):
         raise UserError(
             f"{path} is a file of keras_resnet itself: no import is needed, give it as weights=."
         )
     return [weights for _, weights in layers]
+
+
+def is_ours(path: Path) -> bool:
+    """Whether the file is of a network of keras_resnet.
+
+    Raises:
+        UserError: damaged, or of another layout.
+    """
+    names = [name for name, _ in _layers(path, lambda dataset: None)]
+    return not _has_order(path) and any(name.startswith(_OURS) for name in names)
 
 
 def arrays(path: Path) -> list[list[np.ndarray]]:

@@ -1,5 +1,6 @@
 """The format for microcontrollers: an array in C++, and what TFLM's own interpreter makes of it."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -11,12 +12,16 @@ import pytest
 from helpers.environments import make_environment, run_in
 
 import keras_resnet
+from keras_resnet.cli.main import main
 from keras_resnet.errors import UserError
 from keras_resnet.export import check, export
 from keras_resnet.export.formats import micro
 from keras_resnet.export.runtimes import tflite_graph
 from keras_resnet.export.runtimes.locate import read_array
 from keras_resnet.export.runtimes.open import open_file
+from keras_resnet.images.answers import Answers
+from keras_resnet.recipes.runs import report
+from keras_resnet.recipes.runs.folder import Run
 
 NAMES = ["zero", 'say "one"', "two??/", "drei\\vier", "fünf", "5f", "six", "seven", "eight", "nine"]
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ here")
@@ -96,7 +101,8 @@ def test_the_header_has_the_quantization_of_the_file(folder):
     )
     assert f"kInputScale = {scale}f, kOutputScale = {out_scale}f;" in header
     assert f"kInputZeroPoint = {zero}, kOutputZeroPoint = {out_zero};" in header
-    assert "kHeight = 32, kWidth = 32, kChannels = 3, kClasses = 10;" in header
+    assert "kHeight = 32, kWidth = 32, kChannels = 3;" in header
+    assert "kOutputs = 10, kClasses = 10;" in header
 
 
 # What main.cc uses of TFLM, as its headers declare it.
@@ -115,7 +121,7 @@ struct Model { std::uint32_t version() const; };
 const Model* GetModel(const void* buffer);
 template <unsigned int n> struct MicroMutableOpResolver {
   TfLiteStatus AddAdd(); TfLiteStatus AddConv2D(); TfLiteStatus AddFullyConnected();
-  TfLiteStatus AddMean(); TfLiteStatus AddSoftmax();
+  TfLiteStatus AddLogistic(); TfLiteStatus AddMean(); TfLiteStatus AddSoftmax();
 };
 struct MicroInterpreter {
   template <unsigned int n>
@@ -189,6 +195,56 @@ def test_an_arena_that_is_too_small_is_said(folder, tmp_path):
     assert result.stdout == said
 
 
+# An interpreter that always gives the byte it was compiled with.
+_ONE_OUTPUT = """
+#include "declarations.h"
+namespace tflite {
+void InitializeTarget() {}
+std::uint32_t Model::version() const { return TFLITE_SCHEMA_VERSION; }
+const Model* GetModel(const void*) { static Model model; return &model; }
+using Resolver = MicroMutableOpResolver<4>;
+template <> TfLiteStatus Resolver::AddConv2D() { return kTfLiteOk; }
+template <> TfLiteStatus Resolver::AddFullyConnected() { return kTfLiteOk; }
+template <> TfLiteStatus Resolver::AddLogistic() { return kTfLiteOk; }
+template <> TfLiteStatus Resolver::AddMean() { return kTfLiteOk; }
+template <>
+MicroInterpreter::MicroInterpreter(const Model*, const Resolver&, std::uint8_t*, std::size_t) {}
+TfLiteStatus MicroInterpreter::AllocateTensors() { return kTfLiteOk; }
+TfLiteStatus MicroInterpreter::Invoke() { return kTfLiteOk; }
+std::int8_t bytes[4096] = {GIVEN};
+TfLiteTensor tensor = {{bytes}};
+TfLiteTensor* MicroInterpreter::input(std::size_t) {
+  static std::int8_t pixels[4096];
+  static TfLiteTensor image = {{pixels}};
+  return &image;
+}
+TfLiteTensor* MicroInterpreter::output(std::size_t) { return &tensor; }
+std::size_t MicroInterpreter::arena_used_bytes() const { return 0; }
+}  // namespace tflite
+"""
+
+
+@needs_compiler
+@pytest.mark.parametrize(("byte", "said"), [(100, "on: 891/1000"), (-100, "off: 891/1000")])
+def test_main_names_either_class_of_one_sigmoid(tmp_path, byte, said):
+    """A byte of the sigmoid is (byte + 128) / 256 in every TFLite file: 228/256 and 28/256."""
+    inputs = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(4, 3)(keras.layers.Rescaling(1 / 255)(inputs))
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid")(x), name="light")
+    noise = np.random.default_rng(0).integers(0, 256, (32, 16, 16, 3)).astype("uint8")
+    given = {"calibration": noise, "labels": ["off", "on"], "verbose": False}
+    folder = export(model, ["micro"], out=tmp_path / "out", **given).folder / "light-micro"
+    _main_and_declarations(folder, tmp_path)
+    fake = tmp_path / "fake.cc"
+    fake.write_text(_ONE_OUTPUT.replace("GIVEN", str(byte)))
+    sources = [tmp_path / "main.cc", fake, folder / "model_data.cc"]
+    program = tmp_path / "program"
+    subprocess.run(["g++", "-std=c++17", f"-I{tmp_path}", *sources, "-o", program], check=True)
+    printed = subprocess.run([program], capture_output=True, text=True, check=True).stdout
+    assert printed.splitlines()[-1] == said
+
+
 def test_main_registers_the_operations_of_the_file(folder):
     main = (folder / "main.cc").read_text()
     kinds = {item.kind for item in tflite_graph.operations(tflite_graph.read(read_array(folder)))}
@@ -219,11 +275,38 @@ def test_operations_have_the_resolvers_names(kind, method):
 def test_without_tflms_interpreter_the_header_says_what_to_do(folder, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tflite_micro", None)
     with pytest.warns(UserWarning, match="working memory .* was not measured"):
-        micro.write(tmp_path / "out", read_array(folder), "x", None)
+        micro.write(tmp_path / "out", read_array(folder), "x", None, Answers("softmax", 10))
     header = (tmp_path / "out" / "model_data.h").read_text()
     assert 'Not measured. pip install "keras-resnet-zoo[micro]"' in header
     assert "kArenaBytes = 0;" in header  # and main.cc does not compile with it
     assert '"class 9",' in (tmp_path / "out" / "model_data.cc").read_text()
+
+
+def test_an_arena_that_was_not_measured_is_said_wherever_the_check_is(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "tflite_micro", None)
+    model = keras_resnet.create_model("test_resnet", include_preprocessing=True)
+    images = np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3)).astype("uint8")
+    out = tmp_path / "exports"
+    with pytest.warns(UserWarning, match="was not measured"):
+        found = export(model, ["tflite-int8", "micro"], out=out, calibration=images, verbose=False)
+    said = "passed, arena not measured"
+    assert [item.notes for item in found.checks] == [(), ("arena not measured",)]
+    entries = json.loads((out / "manifest.json").read_text())["files"]
+    assert [(x["passed"], x["notes"]) for x in entries] == [
+        (True, []),
+        (True, ["arena not measured"]),
+    ]
+    assert (out / "README.md").read_text().count(f"| {said} |") == 1
+    assert report._exports(Run(tmp_path)).count(f"<td>{said}</td>") == 1
+    for verb in "check", "compare":
+        assert main([verb, str(out)]) == 0
+        assert capsys.readouterr().out.count(said) == 1
+        assert main([verb, str(out), "--json"]) == 0
+        content = json.loads(capsys.readouterr().out)
+        rows = content.get("files") or content["models"]
+        assert [row["notes"] for row in rows] == [[], ["arena not measured"]]
 
 
 def test_a_folder_of_another_origin_is_refused(tmp_path):
@@ -239,6 +322,7 @@ def test_the_arena_is_the_least_that_suffices(folder):
     tflm.Interpreter.from_bytes(data, arena_size=least)
     with pytest.raises(RuntimeError):
         tflm.Interpreter.from_bytes(data, arena_size=least - 16)
+    assert open_file(folder).notes == ()
     header = (folder / "model_data.h").read_text()
     given = int(re.search(r"kArenaBytes = (\d+);", header)[1])
     assert given % 1024 == 0

@@ -169,6 +169,7 @@ def test_official_grpc_stubs_get_answers(exports, model, tmp_path):
     assert answer["warm_up"] == [
         ["serving_default", outputs],
         ["image_bytes", outputs],
+        ["network", ["predictions"]],
         ["features", ["features"]],
     ]
     assert answer["refused"]["code"] == "INVALID_ARGUMENT"

@@ -3,6 +3,8 @@
 import io
 import json
 import struct
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -16,6 +18,7 @@ from keras_resnet.export import check, export, manifest
 from keras_resnet.export.formats import saved_model, serving
 from keras_resnet.export.runtimes.keras import KerasRuntime
 from keras_resnet.export.runtimes.open import open_file
+from keras_resnet.images.answers import Answers
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.read import read_image
 from keras_resnet.recipes import load_config
@@ -72,6 +75,31 @@ def _ask(served, files):
 
 
 # Values -------------------------------------------------------------------------------------------
+
+
+def test_the_bare_network_is_what_converters_read(exported, served, network, images):
+    """The same kernels or others of float32: 1e-5 of a probability is their rounding."""
+    expected, pixels = network.predict(images, verbose=0), images.astype("float32")
+    path = str(exported.folder / "saved_model" / "1")
+    converter = tf.lite.TFLiteConverter.from_saved_model(path, signature_keys=["network"])
+    (file := exported.folder.parent / "bare.tflite").write_bytes(converter.convert())
+    given = open_file(file).predict(pixels)
+    np.testing.assert_allclose(given, expected, atol=1e-5)
+    openvino = pytest.importorskip("openvino")
+    exact = {"INFERENCE_PRECISION_HINT": "f32"}  # its default is bfloat16 where the CPU has it
+    compiled = openvino.compile_model(
+        openvino.convert_model(served.signatures["network"]), "CPU", exact
+    )
+    np.testing.assert_allclose(compiled(pixels)[0], expected, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_tf2onnx_reads_the_bare_network(exported, network, images, tmp_path):
+    path, out = exported.folder / "saved_model" / "1", tmp_path / "bare.onnx"
+    command = [sys.executable, "-m", "tf2onnx.convert", "--saved-model", path]
+    subprocess.run([*command, "--signature_def", "network", "--output", out], check=True)
+    given = open_file(out).predict(images)
+    np.testing.assert_allclose(given, network.predict(images, verbose=0), atol=1e-5)
 
 
 def test_the_outputs_are_those_of_keras(served, exported, network, images):
@@ -237,9 +265,9 @@ def test_warm_up_requests_lie_beside(exported):
     """Read by the official messages in test_served.py."""
     path = exported.folder / "saved_model/1/assets.extra/tf_serving_warmup_requests"
     records = [record.numpy() for record in tf.data.TFRecordDataset(str(path))]
-    assert len(records) == 3
+    assert len(records) == 4
     for record, signature in zip(
-        records, (b"serving_default", b"image_bytes", b"features"), strict=True
+        records, (b"serving_default", b"image_bytes", b"network", b"features"), strict=True
     ):
         assert signature in record
         assert b"resnet20" in record
@@ -312,7 +340,7 @@ def test_an_ensemble_has_logits_and_no_features(tmp_path):
 
 def test_a_model_that_takes_no_bytes_keeps_its_own_input(tmp_path):
     served, _, _ = _served(_tiny(), tmp_path, dtype="float32")
-    assert set(served.signatures) == {"serving_default", "features"}
+    assert set(served.signatures) == {"serving_default", "network", "features"}
     (spec,) = served.signatures["serving_default"].structured_input_signature[1].values()
     assert (spec.dtype, spec.shape[1:]) == (tf.float32, (8, 8, 3))
 
@@ -354,7 +382,7 @@ def test_a_foreign_saved_model_opens(tmp_path):
 @pytest.mark.slow
 def test_resnet50_is_hardly_larger_than_its_weights(tmp_path):
     model = keras_resnet.to_stock(keras_resnet.ResNet50(include_preprocessing=True))
-    service = serving.Service(True, SingleCrop(256, 224), True)
+    service = serving.Service(True, SingleCrop(256, 224), Answers("softmax", 1000))
     serving.write(model, tmp_path / "saved_model", "resnet50", None, service)
     ratio = manifest.size(tmp_path / "saved_model") / (4 * model.count_params())
     print(f"bytes of ResNet50's SavedModel over those of its weights: {ratio:.4f}")
@@ -362,4 +390,5 @@ def test_resnet50_is_hardly_larger_than_its_weights(tmp_path):
     runtime = open_file(tmp_path / "saved_model")
     images = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3)).astype("uint8")
     expected = KerasRuntime(model).predict(images)
-    assert check._logit_error(runtime.predict(images), expected) < 1e-4
+    logits, wanted = map(service.answers.logits, (runtime.predict(images), expected))
+    assert check._logit_error(logits, wanted) < 1e-4

@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import shutil
+import subprocess
 import tomllib
 from dataclasses import asdict
 
@@ -21,9 +22,10 @@ import keras_resnet
 from keras_resnet.cli import main
 from keras_resnet.errors import UserError
 from keras_resnet.export import check, export
-from keras_resnet.export.formats import litert_js, web
+from keras_resnet.export.formats import litert_js, serving, web
 from keras_resnet.export.runtimes.locate import PAGE
 from keras_resnet.export.runtimes.open import open_file
+from keras_resnet.images.answers import Answers
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.labels import class_names
 from keras_resnet.images.preprocessing import read_image
@@ -102,7 +104,11 @@ def test_the_page_is_told_of_the_model(written):
     scale, zero_point = runtime._output["quantization"]
     assert about["labels"] == list(NAMES)
     assert about["input"] == {"scale": 1.0, "zero_point": 0}  # a byte is its pixel
-    assert about["output"] == {"scale": scale, "zero_point": zero_point}
+    assert about["output"] == {
+        "scale": scale,
+        "zero_point": zero_point,
+        "activation": "softmax",
+    }
     assert about["resize"] == {"width": 37, "height": 37, "interpolation": "bicubic"}
     assert len(about["bytes"]) == 3
     for name, size in about["bytes"].items():
@@ -167,10 +173,33 @@ def test_a_model_that_takes_no_pixels_is_refused(tmp_path, small_litert_js):
 
 
 def test_classes_without_names_are_numbers(written, tmp_path, small_litert_js):
-    web.write(tmp_path / "web", (written / "model.tflite").read_bytes(), "mine", None)
+    service = serving.Service(True, None, Answers("softmax", 10))
+    web.write(tmp_path / "web", (written / "model.tflite").read_bytes(), "mine", None, service)
     about = json.loads((tmp_path / "web" / "model.json").read_text())
     assert about["labels"] == [f"class {index}" for index in range(10)]
     assert about["resize"] == {"width": 32, "height": 32, "interpolation": "bilinear"}
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
+@pytest.mark.parametrize(
+    ("activation", "outputs"),
+    [
+        ("sigmoid", [0.9]),
+        ("linear", [-2.0]),
+        ("sigmoid", [0.9, 0.8, 0.1]),
+        ("linear", [3.0, -1.0, 0.0]),
+        ("softmax", [0.7, 0.2, 0.1]),
+    ],
+)
+def test_the_page_reads_outputs_as_python_does(tmp_path, activation, outputs):
+    shutil.copy(PAGE / "answers.js", tmp_path / "answers.mjs")
+    (tmp_path / "ask.mjs").write_text(
+        'import { probabilitiesOf } from "./answers.mjs";\n'
+        f'console.log(JSON.stringify(probabilitiesOf({outputs}, "{activation}")));\n'
+    )
+    asked = subprocess.run(["node", tmp_path / "ask.mjs"], capture_output=True, check=True)
+    expected = Answers(activation, len(outputs)).probabilities(np.array([outputs]))
+    np.testing.assert_allclose(json.loads(asked.stdout), expected[0])  # both in float64
 
 
 def test_predict_runs_the_folder(written, photographs, capsys):

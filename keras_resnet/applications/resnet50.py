@@ -1,0 +1,6 @@
+"""`keras.applications.resnet50` with our networks."""
+
+from keras_resnet.applications.mirror import ResNet50, decode_predictions
+from keras_resnet.applications.mirror import preprocess_resnet as preprocess_input
+
+__all__ = ["ResNet50", "decode_predictions", "preprocess_input"]
