@@ -156,7 +156,7 @@ def test_predict_of_a_name_alone_lists_its_weights(pictures, capsys):
 def test_export_by_tag_calibrated_on_a_folder(cache, pictures, capsys, tmp_path, monkeypatch):
     """Where the data of the weights are not."""
 
-    def absent(name, *_):
+    def absent(name, *_, **__):
         raise UserError(f"{name} is not here.")
 
     monkeypatch.setattr(datasets, "load_dataset", absent)
