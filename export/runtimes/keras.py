@@ -10,7 +10,6 @@ import numpy as np
 
 from keras_resnet.errors import UserError
 from keras_resnet.export.runtimes.base import Runtime, classifier_shape
-from keras_resnet.models.ending import activation_of
 
 
 class KerasRuntime(Runtime):
@@ -23,6 +22,8 @@ class KerasRuntime(Runtime):
             UserError: it is not a classifier of one image.
         """
         import tensorflow as tf
+
+        from keras_resnet.models.ending import activation_of  # imports Keras
 
         self.input_shape, self.outputs = classifier_shape(model)
         self.name = f"The Keras model '{model.name}'"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial, wraps
@@ -202,10 +201,10 @@ def with_options(network: Network, options: dict[str, Any], name: str) -> Networ
 def _activation(classes: int, activation: str | None) -> str | None:
     if classes != 1 or activation != "softmax":
         return activation
-    warnings.warn(
+    warn(
         "classes=1: the network ends in a sigmoid, the probability of the second of two classes. "
         "The softmax of one output is always 1. To say so: classifier_activation='sigmoid'.",
-        stacklevel=4,
+        UserWarning,
     )
     return "sigmoid"
 
