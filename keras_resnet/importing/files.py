@@ -109,6 +109,10 @@ def import_file(
     likely, assumed = _preprocessing(name, found.library)
     mode, assumed = preprocessing or likely, assumed and preprocessing is None
     require_mode(mode)
+    if found.classes is None:
+        raise UserError(
+            f"{path} has no classifier at its end: give it as weights= with include_top=False."
+        )
     if data is not None and len(class_names(data)) != found.classes:
         raise UserError(f"'{data}' has {len(class_names(data))} classes, {path} {found.classes}.")
     _require_writable(out, overwrite)

@@ -14,6 +14,7 @@ from keras.src.applications import imagenet_utils
 import keras_resnet
 from keras_resnet.applications import mirror
 from keras_resnet.errors import UserError
+from keras_resnet.importing.files import import_file
 from keras_resnet.importing.parity import patched_images
 from keras_resnet.weights import download
 
@@ -145,6 +146,32 @@ def test_without_the_top_the_shapes_are_keras(options):
     assert ours.input_shape == theirs.input_shape
     assert ours.output_shape == theirs.output_shape
     assert ours.name == theirs.name
+
+
+def test_a_file_without_the_top_gives_keras_features(tmp_path):
+    """As notebooks take them that fine-tune without a network: `…_notop.h5`."""
+    without = {"include_top": False, "pooling": "avg", "input_shape": (64, 64, 3)}
+    theirs = foreign_files.randomize(keras.applications.ResNet50(weights=None, **without))
+    file = foreign_files.legacy_file(tmp_path / "resnet50_weights_notop.h5", theirs)
+    ours = keras_resnet.applications.ResNet50(weights=file, **without)
+    x = patched_images(64).astype("float32")
+    expected = theirs.predict(keras.applications.resnet50.preprocess_input(x.copy()), verbose=0)
+    found = ours.predict(keras_resnet.preprocess_input(x, ours), verbose=0)
+    # Float32 in other kernels, over 50 layers.
+    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+    with pytest.raises(UserError, match="give it as weights= with include_top=False"):
+        import_file(file, "resnet50")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("module", "network"), [pair for pair in PAIRS if pair[0] != "resnet50"])
+def test_every_file_without_the_top_is_known(module, network, tmp_path):
+    theirs = getattr(keras.applications, network)(weights=None, include_top=False)
+    file = foreign_files.legacy_file(tmp_path / "notop.h5", theirs)
+    ours = getattr(keras_resnet.applications, network)(weights=file, include_top=False)
+    assert ours.count_params() > 0
+    with pytest.raises(UserError, match=r"the file fits|are .* weights, use"):
+        keras_resnet.create_model("resnet18", weights=file)
 
 
 def test_the_weights_of_another_network_are_refused(tmp_path):

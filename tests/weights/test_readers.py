@@ -290,6 +290,41 @@ def test_keras_before_3_6_wrote_no_names(tmp_path):
             np.testing.assert_array_equal(mine, expected)
 
 
+def _renamed(path, new_name):
+    """Give the layers of a file in the order of Keras 1 and 2 other names."""
+    with h5py.File(path, "r+") as file:
+        names = [str(name) for name in file.attrs["layer_names"]]
+        renamed = [new_name(name) for name in names]
+        for number, name in enumerate(names):
+            file.move(name, f"moved{number}")
+        for number, name in enumerate(renamed):
+            file.move(f"moved{number}", name)
+        file.attrs["layer_names"] = renamed
+    return path
+
+
+def test_published_files_have_names_of_their_time(tmp_path, monkeypatch):
+    """ResNet's "probs" for "predictions", DenseNet's "conv1/conv"; or they say nothing to us."""
+    theirs = foreign_files.randomize(keras.applications.ResNet50(weights=None, classes=5))
+    new = foreign_files.legacy_file(tmp_path / "new.h5", theirs)
+    old = _renamed(
+        shutil.copyfile(new, tmp_path / "old.h5"),
+        lambda name: {"predictions": "probs"}.get(name, name.replace("_", "/", 1)),
+    )
+    other = _renamed(shutil.copyfile(new, tmp_path / "other.h5"), lambda name: f"my_{name}")
+    weights = {path: read(path, "resnet50") for path in (new, other)}  # builds theirs for `other`
+    monkeypatch.setattr(keras.applications, "ResNet50", lambda **_: pytest.fail("was built"))
+    weights[old] = read(old, "resnet50")
+    ours = logits_model("resnet50", classes=5, input_shape=(32, 32, 3))
+    expected = weights[new].arrays(ours)
+    for path in (old, other):
+        found = weights[path].arrays(ours)
+        assert found.keys() == expected.keys()
+        for name, arrays in expected.items():
+            for mine, right in zip(found[name], arrays, strict=True):
+                np.testing.assert_array_equal(mine, right)
+
+
 def test_keras_files_of_something_else_are_refused(tiny, resnet8, tmp_path):
     path = foreign_files.legacy_file(tmp_path / "tiny.h5", tiny)
     with pytest.raises(UserError, match=r"it is no whole keras\.applications\.ResNet50 with"):

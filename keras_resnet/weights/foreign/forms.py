@@ -108,9 +108,14 @@ _KERAS: tuple[tuple[str, str, int], ...] = (  # their class is the family
     ("inception_resnet_v2", "InceptionResNetV2", 54_336_736),
 )
 
+# Their files without the top. VGG's lack the hidden dense layers, too.
+WITHOUT_TOP = "Keras Applications without the top"
+_VGG_WITHOUT_TOP = {"VGG16": 14_714_688, "VGG19": 20_024_384}
+
 FORMS: tuple[Form, ...] = (
     *(Form("PyTorch", m, family, n) for family, row in _PYTORCH.items() for m, n in row.items()),
     *(Form("Keras Applications", *row) for row in _KERAS),
+    *(Form(WITHOUT_TOP, m, c, _VGG_WITHOUT_TOP.get(c, n)) for m, c, n in _KERAS),
     Form("MLPerf Tiny", "resnet8", "", 78_016),
 )
 

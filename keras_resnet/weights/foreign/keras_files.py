@@ -22,6 +22,7 @@ import numpy as np
 from keras_resnet.errors import UserError
 from keras_resnet.weights.fitting import Arrays, arrays_of
 from keras_resnet.weights.foreign.forms import their_class
+from keras_resnet.weights.foreign.keras_weights import are_known
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _INNER = "model.weights.h5"
@@ -117,31 +118,39 @@ def by_name(path: Path, take: Callable[[h5py.Dataset], Any] = _read) -> dict[str
     return dict(_layers(path, take))
 
 
-def by_their_names(path: Path, theirs: str, count: int) -> Arrays:
-    """The weights of class `theirs` of `keras.applications` with `count` classes, by layer name.
+def by_their_names(path: Path, theirs: str, count: int | None) -> Arrays:
+    """The weights of class `theirs` of `keras.applications` by the names its layers have now.
+
+    Args:
+        path: the file.
+        theirs: the class.
+        count: how many classes it has; None: it has no top.
 
     Raises:
         UserError: damaged, or the file does not fit the class.
     """
     layers = by_name(path)
-    if "" not in layers:
+    if are_known(layers):
         return layers
-    # Before 3.6 Keras wrote no names, but a class and a number: its own network knows the order.
+    # Before 3.6 Keras wrote no names, but a class and a number, and a user's copy may have others.
+    # Keras' own network knows the order.
     return arrays_of(model(path, theirs, count, None))
 
 
-def model(path: Path, theirs: str, count: int, size: int | None) -> keras.Model:
+def model(path: Path, theirs: str, count: int | None, size: int | None) -> keras.Model:
     """Build class `theirs` of `keras.applications` for `count` classes, with the file's weights.
 
     Returns:
-        A model that gives logits; it takes `size` pixels a side, its own size if None.
+        A model that gives logits, or without a `count` its last feature map; it takes `size` pixels
+        a side, its own size if None.
 
     Raises:
         UserError: the file does not fit it.
     """
     shape = None if size is None else (size, size, 3)
     build = getattr(keras.applications, theirs)
-    source = build(weights=None, input_shape=shape, classes=count, classifier_activation=None)
+    top = {} if count is None else {"classes": count, "classifier_activation": None}
+    source = build(weights=None, input_shape=shape, include_top=count is not None, **top)
     if _has_order(path):
         _set(source, arrays(path), path)
     else:

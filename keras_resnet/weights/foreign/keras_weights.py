@@ -15,7 +15,11 @@ from keras_resnet.weights.foreign.translate import Row, translate
 
 _UNIT = r"conv(?P<stage2>\d)_block(?P<block>\d+)_"
 _OURS = "stage{stage2}_block{block}_"
-_STEM: tuple[Row, ...] = ((r"conv1_(?P<kind>conv|bn)", "stem_{kind}"), ("predictions", "head"))
+# The published files have the names of their time: "probs" (ResNet), "fc1000" (DenseNet).
+_STEM: tuple[Row, ...] = (
+    (r"conv1_(?P<kind>conv|bn)", "stem_{kind}"),
+    ("predictions|probs|fc1000", "head"),
+)
 
 FAMILIES: dict[str, tuple[Row, ...]] = {
     "ResNet": (
@@ -112,7 +116,18 @@ def takes_bgr(source: keras.Model) -> bool:
 def _family(names: Collection[str]) -> str:
     if any(name.startswith("conv2d") for name in names):
         return "Inception"
-    return max(FAMILIES, key=lambda f: sum(bool(translate(n, FAMILIES[f])) for n in names))
+    return max(FAMILIES, key=lambda f: sum(bool(_translated(n, FAMILIES[f])) for n in names))
+
+
+def _translated(name: str, rows: tuple[Row, ...]) -> str | None:
+    return translate(name.replace("/", "_"), rows)  # Keras 3 refuses DenseNet's "conv1/conv"
+
+
+def are_known(names: Collection[str]) -> bool:
+    """Whether Keras Applications calls its layers so, or did: no other names can be translated."""
+    rows = FAMILIES[_family(names)]
+    numbered = re.compile(r"(conv2d|batch_normalization)(_\d+)?")  # the Inceptions'
+    return all(_translated(name, rows) or numbered.fullmatch(name) for name in names)
 
 
 def _our_names(
@@ -120,7 +135,7 @@ def _our_names(
 ) -> dict[str, str]:
     """Our name of every layer of theirs that is one of `layers`, which may lack the classifier."""
     rows = FAMILIES[_family(theirs)]
-    ours = {name: translate(name, rows) for name in theirs}
+    ours = {name: _translated(name, rows) for name in theirs}
     if _family(theirs) == "Inception":
         others = [layer for layer in layers if layer not in ours.values()]
         ours |= _by_number(theirs, model, others)

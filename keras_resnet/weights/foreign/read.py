@@ -20,7 +20,7 @@ from keras_resnet import registry
 from keras_resnet.errors import UserError
 from keras_resnet.weights.fitting import Arrays
 from keras_resnet.weights.foreign import keras_files
-from keras_resnet.weights.foreign.forms import Form, matching, require_form
+from keras_resnet.weights.foreign.forms import WITHOUT_TOP, Form, matching, require_form
 from keras_resnet.weights.foreign.keras_weights import in_order, keras_arrays
 from keras_resnet.weights.foreign.torch_files import as_float32, read_shapes, read_state_dict
 from keras_resnet.weights.foreign.torch_names import FAMILIES, family_of, rename
@@ -42,12 +42,12 @@ class Contents:
     """How a network must be built for a file.
 
     Attributes:
-        classes: width of the classifier.
+        classes: width of the classifier; None: the file has none (Keras Applications' only).
         auxiliary: whether the file has auxiliary classifiers (GoogLeNet, Inception v3).
         library: "PyTorch" (torchvision, timm, others), "Keras Applications" or "MLPerf Tiny".
     """
 
-    classes: int
+    classes: int | None
     auxiliary: bool
     library: str
 
@@ -249,14 +249,18 @@ def _keras_header(path: Path, name: str) -> _Header:
     """A Keras file must be of a known form, as its layers' names say too little."""
     layers = keras_files.shapes(path)
     classes = keras_files.classes(layers)
-    last = sum(math.prod(shape) for shape in layers[-1])
-    numbers = sum(math.prod(shape) for layer in layers for shape in layer) - last
-    libraries = ("Keras Applications", "MLPerf Tiny")
-    forms = tuple(form for library in libraries for form in matching(library, numbers))
-    if not forms or classes is None:
+    numbers = sum(math.prod(shape) for layer in layers for shape in layer)
+    if classes is None:
+        forms = tuple(matching(WITHOUT_TOP, numbers))
+    else:
+        numbers -= sum(math.prod(shape) for shape in layers[-1])
+        libraries = ("Keras Applications", "MLPerf Tiny")
+        forms = tuple(form for library in libraries for form in matching(library, numbers))
+    if not forms:
         what = "has no classifier at its end" if classes is None else f"has {classes} classes"
         raise UserError(
             f"{path} has {len(layers)} layers with weights and {what}: it is no whole "
             f"{keras_files.expected(name)} with the top. {keras_files.how_to_load(path)}"
         )
-    return _Header(Contents(classes, False, forms[0].library), forms[0].family, forms)
+    library = "Keras Applications" if classes is None else forms[0].library
+    return _Header(Contents(classes, False, library), forms[0].family, forms)
