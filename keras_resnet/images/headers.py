@@ -71,15 +71,15 @@ def orientation(encoded: Any) -> Any:
     1, upright, where there is none or it is damaged, where a PNG has it behind the pixels, and for
     other kinds of files.
     """
-    has_exif = tf.io.is_jpeg(encoded) & tf.strings.regex_full_match(encoded, _MAY_HAVE_EXIF)
-    start = tf.case(
-        [
-            (has_exif, lambda: _in_jpeg(encoded)),
-            (is_png(encoded), lambda: _in_png(encoded)),
-        ],
-        default=lambda: 0,
-    )
-    return tf.cond(start > 0, lambda: _of_tiff(encoded, start), lambda: 1)
+
+    def jpeg() -> Any:
+        may_have = tf.strings.regex_full_match(encoded, _MAY_HAVE_EXIF)
+        return tf.cond(may_have, lambda: _of_tiff(encoded, _in_jpeg(encoded)), lambda: 1)
+
+    def other() -> Any:
+        return tf.cond(is_png(encoded), lambda: _of_tiff(encoded, _in_png(encoded)), lambda: 1)
+
+    return tf.cond(tf.io.is_jpeg(encoded), jpeg, other)
 
 
 def upright(image: Any, turned: Any) -> Any:
@@ -185,6 +185,11 @@ def _search(encoded: Any, start: int, look: Callable[[Any, Any], tuple[Any, Any]
 
 
 def _of_tiff(encoded: Any, start: Any) -> Any:
+    """The orientation in the TIFF structure at `start`; 1 where that is 0."""
+    return tf.cond(start > 0, lambda: _in_directory(encoded, start), lambda: 1)
+
+
+def _in_directory(encoded: Any, start: Any) -> Any:
     """The orientation in the first directory of the TIFF structure at `start`."""
     tiff = tf.io.decode_raw(tf.strings.substr(encoded, start, _SEGMENT), tf.uint8)
     head = tf.pad(tf.cast(tiff, tf.int32), [[0, 1]])

@@ -82,23 +82,23 @@ def tried(encoded: Any) -> tuple[Any, Any]:
     Raises:
         tf.errors.OpError: when the graph runs: it is damaged or too large, or no image.
     """
-    is_jpeg, is_png = tf.io.is_jpeg(encoded), headers.is_png(encoded)
-    known = is_jpeg | is_png
-    height, width = tf.case(
-        [
-            (is_jpeg, lambda: headers.jpeg_size(encoded)),
-            (is_png, lambda: headers.png_size(encoded)),
-        ],
-        default=lambda: (tf.constant(1), tf.constant(1)),  # Pillow's reader looks itself
-    )
-    with tf.control_dependencies(require_size(height, width)):
-        small = tf.cond(
-            is_jpeg,
-            lambda: tf.io.decode_jpeg(encoded, channels=3, ratio=8),
-            lambda: png_or_other(encoded),
-        )
-    with tf.control_dependencies([small]):  # or it would be dropped as unused
-        return headers.orientation(encoded), tf.logical_not(known)
+
+    def jpeg() -> tuple[Any, Any]:
+        with tf.control_dependencies(require_size(*headers.jpeg_size(encoded))):
+            small = tf.io.decode_jpeg(encoded, channels=3, ratio=8)
+        with tf.control_dependencies([small]):  # or it would be dropped as unused
+            return headers.orientation(encoded), tf.constant(False)
+
+    def other() -> tuple[Any, Any]:
+        is_png = headers.is_png(encoded)
+        # Pillow's reader looks at the size of its images itself.
+        size = tf.cond(is_png, lambda: headers.png_size(encoded), lambda: (1, 1))
+        with tf.control_dependencies(require_size(*size)):
+            whole = png_or_other(encoded)
+        with tf.control_dependencies([whole]):
+            return headers.orientation(encoded), tf.logical_not(is_png)
+
+    return tf.cond(tf.io.is_jpeg(encoded), jpeg, other)
 
 
 def require_size(height: Any, width: Any, name: Any = "") -> list[Any]:

@@ -87,9 +87,10 @@ class Split:
         return replace(self, identities=identity.of_contents(contents, len(self))), self.labels
 
     @property
-    def place_identities(self) -> np.ndarray | None:
-        """What every place is known by."""
-        return self.identities
+    def place_identities(self) -> np.ndarray:
+        """What every place is known by, uint64 (n,)."""
+        known = self if self.identities is not None else self.by_content()[0]
+        return np.asarray(known.identities)
 
     def sample(self, count: int) -> Split:
         """Return `count` images at fixed, evenly spaced indices (all, if there are fewer)."""

@@ -338,29 +338,35 @@ def cut(encoded: Encoded, side: Any, box: Box) -> Any:
 
     Height, width and box are those of the upright image.
     """
-    pixels = tf.cond(
+    turned = encoded.turned
+
+    def turn() -> Any:
+        def stored(height: Any, width: Any) -> headers.Box:
+            size = height, width
+            return headers.stored_box(box(*headers.upright_size(size, turned)), size, turned)
+
+        return headers.upright(_cut_stored(encoded, side, stored), turned)
+
+    # Of most images nothing is turned, and each operation costs.
+    return tf.cond(turned > 1, turn, lambda: _cut_stored(encoded, side, box))
+
+
+def _cut_stored(encoded: Encoded, side: Any, box: Box) -> Any:
+    return tf.cond(
         tf.io.is_jpeg(encoded.content),
-        lambda: _cut_jpeg(encoded, side, box),
+        lambda: _cut_jpeg(encoded.content, side, box),
         lambda: _cut_other(encoded, side, box),
     )
-    return headers.upright(pixels, encoded.turned)
 
 
-def _stored(encoded: Encoded, size: headers.Size, box: Box) -> headers.Box:
-    """Where in the stored image, of the stored `size`, the box lies."""
-    height, width = headers.upright_size(size, encoded.turned)
-    return headers.stored_box(box(height, width), size, encoded.turned)
-
-
-def _cut_jpeg(encoded: Encoded, side: Any, box: Box) -> Any:
-    size = headers.jpeg_size(encoded.content)
-    top, left, height, width = _stored(encoded, size, box)
+def _cut_jpeg(encoded: Any, side: Any, box: Box) -> Any:
+    top, left, height, width = box(*headers.jpeg_size(encoded))
     corners = tf.stack([top, left, top + height, left + width])
 
     def decode(ratio: int) -> Callable[[], Any]:
         first, last = tf.split((corners + ratio // 2) // ratio, 2)
         return lambda: tf.raw_ops.DecodeAndCropJpeg(  # tf.image's has no `ratio` for the crop
-            contents=encoded.content,
+            contents=encoded,
             crop_window=tf.concat([first, tf.maximum(last - first, 1)], axis=0),
             channels=3,
             ratio=ratio,
@@ -383,7 +389,7 @@ def _scaled_down(shorter: Any, side: Any, decode: Callable[[int], Callable[[], A
 def _cut_other(encoded: Encoded, side: Any, box: Box) -> Any:
     pixels = encoded.decode(encoded.content)
     shape = tf.shape(pixels)
-    top, left, height, width = _stored(encoded, (shape[0], shape[1]), box)
+    top, left, height, width = box(shape[0], shape[1])
     return resized(pixels[top : top + height, left : left + width], side)
 
 

@@ -215,7 +215,7 @@ def drawn_for_test(
                 "splits of your own: FOLDER/train/CLASS and FOLDER/test/CLASS."
             )
         count = np.bincount(labels[chosen], minlength=len(class_names))
-        without = [f"{class_names[label]}" for label in np.flatnonzero(count == 0)]
+        without = [name for name, found in zip(class_names, count, strict=True) if not found]
         if without:
             print(
                 f"warning: there is no {split} image of {_some(without)}: the test split is drawn "

@@ -437,6 +437,11 @@ def test_tfds_images_that_vary_are_read_from_their_records(tmp_path, monkeypatch
     assert [known[i.tobytes()] for i in test.images] == test.labels.tolist()
     ((x, y),) = _batches(dataset.train, 1, config=EVERYTHING, batch_size=8, classes=3)
     assert (x.shape, y.shape) == ((8, 32, 32, 3), (8, 3))
+    half = load_dataset("tiny_photos[50%:]", image_size=32)
+    assert [len(s) for s in (half.train, half.test)] == [9, 9]
+    assert (
+        half.train.identities.tolist() == load_dataset("tiny_photos").train.identities.tolist()[9:]
+    )
     record = Path(dataset.test.source.shards[0])
     assert record.is_relative_to(tmp_path)
     record.write_bytes(record.read_bytes()[:-5])

@@ -115,6 +115,7 @@ def test_the_page_says_what_the_run_and_its_exports_say(page, tiny_run, exported
     assert page.count('<img alt=""') == 2 * wrong  # each with its heat map
     assert "what spoke for the wrong class (Grad-CAM" in page
     assert "Expected calibration error" in page
+    assert "<b>0</b><span>of these were trained on</span>" in page
     assert 'name = "digits"' in page.replace("&quot;", '"')
     assert page.count("<svg") == 5  # loss, error, confusion, calibration, cost
     cost = page.partition("Where the cost sits")[2].partition("How it was made")[0]

@@ -5,7 +5,6 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers import cifar10_or_skip
 from PIL import Image
 
 from keras_resnet.cli.main import main
@@ -246,9 +245,8 @@ def test_a_part_of_a_data_set_is_of_its_training_images(only_train, capsys):
     whole = load_dataset("only_train")
     part = load_dataset("only_train[:50%]")
     assert part.name == "only_train[:50%]"
-    assert "of 49 training images; the test split" in capsys.readouterr().err.replace(
-        str(whole.train.places), "49"
-    )
+    message = f"only_train[:50%]: {part.train.places} of {whole.train.places} training images; the"
+    assert message in capsys.readouterr().err
     assert _contents(part.test) == _contents(whole.test)
     builder = tfds.builder("only_train")
     first = {x["image"].tobytes() for x in tfds.as_numpy(builder.as_dataset("train[:50%]"))}
@@ -260,12 +258,6 @@ def test_a_part_of_a_data_set_is_of_its_training_images(only_train, capsys):
             load_dataset(f"only_train{wrong}")
     with pytest.raises(UserError, match="has no training image"):
         load_dataset("only_train[20:20]")
-
-
-def test_a_part_of_cifar10_keeps_the_test_split():
-    cifar10_or_skip()
-    part = load_dataset("cifar10[:10%]", validation=500)
-    assert [s.places for s in (part.train, part.validation, part.test)] == [4500, 500, 10_000]
 
 
 # What a run saw -----------------------------------------------------------------------------------
