@@ -17,7 +17,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_resnet.errors import UserError
+from keras_resnet.errors import UserError, require_tensorflow
 from keras_resnet.export import check, folders, manifest, model_card
 from keras_resnet.export.calibration import hints as calibration_hints
 from keras_resnet.export.calibration import images_of, require_images
@@ -136,6 +136,7 @@ def export(
         UserError: unknown format, a model or images that do not fit, no calibration images,
             `out` exists or cannot be written.
     """
+    require_tensorflow("export")
     formats = require_arguments(formats, out, input_type, overwrite, calibration_method)
     if batch not in (1, None):
         raise UserError(f"batch is 1, or None for any; received {batch!r}.")

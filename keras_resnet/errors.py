@@ -85,6 +85,20 @@ def missing(module: str, extra: str) -> MissingExtraError | None:
     return None if importlib.util.find_spec(root) else MissingExtraError(root, extra)
 
 
+def require_tensorflow(what: str) -> None:
+    """Refuse Keras' other backends; `what` begins the sentence.
+
+    Raises:
+        UserError: Keras computes in JAX, PyTorch or OpenVINO.
+    """
+    backend = importlib.import_module("keras").config.backend()
+    if backend != "tensorflow":
+        raise UserError(
+            f"{what} needs Keras' TensorFlow backend; this process has '{backend}'. Set "
+            "KERAS_BACKEND=tensorflow before Python starts. A model saved as .keras loads there."
+        )
+
+
 def require(module: str, extra: str) -> ModuleType:
     """Import an optional dependency, e.g. `require("tensorflow_datasets", "recipes")`.
 

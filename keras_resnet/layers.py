@@ -19,8 +19,11 @@ class BatchNormalization(keras.layers.BatchNormalization):
     does both in one pass over memory and keeps float32 statistics for half-precision inputs.
     Config keys, weights and results are those of the stock layer (biased moving variance
     included: `tf_keras` and PyTorch keep the unbiased one), so `to_stock` is a change of class.
-    Whatever the kernel does not do (`synchronized`, `renorm`, masks, other ranks or axes, float64)
-    takes the stock path.
+    Whatever the kernel does not do (`synchronized`, `renorm`, masks, other ranks or axes, float64,
+    parameters that are not float32) takes the stock path, as does every other Keras backend.
+
+    A batch without images leaves the statistics as they are. Under `tf.distribute` the last batch
+    of an epoch may leave a device without any, and stock Keras' statistics become NaN.
 
     Shapes: `(batch, height, width, channels)` in and out.
     """
@@ -48,12 +51,15 @@ class BatchNormalization(keras.layers.BatchNormalization):
             count = tf.cast(tf.size(inputs) / channels, tf.float32)
             variance = unbiased_variance * ((count - 1.0) / count)
             for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
-                moving.assign(moving * self.momentum + batch * (1.0 - self.momentum))
+                updated = moving * self.momentum + batch * (1.0 - self.momentum)
+                moving.assign(tf.where(count > 0, updated, moving))
         return outputs
 
     def _fuses(self, inputs: Any) -> bool:
         return (
-            len(inputs.shape) == 4
+            keras.backend.backend() == "tensorflow"
+            and self.variable_dtype == "float32"  # the kernel's statistics and parameters
+            and len(inputs.shape) == 4
             and self.axis in (-1, 3)
             and inputs.dtype in (tf.float32, tf.bfloat16, tf.float16)
             and not self.synchronized
@@ -105,6 +111,7 @@ class Conv2D(keras.layers.Conv2D):
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
         """Convolve `inputs` with `kernel`; the layer adds bias and activation."""
         ours = self.groups > 1 and self.data_format == "channels_last"
+        ours = ours and keras.backend.backend() == "tensorflow"
         if not ours or not _has_grouped_gradients(self.compute_dtype):
             return super().convolution_op(inputs, kernel)
         return kernel_convolution(self, inputs, kernel)
@@ -142,6 +149,8 @@ class LocalResponseNormalization(keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         """Divide `inputs` by what their neighbours along the channels amount to."""
+        if keras.backend.backend() != "tensorflow":
+            return self._in_keras_operations(inputs)
         outputs = tf.nn.local_response_normalization(
             tf.cast(inputs, tf.float32),
             depth_radius=self.size // 2,
@@ -150,6 +159,14 @@ class LocalResponseNormalization(keras.layers.Layer):
             beta=self.beta,
         )
         return tf.cast(outputs, inputs.dtype)
+
+    def _in_keras_operations(self, inputs: Any) -> Any:
+        ops, radius = keras.ops, self.size // 2
+        x = ops.cast(inputs, "float32")
+        squares = ops.pad(ops.square(x), [[0, 0]] * 3 + [[radius, radius]])
+        shifted = [squares[..., start : start + x.shape[-1]] for start in range(self.size)]
+        base = self.bias + self.alpha / self.size * sum(shifted)
+        return ops.cast(x / ops.power(base, self.beta), inputs.dtype)
 
     def stock(self, x: Any) -> Any:
         """Build the same on the Keras tensor `x` of stock layers and operations.

@@ -5,9 +5,12 @@ Programs are modules: `from keras_resnet.recipes import train`, then
 imported before it is used.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import wrapt
 
 from keras_resnet import onednn
+from keras_resnet.errors import require_tensorflow
 from keras_resnet.lazy import lazy_names
 
 if TYPE_CHECKING:
@@ -29,6 +32,12 @@ __all__ = [
 ]
 
 onednn.turn_on(onednn.read_cpuinfo(), training=True)
+
+
+@wrapt.when_imported("keras")  # now, or with the first program that imports it
+def _require_tensorflow(_: Any) -> None:
+    require_tensorflow("keras_resnet.recipes")
+
 
 __getattr__, __dir__ = lazy_names(
     __name__,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_resnet.errors import UserError
+from keras_resnet.errors import UserError, require_tensorflow
 from keras_resnet.export.runtimes.base import Runtime, classifier_shape
 
 
@@ -19,8 +19,9 @@ class KerasRuntime(Runtime):
         """Compile `model` for inference.
 
         Raises:
-            UserError: it is not a classifier of one image.
+            UserError: it is not a classifier of one image, or Keras' backend is not TensorFlow.
         """
+        require_tensorflow("Running a Keras model in keras_resnet.export")
         import tensorflow as tf
 
         from keras_resnet.models.ending import activation_of  # imports Keras

@@ -26,8 +26,10 @@ _BORDERS = ("QuantizeLinear", "DequantizeLinear", "Cast", "Identity")
 class OnnxRuntime(Runtime):
     """An .onnx file in ONNX Runtime."""
 
-    def __init__(self, path: Path, threads: int = 1) -> None:
+    def __init__(self, path: Path, threads: int = 1, *, optimize: bool = True) -> None:
         """Load the file, to run on `threads` threads.
+
+        `optimize=False` computes each operation as ONNX defines it: an int8 file in float32.
 
         Raises:
             UserError: not an ONNX file, unknown operations, or not a classifier of one image.
@@ -36,6 +38,8 @@ class OnnxRuntime(Runtime):
         options = engine.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 4  # errors arrive as exceptions
+        if not optimize:
+            options.graph_optimization_level = engine.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
             with quiet_stderr():  # it looks for GPUs
                 self._session = engine.InferenceSession(
@@ -52,7 +56,12 @@ class OnnxRuntime(Runtime):
         self.input_shape = tuple(_size(size) for size in inputs[0].shape[1:])
         self.name, self.outputs = str(path), int(outputs[0].shape[-1])
         self.input_dtype, self.output_dtype = _dtype(inputs[0].type), _dtype(outputs[0].type)
-        self._path, self._one_by_one = path, inputs[0].shape[0] == 1
+        self._path, self._threads = path, threads
+        self._one_by_one = inputs[0].shape[0] == 1
+
+    def unoptimized(self) -> OnnxRuntime:
+        """The same file without ONNX Runtime's optimizations: none of this CPU's int8 kernels."""
+        return OnnxRuntime(self._path, self._threads, optimize=False)
 
     @cached_property
     def nodes(self) -> list[Any]:

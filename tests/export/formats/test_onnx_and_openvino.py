@@ -3,7 +3,11 @@
 import dataclasses
 import gc
 import json
+import os
+import platform
 import re
+import shutil
+import subprocess
 import sys
 
 import keras
@@ -16,7 +20,7 @@ from keras_resnet.cli import main
 from keras_resnet.errors import UserError
 from keras_resnet.export import check, export
 from keras_resnet.export.check import float_kernels
-from keras_resnet.export.formats.onnx import write_onnx
+from keras_resnet.export.formats.onnx import quantize_onnx, write_onnx
 from keras_resnet.export.formats.openvino import write_openvino
 from keras_resnet.export.reference import Reference, read_reference
 from keras_resnet.export.runtimes.keras import KerasRuntime
@@ -143,6 +147,74 @@ def test_the_int8_file_computes_in_integers(exported):
 
 def _constants(exported):
     return onnx.load(str(exported.folder / "resnet20-int8.onnx")).graph.initializer
+
+
+def test_int8_weights_leave_room_for_two_products_in_16_bits(exported):
+    """Where an x86 CPU has no VNNI, it adds two products of uint8 and int8 in 16 bits."""
+    kernels = [onnx.numpy_helper.to_array(item) for item in _constants(exported)]
+    largest = max(int(np.abs(k.astype(int)).max()) for k in kernels if k.dtype == np.int8)
+    assert 2 * 255 * largest < 2**15
+    assert largest == 64  # and no more than a bit is given up
+
+
+OTHER_CPU = """
+import sys
+import numpy as np, onnxruntime
+options = onnxruntime.SessionOptions()
+options.log_severity_level = 4
+session = onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
+images = np.load(sys.argv[2])
+np.save(sys.argv[3], session.run(None, {session.get_inputs()[0].name: images})[0])
+"""
+
+
+@pytest.mark.slow
+def test_the_int8_file_is_right_on_a_cpu_without_vnni(resnet20, images, tmp_path):
+    """A Haswell has AVX2 only; QEMU computes as it does (and says nothing about speed).
+
+    Logits, since this network's softmax is all but 0 and 1 and would hide the difference.
+    """
+    emulator = shutil.which("qemu-x86_64-static")
+    if emulator is None or platform.machine() != "x86_64":
+        pytest.skip("needs qemu-x86_64-static (Debian: apt install qemu-user-static), on x86-64")
+    file, answers = tmp_path / "int8.onnx", tmp_path / "answers.npy"
+    logits = keras.Model(resnet20.input, resnet20.get_layer("head").output)
+    write_onnx(to_stock(logits), tmp_path / "float.onnx")
+    quantize_onnx(tmp_path / "float.onnx", file, images)
+    np.save(tmp_path / "images.npy", images[:16].astype("float32"))
+    command = [emulator, "-cpu", "Haswell", os.path.realpath(sys.executable), "-c", OTHER_CPU]
+    packages = os.pathsep.join(path for path in sys.path if path)
+    done = subprocess.run(
+        [*command, str(file), str(tmp_path / "images.npy"), str(answers)],
+        env={**os.environ, "PYTHONPATH": packages},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    here = open_file(file).predict(images[:16])
+    # The same integers, scaled by the same float32.
+    np.testing.assert_allclose(np.load(answers), here, rtol=1e-6)
+
+
+def test_the_check_tells_a_wrong_file_from_a_cpu_that_is_wrong(exported, tmp_path):
+    """Wrong kernels are not to be had everywhere: a file is opened with other weights."""
+    right = (exported.folder / "resnet20-int8.onnx").read_bytes()
+    wrong = onnx.load_from_string(right)
+    for item in wrong.graph.initializer:
+        array = onnx.numpy_helper.to_array(item)
+        if array.ndim == 4:
+            item.CopyFrom(onnx.numpy_helper.from_array(array // 4, item.name))
+    path = tmp_path / "x.onnx"
+    onnx.save_model(wrong, str(path))
+    opened = {"x": ("onnx-int8", open_file(path))}
+    reference = read_reference(exported.folder)
+    (item,) = check.compare(opened, reference)
+    assert item.problems
+    assert "the file itself is right" not in " ".join(item.problems)
+    path.write_bytes(right)  # what the second session will read
+    (item,) = check.compare(opened, reference)
+    assert item.problems[-1].startswith("the file itself is right")
+    assert "x64quantprecision" in item.problems[-1]
 
 
 def test_a_float_file_fails_as_int8(exported):
