@@ -91,8 +91,8 @@ def _loaded(module):
         ("keras_resnet", {"onednn"}),
         ("keras_resnet.export", {"onednn", "export", "lazy"}),
         ("keras_resnet.export.runtimes", {"onednn", "export", "lazy"}),
-        ("keras_resnet.recipes", {"onednn", "recipes", "lazy"}),
-        ("keras_resnet.recipes.configs", {"onednn", "recipes", "lazy"}),
+        ("keras_resnet.recipes", {"onednn", "recipes", "lazy", "errors"}),
+        ("keras_resnet.recipes.configs", {"onednn", "recipes", "lazy", "errors"}),
         ("keras_resnet.recipes.configs.schema", {"onednn", "recipes", "lazy", "errors", "files"}),
         (
             "keras_resnet.export.runtimes.litert",
