@@ -352,13 +352,14 @@ def _say_untrained(name: str) -> None:
     if not tags or _SAID:
         return
     _SAID.append(name)
-    others = ", ".join(f'"{tag}"' for tag in tags[:_MOST_TAGS])
+    default = tags[0].partition("/")[0]
+    others = ", ".join(f'"{tag}"' for tag in tags[:_MOST_TAGS] if tag != default)
     if len(tags) > _MOST_TAGS:
         others += f', … (keras_resnet.list_weights("{name}") has all {len(tags)})'
+    choice = f'weights="{default}"' + (f" or one of {others}" if others else "")
     warn(
-        f"'{name}' was built with random weights. For trained ones give "
-        f'weights="{tags[0].partition("/")[0]}" or one of {others}. weights=None says that random '
-        "ones are meant.",
+        f"'{name}' was built with random weights. For trained weights give {choice}. "
+        "weights=None says that random weights are meant.",
         UntrainedWarning,
     )
 
