@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
-import sys
+import inspect
 import typing
 import warnings
 from collections.abc import Iterable
@@ -51,9 +51,9 @@ class PixelRangeWarning(UserWarning):
 
 def warn(message: str, category: type[Warning]) -> None:
     """Warn at the line that called this package, wherever in the package this is found out."""
-    level, frame = 1, sys._getframe()
+    level, frame = 1, inspect.currentframe()
     while frame is not None and frame.f_globals.get("__name__", "").startswith("keras_resnet."):
-        level, frame = level + 1, frame.f_back  # type: ignore[assignment]
+        level, frame = level + 1, frame.f_back
     warnings.warn(message, category, stacklevel=level)
 
 
