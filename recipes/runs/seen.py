@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_resnet.errors import UserError
 from keras_resnet.files import replacing
 from keras_resnet.recipes.data.datasets import AnySplit, Dataset
 from keras_resnet.recipes.runs.folder import STARTED_FROM, Run
@@ -25,9 +26,18 @@ _SAID = "said"  # which images those are, in words: of a prepared data set the p
 
 
 def record(run: Run, dataset: Dataset) -> None:
-    """Write down what `run` is going to be trained on, beside what was trained on before."""
+    """Write down what `run` is going to be trained on, beside what was trained on before.
+
+    Raises:
+        UserError: the run began before there was this record, and its splits are others now.
+    """
     if dataset.train.identities is None:
         return
+    if dataset.by_content and run.checkpoints.is_dir() and not (run.path / FILE).is_file():
+        raise UserError(
+            f"{run.name} began with a version that split {dataset.name} by the names of the files. "
+            "Images of its test split would be trained on now. Train a new run."
+        )
     kind, identities = _kind(dataset), dataset.train.identities
     content: dict[str, np.ndarray] = {}
     start = run.about_start().get(STARTED_FROM)
@@ -46,6 +56,12 @@ def count(source: Source, dataset: Dataset, split: AnySplit) -> int | None:
     """
     run = source.trained_in
     known = {} if run is None else _read(run.path)
+    if run is not None and not known and dataset.by_content:
+        print(
+            f"warning: {run.path} has no {FILE}, so some of these images may have been trained on: "
+            "earlier versions split folders by the names of the files",
+            file=sys.stderr,
+        )
     identities = known.get(_kind(dataset))
     if identities is None or split.identities is None:
         return None

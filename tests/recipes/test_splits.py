@@ -302,6 +302,20 @@ def test_a_run_records_its_training_images_and_evaluate_counts_them(photos_run, 
     assert "trained on" not in output.err
 
 
+def test_a_run_of_before_there_was_a_record_says_that_it_is_not_known(photos_run, tmp_path, capsys):
+    run = Run(tmp_path / "old")
+    shutil.copytree(photos_run.path, run.path)
+    (run.path / seen.FILE).unlink()
+    source = sources.find(str(run.path))
+    dataset = sources.dataset_of(None, source)
+    assert seen.count(source, dataset, dataset.test) is None
+    assert "old has no trained_on.npz, so some of these images may" in capsys.readouterr().err
+    run.model.unlink()
+    run.checkpoints.mkdir(exist_ok=True)
+    with pytest.raises(UserError, match=r"split .* by the names of the files"):
+        train.resume(run.path)
+
+
 def test_what_is_known_by_something_else_is_not_counted(photos_run, capsys):
     """Of a data set the places are known, of files the content."""
     source = sources.find(str(photos_run.path))
