@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,10 @@ from keras_resnet.export.runtimes.locate import read_array
 
 
 class TFLiteRuntime(Runtime):
-    """A .tflite file, or the one in a folder for microcontrollers, in LiteRT: image by image."""
+    """A .tflite file, or the one in a folder for microcontrollers, in LiteRT: image by image.
+
+    Several threads can use one runtime; they take turns, as an interpreter is for one at a time.
+    """
 
     def __init__(self, path: Path, threads: int = 1) -> None:
         """Load the file, to run on `threads` threads.
@@ -44,6 +48,7 @@ class TFLiteRuntime(Runtime):
         if len(inputs) != 1 or len(outputs) != 1:
             raise UserError(f"{path} has not one input and one output.")
         self._input, self._output = inputs[0], outputs[0]
+        self._turn = Lock()
         require_image_shape(path, self._input["shape"], self._output["shape"])
         signatures = self._interpreter.get_signature_list()
         for signature in list(signatures.values())[:1]:
@@ -62,9 +67,11 @@ class TFLiteRuntime(Runtime):
 
     def run_one(self, image: np.ndarray) -> np.ndarray:
         """Quantize as the file says, invoke, dequantize."""
-        self._interpreter.set_tensor(self._input["index"], quantize(image, self._input))
-        self._interpreter.invoke()
-        output = self._interpreter.get_tensor(self._output["index"])
+        pixels = quantize(image, self._input)
+        with self._turn:
+            self._interpreter.set_tensor(self._input["index"], pixels)
+            self._interpreter.invoke()
+            output = self._interpreter.get_tensor(self._output["index"])
         scale, zero_point = self._output["quantization"]
         if scale:
             return ((output.astype("float32") - zero_point) * scale).astype("float32")

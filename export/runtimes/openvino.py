@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 
@@ -35,6 +36,7 @@ class OpenVinoRuntime(Runtime):
         except Exception as error:  # RuntimeError, mostly
             lines = [line for line in str(error).splitlines() if line.strip()]
             raise UserError(f"OpenVINO cannot load {path}: {lines[-1][:300]}") from error
+        self._turn = Lock()  # a compiled model has one request, and refuses a second at a time
         inputs, outputs = self._compiled.inputs, self._compiled.outputs
         if len(inputs) != 1 or len(outputs) != 1:
             raise UserError(f"{path} has not one input and one output.")
@@ -48,5 +50,6 @@ class OpenVinoRuntime(Runtime):
         )
 
     def _run(self, images: np.ndarray) -> np.ndarray:
-        outputs = self._compiled(images.astype(self.input_dtype))
-        return np.array(outputs[0], dtype="float32")
+        with self._turn:
+            outputs = self._compiled(images.astype(self.input_dtype))
+            return np.array(outputs[0], dtype="float32")
