@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import wrapt
 
 from keras_resnet import onednn
-from keras_resnet.errors import require_tensorflow
 from keras_resnet.lazy import lazy_names
 
 if TYPE_CHECKING:
@@ -36,6 +35,8 @@ onednn.turn_on(onednn.read_cpuinfo(), training=True)
 
 @wrapt.when_imported("keras")  # now, or with the first program that imports it
 def _require_tensorflow(_: Any) -> None:
+    from keras_resnet.errors import require_tensorflow
+
     require_tensorflow("keras_resnet.recipes")
 
 

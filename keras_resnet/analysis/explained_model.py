@@ -14,7 +14,7 @@ import numpy as np
 from keras import layers
 
 from keras_resnet import keras_compat
-from keras_resnet.errors import UnknownNameError, UserError, require
+from keras_resnet.errors import UnknownNameError, UserError, require, require_tensorflow
 from keras_resnet.keras_compat import calls_of, producer
 from keras_resnet.models.auxiliary import inference_model
 
@@ -38,8 +38,10 @@ def prepared(model: keras.Model) -> keras.Model:
     probabilities, stays.
 
     Raises:
-        UserError: not a functional (or sequential) classifier of one image.
+        UserError: not a functional (or sequential) classifier of one image, or Keras' backend is
+            not TensorFlow.
     """
+    require_tensorflow("Explaining a model")
     if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
         raise UserError(f"Expected a functional Keras model, received {type(model).__name__}.")
     if isinstance(model, keras.Sequential):

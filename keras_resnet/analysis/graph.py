@@ -258,7 +258,7 @@ def _bytes(tensor: Any) -> int:
 
 def _parameters(operation: Any) -> tuple[int, int]:
     trainable, frozen = (
-        sum(weight.value.shape.num_elements() for weight in getattr(operation, kind, ()))
+        sum(math.prod(weight.shape) for weight in getattr(operation, kind, ()))
         for kind in ("trainable_weights", "non_trainable_weights")
     )
     return trainable, frozen

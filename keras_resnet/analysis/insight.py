@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet.errors import UserError
+from keras_resnet.errors import UserError, require_tensorflow
 
 _BATCH = 100
 _ADD = "_add"
@@ -308,6 +308,7 @@ def _is_on_main_path(layer: Any) -> bool:
 def _require_fitting(
     model: keras.Model, images: np.ndarray, labels: np.ndarray | None = None
 ) -> None:
+    require_tensorflow("keras_resnet.insight")
     expected, found = model.input_shape[1:], np.shape(images)
     sides = zip(expected, found[1:], strict=False)
     if len(found) != 4 or not found[0] or any(e not in (None, f) for e, f in sides):

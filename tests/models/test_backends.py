@@ -108,6 +108,10 @@ def refused(call):
 out = os.path.join(sys.argv[1], "exported")
 refused(lambda: keras_resnet.export.export(model, ["tflite-float32"], out=out))
 refused(lambda: __import__("keras_resnet.recipes"))
+refused(lambda: keras_resnet.explain(model, images[:1]))
+refused(lambda: keras_resnet.insight.response_deviations(model, images))
+total = keras_resnet.profile(model).total
+assert total.trainable == sum(np.size(weight.numpy()) for weight in model.trainable_weights)
 assert not os.path.exists(out)
 """
 
