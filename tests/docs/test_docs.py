@@ -27,6 +27,10 @@ ELSEWHERE = {
     'model = tf.saved_model.load("exports/saved_model/1")': (
         "test_served::test_the_documented_lines_name_the_best_class"
     ),
+    'network = tf.saved_model.load("exports/saved_model/1")': (
+        "test_serving::test_the_bare_network_is_what_converters_read"
+    ),
+    'labels=["cat", "dog"],': "test_heads::test_one_sigmoid_is_right_in_every_file",
     "vision.ImageClassifier.create_from_options": (
         "test_metadata::test_mediapipes_image_classifier_answers_as_litert"
     ),
