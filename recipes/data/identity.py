@@ -82,4 +82,4 @@ def _of_file(path: str) -> int:
 
 
 def _progress(count: int) -> AbstractContextManager[Callable[[int], None]]:
-    return progress("reading what the images are known by", count)
+    return progress("hashing images", count)
