@@ -52,7 +52,7 @@ TRAINED = (
         "`cifar10/resnet8`",
         "12.79 (MLPerf Tiny)",
         "resnet8",
-        "A 2.2, then B 0.9, beside other work",
+        "A 2.2, then B 0.9, with other jobs running",
         '`resnet8`, `weights="cifar10"`',
     ),
     Trained("`cifar10/resnet20`", "8.75 (He 2015, Table 6)"),
@@ -60,20 +60,20 @@ TRAINED = (
         "`cifar10/resnet20_fast`",
         "– (paper's schedule: 8.75)",
         "resnet20_fast",
-        "A, 1.6 beside other work",
+        "A, 1.6 with other jobs running",
     ),
     Trained(
         "`cifar10/resnet20_long`",
         "– (paper's schedule: 8.75)",
         "resnet20_long",
-        "A 2.4, then B 1.5, beside other work",
+        "A 2.4, then B 1.5, with other jobs running",
         '`resnet20`, `weights="cifar10"`',
     ),
     Trained(
         "`cifar10/resnet32_long`",
         "– (paper's schedule: 7.51)",
         "resnet32_long",
-        "B, 2.4 on one core beside other work",
+        "B, 2.4 on one core with other jobs running",
         '`resnet32`, `weights="cifar10"`',
     ),
     Trained("`cifar10/resnet32`", "7.51 (He 2015, Table 6)"),
@@ -81,14 +81,14 @@ TRAINED = (
         "`cifar10/resnet56_fast`",
         "– (paper's schedule: 6.97)",
         "resnet56_fast",
-        "B, 3.6 on one core beside other work",
+        "B, 3.6 on one core with other jobs running",
     ),
     Trained("`cifar10/resnet56`, `resnet56_long`", "6.97 (He 2015, Table 6)"),
     Trained(
         "`cifar10/resnetv2_20_long`",
         "–",
         "resnetv2_20_long",
-        "B, 1.6 on one core beside other work",
+        "B, 1.6 on one core with other jobs running",
         '`resnetv2_20`, `weights="cifar10"`',
     ),
     Trained("`cifar10/resnetv2_20`", "–"),
@@ -96,13 +96,13 @@ TRAINED = (
         "`cifar10/plain20_fast`",
         "a curve (He 2015, Figure 6)",
         "plain20_fast",
-        "B, 0.7 on one core beside other work",
+        "B, 0.7 on one core with other jobs running",
     ),
     Trained(
         "`cifar10/plain56_fast`",
         "a curve (He 2015, Figure 6)",
         "plain56_fast",
-        "B, 1.6 on one core beside other work",
+        "B, 1.6 on one core with other jobs running",
     ),
     Trained(
         "`cifar10/ablation20`",
@@ -130,7 +130,7 @@ def _digits() -> str:
     )
     return (
         f"| `digits/resnet8` | – | {100 - model:.2f} ({model:.2f}; int8 {file:.2f}) "
-        f"| {len(rows)} seeds | A, within the quickstart | |"
+        f"| {len(rows)} seeds | A, part of the quickstart | |"
     )
 
 
@@ -166,7 +166,7 @@ def ablations() -> str:
         f"| `{name}` | {what} | {100 - _accuracy(f'ablation_{name}'):.2f} | {published} |"
         for name, (what, published) in ABLATIONS.items()
     )
-    return _table("| network | | ours, depth 20 | published, depth 110 |", rows)
+    return _table("| network | change | ours, depth 20 | published, depth 110 |", rows)
 
 
 class Compressed(NamedTuple):
@@ -251,7 +251,7 @@ COMPRESSED = (
         0.7,
     ),
     Compressed(
-        "that, 16 values a kernel",
+        "the same, then 16 values per kernel",
         "`cluster RUN` (`clustered_resnet20`), float32",
         "resnet20_long",
         ("clustered_resnet20",),
@@ -259,7 +259,7 @@ COMPRESSED = (
         0.7,
     ),
     Compressed(
-        "that, trained quantized",
+        "the same, then QAT",
         "`qat RUN --config compress/qat_clusters` (`pcqat_resnet20`)",
         "resnet20_long",
         ("pcqat_resnet20",),
@@ -289,7 +289,7 @@ COMPRESSED = (
 def compressed() -> str:
     """Accuracy before and after; what loses more than its bar is in bold."""
     return _table(
-        "| network | by | float % | compressed % | difference |", map(_compressed, COMPRESSED)
+        "| network | method | float % | compressed % | difference |", map(_compressed, COMPRESSED)
     )
 
 
@@ -376,7 +376,7 @@ def training_steps() -> str:
     for row in _record("training.json")["rows"]:
         rows.setdefault((row["model"], row["batch_size"]), {})[row["peer"]] = row
     return _table(
-        "| network | ms a step | stock Keras 3 `fit` | PyTorch 2.13, channels_last "
+        "| network | ms per step | stock Keras 3 `fit` | PyTorch 2.13, channels_last "
         "| peak MiB: ours, Keras, PyTorch |",
         (
             f"| {_NETWORKS[model]}, batch {batch} | {_spread(peers['ours']['ms'], '.0f')} "
@@ -402,13 +402,13 @@ def _spread(figure: dict[str, float], form: str) -> str:
 
 # The row; whose time it is, over whose of the same rounds; {} is the network's name in a file's.
 OVER = (
-    ("ours over stock, float32", "{}-float32.tflite", "stock-float32"),
-    ("ours over stock, int8", "{}-int8.tflite", "stock-int8"),
-    ("ONNX Runtime over ours, float32", "{}.onnx", "{}-float32.tflite"),
-    ("ONNX Runtime over ours, int8", "{}-int8.onnx", "{}-int8.tflite"),
-    ("OpenVINO over ours, float32", "openvino", "{}-float32.tflite"),
-    ("PyTorch eager over ours, float32", "pytorch-eager", "{}-float32.tflite"),
-    ("PyTorch compiled over ours, float32", "pytorch-compiled", "{}-float32.tflite"),
+    ("ours / stock converter, float32", "{}-float32.tflite", "stock-float32"),
+    ("ours / stock converter, int8", "{}-int8.tflite", "stock-int8"),
+    ("ONNX Runtime / ours, float32", "{}.onnx", "{}-float32.tflite"),
+    ("ONNX Runtime / ours, int8", "{}-int8.onnx", "{}-int8.tflite"),
+    ("OpenVINO / ours, float32", "openvino", "{}-float32.tflite"),
+    ("PyTorch eager / ours, float32", "pytorch-eager", "{}-float32.tflite"),
+    ("PyTorch compiled / ours, float32", "pytorch-compiled", "{}-float32.tflite"),
 )
 _COLUMNS = (("ResNet50", 1), ("ResNet50", 2), ("ResNet50V2", 1), ("ResNet50V2", 2))
 
@@ -424,8 +424,8 @@ def runtimes() -> str:
         for said, file, other in OVER
     )
     return _table(
-        "| | ResNet50, 1 thread | 2 threads | ResNet50V2, 1 thread | 2 threads |",
-        ["| ours, float32, int8 |" + "".join(ours), *rows],
+        "| time | ResNet50, 1 thread | 2 threads | ResNet50V2, 1 thread | 2 threads |",
+        ["| ours: float32, int8 |" + "".join(ours), *rows],
     )
 
 
@@ -462,7 +462,7 @@ def imagenet_size() -> str:
 def _signal(file: dict[str, Any]) -> str:
     if "error" in file:
         return f"refused: {file['error'].split('. ')[0]}"
-    left = ", ".join(file["in_float"]) or "nothing"
+    left = ", ".join(file["in_float"]) or "no operation"
     return (
         f"{left} in float, {file['snr_db']} dB, {100 * file['agreement']:.1f} %, "
         f"{file['bytes']:,} bytes" + ("" if file["passed"] else ", fails its check")
