@@ -17,6 +17,17 @@ import tensorflow as tf
 
 from keras_resnet.errors import UserError, require_tensorflow
 
+__all__ = [
+    "PathLength",
+    "Switch",
+    "Switched",
+    "deletion_accuracies",
+    "gradient_norms",
+    "path_lengths",
+    "response_deviations",
+    "shortcut_gains",
+]
+
 _BATCH = 100
 _ADD = "_add"
 
