@@ -60,8 +60,14 @@ def images_of(given: Any, model: keras.Model, crop: SingleCrop | None) -> np.nda
             raise UserError(f"calibration: no such folder: {given}")
         height, width, channels = model.input_shape[1:]
         return read_images(folder, (height or 224, width or 224), channels, crop, FROM_FOLDER)
-    if hasattr(given, "__array__") or isinstance(given, Sequence):
-        return np.asarray(given)
+    if hasattr(given, "__array__"):
+        return (
+            _as_bytes(np.asarray(given))
+            if preprocessing.has_preprocessing(model)
+            else np.asarray(given)
+        )
+    if isinstance(given, tuple) and len(given) == 2:  # (images, labels)
+        return images_of(given[0], model, crop)
     if hasattr(given, "__getitem__") and hasattr(given, "__len__"):  # keras.utils.PyDataset
         return _first(given[index] for index in range(len(given)))
     stream = given() if callable(given) else given
@@ -86,7 +92,11 @@ def _first(stream: Iterable[Any]) -> np.ndarray:
         raise UserError("calibration gave no images. Was the generator used before?")
     if len(sizes := sorted({batch.shape[1:] for batch in found})) > 1:
         raise UserError(f"The calibration images have different sizes: {sizes[0]}, {sizes[1]}, …")
-    images = np.concatenate(found)[:FROM_STREAM]
+    return _as_bytes(np.concatenate(found)[:FROM_STREAM])
+
+
+def _as_bytes(images: np.ndarray) -> np.ndarray:
+    """Pixels 0...255 that are whole numbers become uint8, whatever type holds them."""
     in_range = images.min(initial=0) >= 0 and 2 < images.max(initial=0) <= 255
     return images.astype("uint8") if in_range and (images % 1 == 0).all() else images
 

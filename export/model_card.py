@@ -126,7 +126,10 @@ def _image_lines(content: Mapping[str, Any]) -> str:
     pixels = "image)[None]" if channels == 3 else 'image.convert("L"))[None, ..., None]'
     return (
         "import numpy as np\nfrom PIL import Image, ImageOps\n\n"
-        'image = ImageOps.exif_transpose(Image.open("IMAGE")).convert("RGB")\n'
+        'image = ImageOps.exif_transpose(Image.open("IMAGE"))\n'
+        'if image.mode.startswith("I;16"):  # 16 bits a pixel\n'
+        '    image = Image.fromarray((np.asarray(image) >> 8).astype("uint8"))\n'
+        'image = image.convert("RGB")\n'
         "w, h = image.size\n"
         f"if (w, h) != ({width}, {height}):  # else it has been cut\n"
         f"    w, h = max({wide}, w * {high} // h), max({high}, h * {wide} // w)\n"

@@ -33,6 +33,7 @@ from keras_resnet.files import expanded, plain_name
 from keras_resnet.images.answers import LINEAR, Answers, agreed, names_of, told_by
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.labels import LABELS, known_of
+from keras_resnet.images.preprocessing import has_preprocessing
 
 _COLORS = {1: "grey", 3: "RGB"}  # by the number of channels
 
@@ -156,6 +157,7 @@ def export(
     source.activation = agreed(activation, source.activation)
     reference = _reference(source, calibration, check_images, check_labels, check_source)
     require_images(calibration, formats)
+    is_raw = _is_raw(prepared, reference, calibration)
     with (
         tempfile.TemporaryDirectory(prefix="keras-resnet-") as scratch,
         folders.replacing(out, overwrite) as folder,
@@ -164,8 +166,8 @@ def export(
             model=prepared,
             name=" ".join((name or model.name).split()),
             labels=names,
-            service=serving.Service(_is_raw(reference, calibration), crop, reference.answers),
-            input=_input_entry(reference, calibration, crop),
+            service=serving.Service(is_raw, crop, reference.answers),
+            input=_input_entry(reference, calibration, crop, is_raw),
             about=about,
             batch=batch,
             calibration=calibration,
@@ -317,18 +319,20 @@ def _content(
     }
 
 
-def _is_raw(reference: Reference, calibration: np.ndarray | None) -> bool:
-    """Whether the model takes bytes, RGB 0...255: those are what it was given."""
+def _is_raw(model: keras.Model, reference: Reference, calibration: np.ndarray | None) -> bool:
+    """Whether the model takes RGB 0...255: it was given bytes, or normalises them itself."""
     given = [reference.images] if calibration is None else [reference.images, calibration]
-    return all(images.dtype == np.uint8 for images in given)
+    if all(images.dtype == np.uint8 for images in given):
+        return True
+    in_range = all(images.min() >= 0 and 2 < images.max() < 255.5 for images in given)
+    return in_range and has_preprocessing(model)
 
 
 def _input_entry(
-    reference: Reference, calibration: np.ndarray | None, crop: SingleCrop | None
+    reference: Reference, calibration: np.ndarray | None, crop: SingleCrop | None, is_raw: bool
 ) -> dict[str, Any]:
     pixels = reference.images if calibration is None else calibration
     channels = reference.images.shape[-1]
-    is_raw = _is_raw(reference, calibration)
     return {
         "name": INPUT,
         "shape": list(reference.images.shape[1:]),

@@ -107,6 +107,12 @@ def calls_of(operation: Any) -> list[Call]:
     return [_call(node) for node in _private("keras", operation, "_inbound_nodes")]
 
 
+def inputs_of(tensor: Any) -> list[Any]:
+    """Return what a Keras tensor was made of, in the one call of its layer that made it."""
+    place = _private("keras", tensor, "_keras_history.node_index")
+    return list(calls_of(producer(tensor))[place].inputs)
+
+
 def readers(operation: Any) -> list[Any]:
     """Return what reads the outputs of a layer or operation, once for each call that does."""
     nodes = _private("keras", operation, "_outbound_nodes")
@@ -152,6 +158,7 @@ _OPERATIONS = {
     **dict.fromkeys(
         ("Conv", "DepthwiseConv", "SeparableConv", "Sigmoid", "Softmax"), "keras.src.ops.nn"
     ),
+    "Cast": "keras.src.ops.core",
     "FakeQuantWithMinMaxVars": "keras.src.quantizers.quantizers",
 }
 

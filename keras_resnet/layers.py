@@ -31,7 +31,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Normalise `inputs`; in training also update the moving statistics."""
         if mask is not None or not self._fuses(inputs):
-            return super().call(inputs, training=training, mask=mask)
+            return self._stock_call(inputs, training, mask)
         is_training = bool(training and self.trainable)
         channels = inputs.shape[-1]
         scale = self.gamma if self.scale else tf.ones([channels])
@@ -53,6 +53,18 @@ class BatchNormalization(keras.layers.BatchNormalization):
             for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
                 updated = moving * self.momentum + batch * (1.0 - self.momentum)
                 moving.assign(tf.where(count > 0, updated, moving))
+        return outputs
+
+    def _stock_call(self, inputs: Any, training: bool | None, mask: Any) -> Any:
+        guarded = keras.backend.backend() == "tensorflow" and not self.synchronized
+        if not (training and self.trainable and guarded):
+            return super().call(inputs, training=training, mask=mask)
+        moving = (self.moving_mean, self.moving_variance)
+        before = [tf.identity(tf.convert_to_tensor(variable)) for variable in moving]
+        outputs = super().call(inputs, training=training, mask=mask)
+        for variable, value in zip(moving, before, strict=True):
+            updated = tf.convert_to_tensor(variable)
+            variable.assign(tf.where(tf.size(inputs) > 0, updated, value))
         return outputs
 
     def _fuses(self, inputs: Any) -> bool:

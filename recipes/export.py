@@ -19,7 +19,7 @@ from keras_resnet.export.rewrites import prepare
 from keras_resnet.export.runtimes.keras import KerasRuntime
 from keras_resnet.files import expanded
 from keras_resnet.images.crop import SingleCrop
-from keras_resnet.images.listing import read_images, spaced
+from keras_resnet.images.listing import read_images, some_images, spaced
 from keras_resnet.recipes.configs.schema import shown_name
 from keras_resnet.recipes.data.datasets import AnySplit, Dataset, load_dataset
 from keras_resnet.recipes.data.decoded import Split
@@ -72,8 +72,9 @@ def export_source(
     given = None if calibration is None else images_of(calibration, model, crop=source.crop)
     labels = source.labels
     checked = {} if data is None else _checked_on(data, model, check_count, source)
-    if isinstance(data, Dataset):
+    if checked:
         origin["check images that it was trained on"] = checked.pop("trained_on")
+    if isinstance(data, Dataset):
         source.warn_of_other_classes(data)
         labels = labels or data.class_names
         if given is None and data.train.places:  # of ImageNet there may be the validation images
@@ -125,9 +126,13 @@ def reference(source: Source, data: str | Path, count: int, exported: dict[str, 
 def _checked_on(
     data: Dataset | Path, model: keras.Model, count: int | None, source: Source
 ) -> dict[str, Any]:
-    """The arguments of `export` that say what is compared; of a dataset "trained_on" too."""
+    """The arguments of `export` that say what is compared, and "trained_on"."""
     if isinstance(data, Path):
+        paths = some_images(data, count).images
+        trained_on = seen.count_files(source, paths)
+        seen.warn(trained_on, len(paths))
         return {
+            "trained_on": _share(trained_on, len(paths)),
             "check_images": _folder_images(data, model, count, source.crop),
             "check_source": f"the images of {data.name}",
         }
@@ -135,11 +140,15 @@ def _checked_on(
     trained_on = seen.count(source, data, test)
     seen.warn(trained_on, len(test))
     return {
-        "trained_on": None if trained_on is None else f"{trained_on:,} of {len(test):,}",
+        "trained_on": _share(trained_on, len(test)),
         "check_images": test.images,
         "check_labels": test.labels,
         "check_source": f"of the {data.test.places:,} test images of {shown_name(data.name)}",
     }
+
+
+def _share(trained_on: int | None, images: int) -> str | None:
+    return None if trained_on is None else f"{trained_on:,} of {images:,}"
 
 
 def _completed(about: metadata.About, source: Source) -> metadata.About:

@@ -62,6 +62,8 @@ def read_picture(path: str, shape: tuple[int, ...], crop: dict) -> np.ndarray:
     """Turn a picture upright and cut it for a model of `shape` (height, width, channels)."""
     height, width, channels = shape
     picture = ImageOps.exif_transpose(Image.open(path))
+    if picture.mode in ("I", "F"):
+        raise ValueError("it has 32 bits a pixel; save it with 8 or 16")
     if picture.mode.startswith("I"):  # 16 bits
         picture = Image.fromarray((np.asarray(picture) >> 8).astype("uint8"))
     picture = cut(picture.convert("RGB"), width, height, crop)
@@ -97,6 +99,8 @@ def main(model: str, *pictures: str) -> int:
     activation = read_manifest(Path(model), "output").get("activation", "")
     interpreter, failed = Interpreter(model), 0
     interpreter.allocate_tensors()
+    if not activation and interpreter.get_output_details()[0]["shape"][-1] == 1:
+        sys.exit(f"{model} has one output, and no manifest.json beside it says what it means.")
     shape = tuple(int(side) for side in interpreter.get_input_details()[0]["shape"][1:])
     for path in pictures:
         try:

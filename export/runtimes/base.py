@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from keras_resnet.errors import UserError
-from keras_resnet.images.answers import Answers, class_count, told_by
+from keras_resnet.images.answers import SOFTMAX, Answers, class_count, told_by
 
 _BATCH = 64
 _PROBES, _PROBE_SIDE = 8, 224
@@ -78,13 +79,22 @@ class Runtime:
     def answers(self) -> Answers:
         """How its outputs are read.
 
-        Where neither the file nor its manifest tells, it is shown noise, and what comes out tells.
+        Where neither the file nor its manifest tells, it is shown noise, and what comes out tells:
+        a line on stderr says so, unless that is a softmax, which nothing else looks like.
         """
         if self.activation is None:
-            shape = (_PROBES, *(side or _PROBE_SIDE for side in self.input_shape))
-            noise = np.random.default_rng(0).integers(0, 256, shape).astype("uint8")
-            self.activation = told_by(self.predict(noise), self.output_step)
+            self.activation = told_by(self.predict(self._noise()), self.output_step)
+            if self.activation != SOFTMAX:
+                print(
+                    f"{self.name} does not say what its outputs are; they are read as "
+                    f"'{self.activation}'. Say it with --activation (activation=).",
+                    file=sys.stderr,
+                )
         return Answers(self.activation, self.outputs)
+
+    def _noise(self) -> np.ndarray:
+        shape = (_PROBES, *(side or _PROBE_SIDE for side in self.input_shape))
+        return np.random.default_rng(0).integers(0, 256, shape).astype("uint8")
 
     def run_one(self, image: np.ndarray) -> np.ndarray:
         """Run one image (1, height, width, channels), as a device does; this is what is timed."""

@@ -74,8 +74,9 @@ class OnnxRuntime(Runtime):
         if self.activation is None and find_spec("onnx"):
             made_by = {output: node for node in self.nodes for output in node.output}
             last = made_by.get(self.output_name)
-            while last is not None and last.op_type in _BORDERS:
-                last = made_by.get(last.input[0])
+            while last is not None and last.op_type in (*_BORDERS, "Add"):
+                known = [name for name in last.input if name in made_by]  # not a bias
+                last = made_by.get(known[0]) if len(known) == 1 else None
             self.activation = _ACTIVATIONS.get(last.op_type) if last is not None else None
         return super().answers()
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 from keras_resnet.errors import UserError
-from keras_resnet.export.runtimes.base import (
-    Runtime,
-)
+from keras_resnet.export.runtimes.base import Runtime
 from keras_resnet.export.runtimes.keras import KerasRuntime, load_keras
 from keras_resnet.export.runtimes.litert import TFLiteRuntime
 from keras_resnet.export.runtimes.locate import SAVED_MODEL, located
@@ -28,10 +27,10 @@ def open_file(path: str | Path, threads: int = 1) -> Runtime:
     Raises:
         UserError: no such file, or a kind or content that is none of these.
     """
-    path = expanded(path)
-    if not path.exists():
-        raise UserError(f"No such file or folder: {path}")
-    kind, path = located(path)
+    named = expanded(path)
+    if not named.exists():
+        raise UserError(f"No such file or folder: {named}")
+    kind, path = located(named)
     openers: dict[str, Callable[[], Runtime]] = {
         SAVED_MODEL: lambda: SavedModelRuntime(path),
         ".keras": lambda: KerasRuntime(load_keras(path)),
@@ -40,8 +39,21 @@ def open_file(path: str | Path, threads: int = 1) -> Runtime:
         ".xml": lambda: OpenVinoRuntime(path, threads),
     }
     if kind in openers:
-        return openers[kind]()
+        runtime = openers[kind]()
+        runtime.activation = runtime.activation or _recorded_activation(named)
+        return runtime
     raise UserError(
         f"{path} is neither a .keras, .tflite, .onnx or .xml file (OpenVINO) nor the folder of a "
         "SavedModel or of an OpenVINO model."
     )
+
+
+def _recorded_activation(path: Path) -> str | None:
+    """What the manifest.json beside an exported file says of its outputs."""
+    try:
+        content = json.loads((path.parent / "manifest.json").read_text(encoding="utf-8"))
+        is_exported = any(entry["file"] == path.name for entry in content["files"])
+        activation: str | None = content["output"].get("activation")
+    except (OSError, ValueError, KeyError, TypeError):  # `check` says what is wrong with it
+        return None
+    return activation if is_exported else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import numpy as np
 
@@ -49,8 +50,7 @@ class OpenVinoRuntime(Runtime):
         self.input_name, self.output_name = (min(x[0].get_names()) for x in (inputs, outputs))
         self.input_shape = tuple(None if s.is_dynamic else s.get_length() for s in shape[1:])
         self.name, self.outputs = str(path), given[-1].get_length()
-        last = model.get_results()[0].input_value(0).get_node().get_type_name()
-        self.activation = _ACTIVATIONS.get(last)
+        self.activation = _ACTIVATIONS.get(_last_operation(model))
         self.input_dtype, self.output_dtype = (
             np.dtype(x[0].get_element_type().to_dtype()).name for x in (inputs, outputs)
         )
@@ -59,3 +59,17 @@ class OpenVinoRuntime(Runtime):
         with self._turn:
             outputs = self._compiled(images.astype(self.input_dtype))
             return np.array(outputs[0], dtype="float32")
+
+
+def _last_operation(model: Any) -> str:
+    """What makes the outputs, before a bias is added or their type is changed."""
+    node = model.get_results()[0].input_value(0).get_node()
+    while node.get_type_name() in ("Add", "Convert"):
+        inputs = [value.get_node() for value in node.input_values()]
+        inner = [x for x in inputs if x.get_type_name() not in ("Constant", "Convert")]
+        if node.get_type_name() == "Convert":
+            inner = inputs
+        if len(inner) != 1:
+            break
+        node = inner[0]
+    return str(node.get_type_name())

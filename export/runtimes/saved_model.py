@@ -13,6 +13,7 @@ from keras_resnet.export.runtimes.base import (
     require_image_shape,
 )
 from keras_resnet.export.runtimes.locate import saved_model_folder
+from keras_resnet.images.answers import LINEAR, SIGMOID, SOFTMAX, Answers
 
 
 class SavedModelRuntime(Runtime):
@@ -44,7 +45,20 @@ class SavedModelRuntime(Runtime):
         require_image_shape(path, spec.shape, output.shape)
         self.input_shape, self.outputs = self._image_shape(spec), int(output.shape[-1])
         self.name = str(path)
+        self._has_probabilities = "probabilities" in self._serve.structured_outputs
         self.input_dtype, self.output_dtype = spec.dtype.name, output.dtype.name
+
+    def answers(self) -> Answers:
+        """How its outputs are read; one of ours gives probabilities beside them, which tell."""
+        if self.activation is None and self._has_probabilities:
+            noise = self._noise()
+            given, wanted = self.predict(noise), self._answer(noise, "probabilities")
+            if np.allclose(given, wanted[:, -self.outputs :], atol=1e-6):
+                sums = np.allclose(given.sum(-1), 1, atol=1e-3) and self.outputs > 1
+                self.activation = SOFTMAX if sums else SIGMOID
+            else:
+                self.activation = LINEAR
+        return super().answers()
 
     def _image_shape(self, spec: Any) -> tuple[int | None, ...]:
         """What the model itself takes; a signature of ours takes any size and cuts it to that."""
@@ -53,8 +67,10 @@ class SavedModelRuntime(Runtime):
         return tuple(spec.shape[1:])
 
     def _run(self, images: np.ndarray) -> np.ndarray:
+        return self._answer(images, self.output_name)
+
+    def _answer(self, images: np.ndarray, name: str) -> np.ndarray:
         import tensorflow as tf
 
         batch = tf.constant(images.astype(self.input_dtype))
-        outputs = self._serve(**{self.input_name: batch})[self.output_name]
-        return np.asarray(outputs, dtype="float32")
+        return np.asarray(self._serve(**{self.input_name: batch})[name], dtype="float32")

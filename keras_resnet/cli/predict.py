@@ -74,7 +74,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     print(
         f"{options.model}: accuracy {result['accuracy']:.2%}{top5}, loss {result['loss']:.4f} "
         f"on {result['n']} images ({dataset.name}, {options.split}; "
-        f"{describe(result['protocol'])})"
+        f"{describe(result['protocol'])}{_trained_on(result['trained_on'])})"
     )
     return 0
 
@@ -113,6 +113,10 @@ def _predict(options: argparse.Namespace) -> int:
     for result in failed:
         print(f"error: {result['error']}", file=sys.stderr)
     return 2 if failed else 0
+
+
+def _trained_on(count: int | None) -> str:
+    return "" if count is None else f"; {count:,} of them were trained on"
 
 
 def _single_crop(options: argparse.Namespace, source: Any) -> Any:

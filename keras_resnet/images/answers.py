@@ -36,6 +36,18 @@ class Answers:
     activation: str
     outputs: int
 
+    def __post_init__(self) -> None:
+        """Refuse what says nothing.
+
+        Raises:
+            UserError: a softmax over one output, which is always 1.
+        """
+        if (self.activation, self.outputs) == (SOFTMAX, 1):
+            raise UserError(
+                "The model ends in a softmax over one output, which is always 1. End it in "
+                "Dense(1, activation='sigmoid'), or in two outputs, and train it again."
+            )
+
     @property
     def classes(self) -> int:
         """How many classes there are to name; one sigmoid tells two apart."""
@@ -184,8 +196,8 @@ def agreed(said: str | None, told: str | None) -> str | None:
         raise UserError(f"activation is one of {', '.join(ACTIVATIONS)}; received {said!r}.")
     if told not in (None, said):
         raise UserError(
-            f"activation='{said}' was given, but the model ends in '{told}'. Leave activation out, "
-            f"or put keras.layers.Activation('{said}') at the end of the model."
+            f"activation='{said}' was given, but the model ends in '{told}': its graph tells. "
+            "Leave activation (--activation) out."
         )
     return said
 

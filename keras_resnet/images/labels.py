@@ -12,7 +12,8 @@ import numpy as np
 
 from keras_resnet.errors import UnknownNameError, UserError
 from keras_resnet.files import expanded
-from keras_resnet.images.answers import class_count
+from keras_resnet.images.answers import Answers, class_count, names_of, told_by
+from keras_resnet.keras_compat import producer
 
 if TYPE_CHECKING:
     import keras
@@ -124,6 +125,8 @@ def decode_predictions(
         raise UserError("Give decode_predictions the model or data=, not both.")
     classes = _classes(data or "imagenet2012") if model is None else classes_of(model)
     scores = np.asarray(predictions)
+    if scores.ndim == 2 and scores.shape[1] == 1 and len(classes) <= 2:
+        classes, scores = _both(classes, scores)
     if scores.ndim != 2 or scores.shape[1] != len(classes):
         whose = f"data='{data or 'imagenet2012'}'" if model is None else "this model"
         raise UserError(
@@ -142,6 +145,17 @@ def decode_predictions(
         [Prediction(classes[i][0], classes[i][1], float(row[i])) for i in best]
         for row, best in zip(scores, order.tolist(), strict=True)
     ]
+
+
+def _both(
+    classes: tuple[tuple[str, str], ...], scores: np.ndarray
+) -> tuple[tuple[tuple[str, str], ...], np.ndarray]:
+    """The classes and probabilities of both classes that one output tells apart."""
+    ids, names = (names_of(part, 1) or () for part in zip(*classes, strict=True))
+    if not np.isfinite(scores).all():
+        return tuple(zip(ids, names, strict=True)), np.repeat(scores, 2, axis=1)
+    answers = Answers(told_by(scores), 1)
+    return tuple(zip(ids, names, strict=True)), answers.probabilities(scores)
 
 
 # Trained models -----------------------------------------------------------------------------------
@@ -204,7 +218,11 @@ def remember(model: keras.Model, what: Known) -> None:
 
 
 def known_of(model: keras.Model) -> Known:
-    """What is known of `model`: its weights are of the catalog, or its run is of this process."""
+    """What is known of `model`: its weights are of the catalog, or its run is of this process.
+
+    Nothing is known of a model that ends in other outputs than the classifier's, such as a few of
+    them or all in another order.
+    """
     key = _classifier(model)
     return Known() if key is None else _KNOWN.get(key, Known())
 
@@ -219,9 +237,16 @@ def labels_of(model: keras.Model) -> tuple[str, ...] | None:
 
 
 def _classifier(model: keras.Model) -> bytes | None:
-    """A hash of the last layer's weights; None for models without weights or one output."""
-    layers = [layer for layer in model.layers if layer.weights]
-    if not layers or not isinstance(model.output_shape, tuple):
+    """A hash of the weights of the layer that gives the classes; None where there is none."""
+    from keras import layers
+
+    if len(getattr(model, "outputs", None) or ()) != 1:
         return None
-    arrays = [np.asarray(weight, "float32") for weight in layers[-1].weights[-2:]]
+    after = (layers.Activation, layers.Softmax, layers.Dropout, layers.Identity)
+    last = producer(model.outputs[0])
+    while isinstance(last, after):
+        last = producer(last.input)
+    if not getattr(last, "weights", None):
+        return None
+    arrays = [np.asarray(weight, "float32") for weight in last.weights[-2:]]
     return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).digest()

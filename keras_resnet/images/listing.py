@@ -65,6 +65,19 @@ def spaced(length: int, count: int) -> np.ndarray:
     return np.linspace(0, length - 1, min(count, length)).round().astype(int)
 
 
+def some_images(folder: Path, count: int | None = None) -> Listing:
+    """List up to `count` images of a folder and those below it (None: all), evenly spaced by name.
+
+    Raises:
+        UserError: there is none.
+    """
+    images, others = list_images(folder)
+    if not images:
+        raise UserError(f"No images ({', '.join(READ)}) in {folder}.")
+    places = spaced(len(images), len(images) if count is None else count)
+    return Listing([images[place] for place in places], others)
+
+
 def warn_of_left_out(names: Sequence[str], total: int) -> None:
     """Say on stderr which of `total` images cannot be read."""
     if names:
@@ -110,19 +123,16 @@ def read_images(
     Raises:
         UserError: none can be read.
     """
-    listing = list_images(folder)
-    warn_of_others(folder, listing.others)
-    if not listing.images:
-        raise UserError(f"No images ({', '.join(READ)}) in {folder}.")
-    places = spaced(len(listing.images), len(listing.images) if count is None else count)
+    paths, others = some_images(folder, count)
+    warn_of_others(folder, others)
     images, bad, why = [], [], ""
-    for path in (listing.images[place] for place in places):
+    for path in paths:
         try:
             images.append(read_image(path, size, channels, crop))
         except UserError as error:
             bad.append(path)
             why = why or str(error)
     if not images:
-        raise UserError(f"None of {len(places):,} images in {folder} can be read. {why}")
-    warn_of_left_out(bad, len(places))
+        raise UserError(f"None of {len(paths):,} images in {folder} can be read. {why}")
+    warn_of_left_out(bad, len(paths))
     return np.stack(images)

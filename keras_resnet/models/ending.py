@@ -9,35 +9,60 @@ from keras import layers
 
 from keras_resnet import keras_compat
 from keras_resnet.images.answers import LINEAR, SIGMOID, SOFTMAX
-from keras_resnet.keras_compat import calls_of, producer
+from keras_resnet.keras_compat import inputs_of, producer
 
 _FUNCTIONS = {
     keras.activations.softmax: SOFTMAX,
+    keras.ops.softmax: SOFTMAX,
     keras.activations.sigmoid: SIGMOID,
-    keras.activations.linear: LINEAR,
+    keras.ops.sigmoid: SIGMOID,
 }
-_MEANS = (layers.Add, layers.Average)  # of probabilities: an ensemble's end
-_CARRIERS = (layers.Identity, layers.Dropout)  # give what they take
+# They give what they take, in another shape or type.
+_CARRIERS = (layers.Identity, layers.Dropout, layers.Reshape, layers.Flatten)
+_NEAR = 1e-3  # weights of an ensemble are float32
 
 
 def activation_of(output: Any) -> str | None:
     """Return what the Keras tensor `output` (batch, numbers) went through last.
 
     Returns:
-        "softmax" (also for a mean of several), "sigmoid", "linear" (logits), or None where the
-        graph does not tell, as behind a layer of somebody's own.
+        "softmax" (also for a weighted mean of several), "sigmoid", "linear" (logits), or None where
+        the graph does not tell, as behind a layer of somebody's own.
     """
     operation = producer(output)
-    before = [x for call in calls_of(operation)[:1] for x in call.inputs]
+    function = getattr(operation, "activation", None)
     if isinstance(operation, keras.Model):
         return activation_of(operation.outputs[0])
-    if isinstance(operation, _CARRIERS):
-        return activation_of(before[0])
-    if isinstance(operation, (*_MEANS, layers.Rescaling)):
-        means = {activation_of(x) for x in before}
-        return SOFTMAX if means == {SOFTMAX} else None
+    if _carries(operation, function):
+        return activation_of(inputs_of(output)[0])
     if isinstance(operation, (layers.Softmax, *keras_compat.operations("Softmax"))):
         return SOFTMAX if getattr(operation, "axis", -1) in (-1, 1) else None
     if isinstance(operation, keras_compat.operations("Sigmoid")):
         return SIGMOID
-    return _FUNCTIONS.get(getattr(operation, "activation", None))
+    if isinstance(operation, layers.Add | layers.Average | layers.Rescaling):
+        share = _share_of_softmaxes(output)
+        return SOFTMAX if share is not None and abs(share - 1) < _NEAR else None
+    if function is keras.activations.linear:  # of a layer with weights
+        return LINEAR
+    return _FUNCTIONS.get(function)
+
+
+def _carries(operation: Any, function: Any) -> bool:
+    # Mixed precision ends with Activation("linear", dtype="float32").
+    nothing = isinstance(operation, layers.Activation) and function is keras.activations.linear
+    return nothing or isinstance(operation, (*_CARRIERS, *keras_compat.operations("Cast")))
+
+
+def _share_of_softmaxes(output: Any) -> float | None:
+    """What a row sums to that is made of softmaxes alone; None where something else is in it."""
+    operation = producer(output)
+    if isinstance(operation, layers.Rescaling) and operation.offset == 0:
+        inner = _share_of_softmaxes(inputs_of(output)[0])
+        return None if inner is None else inner * float(operation.scale)
+    if isinstance(operation, layers.Add | layers.Average):
+        shares = [_share_of_softmaxes(x) for x in inputs_of(output)]
+        known = [share for share in shares if share is not None]
+        if len(known) < len(shares):
+            return None
+        return sum(known) / (len(known) if isinstance(operation, layers.Average) else 1)
+    return 1.0 if activation_of(output) == SOFTMAX else None

@@ -11,13 +11,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import layers
 
 from keras_resnet import keras_compat, registry
 from keras_resnet.errors import UserError
 from keras_resnet.images import preprocessing
-from keras_resnet.images.answers import LINEAR, SOFTMAX
+from keras_resnet.images.answers import LINEAR, SOFTMAX, told_by
 from keras_resnet.models.ending import activation_of
+
+_PROBES, _PROBE_SIDE = 8, 224  # images of noise; their side where it is free
 
 
 def ensemble(
@@ -95,6 +98,8 @@ def _functional(model: Any, title: str) -> keras.Model:
             f"{title} has one output; the members give the probabilities of a softmax over two or "
             "more classes, or its logits."
         )
+    if not all(np.isfinite(weight).all() for weight in model.get_weights()):
+        raise UserError(f"{title} has weights that are not finite (NaN or infinity).")
     inner = [operation for operation in model.operations if isinstance(operation, keras.Model)]
     if inner:
         raise UserError(f"{title} has a model inside ('{inner[0].name}'); a member is flat.")
@@ -172,9 +177,18 @@ def _member(model: keras.Model, images: Any, prefix: str) -> Any:
         model, input_tensors=images, clone_function=_renamed(f"{prefix}_")
     )
     copy.set_weights(model.get_weights())
-    if activation_of(model.outputs[0]) == SOFTMAX:
+    if _ending(model) == SOFTMAX:
         return copy.outputs[0]
     return layers.Activation("softmax", dtype="float32", name=f"{prefix}_softmax")(copy.outputs[0])
+
+
+def _ending(model: keras.Model) -> str:
+    """What the member ends in: its graph tells, else what it gives for noise."""
+    if told := activation_of(model.outputs[0]):
+        return told
+    shape = (_PROBES, *(side or _PROBE_SIDE for side in model.input_shape[1:]))
+    noise = np.random.default_rng(0).integers(0, 256, shape).astype("float32")
+    return told_by(np.asarray(model(noise, training=False)))
 
 
 def _renamed(prefix: str) -> Callable[[Any], Any]:

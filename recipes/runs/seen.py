@@ -8,6 +8,7 @@ from those that are known by their place in a data set: one kind says nothing of
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from keras_resnet.errors import UserError
 from keras_resnet.files import replacing
+from keras_resnet.recipes.data import identity
 from keras_resnet.recipes.data.datasets import AnySplit, Dataset
 from keras_resnet.recipes.runs.folder import STARTED_FROM, Run
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from keras_resnet.recipes.runs.sources import Source
 
 FILE = "trained_on.npz"
+_CONTENT = "content"
 _SAID = "said"  # which images those are, in words: of a prepared data set the part of its split
 
 
@@ -68,6 +71,13 @@ def count(source: Source, dataset: Dataset, split: AnySplit) -> int | None:
     return int(np.isin(split.identities, identities).sum())
 
 
+def count_files(source: Source, paths: Sequence[str]) -> int | None:
+    """How many of these image files the model of `source` was trained on; None: as `count`."""
+    run = source.trained_in
+    known = None if run is None else _read(run.path).get(_CONTENT)
+    return None if known is None else int(np.isin(identity.of_files(paths), known).sum())
+
+
 def in_training(dataset: Dataset) -> int:
     """How many test images of `dataset` are, byte by byte, among its training images."""
     train, test = dataset.train.identities, dataset.test.identities
@@ -85,7 +95,7 @@ def warn(found: int | None, total: int) -> None:
 
 
 def _kind(dataset: Dataset) -> str:
-    return "content" if dataset.by_content else "place"
+    return _CONTENT if dataset.by_content else "place"
 
 
 def _sentence(dataset: Dataset) -> str:

@@ -114,6 +114,8 @@ class Source:
     def has_classes(self, names: tuple[str, ...]) -> bool:
         """Whether these are its classes; data sets call ImageNet's by WordNet's ids."""
         ids = () if self.data is None else class_ids(self.data)
+        if self.labels and len(self.labels) == 1 and len(names) == 2:  # of one sigmoid
+            return names[1:] == self.labels
         return names in (self.labels, ids)
 
     def warn_of_other_classes(self, data: Dataset) -> None:
@@ -143,8 +145,10 @@ class Source:
             return model
         self.require_keras()
         model = load_keras(self.path)
-        self.names(classifier_shape(model)[1])
-        remember(model, Known(self.labels, self.labels, self.crop))
+        outputs = classifier_shape(model)[1]
+        self.names(outputs)
+        labels = names_of(self.labels, outputs)
+        remember(model, Known(labels, labels, self.crop))
         return model
 
     def require_keras(self) -> None:
@@ -174,18 +178,9 @@ class Source:
             runtime: Runtime = KerasRuntime(model)
         else:
             runtime = open_file(self.path)
-            runtime.activation = runtime.activation or self._recorded_activation(self.path)
             self.names(runtime.outputs)
         runtime.activation = agreed(self.activation, runtime.activation)
         return runtime
-
-    def _recorded_activation(self, path: Path) -> str | None:
-        """What the manifest beside an exported file says of its outputs."""
-        if not (path.parent / manifest.MANIFEST).is_file():
-            return None
-        content = manifest.read(path.parent)
-        exported = any(entry["file"] == path.name for entry in content["files"])
-        return content["output"].get("activation") if exported else None
 
     def names(self, outputs: int) -> tuple[str, ...]:
         """The names of all its classes, or "class 0", … where there are none.

@@ -72,10 +72,12 @@ def require_fit(teacher: keras.Model, shape: Shape, classes: int) -> None:
             f"The teacher '{teacher.name}' knows {known} classes, the data has {classes}. "
             f"{_ANOTHER}"
         )
-    if KerasRuntime(teacher).answers().activation == SIGMOID:
+    answers = KerasRuntime(teacher).answers()
+    if answers.binary or answers.activation == SIGMOID:
+        end = "has one output" if answers.binary else "ends in sigmoids"
         raise UserError(
-            f"The teacher '{teacher.name}' ends in sigmoids; distillation compares softmaxes over "
-            "the classes. Name a teacher that ends in a softmax, or in logits."
+            f"The teacher '{teacher.name}' {end}; distillation compares softmaxes over the "
+            "classes. Name a teacher that ends in a softmax over the classes, or in their logits."
         )
     _on(shape, teacher)
 

@@ -195,6 +195,17 @@ def test_several_sigmoids_that_say_no_everywhere_do_not_pass(pictures):
     assert not item.passed
 
 
+FLOAT32 = keras.layers.Activation("linear", dtype="float32")
+
+
+def _halves(x):
+    return keras.layers.Add()([keras.layers.Rescaling(0.5)(x), keras.layers.Rescaling(0.5)(x)])
+
+
+def _twice(x):
+    return keras.layers.Add()([x, x])
+
+
 ENDINGS = {
     "softmax": (brightness("softmax"), "softmax"),
     "logits": (brightness(None), "linear"),
@@ -202,6 +213,14 @@ ENDINGS = {
     "softmax function": (brightness(None, end=keras.ops.softmax), "softmax"),
     "sigmoid function": (brightness(None, end=keras.ops.sigmoid), "sigmoid"),
     "sigmoid and dropout": (brightness("sigmoid", end=keras.layers.Dropout(0.1)), "sigmoid"),
+    "softmax, then float32": (brightness("softmax", end=FLOAT32), "softmax"),  # mixed precision
+    "sigmoid, then float32": (brightness("sigmoid", end=FLOAT32), "sigmoid"),
+    "logits, then float32": (brightness(None, end=FLOAT32), "linear"),
+    "softmax, reshaped": (brightness("softmax", end=keras.layers.Reshape((3,))), "softmax"),
+    "sigmoid as keras.ops has it": (brightness(keras.ops.sigmoid), "sigmoid"),
+    "softmax in percent": (brightness("softmax", end=keras.layers.Rescaling(100.0)), None),
+    "softmax, halved twice": (brightness("softmax", end=_halves), "softmax"),
+    "softmax, added to itself": (brightness("softmax", end=_twice), None),
     "relu": (brightness("relu"), None),
     "a function of one's own": (brightness("sigmoid", end=lambda x: x * 1.0), None),
 }
@@ -224,6 +243,34 @@ def test_what_the_graph_does_not_tell_comes_out_or_is_said(pictures, tmp_path):
     with pytest.raises(UserError, match=r"but the model ends in 'softmax'"):
         export(softmax, ["onnx"], out=tmp_path / "no", activation="sigmoid", **given)
     assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize("activation", [None, "sigmoid"])
+@pytest.mark.parametrize("columns", [[0], [0, 1, 2]])
+def test_a_file_without_its_manifest_is_read_alike(pictures, tmp_path, activation, columns):
+    """A bias behind the last product is an addition in ONNX and OpenVINO."""
+    images, _ = pictures
+    model = brightness(activation, columns)
+    _, files = files_of(model, images, tmp_path / "out", check_images=images)
+    (tmp_path / "out" / "manifest.json").unlink()
+    expected = Answers(activation or "linear", len(columns))
+    for kind, path in files.items():
+        assert open_file(path).answers() == expected, kind
+    script = [sys.executable, tmp_path / "out" / "classify.py", files["tflite-int8"], "x.png"]
+    said = subprocess.run(script, capture_output=True, text=True).stderr
+    assert ("no manifest.json beside it" in said) == (len(columns) == 1)
+
+
+def test_a_guess_is_said(pictures, tmp_path, capsys):
+    runtime = KerasRuntime(ENDINGS["a function of one's own"][0])
+    runtime.answers()
+    assert "they are read as 'sigmoid'. Say it with --activation" in capsys.readouterr().err
+
+
+def test_a_softmax_of_one_output_is_refused(pictures, tmp_path):
+    model = brightness("softmax", columns=[0])
+    with pytest.raises(UserError, match="a softmax over one output, which is always 1"):
+        export(model, ["onnx"], out=tmp_path / "out", calibration=pictures[0], verbose=False)
 
 
 def test_labels_of_the_wrong_shape_are_refused(pictures, tmp_path):
@@ -292,6 +339,16 @@ def test_a_file_that_gives_nan_fails_its_check(pictures):
     assert "not finite" in "; ".join(item.problems)
 
 
+def test_decode_predictions_names_both_classes_of_one_sigmoid(tmp_path):
+    for text in ("red\n", "not red\nred\n"):
+        (tmp_path / "labels.txt").write_text(text)
+        (found,) = keras_resnet.decode_predictions([[0.25]], tmp_path)
+        assert [tuple(item) for item in found] == [
+            ("not red", "not red", 0.75),
+            ("red", "red", 0.25),
+        ]
+
+
 def test_decode_predictions_refuses_nan():
     scores = np.full((2, 10), 0.1)
     scores[1, 3] = np.nan
@@ -307,5 +364,7 @@ def test_training_that_compares_softmaxes_refuses_sigmoids():
         transfer.require_classes(brightness("sigmoid"), 3)
     with pytest.raises(UserError, match="ends in sigmoids; distillation compares softmaxes"):
         teacher.require_fit(brightness("sigmoid"), (16, 16, 3), 3)
+    with pytest.raises(UserError, match="has one output; distillation compares softmaxes"):
+        teacher.require_fit(brightness(None, columns=[0]), (16, 16, 3), 2)
     transfer.require_classes(brightness("softmax"), 3)
     teacher.require_fit(brightness(None), (16, 16, 3), 3)

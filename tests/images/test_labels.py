@@ -166,3 +166,9 @@ def test_a_labels_txt_beside_the_weights_is_theirs(trained, tmp_path):
     assert labels_of(keras_resnet.ResNet8(**arguments)) is None
     (tmp_path / "labels.txt").write_text("".join(f"bird {n}\n" for n in range(10)))
     assert labels_of(keras_resnet.ResNet8(**arguments))[3] == "bird 3"
+
+
+def test_other_outputs_than_the_classifiers_have_no_names(trained):
+    some = keras.Model(trained.input, trained.output[:, :3])
+    turned = keras.Model(trained.input, trained.output[:, ::-1])
+    assert labels_of(some) is labels_of(turned) is None

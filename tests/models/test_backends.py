@@ -47,6 +47,20 @@ def test_an_empty_batch_leaves_the_statistics_alone():
     np.testing.assert_array_equal(before, layer.get_weights())
 
 
+@pytest.mark.parametrize(
+    ("arguments", "shape"),
+    [({"dtype": "bfloat16"}, (5, 6, 4)), ({"dtype": "float64"}, (5, 6, 4)), ({}, (4,))],
+)
+def test_so_does_one_on_the_stock_path(arguments, shape):
+    layer = BatchNormalization(**arguments)
+    layer.build((None, *shape))
+    layer(np.random.default_rng(0).normal(size=(8, *shape)), training=True)
+    before = layer.get_weights()
+    assert not np.array_equal(before[2], np.zeros(4))  # a batch with images is learned
+    layer(np.zeros((0, *shape)), training=True)
+    np.testing.assert_array_equal(before, layer.get_weights())
+
+
 MIRRORED = """
 import numpy as np, tensorflow as tf
 (cpu,) = tf.config.list_physical_devices("CPU")

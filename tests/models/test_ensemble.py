@@ -177,3 +177,28 @@ def test_the_command_refuses_other_labels_and_other_files(tiny_run, tmp_path, ca
     refuse("No such folder", run, "--out", str(tmp_path / "none" / "e.keras"))
     refuse("two models or more", "--out", str(tmp_path / "e.keras"))
     assert not (tmp_path / "e.keras").exists()
+
+
+def test_a_softmax_written_by_hand_is_not_put_through_another():
+    def model(hand):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((8, 8, 3))
+        x = keras.layers.Flatten()(inputs)
+        x = keras.layers.Dense(3, activation=None if hand else "softmax")(x)
+        if hand:
+            exponentials = keras.ops.exp(x - keras.ops.max(x, -1, keepdims=True))
+            x = exponentials / keras.ops.sum(exponentials, -1, keepdims=True)
+        return keras.Model(inputs, x)
+
+    images = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype("float32")
+    given, wanted = (
+        keras_resnet.ensemble([model(hand)] * 2).predict(images, verbose=0) for hand in (1, 0)
+    )
+    np.testing.assert_allclose(given, wanted, atol=1e-6)  # float32's rounding
+
+
+def test_members_with_nan_are_refused():
+    broken = keras_resnet.ResNet8(weights=None)
+    broken.get_layer("head").bias.assign(np.full(10, np.nan))
+    with pytest.raises(UserError, match="has weights that are not finite"):
+        keras_resnet.ensemble([broken, keras_resnet.ResNet8(weights=None)])
