@@ -52,7 +52,7 @@ TRAINED = (
         "`cifar10/resnet8`",
         "12.79 (MLPerf Tiny)",
         "resnet8",
-        "A 2.2, then B 0.9, beside other work",
+        "A 2.2, then B 0.9, with other jobs running",
         '`resnet8`, `weights="cifar10"`',
     ),
     Trained("`cifar10/resnet20`", "8.75 (He 2015, Table 6)"),
@@ -60,20 +60,20 @@ TRAINED = (
         "`cifar10/resnet20_fast`",
         "– (paper's schedule: 8.75)",
         "resnet20_fast",
-        "A, 1.6 beside other work",
+        "A, 1.6 with other jobs running",
     ),
     Trained(
         "`cifar10/resnet20_long`",
         "– (paper's schedule: 8.75)",
         "resnet20_long",
-        "A 2.4, then B 1.5, beside other work",
+        "A 2.4, then B 1.5, with other jobs running",
         '`resnet20`, `weights="cifar10"`',
     ),
     Trained(
         "`cifar10/resnet32_long`",
         "– (paper's schedule: 7.51)",
         "resnet32_long",
-        "B, 2.4 on one core beside other work",
+        "B, 2.4 on one core with other jobs running",
         '`resnet32`, `weights="cifar10"`',
     ),
     Trained("`cifar10/resnet32`", "7.51 (He 2015, Table 6)"),
@@ -81,14 +81,14 @@ TRAINED = (
         "`cifar10/resnet56_fast`",
         "– (paper's schedule: 6.97)",
         "resnet56_fast",
-        "B, 3.6 on one core beside other work",
+        "B, 3.6 on one core with other jobs running",
     ),
     Trained("`cifar10/resnet56`, `resnet56_long`", "6.97 (He 2015, Table 6)"),
     Trained(
         "`cifar10/resnetv2_20_long`",
         "–",
         "resnetv2_20_long",
-        "B, 1.6 on one core beside other work",
+        "B, 1.6 on one core with other jobs running",
         '`resnetv2_20`, `weights="cifar10"`',
     ),
     Trained("`cifar10/resnetv2_20`", "–"),
@@ -96,13 +96,13 @@ TRAINED = (
         "`cifar10/plain20_fast`",
         "a curve (He 2015, Figure 6)",
         "plain20_fast",
-        "B, 0.7 on one core beside other work",
+        "B, 0.7 on one core with other jobs running",
     ),
     Trained(
         "`cifar10/plain56_fast`",
         "a curve (He 2015, Figure 6)",
         "plain56_fast",
-        "B, 1.6 on one core beside other work",
+        "B, 1.6 on one core with other jobs running",
     ),
     Trained(
         "`cifar10/ablation20`",
@@ -130,7 +130,7 @@ def _digits() -> str:
     )
     return (
         f"| `digits/resnet8` | – | {100 - model:.2f} ({model:.2f}; int8 {file:.2f}) "
-        f"| {len(rows)} seeds | A, within the quickstart | |"
+        f"| {len(rows)} seeds | A, part of the quickstart | |"
     )
 
 
@@ -166,7 +166,7 @@ def ablations() -> str:
         f"| `{name}` | {what} | {100 - _accuracy(f'ablation_{name}'):.2f} | {published} |"
         for name, (what, published) in ABLATIONS.items()
     )
-    return _table("| network | | ours, depth 20 | published, depth 110 |", rows)
+    return _table("| network | change | ours, depth 20 | published, depth 110 |", rows)
 
 
 class Compressed(NamedTuple):
@@ -251,7 +251,7 @@ COMPRESSED = (
         0.7,
     ),
     Compressed(
-        "that, 16 values a kernel",
+        "the same, then 16 values per kernel",
         "`cluster RUN` (`clustered_resnet20`), float32",
         "resnet20_long",
         ("clustered_resnet20",),
@@ -259,7 +259,7 @@ COMPRESSED = (
         0.7,
     ),
     Compressed(
-        "that, trained quantized",
+        "the same, then QAT",
         "`qat RUN --config compress/qat_clusters` (`pcqat_resnet20`)",
         "resnet20_long",
         ("pcqat_resnet20",),
@@ -289,7 +289,7 @@ COMPRESSED = (
 def compressed() -> str:
     """Accuracy before and after; what loses more than its bar is in bold."""
     return _table(
-        "| network | by | float % | compressed % | difference |", map(_compressed, COMPRESSED)
+        "| network | method | float % | compressed % | difference |", map(_compressed, COMPRESSED)
     )
 
 
@@ -376,7 +376,7 @@ def training_steps() -> str:
     for row in _record("training.json")["rows"]:
         rows.setdefault((row["model"], row["batch_size"]), {})[row["peer"]] = row
     return _table(
-        "| network | ms a step | stock Keras 3 `fit` | PyTorch 2.13, channels_last "
+        "| network | ms per step | stock Keras 3 `fit` | PyTorch 2.13, channels_last "
         "| peak MiB: ours, Keras, PyTorch |",
         (
             f"| {_NETWORKS[model]}, batch {batch} | {_spread(peers['ours']['ms'], '.0f')} "
