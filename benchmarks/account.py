@@ -138,7 +138,7 @@ def _stem_row(name: str, account: Profile) -> list[str]:
 _STEM_HEADER = (
     "",
     "MiB, convolutions",
-    "MiB, pools and dense too",
+    "MiB, with pools and dense",
     "parameters",
     "multiply-adds (M)",
 )
@@ -148,9 +148,11 @@ def stems() -> str:
     rows = [
         ["GoogLeNet's stem, printed", "", "7.5", "124 K", "418"],
         _stem_row("GoogLeNet's stem, counted", network(GOOGLENET_STEM, 224)),
-        ["VGG-16's, printed", "42.9", "", "1.1 M", "7485"],
-        _stem_row("with two convolutions in stage 3, counted", network(vgg((2, 2, 2)), 224)),
-        _stem_row("VGG-16's, counted", network(vgg((2, 2, 3)), 224)),
+        ["VGG-16's first stages, printed", "42.9", "", "1.1 M", "7485"],
+        _stem_row(
+            "the same with two convolutions in stage 3, counted", network(vgg((2, 2, 2)), 224)
+        ),
+        _stem_row("VGG-16's first stages, counted", network(vgg((2, 2, 3)), 224)),
     ]
     return table(_STEM_HEADER, rows)
 
@@ -160,7 +162,8 @@ def whole_vgg() -> str:
     rows = [
         ["VGG-16, printed", "48.6", "", "138 M", "13.6 G"],
         _stem_row(
-            "with two convolutions in stage 3, counted", network(vgg((2, 2, 2, 3, 3)), 224, dense)
+            "the same with two convolutions in stage 3, counted",
+            network(vgg((2, 2, 2, 3, 3)), 224, dense),
         ),
         _stem_row("VGG-16, counted", network(vgg((2, 2, 3, 3, 3)), 224, dense)),
     ]
@@ -189,31 +192,33 @@ def report() -> str:
     return f"""\
 ### AlexNet, layer by layer
 
-The lecture's AlexNet: 227×227 pixels, one column of filters (torchvision's widths).
+The lecture's AlexNet takes 227×227 pixels and has one column of filters (torchvision's widths).
 
 {alexnet()}
 
-Every printed figure is the counted one but these: `conv4` does 256·13²·384·3² = 149.5 million
-multiply-adds, not 145; the printed parameters of `fc6` to `fc8` leave out the biases, those of the
-convolutions do not. The printed total of memory leaves out the pools, as here.
+All printed figures agree with our counts, with two exceptions. `conv4` has 256·13²·384·3² = 149.5
+million multiply-adds, not 145. The printed parameters of `fc6` to `fc8` do not include the biases,
+while those of the convolutions do. Both totals of memory leave out the pools.
 
 ### To 28×28: GoogLeNet's stem against VGG-16
 
 {stems()}
 
-The printed VGG-16 is a net with two convolutions in stage 3, where VGG-16 has three, and its memory
-leaves out the pools, which GoogLeNet's includes. GoogLeNet's layers sum to 477.7 million, not 418.
+The printed figures for VGG-16 are those of a network with two convolutions in stage 3. VGG-16 has
+three. The printed memory of VGG-16 leaves out the pools, but GoogLeNet's includes them. GoogLeNet's
+layers sum to 477.7 million multiply-adds, not 418.
 
 ### All of VGG-16
 
 {whole_vgg()}
 
-It is the same missing convolution: 13.6 G as printed, 15.5 G in truth.
+The same convolution is missing here: 13.6 G printed, 15.5 G counted.
 
 ### One 5×5 against two 3×3
 
-On 56×56×64, C channels in and out; two 3×3 see as much for 18/25 of the weights and the work, three
-as much as a 7×7 for 27/49.
+The input is 56×56×64; each convolution has C channels in and out. Two 3×3 convolutions have the
+receptive field of one 5×5 with 18/25 of the weights and multiply-adds. Three have the field of one
+7×7 with 27/49.
 
 {small_kernels()}
 """
