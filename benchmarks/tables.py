@@ -402,13 +402,13 @@ def _spread(figure: dict[str, float], form: str) -> str:
 
 # The row; whose time it is, over whose of the same rounds; {} is the network's name in a file's.
 OVER = (
-    ("ours over stock, float32", "{}-float32.tflite", "stock-float32"),
-    ("ours over stock, int8", "{}-int8.tflite", "stock-int8"),
-    ("ONNX Runtime over ours, float32", "{}.onnx", "{}-float32.tflite"),
-    ("ONNX Runtime over ours, int8", "{}-int8.onnx", "{}-int8.tflite"),
-    ("OpenVINO over ours, float32", "openvino", "{}-float32.tflite"),
-    ("PyTorch eager over ours, float32", "pytorch-eager", "{}-float32.tflite"),
-    ("PyTorch compiled over ours, float32", "pytorch-compiled", "{}-float32.tflite"),
+    ("ours / stock converter, float32", "{}-float32.tflite", "stock-float32"),
+    ("ours / stock converter, int8", "{}-int8.tflite", "stock-int8"),
+    ("ONNX Runtime / ours, float32", "{}.onnx", "{}-float32.tflite"),
+    ("ONNX Runtime / ours, int8", "{}-int8.onnx", "{}-int8.tflite"),
+    ("OpenVINO / ours, float32", "openvino", "{}-float32.tflite"),
+    ("PyTorch eager / ours, float32", "pytorch-eager", "{}-float32.tflite"),
+    ("PyTorch compiled / ours, float32", "pytorch-compiled", "{}-float32.tflite"),
 )
 _COLUMNS = (("ResNet50", 1), ("ResNet50", 2), ("ResNet50V2", 1), ("ResNet50V2", 2))
 
@@ -424,8 +424,8 @@ def runtimes() -> str:
         for said, file, other in OVER
     )
     return _table(
-        "| | ResNet50, 1 thread | 2 threads | ResNet50V2, 1 thread | 2 threads |",
-        ["| ours, float32, int8 |" + "".join(ours), *rows],
+        "| time | ResNet50, 1 thread | 2 threads | ResNet50V2, 1 thread | 2 threads |",
+        ["| ours: float32, int8 |" + "".join(ours), *rows],
     )
 
 
@@ -462,7 +462,7 @@ def imagenet_size() -> str:
 def _signal(file: dict[str, Any]) -> str:
     if "error" in file:
         return f"refused: {file['error'].split('. ')[0]}"
-    left = ", ".join(file["in_float"]) or "nothing"
+    left = ", ".join(file["in_float"]) or "no operation"
     return (
         f"{left} in float, {file['snr_db']} dB, {100 * file['agreement']:.1f} %, "
         f"{file['bytes']:,} bytes" + ("" if file["passed"] else ", fails its check")
