@@ -53,11 +53,14 @@ def page(record: Record) -> str:
     lines = [
         "# The networks",
         "",
-        "Made by `python tests/golden/complexity.py` from `tests/golden/complexity.json`, to which",
-        "the tests hold every network. Parameters without BN's moving statistics; multiply-adds of",
-        "convolutions and dense layers for one image of the network's own size (see",
-        "[account.md](account.md)). `keras-resnet show NAME` tells more of each.",
-        "`keras_resnet.create_model(NAME)` builds each of them, also those without a function.",
+        "This page lists every network. `keras_resnet.create_model(NAME)` builds any of them, also",
+        "those without a function. `keras-resnet show NAME` prints more about one.",
+        "",
+        "Parameters do not include BN's moving statistics. Multiply-adds are those of convolutions",
+        "and dense layers for one image at the network's input size; [account.md](account.md)",
+        "explains the count.",
+        "`python tests/golden/complexity.py` writes this page from `tests/golden/complexity.json`.",
+        "Tests compare every network with this record.",
     ]
     for family, names in groupby(sorted(record, key=_family), key=_family):
         lines += ["", f"## {list(FAMILIES.values())[family]}", "", HEADER, RULE]
@@ -79,12 +82,12 @@ FAMILIES = {
     "InceptionResNetSpec": "Inception-ResNet v2",
     "DenseNetSpec": "DenseNet",
     "HighwaySpec": "Highway networks",
-    "": "Tiny, for tests that need the family and not its size",
+    "": "Small networks for tests",
 }
 
 
 def _family(name: str) -> int:
-    """The heading a network stands under, counted from the first."""
+    """The index of the network's heading on the page."""
     from keras_resnet import SPECS
 
     kind = type(SPECS[name]).__name__
