@@ -360,3 +360,11 @@ def test_what_gives_no_images_is_refused(given, message, tiny, tmp_path):
     with pytest.raises(UserError, match=message):
         export(tiny[0], _INT8, out=tmp_path / "out", calibration=given, verbose=False)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.999])  # whole numbers, and what a resize leaves
+def test_float_pixels_are_pixels_where_the_model_normalises_them(tmp_path, images, scale):
+    model = keras_resnet.ResNet20(weights=None, include_preprocessing=True)
+    given = {"calibration": images.astype("float32") * scale, "verbose": False}
+    report = export(model, ["tflite-int8"], out=tmp_path / "out", **given)
+    assert report.manifest["input"]["raw_pixels"]

@@ -99,6 +99,27 @@ def test_its_example_cuts_pictures_as_predict_does(folder, photograph, shape, cr
     assert np.abs(found["pixels"][0].astype(int) - expected).max() <= 2
 
 
+def test_its_example_reads_16_bits_as_predict_does(folder, tmp_path):
+    deep = np.linspace(0, 65535, 40 * 50).astype("uint16").reshape(40, 50)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    content = json.loads((folder / "manifest.json").read_text())
+    text = model_card.card(content | {"input": content["input"] | {"shape": (32, 32, 3)}})
+    found = {}
+    exec(
+        re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0]
+        .replace("IMAGE", "deep.png")
+        .replace('"deep.png"', repr(str(tmp_path / "deep.png"))),
+        found,
+    )
+    expected = read_image(
+        tmp_path / "deep.png",
+        (32, 32),
+        3,
+        SingleCrop(**content["input"]["crop"]) if content["input"]["crop"] else None,
+    )
+    assert np.abs(found["pixels"][0].astype(int) - expected).max() <= 2  # as above
+
+
 def test_the_lines_that_cut_pictures_for_mediapipe_cut_as_predict_does(photograph):
     """In export/README.md; a card has those of `test_its_example_cuts_pictures_as_predict_does`."""
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "export/README.md").read_text(), re.DOTALL)

@@ -359,6 +359,18 @@ def test_export_says_how_many_of_its_check_images_were_trained_on(photos_run, tm
     assert "check images that it was trained on: 0 of" in (out / "README.md").read_text()
 
 
+def test_a_folder_that_files_are_checked_on_is_counted_too(photos_run, tmp_path, capsys):
+    source = sources.find(str(photos_run.path))
+    folder = photos_run.config.data.name  # of which four fifths were trained on
+    command = ["export", str(photos_run.path), "--formats", "savedmodel", "--data", folder]
+    main([*command, "--out", str(tmp_path / "exports"), "--json"])
+    said = capsys.readouterr()
+    trained_on = len(sources.dataset_of(None, source).train)
+    origin = json.loads(said.out)["origin"]
+    assert origin["check images that it was trained on"].startswith(f"{trained_on} of ")
+    assert f"warning: {trained_on} of these" in said.err
+
+
 def test_an_exported_file_in_a_run_is_of_that_run(photos_run):
     source = sources.Source("x", photos_run.path / "exports" / "x.tflite", None, None)
     assert source.trained_in.path == photos_run.path.resolve()
