@@ -12,13 +12,14 @@ import numpy as np
 
 from keras_resnet.analysis import explain, maximize
 from keras_resnet.display import sheets
-from keras_resnet.display.console import print_json, progress, quiet_stderr
+from keras_resnet.display.console import print_json, progress
 from keras_resnet.errors import UnknownNameError, UserError, require
 from keras_resnet.export.runtimes.keras import KerasRuntime
 from keras_resnet.files import replacing, require_folder_target
 from keras_resnet.images.answers import agreed
 from keras_resnet.images.preprocessing import missing_preprocessing
 from keras_resnet.images.read import read_image
+from keras_resnet.lazy import quiet_stderr
 from keras_resnet.recipes.runs import sources
 
 _TOP = 5
