@@ -80,9 +80,15 @@ class Profile:
         return f"{self._summary()}\nprint() shows each layer, .figure() draws them."
 
     def _repr_html_(self) -> str:
-        rows = [[stage.name, *self._cells(stage)] for stage in (*self.stages, self.total)]
         note = "<p><code>print()</code> shows each layer, <code>.figure()</code> draws them.</p>"
-        return html_table(("stage", *self._headings()), rows, self._summary()) + note
+        return self.stage_html(self._summary()) + note
+
+    def stage_html(self, caption: str = "") -> str:
+        """Return the table of the stages and their sum, for a page."""
+        return html_table(("stage", *self._headings()), self._stage_rows(), caption)
+
+    def _stage_rows(self) -> list[list[str]]:
+        return [[stage.name, *self._cells(stage)] for stage in (*self.stages, self.total)]
 
     def _summary(self) -> str:
         operations = figures.decimal(self.total.multiply_adds * self.multiply_add)
@@ -188,8 +194,7 @@ class Profile:
         return table_text(title, header, rows, text_columns=2)
 
     def _stage_table(self) -> str:
-        rows = [[stage.name, *self._cells(stage)] for stage in (*self.stages, self.total)]
-        table = table_text("Per stage", ("stage", *self._headings()), rows)
+        table = table_text("Per stage", ("stage", *self._headings()), self._stage_rows())
         return f"{table}\n\nPeak of live activations: {self.peak_activation_bytes / 1024:,.1f} KiB"
 
     def _headings(self) -> tuple[str, ...]:
