@@ -104,7 +104,7 @@ class Row:
     """One image of a sheet.
 
     Attributes:
-        title: above the image.
+        title: above the row, such as `sheets.title` makes it.
         image: RGB 0...255 (height, width, 3 or 1).
         pictures: the title of each column and its picture, RGB 0...255 of any size.
         answers: labels and their probabilities, the highest first.
@@ -139,16 +139,17 @@ def contact_sheet(rows: Sequence[Row], heading: str = "") -> Any:
     if not rows:
         raise UserError("A sheet has one row or more; received none.")
     answers = _MARGIN + max(1 + len(row.pictures) for row in rows) * (_SIDE + _GAP)
-    top, height = _MARGIN + (_LINE if heading else 0), _SIDE + 2 * _LINE
+    top, height = _MARGIN + (_LINE if heading else 0), _SIDE + 3 * _LINE
     page = _page(answers + _MARGIN + _TEXT, top + height * len(rows) + _MARGIN)
     _write(page, _MARGIN, _MARGIN - 4, heading, answers)
     for index, row in enumerate(rows):
         y = top + index * height
-        for column, (title, picture) in enumerate([(row.title, row.image), *row.pictures.items()]):
+        _write(page, _MARGIN, y, row.title, answers + _TEXT - _MARGIN)
+        for column, (name, picture) in enumerate([("", row.image), *row.pictures.items()]):
             x = _MARGIN + column * (_SIDE + _GAP)
-            _write(page, x, y, title, _SIDE)
-            _place(page, picture, x, y + _LINE)
-        _draw_answers(page, row, answers + _GAP, y + _LINE)
+            _write(page, x, y + _LINE, name, _SIDE)
+            _place(page, picture, x, y + 2 * _LINE)
+        _draw_answers(page, row, answers + _GAP, y + 2 * _LINE)
     return _drawn(page)
 
 
