@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import nbclient
+import nbformat
 import numpy as np
 import pytest
 from helpers import ROOT, run_python
@@ -53,6 +55,25 @@ def test_who_wants_tensorflows_lines_has_them():
 def test_a_process_without_stderr_imports_too():
     code = FIRST_CELL.format(before="os.close(2)", network="ResNet8")
     assert run_python(code).stdout.split(maxsplit=1)[0] == "2"
+
+
+@pytest.mark.slow
+def test_a_kernel_shows_no_red_line_and_short_errors(monkeypatch, tmp_path):
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL")  # which pytest's process has set
+    cells = (
+        "import keras_resnet\nm = keras_resnet.ResNet8(weights=None)\nm(m.inputs[0]).shape",
+        "keras_resnet.create_model('resnet5O')",
+        "from keras_resnet.recipes import load_dataset\nload_dataset('digits')",
+    )
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    client = nbclient.NotebookClient(book, allow_errors=True, kernel_name="python3")
+    client.execute(cwd=str(tmp_path))
+    first, failed, shown = (cell.outputs for cell in book.cells)
+    assert [output.output_type for output in first] == ["execute_result"]
+    assert [output.output_type for output in failed] == ["error"]
+    assert len(failed[0].traceback) == 2
+    assert "text/html" in shown[-1].data
+    assert all(output.get("name") != "stderr" for output in shown)
 
 
 # Errors -------------------------------------------------------------------------------------------
