@@ -116,7 +116,7 @@ def brief_mapping(values: Mapping[str, Any]) -> str:
 class Rows(list[Any]):
     """A list that shows itself as a table; a subclass says which cells a row has."""
 
-    noun = "rows"
+    noun = "row"  # of one
     header: tuple[str, ...] = ()
     text_columns = 1
 
@@ -127,13 +127,16 @@ class Rows(list[Any]):
     def __repr__(self) -> str:
         """The first rows, as text."""
         if not self:
-            return f"0 {self.noun}"
+            return self._count()
         more = len(self) - _LINES
         text = table_text("", self.header, self.cells()[:_LINES], self.text_columns)
-        return text + (f"\n… {more} more {self.noun}" if more > 0 else "")
+        return text + (f"\n… {more} more {self.noun}s" if more > 0 else "")
 
     def _repr_html_(self) -> str:
         more = len(self) - _ROWS
-        note = f"<p>… {more} more {self.noun}</p>" if more > 0 else ""
+        note = f"<p>… {more} more {self.noun}s</p>" if more > 0 else ""
         cells = self.cells()[:_ROWS]
-        return html_table(self.header, cells, f"{len(self)} {self.noun}", self.text_columns) + note
+        return html_table(self.header, cells, self._count(), self.text_columns) + note
+
+    def _count(self) -> str:
+        return f"{len(self)} {self.noun}{'' if len(self) == 1 else 's'}"

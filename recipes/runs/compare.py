@@ -69,7 +69,7 @@ class Row:
 class Compared(Rows):
     """The files that are compared; a notebook shows them as a table."""
 
-    noun = "files"
+    noun = "file"
     header = ("file", "check", "accuracy", "agreement", "multiply-adds", "bytes", "ms")
     text_columns = 2
 

@@ -255,7 +255,7 @@ def find_run(path: str | Path) -> Run:
 class Runs(Rows):
     """What `list_runs` found; a notebook shows it as a table."""
 
-    noun = "runs"
+    noun = "run"
     header = ("run", "model", "data", "done", "validation", "test", "minutes", "state")
     text_columns = 3
 

@@ -225,7 +225,7 @@ def test_arrays_in_dataclasses_are_types_and_shapes(shell):
 
 def test_a_long_table_is_cut(shell):
     class Numbers(notebook.Rows):
-        noun, header = "numbers", ("number",)
+        noun, header = "number", ("number",)
 
         def cells(self):
             return [[str(number)] for number in self]
