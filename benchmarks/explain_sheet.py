@@ -28,7 +28,8 @@ def main() -> int:
         paths = []
         for number in IMAGES:
             label = dataset.class_names[int(dataset.test.labels[number])]
-            paths.append(Path(folder) / f"{label}.png")
+            paths.append(Path(folder) / label / f"{number}.png")  # so the true class is known
+            paths[-1].parent.mkdir(exist_ok=True)
             Image.fromarray(dataset.test.images[number]).save(paths[-1])
         model = ["resnet20", "--weights", "cifar10", *map(str, paths)]
         how = ["--methods", METHODS, "--noise", "0.05", "--out", str(options.out)]

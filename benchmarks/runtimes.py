@@ -26,12 +26,12 @@ import numpy as np
 import tensorflow as tf
 
 import keras_resnet
-from keras_resnet.display.console import quiet_stderr
 from keras_resnet.errors import MissingExtraError
 from keras_resnet.export import export, manifest
 from keras_resnet.export.formats import table
 from keras_resnet.export.measure import benchmark
 from keras_resnet.export.measure.turns import ratio, spread
+from keras_resnet.lazy import quiet_stderr
 from keras_resnet.weights.foreign.keras_weights import from_keras_applications, takes_bgr
 
 FORMATS = ("tflite-float32", "tflite-int8", "onnx", "onnx-int8", "openvino")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_resnet.display.console import print_left_out
+from keras_resnet.display.console import number, print_left_out, verdict
 from keras_resnet.errors import UserError, missing
 from keras_resnet.export import manifest
 from keras_resnet.export.formats import int4
@@ -76,6 +76,12 @@ class FileCheck:
     def passed(self) -> bool:
         """Whether nothing is wrong with it."""
         return not self.problems
+
+    def __repr__(self) -> str:
+        """One line, and one more for what is wrong."""
+        said = f"FileCheck {self.file}: {verdict(asdict(self) | {'passed': self.passed})}"
+        said += f", agreement {number(self.agreement, '.2%')} on {self.n:,} images"
+        return f"{said}\n{'; '.join(self.problems)}" if self.problems else said
 
     def to_dict(self) -> dict[str, Any]:
         """For the manifest and `--json`."""

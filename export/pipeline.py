@@ -17,6 +17,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_resnet.display.console import CHECK_HEADER, check_cells
+from keras_resnet.display.notebook import html_table
 from keras_resnet.errors import UserError, require_tensorflow
 from keras_resnet.export import check, folders, manifest, model_card
 from keras_resnet.export.calibration import hints as calibration_hints
@@ -60,6 +62,20 @@ class ExportReport:
     def passed(self) -> bool:
         """Whether every file passed its check."""
         return all(item.passed for item in self.checks)
+
+    def __repr__(self) -> str:
+        """One line, and one more where a file failed its check."""
+        failed = [item.file for item in self.checks if not item.passed]
+        verdict = "all passed their check" if self.passed else f"{len(failed)} FAILED the check"
+        first = f"ExportReport: {len(self.checks)} files in {self.folder}, {verdict}"
+        return first if self.passed else f"{first}\nfailed: {', '.join(failed)}"
+
+    def _repr_html_(self) -> str:
+        rows = [check_cells(item) for item in self.manifest["files"]]
+        problems = [(item.file, text) for item in self.checks for text in item.problems]
+        table = html_table(CHECK_HEADER, rows, f"Files in {self.folder}")
+        failed = html_table(("failed", "why"), problems, text_columns=2) if problems else ""
+        return table + failed
 
 
 def export(

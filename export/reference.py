@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_resnet.display.notebook import brief
 from keras_resnet.errors import UserError
 from keras_resnet.images.answers import Answers, told_by
 
@@ -34,6 +35,10 @@ class Reference:
     labels: np.ndarray | None
     source: str
     activation: str
+
+    def __repr__(self) -> str:
+        """Return one line, with arrays as their type and shape."""
+        return brief(self)
 
     @property
     def answers(self) -> Answers:

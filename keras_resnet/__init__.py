@@ -5,6 +5,7 @@ mistyped option or a process that only times a `.tflite` file does not wait for 
 names (`_public.py`) and the submodules are imported when they are first used.
 """
 
+import os
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ import wrapt
 
 from keras_resnet import onednn
 
+# TensorFlow reads this once, while it is imported. 2 shows errors only; the user's own value stays.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 onednn.turn_on(onednn.read_cpuinfo(), training=False)
 
 if TYPE_CHECKING:
@@ -45,10 +48,12 @@ _ELSEWHERE = {
 def __getattr__(name: str) -> Any:
     """Import a submodule, or all of the public names, when it is first used."""
     if name == "__all__" or not name.startswith("_"):
+        from keras_resnet.lazy import quiet_import
+
         module = _ELSEWHERE.get(name, f"keras_resnet.{name}")
         if find_spec(module):
-            return import_module(module)
-        public = import_module("keras_resnet._public")
+            return quiet_import(module)
+        public = quiet_import("keras_resnet._public")
         if name in (*public.__all__, "__all__"):
             return getattr(public, name)
     raise AttributeError(f"module 'keras_resnet' has no attribute '{name}'")

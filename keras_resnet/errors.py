@@ -6,6 +6,8 @@ import difflib
 import importlib
 import importlib.util
 import inspect
+import linecache
+import traceback
 import typing
 import warnings
 from collections.abc import Iterable
@@ -18,6 +20,20 @@ _LIKENESS = 0.55  # of a name that may be meant; "all" is 0.545 like "saliency"
 
 class UserError(ValueError):
     """Something the caller can mend. The command line prints it without a traceback, exit 2."""
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython shows in place of its traceback: the lines of the cell, the message.
+
+        IPython calls this method of an exception if there is one. `%tb` calls it too; for the whole
+        traceback, call `traceback.print_exception(sys.last_value)`.
+        """
+        frames = traceback.walk_tb(self.__traceback__)
+        cell = [(f, line) for f, line in frames if f.f_globals.get("__name__") == "__main__"]
+        lines = [
+            f"line {number}: {linecache.getline(frame.f_code.co_filename, number).strip()}"
+            for frame, number in cell
+        ]
+        return [*lines, f"{type(self).__name__}: {self}"]
 
 
 class UnknownNameError(UserError):

@@ -14,11 +14,11 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from keras_resnet.display.console import quiet_stderr
 from keras_resnet.errors import MissingExtraError, UserError, require
 from keras_resnet.export.runtimes import tflite_graph
 from keras_resnet.export.runtimes.locate import ARRAY, ARRAY_START, HEADER
 from keras_resnet.images.answers import LINEAR, Answers, numbered
+from keras_resnet.lazy import quiet_stderr
 
 _TEMPLATES = Path(__file__).parents[1] / "edge" / "micro"
 _LARGEST = 64 * 2**20  # bytes; no microcontroller has as much

@@ -12,12 +12,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_resnet.display.console import quiet_stderr
 from keras_resnet.errors import UserError, require
 from keras_resnet.export.formats import tflite
 from keras_resnet.export.formats.int8_ranges import has_ranges
 from keras_resnet.export.runtimes.base import INPUT, OUTPUT
 from keras_resnet.layers import kernel_convolution
+from keras_resnet.lazy import quiet_stderr
 
 OPSET = 17  # of 2022: what has a runtime for ONNX reads it, and nothing here needs a later one
 _BATCH = 16  # images that calibration runs at a time

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet.display.console import quiet_stderr
 from keras_resnet.errors import UserError
 from keras_resnet.export.formats import int4, int8_ranges
 from keras_resnet.export.quantization import DEFAULT, Quantization
 from keras_resnet.export.runtimes.base import INPUT
+from keras_resnet.lazy import quiet_stderr
 
 NEEDS_CALIBRATION = ("int8", "int16x8")
 INT16X8_IS_SLOW = (

@@ -19,6 +19,7 @@ import numpy as np
 
 from keras_resnet.display import figures
 from keras_resnet.display.console import number, print_left_out, table_text
+from keras_resnet.display.notebook import html_table
 from keras_resnet.errors import UserError
 from keras_resnet.export import manifest
 from keras_resnet.export.measure.turns import Answers, Peer, ratio, spread, take_turns, workers
@@ -53,6 +54,12 @@ class File:
     command: tuple[str, ...] | None = None
 
 
+_HEADER = (
+    *("file", "threads", "bytes", "load ms", "median ms", "p95 ms", "× reference"),
+    *("images/s", "peak MiB"),
+)
+
+
 @dataclass(frozen=True)
 class Measurement:
     """What was measured.
@@ -72,12 +79,19 @@ class Measurement:
 
     def table(self) -> str:
         """A line per row, as text."""
-        header = ("file", "threads", "bytes", "load ms", "median ms", "p95 ms", "× reference")
-        return table_text(
+        return table_text(self._title(), _HEADER, [_cells(row) for row in self.rows])
+
+    def __repr__(self) -> str:
+        """Two lines."""
+        return f"Measurement: {len(self.rows)} rows, {self.settings['machine']}\n{self._title()}"
+
+    def _repr_html_(self) -> str:
+        return html_table(_HEADER, map(_cells, self.rows), self._title())
+
+    def _title(self) -> str:
+        return (
             f"One image at a time; × is the time over that of {self.settings['reference']} in the "
-            "same round (least to most)",
-            (*header, "images/s", "peak MiB"),
-            [_cells(row) for row in self.rows],
+            "same round (least to most)"
         )
 
     def picture(self, path: Path) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from keras_resnet.display import figures
 from keras_resnet.display.console import progress, table_text
+from keras_resnet.display.notebook import html_table
 from keras_resnet.errors import UserError
 from keras_resnet.export.measure.probe import Primed, Probe
 from keras_resnet.export.runtimes.tflite_graph import Operation
@@ -50,6 +51,21 @@ class LayerError:
     read_by: tuple[str, ...] = ()
 
 
+_HEADER = ("layer", "operation", "so far dB", "own dB", "weights dB", "range", "clipped")
+
+
+def _cells(row: LayerError) -> list[str]:
+    return [
+        row.layer,
+        row.operation,
+        _decibels(row.snr_db),
+        _decibels(row.own_snr_db),
+        _decibels(row.weight_snr_db),
+        "–" if row.range_used is None else f"{row.range_used:.0%}",
+        "–" if row.clipped is None else f"{row.clipped:.2%}",
+    ]
+
+
 @dataclass(frozen=True)
 class LayerErrors:
     """The account of a pair of files; `str()` is a table.
@@ -84,21 +100,21 @@ class LayerErrors:
 
     def table(self, rows: Sequence[LayerError]) -> str:
         """A line for each of `rows`."""
-        header = ("layer", "operation", "so far dB", "own dB", "weights dB", "range", "clipped")
-        cells = [
-            [
-                row.layer,
-                row.operation,
-                _decibels(row.snr_db),
-                _decibels(row.own_snr_db),
-                _decibels(row.weight_snr_db),
-                "–" if row.range_used is None else f"{row.range_used:.0%}",
-                "–" if row.clipped is None else f"{row.clipped:.2%}",
-            ]
-            for row in rows
-        ]
-        title = f"{self.quantized_file} against {self.float_file} on {self.n} images"
-        return table_text(title, header, cells, text_columns=2)
+        return table_text(self._title(), _HEADER, [_cells(row) for row in rows], text_columns=2)
+
+    def __repr__(self) -> str:
+        """Two lines: what was compared, and the layer that adds most to the error."""
+        said = f"LayerErrors: {self._title()}, {len(self.layers)} layers"
+        if not self.layers:
+            return said
+        worst = self.worst()[0]
+        return f"{said}\nworst: {worst.layer}, own error {_decibels(worst.own_snr_db)} dB"
+
+    def _repr_html_(self) -> str:
+        return html_table(_HEADER, map(_cells, self.layers), self._title(), text_columns=2)
+
+    def _title(self) -> str:
+        return f"{self.quantized_file} against {self.float_file} on {self.n} images"
 
     def __str__(self) -> str:
         """The table, in the order the operations run."""

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from keras_resnet.display.console import quiet_stderr
 from keras_resnet.errors import UserError, require
 from keras_resnet.export.runtimes import tflite_graph
 from keras_resnet.export.runtimes.litert import TFLiteRuntime, quantize
 from keras_resnet.export.runtimes.open import open_file
 from keras_resnet.export.runtimes.tflite_graph import Operation
 from keras_resnet.files import expanded
+from keras_resnet.lazy import quiet_stderr
 
 
 class Probe:

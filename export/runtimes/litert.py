@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from keras_resnet.display.console import quiet_stderr
 from keras_resnet.errors import UserError, require
 from keras_resnet.export.runtimes import tflite_graph
 from keras_resnet.export.runtimes.base import (
@@ -20,6 +19,7 @@ from keras_resnet.export.runtimes.base import (
 )
 from keras_resnet.export.runtimes.locate import has_arena, read_array
 from keras_resnet.images.answers import LINEAR, SIGMOID, SOFTMAX
+from keras_resnet.lazy import quiet_stderr
 
 # What makes the outputs tells what they are; of other operations nothing is known.
 _ACTIVATIONS = {"SOFTMAX": SOFTMAX, "LOGISTIC": SIGMOID, "FULLY_CONNECTED": LINEAR}

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from keras_resnet.display.console import quiet_stderr
 from keras_resnet.errors import UserError, require
 from keras_resnet.export.runtimes.base import ENGINES, Runtime, require_image_shape
 from keras_resnet.images.answers import LINEAR, SIGMOID, SOFTMAX, Answers
+from keras_resnet.lazy import quiet_stderr
 
 # What makes the outputs tells what they are; of other operations nothing is known.
 _ACTIVATIONS = {"Softmax": SOFTMAX, "Sigmoid": SIGMOID, "Gemm": LINEAR, "MatMul": LINEAR}

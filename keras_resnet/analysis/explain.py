@@ -17,6 +17,7 @@ from keras_resnet.analysis.explained_model import (
     quiet_tf_keras_vis,
     require_tf_keras_vis,
 )
+from keras_resnet.display import sheets
 from keras_resnet.errors import UnknownNameError, UserError
 
 _BATCH = 8  # images at a time; the gradient keeps every map of them
@@ -61,7 +62,7 @@ def explain(
 
     Returns:
         For each method (n, height, width), float32, 0 to 1 within each image. All zero: nothing
-        there speaks for the class.
+        there speaks for the class. A dictionary; a notebook shows the maps beside the images.
 
     Raises:
         UserError: the model is no functional classifier, images or classes do not fit it, the layer
@@ -86,7 +87,7 @@ def explain(
         if not np.isfinite(found).all():
             raise UserError(f"{method}: the gradients of '{model.name}' are not finite.")
         maps[method] = _normalised(found)
-    return maps
+    return sheets.Maps(maps, pixels, chosen)
 
 
 def default_layer(model: keras.Model) -> str:

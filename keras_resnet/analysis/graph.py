@@ -23,6 +23,7 @@ from keras_resnet.analysis.layer_rules import (
     multiply_adds,
     receptive_field,
 )
+from keras_resnet.display.notebook import html_table
 from keras_resnet.errors import UserError
 
 InputShape = tuple[int | None, int | None, int]
@@ -51,8 +52,25 @@ class Count:
         """All parameters, trainable or not."""
         return self.trainable + self.non_trainable
 
+    def __repr__(self) -> str:
+        """One line."""
+        return f"{self._about()}: {', '.join(' '.join(pair[::-1]) for pair in self._figures())}"
 
-@dataclass(frozen=True)
+    def _repr_html_(self) -> str:
+        return html_table((self._about(), ""), self._figures())
+
+    def _about(self) -> str:
+        return self.name
+
+    def _figures(self) -> list[tuple[str, str]]:
+        return [
+            ("parameters", f"{self.parameters:,}"),
+            ("multiply-adds", f"{self.multiply_adds:,}"),
+            ("activation bytes", f"{self.activation_bytes:,}"),
+        ]
+
+
+@dataclass(frozen=True, repr=False)
 class LayerCount(Count):
     """One layer (of a shared layer: one call). Other fields are those of `Count`.
 
@@ -69,6 +87,9 @@ class LayerCount(Count):
     receptive_field: Pair | None
     jump: Pair | None
     follows: str
+
+    def _about(self) -> str:
+        return f"{self.name} ({self.type}, output {'×'.join(map(str, self.output_shape))})"
 
     @property
     def stage(self) -> str:

@@ -38,6 +38,7 @@ from keras_resnet.analysis.graph import Count, Graph, InputShape, LayerCount
 from keras_resnet.analysis.layer_rules import Pair
 from keras_resnet.display import figures
 from keras_resnet.display.console import table_text
+from keras_resnet.display.notebook import html_table
 from keras_resnet.errors import UserError
 from keras_resnet.files import expanded, replacing, require_file_target
 
@@ -49,7 +50,7 @@ _CHART_ROWS = 60  # a picture has no more: layers, else blocks, else stages
 
 @dataclass(frozen=True)
 class Profile:
-    """The account of one network; `str()` is a table.
+    """The account of one network; `str()` is a table of its layers.
 
     Attributes:
         model: the network's name.
@@ -73,6 +74,29 @@ class Profile:
     def __str__(self) -> str:
         """Every layer, the stages, and the sum."""
         return "\n\n".join((self._layer_table(), self._stage_table()))
+
+    def __repr__(self) -> str:
+        """Two lines: what the network costs, and how to see each layer."""
+        return f"{self._summary()}\nprint() shows each layer, .figure() draws them."
+
+    def _repr_html_(self) -> str:
+        note = "<p><code>print()</code> shows each layer, <code>.figure()</code> draws them.</p>"
+        return self.stage_html(self._summary()) + note
+
+    def stage_html(self, caption: str = "") -> str:
+        """Return the table of the stages and their sum, for a page."""
+        return html_table(("stage", *self._headings()), self._stage_rows(), caption)
+
+    def _stage_rows(self) -> list[list[str]]:
+        return [[stage.name, *self._cells(stage)] for stage in (*self.stages, self.total)]
+
+    def _summary(self) -> str:
+        operations = figures.decimal(self.total.multiply_adds * self.multiply_add)
+        return (
+            f"Profile of {self.model} on {_flat(self.input_shape)}: {self.total.parameters:,} "
+            f"parameters, {operations} {self._headings()[2]}, peak activations "
+            f"{figures.binary(self.peak_activation_bytes)}"
+        )
 
     def to_csv(self, path: str | Path) -> None:
         """Write one line per layer, shapes as 56x56x64.
@@ -170,8 +194,7 @@ class Profile:
         return table_text(title, header, rows, text_columns=2)
 
     def _stage_table(self) -> str:
-        rows = [[stage.name, *self._cells(stage)] for stage in (*self.stages, self.total)]
-        table = table_text("Per stage", ("stage", *self._headings()), rows)
+        table = table_text("Per stage", ("stage", *self._headings()), self._stage_rows())
         return f"{table}\n\nPeak of live activations: {self.peak_activation_bytes / 1024:,.1f} KiB"
 
     def _headings(self) -> tuple[str, ...]:

@@ -12,16 +12,19 @@ import numpy as np
 
 from keras_resnet.analysis import explain, maximize
 from keras_resnet.display import sheets
-from keras_resnet.display.console import print_json, progress, quiet_stderr
+from keras_resnet.display.console import print_json, progress
 from keras_resnet.errors import UnknownNameError, UserError, require
 from keras_resnet.export.runtimes.keras import KerasRuntime
 from keras_resnet.files import replacing, require_folder_target
 from keras_resnet.images.answers import agreed
+from keras_resnet.images.labels import class_ids, class_names
 from keras_resnet.images.preprocessing import missing_preprocessing
 from keras_resnet.images.read import read_image
+from keras_resnet.lazy import quiet_stderr
 from keras_resnet.recipes.runs import sources
 
 _TOP = 5
+_IMAGENET = "imagenet2012"
 MAXIMIZATION = "maximization"  # an image of the class, not a map of an image
 
 
@@ -145,13 +148,24 @@ def _maps(
 
 def _row(case: _Case, names: tuple[str, ...], maps: dict[str, np.ndarray]) -> sheets.Row:
     label = names[case.number]
+    best = int(case.scores.argmax())
+    said = sheets.title(names[best], float(case.scores[best]), _true(Path(case.path), names))
+    explained = "" if case.number == best else f", explained: {label}"
     return sheets.Row(
-        title=f"{label}? {Path(case.path).name}",
+        title=f"{said}{explained}  ({Path(case.path).name})",
         image=case.image,
         pictures={name: _picture(name, case.image, values) for name, values in maps.items()},
         answers=_answers(case, names),
         explained=label,
     )
+
+
+def _true(path: Path, names: tuple[str, ...]) -> str | None:
+    """The class that the image's folder is named after, if there is one."""
+    folder = path.resolve().parent.name
+    if names == class_names(_IMAGENET):  # its folders have WordNet's ids
+        folder = dict(zip(class_ids(_IMAGENET), names, strict=True)).get(folder, folder)
+    return folder if folder in names else None
 
 
 def _picture(method: str, image: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 
 from keras_resnet import onednn
 from keras_resnet.cli import compress, parser, train
-from keras_resnet.display.console import quiet_stderr
 from keras_resnet.errors import UserError
+from keras_resnet.lazy import quiet_import
 
 
 def program() -> int:
@@ -37,13 +37,12 @@ def program() -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         options = parser.parse(list(sys.argv[1:] if argv is None else argv))
         if options.verb in (*train.VERBS, *compress.VERBS):  # before TensorFlow is imported
             onednn.turn_on(onednn.read_cpuinfo(), training=True)
         if not _needs_no_tensorflow(options):
-            _import_quietly()
+            quiet_import("keras_resnet._public")  # fills the registry
         return parser.VERBS[options.verb].run(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -62,13 +61,3 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _needs_no_tensorflow(options: argparse.Namespace) -> bool:
     return options.verb == "weights" and options.action != "import"
-
-
-def _import_quietly() -> None:
-    """TensorFlow greets on stderr when it is imported and when it first looks for devices."""
-    with quiet_stderr():
-        import tensorflow as tf
-
-        import keras_resnet._public  # noqa: F401  (fills the registry)
-
-        tf.config.list_physical_devices()

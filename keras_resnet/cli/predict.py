@@ -16,9 +16,10 @@ from keras_resnet.cli.options import (
     natural,
     naturals,
 )
-from keras_resnet.display.console import print_json, quiet_stderr
+from keras_resnet.display.console import print_json
 from keras_resnet.errors import UserError
 from keras_resnet.files import require_file_target
+from keras_resnet.lazy import quiet_stderr
 
 
 def _ensemble(options: argparse.Namespace) -> int:

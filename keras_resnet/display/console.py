@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,23 +24,6 @@ from rich.progress import (
 from rich.table import Table
 
 _LINE_SECONDS = 60.0  # between lines where no bar can be shown
-
-
-@contextmanager
-def quiet_stderr() -> Iterator[None]:
-    """Keep what C++ libraries write to stderr from the terminal.
-
-    TensorFlow, its converter and LiteRT log there past every Python switch. Their errors arrive as
-    exceptions all the same.
-    """
-    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        os.close(nowhere)
 
 
 def print_json(content: dict[str, Any], passed: bool = True) -> int:
@@ -83,24 +65,28 @@ def print_checks(
     files: Sequence[dict[str, Any]], title: str, model: dict[str, Any] | None = None
 ) -> None:
     """One row for the Keras model, one per file and, under them, what is wrong with any."""
-    header = ("file", "bytes", "gzipped", "accuracy", "agreement", "max error", "ms", "check")
-    table = [
-        [
-            item["file"],
-            number(item["bytes"], ","),
-            number(item["bytes_gzipped"], ","),
-            number(item["accuracy"], ".2%"),
-            number(item.get("agreement"), ".2%"),
-            number(item.get("largest_error"), ".1e"),
-            number(item["latency_ms"], ".3f"),
-            verdict(item),
-        ]
-        for item in ([model] if model else []) + list(files)
-    ]
-    print_table(title, header, table)
+    table = [check_cells(item) for item in ([model] if model else []) + list(files)]
+    print_table(title, CHECK_HEADER, table)
     for item in files:
         for problem in item["problems"]:
             print(f"{item['file']}: {problem}")
+
+
+CHECK_HEADER = ("file", "bytes", "gzipped", "accuracy", "agreement", "max error", "ms", "check")
+
+
+def check_cells(item: Mapping[str, Any]) -> list[str]:
+    """Return the cells under `CHECK_HEADER` of one file, as the manifest describes it."""
+    return [
+        item["file"],
+        number(item["bytes"], ","),
+        number(item["bytes_gzipped"], ","),
+        number(item["accuracy"], ".2%"),
+        number(item.get("agreement"), ".2%"),
+        number(item.get("largest_error"), ".1e"),
+        number(item["latency_ms"], ".3f"),
+        verdict(item),
+    ]
 
 
 def print_left_out(files: Sequence[dict[str, str]]) -> None:

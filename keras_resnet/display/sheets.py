@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_resnet.display import figures
+from keras_resnet.display import figures, notebook
 from keras_resnet.errors import UserError, require
 from keras_resnet.files import expanded, replacing
 
@@ -87,12 +87,24 @@ def stretched(picture: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(spread), 0, 255).astype("uint8")
 
 
+def title(predicted: str, probability: float, true: str | None = None) -> str:
+    """Return the caption of an image: "tench (true) → church 71 %", or "church 71 %".
+
+    Args:
+        predicted: the label of the model's answer.
+        probability: of that answer, 0 to 1.
+        true: the label of the image, if it is known.
+    """
+    answer = f"{predicted} {probability:.0%}".replace("%", " %")
+    return answer if true is None else f"{true} (true) → {answer}"
+
+
 @dataclass(frozen=True)
 class Row:
     """One image of a sheet.
 
     Attributes:
-        title: above the image.
+        title: above the row, such as `sheets.title` makes it.
         image: RGB 0...255 (height, width, 3 or 1).
         pictures: the title of each column and its picture, RGB 0...255 of any size.
         answers: labels and their probabilities, the highest first.
@@ -104,6 +116,13 @@ class Row:
     pictures: Mapping[str, np.ndarray]
     answers: Sequence[tuple[str, float]] = field(default=())
     explained: str = ""
+
+    def __repr__(self) -> str:
+        """Return the text, with arrays as their type and shape."""
+        return notebook.brief(self)
+
+    def _repr_html_(self) -> str:
+        return notebook.thumbnails([(self.title, self.image), *self.pictures.items()])
 
 
 @figures.style()
@@ -120,17 +139,48 @@ def contact_sheet(rows: Sequence[Row], heading: str = "") -> Any:
     if not rows:
         raise UserError("A sheet has one row or more; received none.")
     answers = _MARGIN + max(1 + len(row.pictures) for row in rows) * (_SIDE + _GAP)
-    top, height = _MARGIN + (_LINE if heading else 0), _SIDE + 2 * _LINE
+    top, height = _MARGIN + (_LINE if heading else 0), _SIDE + 3 * _LINE
     page = _page(answers + _MARGIN + _TEXT, top + height * len(rows) + _MARGIN)
     _write(page, _MARGIN, _MARGIN - 4, heading, answers)
     for index, row in enumerate(rows):
         y = top + index * height
-        for column, (title, picture) in enumerate([(row.title, row.image), *row.pictures.items()]):
+        _write(page, _MARGIN, y, row.title, answers + _TEXT - _MARGIN)
+        for column, (name, picture) in enumerate([("", row.image), *row.pictures.items()]):
             x = _MARGIN + column * (_SIDE + _GAP)
-            _write(page, x, y, title, _SIDE)
-            _place(page, picture, x, y + _LINE)
-        _draw_answers(page, row, answers + _GAP, y + _LINE)
+            _write(page, x, y + _LINE, name, _SIDE)
+            _place(page, picture, x, y + 2 * _LINE)
+        _draw_answers(page, row, answers + _GAP, y + 2 * _LINE)
     return _drawn(page)
+
+
+class Maps(dict[str, np.ndarray]):
+    """For each method the maps of all images, (n, height, width), 0 to 1 within each.
+
+    Attributes:
+        images: what was explained, (n, height, width, channels), as the model takes it.
+        classes: the class that each map is of.
+    """
+
+    _SHOWN = 8  # images
+
+    def __init__(
+        self, maps: Mapping[str, np.ndarray], images: np.ndarray, classes: Sequence[int]
+    ) -> None:
+        super().__init__(maps)
+        self.images, self.classes = images, tuple(classes)
+
+    def __repr__(self) -> str:
+        """Return one line, with arrays as their type and shape."""
+        return notebook.brief_mapping(self)
+
+    def _repr_html_(self) -> str:
+        """Each image, and each of its maps beside it."""
+        rows = []
+        for index, number in enumerate(self.classes[: self._SHOWN]):
+            row = [(f"class {number}", stretched(self.images[index]))]
+            row += [(method, pixel_map(maps[index])) for method, maps in self.items()]
+            rows.append(f"<div>{notebook.thumbnails(row)}</div>")
+        return f"<p>{notebook.escape(self)}</p>{''.join(rows)}"
 
 
 def save(sheet: Any, path: str | Path) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_resnet.display.notebook import html_table
 from keras_resnet.errors import UnknownNameError, UserError, require
 from keras_resnet.files import expanded
 from keras_resnet.recipes.configs.schema import DataConfig
@@ -27,6 +28,7 @@ from keras_resnet.recipes.data import identity
 from keras_resnet.recipes.data.decoded import Split
 from keras_resnet.recipes.data.encoded import IN_MEMORY_BYTES, EncodedSplit
 from keras_resnet.recipes.data.folders import drawn_for_test, read_folder, refuse_archive
+from keras_resnet.recipes.data.shown import pixels, strip
 from keras_resnet.recipes.data.tfrecords import read_split
 from keras_resnet.weights.download import OFFLINE, is_offline
 
@@ -97,6 +99,20 @@ class Dataset:
             split.at(size, crop_fraction) for split in (self.train, self.validation, self.test)
         )
         return replace(self, train=train, validation=validation, test=test)
+
+    def __repr__(self) -> str:
+        """Two lines: what is there, and how many images each split has."""
+        counts = ", ".join(f"{name} {size}" for name, size, _ in self._sizes())
+        return f"Dataset {self.name!r}: {len(self.class_names)} classes\n{counts}"
+
+    def _repr_html_(self) -> str:
+        caption = f"{self.name}: {len(self.class_names)} classes"
+        table = html_table(("split", "images", "pixels"), self._sizes(), caption)
+        return table + strip(self.train, self.class_names)
+
+    def _sizes(self) -> list[tuple[str, str, str]]:
+        splits = {"train": self.train, "validation": self.validation, "test": self.test}
+        return [(name, f"{split.places:,}", pixels(split)) for name, split in splits.items()]
 
     def split(self, name: str) -> AnySplit:
         """Return "train", "validation" or "test".

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from keras_resnet.display.notebook import escape
 from keras_resnet.errors import UserError, require
 from keras_resnet.images import headers, read
 from keras_resnet.images.crop import decode as decode_sound
@@ -31,6 +32,7 @@ from keras_resnet.recipes.data.decoded import (
     options,
     plain,
 )
+from keras_resnet.recipes.data.shown import pixels, strip
 
 IN_MEMORY_BYTES = 4 * 2**30
 
@@ -191,6 +193,13 @@ class EncodedSplit:
     def sized(self) -> bool:
         """Whether the size was chosen."""
         return self.size > 0
+
+    def __repr__(self) -> str:
+        """One line."""
+        return f"{type(self).__name__}: {self.places:,} images, {pixels(self)}"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{escape(self)}</p>{strip(self)}"
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

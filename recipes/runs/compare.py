@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from keras_resnet.display import figures
+from keras_resnet.display.console import number, verdict
+from keras_resnet.display.notebook import Rows
 from keras_resnet.errors import UserError
 from keras_resnet.export import manifest
 from keras_resnet.export.runtimes.keras import load_keras
@@ -57,8 +59,37 @@ class Row:
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        """One line."""
+        accuracy, latency = number(self.accuracy, ".2%"), number(self.latency_ms, ".3f")
+        check = "" if self.passed is None else f", check {verdict(asdict(self))}"
+        return f"{self.name}: accuracy {accuracy}, {self.bytes:,} bytes, {latency} ms{check}"
 
-def rows(references: Iterable[str | Path]) -> list[Row]:
+
+class Compared(Rows):
+    """The files that are compared; a notebook shows them as a table."""
+
+    noun = "file"
+    header = ("file", "check", "accuracy", "agreement", "multiply-adds", "bytes", "ms")
+    text_columns = 2
+
+    def cells(self) -> list[Sequence[str]]:
+        """Return the cells of each file."""
+        return [
+            (
+                name,
+                verdict(asdict(row)),
+                number(row.accuracy, ".2%"),
+                number(row.agreement, ".2%"),
+                number(row.multiply_adds, ","),
+                f"{row.bytes:,}",
+                number(row.latency_ms, ".3f"),
+            )
+            for name, row in zip(short_names([row.name for row in self]), self, strict=True)
+        ]
+
+
+def rows(references: Iterable[str | Path]) -> Compared:
     """Collect what was recorded of each reference.
 
     Args:
@@ -71,7 +102,7 @@ def rows(references: Iterable[str | Path]) -> list[Row]:
     Raises:
         UserError: something else.
     """
-    return [row for reference in references for row in _rows_of(expanded(reference))]
+    return Compared(row for given in references for row in _rows_of(expanded(given)))
 
 
 def _rows_of(path: Path) -> list[Row]:
@@ -200,14 +231,14 @@ def _draw_panel(panel: Any, labels: Mapping[Row, str], key: str) -> None:
     # In steps: between two of them there is no model.
     if sound := _sound_frontier(points):
         panel.step(*zip(*sound, strict=True), where="post", color=figures.GREY, lw=1, zorder=1)
-    for number, (row, text) in enumerate(labels.items(), 1):
+    for place, (row, text) in enumerate(labels.items(), 1):
         if row not in points:
             continue
         failed = row.passed is False
-        label = f"{number}  {figures.literal(text)}{', FAILED its check' * failed}"
-        style: dict[str, Any] = {"color": f"C{number - 1}", "zorder": 2, "clip_on": False}
+        label = f"{place}  {figures.literal(text)}{', FAILED its check' * failed}"
+        style: dict[str, Any] = {"color": f"C{place - 1}", "zorder": 2, "clip_on": False}
         panel.plot(*points[row], "x" if failed else "o", label=label, **style)
-        panel.annotate(str(number), points[row], xytext=(4, 4), textcoords="offset points")
+        panel.annotate(str(place), points[row], xytext=(4, 4), textcoords="offset points")
     panel.set(xlabel=_COSTS[key], xscale="log")
     panel.margins(x=0.1)
 

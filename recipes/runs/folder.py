@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,9 +27,11 @@ from typing import Any
 
 import keras
 
+from keras_resnet.display.console import number
+from keras_resnet.display.notebook import Rows
 from keras_resnet.errors import UserError
 from keras_resnet.export.runtimes.keras import load_keras
-from keras_resnet.files import expanded, replacing
+from keras_resnet.files import expanded, replacing, short_names
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.labels import Known, known, remember
 from keras_resnet.layers import to_stock
@@ -52,6 +54,20 @@ class Run:
 
     path: Path
     home: Path | None = None
+
+    def __repr__(self) -> str:
+        """One line."""
+        row = _describe_or_say_why(self)
+        if row["problem"]:
+            return f"Run '{self.name}': {row['state']}, {row['problem']}"
+        known = {"validation": row["validation"], "test": row["test"]}
+        parts = [f"{key} accuracy {value:.2%}" for key, value in known.items() if value is not None]
+        done = f"{row['done']}/{row['total']} {row['unit']}"
+        told = ", ".join((row["state"], done, *parts))
+        return f"Run '{self.name}': {row['model']} on {shown_name(row['data'])}, {told}"
+
+    def _repr_html_(self) -> str:
+        return Runs([_describe_or_say_why(self)])._repr_html_()
 
     @property
     def name(self) -> Path:
@@ -236,7 +252,31 @@ def find_run(path: str | Path) -> Run:
     return Run(expanded(path))
 
 
-def list_runs(folder: str | Path) -> list[dict[str, Any]]:
+class Runs(Rows):
+    """What `list_runs` found; a notebook shows it as a table."""
+
+    noun = "run"
+    header = ("run", "model", "data", "done", "validation", "test", "minutes", "state")
+    text_columns = 3
+
+    def cells(self) -> list[Sequence[str]]:
+        """Return the cells of each run."""
+        return [
+            (
+                name,
+                row["model"] or "–",
+                shown_name(row["data"] or "–"),
+                f"{row['done']}/{row['total']} {row['unit']}" if row["unit"] else "–",
+                number(row["validation"], ".2%"),
+                number(row["test"], ".2%"),
+                number(row["training_seconds"] and row["training_seconds"] / 60, ".1f"),
+                row["state"],
+            )
+            for name, row in zip(short_names([row["run"] for row in self]), self, strict=True)
+        ]
+
+
+def list_runs(folder: str | Path) -> Runs:
     """Describe the runs in `folder` (and one folder below), the latest first.
 
     A row has "run" (its path), "model", "data", "done" and "total" ("unit": epochs or steps),
@@ -256,7 +296,7 @@ def list_runs(folder: str | Path) -> list[dict[str, Any]]:
         key=lambda path: path.stat().st_mtime,
         reverse=True,
     )
-    return [_describe_or_say_why(Run(path.parent)) for path in configs]
+    return Runs(_describe_or_say_why(Run(path.parent)) for path in configs)
 
 
 def _describe_or_say_why(run: Run) -> dict[str, Any]:

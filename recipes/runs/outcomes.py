@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_resnet.display.console import progress
+from keras_resnet.display.notebook import brief
 from keras_resnet.export.runtimes.base import Runtime
+from keras_resnet.images.listing import spaced
 from keras_resnet.recipes.data.datasets import AnySplit
 from keras_resnet.recipes.data.protocol import SINGLE_CROP, predictions
 
@@ -31,6 +33,10 @@ class Outcomes:
     confidences: np.ndarray
     classes: int
 
+    def __repr__(self) -> str:
+        """Return one line, with arrays as their type and shape."""
+        return brief(self)
+
     @property
     def accuracy(self) -> float:
         """The share of right guesses."""
@@ -41,6 +47,22 @@ class Outcomes:
         places = self.labels * self.classes + self.guesses
         counts = np.bincount(places, minlength=self.classes**2)
         return counts.reshape(self.classes, self.classes)
+
+    def per_class(self) -> Scores:
+        """Precision, recall and F1 of each class, as scikit-learn defines them."""
+        counts = self.confusion()
+        right, true, predicted = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
+
+        def share(of: np.ndarray, whole: np.ndarray) -> np.ndarray:
+            return np.divide(of, whole, out=np.zeros(self.classes), where=whole > 0)
+
+        f1 = share(2 * right, true + predicted)
+        return Scores(share(right, predicted), share(right, true), f1, true)
+
+    def examples(self, number: int, count: int) -> np.ndarray:
+        """The places of some images of class `number`, evenly spaced."""
+        places = np.flatnonzero(self.labels == number)
+        return places[spaced(len(places), count)]
 
     def confused(self, count: int) -> list[tuple[int, int, int]]:
         """The commonest (true class, guessed class, how often), the commonest first."""
@@ -71,12 +93,33 @@ class Outcomes:
 
 
 @dataclass(frozen=True)
+class Scores:
+    """The scores of each class, float (classes,).
+
+    Attributes:
+        precision: of the images predicted as the class, the share that is right; 0 without any.
+        recall: of the images of the class, the share that is right; 0 without any.
+        f1: the harmonic mean of the two.
+        n: the number of images of the class, int (classes,).
+    """
+
+    precision: np.ndarray
+    recall: np.ndarray
+    f1: np.ndarray
+    n: np.ndarray
+
+
+@dataclass(frozen=True)
 class Reliability:
     """By bin of confidence: how many answers, their mean confidence and accuracy (NaN: none)."""
 
     counts: np.ndarray
     confidence: np.ndarray
     accuracy: np.ndarray
+
+    def __repr__(self) -> str:
+        """Return one line, with arrays as their type and shape."""
+        return brief(self)
 
     @property
     def error(self) -> float:

@@ -5,9 +5,6 @@ keras-resnet report RUN [--out FILE.html]
 
 from __future__ import annotations
 
-import base64
-import html
-import io
 import json
 import re
 import string
@@ -22,7 +19,8 @@ import numpy as np
 from keras_resnet.analysis.explain import explain
 from keras_resnet.analysis.profile import profile
 from keras_resnet.display import figures, sheets
-from keras_resnet.display.console import number, verdict
+from keras_resnet.display.console import CHECK_HEADER, check_cells, number
+from keras_resnet.display.notebook import data_uri, escape, html_table
 from keras_resnet.errors import UserError, require
 from keras_resnet.export import manifest
 from keras_resnet.export.runtimes.keras import KerasRuntime, load_keras
@@ -33,13 +31,17 @@ from keras_resnet.recipes.runs import outcomes, report_figures, seen, sources
 from keras_resnet.recipes.runs.folder import Run
 
 _MISTAKES = 12
+_EXAMPLES = 6  # images of each class
+_MOST_STRIPS = 20  # classes
 _TEMPLATE = Path(__file__).with_suffix(".html")
 
 
 def write(run: Run, out: str | Path | None = None) -> Path:
-    """Write the report of a finished run: curves, confusions, calibration, mistakes, files, cost.
+    """Write the report of a finished run.
 
-    The test split is read once more, for what the model takes for what. Where tf-keras-vis is
+    It has the training curves, the confusion matrix, the scores and some images of each class, the
+    calibration, the mistakes, the exported files and the cost of each layer. The test split is
+    evaluated once more. Where tf-keras-vis is
     installed, a heat map (Grad-CAM) stands beside each mistake.
 
     Args:
@@ -64,10 +66,11 @@ def write(run: Run, out: str | Path | None = None) -> Path:
     trained_on = seen.count(sources.find(str(run.path)), dataset, dataset.test)
     seen.warn(trained_on, len(dataset.test))
     parts = {
-        "title": _escape(f"{run.config.model} on {shown_name(run.config.data.name)}"),
+        "title": escape(f"{run.config.model} on {shown_name(run.config.data.name)}"),
         "facts": _facts(run, answers, trained_on),
         "curves": _curves(run),
         **_confusions(answers, dataset.class_names),
+        **_classes(dataset.test, answers, dataset.class_names),
         **_calibration(answers),
         **_mistakes(model, dataset.test, answers, dataset.class_names),
         "exports": _exports(run),
@@ -79,10 +82,6 @@ def write(run: Run, out: str | Path | None = None) -> Path:
     with replacing(path) as partial:
         partial.write_text(page, encoding="utf-8")
     return path
-
-
-def _escape(text: object) -> str:
-    return html.escape(str(text))
 
 
 def _curves(run: Run) -> str:
@@ -115,7 +114,7 @@ def _facts(run: Run, answers: outcomes.Outcomes, trained_on: int | None) -> str:
         "precision": summary["precision"],
     }
     return "".join(
-        f"<div><b>{_escape(value)}</b><span>{_escape(name)}</span></div>"
+        f"<div><b>{escape(value)}</b><span>{escape(name)}</span></div>"
         for name, value in facts.items()
     )
 
@@ -138,12 +137,44 @@ def _confusions(answers: outcomes.Outcomes, names: Sequence[str]) -> dict[str, s
     rows = [(names[is_], names[taken], f"{count:,}") for is_, taken, count in answers.confused(12)]
     matrix = report_figures.confusion(answers.confusion(), names)
     note = (
-        '<p class="note">Diagonal: percent right of the class. Elsewhere: number of images.</p>'
+        "Rows: true class. Columns: predicted class. On the diagonal is the percentage of the "
+        "class that is right; elsewhere is the number of images."
         if matrix
-        else f'<p class="note">{len(names)} classes are too many for a matrix.</p>'
+        else f"{len(names):,} classes are too many for a matrix."
     )
-    table = _table(("is", "taken for", "images"), rows) if rows else "<p>No mistake.</p>"
-    return {"confusion": (matrix or "") + note, "confused": table}
+    header = ("true", "predicted", "images")
+    table = html_table(header, rows, text_columns=2) if rows else "<p>No mistake.</p>"
+    return {"confusion": matrix or "", "confusion_note": note, "confused": table}
+
+
+def _classes(split: AnySplit, answers: outcomes.Outcomes, names: Sequence[str]) -> dict[str, str]:
+    scores = answers.per_class()
+    shares = (scores.precision, scores.recall, scores.f1)
+    rows = [
+        (name, *(f"{100 * values[i]:.1f}" for values in shares), f"{scores.n[i]:,}")
+        for i, name in enumerate(names)
+    ]
+    means = (f"{100 * values.mean():.1f}" for values in shares)
+    rows.append(("mean of the classes", *means, f"{scores.n.sum():,}"))
+    header = ("class", "precision %", "recall %", "F1 %", "n")
+    return {"scores": html_table(header, rows), "examples": _examples(split, answers, names)}
+
+
+def _examples(split: AnySplit, answers: outcomes.Outcomes, names: Sequence[str]) -> str:
+    """A row of test images for each class; of many classes the first."""
+    rows = []
+    for label, name in list(enumerate(names))[:_MOST_STRIPS]:
+        images = _images(split, answers.examples(label, _EXAMPLES))
+        shown = "".join(f'<img alt="" src="{data_uri(image)}">' for image in images)
+        rows.append(f"<tr><th>{escape(name)}</th><td>{shown}</td></tr>")
+    more = len(names) - len(rows)
+    note = f'<p class="note">and {more:,} more classes</p>' if more else ""
+    return f'<table class="examples">{"".join(rows)}</table>{note}'
+
+
+def _images(split: AnySplit, places: np.ndarray) -> list[np.ndarray]:
+    """The images at `places` of those that can be decoded, which are all that were evaluated."""
+    return [image for images, _ in split.batches(places, 64) for image in images.numpy()]
 
 
 def _calibration(answers: outcomes.Outcomes) -> dict[str, str]:
@@ -152,8 +183,8 @@ def _calibration(answers: outcomes.Outcomes) -> dict[str, str]:
         "reliability": report_figures.reliability(measured),
         "calibration": (
             f"Expected calibration error {measured.error:.2%} ({outcomes.BINS} bins, "
-            "arXiv:1706.04599): by how much the confidence differs from the accuracy. Its mean "
-            f"confidence is {answers.confidences.mean():.2%}, its accuracy {answers.accuracy:.2%}."
+            "arXiv:1706.04599): the mean difference between confidence and accuracy. The mean "
+            f"confidence is {answers.confidences.mean():.2%}, the accuracy {answers.accuracy:.2%}."
         ),
     }
 
@@ -167,21 +198,18 @@ def _mistakes(
     places = answers.worst(_MISTAKES)
     if not len(places):
         return {"mistakes": "<p>There are none.</p>", "mistakes_note": ""}
-    images = np.concatenate(
-        [split.subset(places[i : i + 1]).sample(1).images for i in range(len(places))]
-    )
+    images = np.stack(_images(split, places))
     guesses = answers.guesses[places]
     maps, note = _heat_maps(model, images, guesses)
     figures = []
     for i, place in enumerate(places):
         pictures = [images[i], *([maps[i]] if maps is not None else [])]
-        shown = "".join(f'<img alt="" src="{_data_uri(picture)}">' for picture in pictures)
-        caption = (
-            f"{_escape(names[answers.labels[place]])}, taken for "
-            f"<b>{_escape(names[guesses[i]])}</b> ({answers.confidences[place]:.0%})"
+        shown = "".join(f'<img alt="" src="{data_uri(picture)}">' for picture in pictures)
+        caption = sheets.title(
+            names[guesses[i]], answers.confidences[place], names[answers.labels[place]]
         )
-        figures.append(f"<figure>{shown}<figcaption>{caption}</figcaption></figure>")
-    return {"mistakes": "".join(figures), "mistakes_note": _escape(note)}
+        figures.append(f"<figure>{shown}<figcaption>{escape(caption)}</figcaption></figure>")
+    return {"mistakes": "".join(figures), "mistakes_note": escape(note)}
 
 
 def _heat_maps(
@@ -197,16 +225,9 @@ def _heat_maps(
     overlays = [sheets.overlay(i, m) for i, m in zip(images, maps["gradcam"], strict=True)]
     return (
         overlays,
-        "Beside each image what spoke for the wrong class (Grad-CAM, arXiv:1610.02391).",
+        "The heat map beside each image shows the evidence for the predicted class (Grad-CAM, "
+        "arXiv:1610.02391).",
     )
-
-
-def _data_uri(picture: np.ndarray) -> str:
-    images = require("PIL.Image", "report")
-    file = io.BytesIO()
-    array = picture[..., 0] if picture.shape[-1] == 1 else picture
-    images.fromarray(array.astype("uint8")).save(file, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 # The rest ----------------------------------------------------------------------------------------
@@ -216,35 +237,26 @@ def _exports(run: Run) -> str:
     folder = run.path / "exports"
     if not (folder / manifest.MANIFEST).is_file():
         name = shown_name(str(run.name))
-        return f"<p>None yet: <code>keras-resnet export {_escape(name)}</code></p>"
+        return f"<p>None yet: <code>keras-resnet export {escape(name)}</code></p>"
     content = manifest.read(folder)
-    rows = [
-        (
-            item["file"],
-            f"{item['bytes']:,}",
-            f"{item['bytes_gzipped']:,}",
-            number(item["accuracy"], ".2%"),
-            number(item["agreement"], ".2%"),
-            number(item["latency_ms"], ".3f"),
-            verdict(item),
-        )
-        for item in content["files"]
-    ]
-    header = ("file", "bytes", "gzipped", "accuracy", "agreement", "ms", "check")
+    rows = [check_cells(item) for item in content["files"]]
     check = content["check"]
     note = (
         f"On {check['n']:,} {check['images']}; ms for one image, on one thread (TensorFlow: on "
         f"all), on {content['machine']}."
     )
     notes = [note, *manifest.failures(content)]
-    return _table(header, rows) + "".join(f'<p class="note">{_escape(x)}</p>' for x in notes)
+    said = "".join(f'<p class="note">{escape(text)}</p>' for text in notes)
+    return f'<div class="stack">{html_table(CHECK_HEADER, rows)}</div>{said}'
 
 
 def _profile(model: keras.Model) -> str:
     try:
-        return figures.svg(profile(model).figure())
+        found = profile(model)
+        picture = f'<div class="wide">{figures.svg(found.figure())}</div>'
+        return f"{found.stage_html()}{picture}"
     except UserError as error:  # a network trained quantized has operations without a rule
-        return f"<p>{_escape(error)}</p>"
+        return f"<p>{escape(error)}</p>"
 
 
 def _details(run: Run) -> str:
@@ -257,7 +269,7 @@ def _details(run: Run) -> str:
         ),
     }
     return "".join(
-        f"<details><summary>{_escape(name)}</summary><pre>{_escape(text)}</pre></details>"
+        f"<details><summary>{escape(name)}</summary><pre>{escape(text)}</pre></details>"
         for name, text in parts.items()
     )
 
@@ -265,14 +277,6 @@ def _details(run: Run) -> str:
 def _without_places(text: str) -> str:
     """JSON or TOML with the last part of each string that is an absolute path."""
     return re.sub(r'(?<=")/[^"\n]+(?=")', lambda match: shown_name(match[0]), text)
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    head = "".join(f"<th>{_escape(cell)}</th>" for cell in header)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{_escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
-    )
-    return f"<table><tr>{head}</tr>{body}</table>"
 
 
 if __name__ == "__main__":

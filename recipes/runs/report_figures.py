@@ -31,13 +31,15 @@ def curves(rows: Sequence[Mapping[str, float]]) -> str:
     rate.grid(visible=False)
     loss.set(xlabel="epoch", ylabel="loss", ylim=(0, None))
     error.set(xlabel="epoch", ylabel="error (%)", ylim=(0, None))
+    for axes in (loss, error):
+        axes.xaxis.get_major_locator().set_params(integer=True)  # there is no half an epoch
     error.legend()
     return "".join(map(figures.svg, both))
 
 
 @figures.style()
 def confusion(counts: np.ndarray, names: Sequence[str]) -> str | None:
-    """The matrix of (true, guessed) classes in percent of the true; None if there are too many."""
+    """The matrix of (true, predicted) classes in percent of the true; None for too many classes."""
     if len(names) > _MOST_CELLS:
         return None
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -53,7 +55,7 @@ def confusion(counts: np.ndarray, names: Sequence[str]) -> str | None:
     shown = [figures.literal(name) for name in names]
     axes.set_xticks(range(len(names)), shown, rotation=60, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(names)), shown)
-    axes.set(xlabel="guessed", ylabel="is")
+    axes.set(xlabel="predicted", ylabel="true")
     axes.spines[:].set_visible(False)
     axes.grid(visible=False)
     return figures.svg(figure)
@@ -61,17 +63,20 @@ def confusion(counts: np.ndarray, names: Sequence[str]) -> str | None:
 
 @figures.style()
 def reliability(measured: Reliability) -> str:
-    """Accuracy against confidence, and how many answers there are of each."""
+    """Accuracy against confidence, and the number of images in each bin of confidence."""
     figure = figures.new(4, 4.4)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    centres = (np.arange(BINS) + 0.5) / BINS
-    upper.bar(centres, np.nan_to_num(measured.accuracy), 0.9 / BINS, alpha=0.6)
-    upper.plot((0, 1), (0, 1), color=figures.GREY, lw=0.8, ls="--", label="sure as often as right")
+    width = 100 / BINS
+    centres, accuracy = (np.arange(BINS) + 0.5) * width, 100 * measured.accuracy
+    upper.bar(centres, np.nan_to_num(accuracy), 0.9 * width, alpha=0.6)
+    upper.plot((0, 100), (0, 100), color=figures.GREY, lw=0.8, ls="--", label="perfect calibration")
     upper.plot(
-        measured.confidence, measured.accuracy, "C1.", label="mean confidence", clip_on=False
+        100 * measured.confidence, accuracy, "C1.", label="mean confidence of a bin", clip_on=False
     )
-    upper.set(ylabel="accuracy", ylim=(0, 1), xlim=(0, 1))
+    upper.set(ylabel="accuracy (%)", ylim=(0, 100), xlim=(0, 100), xticks=range(0, 101, 20))
     upper.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
-    lower.bar(centres, measured.counts, 0.9 / BINS, color=figures.GREY)
-    lower.set(xlabel="confidence", ylabel="images", yscale="log")
+    lower.bar(centres, measured.counts, 0.9 * width, color=figures.GREY)
+    lower.set(xlabel="confidence (%)", ylabel="images", yscale="log", ylim=(0.5, None))
+    lower.yaxis.set_major_formatter("{x:,.0f}")
+    lower.minorticks_off()
     return figures.svg(figure)

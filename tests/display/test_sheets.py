@@ -4,6 +4,7 @@ import itertools
 import json
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,11 +12,13 @@ from PIL import Image
 
 import keras_resnet
 from keras_resnet.analysis import explain
+from keras_resnet.cli import explain_sheet
 from keras_resnet.cli.explain import METHODS as HELP_METHODS
 from keras_resnet.cli.explain_sheet import MAXIMIZATION
 from keras_resnet.cli.main import main
 from keras_resnet.display import sheets
 from keras_resnet.errors import UserError
+from keras_resnet.images.labels import class_names
 
 
 @pytest.fixture
@@ -72,10 +75,10 @@ def test_a_sheet_has_its_pictures_where_they_belong():
     ]
     sheet = np.asarray(keras_resnet.contact_sheet(rows, "heading"))
     side, gap, margin, line = sheets._SIDE, sheets._GAP, sheets._MARGIN, sheets._LINE
-    top, left = margin + 2 * line, margin + side + gap
+    top, left = margin + 3 * line, margin + side + gap  # below heading, title and names
     assert (sheet[top : top + side, margin : margin + side] == 0).all()
     assert (sheet[top : top + side, left : left + side] == (255, 0, 0)).all()
-    second = sheet[top + side + 2 * line :, margin : margin + side][:side]
+    second = sheet[top + side + 3 * line :, margin : margin + side][:side]
     assert (second[:, side // 4 + 1 : 3 * side // 4 - 1] == 128).all()  # upright, in the middle
     assert (second[:, : side // 4 - 1] == 255).all()
     answers = sheet[top : top + side, left + side + gap :]
@@ -99,6 +102,31 @@ def test_a_sheet_shows_every_letter_and_no_formula():
         assert (one != other).any()
 
 
+def test_a_title_has_the_true_class_if_it_is_known():
+    assert sheets.title("church", 0.708, "tench") == "tench (true) → church 71 %"
+    assert sheets.title("church", 0.708) == "church 71 %"
+
+
+@pytest.mark.parametrize(
+    ("path", "number", "title"),
+    [
+        ("photos/ship/a.png", 1, "ship (true) → cat 71 %  (a.png)"),
+        ("photos/a.png", 1, "cat 71 %  (a.png)"),
+        ("photos/a.png", 0, "cat 71 %, explained: dog  (a.png)"),
+    ],
+)
+def test_a_row_is_titled_by_the_answer_and_the_folder(path, number, title):
+    scores = np.array([0.2, 0.708, 0.092])
+    case = explain_sheet._Case(path, np.zeros((8, 8, 3), "uint8"), scores, number)
+    assert explain_sheet._row(case, ("dog", "cat", "ship"), {}).title == title
+
+
+def test_the_folders_of_imagenet_are_ids():
+    names = class_names("imagenet2012")
+    assert explain_sheet._true(Path("val/n01440764/1.jpg"), names) == "tench"
+    assert explain_sheet._true(Path("val/other/1.jpg"), names) is None
+
+
 # keras-resnet explain -----------------------------------------------------------------------------
 
 
@@ -115,7 +143,7 @@ def test_explain_writes_a_sheet_and_the_maps(pictures, tmp_path, capsys):
     assert [row["image"] for row in result["rows"]] == [p for p in pictures for _ in range(2)]
     assert [row["explained"] for row in result["rows"]] == ["cat", "ship", "cat", "ship"]
     sheet = Image.open(result["sheet"])
-    assert sheet.height == sheets._MARGIN * 2 + sheets._LINE + 4 * (sheets._SIDE + 2 * sheets._LINE)
+    assert sheet.height == sheets._MARGIN * 2 + sheets._LINE + 4 * (sheets._SIDE + 3 * sheets._LINE)
     with np.load(result["maps"]) as maps:
         assert set(maps) == {"images", "classes", "gradcam", "saliency"}
         assert maps["gradcam"].shape == (4, 32, 32)

@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 from helpers import chromium
 from PIL import Image
+from sklearn.metrics import precision_recall_fscore_support
 
 import keras_resnet
 from keras_resnet.cli.main import main
+from keras_resnet.display import notebook
 from keras_resnet.errors import UserError
 from keras_resnet.files import short_names
+from keras_resnet.recipes import load_dataset
 from keras_resnet.recipes.export import export_source
-from keras_resnet.recipes.runs import compare, outcomes, report, sources
+from keras_resnet.recipes.runs import compare, outcomes, report, report_figures, sources
 from keras_resnet.recipes.runs.folder import Run, find_run
 
 # Four classes, eight answers: two wrong, the surer one in the last place.
@@ -52,6 +55,41 @@ def test_a_perfectly_sure_and_right_model_has_no_error():
     assert perfect.reliability().error == 0
     assert perfect.confused(3) == []
     assert not len(perfect.worst(3))
+
+
+def test_the_scores_of_a_class_are_scikit_learns():
+    rng = np.random.default_rng(0)
+    labels, guesses = rng.integers(0, 5, 300), rng.integers(0, 4, 300)  # 4 is never predicted
+    labels[labels == 3] = 0  # and 3 never true
+    answers = outcomes.Outcomes(labels, guesses, np.ones(300), 6)  # of 5 there is nothing
+    found = answers.per_class()
+    expected = precision_recall_fscore_support(labels, guesses, labels=range(6), zero_division=0)
+    for ours, theirs in zip((found.precision, found.recall, found.f1), expected[:3], strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12)  # the same quotients of integers
+    assert found.n.tolist() == expected[3].tolist()
+    assert (found.precision[4], found.recall[3], found.f1[5]) == (0, 0, 0)
+
+
+def test_examples_are_of_their_class():
+    assert ANSWERS.examples(1, 5).tolist() == [2, 3]
+    assert ANSWERS.examples(1, 1).tolist() == [2]
+    absent = outcomes.Outcomes(LABELS, GUESSES, CONFIDENCES, 5)
+    assert absent.examples(4, 3).tolist() == []
+
+
+def test_an_axis_has_whole_epochs_and_percent():
+    rows = [
+        {"epoch": epoch, "loss": 1.0, "accuracy": 0.5, "learning_rate": 0.1} for epoch in (1, 2, 3)
+    ]
+    loss = report_figures.curves(rows).partition("</svg>")[0]
+    ticks = re.findall(r">([\d.]+)</text>", loss)
+    assert ticks[:3] == ["1", "2", "3"]
+    drawn = report_figures.reliability(ANSWERS.reliability())
+    for text in ("confidence (%)", "accuracy (%)", "perfect calibration", "100"):
+        assert f">{text}</text>" in drawn
+    drawn = report_figures.confusion(ANSWERS.confusion(), "abcd")
+    assert ">true</text>" in drawn
+    assert ">predicted</text>" in drawn
 
 
 # The page ----------------------------------------------------------------------------------------
@@ -108,17 +146,21 @@ def test_the_page_says_what_the_run_and_its_exports_say(page, tiny_run, exported
     assert f"<b>{summary['test']['accuracy']:.2%}</b>" in page
     assert f"<b>{summary['training_seconds'] / 60:.1f} min</b>" in page
     for item in json.loads((exported / "manifest.json").read_text())["files"]:
-        assert f"<td>{item['file']}</td><td>{item['bytes']:,}</td>" in page
+        assert re.search(rf">{item['file']}</td><td [^>]*>{item['bytes']:,}</td>", page)
     wrong = min(round((1 - summary["test"]["accuracy"]) * len(digits.test)), 12)
     assert wrong > 0
     assert page.count("<figure>") == page.count("<figcaption>") == wrong
-    assert page.count('<img alt=""') == 2 * wrong  # each with its heat map
-    assert "what spoke for the wrong class (Grad-CAM" in page
+    examples = 6 * len(digits.class_names)
+    assert page.count('<img alt=""') == 2 * wrong + examples  # each mistake with its heat map
+    assert "evidence for the predicted class (Grad-CAM" in page
+    assert len(re.findall(r"<figcaption>\d \(true\) → \d \d+ %</figcaption>", page)) == wrong
+    headings = re.findall("<h2>(.*)</h2>", page)
+    assert {"Confusion matrix", "Scores of each class", "Calibration"} <= set(headings)
     assert "Expected calibration error" in page
     assert "<b>0</b><span>of these were trained on</span>" in page
     assert 'name = "digits"' in page.replace("&quot;", '"')
     assert page.count("<svg") == 5  # loss, error, confusion, calibration, cost
-    cost = page.partition("Where the cost sits")[2].partition("How it was made")[0]
+    cost = page.partition("Cost of each layer")[2].partition("Config, results and")[0]
     assert "multiply-adds" in cost
     assert "stage3_block1_conv2" in cost
 
@@ -151,8 +193,27 @@ def test_the_page_does_not_say_where_the_files_lie(page, tiny_run):
     assert report._without_places(told) == 'name = "photos"\n{"data": "photos", "model": "a/b"}'
 
 
+def test_the_image_of_a_mistake_is_the_one_that_was_evaluated(tmp_path):
+    """Where a file before it cannot be decoded, the places of the files are others."""
+    for number in range(4):
+        for label in "train/a", "train/b", "test/a", "test/b":
+            (tmp_path / label).mkdir(parents=True, exist_ok=True)
+            colour = (60 * number, 0, 255 * label.endswith("b"))
+            Image.new("RGB", (16, 16), colour).save(tmp_path / label / f"{number}.png")
+    (tmp_path / "test/a/1.png").write_text("no image")
+    split = load_dataset(str(tmp_path), image_size=16).test
+    images = report._images(split, np.arange(len(split)))
+    assert [image[0, 0].tolist() for image in images[:4]] == [
+        [0, 0, 0],
+        [120, 0, 0],
+        [180, 0, 0],
+        [0, 0, 255],
+    ]
+    assert report._images(split, np.array([3]))[0][0, 0].tolist() == [0, 0, 255]
+
+
 def test_what_has_a_markup_in_its_name_is_escaped():
-    table = report._table(("<b>",), [("a & b",)])
+    table = notebook.html_table(("<b>",), [("a & b",)])
     assert "&lt;b&gt;" in table
     assert "a &amp; b" in table
 
@@ -208,11 +269,16 @@ def test_a_browser_shows_all_of_it(page, tmp_path, width):
         browser.resize(width, 800, touch=width < 500)
         browser.goto(path.as_uri())
         browser.wait("body > p:last-child", "Written by keras_resnet")
+        cut = browser.run(
+            "[...document.querySelectorAll('.scroll')]"
+            ".filter(part => part.scrollWidth > part.clientWidth + 1).map(part => part.innerText)"
+        )
         size = "[document.documentElement.scrollWidth, document.documentElement.scrollHeight]"
         wide, high = browser.run(size)
         browser.resize(width, high, touch=width < 500)
         browser.screenshot(shot)
     assert wide <= width  # a scroll bar may take some of it
+    assert cut == []
     assert [url for url in browser.requests if not url.startswith("data:")] == [path.as_uri()]
     assert browser.console == []
     with Image.open(shot) as picture:
@@ -276,7 +342,7 @@ def test_a_file_that_failed_its_check_is_marked(tiny_run, exported, tmp_path, ca
     assert re.search(r"model\.keras +[\d.]+% +– +– ", printed.out)  # others are checked against it
     assert ">3  resnet8-int8.tflite, FAILED its check</text>" in picture.read_text()
     page = report._exports(Run(failed.parent))
-    assert page.count("<td>FAILED</td>") == page.count(problem) == 1
+    assert page.count(">FAILED</td>") == page.count(problem) == 1
 
 
 def test_what_failed_beats_nothing(tmp_path):

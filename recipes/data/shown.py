@@ -1,0 +1,42 @@
+"""What a split shows in a notebook: the size of its images, and some of them with their labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_resnet.display.notebook import escape, thumbnails
+from keras_resnet.errors import UserError
+from keras_resnet.images.listing import spaced
+
+if TYPE_CHECKING:
+    from keras_resnet.recipes.data.datasets import AnySplit
+
+_SHOWN = 10
+
+
+def pixels(split: Any) -> str:
+    """Return the size of a split's images: "32×32×3"."""
+    return "×".join(map(str, split.image_shape)) if split.sized else "sizes vary"
+
+
+def strip(split: AnySplit, names: Sequence[str] = ()) -> str:
+    """Return some images of a split, evenly spaced, with their labels.
+
+    Nothing but these images is decoded: of encoded images the other files are not tried.
+
+    Args:
+        split: decoded or encoded.
+        names: by class number; without them a label is the number.
+    """
+    few = split.subset(spaced(split.places, _SHOWN))
+    if not few.sized:
+        few = few.at(96, 1.0)
+    try:
+        images = few.sample(_SHOWN).images
+    except UserError as error:  # none of them can be decoded; an exception would be shown at length
+        return f"<p>{escape(error)}</p>"
+    labels = [names[label] if names else str(label) for label in np.asarray(few.labels).tolist()]
+    return thumbnails(list(zip(labels, images, strict=True)))
