@@ -12,7 +12,7 @@ from keras_resnet.errors import UserError
 
 
 def _compress(options: argparse.Namespace) -> int:
-    """Train a trained network on by the technique that the verb names."""
+    """Fine-tune a trained network by the technique that the verb names."""
     from keras_resnet.recipes import compress
     from keras_resnet.recipes.configs import schema
     from keras_resnet.recipes.runs import sources
@@ -45,7 +45,7 @@ def _compress(options: argparse.Namespace) -> int:
 
 
 def _prune_filters(options: argparse.Namespace) -> int:
-    """Remove filters of a trained network and train it on."""
+    """Remove filters of a trained network, then fine-tune it."""
     from keras_resnet.recipes import compress
     from keras_resnet.recipes.configs import schema
     from keras_resnet.recipes.runs import sources
@@ -70,74 +70,90 @@ def _prune_filters(options: argparse.Namespace) -> int:
 def _qat_options(sub: Parser) -> None:
     _add_compressing(sub, "qat")
     sub.add_argument(
-        "--preserve", help="auto (default), none, sparsity, clusters or both: what stays as it is"
+        "--preserve",
+        help="earlier compression to keep: auto (default), none, sparsity, clusters or both",
     )
 
 
 def _prune_options(sub: Parser) -> None:
     _add_compressing(sub, "prune")
-    sub.add_argument("--sparsity", type=float, metavar="PART", help="of the weights, e.g. 0.8")
-    sub.add_argument("--pattern", help="2:4 for two zeros in every four input channels")
+    sub.add_argument(
+        "--sparsity", type=float, metavar="SHARE", help="share of weights to set to zero, e.g. 0.8"
+    )
+    sub.add_argument("--pattern", help="2:4 sets two of every four input channels to zero")
 
 
 def _cluster_options(sub: Parser) -> None:
     _add_compressing(sub, "cluster")
-    sub.add_argument("--clusters", type=natural, metavar="N", help="values of a kernel, e.g. 16")
+    sub.add_argument(
+        "--clusters", type=natural, metavar="N", help="distinct values per kernel, e.g. 16"
+    )
 
 
 def _add_compressing(sub: Parser, verb: str) -> None:
-    add_model(sub, "the trained network to start from: a run folder, a .keras file")
+    add_model(sub, "the trained network: a run folder or a .keras file")
     sub.add_argument(
-        "--data", metavar="NAME|FOLDER", help="default what the run or the weights were trained on"
+        "--data",
+        metavar="NAME|FOLDER",
+        help="training data (default: what the model was trained on)",
     )
     add_layout(sub)
-    sub.add_argument("--config", default=f"compress/{verb}", help="default %(default)s")
+    sub.add_argument("--config", default=f"compress/{verb}", help="config (default %(default)s)")
     sub.add_argument(
-        "--distill", action="store_true", help="learn the answers of the network as it was, too"
+        "--distill", action="store_true", help="also learn from the original network's outputs"
     )
-    sub.add_argument("--out", metavar="FOLDER", help=f"default runs/{verb}-NAME-DATE-TIME")
+    sub.add_argument(
+        "--out", metavar="FOLDER", help=f"run folder (default runs/{verb}-NAME-DATE-TIME)"
+    )
     add_training(sub)
 
 
 def _prune_filters_options(sub: Parser) -> None:
-    add_model(sub, "the trained network: a run folder, a .keras file")
+    add_model(sub, "the trained network: a run folder or a .keras file")
     sub.add_argument(
-        "--data", metavar="NAME|FOLDER", required=True, help="what to train on: the same classes"
+        "--data", metavar="NAME|FOLDER", required=True, help="training data, with the same classes"
     )
     add_layout(sub)
     sub.add_argument(
         "--keep",
         type=float,
-        metavar="PART",
-        help="of the multiply-adds, e.g. 0.5; default the config's",
+        metavar="SHARE",
+        help="share of the multiply-adds to keep, e.g. 0.5 (default: the config's)",
     )
-    sub.add_argument("--criterion", help="what filters are judged by: l1 (default) or gamma")
-    sub.add_argument("--config", default="compress/prune_filters", help="default %(default)s")
-    sub.add_argument("--out", metavar="FOLDER", help="default runs/prune-filters-NAME-DATE-TIME")
+    sub.add_argument(
+        "--criterion",
+        help="how to rank filters: l1 (norm of the weights, default) or gamma (of the BN layer)",
+    )
+    sub.add_argument(
+        "--config", default="compress/prune_filters", help="config (default %(default)s)"
+    )
+    sub.add_argument(
+        "--out", metavar="FOLDER", help="run folder (default runs/prune-filters-NAME-DATE-TIME)"
+    )
     add_recipe(sub)
 
 
 VERBS = {
     "qat": Verb(
-        "train a trained network on as its int8 file will compute",
+        "quantization-aware training, for a more accurate int8 file",
         "qat RUN --epochs 4",
         _qat_options,
         _compress,
     ),
     "prune": Verb(
-        "make the smallest weights of a trained network zeros while it is trained on",
+        "set the smallest weights to zero while fine-tuning",
         "prune resnet20 --weights cifar10 --sparsity 0.8",
         _prune_options,
         _compress,
     ),
     "cluster": Verb(
-        "give the weights of a trained network a few values while it is trained on",
+        "make weights share a few values while fine-tuning",
         "cluster RUN --clusters 16",
         _cluster_options,
         _compress,
     ),
     "prune-filters": Verb(
-        "remove a trained network's least important filters and train it on",
+        "remove whole filters, then fine-tune: fewer multiply-adds",
         "prune-filters resnet20 --weights cifar10 --data cifar10 --keep 0.5",
         _prune_filters_options,
         _prune_filters,

@@ -1,8 +1,8 @@
 """The command `keras-resnet` as a process.
 
-Results go to stdout (`--json`: one object), progress and errors to stderr. Exit codes: 0 done,
-1 an exported file failed its check, 2 something the user can mend, 70 a fault of ours, 130
-interrupted, 141 nobody reads stdout any more.
+Results go to stdout (`--json`: one object), progress and errors to stderr. Exit codes: 0 success,
+1 an exported file failed its check, 2 an error that the user can fix, 70 a bug of ours, 130
+interrupted, 141 stdout was closed.
 """
 
 from __future__ import annotations

@@ -107,48 +107,61 @@ def _data_service(options: argparse.Namespace) -> int:
 
 
 def _quickstart_options(sub: Parser) -> None:
-    sub.add_argument("--out", metavar="FOLDER", default="quickstart", help="default ./quickstart")
+    sub.add_argument(
+        "--out", metavar="FOLDER", default="quickstart", help="output folder (default ./quickstart)"
+    )
     add_training(sub)
 
 
 def _train_options(sub: Parser) -> None:
-    sub.add_argument("config", nargs="?", help="a shipped config (see --list) or a .toml file")
-    sub.add_argument("--list", action="store_true", help="list the shipped configs")
-    sub.add_argument("--resume", metavar="RUN", help="go on with an interrupted run")
-    sub.add_argument("--out", metavar="FOLDER", help="default runs/NAME-DATE-TIME")
+    sub.add_argument("config", nargs="?", help="name of a config (see --list) or a .toml file")
+    sub.add_argument("--list", action="store_true", help="list the configs and exit")
+    sub.add_argument("--resume", metavar="RUN", help="continue an interrupted run")
+    sub.add_argument("--out", metavar="FOLDER", help="run folder (default runs/NAME-DATE-TIME)")
     sub.add_argument(
         "--data",
         metavar="NAME|FOLDER",
-        help="digits, a name of tensorflow-datasets, or a folder of images",
+        help="training data: digits, a dataset of tensorflow-datasets, or a folder of images; "
+        "default: the config's",
     )
     add_layout(sub)
     sub.add_argument(
-        "--data-service", metavar="grpc://HOST:PORT", help="a 'keras-resnet data-service'"
+        "--data-service",
+        metavar="grpc://HOST:PORT",
+        help="load batches from a machine that runs 'keras-resnet data-service'",
     )
     add_recipe(sub)
 
 
 def _distill_options(sub: Parser) -> None:
-    sub.add_argument("config", help="a shipped config (see 'train --list') or a .toml file")
+    sub.add_argument(
+        "config", help="name of a config (see 'keras-resnet train --list') or a .toml file"
+    )
     sub.add_argument(
         "--teacher",
         metavar="MODEL",
-        help="whom to learn from: a run folder, a .keras file, or NAME --weights; default the "
-        "config's",
+        help="the teacher model: a run folder, a .keras file, or a network NAME with --weights; "
+        "default: the config's",
     )
-    sub.add_argument("--weights", metavar="TAG|FILE", help="of a teacher that is a NAME")
-    sub.add_argument("--out", metavar="FOLDER", help="default runs/NAME-DATE-TIME")
-    sub.add_argument("--data", metavar="NAME|FOLDER", help="as of 'train'")
+    sub.add_argument(
+        "--weights", metavar="TAG|FILE", help="weights of the teacher, if it is a NAME"
+    )
+    sub.add_argument("--out", metavar="FOLDER", help="run folder (default runs/NAME-DATE-TIME)")
+    sub.add_argument("--data", metavar="NAME|FOLDER", help="as in 'keras-resnet train'")
     add_layout(sub)
     add_recipe(sub)
 
 
 def _finetune_options(sub: Parser) -> None:
-    add_model(sub, "the trained network to start from: a run folder, a .keras file")
-    sub.add_argument("--data", metavar="NAME|FOLDER", required=True, help="what to train on")
+    add_model(sub, "the trained network: a run folder or a .keras file")
+    sub.add_argument(
+        "--data", metavar="NAME|FOLDER", required=True, help="training data, as in 'train'"
+    )
     add_layout(sub)
-    sub.add_argument("--config", default="finetune/default", help="default %(default)s")
-    sub.add_argument("--out", metavar="FOLDER", help="default runs/finetune-NAME-DATE-TIME")
+    sub.add_argument("--config", default="finetune/default", help="config (default %(default)s)")
+    sub.add_argument(
+        "--out", metavar="FOLDER", help="run folder (default runs/finetune-NAME-DATE-TIME)"
+    )
     add_recipe(sub)
 
 
@@ -158,40 +171,40 @@ def _data_service_options(sub: Parser) -> None:
         type=natural,
         metavar="N",
         default=5050,
-        help="where trainings ask (default 5050); the batches come from the port after it",
+        help="port to listen on (default 5050); the next port sends the batches",
     )
     sub.add_argument(
-        "--host", help="name or address by which they reach this machine (default its host name)"
+        "--host", help="name or address of this machine, as others reach it (default its host name)"
     )
 
 
 VERBS = {
     "quickstart": Verb(
-        "train ResNet-8 on handwritten digits, export it, check every file (a minute or two)",
+        "train, export and check on handwritten digits: 1 to 2 minutes",
         "quickstart --out quickstart",
         _quickstart_options,
         _quickstart,
     ),
     "train": Verb(
-        "train a config",
+        "train a network from a config",
         "train cifar10/resnet20 --epochs 3",
         _train_options,
         _train,
     ),
     "distill": Verb(
-        "train a config on the labels and on a trained network's answers",
+        "train a network to match a teacher model (distillation)",
         "distill cifar10/resnet20_fast --teacher RUN",
         _distill_options,
         _distill,
     ),
     "finetune": Verb(
-        "train a trained network on other classes",
+        "fine-tune a trained network on your own classes",
         "finetune RUN --data FOLDER",
         _finetune_options,
         _finetune,
     ),
     "data-service": Verb(
-        "prepare batches for trainings on other machines, until Ctrl-C",
+        "prepare training batches for other machines, until Ctrl-C",
         "data-service --port 5050",
         _data_service_options,
         _data_service,

@@ -19,22 +19,29 @@ def add_recipe(sub: Parser) -> None:
     sub.add_argument(
         "--profile",
         action="store_true",
-        help="write a TensorFlow profiler trace of ten steps for TensorBoard",
+        help="profile ten training steps for TensorBoard",
     )
 
 
 def add_training(sub: Parser) -> None:
     """Add the options of every training: the config keys that people change most."""
-    sub.add_argument("--epochs", type=natural, metavar="N")
-    sub.add_argument("--batch-size", type=natural, metavar="N", help="global, over all devices")
-    sub.add_argument("--seed", type=int, metavar="N")
-    sub.add_argument("--devices", help="auto, cpu, gpu, cpu:N (logical devices), gpu:N")
+    sub.add_argument("--epochs", type=natural, metavar="N", help="passes over the training images")
+    sub.add_argument(
+        "--batch-size", type=natural, metavar="N", help="images per step, over all devices"
+    )
+    sub.add_argument("--seed", type=int, metavar="N", help="random seed")
+    sub.add_argument("--devices", help="auto (default), cpu, gpu, cpu:N or gpu:N")
     sub.add_argument(
         "--precision",
-        help="auto, float32 (qat, prune, cluster: only that), mixed_bfloat16, mixed_float16",
+        help="auto (default), float32, mixed_bfloat16 or mixed_float16; qat, prune and cluster "
+        "always use float32",
     )
     sub.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="any key of the config"
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change any config key, e.g. --set optimizer.learning_rate=0.2; can be repeated",
     )
 
 
