@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from keras_resnet.cli.options import Parser, Verb, add_layout, add_model, natural
-from keras_resnet.cli.training_options import add_recipe, add_training, overrides, print_run
+from keras_resnet.cli.training_options import (
+    add_recipe,
+    add_training,
+    overrides,
+    print_run,
+    read_config,
+)
 from keras_resnet.errors import UserError
+
+if TYPE_CHECKING:
+    from keras_resnet.recipes.configs.schema import Config
+    from keras_resnet.recipes.runs.sources import Source
 
 
 def _compress(options: argparse.Namespace) -> int:
     """Fine-tune a trained network by the technique that the verb names."""
     from keras_resnet.recipes import compress
-    from keras_resnet.recipes.configs import schema
     from keras_resnet.recipes.runs import sources
     from keras_resnet.recipes.training import devices
 
@@ -23,37 +34,43 @@ def _compress(options: argparse.Namespace) -> int:
 
     source = sources.find(options.model, options.weights)
     source.require_keras()
-    given = overrides(options)
-    own = asdict(source.run.config.data) if source.run else {"name": source.data}
-    if source.run and given.get("data.name", own["name"]) == own["name"]:  # and its split of them
-        given = {f"data.{key}": value for key, value in own.items()} | given
-    elif own["name"]:
-        given = {"data.name": source.data, **given}
-    if options.distill:
-        given |= {"distill.teacher": options.model, "distill.weights": options.weights or ""}
-    loaded = schema.load_config(options.config, given)
-    if loaded.compress.technique != options.verb:
-        meant = loaded.compress.technique or "train"
-        raise UserError(
-            f"The config {options.config} is one of 'keras-resnet {meant}', not of "
-            f"'keras-resnet {options.verb}'. Leave --config out, or see: keras-resnet train --list"
-        )
+    loaded = _read(options, _own_data(source, overrides(options)))
     devices.claim(loaded.train)
     name = f"{options.verb}-{source.name}"
     run = compress.run(source.keras_model(), loaded, options.out, name=name, about=source.lineage())
     return print_run(run, options.json)
 
 
+def _own_data(source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of the data that the model was trained on, as far as `given` has no other."""
+    known = asdict(source.run.config.data) if source.run else {"name": source.data}
+    if given.get("data.name", known["name"]) != known["name"] or not known["name"]:
+        return {}  # of other data it is also another split
+    return {f"data.{key}": value for key, value in known.items() if f"data.{key}" not in given}
+
+
+def _read(options: argparse.Namespace, data: Mapping[str, Any] | None = None) -> Config:
+    """The config with the model's own `data`, and with the model as its teacher if asked."""
+    teacher = {"distill.teacher": options.model, "distill.weights": options.weights or ""}
+    loaded = read_config(options, {**(data or {}), **(teacher if options.distill else {})})
+    if loaded.compress.technique != options.verb:
+        meant = loaded.compress.technique or "train"
+        raise UserError(
+            f"The config {options.config} is for 'keras-resnet {meant}', not for 'keras-resnet "
+            f"{options.verb}'. Leave --config out, or see: keras-resnet train --list"
+        )
+    return loaded
+
+
 def _prune_filters(options: argparse.Namespace) -> int:
     """Remove filters of a trained network, then fine-tune it."""
     from keras_resnet.recipes import compress
-    from keras_resnet.recipes.configs import schema
     from keras_resnet.recipes.runs import sources
     from keras_resnet.recipes.training import devices
 
     source = sources.find(options.model, options.weights)
     source.require_keras()
-    loaded = schema.load_config(options.config, overrides(options))
+    loaded = read_config(options)
     devices.claim(loaded.train)
     run = compress.finetune_pruned(source, loaded, options.out, profile=options.profile)
     if not options.json and not run.home:
@@ -139,23 +156,27 @@ VERBS = {
         "qat RUN --epochs 4",
         _qat_options,
         _compress,
+        _read,
     ),
     "prune": Verb(
         "set the smallest weights to zero while fine-tuning",
         "prune resnet20 --weights cifar10 --sparsity 0.8",
         _prune_options,
         _compress,
+        _read,
     ),
     "cluster": Verb(
         "make weights share a few values while fine-tuning",
         "cluster RUN --clusters 16",
         _cluster_options,
         _compress,
+        _read,
     ),
     "prune-filters": Verb(
         "remove whole filters, then fine-tune: fewer multiply-adds",
         "prune-filters resnet20 --weights cifar10 --data cifar10 --keep 0.5",
         _prune_filters_options,
         _prune_filters,
+        read_config,
     ),
 }

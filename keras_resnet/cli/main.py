@@ -40,11 +40,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         options = parser.parse(list(sys.argv[1:] if argv is None else argv))
+        verb = parser.VERBS[options.verb]
+        if verb.check is not None:
+            verb.check(options)
         if options.verb in (*train.VERBS, *compress.VERBS):  # before TensorFlow is imported
             onednn.turn_on(onednn.read_cpuinfo(), training=True)
         if not _needs_no_tensorflow(options):
             _import_quietly()
-        return parser.VERBS[options.verb].run(options)
+        return verb.run(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -61,7 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _needs_no_tensorflow(options: argparse.Namespace) -> bool:
-    return options.verb == "weights" and options.action != "import"
+    if options.verb == "weights":
+        return bool(options.action != "import")
+    return options.verb == "train" and bool(options.list)
 
 
 def _import_quietly() -> None:

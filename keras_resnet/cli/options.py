@@ -34,12 +34,15 @@ class Verb:
         example: a command line, without `keras-resnet`.
         add_options: adds its options to its parser.
         run: does it and returns the exit code.
+        check: refuses wrong options that can be found without TensorFlow, so that the user does
+            not wait for its import.
     """
 
     summary: str
     example: str
     add_options: Callable[[Parser], None]
     run: Callable[[argparse.Namespace], int]
+    check: Callable[[argparse.Namespace], object] | None = None
 
 
 def add_verb(

@@ -65,7 +65,9 @@ class _Command(Parser):
         (verbs,) = (x for x in self._actions if isinstance(x, argparse._SubParsersAction))
         lines = {line.dest: line for line in verbs._choices_actions}
         options = [action for action in self._actions if action is not verbs]
-        sections = {title: map(lines.get, names) for title, names in self._verb_groups.items()}
+        sections = {
+            title: [lines[name] for name in names] for title, names in self._verb_groups.items()
+        }
         for title, actions in (sections | {"options": options}).items():
             text.start_section(title)
             text.add_arguments(actions)

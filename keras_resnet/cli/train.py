@@ -5,11 +5,21 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from keras_resnet.cli.options import Parser, Verb, add_layout, add_model, natural
-from keras_resnet.cli.training_options import add_recipe, add_training, overrides, print_run
+from keras_resnet.cli.training_options import (
+    add_recipe,
+    add_training,
+    overrides,
+    print_run,
+    read_config,
+)
 from keras_resnet.display.console import print_checks, print_json, print_lines
 from keras_resnet.errors import UserError
+
+if TYPE_CHECKING:
+    from keras_resnet.recipes.configs.schema import Config
 
 
 def _quickstart(options: argparse.Namespace) -> int:
@@ -31,60 +41,75 @@ def _quickstart(options: argparse.Namespace) -> int:
 
 def _train(options: argparse.Namespace) -> int:
     """Train a config, or go on with a run."""
-    from keras_resnet.recipes import train as training
-    from keras_resnet.recipes.configs import schema
-
     if options.list:
-        names = schema.list_configs()
-        return print_json({"configs": names}) if options.json else print_lines(names)
-    if (options.config is None) == (options.resume is None):
-        raise UserError(
-            "Give a config (see --list), e.g. cifar10/resnet20, or --resume RUN, and not both."
-        )
-    given = overrides(options)
+        return _list_configs(options)
+
+    from keras_resnet.recipes import train as training
+
     if options.resume:
-        if given or options.out:
-            raise UserError(
-                f"--resume goes on as the run was configured and takes no other options. To change "
-                f"it, edit {Path(options.resume) / 'config.toml'}."
-            )
         run = training.resume(options.resume, profile=options.profile)
     else:
-        loaded = schema.load_config(options.config, given)
         name = Path(options.config).stem
-        run = training.run(loaded, options.out, name=name, profile=options.profile)
+        run = training.run(read_config(options), options.out, name=name, profile=options.profile)
     return print_run(run, options.json)
+
+
+def _list_configs(options: argparse.Namespace) -> int:
+    from keras_resnet.recipes.configs import schema
+
+    names = schema.list_configs()
+    return print_json({"configs": names}) if options.json else print_lines(names)
+
+
+def _check_train(options: argparse.Namespace) -> None:
+    """Refuse a wrong config, or options that do not go together."""
+    if options.list:
+        return
+    if (options.config is None) == (options.resume is None):
+        raise UserError(
+            "Give either a config (see --list), e.g. cifar10/resnet20, or --resume RUN; received "
+            f"{'neither' if options.config is None else 'both'}."
+        )
+    if options.config:
+        read_config(options)
+    elif overrides(options) or options.out:
+        raise UserError(
+            "--resume continues with the run's own config and takes no other options. To change "
+            f"it, edit {Path(options.resume) / 'config.toml'}."
+        )
 
 
 def _distill(options: argparse.Namespace) -> int:
     """Train a config with a teacher."""
     from keras_resnet.recipes import train as training
-    from keras_resnet.recipes.configs import schema
 
+    name = Path(options.config).stem
+    run = training.run(_taught(options), options.out, name=name, profile=options.profile)
+    return print_run(run, options.json)
+
+
+def _taught(options: argparse.Namespace) -> Config:
+    """The config with its teacher."""
     chosen = {"distill.teacher": options.teacher, "distill.weights": options.weights}
     given = {key: value for key, value in chosen.items() if value is not None}
-    loaded = schema.load_config(options.config, overrides(options) | given)
+    loaded = read_config(options, given)
     if not loaded.distill.teacher:
         raise UserError(
             f"The config {options.config} names no teacher. Give --teacher: a run folder, a .keras "
             "file, or a NAME with --weights."
         )
-    name = Path(options.config).stem
-    return print_run(
-        training.run(loaded, options.out, name=name, profile=options.profile), options.json
-    )
+    return loaded
 
 
 def _finetune(options: argparse.Namespace) -> int:
-    """Train a trained network on other classes."""
+    """Fine-tune a trained network on other classes."""
     from keras_resnet.recipes import finetune as tuning
-    from keras_resnet.recipes.configs import schema
     from keras_resnet.recipes.runs import sources
     from keras_resnet.recipes.training import devices
 
     source = sources.find(options.model, options.weights)
     source.require_keras()
-    loaded = schema.load_config(options.config, overrides(options))
+    loaded = read_config(options)
     devices.claim(loaded.train)
     run = tuning.run(source, loaded, options.out, profile=options.profile)
     return print_run(run, options.json)
@@ -107,6 +132,7 @@ def _data_service(options: argparse.Namespace) -> int:
 
 
 def _quickstart_options(sub: Parser) -> None:
+    sub.set_defaults(config="digits/resnet8")
     sub.add_argument(
         "--out", metavar="FOLDER", default="quickstart", help="output folder (default ./quickstart)"
     )
@@ -184,24 +210,28 @@ VERBS = {
         "quickstart --out quickstart",
         _quickstart_options,
         _quickstart,
+        read_config,
     ),
     "train": Verb(
         "train a network from a config",
         "train cifar10/resnet20 --epochs 3",
         _train_options,
         _train,
+        _check_train,
     ),
     "distill": Verb(
         "train a network to match a teacher model (distillation)",
         "distill cifar10/resnet20_fast --teacher RUN",
         _distill_options,
         _distill,
+        _taught,
     ),
     "finetune": Verb(
         "fine-tune a trained network on your own classes",
         "finetune RUN --data FOLDER",
         _finetune_options,
         _finetune,
+        read_config,
     ),
     "data-service": Verb(
         "prepare training batches for other machines, until Ctrl-C",

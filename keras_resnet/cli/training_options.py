@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from keras_resnet.cli.options import Parser, natural
 from keras_resnet.display.console import print_json
 
 if TYPE_CHECKING:
+    from keras_resnet.recipes.configs.schema import Config
     from keras_resnet.recipes.runs.folder import Run
 
 
@@ -67,6 +69,19 @@ def overrides(options: argparse.Namespace) -> dict[str, Any]:
     }
     given = {key: value for key, value in short.items() if value is not None}
     return given | dict(parse_override(text) for text in options.set)
+
+
+def read_config(options: argparse.Namespace, given: Mapping[str, Any] | None = None) -> Config:
+    """Read the config of a verb; its options replace keys, and `given` replaces both.
+
+    This needs no TensorFlow, so it is the `check` of verbs that train.
+
+    Raises:
+        UserError: an unknown config or key (with the nearest one), or a bad value.
+    """
+    from keras_resnet.recipes.configs import schema
+
+    return schema.load_config(options.config, overrides(options) | dict(given or {}))
 
 
 def print_run(run: Run, as_json: bool) -> int:

@@ -23,6 +23,7 @@ from keras_resnet.cli.main import main
 from keras_resnet.cli.parser import VERBS, parsers
 from keras_resnet.errors import UserError
 from keras_resnet.export import FORMATS
+from keras_resnet.recipes import quickstart
 from keras_resnet.recipes.export import USUAL
 from keras_resnet.recipes.runs.folder import Run, list_runs, locked
 
@@ -47,16 +48,37 @@ def picture(digits, tmp_path_factory):
     return str(path)
 
 
-def test_help_and_typing_errors_do_not_load_tensorflow():
-    for arguments, code in (["--help"], 0), (["tran"], 2), (["train", "--epoch", "3"], 2):
-        result = subprocess.run(
-            [sys.executable, "-X", "importtime", "-m", "keras_resnet", *arguments],
-            capture_output=True,
-            text=True,
-        )
-        assert result.returncode == code
-        assert "tensorflow" not in result.stderr
-    assert "Did you mean '--epochs'" in result.stderr
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("--help", "quickstart"),
+        ("train --list", "cifar10/resnet20"),
+        ("tran", "Did you mean 'train'?"),
+        ("train --epoch 3", "Did you mean '--epochs'?"),
+        ("train cifar10/resnet2O", "Did you mean 'cifar10/resnet20'?"),
+        ("train cifar10/resnet20 --set train.epoch=3", "Did you mean 'epochs'?"),
+        ("train cifar10/resnet20 --set epochs=3", "Did you mean 'train.epochs'?"),
+        ("train debug/tiny --set name=x", "'data.name' or 'optimizer.name' or 'schedule.name'?"),
+        ("train cifar10/resnet20 --epochs 3 --resume RUN", "received both"),
+        ("train --resume RUN --epochs 3", "takes no other options"),
+        ("quickstart --set tran.epochs=3", "Did you mean 'train'?"),
+        ("distill cifar10/resnet20", "names no teacher"),
+        ("finetune RUN --data digits --config finetune/defalt", "mean 'finetune/default'?"),
+        ("qat RUN --set train.learning_rate=1", "Did you mean 'optimizer.learning_rate'?"),
+        ("prune RUN --config compress/qat", "is for 'keras-resnet qat'"),
+        ("cluster RUN --set compress.cluster=4", "Did you mean 'clusters'?"),
+        ("prune-filters RUN --data digits --keep 2", "pruning.keep"),
+    ],
+)
+def test_help_and_wrong_arguments_do_not_wait_for_tensorflow(line, said):
+    result = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "keras_resnet", *line.split()],
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == (0 if line in ("--help", "train --list") else 2)
+    assert said in result.stdout + result.stderr
+    assert "tensorflow" not in result.stderr.partition("error:")[0]
 
 
 def test_what_nobody_foresaw_is_no_failed_check(monkeypatch, capsys):
@@ -71,10 +93,14 @@ def test_what_nobody_foresaw_is_no_failed_check(monkeypatch, capsys):
     assert error.endswith("error: this is a fault of keras-resnet; please report it\n")
 
 
+def test_the_quickstart_checks_the_config_that_it_trains():
+    assert parsers()[1]["quickstart"].get_default("config") == quickstart.CONFIG
+
+
 def test_the_formats_of_the_help_are_the_formats():
     assert HELP_FORMATS.split(", ") == list(FORMATS)
     export = "".join(parsers()[1]["export"].format_help().split())
-    assert f"default{','.join(USUAL)}," in export
+    assert f"default{','.join(USUAL)}(" in export
 
 
 def test_list_and_show(capsys):
@@ -266,8 +292,8 @@ def test_export_a_keras_file_with_a_folder_of_images(capsys, digits, tiny_run, t
         (["--jsn", "list"], "Options come after the command"),
         (["list", "vit*"], "No model matches"),
         (["train", "cifar10/resnett20"], "Did you mean 'cifar10/resnet20'"),
-        (["train"], "Give a config"),
-        (["train", "debug/tiny", "--resume", "x"], "Give a config"),
+        (["train"], "Give either a config"),
+        (["train", "debug/tiny", "--resume", "x"], "Give either a config"),
         (["train", "--resume", "nowhere"], "not a run folder"),
         (["train", "debug/tiny", "--precision", "bf16"], "Unknown precision 'bf16'"),
         (["train", "debug/tiny", "--epochs", "x"], "wants a whole number"),
