@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_resnet.analysis import explain, maximize
 from keras_resnet.display import sheets
-from keras_resnet.display.console import print_json, progress, quiet_stderr
+from keras_resnet.display.console import print_json, progress
 from keras_resnet.errors import UnknownNameError, UserError, require
 from keras_resnet.export.runtimes.keras import KerasRuntime
 from keras_resnet.files import replacing, require_folder_target
@@ -109,8 +109,7 @@ def _cases(
     cases, errors = [], {}
     for path in paths:
         try:
-            with quiet_stderr():  # the libraries' own words on damaged files
-                image = read_image(path, (height or 224, width or 224), channels or 3, crop)
+            image = read_image(path, (height or 224, width or 224), channels or 3, crop)
         except UserError as error:  # one bad image does not lose the others
             errors[path] = str(error)
             continue

@@ -15,15 +15,16 @@ from collections.abc import Sequence
 
 from keras_resnet import onednn
 from keras_resnet.cli import compress, parser, train
-from keras_resnet.display.console import quiet_stderr
+from keras_resnet.display.console import own_terminal
 from keras_resnet.errors import UserError
 
 
-def program() -> int:
+def program(argv: Sequence[str] | None = None) -> int:
     """`main` as a process. Python's own 1 for what nobody foresaw would say: a failed check."""
+    own_terminal()
     try:
         try:
-            return main()
+            return main(argv)
         finally:
             sys.stdout.flush()  # here, and not at Python's end, a closed pipe can be told
     except BrokenPipeError:  # `| head` has read enough
@@ -31,13 +32,12 @@ def program() -> int:
         return 141  # 128 and the number of SIGPIPE, as 130 has that of Ctrl-C's
     except Exception:
         traceback.print_exc()
-        print("error: this is a fault of keras-resnet; please report it", file=sys.stderr)
+        print("error: this is a bug in keras-resnet; please report it", file=sys.stderr)
         return 70  # EX_SOFTWARE of sysexits.h
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         options = parser.parse(list(sys.argv[1:] if argv is None else argv))
         verb = parser.VERBS[options.verb]
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.verb in (*train.VERBS, *compress.VERBS):  # before TensorFlow is imported
             onednn.turn_on(onednn.read_cpuinfo(), training=True)
         if not _needs_no_tensorflow(options):
-            _import_quietly()
+            _fill_registry()
         return verb.run(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -69,11 +69,5 @@ def _needs_no_tensorflow(options: argparse.Namespace) -> bool:
     return options.verb == "train" and bool(options.list)
 
 
-def _import_quietly() -> None:
-    """TensorFlow greets on stderr when it is imported and when it first looks for devices."""
-    with quiet_stderr():
-        import tensorflow as tf
-
-        import keras_resnet._public  # noqa: F401  (fills the registry)
-
-        tf.config.list_physical_devices()
+def _fill_registry() -> None:
+    import keras_resnet._public  # noqa: F401

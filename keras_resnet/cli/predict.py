@@ -16,7 +16,7 @@ from keras_resnet.cli.options import (
     natural,
     naturals,
 )
-from keras_resnet.display.console import print_json, quiet_stderr
+from keras_resnet.display.console import print_json
 from keras_resnet.errors import UserError
 from keras_resnet.files import require_file_target
 
@@ -93,8 +93,7 @@ def _predict(options: argparse.Namespace) -> int:
     results: list[dict[str, Any]] = []
     for path in options.images:
         try:
-            with quiet_stderr():  # the libraries' own words on damaged files
-                image = read_image(path, size, channels or 3, crop)
+            image = read_image(path, size, channels or 3, crop)
         except UserError as error:  # one bad image does not lose the others
             results.append({"image": path, "error": str(error)})
             continue

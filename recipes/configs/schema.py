@@ -312,8 +312,7 @@ def _unknown_key(prefix: str, key: str, hints: Mapping[str, Any]) -> UserError:
     if owners:  # "epochs" or "optimizer.epochs" instead of "train.epochs"
         meant = " or ".join(f"'{section}.{key}'" for section in owners)
         return UserError(f"Unknown config key '{prefix}{key}'. Did you mean {meant}?")
-    see = "To see every key: keras-resnet train CONFIG --dry-run"
-    return UnknownNameError("config key", prefix + key, hints, see, meant=key)
+    return UnknownNameError("config key", prefix + key, hints, "", meant=key)
 
 
 def _sections() -> dict[str, type]:

@@ -2,11 +2,11 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tomllib
-from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -17,10 +17,9 @@ from PIL import Image
 
 import keras_resnet
 from keras_resnet import files
-from keras_resnet.cli import main as cli
 from keras_resnet.cli.export import FORMATS as HELP_FORMATS
 from keras_resnet.cli.main import main
-from keras_resnet.cli.parser import VERBS, parsers
+from keras_resnet.cli.parser import parsers
 from keras_resnet.errors import UserError
 from keras_resnet.export import FORMATS
 from keras_resnet.recipes import quickstart
@@ -81,16 +80,80 @@ def test_help_and_wrong_arguments_do_not_wait_for_tensorflow(line, said):
     assert "tensorflow" not in result.stderr.partition("error:")[0]
 
 
-def test_what_nobody_foresaw_is_no_failed_check(monkeypatch, capsys):
-    def fault(_):
-        raise RuntimeError("out of luck")
+FAULT = """
+import sys
+from dataclasses import replace
+from keras_resnet.cli import main
+from keras_resnet.cli.parser import VERBS
 
-    monkeypatch.setitem(VERBS, "list", replace(VERBS["list"], run=fault))
-    monkeypatch.setattr(sys, "argv", ["keras-resnet", "list"])
-    assert cli.program() == 70
-    error = capsys.readouterr().err
-    assert "RuntimeError: out of luck" in error
-    assert error.endswith("error: this is a fault of keras-resnet; please report it\n")
+def fault(_):
+    raise RuntimeError("out of luck")
+
+VERBS["weights"] = replace(VERBS["weights"], run=fault)
+sys.exit(main.program(["weights", "list"]))
+"""
+
+
+def test_what_nobody_foresaw_is_no_failed_check():
+    result = run_python(FAULT, check=False)
+    assert result.returncode == 70
+    assert "RuntimeError: out of luck" in result.stderr
+    assert result.stderr.endswith("error: this is a bug in keras-resnet; please report it\n")
+
+
+SPEAKING = """
+import logging, os, subprocess, sys, warnings
+from keras_resnet.display.console import own_terminal
+from keras_resnet.errors import ZooWarning, warn
+own_terminal()
+os.write(2, b"C++\\n")
+subprocess.run([sys.executable, "-c", "import os; os.write(2, b'C++ of a child')"])
+warnings.warn("another library's")
+logging.getLogger("tensorflow").error("logged")
+warn("ours")
+print("error: ours", file=sys.stderr)
+"""
+
+
+def test_the_terminal_shows_what_we_say_and_no_library():
+    def said(**environment):
+        return run_python(SPEAKING, env=environment).stderr
+
+    assert said(TF_CPP_MIN_LOG_LEVEL="3") == "warning: ours\nerror: ours\n"
+    wanted = said(TF_CPP_MIN_LOG_LEVEL="0")  # the user's own value wins
+    for text in ("C++\n", "C++ of a child", "another library's", "logged", "ZooWarning: ours"):
+        assert text in wanted
+
+
+@pytest.mark.slow  # a process with TensorFlow for each line
+def test_no_library_speaks_to_the_terminal_of_a_command(tiny_run, exports, picture, tmp_path):
+    """The value of TF_CPP_MIN_LOG_LEVEL is the command's own here, as it is for users."""
+    damaged = tmp_path / "damaged.jpg"
+    Image.open(picture).resize((300, 300)).save(damaged)
+    damaged.write_bytes(damaged.read_bytes()[:3000])
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    ours = re.compile(
+        r"(warning|error): |epoch +\d|[\w-]+: written in |\S*/(new|qat): resnet8 on |  .*: warm$"
+        r"|  round \d of \d$"
+    )
+    for line in (
+        ["show", "resnet20"],
+        ["predict", tiny_run.path, picture, damaged],
+        ["check", exports],
+        ["benchmark", exports, "--rounds", "2"],
+        ["export", tiny_run.path, "--formats", "tflite-int8,onnx-int8", "--out", tmp_path / "e"],
+        ["train", "debug/tiny", "--epochs", "1", "--devices", "cpu:2", "--out", tmp_path / "new"],
+        ["qat", tiny_run.path, "--epochs", "1", "--out", tmp_path / "qat"],
+    ):
+        result = subprocess.run(
+            [sys.executable, "-m", "keras_resnet", *map(str, line)],
+            capture_output=True,
+            text=True,
+            env=environment,
+        )
+        assert result.returncode in (0, 1, 2), result.stderr
+        foreign = [said for said in result.stderr.splitlines() if not ours.match(said)]
+        assert foreign == [], line
 
 
 def test_the_quickstart_checks_the_config_that_it_trains():
