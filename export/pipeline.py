@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 
 from keras_resnet.display.console import CHECK_HEADER, check_cells
 from keras_resnet.display.notebook import html_table
-from keras_resnet.errors import UserError, require_tensorflow
+from keras_resnet.errors import UserError, require_tensorflow, warn
 from keras_resnet.export import check, folders, manifest, model_card
 from keras_resnet.export.calibration import hints as calibration_hints
 from keras_resnet.export.calibration import images_of, require_images
@@ -164,7 +163,7 @@ def export(
     calibration = None if calibration is None else images_of(calibration, model, crop)
     hints = calibration_hints(model, preprocessing, calibration, formats)
     for hint in hints:
-        warnings.warn(hint, stacklevel=2)
+        warn(hint)
     size = None if calibration is None else calibration.shape[1:]
     prepared = prepare.prepare(model, preprocessing, size)
     quantization.require_model(prepared, formats)

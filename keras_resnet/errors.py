@@ -57,15 +57,19 @@ def _as_read(name: str) -> str:
     return name.lower().translate(str.maketrans("oil", "011"))
 
 
-class UntrainedWarning(UserWarning):
+class ZooWarning(UserWarning):
+    """What this package warns of. The command line prints it as one line, without a path."""
+
+
+class UntrainedWarning(ZooWarning):
     """A network was built with random weights though there are trained ones."""
 
 
-class PixelRangeWarning(UserWarning):
+class PixelRangeWarning(ZooWarning):
     """Numbers that should be RGB 0...255 are something else, such as normalised images."""
 
 
-def warn(message: str, category: type[Warning]) -> None:
+def warn(message: str, category: type[Warning] = ZooWarning) -> None:
     """Warn at the line that called this package, wherever in the package this is found out."""
     level, frame = 1, inspect.currentframe()
     while frame is not None and frame.f_globals.get("__name__", "").startswith("keras_resnet."):

@@ -280,6 +280,6 @@ def finetune_pruned(
 
 
 if __name__ == "__main__":
-    from keras_resnet.cli.main import main
+    from keras_resnet.cli.main import program
 
-    sys.exit(main(sys.argv[1:]))  # the verb, one of four, is the first of them
+    sys.exit(program(sys.argv[1:]))  # the verb, one of four, is the first of them

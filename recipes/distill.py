@@ -9,6 +9,6 @@ The training is that of `train.py`; what the teacher adds to it is `training/tea
 import sys
 
 if __name__ == "__main__":
-    from keras_resnet.cli.main import main
+    from keras_resnet.cli.main import program
 
-    sys.exit(main(["distill", *sys.argv[1:]]))
+    sys.exit(program(["distill", *sys.argv[1:]]))

@@ -75,6 +75,6 @@ def measure_model(
 
 
 if __name__ == "__main__":
-    from keras_resnet.cli.main import main
+    from keras_resnet.cli.main import program
 
-    sys.exit(main(["evaluate", *sys.argv[1:]]))
+    sys.exit(program(["evaluate", *sys.argv[1:]]))

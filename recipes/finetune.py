@@ -106,6 +106,6 @@ def train_from(
 
 
 if __name__ == "__main__":
-    from keras_resnet.cli.main import main
+    from keras_resnet.cli.main import program
 
-    sys.exit(main(["finetune", *sys.argv[1:]]))
+    sys.exit(program(["finetune", *sys.argv[1:]]))

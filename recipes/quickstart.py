@@ -84,6 +84,6 @@ def _write_samples(dataset: Dataset, folder: Path) -> list[Path]:
 
 
 if __name__ == "__main__":
-    from keras_resnet.cli.main import main
+    from keras_resnet.cli.main import program
 
-    sys.exit(main(["quickstart", *sys.argv[1:]]))
+    sys.exit(program(["quickstart", *sys.argv[1:]]))

@@ -328,6 +328,6 @@ def _summary(job: Job, run: Run, loop: Loop, state: State, result: keras.Model) 
 
 
 if __name__ == "__main__":
-    from keras_resnet.cli.main import main
+    from keras_resnet.cli.main import program
 
-    sys.exit(main(["train", *sys.argv[1:]]))
+    sys.exit(program(["train", *sys.argv[1:]]))

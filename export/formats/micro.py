@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 from typing import Any
 
-from keras_resnet.errors import MissingExtraError, UserError, require
+from keras_resnet.errors import MissingExtraError, UserError, require, warn
 from keras_resnet.export.runtimes import tflite_graph
 from keras_resnet.export.runtimes.locate import ARRAY, ARRAY_START, HEADER
 from keras_resnet.images.answers import LINEAR, Answers, numbered
@@ -135,10 +134,9 @@ def _arena(data: bytes) -> dict[str, Any]:
         used = measure_arena(data)
     except MissingExtraError as error:
         command = str(error).partition("Run: ")[2]
-        warnings.warn(
+        warn(
             "The working memory of the format micro was not measured, and main.cc does not compile "
-            f"until kArenaBytes is set. Run: {command}, and export again.",
-            stacklevel=2,
+            f"until kArenaBytes is set. Run: {command}, and export again."
         )
         return {"arena_bytes": 0, "arena": f"Not measured. {command},\n// and export again."}
     version = importlib.metadata.version("tflite-micro")

@@ -97,12 +97,12 @@ def _completion(options: argparse.Namespace) -> int:
 
 
 def _completion_options(sub: Parser) -> None:
-    sub.add_argument("shell", choices=("bash", "zsh", "tcsh"))
+    sub.add_argument("shell", choices=("bash", "zsh", "tcsh"), help="your shell")
 
 
 VERBS = {
     "completion": Verb(
-        "print the completion of commands and options for a shell",
+        "print tab completion for bash, zsh or tcsh",
         "completion bash > ~/.local/share/bash-completion/completions/keras-resnet "
         "(first: mkdir -p ~/.local/share/bash-completion/completions)",
         _completion_options,

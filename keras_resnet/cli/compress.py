@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from keras_resnet.cli.options import Parser, Verb, add_layout, add_model, natural
-from keras_resnet.cli.training_options import add_recipe, add_training, overrides, print_run
+from keras_resnet.cli.training_options import (
+    add_recipe,
+    add_training,
+    overrides,
+    print_run,
+    read_config,
+)
 from keras_resnet.errors import UserError
+
+if TYPE_CHECKING:
+    from keras_resnet.recipes.configs.schema import Config
+    from keras_resnet.recipes.runs.sources import Source
 
 
 def _compress(options: argparse.Namespace) -> int:
-    """Train a trained network on by the technique that the verb names."""
+    """Fine-tune a trained network by the technique that the verb names."""
     from keras_resnet.recipes import compress
-    from keras_resnet.recipes.configs import schema
     from keras_resnet.recipes.runs import sources
     from keras_resnet.recipes.training import devices
 
@@ -23,37 +34,43 @@ def _compress(options: argparse.Namespace) -> int:
 
     source = sources.find(options.model, options.weights)
     source.require_keras()
-    given = overrides(options)
-    own = asdict(source.run.config.data) if source.run else {"name": source.data}
-    if source.run and given.get("data.name", own["name"]) == own["name"]:  # and its split of them
-        given = {f"data.{key}": value for key, value in own.items()} | given
-    elif own["name"]:
-        given = {"data.name": source.data, **given}
-    if options.distill:
-        given |= {"distill.teacher": options.model, "distill.weights": options.weights or ""}
-    loaded = schema.load_config(options.config, given)
-    if loaded.compress.technique != options.verb:
-        meant = loaded.compress.technique or "train"
-        raise UserError(
-            f"The config {options.config} is one of 'keras-resnet {meant}', not of "
-            f"'keras-resnet {options.verb}'. Leave --config out, or see: keras-resnet train --list"
-        )
+    loaded = _read(options, _own_data(source, overrides(options)))
     devices.claim(loaded.train)
     name = f"{options.verb}-{source.name}"
     run = compress.run(source.keras_model(), loaded, options.out, name=name, about=source.lineage())
     return print_run(run, options.json)
 
 
+def _own_data(source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of the data that the model was trained on, as far as `given` has no other."""
+    known = asdict(source.run.config.data) if source.run else {"name": source.data}
+    if given.get("data.name", known["name"]) != known["name"] or not known["name"]:
+        return {}  # of other data it is also another split
+    return {f"data.{key}": value for key, value in known.items() if f"data.{key}" not in given}
+
+
+def _read(options: argparse.Namespace, data: Mapping[str, Any] | None = None) -> Config:
+    """The config with the model's own `data`, and with the model as its teacher if asked."""
+    teacher = {"distill.teacher": options.model, "distill.weights": options.weights or ""}
+    loaded = read_config(options, {**(data or {}), **(teacher if options.distill else {})})
+    if loaded.compress.technique != options.verb:
+        meant = loaded.compress.technique or "train"
+        raise UserError(
+            f"The config {options.config} is for 'keras-resnet {meant}', not for 'keras-resnet "
+            f"{options.verb}'. Leave --config out, or see: keras-resnet train --list"
+        )
+    return loaded
+
+
 def _prune_filters(options: argparse.Namespace) -> int:
-    """Remove filters of a trained network and train it on."""
+    """Remove filters of a trained network, then fine-tune it."""
     from keras_resnet.recipes import compress
-    from keras_resnet.recipes.configs import schema
     from keras_resnet.recipes.runs import sources
     from keras_resnet.recipes.training import devices
 
     source = sources.find(options.model, options.weights)
     source.require_keras()
-    loaded = schema.load_config(options.config, overrides(options))
+    loaded = read_config(options)
     devices.claim(loaded.train)
     run = compress.finetune_pruned(source, loaded, options.out, profile=options.profile)
     if not options.json and not run.home:
@@ -70,76 +87,96 @@ def _prune_filters(options: argparse.Namespace) -> int:
 def _qat_options(sub: Parser) -> None:
     _add_compressing(sub, "qat")
     sub.add_argument(
-        "--preserve", help="auto (default), none, sparsity, clusters or both: what stays as it is"
+        "--preserve",
+        help="earlier compression to keep: auto (default), none, sparsity, clusters or both",
     )
 
 
 def _prune_options(sub: Parser) -> None:
     _add_compressing(sub, "prune")
-    sub.add_argument("--sparsity", type=float, metavar="PART", help="of the weights, e.g. 0.8")
-    sub.add_argument("--pattern", help="2:4 for two zeros in every four input channels")
+    sub.add_argument(
+        "--sparsity", type=float, metavar="SHARE", help="share of weights to set to zero, e.g. 0.8"
+    )
+    sub.add_argument("--pattern", help="2:4 sets two of every four input channels to zero")
 
 
 def _cluster_options(sub: Parser) -> None:
     _add_compressing(sub, "cluster")
-    sub.add_argument("--clusters", type=natural, metavar="N", help="values of a kernel, e.g. 16")
+    sub.add_argument(
+        "--clusters", type=natural, metavar="N", help="distinct values per kernel, e.g. 16"
+    )
 
 
 def _add_compressing(sub: Parser, verb: str) -> None:
-    add_model(sub, "the trained network to start from: a run folder, a .keras file")
+    add_model(sub, "the trained network: a run folder or a .keras file")
     sub.add_argument(
-        "--data", metavar="NAME|FOLDER", help="default what the run or the weights were trained on"
+        "--data",
+        metavar="NAME|FOLDER",
+        help="training data (default: what the model was trained on)",
     )
     add_layout(sub)
-    sub.add_argument("--config", default=f"compress/{verb}", help="default %(default)s")
+    sub.add_argument("--config", default=f"compress/{verb}", help="config (default %(default)s)")
     sub.add_argument(
-        "--distill", action="store_true", help="learn the answers of the network as it was, too"
+        "--distill", action="store_true", help="also learn from the original network's outputs"
     )
-    sub.add_argument("--out", metavar="FOLDER", help=f"default runs/{verb}-NAME-DATE-TIME")
+    sub.add_argument(
+        "--out", metavar="FOLDER", help=f"run folder (default runs/{verb}-NAME-DATE-TIME)"
+    )
     add_training(sub)
 
 
 def _prune_filters_options(sub: Parser) -> None:
-    add_model(sub, "the trained network: a run folder, a .keras file")
+    add_model(sub, "the trained network: a run folder or a .keras file")
     sub.add_argument(
-        "--data", metavar="NAME|FOLDER", required=True, help="what to train on: the same classes"
+        "--data", metavar="NAME|FOLDER", required=True, help="training data, with the same classes"
     )
     add_layout(sub)
     sub.add_argument(
         "--keep",
         type=float,
-        metavar="PART",
-        help="of the multiply-adds, e.g. 0.5; default the config's",
+        metavar="SHARE",
+        help="share of the multiply-adds to keep, e.g. 0.5 (default: the config's)",
     )
-    sub.add_argument("--criterion", help="what filters are judged by: l1 (default) or gamma")
-    sub.add_argument("--config", default="compress/prune_filters", help="default %(default)s")
-    sub.add_argument("--out", metavar="FOLDER", help="default runs/prune-filters-NAME-DATE-TIME")
+    sub.add_argument(
+        "--criterion",
+        help="how to rank filters: l1 (norm of the weights, default) or gamma (of the BN layer)",
+    )
+    sub.add_argument(
+        "--config", default="compress/prune_filters", help="config (default %(default)s)"
+    )
+    sub.add_argument(
+        "--out", metavar="FOLDER", help="run folder (default runs/prune-filters-NAME-DATE-TIME)"
+    )
     add_recipe(sub)
 
 
 VERBS = {
     "qat": Verb(
-        "train a trained network on as its int8 file will compute",
+        "quantization-aware training, for a more accurate int8 file",
         "qat RUN --epochs 4",
         _qat_options,
         _compress,
+        _read,
     ),
     "prune": Verb(
-        "make the smallest weights of a trained network zeros while it is trained on",
+        "set the smallest weights to zero while fine-tuning",
         "prune resnet20 --weights cifar10 --sparsity 0.8",
         _prune_options,
         _compress,
+        _read,
     ),
     "cluster": Verb(
-        "give the weights of a trained network a few values while it is trained on",
+        "make weights share a few values while fine-tuning",
         "cluster RUN --clusters 16",
         _cluster_options,
         _compress,
+        _read,
     ),
     "prune-filters": Verb(
-        "remove a trained network's least important filters and train it on",
+        "remove whole filters, then fine-tune: fewer multiply-adds",
         "prune-filters resnet20 --weights cifar10 --data cifar10 --keep 0.5",
         _prune_filters_options,
         _prune_filters,
+        read_config,
     ),
 }

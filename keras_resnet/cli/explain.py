@@ -16,39 +16,40 @@ def _explain(options: argparse.Namespace) -> int:
 
 
 def _explain_options(sub: Parser) -> None:
-    add_model(sub, "a run folder, a .keras file")
+    add_model(sub, "a run folder or a .keras file")
     add_activation(sub)
-    sub.add_argument("images", nargs="+", metavar="IMAGE")
+    sub.add_argument("images", nargs="+", metavar="IMAGE", help="image files")
     sub.add_argument(
         "--methods",
         type=names,
         default="gradcam,smoothgrad",
         metavar="NAME,…",
-        help=f"of: {METHODS} (an image made for the class); default %(default)s",
+        help=f"comma-separated, from: {METHODS}; default %(default)s",
     )
     sub.add_argument(
         "--classes",
         metavar="NAME,…",
-        help="explain these, by label or number; default each image's most likely",
+        help="classes to explain, by label or number (default: each image's most likely class)",
     )
     sub.add_argument(
         "--layer",
         metavar="NAME",
-        help="whose maps the CAMs weigh (see 'keras-resnet profile'); default the last before the "
-        "classifier",
+        help="layer for the CAM methods (see 'keras-resnet profile'); default: the last layer "
+        "before the classifier",
     )
     sub.add_argument(
         "--noise",
         type=_part,
         default=0.1,
-        metavar="PART",
-        help="of smoothgrad, of the image's range (default 0.1; for 32 pixels 0.05)",
+        metavar="SHARE",
+        help="smoothgrad's noise, as a share of the image's range (default 0.1; use 0.05 for 32×32 "
+        "images)",
     )
     sub.add_argument(
         "--out",
         metavar="FOLDER",
         default="explanations",
-        help="gets sheet.png and the maps as maps.npz (default ./explanations)",
+        help="folder for sheet.png and maps.npz (default ./explanations)",
     )
 
 
@@ -64,7 +65,7 @@ def _part(text: str) -> float:
 
 VERBS = {
     "explain": Verb(
-        "heat maps of what speaks for a class in images",
+        "draw heat maps of the pixels that decide the class",
         "explain resnet20 --weights cifar10 cat.jpg --methods gradcam,smoothgrad",
         _explain_options,
         _explain,

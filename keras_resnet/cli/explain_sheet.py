@@ -20,7 +20,6 @@ from keras_resnet.images.answers import agreed
 from keras_resnet.images.labels import class_ids, class_names
 from keras_resnet.images.preprocessing import missing_preprocessing
 from keras_resnet.images.read import read_image
-from keras_resnet.lazy import quiet_stderr
 from keras_resnet.recipes.runs import sources
 
 _TOP = 5
@@ -112,8 +111,7 @@ def _cases(
     cases, errors = [], {}
     for path in paths:
         try:
-            with quiet_stderr():  # the libraries' own words on damaged files
-                image = read_image(path, (height or 224, width or 224), channels or 3, crop)
+            image = read_image(path, (height or 224, width or 224), channels or 3, crop)
         except UserError as error:  # one bad image does not lose the others
             errors[path] = str(error)
             continue

@@ -135,106 +135,110 @@ def _source(folder: Path, against: str | None) -> sources.Source:
 
 
 def _export_options(sub: Parser) -> None:
-    add_model(sub, "a run folder, a .keras file")
+    add_model(sub, "a run folder or a .keras file")
     add_activation(sub)
     sub.add_argument(
         "--formats",
         type=names,
         default="",
-        help=f"comma-separated, of: {FORMATS}; default savedmodel,tflite-float32,tflite-float16,"
-        "tflite-int8, and of a network that was trained quantized savedmodel,tflite-int8",
+        help=f"comma-separated, from: {FORMATS}; default savedmodel,tflite-float32,tflite-float16,"
+        "tflite-int8 (after qat: savedmodel,tflite-int8)",
     )
     sub.add_argument(
         "--data",
         metavar="NAME|FOLDER",
-        help="a dataset (calibration on its training, check on its test images) or a folder of "
-        "images (for both); default what the run or the weights were trained on",
+        help="images for calibration and check: a dataset (its training and its test images) or a "
+        "folder (the same images for both); default: what the model was trained on",
     )
     sub.add_argument(
         "--calibration",
         metavar="NAME|FOLDER",
-        help="calibrate on the training images of this dataset, or on a folder of images, instead",
+        help="calibrate on other images than --data: a dataset's training images, or a folder",
     )
     sub.add_argument(
         "--calibration-method",
         default="min-max",
         metavar="METHOD",
-        help="how the ranges of the int8 file come from the images: min-max (default), "
-        "percentile, percentile:99.9, moving-average or moving-average:0.9",
+        help="how to choose the int8 ranges: min-max (default), percentile, percentile:99.9, "
+        "moving-average or moving-average:0.9",
     )
     sub.add_argument(
         "--input-type",
         default="uint8",
-        help="input and output of the int8 file: uint8 (default), int8 or float32",
+        help="input and output type of the int8 file: uint8 (default), int8 or float32",
     )
     sub.add_argument(
         "--keep-float",
         metavar="LAYER,…",
         default="",
-        help="layers that stay float32 in the int8 file, e.g. stem_conv,head (see the command "
-        "layers)",
+        help="layers to keep in float32 in the int8 file, e.g. stem_conv,head (see 'keras-resnet "
+        "layers')",
     )
     sub.add_argument(
         "--preprocessing",
         metavar="MODE",
-        help="put this normalisation inside a model that lacks it: tf, caffe, torch or cifar",
+        help="add this normalisation to a model without one: tf, caffe, torch or cifar",
     )
     sub.add_argument(
         "--check-images",
         type=natural,
         default=1000,
         metavar="N",
-        help="how many images of --data to check on, evenly spaced (default 1000)",
+        help="number of images for the check, evenly spaced (default 1000)",
     )
     sub.add_argument(
         "--batch",
         choices=("1", "any"),
         default="1",
-        help="images at once in TFLite files: 1 (default), or any, by LiteRT's interpreter",
+        help="batch size of TFLite files: 1 (default), or any (LiteRT's Interpreter resizes it)",
     )
     sub.add_argument(
         "--about",
         action="append",
         default=[],
         metavar="NAME=TEXT",
-        help="author, license, version or description for the metadata of TFLite files",
+        help="metadata for TFLite files: author, license, version or description",
     )
     sub.add_argument(
-        "--no-metadata", action="store_true", help="write TFLite files without metadata and labels"
+        "--no-metadata", action="store_true", help="leave metadata and labels out of TFLite files"
     )
-    sub.add_argument("--out", metavar="FOLDER", help="default RUN/exports, or NAME-exports")
-    sub.add_argument("--overwrite", action="store_true", help="replace an earlier export")
+    sub.add_argument(
+        "--out", metavar="FOLDER", help="output folder (default RUN/exports or NAME-exports)"
+    )
+    sub.add_argument("--overwrite", action="store_true", help="replace an existing export")
 
 
 def _check_options(sub: Parser) -> None:
-    sub.add_argument("exports", help="a folder that 'export' wrote")
+    sub.add_argument("exports", help="an export folder")
     sub.add_argument(
-        "--against", metavar="MODEL", help="compare with this run or .keras, not with the record"
+        "--against",
+        metavar="MODEL",
+        help="compare with this run or .keras file instead of the recorded outputs",
     )
     sub.add_argument(
         "--data",
         metavar="NAME|FOLDER",
-        help="on the test images of a dataset, or on a folder of images, instead of the recorded "
-        "ones; the Keras model is --against, or that of the run which the folder lies in",
+        help="check on a dataset's test images or a folder of images instead of the recorded "
+        "images; needs --against, unless the export lies in its run",
     )
     sub.add_argument(
         "--check-images",
         type=natural,
         default=1000,
         metavar="N",
-        help="how many images of --data, evenly spaced (default 1000)",
+        help="number of images of --data, evenly spaced (default 1000)",
     )
 
 
 VERBS = {
     "export": Verb(
-        "write model files and check each against the model",
+        "convert to TFLite, ONNX and more, and check every file",
         "export RUN --formats savedmodel,tflite-int8",
         _export_options,
         _export,
     ),
     "check": Verb(
-        "compare the files of an export folder with their Keras model again",
+        "check exported files against the Keras model again",
         "check RUN/exports --data cifar10",
         _check_options,
         _check,

@@ -1,8 +1,8 @@
 """The command `keras-resnet` as a process.
 
-Results go to stdout (`--json`: one object), progress and errors to stderr. Exit codes: 0 done,
-1 an exported file failed its check, 2 something the user can mend, 70 a fault of ours, 130
-interrupted, 141 nobody reads stdout any more.
+Results go to stdout (`--json`: one object), progress and errors to stderr. Exit codes: 0 success,
+1 an exported file failed its check, 2 an error that the user can fix, 70 a bug of ours, 130
+interrupted, 141 stdout was closed.
 """
 
 from __future__ import annotations
@@ -15,15 +15,17 @@ from collections.abc import Sequence
 
 from keras_resnet import onednn
 from keras_resnet.cli import compress, parser, train
+from keras_resnet.display.console import own_terminal
 from keras_resnet.errors import UserError
 from keras_resnet.lazy import quiet_import
 
 
-def program() -> int:
+def program(argv: Sequence[str] | None = None) -> int:
     """`main` as a process. Python's own 1 for what nobody foresaw would say: a failed check."""
+    own_terminal()
     try:
         try:
-            return main()
+            return main(argv)
         finally:
             sys.stdout.flush()  # here, and not at Python's end, a closed pipe can be told
     except BrokenPipeError:  # `| head` has read enough
@@ -31,7 +33,7 @@ def program() -> int:
         return 141  # 128 and the number of SIGPIPE, as 130 has that of Ctrl-C's
     except Exception:
         traceback.print_exc()
-        print("error: this is a fault of keras-resnet; please report it", file=sys.stderr)
+        print("error: this is a bug in keras-resnet; please report it", file=sys.stderr)
         return 70  # EX_SOFTWARE of sysexits.h
 
 
@@ -39,11 +41,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     try:
         options = parser.parse(list(sys.argv[1:] if argv is None else argv))
+        verb = parser.VERBS[options.verb]
+        if verb.check is not None:
+            verb.check(options)
         if options.verb in (*train.VERBS, *compress.VERBS):  # before TensorFlow is imported
             onednn.turn_on(onednn.read_cpuinfo(), training=True)
         if not _needs_no_tensorflow(options):
             quiet_import("keras_resnet._public")  # fills the registry
-        return parser.VERBS[options.verb].run(options)
+        return verb.run(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -60,4 +65,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _needs_no_tensorflow(options: argparse.Namespace) -> bool:
-    return options.verb == "weights" and options.action != "import"
+    if options.verb == "weights":
+        return bool(options.action != "import")
+    return options.verb == "train" and bool(options.list)

@@ -159,25 +159,24 @@ def _benchmark_options(sub: Parser) -> None:
         "files",
         nargs="+",
         metavar="FILE",
-        help="a folder that 'export' wrote, or files (.tflite, .onnx, .keras, a SavedModel's or "
-        "OpenVINO's folder)",
+        help="an export folder, or files (.tflite, .onnx, .keras, a SavedModel or OpenVINO folder)",
     )
     sub.add_argument(
         "--threads",
         type=naturals,
         default=(1,),
         metavar="N,N,…",
-        help="how many threads to run on, each measured (default 1)",
+        help="measure with each of these numbers of threads (default 1)",
     )
     sub.add_argument(
         "--against",
         metavar="FILE",
-        help="the file that ratios are against (default the float32 .tflite, else the first file)",
+        help="baseline for the ratios (default the float32 .tflite, else the first file)",
     )
     for name, default, about in (
-        ("--rounds", 10, "turns of every file"),
-        ("--runs", 20, "single images in a turn, if two seconds allow"),
-        ("--batch", 32, "images of which the throughput is measured, if two seconds allow"),
+        ("--rounds", 10, "rounds over all files"),
+        ("--runs", 20, "single images per round, for at most two seconds"),
+        ("--batch", 32, "batch size for throughput, for at most two seconds"),
     ):
         sub.add_argument(
             name, type=natural, default=default, metavar="N", help=f"{about} (default {default})"
@@ -185,9 +184,9 @@ def _benchmark_options(sub: Parser) -> None:
     sub.add_argument(
         "--out",
         metavar="FILE|FOLDER",
-        help="also write the record as JSON; in a folder, such as the export's, as benchmark.json",
+        help="also write the result as JSON; into a folder as benchmark.json",
     )
-    sub.add_argument("--picture", metavar="FILE", help="draw the figures: .svg, .png or .pdf")
+    sub.add_argument("--picture", metavar="FILE", help="plot the result: .svg, .png or .pdf")
 
 
 def _layers_options(sub: Parser) -> None:
@@ -195,33 +194,35 @@ def _layers_options(sub: Parser) -> None:
         "files",
         nargs="+",
         metavar="FILE",
-        help="a folder that 'export' wrote, or a float32 .tflite and the quantized one",
+        help="an export folder, or a float32 .tflite and the quantized one",
     )
     sub.add_argument(
         "--images",
         metavar="FOLDER|NAME|.npz",
-        help="images for the files: of a folder, a dataset's training images, or an array 'images' "
-        "as the float file takes them; default the reference.npz of the export",
+        help="images to run: a folder, a dataset's training images, or an .npz with an array "
+        "'images' as the float file takes them (default: the export's reference.npz)",
     )
     sub.add_argument(
-        "--count", type=natural, default=32, metavar="N", help="how many of them (default 32)"
+        "--count", type=natural, default=32, metavar="N", help="number of images (default 32)"
     )
     sub.add_argument(
-        "--format", default="tflite-int8", help="which file of the folder (default %(default)s)"
+        "--format",
+        default="tflite-int8",
+        help="which file of an export folder (default %(default)s)",
     )
-    sub.add_argument("--worst", action="store_true", help="the layers that add most error first")
-    sub.add_argument("--picture", metavar="FILE", help="draw the errors: .svg, .png or .pdf")
+    sub.add_argument("--worst", action="store_true", help="sort by added error, largest first")
+    sub.add_argument("--picture", metavar="FILE", help="plot the errors: .svg, .png or .pdf")
 
 
 VERBS = {
     "benchmark": Verb(
-        "latency, throughput, memory and bytes of files, side by side",
+        "measure latency, throughput, memory and size of files",
         "benchmark RUN/exports --threads 1,2 --out RUN/exports",
         _benchmark_options,
         _benchmark,
     ),
     "layers": Verb(
-        "which layer of a quantized .tflite loses the signal",
+        "find the layers where a quantized .tflite loses accuracy",
         "layers RUN/exports --worst",
         _layers_options,
         _layers,

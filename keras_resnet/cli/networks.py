@@ -81,30 +81,34 @@ def _profile(options: argparse.Namespace) -> int:
 
 
 def _list_options(sub: Parser) -> None:
-    sub.add_argument("pattern", nargs="?", default="*", help="shell pattern (default all)")
+    sub.add_argument(
+        "pattern", nargs="?", default="*", help="shell pattern, e.g. 'resnetv2_*' (default: all)"
+    )
 
 
 def _show_options(sub: Parser) -> None:
-    sub.add_argument("name", help="a name of 'keras-resnet list'")
+    sub.add_argument("name", help="a network from 'keras-resnet list'")
 
 
 def _profile_options(sub: Parser) -> None:
-    sub.add_argument("model", help="a name of 'keras-resnet list', a run folder or a .keras file")
+    sub.add_argument(
+        "model", help="a network from 'keras-resnet list', a run folder or a .keras file"
+    )
     sub.add_argument(
         "--input-shape",
         type=_shape,
         metavar="H,W,C",
-        help="e.g. 224,224,3; default the network's own",
+        help="e.g. 224,224,3 (default: the network's own)",
     )
     sub.add_argument(
         "--multiply-add",
         type=int,
         choices=(1, 2),
         default=1,
-        help="count a multiplication with its addition as 1 (default) or as 2 (FLOP)",
+        help="count a multiply-add as 1 (default) or 2 operations (FLOPs)",
     )
-    sub.add_argument("--csv", metavar="FILE", help="write a line per layer")
-    sub.add_argument("--picture", metavar="FILE", help="draw the account: .svg, .png or .pdf")
+    sub.add_argument("--csv", metavar="FILE", help="write one line per layer")
+    sub.add_argument("--picture", metavar="FILE", help="plot the profile: .svg, .png or .pdf")
 
 
 def _shape(text: str) -> tuple[int, ...]:
@@ -118,19 +122,19 @@ def _shape(text: str) -> tuple[int, ...]:
 
 VERBS = {
     "list": Verb(
-        "list the networks",
+        "list the available networks",
         "list 'resnetv2_*'",
         _list_options,
         _list,
     ),
     "show": Verb(
-        "what a network is",
+        "show a network's source, size, input and weights",
         "show resnet50",
         _show_options,
         _show,
     ),
     "profile": Verb(
-        "memory, parameters and multiply-adds, layer by layer",
+        "parameters, multiply-adds and memory of each layer",
         "profile resnet50 --picture resnet50.svg",
         _profile_options,
         _profile,

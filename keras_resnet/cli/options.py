@@ -34,12 +34,15 @@ class Verb:
         example: a command line, without `keras-resnet`.
         add_options: adds its options to its parser.
         run: does it and returns the exit code.
+        check: refuses wrong options that can be found without TensorFlow, so that the user does
+            not wait for its import.
     """
 
     summary: str
     example: str
     add_options: Callable[[Parser], None]
     run: Callable[[argparse.Namespace], int]
+    check: Callable[[argparse.Namespace], object] | None = None
 
 
 def add_verb(
@@ -54,7 +57,7 @@ def add_verb(
         allow_abbrev=False,
     )
     sub.set_defaults(**{dest: name})
-    sub.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    sub.add_argument("--json", action="store_true", help="print the result as one JSON object")
     verb.add_options(sub)
     return sub
 
@@ -100,12 +103,12 @@ def names(text: str) -> tuple[str, ...]:
 
 
 def add_activation(sub: argparse.ArgumentParser) -> None:
-    """Add what the outputs of a model are, for models whose graph does not tell."""
+    """Add the activation of a model's outputs, for files that do not record it."""
     sub.add_argument(
         "--activation",
         metavar="NAME",
-        help="what the outputs of the model are, where its graph does not tell: softmax, sigmoid "
-        "(one for two classes, or one for each class), linear (logits)",
+        help="activation of the model's outputs, if the file does not record it: softmax, sigmoid "
+        "(binary or multi-label) or linear (logits)",
     )
 
 
@@ -113,19 +116,20 @@ def add_layout(sub: argparse.ArgumentParser) -> None:
     """Add how the folder of --data is read."""
     sub.add_argument(
         "--layout",
-        help="of a folder: splits (train and val or test in it), classes (also if one is called "
-        "train), or auto (default)",
+        help="how to read a --data folder: splits (it has train and val or test folders), classes "
+        "(one folder per class, even if one is named train) or auto (default)",
     )
 
 
 def add_model(
     sub: argparse.ArgumentParser,
-    what: str = "a run folder, a file (.keras, SavedModel folder, .tflite, .onnx, OpenVINO)",
+    what: str = "a run folder, or a file (.keras, SavedModel folder, .tflite, .onnx, OpenVINO)",
 ) -> None:
     """Add the model that a verb is about, and the weights of a NAME."""
-    sub.add_argument("model", help=f"{what}, or NAME --weights")
+    sub.add_argument("model", help=f"{what}; or a network NAME with --weights")
     sub.add_argument(
         "--weights",
         metavar="TAG|FILE",
-        help="for a NAME: imagenet, cifar10, … (see 'keras-resnet weights list') or a .weights.h5",
+        help="weights for NAME: a tag such as imagenet or cifar10 (see 'keras-resnet weights "
+        "list'), or a .weights.h5 file",
     )

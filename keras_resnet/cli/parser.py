@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Mapping
+from typing import Any
 
 from keras_resnet.cli import (
     completion,
@@ -21,13 +23,19 @@ from keras_resnet.cli.options import Parser, Verb, add_verb, walk
 from keras_resnet.errors import UnknownNameError
 
 EXIT_CODES = (
-    "Exit codes: 0 done; 1 a file failed its check; 2 something that can be mended (one line on "
-    "stderr says what); 70 a fault of this program; 130 interrupted; 141 the pipe that it wrote to "
-    "was closed."
+    "Exit codes: 0 success; 1 a file failed its check; 2 an error that you can fix (the message "
+    "says how); 70 a bug in keras-resnet; 130 interrupted by Ctrl-C; 141 output pipe closed."
 )
 
-# In the order of the help.
-VERBS: dict[str, Verb] = {
+# The help lists the verbs by what people want to do, the most used first.
+GROUPS = {
+    "start": ("quickstart", "predict", "list", "weights", "completion"),
+    "train": ("train", "finetune", "distill", "ensemble", "data-service"),
+    "shrink a trained network": ("qat", "prune-filters", "prune", "cluster"),
+    "export": ("export", "check", "benchmark", "layers"),
+    "inspect": ("evaluate", "compare", "runs", "report", "explain", "show", "profile"),
+}
+_DEFINED: dict[str, Verb] = {
     **train.VERBS,
     **compress.VERBS,
     **runs.VERBS,
@@ -39,6 +47,33 @@ VERBS: dict[str, Verb] = {
     **networks.VERBS,
     **weights.VERBS,
 }
+VERBS = {name: _DEFINED[name] for group in GROUPS.values() for name in group}
+
+
+class _Command(Parser):
+    """The parser of the command itself, whose help lists the verbs in groups."""
+
+    def __init__(self, groups: Mapping[str, tuple[str, ...]], **settings: Any) -> None:
+        super().__init__(**settings)
+        self._verb_groups = groups
+
+    def format_help(self) -> str:
+        """Return the help: argparse itself has one list of verbs, without groups."""
+        text = self._get_formatter()
+        text.add_usage(self.usage, self._actions, self._mutually_exclusive_groups)
+        text.add_text(self.description)
+        (verbs,) = (x for x in self._actions if isinstance(x, argparse._SubParsersAction))
+        lines = {line.dest: line for line in verbs._choices_actions}
+        options = [action for action in self._actions if action is not verbs]
+        sections = {
+            title: [lines[name] for name in names] for title, names in self._verb_groups.items()
+        }
+        for title, actions in (sections | {"options": options}).items():
+            text.start_section(title)
+            text.add_arguments(actions)
+            text.end_section()
+        text.add_text(self.epilog)
+        return text.format_help()
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -67,12 +102,14 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
     """Return the command's parser, and that of each verb by name."""
     from keras_resnet import __version__
 
-    parser = Parser(
+    parser = _Command(
+        GROUPS,
         prog="keras-resnet",
-        description="Residual networks: train, export, and check every file against its model.",
-        epilog=f"Start with: keras-resnet quickstart. {EXIT_CODES}",
+        description="Train, shrink and export residual networks. Every exported file is checked "
+        "against its Keras model.",
+        epilog=f"Help for a command: keras-resnet COMMAND --help. {EXIT_CODES}",
     )
     parser.add_argument("--version", action="version", version=f"keras-resnet {__version__}")
-    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
     verbs = {name: add_verb(subparsers, "verb", name, verb) for name, verb in VERBS.items()}
     return parser, verbs

@@ -19,7 +19,6 @@ from keras_resnet.cli.options import (
 from keras_resnet.display.console import print_json
 from keras_resnet.errors import UserError
 from keras_resnet.files import require_file_target
-from keras_resnet.lazy import quiet_stderr
 
 
 def _ensemble(options: argparse.Namespace) -> int:
@@ -94,8 +93,7 @@ def _predict(options: argparse.Namespace) -> int:
     results: list[dict[str, Any]] = []
     for path in options.images:
         try:
-            with quiet_stderr():  # the libraries' own words on damaged files
-                image = read_image(path, size, channels or 3, crop)
+            image = read_image(path, size, channels or 3, crop)
         except UserError as error:  # one bad image does not lose the others
             results.append({"image": path, "error": str(error)})
             continue
@@ -147,7 +145,7 @@ def _evaluate_options(sub: Parser) -> None:
     sub.add_argument(
         "--data",
         metavar="NAME|FOLDER",
-        help="dataset or folder of images; default what the run or the weights were trained on",
+        help="dataset or folder of images (default: what the model was trained on)",
     )
     add_layout(sub)
     sub.add_argument("--split", default="test", help="train, validation or test (default)")
@@ -156,31 +154,32 @@ def _evaluate_options(sub: Parser) -> None:
         type=natural,
         default=1,
         metavar="1|10",
-        help="the central crop (default), or corners, centre and their mirror images, averaged",
+        help="1: the central crop (default); 10: average over four corners, the centre and their "
+        "mirror images",
     )
     sub.add_argument(
         "--scales",
         type=naturals,
         default=(),
         metavar="N,N,…",
-        help="average over whole images with the shorter side at each of these pixels; "
-        "He et al. 2015: 224,256,384,480,640",
+        help="average over whole images at several sizes (shorter side in pixels); He et al. 2015 "
+        "use 224,256,384,480,640",
     )
     sub.add_argument(
         "--resize",
         type=natural,
         metavar="N",
-        help="the shorter side of the whole image before its centre is cut out, as torchvision and "
-        "timm do to the grey level; slower than the default",
+        help="resize the shorter side to N pixels before the central crop, exactly as torchvision "
+        "and timm do; slower than the default",
     )
-    sub.add_argument("--interpolation", help="of --resize: bilinear (default) or bicubic")
+    sub.add_argument("--interpolation", help="filter for --resize: bilinear (default) or bicubic")
     sub.add_argument("--out", metavar="FILE", help="also write the result as JSON")
 
 
 def _predict_options(sub: Parser) -> None:
     add_model(sub)
     add_activation(sub)
-    sub.add_argument("images", nargs="+", metavar="IMAGE")
+    sub.add_argument("images", nargs="+", metavar="IMAGE", help="image files")
     sub.add_argument(
         "--top", type=natural, default=5, metavar="K", help="classes to show (default 5)"
     )
@@ -188,19 +187,19 @@ def _predict_options(sub: Parser) -> None:
 
 VERBS = {
     "ensemble": Verb(
-        "average the probabilities of several models in one file",
+        "combine models into one file that averages their answers",
         "ensemble RUN1 RUN2 --out ensemble.keras",
         _ensemble_options,
         _ensemble,
     ),
     "evaluate": Verb(
-        "accuracy and loss on a labelled split",
+        "measure accuracy and loss on labelled images",
         "evaluate RUN --split test",
         _evaluate_options,
         _evaluate,
     ),
     "predict": Verb(
-        "classify images",
+        "classify images with a trained model or exported file",
         "predict RUN/exports/resnet20-int8.tflite cat.jpg",
         _predict_options,
         _predict,

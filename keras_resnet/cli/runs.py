@@ -90,35 +90,37 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _runs_options(sub: Parser) -> None:
-    sub.add_argument("folder", nargs="?", default="runs", help="where to look (default ./runs)")
+    sub.add_argument(
+        "folder", nargs="?", default="runs", help="folder that holds the runs (default ./runs)"
+    )
 
 
 def _report_options(sub: Parser) -> None:
     sub.add_argument("run", help="the folder of a finished run")
-    sub.add_argument("--out", metavar="FILE.html", help="default RUN/report.html")
+    sub.add_argument("--out", metavar="FILE.html", help="file to write (default RUN/report.html)")
 
 
 def _compare_options(sub: Parser) -> None:
     sub.add_argument("models", nargs="+", help="run folders, export folders and exported files")
-    drawn = "draw accuracy against bytes and ms: .svg, .png or .pdf"
+    drawn = "plot accuracy against file size and latency: .svg, .png or .pdf"
     sub.add_argument("--picture", metavar="FILE", help=drawn)
 
 
 VERBS = {
     "runs": Verb(
-        "list the runs of a folder",
+        "list training runs and how far each one is",
         "runs",
         _runs_options,
         _runs,
     ),
     "report": Verb(
-        "one page about a finished run, with pictures",
+        "write an HTML report about a finished run",
         "report RUN",
         _report_options,
         _report,
     ),
     "compare": Verb(
-        "accuracy, size and speed of several runs and exports side by side",
+        "accuracy, size and speed of runs and exports, side by side",
         "compare RUN1 RUN2 --picture frontier.svg",
         _compare_options,
         _compare,

@@ -5,11 +5,21 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from keras_resnet.cli.options import Parser, Verb, add_layout, add_model, natural
-from keras_resnet.cli.training_options import add_recipe, add_training, overrides, print_run
+from keras_resnet.cli.training_options import (
+    add_recipe,
+    add_training,
+    overrides,
+    print_run,
+    read_config,
+)
 from keras_resnet.display.console import print_checks, print_json, print_lines
 from keras_resnet.errors import UserError
+
+if TYPE_CHECKING:
+    from keras_resnet.recipes.configs.schema import Config
 
 
 def _quickstart(options: argparse.Namespace) -> int:
@@ -31,60 +41,75 @@ def _quickstart(options: argparse.Namespace) -> int:
 
 def _train(options: argparse.Namespace) -> int:
     """Train a config, or go on with a run."""
-    from keras_resnet.recipes import train as training
-    from keras_resnet.recipes.configs import schema
-
     if options.list:
-        names = schema.list_configs()
-        return print_json({"configs": names}) if options.json else print_lines(names)
-    if (options.config is None) == (options.resume is None):
-        raise UserError(
-            "Give a config (see --list), e.g. cifar10/resnet20, or --resume RUN, and not both."
-        )
-    given = overrides(options)
+        return _list_configs(options)
+
+    from keras_resnet.recipes import train as training
+
     if options.resume:
-        if given or options.out:
-            raise UserError(
-                f"--resume goes on as the run was configured and takes no other options. To change "
-                f"it, edit {Path(options.resume) / 'config.toml'}."
-            )
         run = training.resume(options.resume, profile=options.profile)
     else:
-        loaded = schema.load_config(options.config, given)
         name = Path(options.config).stem
-        run = training.run(loaded, options.out, name=name, profile=options.profile)
+        run = training.run(read_config(options), options.out, name=name, profile=options.profile)
     return print_run(run, options.json)
+
+
+def _list_configs(options: argparse.Namespace) -> int:
+    from keras_resnet.recipes.configs import schema
+
+    names = schema.list_configs()
+    return print_json({"configs": names}) if options.json else print_lines(names)
+
+
+def _check_train(options: argparse.Namespace) -> None:
+    """Refuse a wrong config, or options that do not go together."""
+    if options.list:
+        return
+    if (options.config is None) == (options.resume is None):
+        raise UserError(
+            "Give either a config (see --list), e.g. cifar10/resnet20, or --resume RUN; received "
+            f"{'neither' if options.config is None else 'both'}."
+        )
+    if options.config:
+        read_config(options)
+    elif overrides(options) or options.out:
+        raise UserError(
+            "--resume continues with the run's own config and takes no other options. To change "
+            f"it, edit {Path(options.resume) / 'config.toml'}."
+        )
 
 
 def _distill(options: argparse.Namespace) -> int:
     """Train a config with a teacher."""
     from keras_resnet.recipes import train as training
-    from keras_resnet.recipes.configs import schema
 
+    name = Path(options.config).stem
+    run = training.run(_taught(options), options.out, name=name, profile=options.profile)
+    return print_run(run, options.json)
+
+
+def _taught(options: argparse.Namespace) -> Config:
+    """The config with its teacher."""
     chosen = {"distill.teacher": options.teacher, "distill.weights": options.weights}
     given = {key: value for key, value in chosen.items() if value is not None}
-    loaded = schema.load_config(options.config, overrides(options) | given)
+    loaded = read_config(options, given)
     if not loaded.distill.teacher:
         raise UserError(
             f"The config {options.config} names no teacher. Give --teacher: a run folder, a .keras "
             "file, or a NAME with --weights."
         )
-    name = Path(options.config).stem
-    return print_run(
-        training.run(loaded, options.out, name=name, profile=options.profile), options.json
-    )
+    return loaded
 
 
 def _finetune(options: argparse.Namespace) -> int:
-    """Train a trained network on other classes."""
+    """Fine-tune a trained network on other classes."""
     from keras_resnet.recipes import finetune as tuning
-    from keras_resnet.recipes.configs import schema
     from keras_resnet.recipes.runs import sources
     from keras_resnet.recipes.training import devices
 
     source = sources.find(options.model, options.weights)
     source.require_keras()
-    loaded = schema.load_config(options.config, overrides(options))
+    loaded = read_config(options)
     devices.claim(loaded.train)
     run = tuning.run(source, loaded, options.out, profile=options.profile)
     return print_run(run, options.json)
@@ -107,48 +132,62 @@ def _data_service(options: argparse.Namespace) -> int:
 
 
 def _quickstart_options(sub: Parser) -> None:
-    sub.add_argument("--out", metavar="FOLDER", default="quickstart", help="default ./quickstart")
+    sub.set_defaults(config="digits/resnet8")
+    sub.add_argument(
+        "--out", metavar="FOLDER", default="quickstart", help="output folder (default ./quickstart)"
+    )
     add_training(sub)
 
 
 def _train_options(sub: Parser) -> None:
-    sub.add_argument("config", nargs="?", help="a shipped config (see --list) or a .toml file")
-    sub.add_argument("--list", action="store_true", help="list the shipped configs")
-    sub.add_argument("--resume", metavar="RUN", help="go on with an interrupted run")
-    sub.add_argument("--out", metavar="FOLDER", help="default runs/NAME-DATE-TIME")
+    sub.add_argument("config", nargs="?", help="name of a config (see --list) or a .toml file")
+    sub.add_argument("--list", action="store_true", help="list the configs and exit")
+    sub.add_argument("--resume", metavar="RUN", help="continue an interrupted run")
+    sub.add_argument("--out", metavar="FOLDER", help="run folder (default runs/NAME-DATE-TIME)")
     sub.add_argument(
         "--data",
         metavar="NAME|FOLDER",
-        help="digits, a name of tensorflow-datasets, or a folder of images",
+        help="training data: digits, a dataset of tensorflow-datasets, or a folder of images; "
+        "default: the config's",
     )
     add_layout(sub)
     sub.add_argument(
-        "--data-service", metavar="grpc://HOST:PORT", help="a 'keras-resnet data-service'"
+        "--data-service",
+        metavar="grpc://HOST:PORT",
+        help="load batches from a machine that runs 'keras-resnet data-service'",
     )
     add_recipe(sub)
 
 
 def _distill_options(sub: Parser) -> None:
-    sub.add_argument("config", help="a shipped config (see 'train --list') or a .toml file")
+    sub.add_argument(
+        "config", help="name of a config (see 'keras-resnet train --list') or a .toml file"
+    )
     sub.add_argument(
         "--teacher",
         metavar="MODEL",
-        help="whom to learn from: a run folder, a .keras file, or NAME --weights; default the "
-        "config's",
+        help="the teacher model: a run folder, a .keras file, or a network NAME with --weights; "
+        "default: the config's",
     )
-    sub.add_argument("--weights", metavar="TAG|FILE", help="of a teacher that is a NAME")
-    sub.add_argument("--out", metavar="FOLDER", help="default runs/NAME-DATE-TIME")
-    sub.add_argument("--data", metavar="NAME|FOLDER", help="as of 'train'")
+    sub.add_argument(
+        "--weights", metavar="TAG|FILE", help="weights of the teacher, if it is a NAME"
+    )
+    sub.add_argument("--out", metavar="FOLDER", help="run folder (default runs/NAME-DATE-TIME)")
+    sub.add_argument("--data", metavar="NAME|FOLDER", help="as in 'keras-resnet train'")
     add_layout(sub)
     add_recipe(sub)
 
 
 def _finetune_options(sub: Parser) -> None:
-    add_model(sub, "the trained network to start from: a run folder, a .keras file")
-    sub.add_argument("--data", metavar="NAME|FOLDER", required=True, help="what to train on")
+    add_model(sub, "the trained network: a run folder or a .keras file")
+    sub.add_argument(
+        "--data", metavar="NAME|FOLDER", required=True, help="training data, as in 'train'"
+    )
     add_layout(sub)
-    sub.add_argument("--config", default="finetune/default", help="default %(default)s")
-    sub.add_argument("--out", metavar="FOLDER", help="default runs/finetune-NAME-DATE-TIME")
+    sub.add_argument("--config", default="finetune/default", help="config (default %(default)s)")
+    sub.add_argument(
+        "--out", metavar="FOLDER", help="run folder (default runs/finetune-NAME-DATE-TIME)"
+    )
     add_recipe(sub)
 
 
@@ -158,40 +197,44 @@ def _data_service_options(sub: Parser) -> None:
         type=natural,
         metavar="N",
         default=5050,
-        help="where trainings ask (default 5050); the batches come from the port after it",
+        help="port to listen on (default 5050); the next port sends the batches",
     )
     sub.add_argument(
-        "--host", help="name or address by which they reach this machine (default its host name)"
+        "--host", help="name or address of this machine, as others reach it (default its host name)"
     )
 
 
 VERBS = {
     "quickstart": Verb(
-        "train ResNet-8 on handwritten digits, export it, check every file (a minute or two)",
+        "train, export and check on handwritten digits: 1 to 2 minutes",
         "quickstart --out quickstart",
         _quickstart_options,
         _quickstart,
+        read_config,
     ),
     "train": Verb(
-        "train a config",
+        "train a network from a config",
         "train cifar10/resnet20 --epochs 3",
         _train_options,
         _train,
+        _check_train,
     ),
     "distill": Verb(
-        "train a config on the labels and on a trained network's answers",
+        "train a network to match a teacher model (distillation)",
         "distill cifar10/resnet20_fast --teacher RUN",
         _distill_options,
         _distill,
+        _taught,
     ),
     "finetune": Verb(
-        "train a trained network on other classes",
+        "fine-tune a trained network on your own classes",
         "finetune RUN --data FOLDER",
         _finetune_options,
         _finetune,
+        read_config,
     ),
     "data-service": Verb(
-        "prepare batches for trainings on other machines, until Ctrl-C",
+        "prepare training batches for other machines, until Ctrl-C",
         "data-service --port 5050",
         _data_service_options,
         _data_service,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from keras_resnet.cli.options import Parser, natural
 from keras_resnet.display.console import print_json
 
 if TYPE_CHECKING:
+    from keras_resnet.recipes.configs.schema import Config
     from keras_resnet.recipes.runs.folder import Run
 
 
@@ -19,22 +21,29 @@ def add_recipe(sub: Parser) -> None:
     sub.add_argument(
         "--profile",
         action="store_true",
-        help="write a TensorFlow profiler trace of ten steps for TensorBoard",
+        help="profile ten training steps for TensorBoard",
     )
 
 
 def add_training(sub: Parser) -> None:
     """Add the options of every training: the config keys that people change most."""
-    sub.add_argument("--epochs", type=natural, metavar="N")
-    sub.add_argument("--batch-size", type=natural, metavar="N", help="global, over all devices")
-    sub.add_argument("--seed", type=int, metavar="N")
-    sub.add_argument("--devices", help="auto, cpu, gpu, cpu:N (logical devices), gpu:N")
+    sub.add_argument("--epochs", type=natural, metavar="N", help="passes over the training images")
+    sub.add_argument(
+        "--batch-size", type=natural, metavar="N", help="images per step, over all devices"
+    )
+    sub.add_argument("--seed", type=int, metavar="N", help="random seed")
+    sub.add_argument("--devices", help="auto (default), cpu, gpu, cpu:N or gpu:N")
     sub.add_argument(
         "--precision",
-        help="auto, float32 (qat, prune, cluster: only that), mixed_bfloat16, mixed_float16",
+        help="auto (default), float32, mixed_bfloat16 or mixed_float16; qat, prune and cluster "
+        "always use float32",
     )
     sub.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="any key of the config"
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change any config key, e.g. --set optimizer.learning_rate=0.2; can be repeated",
     )
 
 
@@ -60,6 +69,19 @@ def overrides(options: argparse.Namespace) -> dict[str, Any]:
     }
     given = {key: value for key, value in short.items() if value is not None}
     return given | dict(parse_override(text) for text in options.set)
+
+
+def read_config(options: argparse.Namespace, given: Mapping[str, Any] | None = None) -> Config:
+    """Read the config of a verb; its options replace keys, and `given` replaces both.
+
+    This needs no TensorFlow, so it is the `check` of verbs that train.
+
+    Raises:
+        UserError: an unknown config or key (with the nearest one), or a bad value.
+    """
+    from keras_resnet.recipes.configs import schema
+
+    return schema.load_config(options.config, overrides(options) | dict(given or {}))
 
 
 def print_run(run: Run, as_json: bool) -> int:

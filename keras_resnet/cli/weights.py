@@ -173,73 +173,87 @@ def _weights_options(sub: Parser) -> None:
 
 
 def _matching_options(sub: Parser) -> None:
-    sub.add_argument("pattern", nargs="?", default="*", help="shell pattern of the network's name")
+    sub.add_argument(
+        "pattern",
+        nargs="?",
+        default="*",
+        help="shell pattern for the network's name (default: all)",
+    )
 
 
 def _of_options(sub: Parser) -> None:
-    sub.add_argument("name", help="a name of 'keras-resnet weights list'")
+    sub.add_argument("name", help="a network from 'keras-resnet weights list'")
     sub.add_argument(
-        "--weights", metavar="TAG", help="e.g. imagenet/torchvision_v2; default the network's first"
+        "--weights",
+        metavar="TAG",
+        help="e.g. imagenet/torchvision_v2 (default: the network's first)",
     )
 
 
 def _import_options(sub: Parser) -> None:
     sub.add_argument(
-        "file", help="weights of PyTorch (.pth, .safetensors), Keras (.h5, .keras), or a run folder"
+        "file",
+        help="weights from PyTorch (.pth, .safetensors) or Keras (.h5, .keras), or a run folder",
     )
-    sub.add_argument("--as", dest="name", required=True, metavar="NAME", help="the network")
+    sub.add_argument(
+        "--as",
+        dest="name",
+        required=True,
+        metavar="NAME",
+        help="the network that the weights are for",
+    )
     sub.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="a field of the network that differs, for networks that are in no table, e.g. "
-        "--as resnet20 --set depths=[6,6,6]",
+        help="change a field of the network, for variants without a name, e.g. --as resnet20 --set "
+        "depths=[6,6,6]",
     )
     sub.add_argument(
         "--state-dict",
         metavar="KEY",
-        help="which state dict, where a checkpoint has several, e.g. model_ema",
+        help="which state dict to read if a checkpoint has several, e.g. model_ema",
     )
-    sub.add_argument("--out", metavar="FILE", help="default NAME.weights.h5")
+    sub.add_argument("--out", metavar="FILE", help="file to write (default NAME.weights.h5)")
     sub.add_argument(
         "--preprocessing",
         metavar="MODE",
-        help="what they were trained with (tf, caffe, torch, …); default as published",
+        help="normalisation used in training: tf, caffe, torch, … (default: as published)",
     )
     sub.add_argument(
-        "--data", metavar="NAME", help="what they were trained on, e.g. cifar10: names the classes"
+        "--data", metavar="NAME", help="training dataset, e.g. cifar10; gives the class names"
     )
-    sub.add_argument("--overwrite", action="store_true", help="replace the file")
+    sub.add_argument("--overwrite", action="store_true", help="replace an existing file")
 
 
 _ACTIONS = {
     "list": Verb(
-        "trained weights: whose, how accurate, how large, under which licence",
+        "list trained weights: source, accuracy, size and licence",
         "weights list 'resnet50*'",
         _matching_options,
         _list,
     ),
     "info": Verb(
-        "all that is known of some weights",
+        "show everything known about one set of weights",
         "weights info resnet50 --weights imagenet/torchvision_v2",
         _of_options,
         _info,
     ),
     "fetch": Verb(
-        "download some weights into the cache",
+        "download weights into the cache",
         "weights fetch resnet50",
         _of_options,
         _fetch,
     ),
     "verify": Verb(
-        "check the hashes of the weights that are here",
+        "check the hashes of downloaded weights",
         "weights verify 'resnet50*'",
         _matching_options,
         _verify,
     ),
     "import": Verb(
-        "turn a weights file of another library into ours",
+        "convert a weights file of another library",
         "weights import resnet50d.pth --as resnet50d",
         _import_options,
         _import,
@@ -249,7 +263,7 @@ _ACTIONS = {
 
 VERBS = {
     "weights": Verb(
-        "trained weights: list, info, fetch, verify, import",
+        "list, download, verify or import trained weights",
         "weights list 'resnet50*'",
         _weights_options,
         _weights,

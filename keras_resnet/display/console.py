@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import faulthandler
 import io
 import json
+import logging
+import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -23,7 +27,41 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from keras_resnet.errors import ZooWarning
+from keras_resnet.lazy import LOG_LEVEL
+
 _LINE_SECONDS = 60.0  # between lines where no bar can be shown
+_SILENT = "3"  # fatal errors only
+
+
+def own_terminal() -> None:
+    """Keep what libraries say from the terminal for the rest of this process.
+
+    Call it before TensorFlow is imported. C and C++ libraries (TensorFlow, oneDNN, CUDA, libjpeg)
+    write to file descriptor 2 whenever they like. It leads nowhere from here on, and `sys.stderr`
+    gets a descriptor of its own. Their errors arrive as exceptions all the same. Python's loggers
+    and warnings are silent, too; ours become "warning: TEXT".
+
+    Users who want to see everything set `TF_CPP_MIN_LOG_LEVEL=0` (or 1): then nothing is done.
+    """
+    if os.environ.get(LOG_LEVEL) in ("0", "1") or sys.stderr is None:
+        return
+    os.environ[LOG_LEVEL] = _SILENT
+    terminal, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    sys.stderr.flush()
+    encoding, errors = sys.stderr.encoding, sys.stderr.errors
+    sys.stderr = open(terminal, "w", 1, encoding, errors)  # noqa: SIM115 (open to the end)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    faulthandler.enable(sys.stderr)  # a crash in C++ still says where
+    logging.disable(logging.ERROR)
+    if not sys.warnoptions:
+        warnings.showwarning = _print_warning
+
+
+def _print_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    if issubclass(category, ZooWarning):
+        print(f"warning: {message}", file=sys.stderr)
 
 
 def print_json(content: dict[str, Any], passed: bool = True) -> int:

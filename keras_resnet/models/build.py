@@ -203,8 +203,7 @@ def _activation(classes: int, activation: str | None) -> str | None:
         return activation
     warn(
         "classes=1: the network ends in a sigmoid, the probability of the second of two classes. "
-        "The softmax of one output is always 1. To say so: classifier_activation='sigmoid'.",
-        UserWarning,
+        "The softmax of one output is always 1. To say so: classifier_activation='sigmoid'."
     )
     return "sigmoid"
 

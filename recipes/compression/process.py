@@ -19,17 +19,11 @@ from keras_resnet.recipes.configs.schema import Config
 from keras_resnet.recipes.runs.folder import Run, find_run
 
 _DONE, _FAULT, _STOPPED = 0, 2, 130  # exit codes of the process, as the command's
-# TensorFlow greets on stderr when it is imported and when it first looks for devices.
 _PROCESS = """
-import os, sys
-stderr = os.dup(2)
-os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-try:
-    from keras_resnet.recipes.compression import process  # before TensorFlow: it may choose kernels
-    import tensorflow
-    tensorflow.config.list_physical_devices()
-finally:
-    os.dup2(stderr, 2)
+import sys
+from keras_resnet.display.console import own_terminal
+own_terminal()
+from keras_resnet.recipes.compression import process
 sys.exit(process.work(sys.argv[1]))
 """
 

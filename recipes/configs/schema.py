@@ -8,6 +8,7 @@ import reprlib
 import sys
 import tomllib
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -301,8 +302,22 @@ def _build(kind: type, table: dict[str, Any], prefix: str) -> Any:
     hints = typing.get_type_hints(kind, include_extras=True)
     for key in table:
         if key not in hints:
-            raise UnknownNameError("config key", prefix + key, hints, "", meant=key)
+            raise _unknown_key(prefix, key, hints)
     return kind(**{key: _convert(hints[key], table[key], prefix + key) for key in table})
+
+
+def _unknown_key(prefix: str, key: str, hints: Mapping[str, Any]) -> UserError:
+    """The error for a key of the section `prefix`, which has `hints` and not this one."""
+    owners = [name for name, kind in _sections().items() if key in typing.get_type_hints(kind)]
+    if owners:  # "epochs" or "optimizer.epochs" instead of "train.epochs"
+        meant = " or ".join(f"'{section}.{key}'" for section in owners)
+        return UserError(f"Unknown config key '{prefix}{key}'. Did you mean {meant}?")
+    return UnknownNameError("config key", prefix + key, hints, "", meant=key)
+
+
+def _sections() -> dict[str, type]:
+    kinds = typing.get_type_hints(Config)
+    return {name: kind for name, kind in kinds.items() if dataclasses.is_dataclass(kind)}
 
 
 # What a value of a type is called in an error.

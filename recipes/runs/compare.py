@@ -260,6 +260,6 @@ def as_dicts(compared: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    from keras_resnet.cli.main import main
+    from keras_resnet.cli.main import program
 
-    sys.exit(main(["compare", *sys.argv[1:]]))
+    sys.exit(program(["compare", *sys.argv[1:]]))

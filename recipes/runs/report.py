@@ -280,6 +280,6 @@ def _without_places(text: str) -> str:
 
 
 if __name__ == "__main__":
-    from keras_resnet.cli.main import main
+    from keras_resnet.cli.main import program
 
-    sys.exit(main(["report", *sys.argv[1:]]))
+    sys.exit(program(["report", *sys.argv[1:]]))

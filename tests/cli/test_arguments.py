@@ -23,12 +23,36 @@ def test_everything_has_help_with_an_example(name):
     assert "--json" in text
 
 
-def test_the_help_says_what_the_exit_codes_mean(capsys):
+@pytest.mark.parametrize("name", PARSERS)
+def test_every_argument_has_help(name):
+    """All but the place of a verb, whose lines are listed."""
+    arguments = PARSERS[name]._actions
+    assert all(action.help for action in arguments if not isinstance(action.choices, dict))
+
+
+def _help(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit):
         main(["--help"])
-    text = " ".join(capsys.readouterr().out.split())
-    assert "0 done; 1 a file failed its check; 2 something that can be mended" in text
+    return capsys.readouterr().out
+
+
+def test_the_help_says_what_the_exit_codes_mean(monkeypatch, capsys):
+    text = " ".join(_help(monkeypatch, capsys).split())
+    assert "0 success; 1 a file failed its check; 2 an error that you can fix" in text
     assert "130 interrupted" in text
+
+
+def test_the_help_lists_every_verb_once_in_its_group(monkeypatch, capsys):
+    """In one line of a terminal with 80 columns."""
+    assert set(parser.VERBS) == set(parser._DEFINED)
+    assert len(parser.VERBS) == sum(map(len, parser.GROUPS.values()))
+    lines = _help(monkeypatch, capsys).splitlines()
+    for title, names in parser.GROUPS.items():
+        first = lines.index(f"{title}:") + 1
+        listed = [line.split(maxsplit=1) for line in lines[first : first + len(names)]]
+        assert listed == [[name, parser.VERBS[name].summary] for name in names]
+    assert max(map(len, lines)) <= 80
 
 
 @pytest.fixture(scope="module")

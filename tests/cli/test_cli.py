@@ -2,11 +2,11 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tomllib
-from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -17,12 +17,12 @@ from PIL import Image
 
 import keras_resnet
 from keras_resnet import files
-from keras_resnet.cli import main as cli
 from keras_resnet.cli.export import FORMATS as HELP_FORMATS
 from keras_resnet.cli.main import main
-from keras_resnet.cli.parser import VERBS, parsers
+from keras_resnet.cli.parser import parsers
 from keras_resnet.errors import UserError
 from keras_resnet.export import FORMATS
+from keras_resnet.recipes import quickstart
 from keras_resnet.recipes.export import USUAL
 from keras_resnet.recipes.runs.folder import Run, list_runs, locked
 
@@ -47,34 +47,123 @@ def picture(digits, tmp_path_factory):
     return str(path)
 
 
-def test_help_and_typing_errors_do_not_load_tensorflow():
-    for arguments, code in (["--help"], 0), (["tran"], 2), (["train", "--epoch", "3"], 2):
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("--help", "quickstart"),
+        ("train --list", "cifar10/resnet20"),
+        ("tran", "Did you mean 'train'?"),
+        ("train --epoch 3", "Did you mean '--epochs'?"),
+        ("train cifar10/resnet2O", "Did you mean 'cifar10/resnet20'?"),
+        ("train cifar10/resnet20 --set train.epoch=3", "Did you mean 'epochs'?"),
+        ("train cifar10/resnet20 --set epochs=3", "Did you mean 'train.epochs'?"),
+        ("train debug/tiny --set name=x", "'data.name' or 'optimizer.name' or 'schedule.name'?"),
+        ("train cifar10/resnet20 --epochs 3 --resume RUN", "received both"),
+        ("train --resume RUN --epochs 3", "takes no other options"),
+        ("quickstart --set tran.epochs=3", "Did you mean 'train'?"),
+        ("distill cifar10/resnet20", "names no teacher"),
+        ("finetune RUN --data digits --config finetune/defalt", "mean 'finetune/default'?"),
+        ("qat RUN --set train.learning_rate=1", "Did you mean 'optimizer.learning_rate'?"),
+        ("prune RUN --config compress/qat", "is for 'keras-resnet qat'"),
+        ("cluster RUN --set compress.cluster=4", "Did you mean 'clusters'?"),
+        ("prune-filters RUN --data digits --keep 2", "pruning.keep"),
+    ],
+)
+def test_help_and_wrong_arguments_do_not_wait_for_tensorflow(line, said):
+    result = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "keras_resnet", *line.split()],
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == (0 if line in ("--help", "train --list") else 2)
+    assert said in result.stdout + result.stderr
+    assert "tensorflow" not in result.stderr.partition("error:")[0]
+
+
+FAULT = """
+import sys
+from dataclasses import replace
+from keras_resnet.cli import main
+from keras_resnet.cli.parser import VERBS
+
+def fault(_):
+    raise RuntimeError("out of luck")
+
+VERBS["weights"] = replace(VERBS["weights"], run=fault)
+sys.exit(main.program(["weights", "list"]))
+"""
+
+
+def test_what_nobody_foresaw_is_no_failed_check():
+    result = run_python(FAULT, check=False)
+    assert result.returncode == 70
+    assert "RuntimeError: out of luck" in result.stderr
+    assert result.stderr.endswith("error: this is a bug in keras-resnet; please report it\n")
+
+
+SPEAKING = """
+import logging, os, subprocess, sys, warnings
+from keras_resnet.display.console import own_terminal
+from keras_resnet.errors import ZooWarning, warn
+own_terminal()
+os.write(2, b"C++\\n")
+subprocess.run([sys.executable, "-c", "import os; os.write(2, b'C++ of a child')"])
+warnings.warn("another library's")
+logging.getLogger("tensorflow").error("logged")
+warn("ours")
+print("error: ours", file=sys.stderr)
+"""
+
+
+def test_the_terminal_shows_what_we_say_and_no_library():
+    def said(**environment):
+        return run_python(SPEAKING, env=environment).stderr
+
+    assert said(TF_CPP_MIN_LOG_LEVEL="3") == "warning: ours\nerror: ours\n"
+    wanted = said(TF_CPP_MIN_LOG_LEVEL="0")  # the user's own value wins
+    for text in ("C++\n", "C++ of a child", "another library's", "logged", "ZooWarning: ours"):
+        assert text in wanted
+
+
+@pytest.mark.slow  # a process with TensorFlow for each line
+def test_no_library_speaks_to_the_terminal_of_a_command(tiny_run, exports, picture, tmp_path):
+    """The value of TF_CPP_MIN_LOG_LEVEL is the command's own here, as it is for users."""
+    damaged = tmp_path / "damaged.jpg"
+    Image.open(picture).resize((300, 300)).save(damaged)
+    damaged.write_bytes(damaged.read_bytes()[:3000])
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    ours = re.compile(
+        r"(warning|error): |epoch +\d|[\w-]+: written in |\S*/(new|qat): resnet8 on |  .*: warm$"
+        r"|  round \d of \d$"
+    )
+    for line in (
+        ["show", "resnet20"],
+        ["predict", tiny_run.path, picture, damaged],
+        ["check", exports],
+        ["benchmark", exports, "--rounds", "2"],
+        ["export", tiny_run.path, "--formats", "tflite-int8,onnx-int8", "--out", tmp_path / "e"],
+        ["train", "debug/tiny", "--epochs", "1", "--devices", "cpu:2", "--out", tmp_path / "new"],
+        ["qat", tiny_run.path, "--epochs", "1", "--out", tmp_path / "qat"],
+    ):
         result = subprocess.run(
-            [sys.executable, "-X", "importtime", "-m", "keras_resnet", *arguments],
+            [sys.executable, "-m", "keras_resnet", *map(str, line)],
             capture_output=True,
             text=True,
+            env=environment,
         )
-        assert result.returncode == code
-        assert "tensorflow" not in result.stderr
-    assert "Did you mean '--epochs'" in result.stderr
+        assert result.returncode in (0, 1, 2), result.stderr
+        foreign = [said for said in result.stderr.splitlines() if not ours.match(said)]
+        assert foreign == [], line
 
 
-def test_what_nobody_foresaw_is_no_failed_check(monkeypatch, capsys):
-    def fault(_):
-        raise RuntimeError("out of luck")
-
-    monkeypatch.setitem(VERBS, "list", replace(VERBS["list"], run=fault))
-    monkeypatch.setattr(sys, "argv", ["keras-resnet", "list"])
-    assert cli.program() == 70
-    error = capsys.readouterr().err
-    assert "RuntimeError: out of luck" in error
-    assert error.endswith("error: this is a fault of keras-resnet; please report it\n")
+def test_the_quickstart_checks_the_config_that_it_trains():
+    assert parsers()[1]["quickstart"].get_default("config") == quickstart.CONFIG
 
 
 def test_the_formats_of_the_help_are_the_formats():
     assert HELP_FORMATS.split(", ") == list(FORMATS)
     export = "".join(parsers()[1]["export"].format_help().split())
-    assert f"default{','.join(USUAL)}," in export
+    assert f"default{','.join(USUAL)}(" in export
 
 
 def test_list_and_show(capsys):
@@ -266,8 +355,8 @@ def test_export_a_keras_file_with_a_folder_of_images(capsys, digits, tiny_run, t
         (["--jsn", "list"], "Options come after the command"),
         (["list", "vit*"], "No model matches"),
         (["train", "cifar10/resnett20"], "Did you mean 'cifar10/resnet20'"),
-        (["train"], "Give a config"),
-        (["train", "debug/tiny", "--resume", "x"], "Give a config"),
+        (["train"], "Give either a config"),
+        (["train", "debug/tiny", "--resume", "x"], "Give either a config"),
         (["train", "--resume", "nowhere"], "not a run folder"),
         (["train", "debug/tiny", "--precision", "bf16"], "Unknown precision 'bf16'"),
         (["train", "debug/tiny", "--epochs", "x"], "wants a whole number"),

@@ -455,7 +455,7 @@ def test_the_one_liner_takes_ones_own_network(digits, tmp_path):
 def test_the_config_is_of_the_verb(tiny_run, tmp_path, capsys):
     command = ["qat", str(tiny_run.path), "--config", "compress/prune", "--out"]
     assert main([*command, str(tmp_path / "run")]) == 2
-    assert "is one of 'keras-resnet prune', not of 'keras-resnet qat'" in capsys.readouterr().err
+    assert "is for 'keras-resnet prune', not for 'keras-resnet qat'" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
