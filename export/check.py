@@ -130,12 +130,21 @@ def _compare_one(
     snr_db = _signal_to_noise(*pair)
     logit_error = _logit_error(answers.logits(outputs), answers.logits(reference.outputs))
     if tolerance.logits is not None and not logit_error <= tolerance.logits:
-        problems.append(f"error of the logits {logit_error:.2g}, allowed {tolerance.logits:g}")
+        problems.append(
+            f"error of the logits {logit_error:.2g} of the largest logit; at most "
+            f"{tolerance.logits:g} is allowed for rounding"
+        )
     if snr_db is not None and not snr_db >= tolerance.snr_db:
-        problems.append(f"signal-to-noise {snr_db} dB, wanted {tolerance.snr_db:g}")
+        problems.append(
+            f"signal-to-noise {snr_db} dB, below {tolerance.snr_db:g} dB: the outputs are too far "
+            "from the Keras model's"
+        )
     spread = (tolerance.agreement * (1 - tolerance.agreement) / len(outputs)) ** 0.5
     if agreement < (least := tolerance.agreement - 2 * spread):
-        problems.append(f"top-1 agreement {agreement:.2%} up to ties, wanted {least:.2%}")
+        problems.append(
+            f"top-1 agreement {agreement:.2%}, below {least:.2%}: on too many of the "
+            f"{len(outputs):,} images the file and the Keras model name different classes"
+        )
     labels = reference.labels
     return replace(
         found,
@@ -149,6 +158,22 @@ def _compare_one(
     )
 
 
+def advice(checks: Sequence[FileCheck]) -> list[str]:
+    """Return what to try, in order, if quantized files differ too much; else nothing."""
+    inexact = (item for item in checks if item.n and not item.passed)
+    if not any(item.format in _QUANTIZED for item in inexact):
+        return []
+    return [
+        "To make the quantized files more accurate, try in this order:",
+        "1. more calibration images, like the training images: export --calibration FOLDER",
+        "2. ranges without outliers: export --calibration-method percentile",
+        "3. find the layers that lose most: keras-resnet layers EXPORTS --worst",
+        "4. keep those layers in float32: export --keep-float LAYER,… (tflite-int8)",
+        "5. quantization-aware training: keras-resnet qat MODEL, then export its run",
+    ]
+
+
+_QUANTIZED = (*INT8_FORMATS, "tflite-int4", "tflite-int16x8", "tflite-dynamic", "onnx-int8")
 _SATURATES = (
     "the file itself is right: without ONNX Runtime's optimizations (ORT_DISABLE_ALL) it passes. "
     "This CPU's int8 kernels saturate, as x86 CPUs without VNNI do with 8-bit weights. Export the "

@@ -67,6 +67,18 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def without_common_folder(paths: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the folder that all paths lie in, "" if there is none, and the rest of each."""
+    folders = [Path(path).parent.parts for path in paths]
+    same = 0
+    for parts in zip(*folders, strict=False):
+        if len(set(parts)) > 1:
+            break
+        same += 1
+    folder = str(Path(*folders[0][:same])) if same else ""
+    return folder, [str(Path(*Path(path).parts[same:])) for path in paths]
+
+
 def short_names(names: Sequence[str]) -> list[str]:
     """Of each path the shortest end that none of the others has, e.g. "run1/model.keras"."""
     parts = {name: Path(name).parts for name in names}

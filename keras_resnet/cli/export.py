@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_resnet.cli.options import Parser, Verb, add_activation, add_model, names, natural
-from keras_resnet.display.console import print_checks, print_json
+from keras_resnet.display.console import print_checks, print_json, print_lines
 from keras_resnet.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ FORMATS = (
 
 
 def _export(options: argparse.Namespace) -> int:
+    from keras_resnet.export import check
     from keras_resnet.export.formats import metadata
     from keras_resnet.recipes.export import export_source
     from keras_resnet.recipes.runs import sources
@@ -57,9 +58,10 @@ def _export(options: argparse.Namespace) -> int:
         return 0
     if checked["n"] < _FEW_IMAGES:
         print(
-            f"{checked['n']} images are few to judge by: a single one that differs weighs. Give "
-            "more, or a dataset (--data)."
+            f"{checked['n']} images are few for a check: one that differs counts much. Give more, "
+            "or a dataset (--data)."
         )
+    print_lines(check.advice(report.checks))
     return 1
 
 
@@ -115,6 +117,7 @@ def _check(options: argparse.Namespace) -> int:
         content |= {"model": keras_row, "files": rows, "left_out": left_out}
         return print_json(content, passed)
     print_checks(rows, f"Checked on {checked['n']} images: {checked['images']}", keras_row)
+    print_lines(check.advice(checks))
     return 0 if passed else 1
 
 

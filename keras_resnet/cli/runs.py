@@ -10,10 +10,12 @@ from pathlib import Path
 from keras_resnet.cli.options import Parser, Verb
 from keras_resnet.display.console import number, print_json, print_lines, print_table, verdict
 from keras_resnet.errors import UserError
+from keras_resnet.files import without_common_folder
 
 
 def _runs(options: argparse.Namespace) -> int:
     """List the runs of a folder."""
+    from keras_resnet.recipes.configs.schema import shown_name
     from keras_resnet.recipes.runs.folder import list_runs
 
     found = list_runs(options.folder)
@@ -21,21 +23,22 @@ def _runs(options: argparse.Namespace) -> int:
         return print_json({"runs": found})
     if not found:
         raise UserError(f"No runs in {options.folder}. Start one: keras-resnet train --list")
-    header = ("run", "model", "data", "done", "validation", "test", "minutes", "state")
+    folder, short = without_common_folder([row["run"] for row in found])
+    header = ("run", "model", "data", "done", "valid.", "test", "minutes", "state")
     rows = [
         [
-            row["run"],
+            name,
             row["model"] or "–",
-            row["data"] or "–",
+            shown_name(row["data"] or "–"),
             f"{row['done']}/{row['total']} {row['unit']}" if row["unit"] else "–",
             number(row["validation"], ".2%"),
             number(row["test"], ".2%"),
             number(row["training_seconds"] and row["training_seconds"] / 60, ".1f"),
             row["state"],
         ]
-        for row in found
+        for name, row in zip(short, found, strict=True)
     ]
-    print_table(f"Runs in {options.folder}", header, rows)
+    print_table(f"Runs in {folder or options.folder}", header, rows, text_columns=3)
     for row in found:
         if row["problem"]:
             print(f"warning: {row['run']}: {row['problem']}", file=sys.stderr)
@@ -65,11 +68,12 @@ def _compare(options: argparse.Namespace) -> int:
         comparing.draw(rows, Path(options.picture))
     if options.json:
         return print_json({"models": comparing.as_dicts(rows)})
+    folder, short = without_common_folder([row.name for row in rows])
     header = ("file", "accuracy", "agreement", "check")
     costs = ("parameters", "multiply-adds", "bytes", "gzipped", "ms")
     table = [
         [
-            row.name,
+            name,
             number(row.accuracy, ".2%"),
             number(row.agreement, ".2%"),
             verdict(asdict(row)),
@@ -79,10 +83,11 @@ def _compare(options: argparse.Namespace) -> int:
             f"{row.bytes_gzipped:,}",
             number(row.latency_ms, ".3f"),
         ]
-        for row in rows
+        for name, row in zip(short, rows, strict=True)
     ]
-    times = "ms: one image, on one thread (TensorFlow: on all)"
-    print_table(f"As recorded when each was trained or exported; {times}", header + costs, table)
+    where = f"Files in {folder}. " if folder else ""
+    times = "ms: one image, on one thread (TensorFlow: all threads)"
+    print_table(f"{where}Recorded at training or export; {times}", header + costs, table)
     return 0
 
 

@@ -72,7 +72,8 @@ def print_json(content: dict[str, Any], passed: bool = True) -> int:
 
 def print_lines(lines: Iterable[str]) -> int:
     """Print to stdout; return the exit code 0."""
-    print("\n".join(lines))
+    for line in lines:
+        print(line)
     return 0
 
 

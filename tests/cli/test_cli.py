@@ -202,6 +202,39 @@ def test_runs_are_listed(capsys, tiny_run, tmp_path):
     assert "No runs in" in capsys.readouterr().err
 
 
+def test_tables_of_runs_are_narrow(capsys, tiny_run, tmp_path):
+    """The folder that all have in common is said once; `--json` keeps whole paths."""
+    for name in ("resnet20-20261130-101500", "finetune-resnet20-20261130-101501"):
+        shutil.copytree(tiny_run.path, tmp_path / "runs" / name)
+    assert main(["runs", str(tmp_path / "runs")]) == 0
+    title, _, *rows = capsys.readouterr().out.splitlines()
+    assert title == f"Runs in {tmp_path / 'runs'}"
+    assert {row.split()[0] for row in rows} == {path.name for path in (tmp_path / "runs").iterdir()}
+    assert max(map(len, rows)) <= 100
+    first = ["compare", *map(str, sorted((tmp_path / "runs").iterdir()))]
+    assert main(first) == 0
+    printed = capsys.readouterr().out
+    assert " ".join(printed.split()).startswith(f"Files in {tmp_path / 'runs'}. Recorded ")
+    rows = [line for line in printed.splitlines() if "model.keras" in line]
+    assert rows[0].split()[0] == "finetune-resnet20-20261130-101501/model.keras"
+    assert len({row.index("%") for row in rows}) == 1  # the figures are aligned
+    compared = _json(capsys, *first)[1]
+    assert compared["models"][0]["name"] == f"{first[1]}/model.keras"
+
+
+@pytest.mark.parametrize(
+    ("paths", "folder", "rest"),
+    [
+        (["runs/x/m", "runs/x/exports/f", "runs/y/m"], "runs", ["x/m", "x/exports/f", "y/m"]),
+        (["a/b/c"], "a/b", ["c"]),
+        (["/t/a", "b/y"], "", ["/t/a", "b/y"]),
+        (["a", "b"], "", ["a", "b"]),
+    ],
+)
+def test_the_common_folder_is_cut(paths, folder, rest):
+    assert files.without_common_folder(paths) == (folder, rest)
+
+
 def test_listing_runs_looks_and_does_not_write(tiny_run, tmp_path):
     """What it finds: a training, one that ended early, and what was kept as a record."""
     without = {

@@ -11,7 +11,7 @@ from PIL import Image
 
 import keras_resnet
 from keras_resnet.cli.main import main
-from keras_resnet.export import export, manifest
+from keras_resnet.export import check, export, manifest
 from keras_resnet.recipes.export import export_source, images_of, reference
 from keras_resnet.recipes.runs import sources
 
@@ -68,6 +68,21 @@ def test_a_manifest_that_does_not_know_the_normalisation_is_read(rescaled, tmp_p
     assert main(["check", str(folder)]) == 0
     assert main(["check", str(folder), "--against", str(rescaled / "bare.keras")]) == 1
     assert "error of the logits" in capsys.readouterr().out
+
+
+def test_a_failed_check_names_what_to_try_in_order():
+    """Only where the values of a quantized file differ: no calibration mends a wrong interface."""
+
+    def failed(kind, n):
+        return check.FileCheck("f", kind, "uint8", "uint8", n=n, problems=("differs",))
+
+    assert check.advice([failed("tflite-int8", 0), failed("tflite-float32", 9)]) == []
+    assert check.advice([]) == []
+    lines = check.advice([failed("tflite-float32", 9), failed("tflite-int8", 9)])
+    tried = ["--calibration F", "--calibration-method p", "layers EXPORTS --worst", "--keep-float"]
+    for number, option in enumerate([*tried, "keras-resnet qat"], 1):
+        assert lines[number].startswith(f"{number}. ")
+        assert option in lines[number]
 
 
 # Other classes ------------------------------------------------------------------------------------
