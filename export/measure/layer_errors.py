@@ -174,7 +174,8 @@ def measure(float_file: str | Path, quantized_file: str | Path, images: np.ndarr
     files = Probe(float_file), Probe(quantized_file)
     _require_float(files[0])
     for file in files:
-        file.runtime.predict(images[:1])  # refuses images of another size, and NaN
+        file.runtime.require_images(images)
+        file.runtime.predict(images[:1])  # refuses NaN
     matched = _match(*files)
     if len(matched) < len(files[0].operations) / 2:
         raise UserError(

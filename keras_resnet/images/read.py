@@ -83,11 +83,14 @@ def tried(encoded: Any) -> tuple[Any, Any]:
         tf.errors.OpError: when the graph runs: it is damaged or too large, or no image.
     """
 
+    def turned_of(pixels: Any) -> Any:
+        # A graph drops what nothing is computed from, even behind a control dependency of a branch.
+        return headers.orientation(encoded) * tf.minimum(tf.shape(pixels)[0], 1)
+
     def jpeg() -> tuple[Any, Any]:
         with tf.control_dependencies(require_size(*headers.jpeg_size(encoded))):
             small = tf.io.decode_jpeg(encoded, channels=3, ratio=8)
-        with tf.control_dependencies([small]):  # or it would be dropped as unused
-            return headers.orientation(encoded), tf.constant(False)
+        return turned_of(small), tf.constant(False)
 
     def other() -> tuple[Any, Any]:
         is_png = headers.is_png(encoded)
@@ -95,8 +98,7 @@ def tried(encoded: Any) -> tuple[Any, Any]:
         size = tf.cond(is_png, lambda: headers.png_size(encoded), lambda: (1, 1))
         with tf.control_dependencies(require_size(*size)):
             whole = png_or_other(encoded)
-        with tf.control_dependencies([whole]):
-            return headers.orientation(encoded), tf.logical_not(is_png)
+        return turned_of(whole), tf.logical_not(is_png)
 
     return tf.cond(tf.io.is_jpeg(encoded), jpeg, other)
 

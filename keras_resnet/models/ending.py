@@ -16,6 +16,7 @@ _FUNCTIONS = {
     keras.ops.softmax: SOFTMAX,
     keras.activations.sigmoid: SIGMOID,
     keras.ops.sigmoid: SIGMOID,
+    keras.activations.relu: LINEAR,  # scores: no probabilities
 }
 # They give what they take, in another shape or type.
 _CARRIERS = (layers.Identity, layers.Dropout, layers.Reshape, layers.Flatten)

@@ -221,7 +221,7 @@ ENDINGS = {
     "softmax in percent": (brightness("softmax", end=keras.layers.Rescaling(100.0)), None),
     "softmax, halved twice": (brightness("softmax", end=_halves), "softmax"),
     "softmax, added to itself": (brightness("softmax", end=_twice), None),
-    "relu": (brightness("relu"), None),
+    "relu": (brightness("relu"), "linear"),
     "a function of one's own": (brightness("sigmoid", end=lambda x: x * 1.0), None),
 }
 

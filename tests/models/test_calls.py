@@ -91,7 +91,7 @@ def fresh(monkeypatch):
 
 @pytest.mark.usefixtures("fresh")
 def test_random_weights_are_said_once_and_what_there_is():
-    with pytest.warns(UntrainedWarning, match=r'weights="cifar10" or one of "cifar10"') as said:
+    with pytest.warns(UntrainedWarning, match=r'give weights="cifar10"\.') as said:
         keras_resnet.ResNet8()
     assert [entry.filename for entry in said] == [__file__]
     keras_resnet.ResNet20()  # once

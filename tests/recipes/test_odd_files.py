@@ -12,6 +12,7 @@ from PIL import Image, ImageOps, features
 from keras_resnet.cli import explain_sheet
 from keras_resnet.errors import UserError
 from keras_resnet.export.formats import serving
+from keras_resnet.images.answers import Answers
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.listing import list_images, read_images
 from keras_resnet.images.read import read_image
@@ -20,6 +21,7 @@ from keras_resnet.recipes.data.batches import evaluation_batches, training_batch
 from keras_resnet.recipes.data.encoded import EncodedSplit
 from keras_resnet.recipes.data.folders import Files
 from keras_resnet.recipes.export import images_of
+from keras_resnet.recipes.runs.sources import Source
 from keras_resnet.recipes.training import data_service
 
 # Upright, and 32 after it is cut: so nothing is resized, and the pixels are the decoder's own.
@@ -228,14 +230,20 @@ def test_evaluation_by_a_recorded_crop_reads_them_so(split, paths):
 
 
 def test_explain_and_calibration_read_them_so(model, folder, paths, predicted):
-    cases, errors = explain_sheet._cases(model, paths, [0], None)
+    cases, errors = explain_sheet._cases(model, Source("pixels", None, None, None), paths, [0])
     assert not errors
     np.testing.assert_array_equal([case.image for case in cases], predicted)
     np.testing.assert_array_equal(images_of(str(folder), model), predicted)
 
 
 def test_a_saved_model_reads_them_so_and_refuses_what_it_cannot_by_name(model, tmp_path, predicted):
-    serving.write(model, tmp_path / "served", "pixels", None, serving.Service(True, None, False))
+    serving.write(
+        model,
+        tmp_path / "served",
+        "pixels",
+        None,
+        serving.Service(True, None, Answers("linear", model.output_shape[-1])),
+    )
     served = tf.saved_model.load(str(tmp_path / "served" / "1"))
     ask = served.signatures["image_bytes"]
     names = [name for name, is_served in zip(NAMES, IS_SERVED, strict=True) if is_served]

@@ -291,6 +291,7 @@ def test_a_run_leaves_all_its_files(tiny_run, digits):
         "model.keras",
         "summary.json",
         "tensorboard",
+        "trained_on.npz",
     }
     epochs = list(range(1, 9))
     assert [int(row["epoch"]) for row in tiny_run.rows()] == epochs

@@ -128,7 +128,7 @@ def test_two_processes_train_as_two_devices_of_one_and_one_goes_on_alone(tmp_pat
     assert [row.split(",")[0] for row in rows] == ["epoch", "1", "2", "3"]
     assert {path.name for path in together.iterdir()} == {
         *(".lock", "best.weights.h5", "checkpoints", "config.toml", "labels.txt", "log.csv"),
-        *("model.keras", "summary.json", "tensorboard"),
+        *("model.keras", "summary.json", "tensorboard", "trained_on.npz"),
     }
 
 

@@ -288,6 +288,8 @@ def _tiny(size=8, channels=3, activation=None, last=None):
 def _served(model, tmp_path, dtype="uint8", **arguments):
     shape = (4, *model.input_shape[1:])
     images = np.random.default_rng(0).integers(0, 256, shape).astype(dtype)
+    if dtype != "uint8":
+        images /= 255  # no bytes
     folder = tmp_path / "out"
     report = export(
         model, ["savedmodel"], out=folder, check_images=images, verbose=False, **arguments

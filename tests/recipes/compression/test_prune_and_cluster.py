@@ -231,6 +231,7 @@ def test_a_pruned_run_has_its_zeros_and_a_smaller_archive(pruned, tiny_run, digi
             ["tflite-int8"],
             out=tmp_path / run.path.name,
             calibration=digits.train.images[:64],
+            about=None,  # names of classes, which are known of a run of this process
         ).manifest["files"][0]
         for run in (tiny_run, pruned)
     ]
