@@ -317,7 +317,8 @@ def _unknown_key(prefix: str, key: str, hints: Mapping[str, Any]) -> UserError:
 
 def _sections() -> dict[str, type]:
     kinds = typing.get_type_hints(Config)
-    return {name: kind for name, kind in kinds.items() if dataclasses.is_dataclass(kind)}
+    found = {name: kind for name, kind in kinds.items() if isinstance(kind, type)}
+    return {name: kind for name, kind in found.items() if dataclasses.is_dataclass(kind)}
 
 
 # What a value of a type is called in an error.

@@ -32,7 +32,7 @@ def curves(rows: Sequence[Mapping[str, float]]) -> str:
     loss.set(xlabel="epoch", ylabel="loss", ylim=(0, None))
     error.set(xlabel="epoch", ylabel="error (%)", ylim=(0, None))
     for axes in (loss, error):
-        axes.xaxis.get_major_locator().set_params(integer=True)  # there is no half an epoch
+        axes.locator_params(axis="x", integer=True)  # there is no half an epoch
     error.legend()
     return "".join(map(figures.svg, both))
 
