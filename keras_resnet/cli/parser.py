@@ -59,16 +59,15 @@ class _Command(Parser):
 
     def format_help(self) -> str:
         """Return the help: argparse itself has one list of verbs, without groups."""
-        text = self._get_formatter()
-        text.add_usage(self.usage, self._actions, self._mutually_exclusive_groups)
+        text = self.formatter_class(prog=self.prog)
+        text.add_usage(self.usage, self._actions, ())
         text.add_text(self.description)
-        (verbs,) = (x for x in self._actions if isinstance(x, argparse._SubParsersAction))
-        lines = {line.dest: line for line in verbs._choices_actions}
-        options = [action for action in self._actions if action is not verbs]
-        sections = {
-            title: [lines[name] for name in names] for title, names in self._verb_groups.items()
+        sections: dict[str, list[argparse.Action]] = {
+            title: [argparse.Action([], name, help=VERBS[name].summary) for name in names]
+            for title, names in self._verb_groups.items()
         }
-        for title, actions in (sections | {"options": options}).items():
+        sections["options"] = [action for action in self._actions if action.option_strings]
+        for title, actions in sections.items():
             text.start_section(title)
             text.add_arguments(actions)
             text.end_section()
