@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from keras_resnet.errors import UserError
-from keras_resnet.images.answers import SOFTMAX, Answers, class_count, told_by
+from keras_resnet.images.answers import SOFTMAX, Answers, class_count, noise, told_by
 
 _BATCH = 64
-_PROBES, _PROBE_SIDE = 8, 224
 
 
 # What runs a file besides TensorFlow, by its kind (see `located`): the module and its extra.
@@ -83,7 +82,7 @@ class Runtime:
         a line on stderr says so, unless that is a softmax, which nothing else looks like.
         """
         if self.activation is None:
-            self.activation = told_by(self.predict(self._noise()), self.output_step)
+            self.activation = told_by(self.predict(noise(self.input_shape)), self.output_step)
             if self.activation != SOFTMAX:
                 print(
                     f"{self.name} does not say what its outputs are; they are read as "
@@ -91,10 +90,6 @@ class Runtime:
                     file=sys.stderr,
                 )
         return Answers(self.activation, self.outputs)
-
-    def _noise(self) -> np.ndarray:
-        shape = (_PROBES, *(side or _PROBE_SIDE for side in self.input_shape))
-        return np.random.default_rng(0).integers(0, 256, shape).astype("uint8")
 
     def run_one(self, image: np.ndarray) -> np.ndarray:
         """Run one image (1, height, width, channels), as a device does; this is what is timed."""

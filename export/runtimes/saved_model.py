@@ -13,7 +13,7 @@ from keras_resnet.export.runtimes.base import (
     require_image_shape,
 )
 from keras_resnet.export.runtimes.locate import saved_model_folder
-from keras_resnet.images.answers import LINEAR, SIGMOID, SOFTMAX, Answers
+from keras_resnet.images.answers import LINEAR, SIGMOID, SOFTMAX, Answers, noise
 
 
 class SavedModelRuntime(Runtime):
@@ -49,10 +49,10 @@ class SavedModelRuntime(Runtime):
         self.input_dtype, self.output_dtype = spec.dtype.name, output.dtype.name
 
     def answers(self) -> Answers:
-        """How its outputs are read; one of ours gives probabilities beside them, which tell."""
+        """How its outputs are read. A SavedModel of ours gives `probabilities` too: they tell."""
         if self.activation is None and self._has_probabilities:
-            noise = self._noise()
-            given, wanted = self.predict(noise), self._answer(noise, "probabilities")
+            images = noise(self.input_shape)
+            given, wanted = self.predict(images), self._answer(images, "probabilities")
             if np.allclose(given, wanted[:, -self.outputs :], atol=1e-6):
                 sums = np.allclose(given.sum(-1), 1, atol=1e-3) and self.outputs > 1
                 self.activation = SOFTMAX if sums else SIGMOID

@@ -13,6 +13,7 @@ SOFTMAX, SIGMOID, LINEAR = "softmax", "sigmoid", "linear"
 ACTIVATIONS = (SOFTMAX, SIGMOID, LINEAR)
 # float32 knows a sigmoid near 1 to 6e-8, and so its logit there to 6e-8 / (1 - p).
 _LEAST_SOFTMAX, _LEAST_SIGMOID = 1e-7, 1e-3
+_PROBES, _PROBE_SIDE = 8, 224
 _TIE = 1e-3  # of a probability: what a float model does not tell apart
 
 
@@ -182,6 +183,16 @@ def told_by(outputs: np.ndarray, step: float = 0.0) -> str:
     if outputs.shape[-1] > 1 and are_probabilities(outputs, step):
         return SOFTMAX
     return SIGMOID if _in_range(outputs) else LINEAR
+
+
+def noise(shape: Sequence[int | None]) -> np.ndarray:
+    """Return images of noise, uint8, for `told_by` to look at what a model makes of them.
+
+    Args:
+        shape: (height, width, channels); 224 pixels are taken where a side is free.
+    """
+    sides = (_PROBES, *(side or _PROBE_SIDE for side in shape))
+    return np.random.default_rng(0).integers(0, 256, sides).astype("uint8")
 
 
 def agreed(said: str | None, told: str | None) -> str | None:

@@ -17,10 +17,10 @@ from keras import layers
 from keras_resnet import keras_compat, registry
 from keras_resnet.errors import UserError
 from keras_resnet.images import preprocessing
-from keras_resnet.images.answers import LINEAR, SOFTMAX, told_by
+from keras_resnet.images.answers import SIGMOID, SOFTMAX, noise, told_by
 from keras_resnet.models.ending import activation_of
 
-_PROBES, _PROBE_SIDE = 8, 224  # images of noise; their side where it is free
+_OF_MEMBERS = (keras.activations.linear, keras.activations.softmax, keras.ops.softmax)
 
 
 def ensemble(
@@ -85,10 +85,9 @@ def _functional(model: Any, title: str) -> keras.Model:
             f"{model.outputs[0].shape}; a network without its top cannot vote."
         )
     activation = getattr(keras_compat.producer(model.outputs[0]), "activation", None)
-    ending = activation_of(model.outputs[0])
-    if ending is None and activation is not None:
-        ending = str(keras.activations.serialize(activation))
-    if ending not in (None, LINEAR, SOFTMAX):
+    is_sigmoid = activation_of(model.outputs[0]) == SIGMOID
+    if is_sigmoid or activation not in (None, *_OF_MEMBERS):
+        ending = SIGMOID if is_sigmoid else keras.activations.serialize(activation)
         raise UserError(
             f"{title} ends in {ending!r}; the members give the probabilities of a softmax, or "
             "logits."
@@ -186,9 +185,8 @@ def _ending(model: keras.Model) -> str:
     """What the member ends in: its graph tells, else what it gives for noise."""
     if told := activation_of(model.outputs[0]):
         return told
-    shape = (_PROBES, *(side or _PROBE_SIDE for side in model.input_shape[1:]))
-    noise = np.random.default_rng(0).integers(0, 256, shape).astype("float32")
-    return told_by(np.asarray(model(noise, training=False)))
+    images = noise(model.input_shape[1:]).astype("float32")
+    return told_by(np.asarray(model(images, training=False)))
 
 
 def _renamed(prefix: str) -> Callable[[Any], Any]:

@@ -128,6 +128,7 @@ def test_members_that_do_not_fit_are_named(members):
     refuse("no classifier of images", tiny(include_top=False))
     refuse("1 inputs and 2 outputs", tiny(features=True))
     refuse("ends in 'sigmoid'", tiny(classifier_activation="sigmoid"))
+    refuse("ends in 'relu'", tiny(classifier_activation="relu"))
     refuse("normalised outside.*include_preprocessing=True", tiny(include_preprocessing=False))
     refuse("weights are 2 numbers above 0", tiny(), weights=[1, 0])
     inputs = keras.layers.Input((32, 32, 3))
