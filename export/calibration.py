@@ -17,8 +17,8 @@ from keras_resnet.images import preprocessing
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.listing import read_images
 
-# Of a folder as many as the command takes; of a dataset or generator, which may be endless, and
-# whose length is not known, more, but not gigabytes: 77 MB at 224×224.
+# A folder gives as many images as in the command. A dataset or generator may be endless: it gives
+# more, but not gigabytes (77 MB at 224×224).
 FROM_FOLDER = 256
 FROM_STREAM = 512
 
@@ -58,14 +58,10 @@ def images_of(given: Any, model: keras.Model, crop: SingleCrop | None) -> np.nda
         folder = expanded(given)
         if not folder.is_dir():
             raise UserError(f"calibration: no such folder: {given}")
-        height, width, channels = model.input_shape[1:]
-        return read_images(folder, (height or 224, width or 224), channels, crop, FROM_FOLDER)
+        return folder_images(folder, model, FROM_FOLDER, crop)
     if hasattr(given, "__array__"):
-        return (
-            _as_bytes(np.asarray(given))
-            if preprocessing.has_preprocessing(model)
-            else np.asarray(given)
-        )
+        array = np.asarray(given)
+        return _as_bytes(array) if preprocessing.has_preprocessing(model) else array
     if isinstance(given, tuple) and len(given) == 2:  # (images, labels)
         return images_of(given[0], model, crop)
     if hasattr(given, "__getitem__") and hasattr(given, "__len__"):  # keras.utils.PyDataset
@@ -77,6 +73,18 @@ def images_of(given: Any, model: keras.Model, crop: SingleCrop | None) -> np.nda
             f"received a {type(given).__name__}."
         )
     return _first(stream)
+
+
+def folder_images(
+    folder: Path, model: keras.Model, count: int | None, crop: SingleCrop | None
+) -> np.ndarray:
+    """Read up to `count` images of a folder (None: all), evenly spaced by name, for `model`.
+
+    Raises:
+        UserError: none can be read.
+    """
+    height, width, channels = model.input_shape[1:]
+    return read_images(folder, (height or 224, width or 224), channels, crop, count)
 
 
 def _first(stream: Iterable[Any]) -> np.ndarray:
@@ -97,12 +105,14 @@ def _first(stream: Iterable[Any]) -> np.ndarray:
 
 def _as_bytes(images: np.ndarray) -> np.ndarray:
     """Pixels 0...255 that are whole numbers become uint8, whatever type holds them."""
+    if images.dtype == np.uint8:
+        return images
     in_range = images.min(initial=0) >= 0 and 2 < images.max(initial=0) <= 255
     return images.astype("uint8") if in_range and (images % 1 == 0).all() else images
 
 
 def _pixels(element: Any) -> np.ndarray:
-    """The images in what a dataset or generator gives, which may have labels beside them."""
+    """Return the images of one element of a dataset or generator, without its labels."""
     while isinstance(element, tuple | list | dict):
         if isinstance(element, dict):
             names = [name for name in ("image", "images") if name in element]

@@ -7,8 +7,8 @@ from typing import Any
 
 from keras_resnet.display.console import number, verdict
 from keras_resnet.export.formats.table import FORMATS
-from keras_resnet.export.formats.usage import Usage
-from keras_resnet.images.answers import LINEAR, Answers, numbered
+from keras_resnet.export.formats.usage import Usage, answers_of
+from keras_resnet.images.answers import LINEAR, numbered
 from keras_resnet.images.crop import SingleCrop
 
 
@@ -51,7 +51,7 @@ def _files(content: Mapping[str, Any]) -> str:
 
 
 def _agreement(content: Mapping[str, Any]) -> str:
-    if _answers(content).independent:
+    if answers_of(content).independent:
         return (
             "*Accuracy* and *agreement* count every class of every image: is it in the picture, "
             "and does the Keras model say the same?"
@@ -59,12 +59,8 @@ def _agreement(content: Mapping[str, Any]) -> str:
     return "*Agreement*: how often a file names the same class as the Keras model."
 
 
-def _answers(content: Mapping[str, Any]) -> Answers:
-    return Answers(content["output"]["activation"], content["output"]["size"])
-
-
 def _output(content: Mapping[str, Any]) -> str:
-    answers, names = _answers(content), numbered(content["labels"], content["classes"])
+    answers, names = answers_of(content), numbered(content["labels"], content["classes"])
     if answers.binary and answers.activation == LINEAR:
         return f"one logit. Over 0 the answer is `{names[1]}`, else `{names[0]}`."
     if answers.binary:

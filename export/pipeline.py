@@ -206,8 +206,8 @@ def export(
             **_content(folder, written, reference, checks, keras_latency),
         }
         _write_about(folder, content, reference, formats)
-    for item in [item for item in checks if verbose and not item.passed]:
-        print(f"{item.file} FAILED its check: {'; '.join(item.problems)}", file=sys.stderr)
+    for failure in manifest.failures(content) if verbose else ():
+        print(failure, file=sys.stderr)
     return ExportReport(expanded(out).resolve(), content, checks, reference.accuracy, keras_latency)
 
 

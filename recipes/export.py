@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_resnet.errors import UserError
 from keras_resnet.export import ExportReport, export, require_arguments
-from keras_resnet.export.calibration import FROM_FOLDER
+from keras_resnet.export.calibration import FROM_FOLDER, folder_images
 from keras_resnet.export.formats import int8_ranges, metadata
 from keras_resnet.export.formats.int8_ranges import has_ranges
 from keras_resnet.export.reference import Reference
@@ -19,7 +19,7 @@ from keras_resnet.export.rewrites import prepare
 from keras_resnet.export.runtimes.keras import KerasRuntime
 from keras_resnet.files import expanded
 from keras_resnet.images.crop import SingleCrop
-from keras_resnet.images.listing import read_images, some_images, spaced
+from keras_resnet.images.listing import some_images, spaced
 from keras_resnet.recipes.configs.schema import shown_name
 from keras_resnet.recipes.data.datasets import AnySplit, Dataset, load_dataset
 from keras_resnet.recipes.data.decoded import Split
@@ -27,7 +27,6 @@ from keras_resnet.recipes.runs import seen
 from keras_resnet.recipes.runs.sources import Source
 
 USUAL = ("savedmodel", "tflite-float32", "tflite-float16", "tflite-int8")
-_CALIBRATION_IMAGES = FROM_FOLDER
 
 
 def export_source(
@@ -78,10 +77,10 @@ def export_source(
         source.warn_of_other_classes(data)
         labels = labels or data.class_names
         if given is None and data.train.places:  # of ImageNet there may be the validation images
-            given = _some(data.train, _CALIBRATION_IMAGES).images
+            given = _some(data.train, FROM_FOLDER).images
     elif data is not None and given is None:
         images = checked["check_images"]
-        given = images[spaced(len(images), _CALIBRATION_IMAGES)]
+        given = images[spaced(len(images), FROM_FOLDER)]
     return export(
         model,
         formats,
@@ -133,7 +132,7 @@ def _checked_on(
         seen.warn(trained_on, len(paths))
         return {
             "trained_on": _share(trained_on, len(paths)),
-            "check_images": _folder_images(data, model, count, source.crop),
+            "check_images": folder_images(data, model, count, source.crop),
             "check_source": f"the images of {data.name}",
         }
     test = _some(data.test, data.test.places if count is None else count)
@@ -173,7 +172,7 @@ def _some(split: AnySplit, count: int) -> Split:
 def images_of(
     name: str,
     model: keras.Model,
-    count: int = _CALIBRATION_IMAGES,
+    count: int = FROM_FOLDER,
     crop: SingleCrop | None = None,
 ) -> np.ndarray:
     """Up to `count` images, evenly spaced, of a folder or of a dataset's training images.
@@ -184,7 +183,7 @@ def images_of(
         UserError: no such dataset, or a folder without images.
     """
     if (folder := expanded(name)).is_dir():
-        return _folder_images(folder, model, count, crop)
+        return folder_images(folder, model, count, crop)
     return _some(_dataset(name, model).train, count).images
 
 
@@ -192,14 +191,3 @@ def _dataset(name: str, model: keras.Model) -> Dataset:
     """A dataset by name, its images of the model's size."""
     dataset = load_dataset(name)
     return dataset if dataset.sized else dataset.at(model.input_shape[1] or 224)
-
-
-def _folder_images(
-    folder: Path,
-    model: keras.Model,
-    count: int | None,
-    crop: SingleCrop | None,
-) -> np.ndarray:
-    """Up to `count` images of a folder (None: all), evenly spaced by name."""
-    height, width, channels = model.input_shape[1:]
-    return read_images(folder, (height or 224, width or 224), channels, crop, count)

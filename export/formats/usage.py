@@ -26,13 +26,18 @@ class Usage:
     words: str = ""
 
 
+def answers_of(content: Mapping[str, Any]) -> Answers:
+    """How the outputs are read that a manifest's `content` is about."""
+    return Answers(content["output"]["activation"], content["output"]["size"])
+
+
 def _printed(content: Mapping[str, Any], scores: str, *to_numbers: str) -> str:
     """Lines that print the answer.
 
     `scores` gives the file's output for one image, and `to_numbers` are lines that make
     probabilities or logits of a quantized one: the highest class needs none.
     """
-    answers = Answers(content["output"]["activation"], content["output"]["size"])
+    answers = answers_of(content)
     if answers.binary:
         threshold = 0 if answers.activation == LINEAR else 0.5
         answer = f"print(int(scores[0, 0] > {threshold}))  # the class: 0 or 1"
