@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping
-from typing import Any
 
 from keras_resnet.cli import (
     completion,
@@ -51,11 +49,7 @@ VERBS = {name: _DEFINED[name] for group in GROUPS.values() for name in group}
 
 
 class _Command(Parser):
-    """The parser of the command itself, whose help lists the verbs in groups."""
-
-    def __init__(self, groups: Mapping[str, tuple[str, ...]], **settings: Any) -> None:
-        super().__init__(**settings)
-        self._verb_groups = groups
+    """The parser of `keras-resnet`. Its help lists the verbs in groups."""
 
     def format_help(self) -> str:
         """Return the help: argparse itself has one list of verbs, without groups."""
@@ -64,7 +58,7 @@ class _Command(Parser):
         text.add_text(self.description)
         sections: dict[str, list[argparse.Action]] = {
             title: [argparse.Action([], name, help=VERBS[name].summary) for name in names]
-            for title, names in self._verb_groups.items()
+            for title, names in GROUPS.items()
         }
         sections["options"] = [action for action in self._actions if action.option_strings]
         for title, actions in sections.items():
@@ -102,7 +96,6 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
     from keras_resnet import __version__
 
     parser = _Command(
-        GROUPS,
         prog="keras-resnet",
         description="Train, shrink and export residual networks. Every exported file is checked "
         "against its Keras model.",

@@ -15,7 +15,6 @@ from keras_resnet.files import without_common_folder
 
 def _runs(options: argparse.Namespace) -> int:
     """List the runs of a folder."""
-    from keras_resnet.recipes.configs.schema import shown_name
     from keras_resnet.recipes.runs.folder import list_runs
 
     found = list_runs(options.folder)
@@ -25,19 +24,7 @@ def _runs(options: argparse.Namespace) -> int:
         raise UserError(f"No runs in {options.folder}. Start one: keras-resnet train --list")
     folder, short = without_common_folder([row["run"] for row in found])
     header = ("run", "model", "data", "done", "valid.", "test", "minutes", "state")
-    rows = [
-        [
-            name,
-            row["model"] or "–",
-            shown_name(row["data"] or "–"),
-            f"{row['done']}/{row['total']} {row['unit']}" if row["unit"] else "–",
-            number(row["validation"], ".2%"),
-            number(row["test"], ".2%"),
-            number(row["training_seconds"] and row["training_seconds"] / 60, ".1f"),
-            row["state"],
-        ]
-        for name, row in zip(short, found, strict=True)
-    ]
+    rows = [[name, *cells[1:]] for name, cells in zip(short, found.cells(), strict=True)]
     print_table(f"Runs in {folder or options.folder}", header, rows, text_columns=3)
     for row in found:
         if row["problem"]:

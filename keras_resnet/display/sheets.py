@@ -174,7 +174,7 @@ class Maps(dict[str, np.ndarray]):
         return notebook.brief_mapping(self)
 
     def _repr_html_(self) -> str:
-        """Each image, and each of its maps beside it."""
+        """Each image, followed by its maps."""
         rows = []
         for index, number in enumerate(self.classes[: self._SHOWN]):
             row = [(f"class {number}", stretched(self.images[index]))]
