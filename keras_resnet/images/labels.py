@@ -210,10 +210,10 @@ def remember(model: keras.Model, what: Known) -> None:
     A model with another number of classes than there are names is not remembered: its classifier
     is new.
     """
-    key = _classifier(model)
-    if key is None or not what.labels:
+    if not what.labels:  # before the weights are hashed
         return
-    if class_count(model.output_shape[-1]) == len(what.labels):
+    key = _classifier(model)
+    if key is not None and class_count(model.output_shape[-1]) == len(what.labels):
         _KNOWN[key] = what
 
 
