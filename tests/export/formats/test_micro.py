@@ -299,7 +299,7 @@ def test_an_arena_that_was_not_measured_is_said_wherever_the_check_is(
         (True, ["arena not measured"]),
     ]
     assert (out / "README.md").read_text().count(f"| {said} |") == 1
-    assert report._exports(Run(tmp_path)).count(f"<td>{said}</td>") == 1
+    assert report._exports(Run(tmp_path)).count(f">{said}</td>") == 1
     for verb in "check", "compare":
         assert main([verb, str(out)]) == 0
         assert capsys.readouterr().out.count(said) == 1
