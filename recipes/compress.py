@@ -12,7 +12,6 @@ own, since its import turns `tf.keras` into tf_keras. `prune-filters` ends in a 
 from __future__ import annotations
 
 import importlib.util
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,19 +22,17 @@ import keras
 
 from keras_resnet.errors import MissingExtraError, UserError, require
 from keras_resnet.layers import LocalResponseNormalization
-from keras_resnet.recipes import finetune
+from keras_resnet.recipes import finetune, train
 from keras_resnet.recipes.compression import zeros_and_clusters
 from keras_resnet.recipes.compression.channels import Channels
 from keras_resnet.recipes.compression.compressed import TFMOT
 from keras_resnet.recipes.compression.filters import compare, prune_filters
-from keras_resnet.recipes.compression.process import train_apart
 from keras_resnet.recipes.compression.table import technique
 from keras_resnet.recipes.configs.schema import Config, load_config
-from keras_resnet.recipes.runs.folder import Run, create_run
+from keras_resnet.recipes.runs.folder import Run, new_folder
 from keras_resnet.recipes.runs.sources import Source
 from keras_resnet.recipes.training import devices, machines, transfer
-from keras_resnet.recipes.training.job import prepare
-from keras_resnet.recipes.training.teacher import find_teacher, require_same_classes
+from keras_resnet.recipes.training.plan import Plan
 
 QAT, PRUNE, CLUSTER = "compress/qat", "compress/prune", "compress/cluster"
 PRUNE_FILTERS = "compress/prune_filters"
@@ -65,6 +62,22 @@ def run(
         UserError: a layer that cannot be quantized, a package that is not installed, several
             machines, or what `train.run` refuses.
     """
+    return train.carry_out(plan(model, config, out, name=name, about=about))
+
+
+def plan(
+    model: keras.Model,
+    config: Config,
+    out: str | Path | None = None,
+    *,
+    name: str | None = None,
+    about: dict[str, Any] | None = None,
+) -> Plan:
+    """Find and check everything that `run` needs, before a folder is made; the same arguments.
+
+    Raises:
+        UserError: as `run`.
+    """
     _require_one_machine()
     model = transfer.functional(model)
     devices.claim(config.train)
@@ -76,18 +89,8 @@ def run(
     trainee, config = technique(config)(model), transfer.sized(config, model)
     chosen = replace(config.train, precision="float32", sizes=(), ema=trainee.ema(config))
     config = replace(config, model=model.name, train=chosen)
-    teacher = find_teacher(config.distill)
-    job = prepare(config, trainee, teacher)
-    require_same_classes(config.distill, job.dataset.class_names)
-    name = name or f"{config.compress.technique}-{model.name}"
-    made = create_run(out, name, job.config, {"start": model, "teacher": teacher}, about)
-    try:
-        train_apart(made)
-    except UserError:
-        if not made.checkpoints.is_dir():  # it was refused before its first step
-            shutil.rmtree(made.path)
-        raise
-    return made
+    folder = new_folder(out, name or f"{config.compress.technique}-{model.name}")
+    return train.plan_of(trainee, config, folder, about)
 
 
 def _require_one_machine() -> None:
@@ -256,6 +259,16 @@ def finetune_pruned(
     Raises:
         UserError: what `prune_filters` or `recipes.finetune.run` refuses.
     """
+    planned = plan_pruned(source, config, out)
+    return train.carry_out(planned, callbacks=callbacks, profile=profile)
+
+
+def plan_pruned(source: Source, config: Config, out: str | Path | None = None) -> Plan:
+    """Prune the model and check everything else that `finetune_pruned` needs; the same arguments.
+
+    Raises:
+        UserError: as `finetune_pruned`.
+    """
     choice, model = config.pruning, source.keras_model()
     transfer.require_float(model)
     transfer.classifier(model)
@@ -267,16 +280,9 @@ def finetune_pruned(
         least=choice.least,
         divisor=choice.divisor,
     )
-    return finetune.train_from(
-        pruned,
-        config,
-        out,
-        model=source.name,
-        name=f"prune-filters-{source.name}",
-        about={"pruned_filters": compare(Channels(model).model, pruned), **source.lineage()},
-        callbacks=callbacks,
-        profile=profile,
-    )
+    about = {"pruned_filters": compare(Channels(model).model, pruned), **source.lineage()}
+    name = f"prune-filters-{source.name}"
+    return finetune.plan_from(pruned, config, out, model=source.name, name=name, about=about)
 
 
 if __name__ == "__main__":

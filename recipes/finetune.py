@@ -21,6 +21,7 @@ from keras_resnet.recipes.configs.schema import Config
 from keras_resnet.recipes.runs.folder import Run
 from keras_resnet.recipes.runs.sources import Source
 from keras_resnet.recipes.training import transfer
+from keras_resnet.recipes.training.plan import Plan
 
 CONFIG = "finetune/default"
 
@@ -49,19 +50,19 @@ def run(
         UserError: no Dense classifier at the model's end, normalisation that is not inside the
             model, or what `train.run` refuses.
     """
+    return train.carry_out(plan(source, config, out), callbacks=callbacks, profile=profile)
+
+
+def plan(source: Source, config: Config, out: str | Path | None = None) -> Plan:
+    """Find and check everything that `run` needs, before a folder is made; the same arguments.
+
+    Raises:
+        UserError: as `run`.
+    """
     if config.pruning.keep < 1:
         raise UserError("pruning.keep is for keras-resnet prune-filters; finetune keeps all.")
-    start = source.keras_model()
-    return train_from(
-        start,
-        config,
-        out,
-        model=source.name,
-        name=f"finetune-{source.name}",
-        about=source.lineage(),
-        callbacks=callbacks,
-        profile=profile,
-    )
+    name, start = f"finetune-{source.name}", source.keras_model()
+    return plan_from(start, config, out, model=source.name, name=name, about=source.lineage())
 
 
 def _warn_of_zeros(start: keras.Model) -> None:
@@ -74,7 +75,7 @@ def _warn_of_zeros(start: keras.Model) -> None:
         )
 
 
-def train_from(
+def plan_from(
     start: keras.Model,
     config: Config,
     out: str | Path | None,
@@ -82,10 +83,8 @@ def train_from(
     model: str,
     name: str,
     about: dict[str, Any] | None = None,
-    callbacks: Sequence[keras.callbacks.Callback] = (),
-    profile: bool = False,
-) -> Run:
-    """Train `start`, which the run calls `model`, as `run` does; `name` names the default folder.
+) -> Plan:
+    """Plan to fine-tune `start`, which the run calls `model`; `name` names the default folder.
 
     Raises:
         UserError: as `run`.
@@ -94,15 +93,8 @@ def train_from(
     transfer.require_float(start)
     transfer.classifier(start)
     _warn_of_zeros(start)
-    return train.run(
-        replace(transfer.sized(config, start), model=model),
-        out,
-        name=name,
-        callbacks=callbacks,
-        start=start,
-        about_start=about,
-        profile=profile,
-    )
+    config = replace(transfer.sized(config, start), model=model)
+    return train.plan(config, out, name=name, start=start, about_start=about)
 
 
 if __name__ == "__main__":

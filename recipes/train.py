@@ -7,6 +7,7 @@ keras-resnet train --resume RUN
 from __future__ import annotations
 
 import math
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,13 +27,15 @@ from keras_resnet.recipes.compression.process import train_apart, trains_apart
 from keras_resnet.recipes.compression.table import choose_trainee
 from keras_resnet.recipes.configs.schema import Config
 from keras_resnet.recipes.runs import earlier, log, seen
-from keras_resnet.recipes.runs.folder import Run, create_run, find_run, write_json
+from keras_resnet.recipes.runs.folder import Run, find_run, new_folder, write_json
 from keras_resnet.recipes.training import data_service, devices, workers
 from keras_resnet.recipes.training.callbacks import Log, ProgressBar, TensorBoard
 from keras_resnet.recipes.training.checkpoints import State
 from keras_resnet.recipes.training.job import Job, build_loop, dtype_policy, prepare
 from keras_resnet.recipes.training.loop import Loop, NonFiniteLossError
+from keras_resnet.recipes.training.plan import Plan
 from keras_resnet.recipes.training.teacher import find_teacher, require_same_classes
+from keras_resnet.recipes.training.trainee import Trainee
 
 _LOOK_STEPS = 10  # looking at the loss waits for the device, so not at every step
 _PROFILED_STEPS = (5, 15)  # of this start; the first ones trace and warm up
@@ -69,17 +72,67 @@ def run(
     Raises:
         UserError: something the caller can mend (data, devices, folder, config, NaN loss).
     """
+    planned = plan(config, out, name=name, start=start, about_start=about_start)
+    return carry_out(planned, callbacks=callbacks, profile=profile)
+
+
+def plan(
+    config: Config,
+    out: str | Path | None = None,
+    *,
+    name: str | None = None,
+    start: keras.Model | None = None,
+    about_start: dict[str, Any] | None = None,
+) -> Plan:
+    """Find and check everything that `run` needs, before a folder is made; the same arguments.
+
+    Raises:
+        UserError: as `run`.
+    """
     devices.claim(config.train)
-    # What can be refused is refused before a folder is made.
-    job = prepare(config, choose_trainee(config, start), find_teacher(config.distill))
+    trainee = choose_trainee(config, start)
+    return plan_of(trainee, config, new_folder(out, name or config.model), about_start)
+
+
+def plan_of(
+    trainee: Trainee, config: Config, folder: Path, about_start: dict[str, Any] | None
+) -> Plan:
+    """Return the plan to train `trainee` in `folder`.
+
+    Raises:
+        UserError: as `run`.
+    """
+    job = prepare(config, trainee, find_teacher(config.distill))
     require_same_classes(config.distill, job.dataset.class_names)
-    name = name or config.model
-    models = {"start": start, "teacher": job.teacher}
+    return Plan(job, folder, {"start": trainee.start, "teacher": job.teacher}, about_start)
 
-    def create() -> Run:
-        return create_run(out, name, job.config, models, about_start)
 
-    return _train(job, create, callbacks, profile)
+def carry_out(
+    planned: Plan,
+    *,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    profile: bool = False,
+) -> Run:
+    """Train what was planned and return the run; the arguments are those of `run`.
+
+    Raises:
+        UserError: as `run`.
+    """
+    if trains_apart(planned.job.config):
+        return _carry_out_apart(planned)
+    return _train(planned.job, planned.create, callbacks, profile)
+
+
+def _carry_out_apart(planned: Plan) -> Run:
+    """Train in a process of its own; a run that is refused before its first step leaves nothing."""
+    made = planned.create()
+    try:
+        train_apart(made)
+    except UserError:
+        if not made.checkpoints.is_dir():
+            shutil.rmtree(made.path)
+        raise
+    return made
 
 
 def resume(

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from keras_resnet.cli.options import Parser, Verb, add_layout, add_model, natural
 from keras_resnet.cli.training_options import (
+    add_dry_run,
     add_recipe,
     add_training,
     overrides,
     print_run,
     read_config,
+    show,
+    train_or_show,
 )
 from keras_resnet.errors import UserError
 
@@ -37,8 +40,9 @@ def _compress(options: argparse.Namespace) -> int:
     loaded = _read(options, _own_data(source, overrides(options)))
     devices.claim(loaded.train)
     name = f"{options.verb}-{source.name}"
-    run = compress.run(source.keras_model(), loaded, options.out, name=name, about=source.lineage())
-    return print_run(run, options.json)
+    model, about = source.keras_model(), source.lineage()
+    planned = compress.plan(model, loaded, options.out, name=name, about=about)
+    return train_or_show(planned, options)
 
 
 def _own_data(source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,6 +69,7 @@ def _read(options: argparse.Namespace, data: Mapping[str, Any] | None = None) ->
 def _prune_filters(options: argparse.Namespace) -> int:
     """Remove filters of a trained network, then fine-tune it."""
     from keras_resnet.recipes import compress
+    from keras_resnet.recipes import train as training
     from keras_resnet.recipes.runs import sources
     from keras_resnet.recipes.training import devices
 
@@ -72,7 +77,10 @@ def _prune_filters(options: argparse.Namespace) -> int:
     source.require_keras()
     loaded = read_config(options)
     devices.claim(loaded.train)
-    run = compress.finetune_pruned(source, loaded, options.out, profile=options.profile)
+    planned = compress.plan_pruned(source, loaded, options.out)
+    if options.dry_run:
+        return show(planned, options.json)
+    run = training.carry_out(planned, profile=options.profile)
     if not options.json and not run.home:
         pruned = run.summary()["pruned_filters"]
         for what in ("filters", "multiply_adds", "parameters"):
@@ -123,6 +131,7 @@ def _add_compressing(sub: Parser, verb: str) -> None:
         "--out", metavar="FOLDER", help=f"run folder (default runs/{verb}-NAME-DATE-TIME)"
     )
     add_training(sub)
+    add_dry_run(sub)
 
 
 def _prune_filters_options(sub: Parser) -> None:

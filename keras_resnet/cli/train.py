@@ -14,6 +14,7 @@ from keras_resnet.cli.training_options import (
     overrides,
     print_run,
     read_config,
+    train_or_show,
 )
 from keras_resnet.display.console import print_checks, print_json, print_lines
 from keras_resnet.errors import UserError
@@ -47,11 +48,9 @@ def _train(options: argparse.Namespace) -> int:
     from keras_resnet.recipes import train as training
 
     if options.resume:
-        run = training.resume(options.resume, profile=options.profile)
-    else:
-        name = Path(options.config).stem
-        run = training.run(read_config(options), options.out, name=name, profile=options.profile)
-    return print_run(run, options.json)
+        return print_run(training.resume(options.resume, profile=options.profile), options.json)
+    planned = training.plan(read_config(options), options.out, name=Path(options.config).stem)
+    return train_or_show(planned, options)
 
 
 def _list_configs(options: argparse.Namespace) -> int:
@@ -72,7 +71,7 @@ def _check_train(options: argparse.Namespace) -> None:
         )
     if options.config:
         read_config(options)
-    elif overrides(options) or options.out:
+    elif overrides(options) or options.out or options.dry_run:
         raise UserError(
             "--resume continues with the run's own config and takes no other options. To change "
             f"it, edit {Path(options.resume) / 'config.toml'}."
@@ -83,9 +82,8 @@ def _distill(options: argparse.Namespace) -> int:
     """Train a config with a teacher."""
     from keras_resnet.recipes import train as training
 
-    name = Path(options.config).stem
-    run = training.run(_taught(options), options.out, name=name, profile=options.profile)
-    return print_run(run, options.json)
+    planned = training.plan(_taught(options), options.out, name=Path(options.config).stem)
+    return train_or_show(planned, options)
 
 
 def _taught(options: argparse.Namespace) -> Config:
@@ -111,8 +109,7 @@ def _finetune(options: argparse.Namespace) -> int:
     source.require_keras()
     loaded = read_config(options)
     devices.claim(loaded.train)
-    run = tuning.run(source, loaded, options.out, profile=options.profile)
-    return print_run(run, options.json)
+    return train_or_show(tuning.plan(source, loaded, options.out), options)
 
 
 def _data_service(options: argparse.Namespace) -> int:

@@ -8,16 +8,18 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from keras_resnet.cli.options import Parser, natural
-from keras_resnet.display.console import print_json
+from keras_resnet.display.console import print_json, print_lines
 
 if TYPE_CHECKING:
     from keras_resnet.recipes.configs.schema import Config
     from keras_resnet.recipes.runs.folder import Run
+    from keras_resnet.recipes.training.plan import Plan
 
 
 def add_recipe(sub: Parser) -> None:
     """Add the options of a training that can be profiled."""
     add_training(sub)
+    add_dry_run(sub)
     sub.add_argument(
         "--profile",
         action="store_true",
@@ -44,6 +46,15 @@ def add_training(sub: Parser) -> None:
         default=[],
         metavar="KEY=VALUE",
         help="change any config key, e.g. --set optimizer.learning_rate=0.2; can be repeated",
+    )
+
+
+def add_dry_run(sub: Parser) -> None:
+    """Add `--dry-run`."""
+    sub.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check everything and print the full config, the steps and the run folder, then stop",
     )
 
 
@@ -82,6 +93,28 @@ def read_config(options: argparse.Namespace, given: Mapping[str, Any] | None = N
     from keras_resnet.recipes.configs import schema
 
     return schema.load_config(options.config, overrides(options) | dict(given or {}))
+
+
+def train_or_show(planned: Plan, options: argparse.Namespace) -> int:
+    """Train what was planned and print how it ended; with --dry-run print the plan."""
+    if options.dry_run:
+        return show(planned, options.json)
+    from keras_resnet.recipes import train
+
+    run = train.carry_out(planned, profile=getattr(options, "profile", False))
+    return print_run(run, options.json)
+
+
+def show(planned: Plan, as_json: bool) -> int:
+    """Print the plan of a training.
+
+    Raises:
+        UserError: its folder is not free.
+    """
+    from keras_resnet.recipes.runs.folder import require_free
+
+    require_free(planned.folder)
+    return print_json(planned.to_dict()) if as_json else print_lines(str(planned).splitlines())
 
 
 def print_run(run: Run, as_json: bool) -> int:

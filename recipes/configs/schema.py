@@ -266,8 +266,17 @@ def save_config(config: Config, path: Path) -> None:
         OSError: it cannot be written.
     """
     with replacing(path) as partial:
-        text = require("tomli_w", "recipes").dumps(dataclasses.asdict(config))
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(to_toml(config), encoding="utf-8")
+
+
+def to_toml(config: Config) -> str:
+    """Return `config` as TOML, with every key; `load_config` reads it back.
+
+    Raises:
+        MissingExtraError: tomli-w is not installed.
+    """
+    text: str = require("tomli_w", "recipes").dumps(dataclasses.asdict(config))
+    return text
 
 
 def parse_override(text: str, example: str = "train.epochs=3") -> tuple[str, Any]:

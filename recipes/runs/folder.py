@@ -199,25 +199,18 @@ def is_run(path: str | Path) -> bool:
     return (expanded(path) / "config.toml").is_file()
 
 
-def create_run(
-    out: str | Path | None,
-    name: str,
-    config: Config,
-    models: Mapping[str, keras.Model | None] = MappingProxyType({}),
-    about_start: dict[str, Any] | None = None,
-) -> Run:
-    """Make a run folder: `out`, or `runs/NAME-DATE-TIME`.
+def new_folder(out: str | Path | None, name: str) -> Path:
+    """Return the path of a new run: `out`, or `runs/NAME-DATE-TIME`."""
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    return expanded(out) if out is not None else Path("runs") / f"{name.replace('/', '-')}-{stamp}"
 
-    `models` are the "start" and the "teacher" of which it keeps a copy, so that it can be resumed
-    without them.
 
-    `about_start` is what the summary will say of that model.
+def require_free(path: Path) -> None:
+    """Refuse a path at which no run can be made.
 
     Raises:
-        UserError: `out` exists and is not empty, or cannot be written.
+        UserError: `path` is a file, or a folder that is not empty.
     """
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    path = expanded(out) if out is not None else Path("runs") / f"{name.replace('/', '-')}-{stamp}"
     if is_run(path):
         raise UserError(
             f"{path} holds a run already. Continue it with: keras-resnet train --resume {path}"
@@ -226,6 +219,27 @@ def create_run(
         raise UserError(f"{path} is a file; give a folder as --out.")
     if path.exists() and any(path.iterdir()):
         raise UserError(f"{path} exists and is not an empty folder; choose another --out.")
+
+
+def create_run(
+    path: Path,
+    config: Config,
+    models: Mapping[str, keras.Model | None] = MappingProxyType({}),
+    about_start: dict[str, Any] | None = None,
+) -> Run:
+    """Make a run folder.
+
+    Args:
+        path: a folder that does not exist, or is empty.
+        config: the resolved config.
+        models: the "start" and the "teacher". The run keeps a copy of each, so that it can be
+            resumed without the originals.
+        about_start: how the first model was made; the summary repeats it.
+
+    Raises:
+        UserError: `path` exists and is not empty, or cannot be written.
+    """
+    require_free(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
         run = Run(path)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from dataclasses import asdict
 from pathlib import Path
 
 import keras
@@ -23,6 +24,7 @@ from keras_resnet.cli.parser import parsers
 from keras_resnet.errors import UserError
 from keras_resnet.export import FORMATS
 from keras_resnet.recipes import quickstart
+from keras_resnet.recipes.configs.schema import load_config
 from keras_resnet.recipes.export import USUAL
 from keras_resnet.recipes.runs.folder import Run, list_runs, locked
 
@@ -250,6 +252,42 @@ def test_listing_runs_looks_and_does_not_write(tiny_run, tmp_path):
         states = {Path(row["run"]).name: row["state"] for row in list_runs(tmp_path)}
     assert sorted(tmp_path.rglob("*")) == before
     assert states == {"training": "running", "ended": "interrupted", "record": "record"}
+
+
+@pytest.mark.parametrize(
+    ("verb", "steps"),
+    [
+        ("train debug/tiny --epochs 3", 3 * 9),
+        ("distill debug/tiny --epochs 3 --teacher MODEL", 3 * 9),
+        ("finetune MODEL --data digits --epochs 2", 2 * 41),
+        ("qat MODEL --epochs 2", 2 * 9),
+        ("prune MODEL --epochs 1", 9),
+        ("cluster MODEL --epochs 1", 9),
+        ("prune-filters MODEL --data digits --epochs 1", 11),
+    ],
+)
+def test_a_dry_run_shows_the_training_and_writes_nothing(
+    verb, steps, capsys, tiny_run, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    arguments = [str(tiny_run.path) if word == "MODEL" else word for word in verb.split()]
+    code, facts = _json(capsys, *arguments, "--dry-run")
+    assert code == 0
+    assert facts["steps"] == steps
+    assert facts["run"].startswith("runs/")
+    assert main([*arguments, "--dry-run", "--out", "mine"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("# Dry run: nothing was trained or written.\n# run      mine\n")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "shown.toml").write_text(shown)
+    assert json.loads(json.dumps(asdict(load_config("shown.toml")))) == facts["config"]
+
+
+def test_a_dry_run_refuses_what_the_training_would_refuse(capsys, tiny_run):
+    assert main(["train", "debug/tiny", "--dry-run", "--out", str(tiny_run.path)]) == 2
+    assert "holds a run already" in capsys.readouterr().err
+    assert main(["train", "--resume", str(tiny_run.path), "--dry-run"]) == 2
+    assert "takes no other options" in capsys.readouterr().err
 
 
 def test_finetune_writes_a_run_and_a_profile(capsys, tiny_run, tmp_path):

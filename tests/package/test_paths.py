@@ -85,7 +85,7 @@ def test_exports(home, photos):
 
 def test_runs_and_configs(home, tiny_run, tmp_path):
     config = load_config("debug/tiny")
-    made = folder.create_run("~/runs/mine", "name", config)
+    made = folder.create_run(folder.new_folder("~/runs/mine", "name"), config)
     assert made.path == home / "runs" / "mine"
     assert folder.is_run("~/runs/mine")
     assert folder.find_run("~/runs/mine").config == config

@@ -356,7 +356,7 @@ def test_alone_what_is_collective_is_the_identity():
 
 
 def test_a_run_folder_in_use_is_refused_until_its_process_ends(tmp_path):
-    run = create_run(tmp_path / "run", "tiny", load_config("debug/tiny"))
+    run = create_run(tmp_path / "run", load_config("debug/tiny"))
     code = """
 import sys, time
 from pathlib import Path

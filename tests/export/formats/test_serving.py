@@ -248,7 +248,7 @@ def test_the_manifest_has_the_crop_and_predict_takes_it(exported, tmp_path, caps
 
 
 def test_images_are_cut_as_the_model_was_evaluated(tmp_path):
-    run = create_run(tmp_path / "run", "tiny", load_config("debug/tiny"))
+    run = create_run(tmp_path / "run", load_config("debug/tiny"))
     run.model.write_bytes(b"trained")
     for protocol, crop in (
         ({"resize": 37, "size": 32}, SingleCrop(37, 32)),  # photographs
