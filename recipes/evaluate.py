@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_resnet.display.console import progress
+from keras_resnet.display.bars import progress
 from keras_resnet.errors import UserError
 from keras_resnet.export.runtimes.base import Runtime
 from keras_resnet.export.runtimes.keras import KerasRuntime

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from keras_resnet.display import figures
-from keras_resnet.display.console import progress, table_text
+from keras_resnet.display.bars import progress
+from keras_resnet.display.console import table_text
 from keras_resnet.display.notebook import html_table
 from keras_resnet.errors import UserError
 from keras_resnet.export.measure.probe import Primed, Probe

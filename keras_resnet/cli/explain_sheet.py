@@ -12,7 +12,8 @@ import numpy as np
 
 from keras_resnet.analysis import explain, maximize
 from keras_resnet.display import sheets
-from keras_resnet.display.console import print_json, progress
+from keras_resnet.display.bars import progress
+from keras_resnet.display.console import print_json
 from keras_resnet.errors import UnknownNameError, UserError, require
 from keras_resnet.export.runtimes.keras import KerasRuntime
 from keras_resnet.files import replacing, require_folder_target

@@ -8,29 +8,16 @@ import json
 import logging
 import os
 import sys
-import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 from rich.table import Table
 
 from keras_resnet.errors import ZooWarning
 from keras_resnet.lazy import LOG_LEVEL
 
-_LINE_SECONDS = 60.0  # between lines where no bar can be shown
 _SILENT = "3"  # fatal errors only
 
 
@@ -156,64 +143,3 @@ def _table(
     for row in rows:
         table.add_row(*row)
     return table
-
-
-@contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar with the time left on stderr; call what is given with how many more are done.
-
-    Where stderr is no terminal (a log file) it is a line a minute.
-    """
-    columns = [MofNCompleteColumn()]
-    with _progress(what, total, 0, columns, lambda done, rate: f"{done:,} of {total:,}") as advance:
-        yield advance
-
-
-@contextmanager
-def transfer(what: str, total: int | None, done: int = 0) -> Iterator[Callable[[int], None]]:
-    """The same for bytes, `done` of which are there already; None is a length not known."""
-
-    def line(done: int, rate: float) -> str:
-        whole = "" if total is None else f" of {total / 1e6:.1f}"
-        return f"{done / 1e6:.1f}{whole} MB, {rate / 1e6:.2f} MB/s"
-
-    with _progress(what, total, done, [DownloadColumn(), TransferSpeedColumn()], line) as advance:
-        yield advance
-
-
-@contextmanager
-def _progress(
-    what: str,
-    total: int | None,
-    done: int,
-    columns: Sequence[ProgressColumn],
-    line: Callable[[int, float], str],
-) -> Iterator[Callable[[int], None]]:
-    """`columns` are for terminals; `line` makes the text from what is done and a second's gain."""
-    console = Console(file=sys.stderr)
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        *columns,
-        TimeRemainingColumn(),
-        TextColumn("left"),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-    task = bar.add_task(what, total=total, completed=done)
-    began = said = time.monotonic()
-    start = done
-
-    def advance(count: int) -> None:
-        nonlocal done, said
-        done += count
-        bar.advance(task, count)
-        now = time.monotonic()
-        if bar.disable and done != total and now - said >= _LINE_SECONDS:
-            said, rate = now, (done - start) / max(now - began, 1e-9)
-            left = "" if total is None else f", {(total - done) / rate / 60:.1f} min left"
-            print(f"{what}: {line(done, rate)}{left}", file=sys.stderr)
-
-    with bar:
-        yield advance

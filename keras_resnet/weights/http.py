@@ -22,7 +22,7 @@ from urllib.parse import urljoin, urlsplit
 import requests
 import urllib3
 
-from keras_resnet.display.console import transfer
+from keras_resnet.display.bars import transfer
 from keras_resnet.errors import UserError
 
 MIRROR = "KERAS_RESNET_MIRROR"

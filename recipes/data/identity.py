@@ -17,7 +17,7 @@ from hashlib import blake2b
 
 import numpy as np
 
-from keras_resnet.display.console import progress
+from keras_resnet.display.bars import progress
 
 _BITS = 64
 _AT_ONCE = 64  # files that a thread takes

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_resnet.display.console import progress
+from keras_resnet.display.bars import progress
 from keras_resnet.display.notebook import brief
 from keras_resnet.export.runtimes.base import Runtime
 from keras_resnet.images.listing import spaced

@@ -5,25 +5,12 @@ Keras hands epochs to callbacks counted from 0; what people read counts from 1.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable
 from typing import Any
 
 import keras
-from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.text import Text
+from rich.progress import MofNCompleteColumn, TextColumn
 
-
-class _Bar(Progress):
-    """A bar, and under it a line of what was measured last."""
-
-    measured = ""
-
-    def get_renderables(self) -> Iterable[RenderableType]:
-        """The two lines."""
-        yield from super().get_renderables()
-        yield Text(self.measured, no_wrap=True, overflow="ellipsis")
+from keras_resnet.display.bars import Bar
 
 
 class ProgressBar(keras.callbacks.Callback):
@@ -39,18 +26,8 @@ class ProgressBar(keras.callbacks.Callback):
     def __init__(self, total_steps: int, epochs: int, done: int = 0) -> None:
         """Keep the counts; see the class."""
         super().__init__()
-        self.console = Console(file=sys.stderr)
         self.total, self.epochs, self.done = total_steps, epochs, done
-        self.bar = _Bar(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("steps"),
-            TimeRemainingColumn(),
-            TextColumn("left"),
-            console=self.console,
-            disable=not self.console.is_terminal,
-        )
+        self.bar = Bar(MofNCompleteColumn(), TextColumn("steps"))
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Show the bar."""
@@ -63,14 +40,14 @@ class ProgressBar(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Move the bar; `logs` come with some of the steps."""
-        self.bar.advance(self.task)
         if logs:
             self.bar.measured = _summary(logs)
+        self.bar.advance(self.task)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Write the epoch's line."""
         text = f"epoch {epoch + 1:>3}/{self.epochs} · {_summary(logs or {})}"
-        self.console.print(text, highlight=False, soft_wrap=True)
+        self.bar.console.print(text, highlight=False, soft_wrap=True)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Take the bar away."""

@@ -1,5 +1,6 @@
 """What a notebook shows: no red lines of libraries, short errors, tables and small pictures."""
 
+import json
 from dataclasses import replace
 
 import nbclient
@@ -74,6 +75,30 @@ def test_a_kernel_shows_no_red_line_and_short_errors(monkeypatch, tmp_path):
     assert len(failed[0].traceback) == 2
     assert "text/html" in shown[-1].data
     assert all(output.get("name") != "stderr" for output in shown)
+
+
+@pytest.mark.slow
+def test_a_training_in_a_notebook_shows_a_bar_and_then_only_its_epochs(monkeypatch, tmp_path):
+    cell = (
+        "from keras_resnet.recipes import load_config, train\n"
+        "run = train.run(load_config('debug/tiny'), 'run')"
+    )
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
+    seen = []
+    client = nbclient.NotebookClient(book, kernel_name="python3")
+    update = client.process_message
+
+    def process(message, cell, index):
+        seen.append(json.dumps(message["content"], default=str))
+        return update(message, cell, index)
+
+    monkeypatch.setattr(client, "process_message", process)
+    client.execute(cwd=str(tmp_path))
+    assert any("<progress value=" in content and " of 18" in content for content in seen)
+    kept = "".join(str(output.get("data", "")) for output in book.cells[0].outputs)
+    assert "<progress" not in kept
+    assert "epoch   1/2" in kept
+    assert "epoch   2/2" in kept
 
 
 # Errors -------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from keras import layers
 from PIL import Image
 
 from keras_resnet.cli.main import main
-from keras_resnet.display import console
+from keras_resnet.display import bars
 from keras_resnet.errors import UserError
 from keras_resnet.export.runtimes.base import Runtime
 from keras_resnet.export.runtimes.keras import KerasRuntime
@@ -292,11 +292,11 @@ def test_protocols_in_words():
 
 
 def test_progress_without_a_terminal_is_a_line_now_and_then(capsys, monkeypatch):
-    with console.progress("evaluating", 50_000) as advance:
+    with bars.progress("evaluating", 50_000) as advance:
         advance(64)
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(console, "_LINE_SECONDS", 0)
-    with console.progress("evaluating", 50_000) as advance:
+    monkeypatch.setattr(bars, "_LINE_SECONDS", 0)
+    with bars.progress("evaluating", 50_000) as advance:
         advance(1_000)
         advance(49_000)
     assert capsys.readouterr().err == "evaluating: 1,000 of 50,000, 0.0 min left\n"

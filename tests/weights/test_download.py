@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from helpers.weights_server import Fault, serving
 
-from keras_resnet.display import console
+from keras_resnet.display import bars
 from keras_resnet.errors import UserError
 from keras_resnet.weights import download, http
 
@@ -616,11 +616,11 @@ def test_the_second_process_goes_on_where_the_first_was_killed(folder, path):
 
 def test_progress_in_a_log_is_a_line_a_minute(capsys, monkeypatch):
     clock = itertools.chain([0.0], itertools.count(50.0, 50.0))
-    monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
-    with console.transfer("x.pth", 100_000_000, 40_000_000) as advance:
+    monkeypatch.setattr(bars.time, "monotonic", lambda: next(clock))
+    with bars.transfer("x.pth", 100_000_000, 40_000_000) as advance:
         for _ in range(4):
             advance(10_000_000)
-    with console.transfer("x.pth", None) as advance:
+    with bars.transfer("x.pth", None) as advance:
         advance(10_000_000)
         advance(10_000_000)
     assert capsys.readouterr().err.splitlines() == [
