@@ -22,21 +22,24 @@ from keras_resnet.export.runtimes.keras import KerasRuntime
 from keras_resnet.images.answers import Answers
 from keras_resnet.recipes.data.datasets import AnySplit
 from keras_resnet.recipes.data.protocol import SINGLE_CROP, Protocol, predictions
+from keras_resnet.recipes.runs.scores import per_class
 
 
 def measure(runtime: Runtime, split: AnySplit, protocol: Protocol = SINGLE_CROP) -> dict[str, Any]:
     """Evaluate what an opened `runtime` says of every image of `split`, by `protocol`.
 
     Returns:
-        {"accuracy", "loss", "n", "protocol"}: top-1, mean cross entropy (of several sigmoids the
-        binary one, meaned over the classes), the number of images, `Protocol.record`; and "top5"
-        where there are more than 5 classes.
+        {"accuracy", "loss", "n", "macro", "per_class", "protocol"}: top-1; mean cross entropy (of
+        several sigmoids the binary one, averaged over the classes); the number of images;
+        precision, recall and F1 averaged over the classes that have images, and those of each
+        class (see `Scores.to_dict`); `Protocol.record`. With more than 5 classes also "top5".
 
     Raises:
         UserError: the images or the labels do not fit the model, or the protocol does not.
     """
     record = protocol.record(runtime, split)  # refuses before `len` looks through the images
     hits, loss, count = np.zeros(5, int), 0.0, len(split)  # hits: of the first guess, second, ...
+    guesses: list[np.ndarray] = []
     with progress("evaluating", count) as advance:
         for probabilities, labels in predictions(runtime, split, protocol):
             classes = probabilities.shape[-1]
@@ -46,12 +49,14 @@ def measure(runtime: Runtime, split: AnySplit, protocol: Protocol = SINGLE_CROP)
                 )
             best = np.argsort(-probabilities, axis=-1, kind="stable")[:, :5]
             hits[: best.shape[1]] += (best == labels[:, None]).sum(0)
+            guesses.append(best[:, 0])
             loss += float(_cross_entropy(probabilities, labels, runtime.answers()).sum())
             advance(len(labels))
     result = {"accuracy": int(hits[0]) / count, "loss": loss / count, "n": count}
     if classes > 5:
         result["top5"] = int(hits.sum()) / count
-    return {**result, "protocol": record}
+    scores = per_class(split.labels, np.concatenate(guesses), classes)
+    return {**result, **scores.to_dict(), "protocol": record}
 
 
 def _cross_entropy(probabilities: np.ndarray, labels: np.ndarray, answers: Answers) -> np.ndarray:

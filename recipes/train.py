@@ -29,7 +29,7 @@ from keras_resnet.recipes.configs.schema import Config
 from keras_resnet.recipes.runs import earlier, log, seen
 from keras_resnet.recipes.runs.folder import Run, find_run, new_folder, write_json
 from keras_resnet.recipes.training import data_service, devices, workers
-from keras_resnet.recipes.training.callbacks import Log, ProgressBar, TensorBoard
+from keras_resnet.recipes.training.callbacks import Log, ProgressBar, TensorBoard, named
 from keras_resnet.recipes.training.checkpoints import State
 from keras_resnet.recipes.training.job import Job, build_loop, dtype_policy, prepare
 from keras_resnet.recipes.training.loop import Loop, NonFiniteLossError
@@ -224,6 +224,7 @@ def _observers(job: Job, run: Run, loop: Loop, profile: bool) -> list[keras.call
             write_graph=False,
             profile_batch=_PROFILED_STEPS if profile else 0,
         ),
+        *(kind() for kind in named(job.config.train.callbacks)),
     ]
 
 
@@ -235,6 +236,8 @@ def _fit(job: Job, loop: Loop, state: State, observers: keras.callbacks.Callback
         for epoch in range(int(state.epochs_done), job.epochs):
             _run_epoch(job, loop, state, observers, iterator, epoch)
             if state.votes.any(loop.model.stop_training):  # a callback's wish, as in Keras
+                break
+            if _is_out_of_patience(job, state):
                 break
     except KeyboardInterrupt as error:
         state.save()
@@ -248,6 +251,20 @@ def _fit(job: Job, loop: Loop, state: State, observers: keras.callbacks.Callback
         ) from error
     finally:
         observers.on_train_end()
+
+
+def _is_out_of_patience(job: Job, state: State) -> bool:
+    """Tell whether `train.patience` epochs have brought no better validation accuracy."""
+    patience, epochs = job.config.train.patience, int(state.epochs_done)
+    best = int(state.best_epoch) + 1
+    if not patience or epochs - best < patience or epochs == job.epochs:
+        return False
+    print(
+        f"stopped after epoch {epochs}: the best validation accuracy is that of epoch {best} "
+        f"(train.patience = {patience})",
+        file=sys.stderr,
+    )
+    return True
 
 
 def _run_epoch(

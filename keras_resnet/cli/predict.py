@@ -48,7 +48,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from keras_resnet.recipes.runs.folder import write_json
 
     source = sources.find(options.model, options.weights, options.activation)
-    protocol = Protocol(options.crops, options.scales, _single_crop(options, source))
+    protocol = Protocol(options.crops, options.scales, _single_crop(options, source), options.flip)
     out = None if options.out is None else Path(options.out)
     if out is not None:
         require_file_target(out)
@@ -72,8 +72,8 @@ def _evaluate(options: argparse.Namespace) -> int:
         return print_json(result)
     top5 = f", top-5 {result['top5']:.2%}" if "top5" in result else ""
     print(
-        f"{options.model}: accuracy {result['accuracy']:.2%}{top5}, loss {result['loss']:.4f} "
-        f"on {result['n']} images ({dataset.name}, {options.split}; "
+        f"{options.model}: accuracy {result['accuracy']:.2%}{top5}, loss {result['loss']:.4f}, "
+        f"macro F1 {result['macro']['f1']:.2%} on {result['n']} images ({dataset.name}, {options.split}; "
         f"{describe(result['protocol'])}{_trained_on(result['trained_on'])})"
     )
     return 0
@@ -156,6 +156,9 @@ def _evaluate_options(sub: Parser) -> None:
         metavar="1|10",
         help="1: the central crop (default); 10: average over four corners, the centre and their "
         "mirror images",
+    )
+    sub.add_argument(
+        "--flip", action="store_true", help="average over the central crop and its mirror image"
     )
     sub.add_argument(
         "--scales",

@@ -51,10 +51,12 @@ class DataConfig:
 
     name: str = "cifar10"  # "digits", a name of tensorflow-datasets (NAME[:80%]), or a folder
     validation: Count = 5000  # training images held out to choose the best epoch by
+    validation_share: BelowOne = 0.0  # instead: this share of every class, at least one image
     split_seed: Count = 0  # chooses them; train.seed does not, so runs with other seeds compare
     image_size: Count = 0  # pixels a side of the network's input; 0: the size all images have
     crop_fraction: Annotated[float, Limits(0.1, 1)] = 0.875  # evaluation: central part of a side
     layout: str = "auto"  # of a folder: auto | classes | splits; "classes": one is called train
+    balanced: bool = False  # show every class equally often, whatever the number of its images
     service: str = ""  # a tf.data service, grpc://HOST:PORT, that prepares the batches
 
 
@@ -87,12 +89,15 @@ class TrainConfig:
     devices: str = "auto"  # auto | cpu | cpu:2 (logical devices) | gpu | gpu:2
     synchronized_bn: bool = False  # BN statistics over all devices
     loss: str = "cross_entropy"  # cross_entropy | binary_cross_entropy (arXiv:2110.00476)
+    class_weights: bool = False  # weigh each class in the loss by 1 / its number of images
     label_smoothing: BelowOne = 0.0  # share of the target for all classes (arXiv:1512.00567)
     weight_decay: Amount = 1e-4  # on kernels, not on BN and biases
     clip_norm: Amount = 0.0  # largest norm of the gradient of a whole batch; 0: not clipped
     ema: BelowOne = 0.0  # decay of the averaged weights, which are evaluated and saved; 0: none
     sizes: tuple[int, ...] = ()  # progressive resizing: pixels a side of each phase
     size_boundaries: tuple[float, ...] = ()  # where the size changes, in fractions of the run
+    patience: Count = 0  # stop after this many epochs without a better validation accuracy; 0: no
+    callbacks: tuple[str, ...] = ()  # Keras callbacks by dotted name, "package.module.Class"
     checkpoint_minutes: Amount = 1.0  # between checkpoints; every epoch ends with one, too
     wait_seconds: Amount = 300.0  # how long to wait for other machines or the data service
 
@@ -101,13 +106,13 @@ class TrainConfig:
 class OptimizerConfig:
     """How the weights are updated."""
 
-    name: str = "sgd"  # sgd | adamw | lamb | lars
+    name: str = "sgd"  # sgd | adamw | schedule_free_adamw | muon | lamb | lars
     learning_rate: Amount = 0.1  # the peak of the schedule, for reference_batch images
     reference_batch: Count = 0  # scale the rate by batch_size / this (arXiv:1706.02677); 0: do not
-    momentum: BelowOne = 0.9  # beta_1 of adamw and lamb
+    momentum: BelowOne = 0.9  # beta_1 of adamw, schedule_free_adamw and lamb
     nesterov: bool = False  # sgd: the gradient at the point that momentum leads to
-    beta_2: BelowOne = 0.999  # adamw, lamb
-    epsilon: Amount = 1e-7  # adamw, lamb
+    beta_2: BelowOne = 0.999  # all but sgd and lars
+    epsilon: Amount = 1e-7  # all but sgd and lars
     trust: Amount = 0.001  # lars: the trust coefficient (arXiv:1708.03888)
 
 
@@ -115,7 +120,7 @@ class OptimizerConfig:
 class ScheduleConfig:
     """The learning rate over the run, in fractions of it."""
 
-    name: str = "step"  # step | cosine | one_cycle | polynomial
+    name: str = "step"  # step | cosine | one_cycle | polynomial | constant
     warmup: float = 0.0  # linear from zero ("one_cycle": from a 25th of the peak)
     warmup_hold: Fraction = 0.0  # if not 0, warm up at this constant part of the peak instead
     boundaries: tuple[float, ...] = (0.5, 0.75)  # "step": where the rate is multiplied
@@ -198,6 +203,17 @@ class Config:
             raise UserError(
                 "Give exactly one of train.epochs and train.steps, above 0; "
                 f"received epochs={train.epochs}, steps={train.steps}."
+            )
+        if self.data.validation and self.data.validation_share:
+            raise UserError(
+                "Give data.validation (a number of images) or data.validation_share (a share of "
+                f"every class), not both; received {self.data.validation} and "
+                f"{self.data.validation_share}. Set one of them to 0."
+            )
+        if self.data.balanced and train.class_weights:
+            raise UserError(
+                "data.balanced and train.class_weights both correct for unequal classes. Set only "
+                "one of them to true."
             )
         if train.sizes and len(train.sizes) != len(train.size_boundaries) + 1:
             raise UserError(

@@ -22,6 +22,7 @@ def training_batches(
     start_step: int = 0,
     sizes: Sequence[tuple[int, int]] = (),
     classes: int = 0,
+    balanced: bool = False,
 ) -> tf.data.Dataset:
     """Endless (images, labels) batches from `start_step` on; batch t is a function of (seed, t).
 
@@ -38,8 +39,11 @@ def training_batches(
         sizes: (first step, pixels a side) of progressive resizing.
         classes: their number; needed for mixup and CutMix, whose labels are float32
             (batch, classes). Otherwise labels are int32 (batch,).
+        balanced: every class is shown equally often. An epoch has as many steps as otherwise; it
+            repeats the images of small classes and leaves out some of large ones.
     """
-    draws = _draws(len(split), batch_size, seed, augment, start_step)
+    labels = split.labels if balanced else None
+    draws = _draws(len(split), batch_size, seed, augment, start_step, labels)
     batches = split.cropped(draws, augment, sizes).map(
         plain(lambda images, labels, key: vary(images, labels, key, augment, classes)),
         num_parallel_calls=2,
@@ -49,15 +53,21 @@ def training_batches(
 
 
 def _draws(
-    count: int, batch_size: int, seed: int, augment: AugmentConfig, start_step: int
+    count: int,
+    batch_size: int,
+    seed: int,
+    augment: AugmentConfig,
+    start_step: int,
+    labels: np.ndarray | None,
 ) -> tf.data.Dataset:
-    """The Draw of each batch from `start_step` on."""
+    """Return the Draw of each batch from `start_step` on; with `labels` balanced by them."""
     steps_per_epoch, distinct = count // batch_size, batch_size // augment.repeats
     coins = tf.constant(np.random.default_rng(seed).random(count) < 0.5)
 
     def epoch_of_indices(epoch: Any) -> tf.data.Dataset:
         key = tf.stack([tf.cast(seed, tf.int64), epoch])
         order = tf.random.experimental.stateless_shuffle(tf.range(count), seed=key)
+        order = order if labels is None else _balanced(order, labels, key)
         order = tf.reshape(order[: steps_per_epoch * distinct], [steps_per_epoch, distinct])
         steps = epoch * steps_per_epoch + tf.range(steps_per_epoch, dtype=tf.int64)
         return tf.data.Dataset.from_tensor_slices((order, steps))
@@ -74,6 +84,22 @@ def _draws(
     first_epoch, skipped = divmod(start_step, steps_per_epoch)
     epochs = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
     return epochs.flat_map(plain(epoch_of_indices)).skip(skipped).map(plain(draw))
+
+
+def _balanced(order: Any, labels: np.ndarray, key: Any) -> Any:
+    """Return as many indices as `order` has, with equally many of each class, in random order.
+
+    The k-th draw of a class is its image number k in `order`, counted around.
+    """
+    _, classes, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    groups = tf.gather(order, tf.argsort(tf.gather(classes, order), stable=True))
+    starts = np.cumsum(sizes) - sizes
+    slots = tf.random.experimental.stateless_shuffle(
+        tf.range(len(labels)), seed=tf.random.fold_in(key, 1)
+    )
+    label, turn = slots % len(sizes), slots // len(sizes)
+    within = tf.cast(turn, tf.int64) % tf.gather(sizes, label)
+    return tf.gather(groups, tf.gather(starts, label) + within)
 
 
 def evaluation_batches(split: AnySplit, batch_size: int) -> tf.data.Dataset:

@@ -135,6 +135,7 @@ def load_dataset(
     image_size: int = 0,
     crop_fraction: float = 0.875,
     layout: str = "auto",
+    validation_share: float = 0.0,
 ) -> Dataset:
     """Load a dataset and hold `validation` images out of its training split.
 
@@ -150,6 +151,8 @@ def load_dataset(
             `Dataset.at`, for images that vary before they are used.
         crop_fraction: for images that vary, the central part of the shorter side that is evaluated.
         layout: of a folder: "auto", "classes" or "splits"; see `folders.read_folder`.
+        validation_share: hold out this share of every class instead, at least one image of a class
+            that has two or more.
 
     Returns:
         The `Dataset`. What tensorflow-datasets has in one size, and the digits, are held in memory,
@@ -163,8 +166,14 @@ def load_dataset(
     loaded = _loader(name, layout)(name)
     train, own = loaded.train, loaded.validation
     if own is None:
-        train, own = _held_out(loaded, name, validation, split_seed)
-    elif validation:
+        order = _drawn_order(loaded, validation or validation_share, split_seed)
+        if validation_share:
+            held = _first_of_each_class(loaded.train, order, validation_share)
+        else:
+            held = order[: _require_fewer(loaded.train, name, validation)]
+        kept = np.setdiff1d(np.arange(loaded.train.places), held)
+        train, own = loaded.train.subset(kept), loaded.train.subset(np.sort(held))
+    elif validation or validation_share:
         print(
             f"{name}: its own validation split of {own.places:,} images is taken; data.validation "
             "holds out no others",
@@ -176,26 +185,39 @@ def load_dataset(
     return dataset.at(image_size, crop_fraction) if image_size else dataset
 
 
-def _held_out(loaded: _Loaded, name: str, count: int, seed: int) -> tuple[AnySplit, AnySplit]:
-    """The training split without `count` images, and these.
+def _drawn_order(loaded: _Loaded, needed: float, seed: int) -> np.ndarray:
+    """Return the places of the training split in the order in which they are held out.
 
-    Known by their content, they are those of which the least number is drawn. So images that are
-    added may take the place of some, but move none that was trained on into the validation split.
+    Images known by their content are ordered by a number that is drawn for each. So images that
+    are added may take the place of some, but move none that was trained on into the validation
+    split.
     """
     train = loaded.train
+    if not loaded.by_content:
+        return np.random.default_rng(seed).permutation(train.places)
+    if not needed:  # nothing needs to be known of the images
+        return np.arange(train.places)
+    drawn = identity.draws(train.place_identities, f"validation {seed}")
+    return np.argsort(drawn, kind="stable")
+
+
+def _require_fewer(train: AnySplit, name: str, count: int) -> int:
     if count and count >= train.places:
         raise UserError(
             f"data.validation = {count} leaves nothing to train on: '{name}' has "
             f"{train.places} training images. Hold out fewer: --set data.validation=N."
         )
-    if not loaded.by_content:
-        order = np.random.default_rng(seed).permutation(train.places)
-    elif count:
-        drawn = identity.draws(train.place_identities, f"validation {seed}")
-        order = np.argsort(drawn, kind="stable")
-    else:  # to hold out none, nothing needs to be known
-        order = np.arange(train.places)
-    return train.subset(np.sort(order[count:])), train.subset(np.sort(order[:count]))
+    return count
+
+
+def _first_of_each_class(train: AnySplit, order: np.ndarray, share: float) -> np.ndarray:
+    """Return the places of `share` of every class, the first ones in `order`."""
+    labels = train.by_content()[1][order]
+    held = [order[:0]]
+    for places in (order[labels == label] for label in np.unique(labels)):
+        count = min(max(round(share * len(places)), 1), len(places) - 1)
+        held.append(places[:count])
+    return np.concatenate(held)
 
 
 def configured_dataset(config: DataConfig) -> Dataset:
@@ -207,6 +229,7 @@ def configured_dataset(config: DataConfig) -> Dataset:
         config.image_size,
         config.crop_fraction,
         config.layout,
+        config.validation_share,
     )
 
 

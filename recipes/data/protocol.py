@@ -2,6 +2,7 @@
 
 Single crop    the central square (AlexNet's and every later paper's plain figure), cut the fast way
                (encoded.py) or by the protocol of published weights as PIL does (images/crop.py)
+Flip           the single crop and its mirror image; probabilities averaged
 10-crop        the four corners and the centre, and their mirror images; probabilities averaged
                (AlexNet, NIPS 2012, section 4.1; He 2015, arXiv:1512.03385, section 3.4)
 Multi-scale    the network run fully convolutionally on the whole image, its shorter side at each of
@@ -11,8 +12,9 @@ Multi-scale    the network run fully convolutionally on the whole image, its sho
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,7 @@ from keras_resnet.recipes.data.encoded import EncodedSplit
 _BATCH = 64  # views at once
 _PIXELS = _BATCH * 224**2  # of whole images at once, which may be large
 
+_Run = Callable[[np.ndarray], np.ndarray]  # images to probabilities
 Predictions = Iterator[tuple[np.ndarray, np.ndarray]]  # probabilities (n, classes), labels (n,)
 
 
@@ -39,11 +42,13 @@ class Protocol:
         crops: 1 or 10.
         scales: pixels of the shorter side; whole images are shown at each of them. (): crops are.
         single: how the one crop is cut; None: the central square that the split gives out.
+        flip: average over the one crop and its mirror image.
     """
 
     crops: int = 1
     scales: tuple[int, ...] = ()
     single: SingleCrop | None = None
+    flip: bool = False
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -60,6 +65,11 @@ class Protocol:
         if self.scales and self.crops != 1:
             raise UserError(
                 "Multi-scale evaluation shows whole images, no crops: give --crops or --scales."
+            )
+        if self.flip and (self.scales or self.crops != 1):
+            raise UserError(
+                "--flip adds the mirror image of the one central crop. Leave out --crops (10 crops "
+                "have their mirror images) and --scales."
             )
         if self.single and (self.scales or self.crops != 1):
             raise UserError(
@@ -96,6 +106,7 @@ class Protocol:
             "resize": resize,
             "scales": scales,
             "interpolation": interpolation,
+            **({"flip": True} if self.flip else {}),
         }
 
 
@@ -107,9 +118,10 @@ def describe(record: dict[str, Any]) -> str:
     if record["scales"]:
         return f"whole images, shorter side {', '.join(map(str, record['scales']))}"
     if record["resize"] is None:
-        return "images as they are"
+        return "images as they are" + ", and their mirror images" * bool(record.get("flip"))
     crops = "central crop" if record["crops"] == 1 else f"{record['crops']} crops"
     filtered = f", {record['interpolation']}" if record.get("interpolation") else ""
+    filtered += ", and its mirror image" if record.get("flip") else ""
     return f"{crops} of {record['size']}, shorter side {record['resize']}{filtered}"
 
 
@@ -123,22 +135,28 @@ def predictions(runtime: Runtime, split: AnySplit, protocol: Protocol) -> Predic
         return _multi_scale(runtime.any_size(), split, protocol.scales)
     if protocol.crops == 10:
         return _ten_crop(runtime, split)
+    run = partial(_with_mirrored, runtime) if protocol.flip else runtime.probabilities
     if single := single_crop(protocol.single, runtime, split):
-        return _recorded_crop(runtime, split, single)
-    return _single_crop(runtime, split)
+        return _recorded_crop(run, split, single)
+    return _single_crop(run, split)
 
 
-def _single_crop(runtime: Runtime, split: AnySplit) -> Predictions:
+def _with_mirrored(runtime: Runtime, images: np.ndarray) -> np.ndarray:
+    mirrored = np.ascontiguousarray(images[:, :, ::-1])
+    return (runtime.probabilities(images) + runtime.probabilities(mirrored)) / 2
+
+
+def _single_crop(run: _Run, split: AnySplit) -> Predictions:
     batches = evaluation_batches(split, min(_BATCH, len(split)))
     for images, labels, weights in batches.as_numpy_iterator():
         real = weights > 0
-        yield runtime.probabilities(images[real]), labels[real]
+        yield run(images[real]), labels[real]
 
 
-def _recorded_crop(runtime: Runtime, split: AnySplit, single: SingleCrop) -> Predictions:
+def _recorded_crop(run: _Run, split: AnySplit, single: SingleCrop) -> Predictions:
     batches = split.shown(single.cut).batch(_BATCH).prefetch(1)
     for images, labels in batches.as_numpy_iterator():
-        yield runtime.probabilities(images), labels
+        yield run(images), labels
 
 
 def _ten_crop(runtime: Runtime, split: AnySplit) -> Predictions:

@@ -13,6 +13,7 @@ from keras_resnet.export.runtimes.base import Runtime
 from keras_resnet.images.listing import spaced
 from keras_resnet.recipes.data.datasets import AnySplit
 from keras_resnet.recipes.data.protocol import SINGLE_CROP, predictions
+from keras_resnet.recipes.runs.scores import Scores, confusion, per_class
 
 BINS = 15  # of the reliability diagram, as in arXiv:1706.04599
 
@@ -43,21 +44,12 @@ class Outcomes:
         return float((self.labels == self.guesses).mean())
 
     def confusion(self) -> np.ndarray:
-        """Counts of (true class, guessed class), int (classes, classes)."""
-        places = self.labels * self.classes + self.guesses
-        counts = np.bincount(places, minlength=self.classes**2)
-        return counts.reshape(self.classes, self.classes)
+        """Count the images of each (true class, predicted class): int (classes, classes)."""
+        return confusion(self.labels, self.guesses, self.classes)
 
     def per_class(self) -> Scores:
-        """Precision, recall and F1 of each class, as scikit-learn defines them."""
-        counts = self.confusion()
-        right, true, predicted = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
-
-        def share(of: np.ndarray, whole: np.ndarray) -> np.ndarray:
-            return np.divide(of, whole, out=np.zeros(self.classes), where=whole > 0)
-
-        f1 = share(2 * right, true + predicted)
-        return Scores(share(right, predicted), share(right, true), f1, true)
+        """Return precision, recall and F1 of each class."""
+        return per_class(self.labels, self.guesses, self.classes)
 
     def examples(self, number: int, count: int) -> np.ndarray:
         """The places of some images of class `number`, evenly spaced."""
@@ -90,23 +82,6 @@ class Outcomes:
             np.divide(x, counts, out=np.full(BINS, np.nan), where=counts > 0) for x in sums
         )
         return Reliability(counts, confidence, accuracy)
-
-
-@dataclass(frozen=True)
-class Scores:
-    """The scores of each class, float (classes,).
-
-    Attributes:
-        precision: of the images predicted as the class, the share that is right; 0 without any.
-        recall: of the images of the class, the share that is right; 0 without any.
-        f1: the harmonic mean of the two.
-        n: the number of images of the class, int (classes,).
-    """
-
-    precision: np.ndarray
-    recall: np.ndarray
-    f1: np.ndarray
-    n: np.ndarray
 
 
 @dataclass(frozen=True)

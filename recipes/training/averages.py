@@ -36,9 +36,7 @@ class Averages(tf.Module):
             value = tf.convert_to_tensor(weight)
             shadow.assign_sub(tf.cast(rate, value.dtype) * (shadow - value))
 
-    def swap_in(self) -> list[Any]:
-        """Put the averages in the model; return what was there."""
-        raw = [weight.numpy() for weight in self.model.weights]
+    def swap_in(self) -> None:
+        """Put the averages in the model."""
         for weight, shadow in zip(self.model.weights, self.shadows, strict=True):
             weight.assign(shadow.numpy())
-        return raw

@@ -5,12 +5,15 @@ Keras hands epochs to callbacks counted from 0; what people read counts from 1.
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Iterable
 from typing import Any
 
 import keras
 from rich.progress import MofNCompleteColumn, TextColumn
 
 from keras_resnet.display.bars import Bar
+from keras_resnet.errors import UserError
 
 
 class ProgressBar(keras.callbacks.Callback):
@@ -89,3 +92,34 @@ _SHOWN = (
     ("input_wait", "input wait {:.1%}"),
     ("training_seconds", "{:.1f} s so far"),
 )
+
+
+def named(names: Iterable[str]) -> list[type[keras.callbacks.Callback]]:
+    """Import the callbacks of `train.callbacks`; each is called without arguments.
+
+    For arguments, name a subclass of your own that sets them.
+
+    Args:
+        names: dotted names, "package.module.Class".
+
+    Raises:
+        UserError: a name that cannot be imported, or is no Keras callback.
+    """
+    return [_named(name) for name in names]
+
+
+def _named(name: str) -> type[keras.callbacks.Callback]:
+    module, _, attribute = name.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"train.callbacks: cannot import '{name}' ({error}). Give the dotted name of a class, "
+            'e.g. "keras.callbacks.TerminateOnNaN".'
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, keras.callbacks.Callback)):
+        raise UserError(
+            f"train.callbacks: '{name}' is no Keras callback; received a {type(found).__name__}. "
+            "Name a subclass of keras.callbacks.Callback."
+        )
+    return found

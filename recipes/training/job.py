@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_resnet.errors import UnknownNameError, UserError
@@ -15,7 +16,13 @@ from keras_resnet.recipes.configs.schema import Config, TrainConfig
 from keras_resnet.recipes.data import augment
 from keras_resnet.recipes.data.batches import training_batches
 from keras_resnet.recipes.data.datasets import Dataset, configured_dataset
-from keras_resnet.recipes.training import data_service, devices, optimizers, schedules
+from keras_resnet.recipes.training import (
+    callbacks,
+    data_service,
+    devices,
+    optimizers,
+    schedules,
+)
 from keras_resnet.recipes.training.loop import Loop
 from keras_resnet.recipes.training.losses import LOSSES
 from keras_resnet.recipes.training.teacher import Teacher, require_fit
@@ -65,6 +72,7 @@ class Job:
             start_step=start_step,
             sizes=self.sizes,
             classes=len(self.dataset.class_names),
+            balanced=self.config.data.balanced,
         )
         return data_service.served(batches, service) if service else batches
 
@@ -100,6 +108,7 @@ def prepare(config: Config, trainee: Trainee, teacher: keras.Model | None) -> Jo
         require_fit(teacher, _shown_shape(config, dataset), len(dataset.class_names))
     trainee.require_fit(config, dataset)  # before images of many sizes are looked through
     data_service.require_readable(config.data.service, dataset.train)
+    _require_validation(train, dataset)
     steps_per_epoch = _steps_per_epoch(dataset, train.batch_size)
     total_steps = train.steps or train.epochs * steps_per_epoch
     return Job(
@@ -121,6 +130,18 @@ def _check_names(config: Config) -> None:
         raise UnknownNameError("train.loss", config.train.loss, LOSSES, "")
     augment.check(config.augment, config.train.batch_size)
     optimizers.check(config.optimizer)
+    callbacks.named(config.train.callbacks)
+    if config.optimizer.name == "schedule_free_adamw":
+        _require_schedule_free(config)
+
+
+def _require_schedule_free(config: Config) -> None:
+    if config.schedule.name != "constant" or config.train.ema:
+        raise UserError(
+            "schedule_free_adamw averages by itself and takes neither a schedule nor train.ema; "
+            f"received the schedule '{config.schedule.name}' and train.ema = {config.train.ema}. "
+            "Give: --set schedule.name=constant --set train.ema=0"
+        )
 
 
 def _strategy(train: TrainConfig) -> tf.distribute.Strategy:
@@ -165,6 +186,29 @@ def _shown_shape(config: Config, dataset: Dataset) -> Shape:
     return (None, None, dataset.input_shape[-1]) if config.train.sizes else dataset.input_shape
 
 
+def _require_validation(train: TrainConfig, dataset: Dataset) -> None:
+    if train.patience and not dataset.validation.places:
+        raise UserError(
+            f"train.patience = {train.patience} stops by the accuracy on validation images, and "
+            "there are none. Hold some out: --set data.validation_share=0.1"
+        )
+
+
+def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
+    """Return the weight of each class in the loss, float32 (classes,).
+
+    It is n / (number of classes · images of the class), as scikit-learn's "balanced"; so the mean
+    weight of an image is 1.
+
+    Args:
+        labels: of the training images, int (n,).
+        classes: their number, also of those without an image.
+    """
+    counts = np.bincount(labels, minlength=classes)
+    present = np.count_nonzero(counts)
+    return (len(labels) / (present * np.maximum(counts, 1))).astype("float32")
+
+
 def build_loop(job: Job) -> Loop:
     """The network and its optimizer in their loop, under the job's strategy and precision."""
     config, train = job.config, job.config.train
@@ -193,7 +237,12 @@ def build_loop(job: Job) -> Loop:
         clip_norm=train.clip_norm,
         ema=train.ema,
         teacher=teacher,
+        class_weights=_weights_of(job) if train.class_weights else None,
     )
+
+
+def _weights_of(job: Job) -> np.ndarray:
+    return class_weights(job.dataset.train.labels, len(job.dataset.class_names))
 
 
 @contextmanager

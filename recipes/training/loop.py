@@ -12,13 +12,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_resnet import keras_compat
 from keras_resnet.models.auxiliary import loss_weights
 from keras_resnet.recipes.data.batches import evaluation_batches
 from keras_resnet.recipes.data.datasets import AnySplit
-from keras_resnet.recipes.training import workers
+from keras_resnet.recipes.training import optimizers, workers
 from keras_resnet.recipes.training.averages import Averages
 from keras_resnet.recipes.training.losses import LOSSES, LossScale
 from keras_resnet.recipes.training.teacher import Teacher
@@ -66,6 +67,8 @@ class Loop:
         clip_norm: the largest norm of the gradient of the whole batch; 0 for any.
         ema: decay of the averaged weights; 0 for none.
         teacher: whose answers are learned beside the labels.
+        class_weights: the weight of each class in the training loss, float32 (classes,); None: all
+            have the weight 1.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class Loop:
         clip_norm: float = 0.0,
         ema: float = 0.0,
         teacher: Teacher | None = None,
+        class_weights: np.ndarray | None = None,
     ) -> None:
         """Build the optimizer's variables and the metrics; see the class."""
         self.strategy, self.model, self.optimizer = strategy, model, optimizer
@@ -90,7 +94,7 @@ class Loop:
         self.batch_size, self.weight_decay = batch_size, weight_decay
         self.label_smoothing, self.loss_function = label_smoothing, LOSSES[loss]
         self.accumulate, self.clip_norm = accumulate, clip_norm
-        self.teacher = teacher
+        self.teacher, self.class_weights = teacher, class_weights
         with strategy.scope():
             self.averages = Averages(model, ema) if ema else None
             optimizer.build(self.variables)
@@ -189,6 +193,8 @@ class Loop:
             losses = tf.add_n(
                 [w * self._losses(labels, logits[name]) for name, w in self.loss_weights.items()]
             )
+            if self.class_weights is not None:
+                losses = losses * self._weights(labels)
             if self.teacher is not None:
                 losses = self.teacher.mix(losses, images, logits["predictions"])
             loss = tf.reduce_sum(losses) / self.batch_size
@@ -221,6 +227,12 @@ class Loop:
         targets = labels if labels.shape.rank == 2 else tf.one_hot(labels, classes)
         targets = targets * (1.0 - self.label_smoothing) + self.label_smoothing / classes
         return self.loss_function(targets, tf.cast(logits, tf.float32))
+
+    def _weights(self, labels: Any) -> Any:
+        """Return the weight of each image: that of its class, or of the classes mixed in it."""
+        if labels.shape.rank == 2:
+            return tf.linalg.matvec(labels, self.class_weights)
+        return tf.gather(self.class_weights, labels)
 
     def _apply(self, gradients: list[Any]) -> bool:
         self.strategy.run(self._replica_apply, (gradients,))
@@ -260,10 +272,15 @@ class Loop:
     def evaluated_weights(self) -> Iterator[None]:
         """Put the weights that are evaluated and kept in the model: the averaged ones, if any."""
         self.average_statistics()
-        if self.averages is None:
+        evaluated = optimizers.averages(self.optimizer)
+        if self.averages is None and not evaluated:
             yield
             return
-        raw = self.averages.swap_in()
+        raw = [weight.numpy() for weight in self.model.weights]
+        if self.averages is not None:
+            self.averages.swap_in()
+        for place, value in evaluated.items():
+            self.variables[place].assign(value)
         try:
             yield
         finally:

@@ -1,4 +1,7 @@
-"""What an update is: SGD and AdamW are Keras' own, LAMB and LARS are written here.
+"""How weights are updated.
+
+SGD, AdamW and schedule-free AdamW are Keras' own. Muon is Keras', applied to convolutions. LAMB and
+LARS are written here.
 
 Only kernels are decayed, and only kernels get a rate of their own; the parameters of BN and the
 biases take plain steps. Who decays depends on the optimizer, so `build` says what is left to the
@@ -166,6 +169,42 @@ class Lamb(_LayerWise):
         return {**super().get_config(), **own}
 
 
+@keras.saving.register_keras_serializable("keras_resnet")
+class Muon(keras.optimizers.Muon):
+    """Momentum whose update is made orthogonal (https://kellerjordan.github.io/posts/muon).
+
+    Keras applies Muon to matrices only and gives convolutions AdamW. Here Muon updates the kernels
+    of convolutions, each as a matrix (height · width · channels in, channels out), as in the
+    original; AdamW updates the classifier, BN's parameters and biases. The size of an update is
+    that of arXiv:2502.16982, section 2.2, so AdamW's learning rates and decays fit.
+    """
+
+    def _should_use_adamw(self, variable: keras.Variable) -> bool:
+        return len(variable.shape) != 4
+
+    def _muon_update_step(self, gradient: Any, variable: Any, lr: Any, m: Any) -> None:
+        self.assign(m, self.momentum * m + gradient)
+        matrix = ops.reshape(gradient + self.momentum * m, (-1, variable.shape[-1]))
+        update = self.lr_adjust(self.zeropower_via_newtonschulz5(matrix, self.ns_steps))
+        rate = ops.cast(lr, variable.dtype)
+        self.assign_sub(variable, rate * ops.reshape(update, variable.shape))
+
+
+def averages(optimizer: Optimizer) -> dict[int, Any]:
+    """Return the values that a schedule-free optimizer evaluates, by the variable's place.
+
+    Training holds the weights at y = (1 - β₁) z + β₁ x; x, the average, is evaluated
+    (arXiv:2405.15682, equations 9 to 11). Other optimizers evaluate the weights: an empty dict.
+    """
+    if not isinstance(optimizer, keras.optimizers.ScheduleFreeAdamW):
+        return {}
+    beta, points = optimizer.beta_1, keras_compat.schedule_free_points(optimizer)
+    return {
+        place: (ops.convert_to_numpy(y) - (1 - beta) * ops.convert_to_numpy(z)) / beta
+        for place, (y, z) in enumerate(points)
+    }
+
+
 def _sgd(config: OptimizerConfig, rate: Rate, decay: float) -> Optimizer:
     return keras.optimizers.SGD(rate, momentum=config.momentum, nesterov=config.nesterov)
 
@@ -173,6 +212,16 @@ def _sgd(config: OptimizerConfig, rate: Rate, decay: float) -> Optimizer:
 def _adamw(config: OptimizerConfig, rate: Rate, decay: float) -> Optimizer:
     moments = {"beta_1": config.momentum, "beta_2": config.beta_2, "epsilon": config.epsilon}
     return keras.optimizers.AdamW(rate, weight_decay=decay, **moments)
+
+
+def _schedule_free_adamw(config: OptimizerConfig, rate: Rate, decay: float) -> Optimizer:
+    moments = {"beta_1": config.momentum, "beta_2": config.beta_2, "epsilon": config.epsilon}
+    return keras.optimizers.ScheduleFreeAdamW(rate, weight_decay=decay, **moments)
+
+
+def _muon(config: OptimizerConfig, rate: Rate, decay: float) -> Optimizer:
+    adam = {"adam_beta_2": config.beta_2, "epsilon": config.epsilon}
+    return Muon(rate, weight_decay=decay, momentum=config.momentum, **adam)
 
 
 def _lamb(config: OptimizerConfig, rate: Rate, decay: float) -> Optimizer:
@@ -185,7 +234,14 @@ def _lars(config: OptimizerConfig, rate: Rate, decay: float) -> Optimizer:
 
 Builder = Callable[[OptimizerConfig, Rate, float], Optimizer]
 
-OPTIMIZERS: dict[str, Builder] = {"sgd": _sgd, "adamw": _adamw, "lamb": _lamb, "lars": _lars}
+OPTIMIZERS: dict[str, Builder] = {
+    "sgd": _sgd,
+    "adamw": _adamw,
+    "schedule_free_adamw": _schedule_free_adamw,
+    "muon": _muon,
+    "lamb": _lamb,
+    "lars": _lars,
+}
 
 
 def check(config: OptimizerConfig) -> None:

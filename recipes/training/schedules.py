@@ -86,12 +86,18 @@ def _polynomial(
     return PolynomialDecay(peak, total - warmup, end_learning_rate=0.0, power=config.power)
 
 
+def _constant(peak: float, config: ScheduleConfig, warmup: int, total: int) -> LearningRateSchedule:
+    """The peak throughout, as schedule-free optimizers want it (arXiv:2405.15682)."""
+    return PiecewiseConstantDecay([total], [peak, peak])
+
+
 # (peak, config, steps of warm-up, steps of the run) → what follows the warm-up.
 SCHEDULES: dict[str, Callable[[float, ScheduleConfig, int, int], LearningRateSchedule]] = {
     "step": _step,
     "cosine": _cosine,
     "one_cycle": _one_cycle,
     "polynomial": _polynomial,
+    "constant": _constant,
 }
 
 

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 from PIL import Image
+from sklearn.metrics import precision_recall_fscore_support
 
 from keras_resnet.cli.main import main
 from keras_resnet.display import bars
@@ -100,7 +101,19 @@ def _assert_measured(measured, probabilities, labels, **protocol):
     expected = _of_probabilities(np.stack(probabilities), labels)
     record = dict.fromkeys(("size", "resize", "scales", "interpolation"), None) | {"crops": 1}
     assert measured.pop("protocol") == record | protocol
+    per_class, macro = measured.pop("per_class"), measured.pop("macro")
     assert measured == pytest.approx(expected, **CLOSE)
+    found = precision_recall_fscore_support(
+        labels,
+        np.stack(probabilities).argmax(-1),
+        labels=range(np.shape(probabilities)[-1]),
+        zero_division=0.0,
+    )
+    present = found[3] > 0
+    for name, scores in zip(("precision", "recall", "f1"), found, strict=False):
+        np.testing.assert_allclose(per_class[name], scores, atol=1e-6)  # six digits are kept
+        assert macro[name] == pytest.approx(scores[present].mean(), abs=1e-6)
+    assert per_class["n"] == found[3].tolist()
 
 
 # Crops --------------------------------------------------------------------------------------------
@@ -158,6 +171,13 @@ def test_ten_crops_are_averaged_after_the_softmax(model, photos):
     ]
     measured = evaluate.measure_model(model, split, TEN)
     _assert_measured(measured, probabilities, split.labels, crops=10, size=32, resize=37)
+
+
+def test_flip_averages_an_image_and_its_mirror_image(model, small):
+    views = [small.images, small.images[:, :, ::-1]]
+    probabilities = np.mean([KerasRuntime(model).probabilities(view) for view in views], axis=0)
+    measured = evaluate.measure_model(model, small, Protocol(flip=True))
+    _assert_measured(measured, probabilities, small.labels, size=32, flip=True)
 
 
 def test_small_images_are_enlarged_for_ten_crops_with_a_warning(model, small, capsys):
@@ -224,6 +244,7 @@ def test_top5_only_where_there_are_more_than_five_classes(small):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
+        ({"crops": 10, "flip": True}, "--flip adds the mirror image"),
         ({"crops": 5}, "1 or 10 crops; received 5"),
         ({"scales": (224, 224)}, "different sizes"),
         ({"scales": (0,)}, "different sizes"),
@@ -289,6 +310,8 @@ def test_protocols_in_words():
     single = {"crops": 1, "size": 224, "resize": 256, "scales": None}
     assert describe(single) == "central crop of 224, shorter side 256"
     assert describe({**single, "resize": None}) == "images as they are"
+    flipped = describe({**single, "flip": True})
+    assert flipped == "central crop of 224, shorter side 256, and its mirror image"
 
 
 def test_progress_without_a_terminal_is_a_line_now_and_then(capsys, monkeypatch):
