@@ -93,7 +93,7 @@ def plan_from(
     transfer.require_float(start)
     transfer.classifier(start)
     _warn_of_zeros(start)
-    config = replace(transfer.sized(config, start), model=model)
+    config = replace(config, model=model)
     return train.plan(config, out, name=name, start=start, about_start=about)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,8 @@ from keras_resnet.cli.options import (
     natural,
     naturals,
 )
-from keras_resnet.display.console import print_json
+from keras_resnet.display.bars import progress
+from keras_resnet.display.console import print_json, print_lines
 from keras_resnet.errors import UserError
 from keras_resnet.files import require_file_target
 
@@ -72,46 +75,67 @@ def _evaluate(options: argparse.Namespace) -> int:
         return print_json(result)
     top5 = f", top-5 {result['top5']:.2%}" if "top5" in result else ""
     print(
-        f"{options.model}: accuracy {result['accuracy']:.2%}{top5}, loss {result['loss']:.4f}, "
-        f"macro F1 {result['macro']['f1']:.2%} on {result['n']} images ({dataset.name}, {options.split}; "
+        f"{options.model}: accuracy {result['accuracy']:.2%}{top5}, "
+        f"macro F1 {result['macro']['f1']:.2%}, loss {result['loss']:.4f} "
+        f"on {result['n']} images ({dataset.name}, {options.split}; "
         f"{describe(result['protocol'])}{_trained_on(result['trained_on'])})"
     )
     return 0
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from keras_resnet.images.read import read_image
-    from keras_resnet.recipes.runs import sources
+    from keras_resnet.recipes.runs import classify, sources
 
     source = sources.find(options.model, options.weights, options.activation)
-    if not any(Path(path).exists() for path in options.images):  # before weights are fetched
-        raise UserError(f"No such image: {', '.join(options.images)}")
-    runtime = source.runtime()
-    height, width, channels = runtime.input_shape
-    size, crop = (height or 224, width or 224), source.crop
-    names = source.names(runtime.outputs)
-    results: list[dict[str, Any]] = []
-    for path in options.images:
-        try:
-            image = read_image(path, size, channels or 3, crop)
-        except UserError as error:  # one bad image does not lose the others
-            results.append({"image": path, "error": str(error)})
-            continue
-        scores = runtime.probabilities(image[None])[0]
-        best = scores.argsort()[::-1][: options.top]
-        top = [{"label": names[index], "probability": float(scores[index])} for index in best]
-        results.append({"image": path, "top": top})
-    failed = [result for result in results if "error" in result]
+    images = classify.find_images(options.images)  # before weights are fetched
+    out = None if options.out is None else Path(options.out)
+    if out is not None:
+        require_file_target(out)
+    results = classify.classify(source, images, options.top)
+    if out is not None:
+        return _write_predictions(results, out, options, len(images))
     if options.json:
-        print_json({"model": options.model, "predictions": results})
-    for result in [] if options.json else results:
+        kept = list(results)
+        print_json({"model": options.model, "predictions": kept})
+        return _said(kept)
+    failed = 0
+    for result in results:
+        failed |= _said([result])
         for index, entry in enumerate(result.get("top", ())):
             shown = result["image"] if index == 0 else ""
             bar = "█" * round(20 * entry["probability"])
-            print(f"{shown:<32} {entry['probability']:>7.2%}  {entry['label']:<16} {bar}")
-    for result in failed:
-        print(f"error: {result['error']}", file=sys.stderr)
-    return 2 if failed else 0
+            line = f"{shown:<32} {entry['probability']:>7.2%}  {entry['label']:<16} {bar}"
+            print(line, flush=True)
+    return failed
+
+
+def _write_predictions(
+    results: Iterator[dict[str, Any]], out: Path, options: argparse.Namespace, total: int
+) -> int:
+    """Write each result to `out` and keep none."""
+    from keras_resnet.recipes.runs import classify
+
+    failed, count = 0, Counter[str]()
+    with classify.writer(out, options.top) as write, progress("classifying", total) as advance:
+        for result in results:
+            write(result)
+            failed |= _said([result])
+            count.update(entry["label"] for entry in result.get("top", ())[:1])
+            advance(1)
+    if options.json:
+        print_json({"model": options.model, "file": str(out), "images": total, "labels": count})
+        return failed
+    print(f"{out}: {total:,} images")
+    print_lines(f"{number:>8,}  {label}" for label, number in count.most_common())
+    return failed
+
+
+def _said(results: Iterable[dict[str, Any]]) -> int:
+    """Say on stderr what could not be read; return the exit code."""
+    errors = [result["error"] for result in results if "error" in result]
+    for error in errors:
+        print(f"error: {error}", file=sys.stderr)
+    return 2 if errors else 0
 
 
 def _trained_on(count: int | None) -> str:
@@ -182,9 +206,19 @@ def _evaluate_options(sub: Parser) -> None:
 def _predict_options(sub: Parser) -> None:
     add_model(sub)
     add_activation(sub)
-    sub.add_argument("images", nargs="+", metavar="IMAGE", help="image files")
+    sub.add_argument(
+        "images",
+        nargs="+",
+        metavar="IMAGE|FOLDER",
+        help="image files, folders of images, or patterns in quotes, e.g. 'photos/*.jpg'",
+    )
     sub.add_argument(
         "--top", type=natural, default=5, metavar="K", help="classes to show (default 5)"
+    )
+    sub.add_argument(
+        "--out",
+        metavar="FILE",
+        help="write the results to a .csv or .jsonl file; print how many images have each class",
     )
 
 

@@ -83,6 +83,10 @@ class Split:
         shape: tuple[int, int, int] = self.images.shape[1:]
         return shape
 
+    def shorter_side(self) -> int:
+        """Return the images' shorter side in pixels."""
+        return min(self.image_shape[:2])
+
     def subset(self, index: np.ndarray) -> Split:
         """The images at `index`."""
         known = self.identities

@@ -8,6 +8,8 @@ turned.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -35,6 +37,7 @@ from keras_resnet.recipes.data.decoded import (
 from keras_resnet.recipes.data.shown import pixels, strip
 
 IN_MEMORY_BYTES = 4 * 2**30
+_SAMPLE = 200  # images that are looked at for their size
 
 Box = Callable[[Any, Any], tuple[Any, Any, Any, Any]]  # (height, width) → top, left, height, width
 
@@ -214,6 +217,23 @@ class EncodedSplit:
                 "--set data.image_size=224."
             )
         return self.size, self.size, 3
+
+    def shorter_side(self) -> int:
+        """Return the median of the images' shorter sides in pixels, of some hundred of them.
+
+        Raises:
+            UserError: none of them can be read.
+        """
+        image_module = require("PIL.Image", "recipes")
+        sides = []
+        for place in spaced(self.places, _SAMPLE):
+            content = self.source.read(tf.constant(place))[0].numpy()
+            with contextlib.suppress(OSError, SyntaxError, ValueError):
+                sides.append(min(image_module.open(io.BytesIO(content)).size))
+        if not sides:
+            where = self.source.where(0)
+            raise UserError(f"None of {self.places:,} images can be read, e.g. {where}.")
+        return int(np.median(sides))
 
     def subset(self, index: np.ndarray) -> EncodedSplit:
         """The images at `index` of the source; those that cannot be decoded count too."""

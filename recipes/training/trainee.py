@@ -6,6 +6,7 @@ become smaller while they train are in `recipes/compression`; `table.py` there c
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,13 @@ class Trainee(ABC):
         Raises:
             UserError: such a key.
         """
+
+    def image_size(self, config: Config, dataset: Dataset) -> int:
+        """Choose the pixels a side for images of which `config` does not give the size.
+
+        It is asked only for such. 0: the images as they are.
+        """
+        return 0
 
     @abstractmethod
     def require_fit(self, config: Config, dataset: Dataset) -> None:
@@ -165,6 +173,18 @@ class Trained(Trainee):
 
 class FineTuned(Trained):
     """A trained network with a new head, for other classes or for the same."""
+
+    def image_size(self, config: Config, dataset: Dataset) -> int:
+        """Choose the size for the photographs and the network; see `transfer.image_size`."""
+        side = dataset.train.shorter_side()
+        size = transfer.image_size(self.start, side)
+        made_for = transfer.made_for(self.start)
+        print(
+            f"images are shown at {size}×{size} pixels (they have {side}, '{config.model}' was "
+            f"trained at {made_for}); change it with --image-size",
+            file=sys.stderr,
+        )
+        return size
 
     def require_fit(self, config: Config, dataset: Dataset) -> None:
         """Refuse another number of classes if the head is kept."""

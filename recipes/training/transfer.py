@@ -18,6 +18,11 @@ from keras_resnet.models.ending import activation_of
 from keras_resnet.recipes.configs.schema import Config
 from keras_resnet.weights import fitting
 
+_USUAL = 224  # the size of a network that takes any: ImageNet's
+_PHOTOGRAPHS = 96  # networks that were made for this size or more were trained on photographs
+_ENLARGED = 4  # how much larger than its own images a network for small images is shown
+_MULTIPLE = 32
+
 Shape = tuple[int | None, int | None, int]  # of an image; None where the size is free
 
 # What stays float32 under every precision: bfloat16 would round grey levels and logits.
@@ -136,6 +141,28 @@ def sized(config: Config, start: keras.Model) -> Config:
     if config.data.image_size or not start.input_shape[1]:
         return config
     return replace(config, data=replace(config.data, image_size=start.input_shape[1]))
+
+
+def made_for(start: keras.Model) -> int:
+    """Return the pixels a side that `start` was made for; 224 for a network of free size."""
+    return start.input_shape[1] or _USUAL
+
+
+def image_size(start: keras.Model, photographs: int) -> int:
+    """Return the pixels a side at which to fine-tune `start`.
+
+    A network that was trained on photographs keeps its own size. A network for small images, as
+    those of CIFAR, is shown larger ones: a photograph at 32×32 pixels has lost what tells it apart.
+    The factor is chosen by experiment; see recipes/README.md.
+
+    Args:
+        start: the trained network.
+        photographs: the median of the shorter side of the images.
+    """
+    own = made_for(start)
+    if own >= _PHOTOGRAPHS or photographs <= own:
+        return own
+    return max(own, min(_ENLARGED * own, photographs) // _MULTIPLE * _MULTIPLE)
 
 
 def adapt(
