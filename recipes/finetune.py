@@ -1,12 +1,15 @@
 """Fine-tune a trained network on other classes: first its new head alone, then all of it.
 
-keras-resnet finetune RUN|FILE.keras --data FOLDER [--set data.image_size=64]
+keras-resnet finetune RUN|FILE.keras --data FOLDER [--image-size 128]
 keras-resnet finetune NAME --weights TAG --data FOLDER
+
+In Python this module can be called: `finetune("resnet20", "photographs", weights="cifar10")`.
 """
 
 from __future__ import annotations
 
 import sys
+import types
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +20,87 @@ import keras
 from keras_resnet.errors import UserError
 from keras_resnet.recipes import train
 from keras_resnet.recipes.compression import zeros_and_clusters
-from keras_resnet.recipes.configs.schema import Config
+from keras_resnet.recipes.configs.schema import Config, load_config
+from keras_resnet.recipes.runs import sources
 from keras_resnet.recipes.runs.folder import Run
 from keras_resnet.recipes.runs.sources import Source
 from keras_resnet.recipes.training import transfer
 from keras_resnet.recipes.training.plan import Plan
 
 CONFIG = "finetune/default"
+
+
+class _Program(types.ModuleType):
+    """This module, which can be called."""
+
+    def __call__(
+        self,
+        model: keras.Model | str | Path,
+        data: str | Path,
+        out: str | Path | None = None,
+        *,
+        weights: str | None = None,
+        image_size: int | None = None,
+        epochs: int | None = None,
+        learning_rate: float | None = None,
+        freeze: float | None = None,
+        patience: int | None = None,
+        class_weights: bool | None = None,
+        balanced: bool | None = None,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+        **settings: Any,
+    ) -> Run:
+        """Fine-tune `model` on the images of `data` and return the run.
+
+        What is not given is the config's (`finetune/default`). The image size is chosen from the
+        photographs and the network, a tenth of every class is held out for validation, training
+        stops when it brings nothing more, and the best weights are kept.
+
+        Args:
+            model: a trained classifier: a Keras model that takes RGB 0...255, a run folder, a
+                `.keras` file, or a network's name with `weights`.
+            data: a folder with a folder of images for each class, or a name of tensorflow-datasets.
+            out: the run folder; by default a new one in `runs`.
+            weights: a tag or a file, for a network's name.
+            image_size: pixels a side that the network is shown.
+            epochs: passes over the training images.
+            learning_rate: the peak of the schedule.
+            freeze: the first part of the run, 0 to 1, in which only the new head is trained.
+            patience: stop after this many epochs without a better validation accuracy; 0: never.
+            class_weights: weigh each class in the loss by 1 / its number of images.
+            balanced: show every class equally often.
+            callbacks: Keras callbacks beside the progress bar and the logs.
+            settings: other keys of the config, a double underscore for the dot:
+                `train__batch_size=16`.
+
+        Returns:
+            The finished run: `run.keras_model()`, `run.summary()`.
+
+        Raises:
+            UserError: see `run`.
+        """
+        given = {
+            "data.name": str(data),
+            "data.image_size": image_size,
+            "train.epochs": epochs,
+            "optimizer.learning_rate": learning_rate,
+            "finetune.frozen": freeze,
+            "train.patience": patience,
+            "train.class_weights": class_weights,
+            "data.balanced": balanced,
+            **{key.replace("__", "."): value for key, value in settings.items()},
+        }
+        given = {key: value for key, value in given.items() if value is not None}
+        config = load_config(CONFIG, given)
+        if isinstance(model, keras.Model):
+            names = {"model": model.name, "name": f"finetune-{model.name}"}
+            planned = plan_from(transfer.functional(model), config, out, **names)
+        else:
+            planned = plan(sources.find(str(model), weights), config, out)
+        return train.carry_out(planned, callbacks=callbacks)
+
+
+sys.modules[__name__].__class__ = _Program
 
 
 def run(

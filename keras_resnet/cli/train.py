@@ -183,6 +183,36 @@ def _finetune_options(sub: Parser) -> None:
     add_layout(sub)
     sub.add_argument("--config", default="finetune/default", help="config (default %(default)s)")
     sub.add_argument(
+        "--image-size",
+        type=natural,
+        metavar="N",
+        help="pixels a side that the network is shown (default: chosen from the photographs and "
+        "the network, and printed)",
+    )
+    sub.add_argument("--lr", type=float, metavar="RATE", help="peak learning rate")
+    sub.add_argument(
+        "--freeze",
+        type=float,
+        metavar="SHARE",
+        help="first part of the run in which only the new classifier is trained; 1: all of it",
+    )
+    sub.add_argument(
+        "--patience",
+        type=int,
+        metavar="N",
+        help="stop after N epochs without a better validation accuracy; 0: never",
+    )
+    sub.add_argument(
+        "--class-weights",
+        action="store_true",
+        help="weigh each class in the loss by 1 / its number of images",
+    )
+    sub.add_argument(
+        "--balanced",
+        action="store_true",
+        help="show every class equally often, whatever the number of its images",
+    )
+    sub.add_argument(
         "--out", metavar="FOLDER", help="run folder (default runs/finetune-NAME-DATE-TIME)"
     )
     add_recipe(sub)

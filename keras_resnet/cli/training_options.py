@@ -71,6 +71,12 @@ def overrides(options: argparse.Namespace) -> dict[str, Any]:
         "data.name": getattr(options, "data", None),  # the quickstart has its own
         "data.layout": getattr(options, "layout", None),
         "data.service": getattr(options, "data_service", None),
+        "data.image_size": getattr(options, "image_size", None),
+        "data.balanced": getattr(options, "balanced", None) or None,
+        "train.class_weights": getattr(options, "class_weights", None) or None,
+        "train.patience": getattr(options, "patience", None),
+        "optimizer.learning_rate": getattr(options, "lr", None),
+        "finetune.frozen": getattr(options, "freeze", None),
         "pruning.keep": getattr(options, "keep", None),
         "pruning.criterion": getattr(options, "criterion", None),
         "compress.preserve": getattr(options, "preserve", None),

@@ -81,6 +81,7 @@ class TrainConfig:
 
     epochs: Count = 0  # passes over the training split; give this or steps, not both
     steps: Count = 0  # updates of the weights
+    least_steps: Count = 0  # with epochs: as many more epochs as this many updates need
     batch_size: Positive = 128  # images in an update: all devices, machines and parts of a batch
     accumulate: Positive = 1  # parts a batch is computed in, one after another, to save memory
     seed: Annotated[int, Limits(0, 2**31 - 1)] = 0  # of first weights, image order and augmentation
@@ -318,9 +319,10 @@ def _override(table: dict[str, Any], key: str, value: Any) -> None:
     if not isinstance(target, dict):
         raise UserError(f"'{section[0]}' is not a section of keys; received the key '{key}'.")
     target[leaf] = value
-    # The length is given in one way: naming the other replaces it.
-    if other := {"train.epochs": "steps", "train.steps": "epochs"}.get(key):
-        target.pop(other, None)
+    # The length is given in one way: naming one key replaces the others.
+    if key in ("train.epochs", "train.steps"):
+        for other in {"epochs", "steps", "least_steps"} - {leaf}:
+            target.pop(other, None)
 
 
 def _build(kind: type, table: dict[str, Any], prefix: str) -> Any:

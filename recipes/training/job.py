@@ -110,7 +110,8 @@ def prepare(config: Config, trainee: Trainee, teacher: keras.Model | None) -> Jo
     data_service.require_readable(config.data.service, dataset.train)
     _require_validation(train, dataset)
     steps_per_epoch = _steps_per_epoch(dataset, train.batch_size)
-    total_steps = train.steps or train.epochs * steps_per_epoch
+    least_epochs = -(-train.least_steps // steps_per_epoch)
+    total_steps = train.steps or max(train.epochs, least_epochs) * steps_per_epoch
     return Job(
         config=_resolved(config, dataset),
         trainee=trainee,
