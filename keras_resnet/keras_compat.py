@@ -194,15 +194,6 @@ def variable_index(optimizer: Any, variable: Any) -> int:
     return index
 
 
-def schedule_free_points(optimizer: Any) -> list[tuple[Any, Any]]:
-    """Return (y, z) of each variable of a `ScheduleFreeAdamW`, as arXiv:2405.15682 calls them.
-
-    Keras has no way to put the evaluated point x into the model.
-    """
-    variables = _private("keras", optimizer, "_trainable_variables")
-    return list(zip(variables, _private("keras", optimizer, "_momentums"), strict=True))
-
-
 # TensorFlow: the two steps of a conversion to int8 -----------------------------------------------
 # The public converter calibrates and quantizes in one go. Only between the two can other ranges be
 # written, and only the second takes a list of operations to leave in float.

@@ -19,9 +19,10 @@ from keras_resnet import keras_compat
 from keras_resnet.models.auxiliary import loss_weights
 from keras_resnet.recipes.data.batches import evaluation_batches
 from keras_resnet.recipes.data.datasets import AnySplit
-from keras_resnet.recipes.training import optimizers, workers
+from keras_resnet.recipes.training import workers
 from keras_resnet.recipes.training.averages import Averages
 from keras_resnet.recipes.training.losses import LOSSES, LossScale
+from keras_resnet.recipes.training.optimizers import ScheduleFreeAdamW
 from keras_resnet.recipes.training.teacher import Teacher
 
 
@@ -272,15 +273,17 @@ class Loop:
     def evaluated_weights(self) -> Iterator[None]:
         """Put the weights that are evaluated and kept in the model: the averaged ones, if any."""
         self.average_statistics()
-        evaluated = optimizers.averages(self.optimizer)
-        if self.averages is None and not evaluated:
+        schedule_free = isinstance(self.optimizer, ScheduleFreeAdamW)
+        if self.averages is None and not schedule_free:
             yield
             return
         raw = [weight.numpy() for weight in self.model.weights]
         if self.averages is not None:
             self.averages.swap_in()
-        for place, value in evaluated.items():
-            self.variables[place].assign(value)
+        if schedule_free:
+            averages = self.optimizer.averages(self.variables)
+            for variable, value in zip(self.variables, averages, strict=True):
+                variable.assign(value)
         try:
             yield
         finally:

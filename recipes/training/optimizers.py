@@ -1,6 +1,6 @@
 """How weights are updated.
 
-SGD, AdamW and schedule-free AdamW are Keras' own. Muon is Keras', applied to convolutions. LAMB and
+SGD and AdamW are Keras' own. Muon is Keras', applied to convolutions. Schedule-free AdamW, LAMB and
 LARS are written here.
 
 Only kernels are decayed, and only kernels get a rate of their own; the parameters of BN and the
@@ -190,19 +190,83 @@ class Muon(keras.optimizers.Muon):
         self.assign_sub(variable, rate * ops.reshape(update, variable.shape))
 
 
-def averages(optimizer: Optimizer) -> dict[int, Any]:
-    """Return the values that a schedule-free optimizer evaluates, by the variable's place.
+@keras.saving.register_keras_serializable("keras_resnet")
+class ScheduleFreeAdamW(_LayerWise):
+    """AdamW without a schedule (arXiv:2405.15682, Algorithm 1).
 
-    Training holds the weights at y = (1 - β₁) z + β₁ x; x, the average, is evaluated
-    (arXiv:2405.15682, equations 9 to 11). Other optimizers evaluate the weights: an empty dict.
+    For each variable with gradient g at y, at update t = 1, 2, … and rate γ::
+
+        v = β₂ · v + (1 − β₂) · g²
+        z = z − γ · (g / (√(v / (1 − β₂ᵗ)) + ε) + decay · y)
+        x = (1 − c) · x + c · z             (c = γ² / the sum of γ² so far)
+        y = (1 − β₁) · z + β₁ · x
+
+    The model holds y in training, and x is evaluated (`averages`). Only kernels are decayed.
+    `keras.optimizers.ScheduleFreeAdamW` (3.15) is another algorithm: it takes x from y and the z
+    that it has updated already, where the paper's is the z before; a test shows it.
+
+    Args:
+        learning_rate: γ.
+        beta_1: of the interpolation between z and x.
+        beta_2: of the mean of the squared gradients.
+        epsilon: outside the root.
+        kernel_decay: weight decay of the kernels, λ in the paper.
     """
-    if not isinstance(optimizer, keras.optimizers.ScheduleFreeAdamW):
-        return {}
-    beta, points = optimizer.beta_1, keras_compat.schedule_free_points(optimizer)
-    return {
-        place: (ops.convert_to_numpy(y) - (1 - beta) * ops.convert_to_numpy(z)) / beta
-        for place, (y, z) in enumerate(points)
-    }
+
+    def __init__(
+        self,
+        learning_rate: Rate,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        kernel_decay: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(learning_rate, kernel_decay, **kwargs)
+        self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        """Make z, the mean square and the sum of γ² of every variable."""
+        if not self.built:
+            super().build(variables)
+            self._points, self._squares = self.add_optimizer_variables(variables, ["z", "square"])
+            self._weights = [
+                self.add_variable((), name="weight", initializer="zeros") for _ in variables
+            ]
+            for point, variable in zip(self._points, variables, strict=True):
+                self.assign(point, variable)
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Update one variable."""
+        index = keras_compat.variable_index(self, variable)
+        point, square, weight = (
+            slots[index] for slots in (self._points, self._squares, self._weights)
+        )
+        rate, time = (ops.cast(x, variable.dtype) for x in (learning_rate, self.iterations + 1))
+        average = (variable - (1 - self.beta_1) * point) / self.beta_1
+        self.assign_add(square, (1 - self.beta_2) * (ops.square(gradient) - square))
+        step = gradient / (ops.sqrt(square / (1 - self.beta_2**time)) + self.epsilon)
+        if index in self._kernels:
+            step += self.kernel_decay * variable
+        moved = point - rate * step
+        total = weight + ops.square(rate)
+        share = ops.where(total > 0, ops.square(rate) / ops.maximum(total, 1e-30), 1.0)
+        average += share * (moved - average)
+        self.assign(weight, total)
+        self.assign(point, moved)
+        self.assign(variable, (1 - self.beta_1) * moved + self.beta_1 * average)
+
+    def averages(self, variables: Sequence[keras.Variable]) -> list[Any]:
+        """Return x for each of the variables that the optimizer was built for."""
+        return [
+            (ops.convert_to_numpy(y) - (1 - self.beta_1) * ops.convert_to_numpy(z)) / self.beta_1
+            for y, z in zip(variables, self._points, strict=True)
+        ]
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the constructor."""
+        own = {"beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}
+        return {**super().get_config(), **own}
 
 
 def _sgd(config: OptimizerConfig, rate: Rate, decay: float) -> Optimizer:
@@ -215,8 +279,7 @@ def _adamw(config: OptimizerConfig, rate: Rate, decay: float) -> Optimizer:
 
 
 def _schedule_free_adamw(config: OptimizerConfig, rate: Rate, decay: float) -> Optimizer:
-    moments = {"beta_1": config.momentum, "beta_2": config.beta_2, "epsilon": config.epsilon}
-    return keras.optimizers.ScheduleFreeAdamW(rate, weight_decay=decay, **moments)
+    return ScheduleFreeAdamW(rate, config.momentum, config.beta_2, config.epsilon, decay)
 
 
 def _muon(config: OptimizerConfig, rate: Rate, decay: float) -> Optimizer:

@@ -9,7 +9,7 @@ from keras_resnet.recipes.training import optimizers
 from keras_resnet.recipes.training.loop import Loop
 
 STEPS = 6
-NAMES = ("adamw", "lamb", "lars")
+NAMES = ("adamw", "schedule_free_adamw", "muon", "lamb", "lars")
 
 
 def schedule():

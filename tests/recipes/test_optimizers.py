@@ -136,6 +136,91 @@ def test_a_kernel_or_gradient_of_zeros_does_not_become_nan(name):
         assert np.array_equal(found, start) == (not gradient.any())
 
 
+def test_muon_makes_the_update_of_a_convolution_orthogonal():
+    """Newton-Schulz leaves the singular values of the momentum near 1 (0.7 to 1.2, its author)."""
+    rng = np.random.default_rng(0)
+    shapes = {"kernel": (3, 3, 2, 4), "gamma": (4,), "bias": (4,)}
+    start = {name: rng.normal(size=shape) for name, shape in shapes.items()}
+    gradients = [{name: rng.normal(size=shape) for name, shape in shapes.items()} for _ in range(2)]
+    config = OptimizerConfig("muon", momentum=0.8, beta_2=0.95, epsilon=1e-12)
+    found = _run(config, 0.3, start, gradients)
+    one, two = gradients[0]["kernel"], gradients[1]["kernel"]
+    weights = start["kernel"]
+    for step, (gradient, memory) in enumerate(((one, one), (two, 0.8 * one + two))):
+        left, _, right = np.linalg.svd(
+            (gradient + 0.8 * memory).reshape(18, 4), full_matrices=False
+        )
+        size = 0.2 * np.sqrt(18)
+        weights = weights * (1 - 0.3 * _rate(step))
+        weights = weights - _rate(step) * size * (left @ right).reshape(weights.shape)
+    # Each of two steps is off by at most 0.3 of a singular value, at the rates 0.1 and 0.05.
+    assert np.abs(found["kernel"] - weights).max() < 0.3 * 0.15 * size
+    moved = np.linalg.norm(found["kernel"] - start["kernel"])
+    assert np.linalg.norm(found["kernel"] - weights) < 0.3 * moved
+    # All else takes AdamW's steps; Keras' epsilon is at another place, see above.
+    for name in ("gamma", "bias"):
+        adam = _run(
+            OptimizerConfig("adamw", momentum=0.9, beta_2=0.95, epsilon=1e-12),
+            0.0,
+            {name: start[name]},
+            [{name: step[name]} for step in gradients],
+        )
+        np.testing.assert_allclose(found[name], adam[name], atol=ROUNDING)
+
+
+def _schedule_free(decay=0.0):
+    """y and x after the updates, in float64, as the paper's Algorithm 1 has them."""
+    w = _start()["kernel"]
+    z, x, y, second, total = w, w, w, 0.0, 0.0
+    for step, gradients in enumerate(_gradients()):
+        g, rate = gradients["kernel"], _rate(step)
+        second = 0.95 * second + 0.05 * g**2
+        z = z - rate * (g / (np.sqrt(second / (1 - 0.95 ** (step + 1))) + 1e-8) + decay * y)
+        total += rate**2
+        x = x + rate**2 / total * (z - x)
+        y = 0.1 * z + 0.9 * x
+    return y, x
+
+
+def test_schedule_free_adamw_is_the_papers_algorithm():
+    start, gradients = {"kernel": _start()["kernel"]}, _gradients()
+    config = OptimizerConfig("schedule_free_adamw", beta_2=0.95, epsilon=1e-8)
+    variable = keras.Variable(start["kernel"], dtype="float32", name="kernel")
+    optimizer, _ = optimizers.build(config, schedule(), 0.3, [variable])
+    optimizer.build([variable])
+    for step in gradients:
+        optimizer.apply([tf.constant(step["kernel"], tf.float32)], [variable])
+    y, x = _schedule_free(decay=0.3)
+    np.testing.assert_allclose(variable.numpy(), y, atol=ROUNDING)
+    np.testing.assert_allclose(optimizer.averages([variable])[0], x, atol=ROUNDING)
+
+
+def test_the_loop_evaluates_the_average_and_trains_on():
+    loop = small_loop(tf.distribute.get_strategy(), "schedule_free_adamw")
+    trained = train_small(loop)
+    averages = loop.optimizer.averages(loop.variables)
+    assert any(np.abs(x - y).max() > 1e-3 for x, y in zip(averages, trained, strict=True))
+    with loop.evaluated_weights():
+        for variable, value in zip(loop.variables, averages, strict=True):
+            np.testing.assert_array_equal(variable.numpy(), value)
+    for variable, value in zip(loop.variables, trained, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value)
+
+
+def test_kerass_own_schedule_free_adamw_is_another():
+    """What the docstring claims; if this fails, Keras' may have become the paper's."""
+    variable = keras.Variable(np.ones(3), dtype="float32", name="kernel")
+    optimizer = keras.optimizers.ScheduleFreeAdamW(0.1, beta_2=0.95)
+    for gradient in np.random.default_rng(0).normal(size=(5, 3)):
+        optimizer.apply([tf.constant(gradient, tf.float32)], [variable])
+    config = OptimizerConfig("schedule_free_adamw", beta_2=0.95, epsilon=1e-8)
+    ours = keras.Variable(np.ones(3), dtype="float32", name="kernel")
+    optimizer, _ = optimizers.build(config, 0.1, 0.0, [ours])
+    for gradient in np.random.default_rng(0).normal(size=(5, 3)):
+        optimizer.apply([tf.constant(gradient, tf.float32)], [ours])
+    assert np.abs(ours.numpy() - variable.numpy()).max() > 1e-3
+
+
 def test_kerass_own_lamb_is_another():
     """What the docstring claims; if this fails, Keras' may have become the paper's."""
     start, gradient = {"kernel": np.full(4, 2.0)}, {"kernel": np.array([1.0, -1.0, 1.0, -1.0])}
