@@ -234,10 +234,10 @@ def _fit(job: Job, loop: Loop, state: State, observers: keras.callbacks.Callback
     observers.on_train_begin()
     try:
         for epoch in range(int(state.epochs_done), job.epochs):
+            if state.votes.any(_is_out_of_patience(job, state.run)):
+                break
             _run_epoch(job, loop, state, observers, iterator, epoch)
             if state.votes.any(loop.model.stop_training):  # a callback's wish, as in Keras
-                break
-            if _is_out_of_patience(job, state):
                 break
     except KeyboardInterrupt as error:
         state.save()
@@ -246,22 +246,29 @@ def _fit(job: Job, loop: Loop, state: State, observers: keras.callbacks.Callback
         raise UserError(
             f"The loss became NaN or infinite at step {error.step} of {job.total_steps}, so the "
             f"run was stopped. The last good state is {state.drop_from(error.step)}. Lower "
-            "optimizer.learning_rate or raise schedule.warmup: in a new run, or in "
-            f"{state.run.name / 'config.toml'} and go on with --resume."
+            f"optimizer.learning_rate (it is {job.config.optimizer.learning_rate:g}) or raise "
+            f"schedule.warmup: in a new run, or in {state.run.name / 'config.toml'} and go on with "
+            "--resume. To find a rate, start the same command with --find-lr rates.svg."
         ) from error
     finally:
         observers.on_train_end()
 
 
-def _is_out_of_patience(job: Job, state: State) -> bool:
-    """Tell whether `train.patience` epochs have brought no better validation accuracy."""
-    patience, epochs = job.config.train.patience, int(state.epochs_done)
-    best = int(state.best_epoch) + 1
-    if not patience or epochs - best < patience or epochs == job.epochs:
+def _is_out_of_patience(job: Job, run: Run) -> bool:
+    """Tell whether the last `train.patience` epochs brought no better validation accuracy.
+
+    The log tells it, so a resumed run stops where an uninterrupted one does. Only the chief has a
+    log, and its answer is voted for.
+    """
+    patience = job.config.train.patience
+    if not patience or run.home:
+        return False
+    accuracies = [float(row["val_accuracy"]) for row in run.rows()]
+    if len(accuracies) <= patience or max(accuracies[-patience:]) > max(accuracies[:-patience]):
         return False
     print(
-        f"stopped after epoch {epochs}: the best validation accuracy is that of epoch {best} "
-        f"(train.patience = {patience})",
+        f"stopped after epoch {len(accuracies)}: the last {patience} epochs brought no better "
+        f"validation accuracy than {max(accuracies):.2%} (train.patience = {patience})",
         file=sys.stderr,
     )
     return True

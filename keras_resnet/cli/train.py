@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from keras_resnet.cli.options import Parser, Verb, add_layout, add_model, natural
 from keras_resnet.cli.training_options import (
+    add_find_rate,
     add_recipe,
     add_training,
     overrides,
@@ -71,7 +72,7 @@ def _check_train(options: argparse.Namespace) -> None:
         )
     if options.config:
         read_config(options)
-    elif overrides(options) or options.out or options.dry_run:
+    elif overrides(options) or options.out or options.dry_run or options.find_lr:
         raise UserError(
             "--resume continues with the run's own config and takes no other options. To change "
             f"it, edit {Path(options.resume) / 'config.toml'}."
@@ -154,6 +155,7 @@ def _train_options(sub: Parser) -> None:
         help="load batches from a machine that runs 'keras-resnet data-service'",
     )
     add_recipe(sub)
+    add_find_rate(sub)
 
 
 def _distill_options(sub: Parser) -> None:
@@ -173,6 +175,7 @@ def _distill_options(sub: Parser) -> None:
     sub.add_argument("--data", metavar="NAME|FOLDER", help="as in 'keras-resnet train'")
     add_layout(sub)
     add_recipe(sub)
+    add_find_rate(sub)
 
 
 def _finetune_options(sub: Parser) -> None:
@@ -216,6 +219,7 @@ def _finetune_options(sub: Parser) -> None:
         "--out", metavar="FOLDER", help="run folder (default runs/finetune-NAME-DATE-TIME)"
     )
     add_recipe(sub)
+    add_find_rate(sub)
 
 
 def _data_service_options(sub: Parser) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_resnet.cli.options import Parser, natural
@@ -58,6 +59,16 @@ def add_dry_run(sub: Parser) -> None:
     )
 
 
+def add_find_rate(sub: Parser) -> None:
+    """Add `--find-lr`."""
+    sub.add_argument(
+        "--find-lr",
+        metavar="PICTURE",
+        help="train 100 steps at rising learning rates, plot the loss as .svg, .png or .pdf, "
+        "print a learning rate to use, then stop",
+    )
+
+
 def overrides(options: argparse.Namespace) -> dict[str, Any]:
     """The options that stand for config keys, and every --set."""
     from keras_resnet.recipes.configs.schema import parse_override
@@ -102,13 +113,31 @@ def read_config(options: argparse.Namespace, given: Mapping[str, Any] | None = N
 
 
 def train_or_show(planned: Plan, options: argparse.Namespace) -> int:
-    """Train what was planned and print how it ended; with --dry-run print the plan."""
+    """Train what was planned and print how it ended; --dry-run and --find-lr do not train it."""
     if options.dry_run:
         return show(planned, options.json)
+    if getattr(options, "find_lr", None):
+        return _find_rate(planned, options)
     from keras_resnet.recipes import train
 
     run = train.carry_out(planned, profile=getattr(options, "profile", False))
     return print_run(run, options.json)
+
+
+def _find_rate(planned: Plan, options: argparse.Namespace) -> int:
+    from keras_resnet.display import figures
+    from keras_resnet.recipes.training.rate_finder import find_rate
+
+    path = Path(options.find_lr)
+    figures.require_writable(path)
+    found = find_rate(planned)
+    figures.save(found.figure(), path)
+    if options.json:
+        curve = {"rates": found.rates.tolist(), "losses": found.losses.tolist()}
+        return print_json({"learning_rate": found.suggestion, "picture": str(path), **curve})
+    print(f"{path}: the loss at {len(found.rates)} learning rates")
+    print(f"Next: train with --set optimizer.learning_rate={found.suggestion:g}")
+    return 0
 
 
 def show(planned: Plan, as_json: bool) -> int:

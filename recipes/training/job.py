@@ -101,9 +101,12 @@ def prepare(config: Config, trainee: Trainee, teacher: keras.Model | None) -> Jo
     """
     trainee.check(config)
     _check_names(config)
+    data_service.require(config.data.service, config.train.wait_seconds)
+    dataset = configured_dataset(config.data)
+    given, config = config, trainee.completed(config, dataset)
+    if config.data != given.data:
+        dataset = dataset.at(config.data.image_size, config.data.crop_fraction)
     train, strategy = config.train, _strategy(config.train)
-    data_service.require(config.data.service, train.wait_seconds)
-    config, dataset = _with_size(config, trainee, configured_dataset(config.data))
     if teacher is not None:
         require_fit(teacher, _shown_shape(config, dataset), len(dataset.class_names))
     trainee.require_fit(config, dataset)  # before images of many sizes are looked through
@@ -185,15 +188,6 @@ def _steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
 def _shown_shape(config: Config, dataset: Dataset) -> Shape:
     """The shape of the images that are trained on; free where their size changes in the run."""
     return (None, None, dataset.input_shape[-1]) if config.train.sizes else dataset.input_shape
-
-
-def _with_size(config: Config, trainee: Trainee, dataset: Dataset) -> tuple[Config, Dataset]:
-    """Return both with the image size that the trainee chooses, if the config gives none."""
-    size = 0 if config.data.image_size else trainee.image_size(config, dataset)
-    if not size:
-        return config, dataset
-    data = replace(config.data, image_size=size)
-    return replace(config, data=data), dataset.at(size, data.crop_fraction)
 
 
 def _require_validation(train: TrainConfig, dataset: Dataset) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -44,12 +45,9 @@ class Trainee(ABC):
             UserError: such a key.
         """
 
-    def image_size(self, config: Config, dataset: Dataset) -> int:
-        """Choose the pixels a side for images of which `config` does not give the size.
-
-        It is asked only for such. 0: the images as they are.
-        """
-        return 0
+    def completed(self, config: Config, dataset: Dataset) -> Config:
+        """Return `config` with what it leaves open and the data tells; by default as it is."""
+        return config
 
     @abstractmethod
     def require_fit(self, config: Config, dataset: Dataset) -> None:
@@ -174,11 +172,19 @@ class Trained(Trainee):
 class FineTuned(Trained):
     """A trained network with a new head, for other classes or for the same."""
 
-    def image_size(self, config: Config, dataset: Dataset) -> int:
-        """Choose the size for the photographs and the network; see `transfer.image_size`."""
+    def completed(self, config: Config, dataset: Dataset) -> Config:
+        """Choose the image size if none is given; a batch has no more images than there are."""
+        batch_size = min(config.train.batch_size, dataset.train.places)
+        size = config.data.image_size or self._image_size(config, dataset)
+        return replace(
+            config,
+            data=replace(config.data, image_size=size),
+            train=replace(config.train, batch_size=batch_size),
+        )
+
+    def _image_size(self, config: Config, dataset: Dataset) -> int:
         side = dataset.train.shorter_side()
-        size = transfer.image_size(self.start, side)
-        made_for = transfer.made_for(self.start)
+        size, made_for = transfer.image_size(self.start, side), transfer.made_for(self.start)
         print(
             f"images are shown at {size}×{size} pixels (they have {side}, '{config.model}' was "
             f"trained at {made_for}); change it with --image-size",

@@ -1,11 +1,13 @@
 """The command, as people and scripts call it."""
 
+import csv
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 import tomllib
 from dataclasses import asdict
 from pathlib import Path
@@ -26,6 +28,7 @@ from keras_resnet.export import FORMATS
 from keras_resnet.recipes import quickstart
 from keras_resnet.recipes.configs.schema import load_config
 from keras_resnet.recipes.export import USUAL
+from keras_resnet.recipes.runs import classify, sources
 from keras_resnet.recipes.runs.folder import Run, list_runs, locked
 
 
@@ -388,6 +391,78 @@ def test_predict_goes_on_after_a_bad_image(capsys, tiny_run, picture, tmp_path):
     assert "bad.jpg" in captured.err
     assert "missing.png" in captured.err
     assert picture in captured.out
+
+
+@pytest.fixture(scope="session")
+def album(digits, tmp_path_factory):
+    """70 pictures in two folders, and one that is damaged."""
+    folder = tmp_path_factory.mktemp("album")
+    for place, image in enumerate(digits.test.images[:70]):
+        path = folder / ("a" if place < 40 else "b") / f"{place:02}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(image).save(path)
+    (folder / "b" / "bad.png").write_text("no")
+    return folder
+
+
+def test_predict_writes_the_answers_to_a_folder_of_images(capsys, tiny_run, album, tmp_path):
+    model, lines, table = str(tiny_run.path), tmp_path / "all.jsonl", tmp_path / "all.csv"
+    assert main(["predict", model, str(album), "--top", "2", "--out", str(lines)]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("error:") == 1
+    assert "bad.png" in captured.err
+    assert captured.out.startswith(f"{lines}: 71 images\n")
+    found = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert len(found) == 71
+    _, one_by_one = _json(capsys, "predict", model, found[0]["image"], found[69]["image"])
+    for whole, single in zip((found[0], found[69]), one_by_one["predictions"], strict=True):
+        assert [e["label"] for e in whole["top"]] == [e["label"] for e in single["top"][:2]]
+        for ours, alone in zip(whole["top"], single["top"], strict=False):
+            # A batch of 32 against one image: another order of the same sums.
+            assert ours["probability"] == pytest.approx(alone["probability"], abs=1e-5)
+    assert main(["predict", model, str(album / "a" / "*.png"), "--out", str(table)]) == 0
+    with open(table, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image"] for row in rows] == [entry["image"] for entry in found[:40]]
+    assert [row["label 1"] for row in rows] == [entry["top"][0]["label"] for entry in found[:40]]
+    assert float(rows[0]["probability 1"]) == pytest.approx(
+        found[0]["top"][0]["probability"], abs=1e-5
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["all.csv", "all.jsonl"]
+
+
+def test_predict_reads_images_as_it_needs_them(tiny_run, album, monkeypatch):
+    """So that a folder of any size fits in memory: three batches of 32 at most."""
+    read = []
+    original = classify.read_image
+    monkeypatch.setattr(
+        classify, "read_image", lambda path, **how: read.append(path) or original(path, **how)
+    )
+    images = classify.find_images([str(album / "a")] * 10)
+    results = classify.classify(sources.find(str(tiny_run.path)), images, 1)
+    assert [next(results)["image"] for _ in range(2)] == images[:2]
+    time.sleep(0.5)  # the threads finish what they were given
+    assert len(read) == 3 * 32
+    results.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nix/*.png"], "No file matches 'nix/*.png'"),
+        (["nix.png", "nox.png"], "No such image: nix.png, nox.png"),
+        ([".", "--out", "all.txt"], "--out must end in .csv or .jsonl; received 'all.txt'"),
+        (["."], "No images"),
+    ],
+)
+def test_predict_refuses_what_it_cannot_find_or_write(
+    capsys, tiny_run, tmp_path, monkeypatch, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    if "--out" in arguments:
+        Image.new("RGB", (32, 32)).save("a.png")
+    assert main(["predict", str(tiny_run.path), *arguments]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_predict_takes_a_name_with_weights_and_refuses_one_without(capsys, picture, tmp_path):

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import run_python
+from PIL import Image
 
 import keras_resnet
 from keras_resnet.cli.main import main
@@ -118,6 +119,54 @@ def test_an_interrupted_fine_tuning_goes_on_without_its_source(tiny_run, tmp_pat
         finetune.run(source, loaded, tmp_path / "run", callbacks=[Stop()])
     run = train.resume(tmp_path / "run")
     assert run.summary() | {"training_seconds": 0} == whole.summary() | {"training_seconds": 0}
+
+
+@pytest.mark.parametrize(
+    ("made_for", "photographs", "size"),
+    [
+        (224, 500, 224),  # ImageNet's networks keep their size
+        (224, 64, 224),
+        (None, 500, 224),  # of free size
+        (32, 28, 32),  # images no larger than the network's own
+        (32, 32, 32),
+        (32, 40, 32),
+        (32, 100, 96),
+        (32, 160, 128),
+        (32, 4000, 128),
+        (64, 4000, 256),
+    ],
+)
+def test_the_image_size_follows_from_network_and_photographs(made_for, photographs, size):
+    inputs = keras.layers.Input((made_for, made_for, 3))
+    start = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs))
+    assert transfer.image_size(start, photographs) == size
+
+
+def test_the_module_is_a_function_too(tiny_run, tmp_path, capsys):
+    photographs = tmp_path / "photographs"
+    rng = np.random.default_rng(0)
+    for name in "ant", "bee":
+        (photographs / name).mkdir(parents=True)
+        for place in range(10):
+            pixels = rng.integers(0, 256, (70, 90, 3)).astype("uint8")
+            Image.fromarray(pixels).save(photographs / name / f"{place}.png")
+    run = finetune(
+        str(tiny_run.path),
+        photographs,
+        tmp_path / "run",
+        epochs=1,
+        freeze=1.0,
+        balanced=True,
+        train__batch_size=4,
+    )
+    said = capsys.readouterr().err
+    line = "images are shown at 64×64 pixels (they have 70, 'resnet8' was trained at 32); change"
+    assert f"{line} it with --image-size" in said
+    assert run.config.data.image_size == 64
+    assert run.config.data.balanced
+    assert run.keras_model().output_shape == (None, 2)
+    again = finetune(run.keras_model(), photographs, tmp_path / "again", epochs=1, image_size=32)
+    assert again.config.data.image_size == 32
 
 
 def test_what_cannot_be_fine_tuned_is_refused(tmp_path):

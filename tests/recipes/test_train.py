@@ -519,6 +519,78 @@ def test_callbacks_may_stop_the_training(tmp_path):
     assert run.model.is_file()
 
 
+NO_LEARNING = {"optimizer.learning_rate": 0.0, "train.epochs": 6, "train.patience": 2}
+
+
+def test_a_run_stops_when_its_patience_is_out(tmp_path, capsys):
+    run = train.run(schema.load_config("debug/tiny", NO_LEARNING), tmp_path / "run")
+    assert [row["epoch"] for row in run.rows()] == ["1", "2", "3"]
+    assert "stopped after epoch 3: the last 2 epochs brought no better" in capsys.readouterr().err
+    assert run.model.is_file()
+
+
+def test_a_resumed_run_is_as_patient_as_an_uninterrupted_one(tmp_path):
+    class Interrupt(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    loaded = schema.load_config("debug/tiny", NO_LEARNING)
+    with pytest.raises(train.Interrupted):
+        train.run(loaded, tmp_path / "run", callbacks=[Interrupt()])
+    run = train.resume(tmp_path / "run")
+    assert [row["epoch"] for row in run.rows()] == ["1", "2", "3"]
+
+
+def test_patience_without_validation_images_is_refused(tmp_path):
+    loaded = schema.load_config("debug/tiny", {"data.validation": 0, "train.patience": 2})
+    with pytest.raises(UserError, match=r"Hold some out: --set data\.validation_share=0\.1"):
+        train.run(loaded, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_callbacks_by_name_come_from_the_config(tmp_path, monkeypatch):
+    (tmp_path / "tracker.py").write_text(
+        "import keras\n\n\n"
+        "class Tracker(keras.callbacks.Callback):\n"
+        "    def on_epoch_end(self, epoch, logs=None):\n"
+        "        print(epoch, sorted(logs)[:2], file=open('seen', 'a'))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    settings = {"train.epochs": 2, "train.callbacks": ["tracker.Tracker"]}
+    train.run(schema.load_config("debug/tiny", settings), tmp_path / "run")
+    seen = "0 ['accuracy', 'images_per_second']\n1 ['accuracy', 'images_per_second']\n"
+    assert (tmp_path / "seen").read_text() == seen
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no_such_package.Tracker", "cannot import 'no_such_package.Tracker'"),
+        ("keras.callbacks.Nothing", "cannot import 'keras.callbacks.Nothing'"),
+        ("Tracker", "cannot import 'Tracker'"),
+        ("os.getcwd", "'os.getcwd' is no Keras callback; received a builtin"),
+        ("keras.layers.Dense", "'keras.layers.Dense' is no Keras callback"),
+    ],
+)
+def test_what_is_no_callback_is_refused_and_not_called(tmp_path, name, message):
+    loaded = schema.load_config("debug/tiny", {"train.callbacks": [name]})
+    with pytest.raises(UserError, match=message):
+        train.run(loaded, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_few_images_get_more_epochs(tmp_path):
+    settings = {"train.epochs": 2, "train.batch_size": 256, "train.least_steps": 11}
+    planned = train.plan(schema.load_config("debug/tiny", settings), tmp_path / "run")
+    assert (planned.job.steps_per_epoch, planned.job.epochs) == (4, 3)
+    table = tmp_path / "mine.toml"
+    table.write_text('model = "resnet8"\n[train]\nepochs = 2\nleast_steps = 100\n')
+    assert schema.load_config(table, {"train.epochs": 3}).train.least_steps == 0
+    assert schema.load_config(table).train.least_steps == 100
+
+
 def test_the_resolved_config_fixes_the_precision(tiny_run, tmp_path):
     loaded = schema.load_config("debug/tiny", {"train.precision": "auto", "train.epochs": 1})
     run = train.run(loaded, tmp_path / "run")
