@@ -58,7 +58,7 @@ def test_a_loss_that_is_never_finite_is_said(tmp_path):
 
     def poisoned(job, shape):
         model = build(job, shape)
-        kernel = model.get_layer("stem_conv").kernel
+        kernel = model.get_layer("head").kernel
         kernel.assign(np.full(kernel.shape, np.nan))
         return model
 
