@@ -487,6 +487,7 @@ def test_a_model_without_its_normalisation_is_warned_about(capsys, picture, tmp_
     assert "warning: 'resnet20' was built without its normalisation" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_import_is_whole_in_modules_run_with_m(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "__init__.py").write_text("import keras_resnet\n")
@@ -548,6 +549,7 @@ def test_a_closed_pipe_ends_quietly():
     assert (process.stderr.read(), process.wait()) == ("", 141)
 
 
+@pytest.mark.slow
 def test_quickstart_end_to_end(tmp_path, capsys, monkeypatch):
     """Shortened; the bars of accuracy and time: .ci/run and benchmarks/quickstart.py."""
     monkeypatch.chdir(tmp_path)

@@ -172,6 +172,7 @@ def test_export_by_tag_calibrated_on_a_folder(cache, pictures, capsys, tmp_path,
     assert (tmp_path / "out" / "resnet20-int8.tflite").is_file()
 
 
+@pytest.mark.slow
 def test_export_and_evaluate_by_tag_on_the_data_of_the_weights(cache, capsys, tmp_path):
     try:
         load_dataset("cifar10")

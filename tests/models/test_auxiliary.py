@@ -152,6 +152,7 @@ def _config(**changes):
     return load_config("debug/tiny", {"model": "test_googlenet", **small, **changes})
 
 
+@pytest.mark.slow
 def test_a_run_trains_them_and_saves_the_network_without(tmp_path):
     run = train.run(_config(), tmp_path / "run")
     model = keras.models.load_model(run.model)

@@ -130,6 +130,7 @@ assert not os.path.exists(out)
 """
 
 
+@pytest.mark.slow
 def test_jax_builds_trains_predicts_and_saves(tmp_path):
     """And TensorFlow reads what it saved, with the same answers."""
     if not importlib.util.find_spec("jax"):

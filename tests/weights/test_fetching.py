@@ -92,7 +92,13 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("entry", ["resnet18 imagenet/torchvision_v1", "resnet50 imagenet/keras"])
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "resnet18 imagenet/torchvision_v1",
+        pytest.param("resnet50 imagenet/keras", marks=pytest.mark.slow),
+    ],
+)
 def test_no_other_network_is_built_than_the_one_that_was_asked_for(
     entry, published, server, monkeypatch, capsys
 ):
