@@ -136,7 +136,7 @@ def test_a_network_that_is_in_no_table(tmp_path, monkeypatch, capsys):
     for old, new in zip(model.get_weights(), read.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
     for options in ({}, {"depths": (1, 2)}, {"depths": (2, 2), "stem_width": 8}):
-        with pytest.raises(UserError, match=r"with other options; give depths=\(2, 2\)"):
+        with pytest.raises(UserError, match=r"with other options\. Use depths=\(2, 2\)"):
             logits_model("test_resnet", weights=file, **options)
     by_name = sources.find("test_resnet", file).keras_model()  # as the command's verbs do
     assert len(by_name.weights) == len(model.weights)
@@ -147,7 +147,7 @@ def test_a_network_that_is_in_no_table(tmp_path, monkeypatch, capsys):
     [
         (["depths"], r"e\.g\. --set depths=\[6,6,6\]; received 'depths'"),
         (["dephts=[2,2]"], "Did you mean 'depths'"),
-        (["depths=2"], "'depths' is a tuple"),
+        (["depths=2"], "'depths' must be a tuple"),
     ],
 )
 def test_options_that_are_none_are_refused(options, message, tiny, capsys):

@@ -192,7 +192,7 @@ def test_a_file_that_says_its_network_is_not_taken_for_one_of_the_same_arrays(sa
 
 
 def test_options_that_make_another_network_are_refused_with_known_weights():
-    with pytest.raises(UserError, match="are of 'resnet20' as it is registered; leave stride_unit"):
+    with pytest.raises(UserError, match=r"in its registered form\. Remove stride_unit"):
         keras_resnet.ResNet20(weights="cifar10", stride_unit="last")
     keras_resnet.ResNet20(weights="cifar10", dropout=0.2, stochastic_depth=0.1)
 
