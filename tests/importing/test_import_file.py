@@ -163,7 +163,7 @@ def test_a_run_becomes_a_file_that_gives_its_answers(tiny_run, tmp_path, images)
     ours = keras_resnet.create_model(name, weights=report.path, include_preprocessing=True)
     theirs = keras.models.load_model(tiny_run.model)
     np.testing.assert_allclose(ours(images), theirs(images), atol=1e-5)
-    with pytest.raises(UserError, match=r"are not of|have nothing for"):
+    with pytest.raises(UserError, match=r"are not for|have nothing for"):
         import_run(tiny_run.path, "resnet20", tmp_path / "other.weights.h5")
     with pytest.raises(UserError, match="no finished run"):
         import_run(tmp_path, name, tmp_path / "none.weights.h5")
