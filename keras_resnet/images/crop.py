@@ -1,4 +1,4 @@
-"""The central crop for evaluation and prediction. It equals PIL's, up to one grey level.
+"""The central crop for evaluation and prediction. It equals PIL's except for rounding.
 
 torchvision and timm evaluate on PIL images: they decode the whole image, resize its shorter side
 with PIL's antialiased filter, and crop the center. `predict` and a SavedModel's signatures do the
@@ -43,7 +43,7 @@ class SingleCrop:
             raise UnknownNameError("interpolation", self.interpolation, INTERPOLATIONS, known)
         if self.resize < 1 or not 0 <= self.size <= self.resize:
             raise UserError(
-                f"A crop of {self.size} is larger than the resized image, whose shorter side is "
+                f"A crop of {self.size} does not fit in an image with a shorter side resized to "
                 f"{self.resize}. Give a --resize of {max(self.size, 1)} or more."
             )
 

@@ -52,8 +52,8 @@ def test_the_new_file_is_loaded_as_any_of_ours(tiny, tmp_path):
         np.testing.assert_array_equal(old, fresh)
     assert json.loads(json.dumps(report.to_dict()))["parity"]["difference"] is None
     text = str(report)
-    assert "assumed: --preprocessing MODE gives another" in text
-    assert "parity  not run: no network of torchvision or timm is known to be" in text
+    assert "(assumed; change it with --preprocessing MODE)" in text
+    assert "parity  not run: neither torchvision nor timm has a network" in text
     assert text.endswith('create_model("test_resnet", weights="test_resnet.weights.h5", classes=7)')
 
 
@@ -62,7 +62,7 @@ def test_nothing_is_overwritten_unless_told(tiny, tmp_path):
     before = (tmp_path / "a.weights.h5").read_bytes()
     for out, message in [
         ("a.weights.h5", "exists"),
-        ("a.h5", "ends in .weights.h5"),
+        ("a.h5", "must end in .weights.h5"),
         ("none/a.weights.h5", "No such folder"),
     ]:
         with pytest.raises(UserError, match=message):
@@ -71,7 +71,7 @@ def test_nothing_is_overwritten_unless_told(tiny, tmp_path):
     again = import_file(
         "tiny.safetensors", "test_resnet", "a.weights.h5", parity=False, overwrite=True
     )
-    assert again.parity.note == "not asked for"
+    assert again.parity.note == "not requested"
 
 
 def test_the_peer_decides(tiny, tmp_path, monkeypatch):
@@ -173,7 +173,7 @@ def test_a_peer_that_cannot_run_is_no_obstacle(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(parity, "catalog_peers", lambda name: [("torchvision", "resnet18")])
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     report = import_file("tiny.safetensors", "test_resnet", "a.weights.h5")
-    assert str(report.parity) == "not run: pip install torchvision"
+    assert str(report.parity) == "not run: this needs pip install torchvision"
     # Either there is none, or its resnet18 takes other weights.
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     report = import_file("tiny.safetensors", "test_resnet", "b.weights.h5")
