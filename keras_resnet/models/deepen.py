@@ -132,7 +132,7 @@ def _grown(
 ) -> keras.Model:
     """Copy `model` and add units with the given numbers after `unit`.
 
-    If `unit` is not the `last` unit of the stage, the last unit gets the number after theirs.
+    If `unit` is not the `last` unit of the stage, the last unit is renumbered to stay the last.
     """
     template = _template(unit)
     end = list(template.values())[-1].name

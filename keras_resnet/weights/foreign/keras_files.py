@@ -120,7 +120,7 @@ def by_name(path: Path, take: Callable[[h5py.Dataset], Any] = _read) -> dict[str
 
 
 def by_their_names(path: Path, theirs: str, count: int | None) -> Arrays:
-    """Return the arrays of class `theirs` of `keras.applications` by its current layer names.
+    """Return the arrays for class `theirs` of `keras.applications`, by the class's layer names.
 
     Args:
         path: the file.

@@ -56,7 +56,7 @@ def torch_arrays(
         before: names of layers that come before the network.
 
     Raises:
-        UserError: an entry has no place in our network, or a layer of ours has no entry.
+        UserError: an entry has no place in our network, or one of our layers has no entry.
     """
     layers = {layer.name: layer for layer in model.layers if layer.name not in before}
     entries = weights_of(state_dict)
