@@ -1,4 +1,4 @@
-"""The verbs that run models: predict, evaluate, and ensemble, which makes one of several."""
+"""The verbs that run models: predict and evaluate, and ensemble, which combines several."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _predict(options: argparse.Namespace) -> int:
     from keras_resnet.recipes.runs import sources
 
     source = sources.find(options.model, options.weights, options.activation)
-    if not any(Path(path).exists() for path in options.images):  # before weights are fetched
+    if not any(Path(path).exists() for path in options.images):  # before weights are downloaded
         raise UserError(f"No such image: {', '.join(options.images)}")
     runtime = source.runtime()
     height, width, channels = runtime.input_shape
@@ -94,7 +94,7 @@ def _predict(options: argparse.Namespace) -> int:
     for path in options.images:
         try:
             image = read_image(path, size, channels or 3, crop)
-        except UserError as error:  # one bad image does not lose the others
+        except UserError as error:  # continue with the other images
             results.append({"image": path, "error": str(error)})
             continue
         scores = runtime.probabilities(image[None])[0]
@@ -115,17 +115,17 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _trained_on(count: int | None) -> str:
-    return "" if count is None else f"; {count:,} of them were trained on"
+    return "" if count is None else f"; {count:,} of them are training images"
 
 
 def _single_crop(options: argparse.Namespace, source: Any) -> Any:
-    """The crop that --resize asks for, or by which the accuracy of the weights was measured."""
+    """Return the crop of --resize, or the one with which the weights' accuracy was measured."""
     from keras_resnet.images.crop import SingleCrop
 
     if options.resize is not None:
         return SingleCrop(options.resize, interpolation=options.interpolation or "bilinear")
     if options.interpolation is not None:
-        raise UserError("--interpolation goes with --resize, e.g. --resize 256.")
+        raise UserError("--interpolation needs --resize, e.g. --resize 256.")
     if source.entry is not None and options.crops == 1 and not options.scales:
         return source.crop
     return None

@@ -102,7 +102,7 @@ def test_what_is_no_such_model_is_refused():
 
 def test_the_papers_heads_need_a_size():
     options = {"auxiliary": True, "input_shape": (None, None, 3)}
-    with pytest.raises(UserError, match="give an input_shape without None"):
+    with pytest.raises(UserError, match="Give an input_shape without None"):
         keras_resnet.create_model("test_googlenet", auxiliary_pool="strided", **options)
     assert keras_resnet.create_model("test_googlenet", **options).input_shape == (
         None,

@@ -115,7 +115,7 @@ def refused(call):
     try:
         call()
     except UserError as error:
-        assert "needs Keras' TensorFlow backend; this process has 'jax'" in str(error), error
+        assert "needs Keras' TensorFlow backend, but this process uses 'jax'" in str(error), error
     else:
         raise AssertionError("not refused")
 

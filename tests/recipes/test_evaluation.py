@@ -264,7 +264,7 @@ def test_the_command(tiny_run, capsys, tmp_path):
     assert json.loads((tmp_path / "e.json").read_text()) == result
     assert main([*command, "--crops", "10"]) == 0
     printed = capsys.readouterr()
-    how = "digits, validation; 10 crops of 32, shorter side 37; 0 of them were trained on"
+    how = "digits, validation; 10 crops of 32, shorter side 37; 0 of them are training images"
     assert f"on 180 images ({how})" in printed.out
     assert "top-5" in printed.out
     assert "warning: images of 32×32 are enlarged" in printed.err

@@ -292,7 +292,7 @@ def test_a_folder_is_listed_and_its_bad_files_are_named_alike_everywhere(tmp_pat
 def test_numbers_of_32_bits_are_refused_and_not_guessed(tmp_path):
     for dtype in "int32", "float32":
         Image.fromarray(np.ones((8, 8), dtype)).save(tmp_path / "x.tif")
-        with pytest.raises(UserError, match="its pixels are numbers of 32 bits"):
+        with pytest.raises(UserError, match="its pixels have 32 bits"):
             read_image(tmp_path / "x.tif", (8, 8))
 
 

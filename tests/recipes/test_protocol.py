@@ -296,7 +296,7 @@ def test_options_that_do_not_go_together(model, tmp_path, capsys):
     model.save(tmp_path / "tiny.keras")
     command = ["evaluate", str(tmp_path / "tiny.keras"), "--data", "digits"]
     for more, message in (
-        (["--interpolation", "bicubic"], "--interpolation goes with --resize"),
+        (["--interpolation", "bicubic"], "--interpolation needs --resize"),
         (["--resize", "40", "--interpolation", "cubic"], "'bicubic'"),
         (["--resize", "40", "--crops", "10"], "give --resize, or --crops 10"),
         (["--resize", "31"], "crop of 32 does not fit"),

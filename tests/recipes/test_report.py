@@ -183,7 +183,7 @@ def test_the_page_says_why_it_has_no_heat_maps(capsys):
     images = np.zeros((2, 32, 32, 3), "uint8")
     maps, note = report._heat_maps(keras_resnet.ensemble(members), images, np.array([0, 1]))
     assert maps is None
-    assert "no map of several positions is on every path" in note
+    assert "has no map on every path" in note
     assert note in capsys.readouterr().err
 
 

@@ -148,7 +148,7 @@ def test_an_answer_of_a_proxy_is_refused(published, server):
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setenv("KERAS_RESNET_MIRROR", other.url)
-        with pytest.raises(UserError, match="Is a proxy or mirror in between"):
+        with pytest.raises(UserError, match="Check whether a proxy or mirror"):
             keras_resnet.ResNet18(weights=entry)
 
 
