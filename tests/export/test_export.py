@@ -252,7 +252,7 @@ def test_a_changed_file_is_refused_before_it_is_opened(exported, tmp_path):
     ("name", "content", "message"),
     [
         ("reference.npz", b"PK\x03\x04 torn", "missing or damaged"),
-        ("manifest.json", b"[]", "no manifest of schema"),
+        ("manifest.json", b"[]", "must be a manifest of schema"),
         ("manifest.json", b"{", "not valid JSON"),
     ],
 )
@@ -300,15 +300,18 @@ def test_a_file_of_another_shape_fails(exported):
     ("arguments", "message"),
     [
         ({"formats": ["tflite-int9"]}, "Did you mean 'tflite-int8'"),
-        ({"formats": "savedmodel"}, "is a list"),
-        ({"formats": []}, "is a list"),
+        ({"formats": "savedmodel"}, "must be a list"),
+        ({"formats": []}, "must be a list"),
         ({"formats": ["tflite-int8"]}, "needs calibration images"),
         ({"formats": ["tflite-int8"], "calibration": np.zeros((0, 32, 32, 3))}, "one or more"),
-        ({"formats": ["tflite-int8"], "calibration": np.zeros((4, 16, 16, 3))}, "takes images of"),
+        (
+            {"formats": ["tflite-int8"], "calibration": np.zeros((4, 16, 16, 3))},
+            "takes one or more images of",
+        ),
         ({"formats": ["savedmodel"], "input_type": "uint9"}, "Did you mean 'uint8'"),
         ({"formats": ["savedmodel"], "labels": ["a", "b"]}, "2 class names for a model of 10"),
         ({"formats": ["savedmodel"], "labels": ["a\nb"] * 10}, r"'a\\nb' has several lines"),
-        ({"formats": ["savedmodel"], "preprocessing": "torch"}, "normalises its input already"),
+        ({"formats": ["savedmodel"], "preprocessing": "torch"}, "already normalises its input"),
         ({"formats": ["savedmodel"], "out": ""}, "out is empty"),
     ],
 )
@@ -383,7 +386,7 @@ def test_an_operation_that_tflite_lacks_is_refused_by_name(tmp_path):
     inputs = keras.layers.Input((8, 8, 3))
     x = keras.layers.Flatten()(keras.ops.real(keras.ops.ifft2((inputs, inputs))[0]))
     model = keras.Model(inputs, keras.layers.Dense(2)(x))
-    with pytest.raises(UserError, match="converter refuses this model as tflite-float32"):
+    with pytest.raises(UserError, match="converter cannot convert this model to tflite-float32"):
         export(model, ["tflite-float32"], out=tmp_path / "out", verbose=False)
     assert list(tmp_path.iterdir()) == []
 

@@ -237,11 +237,11 @@ def test_protocols_that_do_not_exist(values, message):
 
 def test_models_of_one_size_have_no_scales(small):
     protocol = Protocol(scales=(32, 40))
-    with pytest.raises(UserError, match=r"'tiny' is made for images of 32×32.*--crops 10"):
+    with pytest.raises(UserError, match=r"'tiny' takes only images of 32×32.*--crops 10"):
         evaluate.measure_model(_model(head="flatten"), small, protocol)
     file = Runtime()
     file.input_shape = (32, 32, 3)
-    with pytest.raises(UserError, match=r"file takes images of 32×32 only.*\.keras"):
+    with pytest.raises(UserError, match=r"file takes only images of 32×32.*\.keras"):
         evaluate.measure(file, small, protocol)
 
 

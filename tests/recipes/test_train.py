@@ -552,7 +552,7 @@ def test_a_run_folder_is_not_overwritten(tiny_run, tmp_path):
 def test_evaluate_refuses_images_of_another_size(tiny_run, digits):
     model = keras.models.load_model(tiny_run.model)
     small = Split(digits.test.images[:, :16], digits.test.labels)
-    with pytest.raises(UserError, match="takes images of"):
+    with pytest.raises(UserError, match="takes one or more images of"):
         evaluate.measure_model(model, small)
 
 

@@ -291,8 +291,8 @@ def test_int8_needs_images(resnet20, tmp_path):
     with pytest.raises(UserError, match="onnx-int8 needs calibration images"):
         export(resnet20, ["onnx-int8"], out=tmp_path / "out", verbose=False)
     same = np.full((40, 32, 32, 3), 7, "uint8")
-    refused = pytest.raises(UserError, match="say nothing of the ranges")
-    with pytest.warns(UserWarning, match="all the same"), refused:
+    refused = pytest.raises(UserError, match="do not show the ranges")
+    with pytest.warns(UserWarning, match="all identical"), refused:
         export(resnet20, ["onnx-int8"], out=tmp_path / "out", calibration=same, verbose=False)
 
 
@@ -303,7 +303,7 @@ def test_files_that_are_no_models_are_refused(tmp_path):
         with pytest.raises(UserError, match=message):
             open_file(tmp_path / name)
     _write_one_node(tmp_path / "vector.onnx", "Relu", [4], [4])
-    with pytest.raises(UserError, match="does not turn a batch of images"):
+    with pytest.raises(UserError, match="must map a batch of images"):
         open_file(tmp_path / "vector.onnx")
 
 

@@ -216,7 +216,7 @@ def test_the_model_loads_without_this_package_and_its_file_computes_the_same(
     assert file.snr_db >= 25
     allowed = {"ADD", "CONV_2D", "FULLY_CONNECTED", "MEAN", "QUANTIZE", "SOFTMAX"}
     assert set(file.operations) <= allowed | {"AVERAGE_POOL_2D", "RESHAPE"}
-    with pytest.raises(UserError, match="was trained for int8"):
+    with pytest.raises(UserError, match="is a quantization-aware model"):
         export(model, ["tflite-float32"], out=tmp_path / "float")
 
 
