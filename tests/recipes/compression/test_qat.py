@@ -235,7 +235,7 @@ def test_the_next_command_exports_what_it_has(qat_run, tmp_path, capsys):
 def test_nothing_trains_on_what_rounds_already(verb, qat_run, tmp_path, capsys):
     arguments = [verb, str(qat_run.path), "--data", "digits", "--out", str(tmp_path / "run")]
     assert main(arguments) == 2
-    assert "was trained quantized" in capsys.readouterr().err
+    assert "is a quantization-aware model" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
