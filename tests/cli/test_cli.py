@@ -357,7 +357,7 @@ def test_predict_takes_a_name_with_weights_and_refuses_one_without(capsys, pictu
     arguments = ["predict", "resnet8", picture]
     assert main([*arguments, "--weights", str(tmp_path / "w.weights.h5")]) == 0
     assert main(arguments) == 2
-    assert "untrained network, and answers at random" in capsys.readouterr().err
+    assert "untrained network, so its answers are random" in capsys.readouterr().err
 
 
 def test_export_a_keras_file_with_a_folder_of_images(capsys, digits, tiny_run, tmp_path):
@@ -406,7 +406,7 @@ def test_export_a_keras_file_with_a_folder_of_images(capsys, digits, tiny_run, t
         (["train", "debug/tiny", "--data", "a/b/c/d"], "Unknown dataset"),
         (["export", "x", "--check-images", "-1"], "1 or more"),
         (["export", "x", "--formats", "onnx web"], "separated by commas, e.g. onnx,web; received"),
-        (["predict", ".", "a.png"], ". is a folder without a run (no config.toml)"),
+        (["predict", ".", "a.png"], ". is not a run folder (it has no config.toml)"),
         (["predict", "nowhere.tflite", "a.png"], "No such file or folder"),
     ],
 )

@@ -130,8 +130,10 @@ def test_a_teacher_that_does_not_fit_is_refused(tmp_path):
     refused("has 7 classes, but the data has 10", tmp_path / "seven.keras")
     keras_resnet.ResNet20(classes=10).save(tmp_path / "bare.keras")
     refused("include_preprocessing=True", tmp_path / "bare.keras")
-    refused("answers at random", "resnet20")
-    refused("is a path, and has its weights inside", tmp_path / "bare.keras", weights="cifar10")
+    refused("answers are random", "resnet20")
+    refused(
+        "is a path to a model that contains its weights", tmp_path / "bare.keras", weights="cifar10"
+    )
     refused(
         "has the classes airplane, .*, …, but the data has 0, 1, 2, …",
         "resnet20",

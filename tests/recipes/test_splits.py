@@ -296,7 +296,7 @@ def test_a_run_records_its_training_images_and_evaluate_counts_them(photos_run, 
     assert main(command) == 0
     output = capsys.readouterr()
     assert json.loads(output.out)["trained_on"] == len(dataset.train)
-    line = f"warning: {len(dataset.train)} of these 48 images were trained on"
+    line = f"warning: the model was trained on {len(dataset.train)} of these 48 images"
     assert output.err.count(line) == 1
     assert main(["evaluate", str(photos_run.path), "--json"]) == 0
     output = capsys.readouterr()
@@ -314,7 +314,7 @@ def test_a_run_of_before_there_was_a_record_says_that_it_is_not_known(photos_run
     assert "old has no trained_on.npz, so some of these images may" in capsys.readouterr().err
     run.model.unlink()
     run.checkpoints.mkdir(exist_ok=True)
-    with pytest.raises(UserError, match=r"split .* by the names of the files"):
+    with pytest.raises(UserError, match=r"split .* by file names"):
         train.resume(run.path)
 
 

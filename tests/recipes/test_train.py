@@ -428,7 +428,7 @@ def test_a_torn_checkpoint_falls_back_to_the_one_before(tmp_path, capsys):
     content = state_file.read_bytes()
     state_file.write_bytes(b"")  # without it the run would start anew, and its log be dropped
     with pytest.raises(
-        UserError, match="is missing or damaged. It has the name of the newest checkpoint"
+        UserError, match=r"is missing or damaged\. It has the name of the newest checkpoint"
     ):
         train.resume(tmp_path / "run")
     state_file.write_bytes(content)
@@ -545,7 +545,7 @@ def test_a_run_folder_is_not_overwritten(tiny_run, tmp_path):
     with pytest.raises(UserError, match="--resume"):
         train.run(loaded, tiny_run.path)
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(UserError, match="not an empty folder"):
+    with pytest.raises(UserError, match="exists and is not empty"):
         train.run(loaded, tmp_path)
     with pytest.raises(UserError, match="not a run folder"):
         train.resume(tmp_path)

@@ -461,7 +461,7 @@ def test_the_config_is_of_the_verb(tiny_run, tmp_path, capsys):
 
 def test_the_command_needs_a_trained_network(capsys):
     assert main(["qat", "resnet20"]) == 2
-    assert "answers at random" in capsys.readouterr().err
+    assert "answers are random" in capsys.readouterr().err
 
 
 def test_the_recipe_is_a_program_by_its_path():
@@ -470,4 +470,4 @@ def test_the_recipe_is_a_program_by_its_path():
         [sys.executable, compress.__file__, "qat", "resnet20"], capture_output=True, text=True
     )
     assert result.returncode == 2
-    assert "answers at random" in result.stderr
+    assert "answers are random" in result.stderr
