@@ -107,7 +107,7 @@ def test_any_zeros_are_kept_when_asked_for(network):
 def test_what_is_not_there_cannot_be_kept(network):
     with pytest.raises(UserError, match=r"no weight .* of 'resnet8' is zero.*prune"):
         zeros_and_clusters.preserved(network, "sparsity")
-    with pytest.raises(UserError, match=r"share no values .*keras-resnet cluster"):
+    with pytest.raises(UserError, match=r"are not clustered .*keras-resnet cluster"):
         zeros_and_clusters.preserved(network, "clusters")
     with pytest.raises(UserError, match=r"Did you mean 'sparsity'\?"):
         zeros_and_clusters.preserved(network, "sparsty")

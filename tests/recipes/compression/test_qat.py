@@ -121,7 +121,7 @@ def test_the_mean_colour_is_the_files(resnet20, images, tmp_path):
 
 
 def test_ranges_of_absent_layers_are_refused(resnet20):
-    with pytest.raises(UserError, match="no layer 'stage9'"):
+    with pytest.raises(UserError, match=r"the layer 'stage9', but .* has no such layer"):
         int8_network.rounded(int8_network.prepared(resnet20), {"stage9": (0.0, 1.0)})
 
 
@@ -337,7 +337,9 @@ def test_what_cannot_be_trained_quantized_is_refused(tmp_path):
         compress.run(keras_resnet.ResNet20(), loaded, tmp_path / "run")
     x = keras.layers.Conv2D(4, 3, activation="elu", name="bent")(inputs)
     outputs = keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(x))
-    with pytest.raises(UserError, match=r"'elu' of the layer 'bent_activation' has no rule"):
+    with pytest.raises(
+        UserError, match=r"does not know the activation 'elu' of the layer 'bent_activation'"
+    ):
         compress.run(keras.Model(inputs, outputs, name="own"), loaded, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     half = schema.load_config(compress.QAT, {**settings, "train.precision": "mixed_bfloat16"})
@@ -409,10 +411,10 @@ def test_a_separable_convolution_is_named():
 
 def test_a_process_that_ended_is_gone_on_with_where_it_had_saved(tmp_path, monkeypatch):
     monkeypatch.setattr(process, "_PROCESS", "import sys; sys.exit(1)")
-    with pytest.raises(UserError, match=r"ended with code 1\. It had saved nothing"):
+    with pytest.raises(UserError, match=r"ended with code 1\. It had not saved"):
         train_apart(Run(tmp_path))
     (tmp_path / "checkpoints").mkdir()
-    with pytest.raises(UserError, match=r"ended with code 1\. Go on with: .*--resume"):
+    with pytest.raises(UserError, match=r"ended with code 1\. Resume with: .*--resume"):
         train_apart(Run(tmp_path))
 
 
