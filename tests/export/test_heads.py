@@ -362,11 +362,13 @@ def test_decode_predictions_refuses_nan():
 
 
 def test_training_that_compares_softmaxes_refuses_sigmoids():
-    with pytest.raises(UserError, match=r"'colours' ends in sigmoids, and this training goes on"):
+    with pytest.raises(
+        UserError, match=r"'colours' ends in sigmoids, but this training needs a softmax"
+    ):
         transfer.require_classes(brightness("sigmoid"), 3)
-    with pytest.raises(UserError, match="ends in sigmoids; distillation compares softmaxes"):
+    with pytest.raises(UserError, match="ends in sigmoids, but distillation needs a softmax"):
         teacher.require_fit(brightness("sigmoid"), (16, 16, 3), 3)
-    with pytest.raises(UserError, match="has one output; distillation compares softmaxes"):
+    with pytest.raises(UserError, match="has one output, but distillation needs a softmax"):
         teacher.require_fit(brightness(None, columns=[0]), (16, 16, 3), 2)
     transfer.require_classes(brightness("softmax"), 3)
     teacher.require_fit(brightness(None), (16, 16, 3), 3)
