@@ -87,7 +87,7 @@ def node_modules() -> Path:
     if named:
         raise _not_here(f"{FOLDER} is set, and {problem}", modules)
     if is_offline():
-        raise _not_here(f"{problem}, and with {OFFLINE} set npm is not asked", modules)
+        raise _not_here(f"{problem}, and npm is not used because {OFFLINE} is set", modules)
     npm = shutil.which("npm")
     if npm is None:
         raise _not_here(f"{problem}, and npm is not on the path", modules)

@@ -337,7 +337,7 @@ def _sliced(tfds: Any, builder: Any, name: str, part: str, loaded: _Loaded) -> _
         file=sys.stderr,
     )
     train = loaded.train.subset(chosen)
-    return replace(loaded, train=train, said=f"{loaded.said}, of it [{part}]", places=None)
+    return replace(loaded, train=train, said=f"{loaded.said}, part [{part}]", places=None)
 
 
 def _load_encoded(builder: Any, split: str) -> EncodedSplit:
