@@ -439,7 +439,7 @@ def test_files_are_not_mistaken_for_their_neighbours(capsys, tiny_run, digits, t
     assert "10 class names for a model of 3 classes" in capsys.readouterr().err
     arguments = ["--formats", "savedmodel", "--out", ""]
     assert main(["export", str(run), *arguments]) == 2
-    assert "out is empty" in capsys.readouterr().err
+    assert "folder's name is empty" in capsys.readouterr().err
     assert not (run / "exports").exists()
 
 

@@ -181,7 +181,7 @@ def test_the_bin_of_an_openvino_file_counts(tmp_path):
     [
         (["missing.tflite"], "No such file"),
         (["torn.tflite", "--against", "other"], "received 'other'. Files: torn.tflite"),
-        (["torn.tflite", "torn.tflite"], "more than once"),
+        (["torn.tflite", "torn.tflite"], "received twice"),
         (["torn.tflite", "--threads", "0"], "1 or more"),
         (["torn.tflite", "--out", "no/where.json"], "No such folder: no"),
         (["torn.tflite", "--picture", "no/where.svg"], "No such folder: no"),

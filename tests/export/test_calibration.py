@@ -185,7 +185,7 @@ def _pixels(count=64):
 _NORMALISED = (_pixels() - 120) / 63
 _SUSPECT = [
     ("inside", _pixels(), None),
-    ("inside", _pixels() / 255, "reach 1 only"),
+    ("inside", _pixels() / 255, "reach only 1"),
     ("inside", _NORMALISED, "range from -1.9.* as if they were already normalised"),
     ("inside", _pixels() / 8, "mean pixel 15 and the standard deviation 7"),
     ("inside", 100 + _pixels() / 8, "the standard deviation 7"),
@@ -199,7 +199,7 @@ _SUSPECT = [
     ("raw", _pixels() * 2, "reach 510"),
     ("raw", _pixels() / 10, "mean pixel 12 and the .* 6 .* photographs have about 114"),
     ("raw", 255 - _pixels() / 10, "mean pixel 243"),
-    ("raw", _NORMALISED, "The model probably takes RGB 0...255; .* normalised already"),
+    ("raw", _NORMALISED, "The model probably takes RGB 0...255; .* already normalised"),
     ("unknown", _NORMALISED, None),
     ("unknown", _pixels() / 255, None),
 ]

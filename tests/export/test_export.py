@@ -310,9 +310,12 @@ def test_a_file_of_another_shape_fails(exported):
         ),
         ({"formats": ["savedmodel"], "input_type": "uint9"}, "Did you mean 'uint8'"),
         ({"formats": ["savedmodel"], "labels": ["a", "b"]}, "2 class names for a model of 10"),
-        ({"formats": ["savedmodel"], "labels": ["a\nb"] * 10}, r"'a\\nb' has several lines"),
+        (
+            {"formats": ["savedmodel"], "labels": ["a\nb"] * 10},
+            r"single line in labels.txt; received 'a\\nb'",
+        ),
         ({"formats": ["savedmodel"], "preprocessing": "torch"}, "already normalises its input"),
-        ({"formats": ["savedmodel"], "out": ""}, "out is empty"),
+        ({"formats": ["savedmodel"], "out": ""}, "folder's name is empty"),
     ],
 )
 def test_bad_arguments_are_refused_and_leave_nothing(resnet20, tmp_path, arguments, message):
@@ -486,8 +489,8 @@ def test_files_that_are_no_models_are_refused(tmp_path):
     (tmp_path / "saved" / "saved_model.pb").write_bytes(b"nothing")
     for name, message in (
         ("x.tflite", "LiteRT cannot load"),
-        ("x.keras", r"Cannot load .*damaged, cut short .*no zip archive"),
-        ("x.pt", "is neither"),
+        ("x.keras", r"Cannot load .*damaged, cut short .*not a zip archive"),
+        ("x.pt", "is not a model file"),
         ("saved", "not a readable SavedModel"),
         ("missing", "No such file"),
     ):

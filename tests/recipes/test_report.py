@@ -232,7 +232,7 @@ def test_a_record_without_its_model_or_summary_says_which(verb, tiny_run, tmp_pa
 
     for name in "config.toml", "summary.json":
         shutil.copy(tiny_run.path / name, tmp_path)
-    assert "is finished, but has no model.keras. Copy it there" in said()
+    assert "is finished, but has no model.keras. Restore it" in said()
     (tmp_path / "checkpoints").mkdir()
     assert f"Make it again: keras-resnet train --resume {tmp_path}\n" in said()
     (tmp_path / "summary.json").rename(tmp_path / "model.keras")

@@ -132,7 +132,7 @@ def test_the_validation_split_has_many_names(tmp_path, name, capsys):
     _photos(tmp_path / "test", 4, seed=4)  # now it is what chooses the best epoch
     dataset = load_dataset(str(tmp_path), validation=2)
     assert [s.places for s in (dataset.train, dataset.validation, dataset.test)] == [15, 9, 12]
-    assert "its own validation split of 9 images is taken" in capsys.readouterr().err
+    assert "using its own validation split of 9 images" in capsys.readouterr().err
 
 
 def test_two_names_of_one_split_are_refused(tmp_path):

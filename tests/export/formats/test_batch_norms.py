@@ -158,7 +158,7 @@ def test_what_cannot_be_rewritten_is_named_with_the_reason():
     rewritten, report = batch_norms.to_depthwise(model)
     assert rewritten is model
     assert {entry["layer"]: entry["why"] for entry in report["left"]} == {
-        "rows": "it normalises axis 1, not the last",
+        "rows": "it normalises axis 1, not the last one",
         "vector": "its input has 2 dimensions; an image has 4",
         "deep": "it is inside the nested model 'backbone'",
     }

@@ -177,7 +177,11 @@ def test_what_has_no_integer_kernel_passes_when_kept_as_the_problem_says(images,
         ({"keep_float": ["stem_conv1"]}, UnknownNameError, "Did you mean 'stem_conv'"),
         ({"keep_float": "stem_conv"}, UserError, "must be a list of layer names"),
         ({"keep_float": ["images"]}, UserError, "no operation named after the layer 'images'"),
-        ({"keep_float": ["head"], "formats": ["tflite-int4"]}, UserError, "is for tflite-int8"),
+        (
+            {"keep_float": ["head"], "formats": ["tflite-int4"]},
+            UserError,
+            "applies only to tflite-int8",
+        ),
     ],
 )
 def test_what_cannot_be_kept_is_refused(model, images, tmp_path, arguments, error, message):

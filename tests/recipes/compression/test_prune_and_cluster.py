@@ -199,7 +199,7 @@ def test_clustered_weights_are_not_averaged(network, capsys):
     trainee = table.technique(loaded)
     assert trainee(network).ema(loaded) == 0.9
     assert trainee(_with_kernels(network, _two_values)).ema(loaded) == 0.0
-    assert "not averaged" in capsys.readouterr().err
+    assert "train.ema is ignored" in capsys.readouterr().err
 
 
 # The chain ---------------------------------------------------------------------------------------

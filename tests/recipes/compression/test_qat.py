@@ -382,7 +382,7 @@ def _double(x):
         (_Subclassed, "received a _Subclassed"),
         (lambda: _own(_CONV(), keras.layers.Lambda(_double, name="code")), r"'code' \(Lambda\)"),
         (lambda: _own(_CONV(activation=lambda x: 2 * x, name="code")), r"'code' \(Conv2D\)"),
-        (lambda: _own(_CONV(), _Doubling(name="mine")), "'mine' .* your own, _Doubling"),
+        (lambda: _own(_CONV(), _Doubling(name="mine")), "'mine' .* custom class _Doubling"),
         (lambda: _own(keras.layers.SeparableConv2D(4, 3)), "'own' has no second one"),
     ],
 )
