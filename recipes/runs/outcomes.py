@@ -1,4 +1,4 @@
-"""What a model answered on a split, and what can be read from it: confusions, calibration."""
+"""A model's answers on a split, and statistics of them: confusion matrix, scores, calibration."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from keras_resnet.images.listing import spaced
 from keras_resnet.recipes.data.datasets import AnySplit
 from keras_resnet.recipes.data.protocol import SINGLE_CROP, predictions
 
-BINS = 15  # of the reliability diagram, as in arXiv:1706.04599
+BINS = 15  # bins of the reliability diagram, as in arXiv:1706.04599
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class Outcomes:
 
     Attributes:
         labels: the true classes, int (n,).
-        guesses: the classes of the highest probability, int (n,).
-        confidences: that probability, float (n,).
-        classes: how many there are.
+        guesses: the classes with the highest probability, int (n,).
+        confidences: the highest probabilities, float (n,).
+        classes: the number of classes.
     """
 
     labels: np.ndarray
@@ -39,17 +39,17 @@ class Outcomes:
 
     @property
     def accuracy(self) -> float:
-        """The share of right guesses."""
+        """The share of correct guesses."""
         return float((self.labels == self.guesses).mean())
 
     def confusion(self) -> np.ndarray:
-        """Counts of (true class, guessed class), int (classes, classes)."""
+        """Return the counts of (true class, guessed class), int (classes, classes)."""
         places = self.labels * self.classes + self.guesses
         counts = np.bincount(places, minlength=self.classes**2)
         return counts.reshape(self.classes, self.classes)
 
     def per_class(self) -> Scores:
-        """Precision, recall and F1 of each class, as scikit-learn defines them."""
+        """Return the precision, recall and F1 of each class, as scikit-learn defines them."""
         counts = self.confusion()
         right, true, predicted = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
 
@@ -60,12 +60,12 @@ class Outcomes:
         return Scores(share(right, predicted), share(right, true), f1, true)
 
     def examples(self, number: int, count: int) -> np.ndarray:
-        """The places of some images of class `number`, evenly spaced."""
+        """Return the places of some evenly spaced images of class `number`."""
         places = np.flatnonzero(self.labels == number)
         return places[spaced(len(places), count)]
 
     def confused(self, count: int) -> list[tuple[int, int, int]]:
-        """The commonest (true class, guessed class, how often), the commonest first."""
+        """Return the most frequent confusions as (true class, guessed class, count), sorted."""
         wrong = self.confusion()
         np.fill_diagonal(wrong, 0)
         order = np.argsort(-wrong, axis=None, kind="stable")[:count]
@@ -76,12 +76,12 @@ class Outcomes:
         ]
 
     def worst(self, count: int) -> np.ndarray:
-        """The places of the wrong guesses that were surest, the surest first."""
+        """Return the places of the wrong guesses with the highest confidence, highest first."""
         wrong = np.flatnonzero(self.labels != self.guesses)
         return wrong[np.argsort(-self.confidences[wrong], kind="stable")[:count]]
 
     def reliability(self) -> Reliability:
-        """Confidence against accuracy in `BINS` bins of equal width."""
+        """Return confidence against accuracy in `BINS` bins of equal width."""
         bins = np.minimum((self.confidences * BINS).astype(int), BINS - 1)
         right = self.labels == self.guesses
         counts = np.bincount(bins, minlength=BINS)
@@ -97,8 +97,8 @@ class Scores:
     """The scores of each class, float (classes,).
 
     Attributes:
-        precision: of the images predicted as the class, the share that is right; 0 without any.
-        recall: of the images of the class, the share that is right; 0 without any.
+        precision: the correct share of the images predicted as the class; 0 without any.
+        recall: the correct share of the images of the class; 0 without any.
         f1: the harmonic mean of the two.
         n: the number of images of the class, int (classes,).
     """
@@ -111,7 +111,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Reliability:
-    """By bin of confidence: how many answers, their mean confidence and accuracy (NaN: none)."""
+    """The count, mean confidence and accuracy of each confidence bin; NaN for empty bins."""
 
     counts: np.ndarray
     confidence: np.ndarray

@@ -197,7 +197,7 @@ UNUSED = ["resnet8", "a.png", "--weights", "cifar10", "--layer", "stem", "--meth
         (["resnet8", "a.png", "--noise", "nan"], "a number from 0 to 1; received 'nan'"),
         (["resnet8", "a.png", "--out", "a.png"], "--out wants a folder; a.png is a file"),
         (["resnet8", "a.png", "--out", "a.png/maps"], "--out wants a folder; a.png is a file"),
-        ([".", "a.png"], ". is a folder without a run (no config.toml)"),
+        ([".", "a.png"], ". is not a run folder (it has no config.toml)"),
         ([".", "a.png"], "To see the runs in a folder: keras-resnet runs ."),
         (["resnet8", "a.png", "--weights", "cifar10", "--classes", "cta"], "Did you mean 'cat'"),
         (["resnet8", "a.png", "--weights", "cifar10", "--classes", "10"], "from 0 to 9"),

@@ -172,10 +172,12 @@ def test_the_command_refuses_other_labels_and_other_files(tiny_run, tmp_path, ca
         assert main(["ensemble", run, *arguments]) == 2
         assert match in capsys.readouterr().err
 
-    refuse("are not those of", str(other / "model.keras"), "--out", str(tmp_path / "e.keras"))
+    refuse(
+        "must have the same classes", str(other / "model.keras"), "--out", str(tmp_path / "e.keras")
+    )
     refuse("names of another model", run, "--out", str(other / "e.keras"))
     refuse("exists", run, "--out", str(other / "model.keras"))
-    refuse("is the .keras file to write", run, "--out", str(tmp_path / "e.tflite"))
+    refuse("must be a .keras file", run, "--out", str(tmp_path / "e.tflite"))
     refuse("No such folder", run, "--out", str(tmp_path / "none" / "e.keras"))
     refuse("at least two models", "--out", str(tmp_path / "e.keras"))
     assert not (tmp_path / "e.keras").exists()

@@ -306,6 +306,6 @@ def test_limits_are_the_same_in_training(tmp_path, capsys):
 
 def test_a_data_service_refuses_what_only_this_process_can_read(tmp_path, split):
     """The graph of JPEG and PNG runs anywhere; Pillow is called in this process."""
-    with pytest.raises(UserError, match=r"reads JPEG and PNG only; .*a_tiff\.png is neither"):
+    with pytest.raises(UserError, match=r"only reads JPEG and PNG; .*a_tiff\.png is neither"):
         data_service.require_readable("grpc://host:1", split)
     data_service.require_readable("", split)
