@@ -1,9 +1,9 @@
-"""The lecture's accounts of memory, parameters and FLOP, as printed and as `profile` counts them.
+"""Compare lecture slides with `profile`: memory, parameters and FLOP of CNN architectures.
 
     python benchmarks/account.py [--write]
 
-Prints Markdown; `--write` puts it into docs/account.md. Printed are the figures of the slides on
-CNN architectures of Stanford's CS231n and Michigan's EECS 498-007. "FLOP" there are multiply-adds.
+It prints Markdown; `--write` puts it into docs/account.md. The slides are those on CNN
+architectures from Stanford's CS231n and Michigan's EECS 498-007. There, "FLOP" means multiply-adds.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ GOOGLENET_STEM: list[Row] = [
 
 
 def vgg(convs: Sequence[int]) -> list[Row]:
-    """VGG's stages of that many 3×3 convolutions, each with its pool."""
+    """Return VGG's stages with these numbers of 3×3 convolutions, each followed by a pool."""
     rows: list[Row] = []
     for stage, (depth, width) in enumerate(zip(convs, (64, 128, 256, 512, 512), strict=False), 1):
         rows += [(f"conv{stage}-{i}", width, 3, 1, 1) for i in range(1, depth + 1)]
@@ -70,7 +70,7 @@ PRINTED_ALEXNET = {
 def network(
     rows: Sequence[Row], size: int, dense: Sequence[int] = (), channels: int = 3
 ) -> Profile:
-    """Profile a chain of layers; weights are zeros, for nothing is run."""
+    """Profile a chain of layers; the weights are zeros, because nothing is run."""
     inputs = x = layers.Input((size, size, channels), name="images")
     for name, filters, kernel, stride, padding in rows:
         if padding:
@@ -86,7 +86,7 @@ def network(
 
 
 def mebibytes(account: Profile, kinds: tuple[str, ...]) -> float:
-    """What the layers of these types write, in MiB."""
+    """Return the size of the outputs of layers of these types, in MiB."""
     written = (layer.activation_bytes for layer in account.layers if layer.type in kinds)
     return sum(written) / 2**20
 
@@ -188,7 +188,7 @@ def small_kernels(channels: int = 64, size: int = 56) -> str:
 
 
 def report() -> str:
-    """All tables as Markdown."""
+    """Return all tables as Markdown."""
     return f"""\
 ### AlexNet, layer by layer
 
@@ -226,7 +226,9 @@ receptive field of one 5×5 with 18/25 of the weights and multiply-adds. Three h
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--write", action="store_true", help="put it into docs/account.md")
+    parser.add_argument(
+        "--write", action="store_true", help="write the tables into docs/account.md"
+    )
     text = report()
     if not parser.parse_args().write:
         print(text)

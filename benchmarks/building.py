@@ -1,9 +1,10 @@
-"""What building a network costs: ours against Keras Applications', and the deepest ones.
+"""Measure the time of building a network, against Keras Applications, and for the deepest ones.
 
     python benchmarks/building.py [--rounds 9] [--json FILE]
 
-`ResNet50()` of both is built in turns in one process (one build each before, which is not counted);
-the ratio is theirs over ours in the same round. The deepest networks are built in a process each.
+Both packages build `ResNet50()` in turns in one process, after one build each that is not counted.
+The ratio is theirs over ours in the same round. Each of the deepest networks is built in a separate
+process.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ DEEP = ("resnetv2_1001", "resnet1202")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9, help="default 9")
-    parser.add_argument("--json", metavar="FILE", help="also write the record")
+    parser.add_argument("--rounds", type=int, default=9, help="number of rounds (default 9)")
+    parser.add_argument("--json", metavar="FILE", help="also write the record to this file")
     parser.add_argument("--build", metavar="NAME", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.build:
@@ -104,7 +105,7 @@ def _build_alone(name: str) -> dict[str, Any]:
 
 
 def _peak_mib() -> int:
-    """VmHWM; getrusage would begin with the peak of the process that started this one."""
+    """Return VmHWM in MiB; getrusage would include the peak of the parent process."""
     status = Path("/proc/self/status").read_text()
     return round(int(status.split("VmHWM:")[1].split()[0]) / 1024)
 

@@ -1,8 +1,8 @@
-"""Draw the training error of runs, and the test error they ended with, as He 2015's Figure 6 does.
+"""Draw the training error of runs and their final test error, like Figure 6 of He 2015.
 
 python benchmarks/curves.py RUN [RUN ...] --out FILE.svg     (pip install ".[report]")
 
-RUN is a folder with log.csv and summary.json, such as those in benchmarks/results.
+RUN is a folder with log.csv and summary.json, for example one in benchmarks/results.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from keras_resnet.recipes.runs.folder import Run
 
 
 def _training_error(run: Path) -> list[float]:
-    """Percent per epoch; on augmented images, with the weights as they change."""
+    """Return the error per epoch in percent, on augmented images, with the changing weights."""
     return [100 * (1 - float(row["accuracy"])) for row in Run(run).rows()]
 
 
 @figures.style()
 def draw(runs: list[Path], out: Path) -> None:
-    """Write the picture; plain nets are dashed, the point is the test error of the last weights."""
+    """Write the picture: plain nets are dashed; points are the test errors of the last weights."""
     figure = figures.new(7, 4.8)
     axes = figure.subplots()
     for index, run in enumerate(runs):
@@ -39,8 +39,8 @@ def draw(runs: list[Path], out: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("runs", nargs="+", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("runs", nargs="+", type=Path, help="run folders")
+    parser.add_argument("--out", type=Path, required=True, help="the picture to write")
     options = parser.parse_args()
     draw(options.runs, options.out)
 

@@ -1,4 +1,4 @@
-"""Draw docs/explain.png: what ResNet-20 looks at in three of CIFAR-10's test images.
+"""Draw docs/explain.png: the explanations of ResNet-20 for three test images of CIFAR-10.
 
 python benchmarks/explain_sheet.py --out FOLDER     (CIFAR-10: see the README)
 """
@@ -21,7 +21,7 @@ METHODS = "gradcam,scorecam,smoothgrad,guided,maximization"
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="the folder to write to")
     options = parser.parse_args()
     dataset = load_dataset("cifar10")
     with tempfile.TemporaryDirectory() as folder:

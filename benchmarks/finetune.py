@@ -1,9 +1,9 @@
-"""Fine-tuning against training from scratch, on a folder of images, over several seeds.
+"""Compare fine-tuning with training from scratch, on a folder of images, over several seeds.
 
     python benchmarks/finetune.py RUN FOLDER [--size 64] [--seeds 3] [--json FILE]
 
-Both train the network of RUN on the same images by the config `finetune/default`; from scratch
-nothing is frozen. The accuracies are those of the test split, evaluated once at the end of a run.
+Both train the network of RUN on the same images with the config `finetune/default`; from scratch,
+nothing is frozen. The accuracies are on the test split, evaluated once at the end of each run.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", help="the finished run to start from")
     parser.add_argument("folder", help="images: FOLDER/{train,val}/CLASS/*.jpg")
-    parser.add_argument("--size", type=int, default=64, help="pixels a side")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--size", type=int, default=64, help="image side in pixels (default 64)")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds (default 3)")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     start = find_run(options.run)
     model = start.config.model

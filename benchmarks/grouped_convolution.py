@@ -1,9 +1,10 @@
-"""A training step of ResNeXt's grouped convolution: our layer against stock Keras' in one process.
+"""Time a training step of ResNeXt's grouped convolution: our layer against stock Keras.
 
     python benchmarks/grouped_convolution.py [--rounds 5] [--json FILE]
 
-The 3×3 of ResNeXt-50 32×4d's first stage (128 channels, 32 groups, 56×56 pixels), forward and
-gradient, on a batch of 8. Both take turns after a step that is not counted.
+The layer is the 3×3 convolution of the first stage of ResNeXt-50 32×4d (128 channels, 32 groups,
+56×56 pixels). A step is the forward pass and the gradient on a batch of 8. Both layers take turns
+in one process, after a step that is not counted.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ SHAPE, GROUPS = (8, 56, 56, 128), 32
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5, help="default 5")
-    parser.add_argument("--json", metavar="FILE", help="also write the record")
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds (default 5)")
+    parser.add_argument("--json", metavar="FILE", help="also write the record to this file")
     options = parser.parse_args()
     import keras
 

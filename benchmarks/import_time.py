@@ -1,8 +1,8 @@
-"""What `import keras_resnet` costs beyond `import keras`, and the command before TensorFlow.
+"""Measure the time of `import keras_resnet` beyond `import keras`, and of the command's start.
 
     python benchmarks/import_time.py [--n 5]
 
-Processes of either kind take turns; the medians and their difference are printed.
+Both kinds of processes take turns. The medians and their difference are printed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ COMMANDS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--n", type=int, default=5, help="rounds (default 5)")
+    parser.add_argument("--n", type=int, default=5, help="number of rounds (default 5)")
     rounds = parser.parse_args().n
     seconds: dict[str, list[float]] = {name: [] for name in COMMANDS}
     for _ in range(rounds):

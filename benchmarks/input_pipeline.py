@@ -1,15 +1,15 @@
-"""Images per CPU-second of the JPEG input pipeline, next to two others, interleaved in one run.
+"""Measure the JPEG input pipeline in images per CPU-second, in turns with other pipelines.
 
     python benchmarks/input_pipeline.py [--images FOLDER] [--rounds 9] [--json FILE]
 
-ours      what training runs: random resized crop on the compressed bytes to 224, mirrored, uint8
+ours      the training pipeline: random resized crop to 224 on the compressed bytes, mirrored, uint8
 keras     tf.io.decode_jpeg, then keras.layers.Resizing, RandomCrop, RandomFlip and Rescaling
-decode    tf.io.decode_jpeg of the whole image and nothing else
-turbo     simplejpeg (libjpeg-turbo), the same, in a plain loop; where it is installed
+decode    only tf.io.decode_jpeg of the whole image
+turbo     the same with simplejpeg (libjpeg-turbo) in a plain loop, if it is installed
 
-All but the last are endless tf.data pipelines over the same files. CPU time is that of the process,
-all threads, from full buffers to buffers that are full again. Ours normalises on the device; the
-Keras pipeline gives float32 0...1, as Keras' guides do.
+All but the last are endless tf.data pipelines over the same files. CPU time is the time of all
+threads of the process, from full buffers until they are full again. Our pipeline leaves the
+normalisation to the device. The Keras pipeline returns float32 0...1, as in Keras' guides.
 """
 
 from __future__ import annotations
@@ -41,12 +41,14 @@ BARS = {"keras": 1.4, "turbo": 0.7, "decode": 0.7}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=Path, help="photographs to use; default: generated ones")
     parser.add_argument(
-        "--count", type=int, default=512, help="images of a round, a multiple of 64"
+        "--images", type=Path, help="folder of photographs (default: generated images)"
     )
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument(
+        "--count", type=int, default=512, help="images per round, a multiple of 64 (default 512)"
+    )
+    parser.add_argument("--rounds", type=int, default=9, help="number of rounds (default 9)")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         paths = _write_images(arguments.images, Path(folder))

@@ -1,10 +1,10 @@
-"""Draw what the papers measure of residual networks, with our networks and CIFAR-10's test images.
+"""Repeat the papers' measurements of residual networks on CIFAR-10's test images, and draw them.
 
 python benchmarks/insight.py --out FOLDER [RUN ...]     (pip install ".[report]"; CIFAR-10: README)
 
-RUN is a finished run whose network is drawn beside the package's trained ones, such as those of
-`keras-resnet train cifar10/plain56_fast`. Writes responses.svg (He 2015, Fig. 7), gradients.svg,
-deletion.svg (arXiv:1605.06431, Fig. 3), paths.svg (its Fig. 6) and shortcuts.svg
+RUN is a finished run, for example from `keras-resnet train cifar10/plain56_fast`. Its network is
+drawn beside the package's trained networks. The script writes responses.svg (He 2015, Fig. 7),
+gradients.svg, deletion.svg (arXiv:1605.06431, Fig. 3), paths.svg (its Fig. 6), shortcuts.svg
 (arXiv:1603.05027, eq. 5 to 8), and insight.json with every value.
 """
 
@@ -49,7 +49,7 @@ def untrained(name: str) -> keras.Model:
 
 
 def measure(images: np.ndarray, labels: np.ndarray, runs: list[Path]) -> dict[str, Any]:
-    """Every figure of every picture."""
+    """Measure every figure of every picture."""
     models = {name: trained(name) for name in TRAINED}
     for run in runs:
         model = keras.models.load_model(run / "model.keras")
@@ -85,7 +85,7 @@ def measure(images: np.ndarray, labels: np.ndarray, runs: list[Path]) -> dict[st
 
 
 def line(name: str) -> dict[str, Any]:
-    """A network's line, the same in every picture; plain nets' is dashed, without points."""
+    """Return a network's line style, equal in every picture; plain nets are dashed, no points."""
     colors = {"v2": "C1", "20": "C0", "56": "C2"}
     color = next((color for part, color in colors.items() if part in name), "C3")
     if name.startswith("plain"):
@@ -166,7 +166,7 @@ PICTURES = {
 
 @figures.style()
 def draw(values: dict[str, Any], out: Path) -> None:
-    """Write the pictures; the same files for the same figures."""
+    """Write the pictures; equal figures give equal files."""
     for name, (function, columns) in PICTURES.items():
         size = (7, 3.6) if columns == 1 else (3.5 * columns, 3.2)
         figure = figures.new(*size)
@@ -176,10 +176,10 @@ def draw(values: dict[str, Any], out: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="finished runs")
+    parser.add_argument("--out", type=Path, required=True, help="the folder to write to")
     parser.add_argument("--count", type=int, default=1000, help="test images (default 1000)")
-    parser.add_argument("--values", type=Path, help="draw an insight.json again")
+    parser.add_argument("--values", type=Path, help="draw the values of this insight.json again")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     if options.values:

@@ -1,10 +1,10 @@
-"""Our ResNet-8 against MLPerf Tiny's files: accuracy on CIFAR-10's test images, bytes, latency.
+"""Compare our ResNet-8 with MLPerf Tiny's files: accuracy on CIFAR-10, bytes, latency.
 
     python benchmarks/mlperf_tiny.py FLOAT.tflite INT8.tflite [--images 10000] [--json FILE]
 
-MLPerf Tiny's are `pretrainedResnet.tflite` and `pretrainedResnet_quant.tflite` of
-github.com/mlcommons/tiny. Ours are exported from the weights in the package, calibrated on 256
-training images.
+MLPerf Tiny's files are `pretrainedResnet.tflite` and `pretrainedResnet_quant.tflite` from
+github.com/mlcommons/tiny. Our files are exported from the weights in the package and calibrated on
+256 training images.
 """
 
 from __future__ import annotations
@@ -27,10 +27,20 @@ FORMATS = ("tflite-float32", "tflite-int8")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("theirs", nargs=2, type=Path, metavar="FILE", help="float, then int8")
-    parser.add_argument("--images", type=int, default=10_000, help="default all 10000")
-    parser.add_argument("--rounds", type=int, default=20, help="of timing (default 20)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the record")
+    parser.add_argument(
+        "theirs",
+        nargs=2,
+        type=Path,
+        metavar="FILE",
+        help="MLPerf Tiny's float file, then the int8 file",
+    )
+    parser.add_argument(
+        "--images", type=int, default=10_000, help="number of test images (default: all 10000)"
+    )
+    parser.add_argument("--rounds", type=int, default=20, help="rounds of timing (default 20)")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write the record to this file"
+    )
     options = parser.parse_args()
     dataset = load_dataset("cifar10")
     with tempfile.TemporaryDirectory() as folder:
@@ -68,7 +78,7 @@ def _accuracies(files: list[benchmark.File], dataset: Any, count: int) -> dict[s
 
 
 def _ratios(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Ours and theirs come in the same order: float, int8."""
+    """Return the ratios of the pairs; ours and theirs have the same order: float, int8."""
     ours, theirs = rows[:2], rows[2:]
     return {
         kind: ratio(mine["rounds_ms"], other["rounds_ms"])

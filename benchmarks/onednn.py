@@ -1,8 +1,8 @@
-"""What TensorFlow gains by oneDNN's kernels on this CPU: the same work with and without, in turns.
+"""Measure TensorFlow's speed with and without oneDNN's kernels on this CPU, in turns.
 
     python benchmarks/onednn.py [--isa AVX2] [--rounds 5] [--json FILE]    # Linux
 
-What is measured and how: benchmarks/README.md.
+benchmarks/README.md describes the measurement.
 """
 
 from __future__ import annotations
@@ -35,11 +35,15 @@ STEPS = {"resnet8": 200, "resnet20": 200}  # predictions in a turn; all else doe
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", nargs="+", choices=[*TRAINING, *INFERENCE], help="default: all")
-    parser.add_argument("--isa", help="of both, for oneDNN: ONEDNN_MAX_CPU_ISA, e.g. AVX2")
+    parser.add_argument(
+        "--work", nargs="+", choices=[*TRAINING, *INFERENCE], help="the work to time (default: all)"
+    )
+    parser.add_argument(
+        "--isa", help="instruction set for both, e.g. AVX2 (oneDNN: ONEDNN_MAX_CPU_ISA)"
+    )
     parser.add_argument("--threads", type=int, default=2, help="cores (default 2)")
-    parser.add_argument("--rounds", type=int, default=5, help="default 5")
-    parser.add_argument("--json", type=Path, help="also write the record here")
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds (default 5)")
+    parser.add_argument("--json", type=Path, help="also write the record to this file")
     options = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
@@ -55,7 +59,7 @@ def main() -> None:
 
 
 def measure(work: str, folder: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Time `work` by turns without and with oneDNN; a round's time is the median of its steps."""
+    """Time `work` in turns without and with oneDNN; a round's time is the median of its steps."""
     command, told, steps = _work(work, folder, options.threads)
     limit = (f"ONEDNN_MAX_CPU_ISA={options.isa}",) if options.isa else ()
     peers = [
@@ -77,7 +81,7 @@ def measure(work: str, folder: str, options: argparse.Namespace) -> dict[str, An
 
 
 def _work(work: str, folder: str, threads: int) -> tuple[tuple[str, ...], dict[str, Any], int]:
-    """The command that does it, what that is told, and the steps of a turn."""
+    """Return the command for the work, its options, and the steps of a turn."""
     if work in TRAINING:
         model, batch, size, classes = TRAINING[work]
         told = {"model": model, "batch_size": batch, "image_size": size, "classes": classes}
@@ -95,7 +99,7 @@ def _save(name: str, path: Path) -> None:
 
 
 def line(row: dict[str, Any]) -> str:
-    """What is printed of a row."""
+    """Return the printed line for a row."""
     off, on = (f"{row[name]['median']:.4g}" for name in ("off", "on"))
     gain = "{median:.2f} ({least:.2f} to {most:.2f})".format(**row["ratio"])
     fastest = "fastest {off:.4g} and {on:.4g}".format(**row["fastest_step"])

@@ -1,16 +1,16 @@
-"""ImageNet-size networks in int8: what is left in float, and how much of the signal is left.
+"""Measure int8 files of ImageNet-size networks: operations left in float, and the signal left.
 
     python benchmarks/quantized_imagenet.py [NAME ...] [--size 224] [--jobs 1] [--json FILE]
 
-No trained weights are needed: the weights are random, and batch normalisation has the statistics of
-real images, enlarged ones of CIFAR-10 by default. Every layer with a bias is scaled likewise, as if
-batch normalisation had been folded into it, so networks without it keep their signal, too. What
-ReLUs read has the mean 1 and the variance 1: with the mean 0 they cut off half of it, and a random
-network of fifty layers blows up any rounding until it hides the answer. The logits have the mean 0,
-so that what all images have in common does not count as signal.
+No trained weights are needed. The weights are random, and batch normalisation has the statistics of
+real images (by default, enlarged CIFAR-10 images). Every layer with a bias is scaled in the same
+way, as if batch normalisation had been folded into it. So networks without batch normalisation keep
+their signal too. The inputs of ReLUs have mean 1 and variance 1. With mean 0, ReLUs would cut off
+half of the signal, and a random network of fifty layers would amplify rounding until it hides the
+answer. The logits have mean 0, so that the part common to all images does not count as signal.
 
-Each network is exported to int8 as it is, trained quantized for 2 steps of 8 images, and exported
-again. A network is a process of its own.
+Each network is exported to int8, trained with quantization-aware training for 2 steps of 8 images,
+and exported again. Each network runs in a separate process.
 """
 
 from __future__ import annotations
@@ -41,11 +41,17 @@ STEPS = 2
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"default {' '.join(NETWORKS)}")
-    parser.add_argument("--data", default="cifar10", help="real images; default cifar10")
-    parser.add_argument("--size", type=int, default=224, help="pixels a side; default 224")
-    parser.add_argument("--jobs", type=int, default=1, help="networks at a time; default 1")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="also write the record")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"networks (default {' '.join(NETWORKS)})"
+    )
+    parser.add_argument(
+        "--data", default="cifar10", help="dataset of real images (default cifar10)"
+    )
+    parser.add_argument("--size", type=int, default=224, help="image side in pixels (default 224)")
+    parser.add_argument("--jobs", type=int, default=1, help="networks at the same time (default 1)")
+    parser.add_argument(
+        "--json", metavar="FILE", type=Path, help="also write the record to this file"
+    )
     parser.add_argument("--alone", metavar="FOLDER", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.alone:
@@ -61,7 +67,7 @@ def main() -> None:
 
 
 def _record(row: dict[str, Any], options: argparse.Namespace) -> None:
-    """Write the row beside those that the record has of other networks, from this run or before."""
+    """Add the row to the record, which may have rows of other networks, also from earlier runs."""
     from keras_resnet.export import manifest
 
     setup = {
@@ -103,7 +109,7 @@ def _print(row: dict[str, Any]) -> None:
 
 
 def _measure(name: str, folder: Path, size: int) -> None:
-    """Print what was found out about a network, a line for each of its two files."""
+    """Print the results for a network, one line for each of its two files."""
     from keras_resnet.recipes import load_dataset
 
     images = load_dataset(str(folder), image_size=size, crop_fraction=1.0)
@@ -119,7 +125,7 @@ def _measure(name: str, folder: Path, size: int) -> None:
 
 
 def _write_images(data: str, size: int, folder: Path) -> Path:
-    """A few images of `data` as a folder, which is a dataset of its own."""
+    """Write a few images of `data` to a folder, which is used as a dataset."""
     import tensorflow as tf
 
     from keras_resnet.recipes import load_dataset
@@ -137,9 +143,10 @@ def _write_images(data: str, size: int, folder: Path) -> Path:
 
 
 def _settled(name: str, split: Any, classes: int) -> Any:
-    """The network with random weights on which every layer's outputs vary by about 1.
+    """Return the network with random weights, scaled so that every layer's outputs vary by about 1.
 
-    From RGB 0...255 to logits. A layer is settled when what it reads is known, so one pass does.
+    It maps RGB 0...255 to logits. One pass is enough, because a layer is scaled as soon as its
+    input is known.
     """
     import keras
 
@@ -171,7 +178,7 @@ def _settled(name: str, split: Any, classes: int) -> Any:
 
 
 def _settle(layer: Any, given: Any) -> None:
-    """Give the layer the statistics, or the scale, by which its outputs have variance 1."""
+    """Give the layer statistics, or a scale, so that its outputs have variance 1."""
     import keras
     import numpy as np
 
@@ -193,7 +200,7 @@ def _settle(layer: Any, given: Any) -> None:
 
 
 def _exported(model: Any, images: Any, out: Path) -> dict[str, Any]:
-    """Its int8 file against the model: calibrated, or with the ranges it was trained with."""
+    """Compare the int8 file with the model, with calibrated or with trained ranges."""
     from keras_resnet.export import export
     from keras_resnet.export.formats.int8_ranges import has_ranges
     from keras_resnet.export.runtimes.open import open_file
@@ -220,7 +227,7 @@ def _exported(model: Any, images: Any, out: Path) -> dict[str, Any]:
 
 
 def _trained(model: Any, images: Any, out: Path) -> dict[str, Any]:
-    """Two steps of quantization-aware training, and the int8 file against what came out."""
+    """Do two steps of quantization-aware training; compare the int8 file with the result."""
     import keras
 
     from keras_resnet.recipes import compress, load_config

@@ -1,8 +1,8 @@
-"""The README's quickstart figures: the whole command over several seeds.
+"""Measure the README's quickstart figures: the whole command with several seeds.
 
     python benchmarks/quickstart.py [--seeds 5] [--json FILE]
 
-The seed changes the initial weights, the order of the images and their shifts; the split stays.
+The seed changes the initial weights, the order of the images and their shifts, but not the split.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from keras_resnet.export import manifest
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--seeds", type=int, default=5, help="number of seeds (default 5)")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     rows = [_run(seed) for seed in range(options.seeds)]
     for seed, row in enumerate(rows):

@@ -1,9 +1,9 @@
-"""Our files against others' of the same network: the stock converter, other engines, PyTorch.
+"""Compare our files with those of the stock converter, other engines and PyTorch.
 
     python benchmarks/runtimes.py [--network ResNet50 ResNet50V2] [--threads 1,2] [--json FILE]
-    python benchmarks/runtimes.py --torch-python ~/torch/bin/python    # PyTorch lives elsewhere
+    python benchmarks/runtimes.py --torch-python ~/torch/bin/python    # PyTorch's environment
 
-What is compared and how: benchmarks/README.md.
+benchmarks/README.md describes the comparison.
 """
 
 from __future__ import annotations
@@ -52,23 +52,36 @@ def main() -> None:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--network", nargs="+", default=["ResNet50", "ResNet50V2"])
-    parser.add_argument("--size", type=int, default=224, help="pixels a side (default 224)")
-    parser.add_argument("--classes", type=int, default=1000, help="default 1000")
-    parser.add_argument("--calibration", type=int, default=100, help="images (default 100)")
-    parser.add_argument("--conversions", type=int, default=3, help="rounds of them (default 3)")
-    parser.add_argument("--rounds", type=int, default=10, help="of timing (default 10)")
-    parser.add_argument("--runs", type=int, default=20, help="images in a round (default 20)")
-    parser.add_argument("--threads", default="1,2", help="default 1,2")
-    parser.add_argument("--torch-python", default=sys.executable, help="has PyTorch")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the record")
+    parser.add_argument(
+        "--network",
+        nargs="+",
+        default=["ResNet50", "ResNet50V2"],
+        help="networks (default ResNet50 ResNet50V2)",
+    )
+    parser.add_argument("--size", type=int, default=224, help="image side in pixels (default 224)")
+    parser.add_argument(
+        "--classes", type=int, default=1000, help="number of classes (default 1000)"
+    )
+    parser.add_argument(
+        "--calibration", type=int, default=100, help="calibration images (default 100)"
+    )
+    parser.add_argument(
+        "--conversions", type=int, default=3, help="rounds of conversion (default 3)"
+    )
+    parser.add_argument("--rounds", type=int, default=10, help="rounds of timing (default 10)")
+    parser.add_argument("--runs", type=int, default=20, help="images per round (default 20)")
+    parser.add_argument("--threads", default="1,2", help="numbers of threads (default 1,2)")
+    parser.add_argument("--torch-python", default=sys.executable, help="a Python that has PyTorch")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write the record to this file"
+    )
     options = parser.parse_args()
     options.threads = [int(count) for count in options.threads.split(",")]
     return options
 
 
 def _compare(name: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Both networks in all their files; the times of conversion, then of the files."""
+    """Compare both networks in all their files: the times of conversion, then of the files."""
     theirs, ours = _networks(name, options)
     images = _images(options)
     # Keras Applications' first ResNets take BGR.
@@ -113,7 +126,7 @@ def _compare(name: str, options: argparse.Namespace, folder: Path) -> dict[str, 
 
 
 def _networks(name: str, options: argparse.Namespace) -> tuple[keras.Model, keras.Model]:
-    """Keras Applications' and ours with the same random weights, neither normalising."""
+    """Return Keras Applications' network and ours, with equal random weights, no normalisation."""
     keras.utils.set_random_seed(0)
     shape = {"input_shape": (options.size, options.size, 3), "classes": options.classes}
     theirs = getattr(keras.applications, name)(weights=None, **shape)
@@ -129,14 +142,14 @@ def _networks(name: str, options: argparse.Namespace) -> tuple[keras.Model, kera
 
 
 def _make_decisive(model: keras.Model, images: np.ndarray) -> None:
-    """Let its logits vary by 4 over the classes: of a thousand equal ones int8 says nothing."""
+    """Scale the logits to vary by 4 over the classes; int8 says little about equal logits."""
     spread = np.log(model.predict(images, verbose=0)).std(axis=-1).mean()
     head = model.layers[-1]
     head.set_weights([4 / spread * head.get_weights()[0], head.get_weights()[1]])
 
 
 def _images(options: argparse.Namespace) -> np.ndarray:
-    """Noise in [-1, 1], as if normalised: what is timed does not depend on it."""
+    """Return noise in [-1, 1], like normalised images; the times do not depend on the values."""
     shape = (options.calibration, options.size, options.size, 3)
     return np.random.default_rng(1).uniform(-1, 1, shape).astype("float32")
 
@@ -144,7 +157,7 @@ def _images(options: argparse.Namespace) -> np.ndarray:
 def _require_equal(
     theirs: keras.Model, ours: keras.Model, flipped: np.ndarray, images: np.ndarray
 ) -> None:
-    """End the run unless both are the same function, to a thousandth of the largest output."""
+    """Exit unless both compute the same function, up to a thousandth of the largest output."""
     expected, outputs = theirs.predict(flipped, verbose=0), ours.predict(images, verbose=0)
     error = np.abs(outputs - expected).max() / np.abs(expected).max()
     if not error < 1e-3:
@@ -152,7 +165,7 @@ def _require_equal(
 
 
 def _in_turns(tasks: dict[str, Callable[[int], Any]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each task in each round; who begins changes."""
+    """Return the seconds of each task in each round; the first task changes by round."""
     seconds: dict[str, list[float]] = {who: [] for who in tasks}
     for number in range(rounds):
         for who in list(tasks) if number % 2 else reversed(list(tasks)):
@@ -168,7 +181,7 @@ def _ours(model: keras.Model, kinds: list[str], images: np.ndarray, out: Path) -
 
 
 def _stock(model: keras.Model, images: np.ndarray | None, path: Path) -> None:
-    """What TensorFlow's guide to quantization does; without images the float32 file."""
+    """Convert as in TensorFlow's guide to quantization; without images, to float32."""
     converter = tf.lite.TFLiteConverter.from_keras_model(model)
     if images is not None:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -187,7 +200,7 @@ def _stock_files(model: keras.Model, images: np.ndarray, folder: Path) -> Iterat
 
 
 def _available(kinds: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """The formats whose packages are installed, and why the others are left out."""
+    """Return the formats whose packages are installed, and the reasons against the others."""
     found, left_out = [], []
     for kind in kinds:
         try:
@@ -198,7 +211,7 @@ def _available(kinds: tuple[str, ...]) -> tuple[list[str], list[str]]:
 
 
 def _torch(name: str, options: argparse.Namespace) -> tuple[list[benchmark.File], list[str]]:
-    """PyTorch's worker, eager and compiled, or why it is left out."""
+    """Return PyTorch's workers, eager and compiled, or the reason why they are left out."""
     if name != "ResNet50":
         return [], [f"PyTorch: its network here is ResNet50, not {name}"]
     python = options.torch_python
@@ -212,7 +225,7 @@ def _torch(name: str, options: argparse.Namespace) -> tuple[list[benchmark.File]
 
 
 def _against_stock(measured: benchmark.Measurement, report: Any) -> Iterator[dict[str, Any]]:
-    """Our TFLite files' times over the stock converter's of the same format, by rounds."""
+    """Return the times of our TFLite files over the stock converter's of the same format."""
     rows = {(row["file"], row["threads"]): row["rounds_ms"] for row in measured.rows}
     for item in report.checks:
         for threads in sorted({threads for _, threads in rows}):

@@ -1,9 +1,9 @@
-"""The tables of measured figures in the pages, made from the records in benchmarks/results.
+"""Make the pages' tables of measured figures from the records in benchmarks/results.
 
-    python benchmarks/tables.py           # rewrite them where they stand, found by their first line
+    python benchmarks/tables.py           # rewrite the tables in the pages, found by first line
 
-What a record does not say (published figures, machines, commands) is in the rows below.
-tests/test_benchmarks.py holds the pages to it.
+The rows below have everything that is not in a record: published figures, machines, commands.
+tests/test_benchmarks.py checks that the pages agree.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ def _table(head: str, rows: Iterable[str]) -> str:
 
 
 def _accuracy(run: str) -> float:
-    """Percent of the test images, by the Keras model of a training."""
+    """Return the test accuracy in percent, by the Keras model of a training."""
     return 100 * float(_record(f"{run}/summary.json")["test"]["accuracy"])
 
 
 class Trained(NamedTuple):
-    """A row of the results: a config, and the training of it that is recorded, if one is."""
+    """A row of the results: a config, and its recorded training if there is one."""
 
     config: str
     published: str
@@ -115,7 +115,7 @@ TRAINED = (
 
 
 def trained() -> str:
-    """Published and measured error of every config that trains from scratch."""
+    """Return the published and measured error of every config that trains from scratch."""
     return _table(
         "| config | published error % | our error % (accuracy) | n | machine, hours "
         "| in the package as |",
@@ -161,7 +161,7 @@ ABLATIONS = {  # what it is; the error at depth 110 in arXiv:1603.05027, Tables 
 
 
 def ablations() -> str:
-    """Error of the ablations at depth 20, and as published at 110."""
+    """Return the error of the ablations at depth 20, and the published error at depth 110."""
     rows = (
         f"| `{name}` | {what} | {100 - _accuracy(f'ablation_{name}'):.2f} | {published} |"
         for name, (what, published) in ABLATIONS.items()
@@ -170,7 +170,7 @@ def ablations() -> str:
 
 
 class Compressed(NamedTuple):
-    """A row of what compression costs: files of one kind, against the float network."""
+    """A row of the compression results: files of one kind, compared with the float network."""
 
     network: str
     by: str
@@ -287,7 +287,7 @@ COMPRESSED = (
 
 
 def compressed() -> str:
-    """Accuracy before and after; what loses more than its bar is in bold."""
+    """Return the accuracy before and after; a loss above its limit is in bold."""
     return _table(
         "| network | method | float % | compressed % | difference |", map(_compressed, COMPRESSED)
     )
@@ -308,7 +308,7 @@ def _compressed(row: Compressed) -> str:
 
 
 def _file(record: str, form: str) -> Any:
-    """What a record says of its file of a format: how exact, and how large if it was kept."""
+    """Return a record's figures for a format: accuracy, and the size if it was kept."""
     ((name, file),) = ((n, f) for n, f in _files(record, "numerics").items() if f["format"] == form)
     is_kept = (RESULTS / record / "perf.json").exists()
     return file | (_files(record, "perf")[name] if is_kept else {})
@@ -337,7 +337,7 @@ ALSO_QUANTIZED = (
 
 
 def also_quantized() -> str:
-    """The ways to the ranges of int8, and the formats between it and float32."""
+    """Return the calibration methods of int8, and the formats between int8 and float32."""
     return _table(
         "| ResNet-20's file | accuracy | agreement | signal-to-noise | bytes |",
         (_also_quantized(what, _file(record, form)) for what, record, form in ALSO_QUANTIZED),
@@ -350,7 +350,7 @@ def _also_quantized(what: str, file: dict[str, Any]) -> str:
 
 
 def quantized() -> str:
-    """Accuracy, agreement with the Keras model and bytes of the files made without training."""
+    """Return accuracy, agreement and bytes of the files that are made without training."""
     return _table(
         f"| file | {' | '.join(QUANTIZED)} |",
         (
@@ -371,7 +371,7 @@ def _quantized(file: dict[str, Any]) -> str:
 
 
 def training_steps() -> str:
-    """An update step next to stock Keras and PyTorch."""
+    """Return the times of a training step, compared with stock Keras and PyTorch."""
     rows: dict[tuple[str, int], dict[str, Any]] = {}
     for row in _record("training.json")["rows"]:
         rows.setdefault((row["model"], row["batch_size"]), {})[row["peer"]] = row
@@ -414,7 +414,7 @@ _COLUMNS = (("ResNet50", 1), ("ResNet50", 2), ("ResNet50V2", 1), ("ResNet50V2", 
 
 
 def runtimes() -> str:
-    """Our files' latency, and the ratios to the stock converter's and of other runtimes to ours."""
+    """Return our files' latency, and the ratios to the stock converter and other runtimes."""
     ours = (
         f" {_median(network, threads, 'float32')}, {_median(network, threads, 'int8')} |"
         for network, threads in _COLUMNS
@@ -430,7 +430,7 @@ def runtimes() -> str:
 
 
 def _rounds(network: str, threads: int) -> dict[str, list[float]]:
-    """The times of each file, a median for each round."""
+    """Return the times of each file: a median for each round."""
     rows = _record("runtimes.json")["networks"][network]["rows"]
     return {row["file"]: row["rounds_ms"] for row in rows if row["threads"] == threads}
 
@@ -451,7 +451,7 @@ def _over(network: str, threads: int, file: str, other: str) -> str:
 
 
 def imagenet_size() -> str:
-    """int8 files of ImageNet's networks, after training and after two steps of QAT."""
+    """Return the int8 results of ImageNet's networks, before and after two steps of QAT."""
     rows = (
         f"| `{row['network']}` | {_signal(row['ptq'])} | {_signal(row['qat'])} |"
         for row in _record("quantized_imagenet.json")["rows"]
@@ -477,7 +477,7 @@ TABLES: dict[str, tuple[Callable[[], str], ...]] = {
 
 
 def with_tables(text: str, tables: Iterable[str]) -> str:
-    """`text` with each table in the place of the one that has the same first line.
+    """Return `text` with each table replaced by the new one with the same first line.
 
     Raises:
         ValueError: There is no such table, or more than one.

@@ -1,10 +1,10 @@
-"""Our training against stock Keras 3 and PyTorch: the same networks on the same cores (Linux).
+"""Compare our training with stock Keras 3 and PyTorch: same networks, same cores (Linux).
 
     python benchmarks/training.py [--model resnet20] [--precision float32] [--json FILE]
     python benchmarks/training.py --epoch     # whole epochs of CIFAR-10 with augmentation
-    python benchmarks/training.py --torch-python ~/torch/bin/python    # PyTorch lives elsewhere
+    python benchmarks/training.py --torch-python ~/torch/bin/python    # PyTorch's environment
 
-What is compared and how: benchmarks/README.md.
+benchmarks/README.md describes the comparison.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ WORKLOADS = {
 
 @dataclass
 class Record:
-    """What is printed and written: a row per peer, and who was left out and why."""
+    """The printed and written results: a row per peer, and the peers left out with the reason."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     left_out: list[dict[str, str]] = field(default_factory=list)
@@ -67,7 +67,9 @@ def main() -> None:
     os.sched_setaffinity(0, cores)
     settings: dict[str, Any] = {"threads": len(cores), "load_average": round(os.getloadavg()[0], 2)}
     if settings["load_average"] > 0.5:
-        print(f"warning: other work runs here (load {os.getloadavg()[0]:.1f})", file=sys.stderr)
+        print(
+            f"warning: other programs are running (load {os.getloadavg()[0]:.1f})", file=sys.stderr
+        )
     record = Record()
     with tempfile.TemporaryDirectory() as folder:
         if options.epoch:
@@ -82,16 +84,30 @@ def main() -> None:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", nargs="+", choices=WORKLOADS, help="default: both")
-    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=PRECISIONS)
-    parser.add_argument("--peers", nargs="*", choices=RIVALS, default=RIVALS)
-    parser.add_argument("--rounds", type=int, help="default 5; 2 epochs")
-    parser.add_argument("--steps", type=int, help="of a turn; default 20 (resnet20), 3 (resnet50)")
-    parser.add_argument("--threads", type=int, default=2, help="cores all may use (default 2)")
-    parser.add_argument("--epoch", action="store_true", help="whole epochs of resnet20")
-    parser.add_argument("--images", type=int, default=50_000, help="of an epoch (default 50000)")
-    parser.add_argument("--torch-python", default=sys.executable, help="has PyTorch")
-    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--model", nargs="+", choices=WORKLOADS, help="networks (default: both)")
+    parser.add_argument(
+        "--precision",
+        nargs="+",
+        choices=PRECISIONS,
+        default=PRECISIONS,
+        help="precisions (default: all)",
+    )
+    parser.add_argument(
+        "--peers",
+        nargs="*",
+        choices=RIVALS,
+        default=RIVALS,
+        help="others to compare (default: all)",
+    )
+    parser.add_argument("--rounds", type=int, help="number of rounds (default 5; 2 epochs)")
+    parser.add_argument("--steps", type=int, help="steps per turn (default 20; resnet50: 3)")
+    parser.add_argument("--threads", type=int, default=2, help="number of cores (default 2)")
+    parser.add_argument("--epoch", action="store_true", help="time whole epochs of resnet20")
+    parser.add_argument(
+        "--images", type=int, default=50_000, help="images per epoch (default 50000)"
+    )
+    parser.add_argument("--torch-python", default=sys.executable, help="a Python that has PyTorch")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     if options.epoch and "resnet50" in (options.model or ()):
         parser.error("--epoch is of resnet20: CIFAR-10 has no images for the other network")
@@ -101,7 +117,7 @@ def _parse() -> argparse.Namespace:
 
 
 def _write_images(folder: str, count: int) -> str:
-    """Put an epoch's images into `folder`; return which they are, "cifar10" or "noise"."""
+    """Write an epoch's images to `folder`; return their kind, "cifar10" or "noise"."""
     command = [sys.executable, str(FOLDER / "images.py"), folder, str(count)]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
@@ -137,7 +153,7 @@ def _measure(
 def _peers(
     options: argparse.Namespace, told: dict[str, Any]
 ) -> tuple[list[Peer], list[dict[str, str]]]:
-    """Who takes part, and who does not and why. Ours is the first."""
+    """Return the peers, ours first, and the reasons for the peers left out."""
     own = (sys.executable, str(FOLDER / "ours.py"))
     peers = [Peer("ours", own, told)]
     if told["precision"] != "float32":  # what mixed precision gains
@@ -175,7 +191,7 @@ def _why_not(precision: str) -> str | None:
 
 
 def _same_parameters(counts: dict[str, int]) -> int:
-    """Return the trainable parameters, which are as many for every peer or the run ends."""
+    """Return the number of trainable parameters; exit if the peers differ."""
     if len(set(counts.values())) != 1:
         sys.exit(f"The peers do not train the same network; parameters: {counts}")
     return next(iter(counts.values()))
@@ -185,7 +201,7 @@ def _same_parameters(counts: dict[str, int]) -> int:
 
 
 def step_rows(answers: Answers) -> list[dict[str, Any]]:
-    """A row per peer: a step's milliseconds, a round's being the median of its steps."""
+    """Return a row per peer: the milliseconds of a step; a round counts by its median."""
     ms = {peer: [statistics.median(t["ms"]) for t in turns] for peer, turns in answers.items()}
     return [
         {
@@ -201,10 +217,10 @@ def step_rows(answers: Answers) -> list[dict[str, Any]]:
 
 
 def epoch_rows(answers: Answers) -> list[dict[str, Any]]:
-    """A row per peer: images per second of whole epochs.
+    """Return a row per peer: images per second over whole epochs.
 
     `input_wait` is the part of the epoch spent waiting for batches (null for `fit`, which does not
-    tell), `stall_s` the seconds between the end of the last step and the end of the epoch.
+    measure it). `stall_s` is the time between the end of the last step and the end of the epoch.
     """
     pace = {peer: [t["seconds"] / t["images"] for t in turns] for peer, turns in answers.items()}
     keys = ("images", "seconds", "stall_s", "input_wait")
@@ -225,7 +241,7 @@ def epoch_rows(answers: Answers) -> list[dict[str, Any]]:
 
 
 def _process(turns: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The most memory, and the most CPU time that was used while others had their turn."""
+    """Return the peak memory, and the largest CPU time used during the others' turns."""
     return {
         "peak_memory_mib": max(turn["peak_memory_mib"] for turn in turns),
         "idle_cpu_s": round(max(turn["idle_cpu_s"] for turn in turns), 3),

@@ -1,12 +1,12 @@
-"""How many of our files a trip passes, and how often it comes back to one that it had left.
+"""Count the source files that a user's call passes through, and the returns to earlier files.
 
     python benchmarks/trips.py [build] [train] [export] [--files] [--json FILE]
 
-A trip is a call that users make: a network with its trained weights, a training run of two steps,
-an export of a tiny network to two formats. Every function of ours that it calls counts once, in the
-order of the first calls, and stands for the file that it is in; what runs while a module is being
-imported is left out. A return is a step, in this sequence of files, into a file that was left
-before. So many files does a reader open who follows the trip, and so often does he turn back.
+A trip is a call that users make: building a network with its trained weights, a training run of two
+steps, or an export of a tiny network to two formats. Every function of this package counts once, in
+the order of the first calls, and stands for its file. Functions that run during an import are left
+out. A return is a step, in this sequence of files, into a file that was left before. A reader who
+follows the trip opens this number of files, and turns back this number of times.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ TRIPS = {"build": build, "train": train, "export": export}
 
 @contextmanager
 def first_calls(ours: tuple[str, ...]) -> Iterator[dict[CodeType, None]]:
-    """Yield what gets each function in the folders `ours`, in the order of the first calls."""
+    """Yield a dictionary that collects the functions in `ours`, in the order of first calls."""
     found: dict[CodeType, None] = {}
     importing = 0
 
@@ -78,7 +78,7 @@ def first_calls(ours: tuple[str, ...]) -> Iterator[dict[CodeType, None]]:
 
 
 def measure(name: str) -> dict[str, Any]:
-    """Make a trip in this process; return how many functions, files and returns, and the path."""
+    """Make a trip in this process; return the number of functions, files, returns, and the path."""
     with tempfile.TemporaryDirectory(prefix="keras-resnet-trip-") as scratch:
         trip, roots = TRIPS[name](Path(scratch)), _roots()
         with first_calls(tuple(roots)) as calls:
@@ -90,7 +90,7 @@ def measure(name: str) -> dict[str, Any]:
 
 
 def _roots() -> list[str]:
-    """The folders of our code; those that may lie inside the last one come first."""
+    """Return the folders of the package's code; possible subfolders of the last one come first."""
     import keras_resnet
     import keras_resnet.export
     import keras_resnet.recipes
@@ -106,9 +106,11 @@ def _shown(file: str, roots: list[str]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("trips", nargs="*", metavar="TRIP", help=f"of: {', '.join(TRIPS)}")
+    parser.add_argument(
+        "trips", nargs="*", metavar="TRIP", help=f"trips to make: {', '.join(TRIPS)} (default: all)"
+    )
     parser.add_argument("--files", action="store_true", help="print each trip's files in order")
-    parser.add_argument("--json", metavar="FILE", help="also write the record")
+    parser.add_argument("--json", metavar="FILE", help="also write the record to this file")
     options = parser.parse_args()
     names = options.trips or list(TRIPS)
     if unknown := set(names) - set(TRIPS):

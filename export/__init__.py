@@ -1,6 +1,6 @@
-"""From a Keras model to files that were checked against it: `export(model, formats, ...)`.
+"""Export a Keras model to other formats and check every file: `export(model, formats, ...)`.
 
-TFLite needs `pip install "keras-resnet-zoo[export]"`. Nothing is imported before it is used: a
+TFLite needs `pip install "keras-resnet-zoo[export]"`. Modules are imported on first use, so a
 process that runs a .tflite file through `export.runtimes` needs neither Keras nor TensorFlow.
 """
 
@@ -21,7 +21,7 @@ __getattr__, __dir__ = lazy_names(
         "ExportReport": "keras_resnet.export.pipeline:ExportReport",
         "export": "keras_resnet.export.pipeline:export",
         "require_arguments": "keras_resnet.export.pipeline:require_arguments",
-        # Modules that pages and notebooks name; where they lie is their packages' business.
+        # Short names for modules that the docs and the notebooks use.
         "benchmark": "keras_resnet.export.measure.benchmark",
         "layer_errors": "keras_resnet.export.measure.layer_errors",
         "metadata": "keras_resnet.export.formats.metadata",

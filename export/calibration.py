@@ -1,4 +1,4 @@
-"""The images that a file is calibrated on: what is refused, and what looks like a mistake."""
+"""Calibration images: read them, refuse unusable ones, and warn about likely mistakes."""
 
 from __future__ import annotations
 
@@ -17,47 +17,49 @@ from keras_resnet.images import preprocessing
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.listing import read_images
 
-# A folder gives as many images as in the command. A dataset or generator may be endless: it gives
-# more, but not gigabytes (77 MB at 224×224).
+# A folder gives 256 images, as on the command line. A dataset or generator may be endless, so its
+# first 512 images are used (77 MB at 224×224).
 FROM_FOLDER = 256
 FROM_STREAM = 512
 
-# Fewer and the ranges of the activations hang on single images.
+# With fewer images, single images determine the ranges of the activations.
 _FEW = 32
-# Grey levels between the mean pixel of the images and that of the normalisation. Those of ImageNet,
-# CIFAR-10, digits and "tf" lie within 50 of each other.
+# Largest plausible distance, in grey levels, between the images' mean pixel and the
+# normalisation's. The means of ImageNet, CIFAR-10, digits and "tf" are within 50 of each other.
 _FAR = 50
-# Grey levels from the mean pixel of photographs, where no normalisation says what the model was
-# trained on: MNIST, white on black, has the mean pixel 33, and its inverse 222.
+# The same distance from the mean pixel of photographs, for models without a normalisation. MNIST
+# (white on black) has the mean pixel 33, and its inverse 222.
 _PHOTOGRAPHS = 114  # ImageNet's mean pixel: "torch" in preprocessing.PREPROCESSING
 _FAR_FROM_THEM = 110
-# Grey levels. Photographs spread by 50 to 70; [0, 1] taken for normalised images by at most 30.
+# Least plausible standard deviation, in grey levels. Photographs have 50 to 70. Images in [0, 1]
+# that are read as normalised images have at most 30.
 _FLAT = 32
-_BRIGHTEST = 255.5  # resizing in floats ends a little above 255
+_BRIGHTEST = 255.5  # resizing in floats can end a little above 255
 
 
 def images_of(given: Any, model: keras.Model, crop: SingleCrop | None) -> np.ndarray:
-    """The calibration images in an array, whatever they were given as.
+    """Return the calibration images as an array, from any accepted kind of source.
 
     Args:
-        given: an array; a folder of images; a `tf.data.Dataset`, a generator, a function that gives
-            one, or another iterable: of images, batches, `(images, labels)`, `[images]` as TFLite's
-            representative datasets are, or dictionaries with "image" or "images".
-        model: that they are for.
-        crop: how those of a folder are cut.
+        given: an array; a folder of images; a `tf.data.Dataset`, a generator, a function that
+            returns one, or another iterable. Its elements are images, batches, `(images, labels)`,
+            `[images]` (as in TFLite's representative datasets), or dictionaries with "image" or
+            "images".
+        model: the model to calibrate.
+        crop: the crop for the images of a folder.
 
     Returns:
-        (n, height, width, channels). Of a folder FROM_FOLDER images, evenly spaced by name; of
-        what is iterated the first FROM_STREAM. There, whole numbers 0...255 become uint8, since
-        TFLite's convention has float32 only.
+        (n, height, width, channels). A folder gives FROM_FOLDER images, evenly spaced by name. An
+        iterable gives its first FROM_STREAM; there, whole numbers 0...255 become uint8, because
+        TFLite's representative datasets are always float32.
 
     Raises:
-        UserError: no images, of different sizes, or no folder.
+        UserError: no images, images of different sizes, or no such folder.
     """
     if isinstance(given, str | Path):
         folder = expanded(given)
         if not folder.is_dir():
-            raise UserError(f"calibration: no such folder: {given}")
+            raise UserError(f"calibration: no such folder: {given}. Give a folder of images.")
         return folder_images(folder, model, FROM_FOLDER, crop)
     if hasattr(given, "__array__"):
         array = np.asarray(given)
@@ -69,7 +71,7 @@ def images_of(given: Any, model: keras.Model, crop: SingleCrop | None) -> np.nda
     stream = given() if callable(given) else given
     if not isinstance(stream, Iterable):
         raise UserError(
-            "calibration takes an array of images, a folder, a tf.data.Dataset, or a generator; "
+            "calibration must be an array of images, a folder, a tf.data.Dataset, or a generator; "
             f"received a {type(given).__name__}."
         )
     return _first(stream)
@@ -81,7 +83,7 @@ def folder_images(
     """Read up to `count` images of a folder (None: all), evenly spaced by name, for `model`.
 
     Raises:
-        UserError: none can be read.
+        UserError: no image can be read.
     """
     height, width, channels = model.input_shape[1:]
     return read_images(folder, (height or 224, width or 224), channels, crop, count)
@@ -97,14 +99,19 @@ def _first(stream: Iterable[Any]) -> np.ndarray:
         if count >= FROM_STREAM:
             break
     if not found:
-        raise UserError("calibration gave no images. Was the generator used before?")
+        raise UserError(
+            "calibration gave no images. A generator that was used before must be created again."
+        )
     if len(sizes := sorted({batch.shape[1:] for batch in found})) > 1:
-        raise UserError(f"The calibration images have different sizes: {sizes[0]}, {sizes[1]}, …")
+        raise UserError(
+            f"The calibration images have different sizes: {sizes[0]}, {sizes[1]}, …. "
+            "Resize them to one size first."
+        )
     return _as_bytes(np.concatenate(found)[:FROM_STREAM])
 
 
 def _as_bytes(images: np.ndarray) -> np.ndarray:
-    """Pixels 0...255 that are whole numbers become uint8, whatever type holds them."""
+    """Convert whole-number pixels 0...255 of any type to uint8; return other arrays unchanged."""
     if images.dtype == np.uint8:
         return images
     in_range = images.min(initial=0) >= 0 and 2 < images.max(initial=0) <= 255
@@ -129,32 +136,35 @@ def _pixels(element: Any) -> np.ndarray:
 
 
 def require_images(images: np.ndarray | None, formats: Sequence[str]) -> None:
-    """Refuse images that cannot say what range an activation has.
+    """Refuse images that cannot give the ranges of the activations.
 
     Raises:
-        UserError: numbers that are not finite, or one and the same number everywhere.
+        UserError: the images contain NaN or infinity, or have the same value everywhere.
     """
     if images is None or not _calibrates(formats):
         return
     if not np.isfinite(images).all():
-        raise UserError("The calibration images have values that are not finite.")
+        raise UserError(
+            "The calibration images contain values that are not finite (NaN or infinity). "
+            "Remove those images."
+        )
     if images.min() == images.max():
         raise UserError(
-            f"Every value of the calibration images is {images.min():g}, so they say nothing of "
-            "the ranges of the activations. Give some hundred images from the training data."
+            f"Every value of the calibration images is {images.min():g}, so they do not show the "
+            "ranges of the activations. Give some hundred images from the training data."
         )
 
 
 def hints(
     model: keras.Model, mode: str | None, images: np.ndarray | None, formats: Sequence[str]
 ) -> list[str]:
-    """What looks like a mistake about the calibration images, or will disappoint.
+    """Return warnings about likely mistakes with the calibration images, and about slow formats.
 
     Args:
-        model: as `export` was given it.
-        mode: the normalisation that is put in front of it, if any.
+        model: the model that `export` received.
+        mode: the normalisation that `export` puts in front, if any.
         images: the calibration images, if any.
-        formats: the files to be made.
+        formats: the requested formats.
     """
     found = []
     missing = preprocessing.missing_preprocessing(model)
@@ -178,19 +188,19 @@ def _calibrates(formats: Sequence[str]) -> bool:
 def _few(images: np.ndarray) -> str | None:
     count = len(images)
     if count > 1 and (images == images[:1]).all():
-        return f"The {count} calibration images are all the same one; some hundred are usual."
+        return f"The {count} calibration images are all identical; use some hundred different ones."
     if (images == images[:, :1, :1]).all():
         return (
-            "Each calibration image has one colour all over, so they hardly tell the ranges of the "
+            "Each calibration image has a single colour, so they hardly show the ranges of the "
             "activations. Give some hundred images from the training data."
         )
     if count < _FEW:
-        return f"{count} calibration images are few; some hundred are usual."
+        return f"{count} calibration images are few; use some hundred."
     return None
 
 
 def _odd_range(model: keras.Model, mode: str | None, images: np.ndarray) -> str | None:
-    """Whether the images can be what the model takes: the pixels of photographs, or normalised."""
+    """Return a warning if the images are not in the range the model takes; else None."""
     normalisation = _normalisation(model, mode)
     inside = mode or preprocessing.has_preprocessing(model)
     if inside or _is_made_for_pixels(model):
@@ -203,8 +213,8 @@ def _odd_range(model: keras.Model, mode: str | None, images: np.ndarray) -> str 
     pixels = images * np.float32(np.mean(normalisation.std)) + np.mean(normalisation.mean)
     if pixels.min() < -_FAR or pixels.max() > 255 + _FAR:
         return (
-            f"'{model.name}' takes normalised images; the calibration images reach from "
-            f"{images.min():g} to {images.max():g}. See keras_resnet.preprocess."
+            f"'{model.name}' takes normalised images; the calibration images range from "
+            f"{images.min():g} to {images.max():g}. Normalise them with keras_resnet.preprocess."
         )
     return _unlike_training(pixels, normalisation)
 
@@ -212,7 +222,7 @@ def _odd_range(model: keras.Model, mode: str | None, images: np.ndarray) -> str 
 def _unlike_training(
     pixels: np.ndarray, normalisation: preprocessing.Preprocessing | None
 ) -> str | None:
-    """Whether mean and spread are far from the normalisation's; without one, from photographs'."""
+    """Return a warning if mean or spread differ from the normalisation's or from photographs'."""
     if normalisation is None:
         expects, expected, far = "photographs have", _PHOTOGRAPHS, _FAR_FROM_THEM
     else:
@@ -231,21 +241,21 @@ def _unlike_training(
 def _not_pixels(images: np.ndarray) -> str | None:
     if images.min() < 0:
         return (
-            f"the calibration images reach from {images.min():g} to {images.max():g}, as if they "
-            "were normalised already."
+            f"the calibration images range from {images.min():g} to {images.max():g}, as if they "
+            "were already normalised."
         )
     if images.max() > _BRIGHTEST:
         return (
-            f"the calibration images reach {float(images.max()):g}. Bring them to 0...255, as the "
-            "training images were."
+            f"the calibration images reach {float(images.max()):g}. Scale them to 0...255, like "
+            "the training images."
         )
     if images.max() <= 2:
-        return f"the calibration images reach {float(images.max()):g} only."
+        return f"the calibration images reach only {float(images.max()):g}."
     return None
 
 
 def _normalisation(model: keras.Model, mode: str | None) -> preprocessing.Preprocessing | None:
-    """The one put in front, the one inside, or, of a bare network of the zoo, the one outside."""
+    """Return the normalisation in front of the model, inside it, or known from the zoo."""
     mode = mode or preprocessing.mode_inside(model)
     if mode == "raw" and model.name in registry.list_models():
         mode = registry.architecture(model.name).network.preprocessing

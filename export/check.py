@@ -29,32 +29,34 @@ from keras_resnet.export.runtimes.open import open_file
 from keras_resnet.files import expanded
 
 _ROUNDS, _RUNS = 20, 5
-_SECONDS = 1.0  # for each file; slow ones then get fewer rounds
+_SECONDS = 1.0  # time limit per file; slow files get fewer rounds
 
 
 @dataclass(frozen=True)
 class FileCheck:
-    """What was found out about one file.
+    """The result of checking one file.
 
-    Where its interface or its operations are not as they should be, nothing is compared: `n` is 0,
-    and what is measured is None.
+    A file with a wrong interface or wrong operations is not compared: `n` is 0, and the
+    measurements are None.
 
     Attributes:
-        file: its name in the export folder.
+        file: the file's name in the export folder.
         format: a key of `FORMATS`.
-        input_dtype: of what it takes.
-        output_dtype: of what it gives.
-        n: images that it was compared on.
-        largest_error: of any output.
-        logit_error: relative to the largest |logit|; float formats only.
-        snr_db: signal-to-noise ratio of the outputs, in decibels; None for bit-equal ones.
-        agreement: share of images for which its answer is the Keras model's; of independent
-            classes the share of (image, class) pairs.
-        accuracy: share of right answers, likewise; None without labels.
-        latency_ms: median, batch 1; on one thread, in TensorFlow on all.
-        operations: of a TFLite file, how often each kind stands in it.
-        problems: what is wrong with it, in words.
-        notes: what the check leaves open, in words.
+        input_dtype: type of the file's input.
+        output_dtype: type of the file's output.
+        n: number of images compared.
+        largest_error: largest absolute error of any output.
+        logit_error: largest error of the logits, relative to the largest |logit|; float formats
+            only.
+        snr_db: signal-to-noise ratio of the outputs, in decibels; None if they are equal bit for
+            bit.
+        agreement: share of images where the file and the Keras model give the same answer; for
+            independent classes, the share of (image, class) pairs.
+        accuracy: share of correct answers, counted in the same way; None without labels.
+        latency_ms: median for batch 1, on one thread; TensorFlow uses all threads.
+        operations: for a TFLite file, the number of operations of each kind.
+        problems: a sentence for each fault of the file.
+        notes: a sentence for each point that this check does not cover.
     """
 
     file: str
@@ -74,17 +76,17 @@ class FileCheck:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing is wrong with it."""
+        """True if the check found no problem."""
         return not self.problems
 
     def __repr__(self) -> str:
-        """One line, and one more for what is wrong."""
+        """Return one line, and a second one with the problems if there are any."""
         said = f"FileCheck {self.file}: {verdict(asdict(self) | {'passed': self.passed})}"
         said += f", agreement {number(self.agreement, '.2%')} on {self.n:,} images"
         return f"{said}\n{'; '.join(self.problems)}" if self.problems else said
 
     def to_dict(self) -> dict[str, Any]:
-        """For the manifest and `--json`."""
+        """Return the fields as plain values, for the manifest and `--json`."""
         lists = {"problems": list(self.problems), "notes": list(self.notes)}
         return {**asdict(self), **lists, "passed": self.passed}
 
@@ -94,7 +96,7 @@ def compare(
 ) -> list[FileCheck]:
     """Check opened files ({name: (format, runtime)}) against the reference.
 
-    `keep_float` are the layers of an int8 file that are to be in float32.
+    `keep_float`: the layers of an int8 file that must be in float32.
     """
     checks = [_compare_one(name, *opened, reference, keep_float) for name, opened in files.items()]
     checks = [_with_blame(item, files[item.file][1], reference) for item in checks]
@@ -118,7 +120,7 @@ def _compare_one(
         problems=tuple(problems),
         notes=runtime.notes,
     )
-    if problems:  # values of another shape cannot be compared
+    if problems:  # outputs of another shape cannot be compared
         return found
     try:
         outputs = runtime.predict(reference.images)
@@ -131,8 +133,8 @@ def _compare_one(
     logit_error = _logit_error(answers.logits(outputs), answers.logits(reference.outputs))
     if tolerance.logits is not None and not logit_error <= tolerance.logits:
         problems.append(
-            f"error of the logits {logit_error:.2g} of the largest logit; at most "
-            f"{tolerance.logits:g} is allowed for rounding"
+            f"the logits differ by {logit_error:.2g} of the largest logit; rounding explains at "
+            f"most {tolerance.logits:g}"
         )
     if snr_db is not None and not snr_db >= tolerance.snr_db:
         problems.append(
@@ -142,8 +144,8 @@ def _compare_one(
     spread = (tolerance.agreement * (1 - tolerance.agreement) / len(outputs)) ** 0.5
     if agreement < (least := tolerance.agreement - 2 * spread):
         problems.append(
-            f"top-1 agreement {agreement:.2%}, below {least:.2%}: on too many of the "
-            f"{len(outputs):,} images the file and the Keras model name different classes"
+            f"top-1 agreement {agreement:.2%}, below {least:.2%}: the file and the Keras model "
+            f"name different classes for too many of the {len(outputs):,} images"
         )
     labels = reference.labels
     return replace(
@@ -159,15 +161,15 @@ def _compare_one(
 
 
 def advice(checks: Sequence[FileCheck]) -> list[str]:
-    """Return what to try, in order, if quantized files differ too much; else nothing."""
+    """Return steps to try, in order, if a quantized file differs too much; else an empty list."""
     inexact = (item for item in checks if item.n and not item.passed)
     if not any(item.format in _QUANTIZED for item in inexact):
         return []
     return [
         "To make the quantized files more accurate, try in this order:",
-        "1. more calibration images, like the training images: export --calibration FOLDER",
-        "2. ranges without outliers: export --calibration-method percentile",
-        "3. find the layers that lose most: keras-resnet layers EXPORTS --worst",
+        "1. use more calibration images, from the training data: export --calibration FOLDER",
+        "2. ignore outliers in the ranges: export --calibration-method percentile",
+        "3. find the layers with the largest errors: keras-resnet layers EXPORTS --worst",
         "4. keep those layers in float32: export --keep-float LAYER,… (tflite-int8)",
         "5. quantization-aware training: keras-resnet qat MODEL, then export its run",
     ]
@@ -175,14 +177,15 @@ def advice(checks: Sequence[FileCheck]) -> list[str]:
 
 _QUANTIZED = (*INT8_FORMATS, "tflite-int4", "tflite-int16x8", "tflite-dynamic", "onnx-int8")
 _SATURATES = (
-    "the file itself is right: without ONNX Runtime's optimizations (ORT_DISABLE_ALL) it passes. "
-    "This CPU's int8 kernels saturate, as x86 CPUs without VNNI do with 8-bit weights. Export the "
-    'file again, or run it with the session option "session.x64quantprecision" set to "1"'
+    "the file itself is correct: it passes without ONNX Runtime's optimizations (ORT_DISABLE_ALL). "
+    "The int8 kernels of this CPU saturate. That happens with 8-bit weights on x86 CPUs without "
+    "VNNI. Export the file again, or run it with the session option "
+    '"session.x64quantprecision" set to "1"'
 )
 
 
 def _with_blame(found: FileCheck, runtime: Runtime, reference: Reference) -> FileCheck:
-    """Say so where an ONNX int8 file is right, and only what this CPU makes of it is wrong."""
+    """Add a note if an ONNX int8 file is correct and only this CPU computes it wrongly."""
     if found.passed or not (found.format == "onnx-int8" and isinstance(runtime, OnnxRuntime)):
         return found
     if not _compare_one(found.file, found.format, runtime.unoptimized(), reference, ()).passed:
@@ -210,7 +213,7 @@ def _operation_problems(kind: str, runtime: Runtime, keep_float: Sequence[str]) 
     if not isinstance(runtime, TFLiteRuntime):
         return []
     flex = [name for name in runtime.operations if name.startswith("Flex")]
-    problems = [f"operations the plain runtime lacks: {flex}"] if flex else []
+    problems = [f"operations that plain LiteRT does not have: {flex}"] if flex else []
     if kind in INT8_FORMATS:
         problems += keep_float_problems(runtime.graph, keep_float, runtime.input_dtype == "float32")
     elif kind == "tflite-int4":
@@ -219,9 +222,9 @@ def _operation_problems(kind: str, runtime: Runtime, keep_float: Sequence[str]) 
 
 
 def _logit_error(logits: np.ndarray, expected: np.ndarray) -> float:
-    """The largest difference of the logits, relative to the largest |logit|.
+    """Return the largest difference of the logits, relative to the largest |logit|.
 
-    Probabilities hide errors where they saturate.
+    Probabilities near 0 or 1 would hide errors.
     """
     return float(np.abs(logits - expected).max() / np.abs(expected).max())
 
@@ -233,10 +236,11 @@ def _signal_to_noise(outputs: np.ndarray, expected: np.ndarray) -> float | None:
 
 
 def median_latency(files: Sequence[Runtime], image: np.ndarray) -> list[float]:
-    """Milliseconds per image of each, in rounds interleaved among the files of one runtime.
+    """Return the median milliseconds per image of each file.
 
-    Not among all: TensorFlow's idle threads go on spinning and double the time of a small LiteRT
-    model that runs right after it. For the same reason a file's first run in a round is not timed.
+    The files of one runtime take turns in rounds. Different runtimes do not: TensorFlow's idle
+    threads keep spinning and double the time of a small LiteRT model that runs right after it. For
+    the same reason the first run of a file in each round is not timed.
     """
     medians: dict[int, float] = {}
     for kind in dict.fromkeys(map(type, files)):
@@ -257,12 +261,12 @@ def median_latency(files: Sequence[Runtime], image: np.ndarray) -> list[float]:
 
 
 def recorded_reference(folder: Path, model: Any = None) -> Reference:
-    """The images that lie in an export folder, with the answers of its model, or of `model`.
+    """Read the images of an export folder, with the recorded answers or those of `model`.
 
     `model` gets the normalisation that the export put in front (`prepare.as_exported`).
 
     Raises:
-        UserError: the record is missing or damaged, or `model` has other classes.
+        UserError: the record is missing or damaged, or `model` has a different number of classes.
     """
     reference = read_reference(folder)
     if model is None:
@@ -270,15 +274,21 @@ def recorded_reference(folder: Path, model: Any = None) -> Reference:
     exported = prepare.as_exported(model, manifest.read(folder))
     outputs = KerasRuntime(exported).predict(reference.images)
     if outputs.shape != reference.outputs.shape:
-        raise UserError(f"The model has {outputs.shape[-1]} classes, the files have others.")
+        raise UserError(
+            f"The model has {outputs.shape[-1]} outputs; the exported files have "
+            f"{reference.outputs.shape[-1]}. Check the folder with the model it was exported from."
+        )
     return replace(reference, outputs=outputs)
 
 
 def left_out(folder: Path) -> list[dict[str, str]]:
-    """Which files of an export folder lack their engine here: a {"file", "reason"} for each.
+    """List the files of an export folder that cannot be run because an engine is not installed.
+
+    Returns:
+        A {"file", "reason"} for each.
 
     Raises:
-        UserError: all of them, or no manifest.
+        UserError: no file can be run, or there is no manifest.
     """
     return left_out_files(
         {
@@ -290,21 +300,21 @@ def left_out(folder: Path) -> list[dict[str, str]]:
 
 
 def check_folder(folder: str | Path, reference: Reference | None = None) -> list[FileCheck]:
-    """Check an export folder: hashes first, then every file against the Keras model's answers.
+    """Check an export folder: first the hashes, then every file against the Keras model's answers.
 
-    A file whose engine is not installed is left out, with a line on stderr; see `left_out`.
+    A file is skipped, with a line on stderr, if its engine is not installed; see `left_out`.
 
     Args:
-        folder: what `export` wrote.
-        reference: images with the answers to compare with; by default those recorded in the
-            folder, so that this needs no model.
+        folder: the folder that `export` wrote.
+        reference: images with the answers to compare with. The default is the record in the
+            folder, so no model is needed.
 
     Returns:
-        A `FileCheck` of each file whose engine is installed, in the manifest's order.
+        A `FileCheck` for each file that was run, in the manifest's order.
 
     Raises:
-        UserError: no manifest, a missing file, one whose hash is not the manifest's, or no file
-            whose engine is installed.
+        UserError: no manifest, a missing file, a hash that differs from the manifest, or no engine
+            for any file.
     """
     folder = expanded(folder)
     recorded = manifest.read(folder)
@@ -325,7 +335,7 @@ _KERNELS = ("Conv", "Gemm", "MatMul")
 
 
 def float_kernels(runtime: OnnxRuntime) -> list[str]:
-    """The convolutions and dense layers of an ONNX file that compute in float."""
+    """Return the names of an ONNX file's convolutions and dense layers that compute in float."""
     made_by = {output: node.op_type for node in runtime.nodes for output in node.output}
     return [
         node.name

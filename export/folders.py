@@ -1,4 +1,4 @@
-"""The folder of an export: checked before anything is written, in place when all of it is there."""
+"""The folder of an export: checked before writing, and moved into place when it is complete."""
 
 from __future__ import annotations
 
@@ -17,37 +17,39 @@ _SCRIPT = Path(__file__).parent / "edge" / "classify.py"
 
 
 def free(out: str | Path, overwrite: bool) -> Path:
-    """Resolve the path of a folder that an export may write.
+    """Return the absolute path of a folder that an export may write.
 
     Raises:
-        UserError: a file, or a folder that is not to be overwritten.
+        UserError: `out` is empty, a file, or a folder that may not be overwritten.
     """
     if not str(out).strip():
-        raise UserError("out is empty; give the folder to write to.")
+        raise UserError("The output folder's name is empty. Give a folder: --out FOLDER (out=).")
     path = expanded(out).resolve()
     if path.is_file():
-        raise UserError(f"{out} is a file; give the folder to write to.")
+        raise UserError(f"{out} is a file. Give a folder to write to: --out FOLDER (out=).")
     if path.exists() and not overwrite and not _is_empty_folder(path):
         raise UserError(
             f"{out} exists. Choose another folder, or overwrite it (--overwrite, overwrite=True)."
         )
     if path.exists() and not ((path / manifest.MANIFEST).is_file() or _is_empty_folder(path)):
-        raise UserError(f"{out} is not an export folder; it will not be overwritten.")
+        raise UserError(
+            f"{out} is not an export folder, so it will not be overwritten. Choose another folder."
+        )
     return path
 
 
 def add_script(folder: Path, formats: Sequence[str]) -> None:
-    """Put the script that runs a TFLite file without TensorFlow beside one."""
+    """Copy classify.py, which runs a TFLite file without TensorFlow, if there is such a file."""
     if any(kind.startswith("tflite-") for kind in formats):
         shutil.copy(_SCRIPT, folder)
 
 
 @contextmanager
 def replacing(out: str | Path, overwrite: bool) -> Iterator[Path]:
-    """Give an empty folder to write to; rename it to `out` if all went well.
+    """Yield an empty folder to write to; rename it to `out` on success, delete it on failure.
 
     Raises:
-        UserError: see `free`; or no folder can be made there.
+        UserError: see `free`; or the folder cannot be created.
     """
     path = free(out, overwrite)
     try:
@@ -63,8 +65,8 @@ def replacing(out: str | Path, overwrite: bool) -> Iterator[Path]:
 
 
 def _move_into_place(partial: Path, out: Path) -> None:
-    """Rename; an older export is moved aside first and comes back if that fails."""
-    os.chmod(partial, 0o755)  # mkdtemp makes it private
+    """Rename the folder. An older export is moved aside first and moved back on failure."""
+    os.chmod(partial, 0o755)  # mkdtemp creates private folders
     if not out.exists():
         os.rename(partial, out)
         return

@@ -1,4 +1,4 @@
-"""`manifest.json`: what exported files are, how they were checked and with which versions."""
+"""`manifest.json`: the record of the exported files, their check and the versions used."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from keras_resnet.export.formats import int4, int8_ranges
 if TYPE_CHECKING:
     from keras_resnet.export.quantization import Quantization
 
-SCHEMA = 1  # manifest.schema.json says when it rises
+SCHEMA = 1  # manifest.schema.json says when to raise it
 MANIFEST = "manifest.json"
 NUMERICS, PERFORMANCE = "numerics.json", "perf.json"
 _EXACT = ("format", "n", "accuracy", "agreement", "snr_db", "largest_error", "logit_error")
@@ -32,11 +32,11 @@ _PACKAGES = (
     "ai-edge-quantizer",
     "numpy",
 )
-_OPTIONAL = ("onnx", "tf2onnx", "onnxruntime", "openvino")  # named where they are installed
+_OPTIONAL = ("onnx", "tf2onnx", "onnxruntime", "openvino")  # recorded only if installed
 
 
 def sha256(path: Path) -> str:
-    """Hash a file; for a folder, the sorted list of its files' relative paths and hashes."""
+    """Hash a file. For a folder, hash the sorted list of its files' relative paths and hashes."""
     if path.is_dir():
         parts = sorted(p for p in path.rglob("*") if p.is_file())
         listing = "".join(f"{sha256(p)}  {p.relative_to(path).as_posix()}\n" for p in parts)
@@ -46,14 +46,14 @@ def sha256(path: Path) -> str:
 
 
 def size(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder."""
+    """Return the bytes of a file, or of all files in a folder."""
     if path.is_dir():
         return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
     return path.stat().st_size
 
 
 def gzipped(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder, each compressed by gzip (at its default, 6)."""
+    """Return the bytes of a file, or of a folder's files, each compressed by gzip (level 6)."""
     if path.is_dir():
         return sum(gzipped(p) for p in path.rglob("*") if p.is_file())
     compressor, total = zlib.compressobj(6, zlib.DEFLATED, 31), 0
@@ -64,12 +64,12 @@ def gzipped(path: Path) -> int:
 
 
 def sizes(path: Path) -> dict[str, int]:
-    """Bytes of a file or folder, as it is and as it is downloaded or packed."""
+    """Return the bytes of a file or folder, as it is and compressed by gzip."""
     return {"bytes": size(path), "bytes_gzipped": gzipped(path)}
 
 
 def environment() -> dict[str, Any]:
-    """Versions of what made the files, and the machine."""
+    """Return the versions of the packages in use, and the machine."""
     versions = {"python": platform.python_version()}
     for package in (*_PACKAGES, *_OPTIONAL):
         try:
@@ -81,7 +81,7 @@ def environment() -> dict[str, Any]:
 
 
 def cost(model: Any) -> dict[str, int | None]:
-    """Parameters, and multiply-adds for an image; None where a layer has no rule to count by."""
+    """Return the parameters and the multiply-adds per image; None if a layer cannot be counted."""
     from keras_resnet.analysis.profile import profile
 
     try:
@@ -94,7 +94,7 @@ def cost(model: Any) -> dict[str, int | None]:
 def of_quantization(
     chosen: Quantization, formats: Sequence[str], has_ranges: bool
 ) -> dict[str, Any]:
-    """What was chosen: layers kept in float32, the recipe of int4, how ranges were found."""
+    """Return the choices for the manifest: layers in float32, int4 recipe, calibration method."""
     kept = {"keep_float": list(chosen.keep_float)} if chosen.keep_float else {}
     recipe = {"int4_recipe": int4.recipe()} if "tflite-int4" in formats else {}
     method = "trained" if has_ranges else int8_ranges.full_name(chosen.method)
@@ -109,12 +109,12 @@ def _processor() -> str:
 
 
 def now() -> str:
-    """The time in UTC, to the second."""
+    """Return the time in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def write(folder: Path, content: dict[str, Any]) -> None:
-    """Write the manifest, and its figures by file: `numerics.json` (how exact), `perf.json`."""
+    """Write the manifest, `numerics.json` (accuracy figures) and `perf.json` (size and speed)."""
     shared = {"schema": SCHEMA, "model": content["model"], "created": content["created"]}
     check = content["check"]
     exact = {key: check[key] for key in ("images", "n", "keras_accuracy")}
@@ -134,10 +134,10 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """Read the manifest of an export `folder`; its fields are those of the JSON Schema.
+    """Read the manifest of an export `folder`; manifest.schema.json describes its fields.
 
     Raises:
-        UserError: there is none, or it is of another schema.
+        UserError: the folder has no manifest, or one of another schema.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -148,15 +148,20 @@ def read(folder: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from error
+        raise UserError(
+            f"{path} is not valid JSON: {error}. Export again: keras-resnet export RUN"
+        ) from error
     schema = content.get("schema") if isinstance(content, dict) else None
     if schema != SCHEMA or not isinstance(content.get("files"), list):
-        raise UserError(f"{path} is no manifest of schema {SCHEMA}, which this version reads.")
+        raise UserError(
+            f"{path} must be a manifest of schema {SCHEMA}; received schema {schema!r}. "
+            "Export again: keras-resnet export RUN"
+        )
     return content
 
 
 def failures(content: dict[str, Any]) -> list[str]:
-    """A sentence for each file that failed its check."""
+    """Return a sentence for each file that failed its check."""
     return [
         f"{item['file']} FAILED its check: {'; '.join(item['problems'])}"
         for item in content["files"]
@@ -175,4 +180,6 @@ def verify_hashes(folder: Path, content: dict[str, Any]) -> None:
         if not path.exists():
             raise UserError(f"{path} is listed in the manifest but missing. Export again.")
         if sha256(path) != entry["sha256"]:
-            raise UserError(f"{path} is not the file that was exported (its sha256 differs).")
+            raise UserError(
+                f"{path} is not the file that was exported (its sha256 differs). Export again."
+            )

@@ -1,4 +1,4 @@
-"""The README.md of an export folder: what the files are and how to run each, for people."""
+"""The README.md of an export folder: it describes the files and shows how to run each one."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def _title(content: Mapping[str, Any]) -> str:
     passed = "passed" if content["passed"] else "**did not all pass**"
     return (
         f"# {content['model']}\n\n"
-        f"An image classifier of {content['classes']} classes, exported by keras_resnet on "
+        f"An image classifier with {content['classes']} classes, exported by keras_resnet on "
         f"{content['created'][:10]}. Its files {passed} the comparison with the Keras model they "
-        "were made from; `manifest.json` has every figure, hash and version."
+        "were made from. `manifest.json` lists every figure, hash and version."
     )
 
 
@@ -43,9 +43,9 @@ def _files(content: Mapping[str, Any]) -> str:
         "|---|---|---|---|---|---|---|",
         *rows,
         "",
-        f"On {check['n']:,} images ({check['images']}), where the Keras model's accuracy is "
-        f"{number(check['keras_accuracy'], '.2%')}. {_agreement(content)} *ms*: the median for one "
-        f"image, on one thread (TensorFlow: on all), on {content['machine']}.",
+        f"Measured on {check['n']:,} images ({check['images']}). The Keras model's accuracy on "
+        f"them is {number(check['keras_accuracy'], '.2%')}. {_agreement(content)} *ms*: the median "
+        f"for one image, on one thread (TensorFlow: on all), on {content['machine']}.",
     ]
     return "\n".join(lines)
 
@@ -53,8 +53,8 @@ def _files(content: Mapping[str, Any]) -> str:
 def _agreement(content: Mapping[str, Any]) -> str:
     if answers_of(content).independent:
         return (
-            "*Accuracy* and *agreement* count every class of every image: is it in the picture, "
-            "and does the Keras model say the same?"
+            "*Accuracy* and *agreement* count every class of every image: *accuracy* against the "
+            "labels, *agreement* against the Keras model's answer."
         )
     return "*Agreement*: how often a file names the same class as the Keras model."
 
@@ -62,16 +62,16 @@ def _agreement(content: Mapping[str, Any]) -> str:
 def _output(content: Mapping[str, Any]) -> str:
     answers, names = answers_of(content), numbered(content["labels"], content["classes"])
     if answers.binary and answers.activation == LINEAR:
-        return f"one logit. Over 0 the answer is `{names[1]}`, else `{names[0]}`."
+        return f"one logit. Above 0 the answer is `{names[1]}`, else `{names[0]}`."
     if answers.binary:
         return (
-            f"one number, the probability of `{names[1]}`. Over 1/2 that is the answer, else "
-            f"`{names[0]}`."
+            f"one number, the probability of `{names[1]}`. Above 1/2 the answer is `{names[1]}`, "
+            f"else `{names[0]}`."
         )
     if answers.independent:
         return (
-            f"a probability for each of the {answers.classes} classes. A picture has all classes "
-            "over 1/2: several, one or none."
+            f"a probability for each of the {answers.classes} classes. Every class above 1/2 is in "
+            "the picture: several, one or none."
         )
     return f"{content['output']['is']} of the {answers.classes} classes."
 
@@ -80,23 +80,23 @@ def _input(content: Mapping[str, Any]) -> str:
     taken, labels = content["input"], content["labels"]
     height, width, _ = taken["shape"]
     pixels = (
-        "Pixels go in as they are, 0…255: the normalisation is inside the files. "
+        "Give pixels as they are, 0…255: the normalisation is inside the files. "
         f"{_cut_in_words(taken)}"
         if taken["raw_pixels"]
         else f"Values lie in {taken['range'][0]:g}…{taken['range'][1]:g}: **the normalisation is "
         "not inside the files**, so prepare images as for the Keras model."
     )
-    names = "`labels.txt` has the class names, one a line, in the order of the classes."
+    names = "`labels.txt` has the class names, one per line, in the order of the classes."
     return (
         f"## Input and output\n\n`{taken['name']}`: {height}×{width} pixels, {taken['color']}, "
-        f"(batch, height, width, channels). {pixels} A quantized file's own type is in its row of "
-        f"the manifest.\n\n`{content['output']['name']}`: {_output(content)} "
+        f"(batch, height, width, channels). {pixels} The manifest gives the type of a quantized "
+        f"file's input.\n\n`{content['output']['name']}`: {_output(content)} "
         f"{names if labels else 'Class names were not given.'}"
     )
 
 
 def _cover(taken: Mapping[str, Any]) -> tuple[int, int, str]:
-    """The height and width that a picture is resized to just cover, and by which filter."""
+    """Return the height and width that a resized picture must cover, and the filter's name."""
     height, width, _ = taken["shape"]
     if taken["crop"] is None:
         return height, width, "bilinear"
@@ -107,16 +107,16 @@ def _cover(taken: Mapping[str, Any]) -> tuple[int, int, str]:
 def _cut_in_words(taken: Mapping[str, Any]) -> str:
     height, width, interpolation = _cover(taken)
     return (
-        f"A picture of another size is resized to just cover {height}×{width} ({interpolation}, "
-        "antialiased) and its middle cut out; one of this very size is taken as it is."
+        f"A picture of another size is scaled to cover {height}×{width} ({interpolation}, "
+        "antialiased), and its middle is cut out. A picture of the right size is used as it is."
     )
 
 
-# How each is run ---------------------------------------------------------------------------------
+# How to run each file ----------------------------------------------------------------------------
 
 
 def _image_lines(content: Mapping[str, Any]) -> str:
-    """From a picture to the array `pixels`, as `keras-resnet predict` does it."""
+    """Return code that turns a picture into the array `pixels`, as `keras-resnet predict` does."""
     height, width, channels = content["input"]["shape"]
     high, wide, interpolation = _cover(content["input"])
     pixels = "image)[None]" if channels == 3 else 'image.convert("L"))[None, ..., None]'
@@ -127,7 +127,7 @@ def _image_lines(content: Mapping[str, Any]) -> str:
         '    image = Image.fromarray((np.asarray(image) >> 8).astype("uint8"))\n'
         'image = image.convert("RGB")\n'
         "w, h = image.size\n"
-        f"if (w, h) != ({width}, {height}):  # else it has been cut\n"
+        f"if (w, h) != ({width}, {height}):  # else it is already cropped\n"
         f"    w, h = max({wide}, w * {high} // h), max({high}, h * {wide} // w)\n"
         f"    left, top = round((w - {width}) / 2), round((h - {height}) / 2)\n"
         f"    image = image.resize((w, h), Image.Resampling.{interpolation.upper()})\n"
@@ -137,10 +137,10 @@ def _image_lines(content: Mapping[str, Any]) -> str:
 
 
 def _usage(content: Mapping[str, Any]) -> str:
-    """How one file of each kind is run; only where the pixels of pictures go in as they are."""
+    """Return the section that runs one file of each kind; "" if pixels need normalisation."""
     if not content["input"]["raw_pixels"] or content["input"]["shape"][2] not in (1, 3):
         return ""
-    files: dict[Usage, str] = {}  # of several of a kind the first that passed
+    files: dict[Usage, str] = {}  # the first file of each kind that passed
     for entry in content["files"]:
         if entry["passed"]:
             files.setdefault(FORMATS[entry["format"]].usage, entry["file"])
@@ -169,5 +169,5 @@ def _origin(content: Mapping[str, Any]) -> str:
     if not lines:
         return ""
     if not {"licence of the weights", "license"} & set(origin | given):
-        lines.append("- licence of the weights: not stated (`export --about license=…` does)")
+        lines.append("- licence of the weights: not stated (set it: `export --about license=…`)")
     return "\n".join(["## Where it comes from", "", *lines])

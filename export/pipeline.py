@@ -1,4 +1,4 @@
-"""From a Keras model to files that were checked against it: `export(model, formats, ...)`.
+"""Export a Keras model to other formats and check every file: `export(model, formats, ...)`.
 
 TFLite needs `pip install "keras-resnet-zoo[export]"`.
 """
@@ -36,19 +36,19 @@ from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.labels import LABELS, known_of
 from keras_resnet.images.preprocessing import has_preprocessing
 
-_COLORS = {1: "grey", 3: "RGB"}  # by the number of channels
+_COLORS = {1: "grey", 3: "RGB"}  # keyed by the number of channels
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What an export gave.
+    """The result of an export.
 
     Attributes:
-        folder: where the files are.
+        folder: the folder with the files.
         manifest: the content of its manifest.json.
-        checks: one per file, in the order asked for.
-        keras_accuracy: of the Keras model on the check images, if they had labels.
-        keras_latency_ms: of the Keras model, median, batch 1.
+        checks: one per file, in the order of the requested formats.
+        keras_accuracy: the Keras model's accuracy on the check images; None without labels.
+        keras_latency_ms: the Keras model's median latency for batch 1.
     """
 
     folder: Path
@@ -59,11 +59,11 @@ class ExportReport:
 
     @property
     def passed(self) -> bool:
-        """Whether every file passed its check."""
+        """True if every file passed its check."""
         return all(item.passed for item in self.checks)
 
     def __repr__(self) -> str:
-        """One line, and one more where a file failed its check."""
+        """Return one line, and a second one if a file failed its check."""
         failed = [item.file for item in self.checks if not item.passed]
         verdict = "all passed their check" if self.passed else f"{len(failed)} FAILED the check"
         first = f"ExportReport: {len(self.checks)} files in {self.folder}, {verdict}"
@@ -102,60 +102,63 @@ def export(
 ) -> ExportReport:
     """Write `model` in each of `formats` to the folder `out` and check every file against it.
 
-    Files take what the model takes. With the normalisation inside the model (ours with
-    `include_preprocessing=True`, any with a `Rescaling`, or `preprocessing=` here) that is RGB
-    0...255, so give `calibration` as uint8: its bytes are then the input of the int8 file.
+    A file takes the same input as the model. If the model normalises its input itself, that is RGB
+    0...255. It does so if it was built with `include_preprocessing=True`, has a `Rescaling` layer,
+    or gets `preprocessing=` here. Then give `calibration` as uint8, so that the int8 file takes
+    bytes.
 
     Args:
-        model: a functional Keras 3 image classifier: (batch, height, width, channels) of fixed
-            size to (batch, classes). Any dtype policy; it is rebuilt in float32.
-        formats: of `FORMATS`.
-        out: the folder, made under a temporary name and renamed when complete.
-        calibration: training images as the model takes them; some hundred. Needed for int8 and
+        model: a functional Keras 3 image classifier, from (batch, height, width, channels) to
+            (batch, classes). Any dtype policy; it is rebuilt in float32.
+        formats: keys of `FORMATS`.
+        out: the output folder. It gets a temporary name first and is renamed when complete.
+        calibration: some hundred training images, as the model takes them. Needed for int8 and
             int16x8. An array (n, height, width, channels), a folder, a `tf.data.Dataset` (batched
-            or not, with or without labels), a generator, or a function that gives one, as TFLite's
-            representative datasets. A folder gives 256 images, evenly spaced by name; a dataset or
-            generator its first 512.
-        calibration_method: how the int8 file's ranges come from them: "min-max", "percentile",
-            "percentile:99.9", "moving-average" or "moving-average:0.9"; see `ranges.parse`.
-        input_type: input and output of the int8 file: "uint8", "int8" or "float32".
-        keep_float: layers, by name, that stay float32 in the int8 file, e.g. those by which it
-            loses most (`export.layer_errors`).
+            or not, with or without labels), a generator, or a function that returns one, like
+            TFLite's representative datasets. A folder gives 256 images, evenly spaced by name. A
+            dataset or generator gives its first 512.
+        calibration_method: the method that sets the ranges of the int8 file: "min-max",
+            "percentile", "percentile:99.9", "moving-average" or "moving-average:0.9"; see
+            `int8_ranges.parse`.
+        input_type: input and output type of the int8 file: "uint8", "int8" or "float32".
+        keep_float: names of layers that stay float32 in the int8 file, for example the layers with
+            the largest errors (`export.layer_errors`).
         preprocessing: put this normalisation in front ("tf", "caffe", "torch", "cifar").
-        name: names the files `NAME-int8.tflite`; default the model's name. In a file's name
-            accents are dropped, and what is no letter, digit, ".", "_" or "-" becomes "-".
-        labels: class names, for labels.txt and the SavedModel; default those that the model is
-            known to have, see `keras_resnet.labels.labels_of`. Of a model with one sigmoid two
-            names, or one: that of the class which a probability over 1/2 stands for.
-        activation: what the outputs went through: "softmax", "sigmoid" or "linear" (logits).
-            Default: what the graph tells, else what comes out for the check images.
-        crop: how a SavedModel, the page for browsers and classify.py cut an image of another size
-            than the model's; default as the catalog's weights or the run were evaluated. Where
-            that is not known, the image is resized to just cover the model's size.
-        check_images: images (uint8 or as the model takes them) to compare on; default the
-            calibration images; random noise where there are none.
-        check_labels: their classes (n,), to report accuracies; for several sigmoids also 0 or 1
-            for every class, (n, classes).
-        check_source: which images those are, for the manifest.
-        origin: for the model card: {what: text} of where the model comes from, e.g. {"licence of
-            the weights": "Apache-2.0"}.
+        name: prefix of the file names, as in `NAME-int8.tflite`; default the model's name. File
+            names keep letters, digits, ".", "_" and "-". Accents are dropped, and any other
+            character becomes "-".
+        labels: class names, for labels.txt and the SavedModel; default the names known for the
+            model, see `keras_resnet.labels.labels_of`. A model with one sigmoid takes two names,
+            or only the name of the class for a probability above 1/2.
+        activation: activation of the outputs: "softmax", "sigmoid" or "linear" (logits). Default:
+            read from the graph, or else inferred from the outputs for the check images.
+        crop: the crop for images of another size, in the SavedModel, the web page and classify.py.
+            Default: the crop of the catalog's weights or of the run. If neither is known, the
+            image is scaled to cover the model's size.
+        check_images: images to compare on (uint8 or as the model takes them); default the
+            calibration images, or random noise without them.
+        check_labels: classes (n,) of the check images, to report accuracies. For several sigmoids
+            also 0 or 1 for every class, (n, classes).
+        check_source: a description of the check images, for the manifest.
+        origin: facts about the model's origin for the model card, as {name: text}, e.g. {"licence
+            of the weights": "Apache-2.0"}.
         about: author, license, ... for the metadata of TFLite files; None leaves the metadata out.
-        batch: 1, or None: then LiteRT's interpreter can resize the input of TFLite files to any
-            number of images. Other runtimes need 1.
+        batch: 1, or None. With None, LiteRT's Interpreter can resize the batch of TFLite files;
+            other runtimes need 1.
         overwrite: replace `out` if it exists.
-        verbose: say on stderr what is being done.
+        verbose: print progress on stderr.
 
     Returns:
-        The report. A file that fails its check is kept, and report and manifest say so.
+        The report. A file that fails its check is kept; the report and the manifest say so.
 
     Raises:
-        UserError: unknown format, a model or images that do not fit, no calibration images,
+        UserError: unknown format, a model or images that do not fit, no calibration images, or
             `out` exists or cannot be written.
     """
     require_tensorflow("export")
     formats = require_arguments(formats, out, input_type, overwrite, calibration_method)
     if batch not in (1, None):
-        raise UserError(f"batch is 1, or None for any; received {batch!r}.")
+        raise UserError(f"batch must be 1, or None for any batch size; received {batch!r}.")
     quantization = Quantization(calibration_method, input_type, keep_float)
     quantization.require_formats(formats)
     about_model = known_of(model)
@@ -214,7 +217,7 @@ def export(
 def _write_about(
     folder: Path, content: dict[str, Any], reference: Reference, formats: Sequence[str]
 ) -> None:
-    """Write what lies beside the files: reference, labels, script, manifest, model card."""
+    """Write the companion files: reference, labels, script, manifest, model card."""
     write_reference(folder, reference)
     if content["labels"] is not None:
         text = "\n".join(content["labels"]) + "\n"
@@ -231,9 +234,9 @@ def require_arguments(
     overwrite: bool = False,
     calibration_method: str = int8_ranges.MIN_MAX,
 ) -> tuple[str, ...]:
-    """Check what needs no model; return the formats, each once.
+    """Check the arguments that need no model; return the formats without duplicates.
 
-    `out`, `input_type`, `overwrite` and `calibration_method` are those of `export`.
+    `out`, `input_type`, `overwrite` and `calibration_method` are the arguments of `export`.
 
     Raises:
         UserError: see `export`.
@@ -256,7 +259,7 @@ def _reference(
     if images is None and calibration is not None:
         images, source = calibration, "the calibration images"
     elif images is None:
-        shape = tuple(size or 0 for size in (32, *model.input_shape))  # none is None by now
+        shape = tuple(size or 0 for size in (32, *model.input_shape))  # no size is None here
         images = np.random.default_rng(0).integers(0, 256, shape).astype("uint8")
         source = "random noise: neither calibration nor check images were given"
     outputs = model.predict(images)
@@ -271,20 +274,27 @@ def _reference(
 
 def _require_labels(labels: np.ndarray, images: int, answers: Answers) -> None:
     if len(labels) != images:
-        raise UserError(f"{images} check images, but {len(labels)} labels.")
+        raise UserError(
+            f"check_labels must have one entry per check image; received {len(labels)} labels for "
+            f"{images} images."
+        )
     shapes: list[tuple[int, ...]] = [(images,)]
     if answers.independent:
         shapes.append((images, answers.classes))
     if labels.shape not in shapes:
         raise UserError(
-            f"check_labels have the shape {' or '.join(map(str, shapes))}; received {labels.shape}."
+            f"check_labels must have the shape {' or '.join(map(str, shapes))}; received "
+            f"{labels.shape}."
         )
 
 
 def _checked_labels(labels: Sequence[object] | None, model: keras.Model) -> list[str] | None:
     names = names_of(labels, model.output_shape[-1])
     if split := [name for name in names or () if len(name.splitlines()) > 1]:
-        raise UserError(f"labels.txt has a class a line; {split[0]!r} has several lines.")
+        raise UserError(
+            f"A class name must be a single line in labels.txt; received {split[0]!r}. "
+            "Remove its line break."
+        )
     return None if names is None else list(names)
 
 
@@ -309,7 +319,7 @@ def _content(
     checks: list[check.FileCheck],
     keras_latency: float,
 ) -> dict[str, Any]:
-    """What the manifest says of the files and of how they were made and checked."""
+    """Return the manifest's part on the files, their making and their check."""
     answers = reference.answers
     return {
         "created": manifest.now(),
@@ -335,7 +345,7 @@ def _content(
 
 
 def _is_raw(model: keras.Model, reference: Reference, calibration: np.ndarray | None) -> bool:
-    """Whether the model takes RGB 0...255: it was given bytes, or normalises them itself."""
+    """Return True if the model takes RGB 0...255: its images are bytes, or it normalises them."""
     given = [reference.images] if calibration is None else [reference.images, calibration]
     if all(images.dtype == np.uint8 for images in given):
         return True

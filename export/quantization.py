@@ -1,4 +1,4 @@
-"""How a float model becomes an int8 file: one value, handed from the call to the converter."""
+"""The options of an int8 conversion, passed as one value from `export` to the converter."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ INPUT_TYPES = ("uint8", "int8", "float32")
 
 @dataclass(frozen=True)
 class Quantization:
-    """The choices of an int8 conversion.
+    """The options of an int8 conversion.
 
     Attributes:
-        method: how the ranges of the activations come from the calibration images; see
-            `int8_ranges.parse`.
+        method: the method that sets the ranges of the activations from the calibration images;
+            see `int8_ranges.parse`.
         input_type: type of the file's input and output, one of `INPUT_TYPES`.
-        keep_float: layers that stay in float32, by name.
+        keep_float: names of layers that stay in float32.
     """
 
     method: str = int8_ranges.MIN_MAX
@@ -28,28 +28,32 @@ class Quantization:
     keep_float: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        """Check what can be checked without a model.
+        """Check the options that can be checked without a model.
 
         Raises:
-            UserError: an impossible value of the method, or a string in place of a list of layers.
-            UnknownNameError: an unknown method or input type; the message has the nearest one.
+            UserError: a value that the method does not allow, or a string instead of a list of
+                layers.
+            UnknownNameError: an unknown method or input type; the message suggests the nearest.
         """
         int8_ranges.parse(self.method)
         if self.input_type not in INPUT_TYPES:
             raise UnknownNameError("input type", self.input_type, INPUT_TYPES, "")
         if isinstance(self.keep_float, str):
-            raise UserError(f"keep_float is a list of layers' names; received {self.keep_float!r}.")
+            raise UserError(
+                f"keep_float must be a list of layer names; received the string "
+                f"{self.keep_float!r}. Write keep_float=[{self.keep_float!r}]."
+            )
 
     @property
     def measures_min_max(self) -> bool:
-        """Whether TensorFlow's converter alone can do it: it knows this method and no layers."""
+        """True if TensorFlow's converter is enough: min-max ranges and no layers in float32."""
         return self.method == int8_ranges.MIN_MAX and not self.keep_float
 
     def require_formats(self, formats: Sequence[str]) -> None:
-        """Refuse choices that none of `formats` has a use for.
+        """Refuse options that none of `formats` can use.
 
         Raises:
-            UserError: there is no int8 file among them.
+            UserError: an option is set, but no int8 format is requested.
         """
         if not set(keep_float.INT8_FORMATS).isdisjoint(formats):
             return
@@ -59,16 +63,16 @@ class Quantization:
         ):
             if chosen:
                 raise UserError(
-                    f"{option} is for {' and '.join(keep_float.INT8_FORMATS)}; the formats are "
-                    f"{', '.join(formats)}."
+                    f"{option} applies only to {' and '.join(keep_float.INT8_FORMATS)}; received "
+                    f"the formats {', '.join(formats)}. Add one of them, or drop {option}."
                 )
 
     def require_model(self, model: Any, formats: Sequence[str]) -> None:
-        """Refuse what does not fit the Keras model.
+        """Refuse formats and options that do not fit the Keras model.
 
         Raises:
-            UserError: `model` was trained quantized, and a format or a choice is not for such.
-            UnknownNameError: `keep_float` has an unknown layer; the message has the nearest one.
+            UserError: `model` is quantization-aware, and a format or an option does not allow that.
+            UnknownNameError: `keep_float` has an unknown layer; the message suggests the nearest.
         """
         keep_float.require_layers(self.keep_float, model)
         if not int8_ranges.has_ranges(model):
@@ -76,14 +80,14 @@ class Quantization:
         others = [kind for kind in formats if kind not in int8_ranges.TRAINED_FORMATS]
         if others:
             raise UserError(
-                f"'{model.name}' was trained for int8 and rounds as such a file does; formats are "
-                f"{', '.join(int8_ranges.TRAINED_FORMATS)}; received {others[0]}. Export the float "
-                "model it was made from for the others."
+                f"'{model.name}' is a quantization-aware model, so its formats are limited to "
+                f"{', '.join(int8_ranges.TRAINED_FORMATS)}; received {others[0]}. For other "
+                "formats, export the float model that it was trained from."
             )
         if not self.measures_min_max:
             raise UserError(
-                f"'{model.name}' was trained for int8 with ranges of its own; drop keep_float and "
-                "calibration_method."
+                f"'{model.name}' is a quantization-aware model with trained ranges; drop "
+                "keep_float and calibration_method."
             )
 
 

@@ -1,4 +1,4 @@
-"""The images that files are checked on, with the Keras model's answers."""
+"""The images for checking exported files, with the Keras model's answers."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _REFERENCE_IMAGES, _REFERENCE_BYTES = 64, 8 * 2**20
 
 @dataclass(frozen=True)
 class Reference:
-    """Images with the Keras model's answers to them, and labels where they are known.
+    """Images with the Keras model's answers, and with labels if they are known.
 
     Attributes:
         images: (n, height, width, channels), uint8 RGB 0...255 or as the model takes them.
-        outputs: (n, outputs), what the Keras model gives for them.
-        labels: (n,), class numbers, or of independent classes (n, classes), 0 or 1 for each; None
-            where they are not known.
-        source: which images these are, for people.
-        activation: what the outputs went through: "softmax", "sigmoid" or "linear".
+        outputs: (n, outputs), the Keras model's outputs for the images.
+        labels: class numbers (n,); for independent classes 0 or 1 each, (n, classes); None if
+            unknown.
+        source: a description of the images.
+        activation: activation of the outputs: "softmax", "sigmoid" or "linear".
     """
 
     images: np.ndarray
@@ -42,24 +42,24 @@ class Reference:
 
     @property
     def answers(self) -> Answers:
-        """How the outputs are read."""
+        """The rules for reading the outputs."""
         return Answers(self.activation, self.outputs.shape[-1])
 
     @property
     def one_class(self) -> bool:
-        """Whether the labels give every image one class, also of a model of independent classes."""
+        """True if the labels give each image exactly one class, whatever the model's outputs."""
         return self.labels is not None and self.labels.ndim == 1
 
     @property
     def accuracy(self) -> float | None:
-        """The Keras model's own accuracy on them."""
+        """The Keras model's own accuracy on the images; None without labels."""
         if self.labels is None:
             return None
         return self.answers.accuracy(self.outputs, self.labels)
 
 
 def write_reference(folder: Path, reference: Reference) -> None:
-    """Keep some of the images with the Keras model's answers."""
+    """Write up to 64 of the images, at most about 8 MiB, with the Keras model's answers."""
     per_image = max(1, reference.images[0].nbytes)
     count = min(_REFERENCE_IMAGES, max(1, _REFERENCE_BYTES // per_image), len(reference.images))
     arrays: dict[str, Any] = {
@@ -77,7 +77,7 @@ def read_reference(folder: Path) -> Reference:
     """Read the images and answers in an export `folder` (plain arrays, no pickle).
 
     Raises:
-        UserError: it is missing or damaged.
+        UserError: the record is missing or damaged.
     """
     path = folder / REFERENCE
     try:
@@ -92,4 +92,6 @@ def read_reference(folder: Path) -> Reference:
                 told_by(outputs) if activation is None else str(activation),
             )
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is missing or damaged ({error}). Export again.") from error
+        raise UserError(
+            f"{path} is missing or damaged ({error}). Export again: keras-resnet export MODEL"
+        ) from error

@@ -1,7 +1,7 @@
 """Residual networks for Keras 3: build, train, export, and check every file against its model.
 
-The import is light: it loads neither Keras nor TensorFlow, so that `keras-resnet --help`, a
-mistyped option or a process that only times a `.tflite` file does not wait for them. The public
+The import is light: it loads neither Keras nor TensorFlow. So `keras-resnet --help`, a mistyped
+option, or a process that only times a `.tflite` file does not have to wait for them. The public
 names (`_public.py`) and the submodules are imported when they are first used.
 """
 
@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-# The folders export/ and recipes/ lie beside keras_resnet/; only an install puts them inside.
+# The folders export/ and recipes/ are next to keras_resnet/; only an install puts them inside it.
 if find_spec("keras_resnet.export") is None:
     raise ImportError(
-        f"keras_resnet was imported from a checkout that is not installed: {__path__[0]}. In the "
-        "checkout run `pip install -e .`, or start Python in another folder to use an installed "
-        "keras_resnet."
+        f"keras_resnet was imported from a checkout that is not installed: {__path__[0]}. Run "
+        "`pip install -e .` in the checkout. To use an installed keras_resnet instead, start "
+        "Python in another folder."
     )
 
 import wrapt
 
 from keras_resnet import onednn
 
-# TensorFlow reads this once, while it is imported. 2 shows errors only; the user's own value stays.
+# TensorFlow reads this once, during its import. 2 shows errors only. A user's own value stays.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 onednn.turn_on(onednn.read_cpuinfo(), training=False)
 
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
     from keras_resnet._public import *  # noqa: F403
 
 
-# `keras.models.load_model` finds our layers only once they are registered, so they come with Keras.
+# `keras.models.load_model` needs our layers to be registered, so they are imported with Keras.
 @wrapt.when_imported("keras")
 def _register_layers(_: Any) -> None:
     import_module("keras_resnet.layers")
 
 
-# Modules that pages and notebooks name; where they lie is their rooms' business.
+# Public submodules that are in a subfolder.
 _ELSEWHERE = {
     "insight": "keras_resnet.analysis.insight",
     "labels": "keras_resnet.images.labels",

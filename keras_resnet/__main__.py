@@ -1,4 +1,4 @@
-"""`python -m keras_resnet` is the command `keras-resnet`."""
+"""Run the command `keras-resnet` as `python -m keras_resnet`."""
 
 import sys
 

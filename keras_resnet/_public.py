@@ -1,4 +1,4 @@
-"""The names that `import keras_resnet` gives; `keras_resnet/__init__.py` says why they are here."""
+"""The public names of `import keras_resnet`; `keras_resnet/__init__.py` imports them lazily."""
 
 from types import MappingProxyType
 
@@ -40,7 +40,7 @@ from keras_resnet.registry import architecture, create_model, list_models, list_
 
 preprocess_input = preprocess  # Keras' name for it
 
-# The network of every registry name.
+# The network for every registry name.
 SPECS = MappingProxyType({name: architecture(name).network for name in list_models()})
 
 __all__ = [

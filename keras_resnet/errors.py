@@ -1,4 +1,4 @@
-"""Errors for people: what was expected, what was received, the nearest valid name, what to do."""
+"""Errors for people: the problem, what was received, the nearest valid name, and what to do."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from types import ModuleType
 from typing import Any
 
 DISTRIBUTION = "keras-resnet-zoo"
-_LIKENESS = 0.55  # of a name that may be meant; "all" is 0.545 like "saliency"
+_LIKENESS = 0.55  # for a suggested name; "all" is 0.545 like "saliency"
 
 
 class UserError(ValueError):
-    """Something the caller can mend. The command line prints it without a traceback, exit 2."""
+    """An error that the user can fix. The command line prints it without a traceback, exit 2."""
 
     def _render_traceback_(self) -> list[str]:
-        """Return what IPython shows in place of its traceback: the lines of the cell, the message.
+        """Return the text for IPython in place of its traceback: the cell's lines and the message.
 
-        IPython calls this method of an exception if there is one. `%tb` calls it too; for the whole
+        IPython calls this method of an exception if there is one. `%tb` calls it too. For the whole
         traceback, call `traceback.print_exception(sys.last_value)`.
         """
         frames = traceback.walk_tb(self.__traceback__)
@@ -37,12 +37,12 @@ class UserError(ValueError):
 
 
 class UnknownNameError(UserError):
-    """A name that is in no table; the message has the nearest one and where to see them all."""
+    """An unknown name. The message has the nearest known name and the command that lists all."""
 
     def __init__(
         self, kind: str, received: object, valid: Iterable[str], see: str, *, meant: str = ""
     ) -> None:
-        """`meant` is for what the name stands near that its letters do not tell."""
+        """Make the message. `meant`: suggest the name nearest to this one instead of `received`."""
         names = sorted(valid)
         readings = {_as_read(name): name for name in reversed(names)}
         read = _as_read(meant or str(received))
@@ -53,24 +53,24 @@ class UnknownNameError(UserError):
 
 
 def _as_read(name: str) -> str:
-    """A name as the eye takes it: resnet5O is resnet50."""
+    """Replace letters and digits that look alike: resnet5O becomes resnet50."""
     return name.lower().translate(str.maketrans("oil", "011"))
 
 
 class ZooWarning(UserWarning):
-    """What this package warns of. The command line prints it as one line, without a path."""
+    """A warning of this package. The command line prints it as one line, without a path."""
 
 
 class UntrainedWarning(ZooWarning):
-    """A network was built with random weights though there are trained ones."""
+    """A network was built with random weights although trained weights exist."""
 
 
 class PixelRangeWarning(ZooWarning):
-    """Numbers that should be RGB 0...255 are something else, such as normalised images."""
+    """Pixels are not RGB 0...255 as expected, but for example already normalised."""
 
 
 def warn(message: str, category: type[Warning] = ZooWarning) -> None:
-    """Warn at the line that called this package, wherever in the package this is found out."""
+    """Warn at the line that called this package, however deep inside it the warning is raised."""
     level, frame = 1, inspect.currentframe()
     while frame is not None and frame.f_globals.get("__name__", "").startswith("keras_resnet."):
         level, frame = level + 1, frame.f_back
@@ -78,7 +78,7 @@ def warn(message: str, category: type[Warning] = ZooWarning) -> None:
 
 
 class MissingExtraError(UserError):
-    """An optional dependency is absent; the message has the command that installs it."""
+    """An optional dependency is missing. The message has the command that installs it."""
 
     def __init__(self, module: str, extra: str) -> None:
         super().__init__(
@@ -88,10 +88,10 @@ class MissingExtraError(UserError):
 
 
 def require_choices(instance: Any) -> None:
-    """Refuse a field of a dataclass whose value is none of its annotation's `Literal`.
+    """Refuse a dataclass field whose value is not one of its annotation's `Literal` values.
 
     Raises:
-        UnknownNameError: with the nearest one.
+        UnknownNameError: the message has the nearest value.
     """
     for name, hint in typing.get_type_hints(type(instance)).items():
         value = getattr(instance, name)
@@ -100,21 +100,21 @@ def require_choices(instance: Any) -> None:
 
 
 def missing(module: str, extra: str) -> MissingExtraError | None:
-    """What `require` would raise; its package is looked for and not imported."""
+    """Return the error that `require` would raise, or None. The package is not imported."""
     root = module.partition(".")[0]
     return None if importlib.util.find_spec(root) else MissingExtraError(root, extra)
 
 
 def require_tensorflow(what: str) -> None:
-    """Refuse Keras' other backends; `what` begins the sentence.
+    """Refuse Keras' other backends. `what` is the beginning of the message.
 
     Raises:
-        UserError: Keras computes in JAX, PyTorch or OpenVINO.
+        UserError: Keras uses JAX, PyTorch or OpenVINO.
     """
     backend = importlib.import_module("keras").config.backend()
     if backend != "tensorflow":
         raise UserError(
-            f"{what} needs Keras' TensorFlow backend; this process has '{backend}'. Set "
+            f"{what} needs Keras' TensorFlow backend, but this process uses '{backend}'. Set "
             "KERAS_BACKEND=tensorflow before Python starts. A model saved as .keras loads there."
         )
 
@@ -123,7 +123,7 @@ def require(module: str, extra: str) -> ModuleType:
     """Import an optional dependency, e.g. `require("tensorflow_datasets", "recipes")`.
 
     Raises:
-        MissingExtraError: the package (not something inside it) is missing.
+        MissingExtraError: the package itself is missing (not something that it imports).
     """
     try:
         return importlib.import_module(module)

@@ -1,4 +1,4 @@
-"""Writing files so that nobody ever sees half of one, and naming them so that none is mistaken."""
+"""Write files completely or not at all, check where they can be written, and name them."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from keras_resnet.errors import UserError
 
 
 def expanded(path: str | Path) -> Path:
-    """A path that a person gave: "~/x" is in the home folder, as in a shell."""
+    """Return a path with "~" expanded to the home folder, as in a shell."""
     return Path(path).expanduser()
 
 
 def plain_name(name: str) -> str:
-    """A name that files, folders and TensorFlow's graphs can have: letters, digits, ".", "_", "-".
+    """Return a name for files, folders and TensorFlow's graphs: letters, digits, ".", "_", "-".
 
-    Accents are dropped, and all else becomes "-": "résumé (final)" is "resume-final".
+    Accents are removed. Other characters become "-": "résumé (final)" becomes "resume-final".
     """
     letters = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     return re.sub(r"[^A-Za-z0-9._]+", "-", letters).rstrip("-").lstrip("._-") or "model"
 
 
 def require_file_target(path: Path, option: str = "--out") -> None:
-    """Refuse a place where no file can be written; to be asked before the work.
+    """Refuse a path where no file can be written. Call it before the work.
 
     Raises:
-        UserError: a folder, or in no folder, or in one that may not be written to.
+        UserError: the path is a folder, its folder does not exist, or that cannot be written to.
     """
     if path.is_dir():
         raise UserError(f"{option} wants a file; {path} is a folder.")
@@ -40,10 +40,10 @@ def require_file_target(path: Path, option: str = "--out") -> None:
 
 
 def require_folder_target(path: Path, option: str = "--out") -> None:
-    """Refuse what is no folder and cannot become one; to be asked before the work.
+    """Refuse a path that is no folder and cannot become one. Call it before the work.
 
     Raises:
-        UserError: a file, or below one, or in a folder that may not be written to.
+        UserError: the path is a file, is below a file, or is in a folder that cannot be written to.
     """
     there = next(place for place in (path, *path.parents) if place.exists())
     if not there.is_dir():
@@ -58,8 +58,8 @@ def _require_permission(folder: Path, option: str) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside `path` to write to; rename it to `path` if all went well."""
-    partial = path.with_name(f".partial-{path.name}")  # the same ending: Keras looks at it
+    """Yield a temporary path next to `path`. After the block succeeds, rename it to `path`."""
+    partial = path.with_name(f".partial-{path.name}")  # the suffix must stay: Keras checks it
     try:
         yield partial
         os.replace(partial, path)
@@ -68,7 +68,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def without_common_folder(paths: Sequence[str]) -> tuple[str, list[str]]:
-    """Return the folder that all paths lie in, "" if there is none, and the rest of each."""
+    """Return the folder that all paths share ("" if there is none), and the rest of each path."""
     folders = [Path(path).parent.parts for path in paths]
     same = 0
     for parts in zip(*folders, strict=False):
@@ -80,7 +80,7 @@ def without_common_folder(paths: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def short_names(names: Sequence[str]) -> list[str]:
-    """Of each path the shortest end that none of the others has, e.g. "run1/model.keras"."""
+    """Return the shortest unique end of each path, e.g. "run1/model.keras"."""
     parts = {name: Path(name).parts for name in names}
 
     def end(name: str) -> str:

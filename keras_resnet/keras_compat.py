@@ -1,13 +1,12 @@
 """The private names of Keras, TensorFlow and tensorflow-model-optimization that this package uses.
 
-Each function does one thing for which the public interface has no name, and says where that ends.
-Nothing else uses a private name: `tests/package/test_keras_compat.py` reads the sources. The names
-were seen in the versions of `SEEN`, and pyproject.toml allows no newer series. To allow one, run
-the tests with it, then change both.
+Each function does one thing that the public interface cannot do. No other code uses a private name:
+`tests/package/test_keras_compat.py` checks the sources. The names exist in the versions in `SEEN`,
+and pyproject.toml allows no newer series. To allow one, run the tests with it, then change both.
 
-Some names look private and are documented, so they are used directly: `tf.raw_ops`; what TensorFlow
-and LiteRT call experimental, which may change but not within a series; TFLite's schema
-(`ai_edge_litert.schema_py_generated`), to which fields are only added.
+Some names look private but are documented, so the code uses them directly: `tf.raw_ops`; names that
+TensorFlow and LiteRT call experimental, which may change but not within a series; and TFLite's
+schema (`ai_edge_litert.schema_py_generated`), which only gets new fields.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from typing import Any, NamedTuple
 
 from keras_resnet.errors import UserError
 
-# By the name that pip knows; the module has underscores in it.
+# By the package's name for pip; its module has underscores instead.
 SEEN = {
     "keras": "3.15.1",
     "tensorflow": "2.21.0",
@@ -29,7 +28,7 @@ SEEN = {
 
 
 class IncompatibleVersionError(UserError):
-    """The installed version of a package lacks a private name; the message has one that has it."""
+    """The installed version of a package lacks a private name. The message names one that works."""
 
     def __init__(self, name: str, package: str, installed: str) -> None:
         super().__init__(
@@ -40,7 +39,7 @@ class IncompatibleVersionError(UserError):
 
 
 def _series(version: str) -> str:
-    """The first two numbers of a version: "3.15" of "3.15.1"."""
+    """Return the first two numbers of a version: "3.15" for "3.15.1"."""
     return ".".join(version.split(".")[:2])
 
 
@@ -50,7 +49,7 @@ def _private(package: str, owner: Any, name: str) -> Any:
     Args:
         package: a key of `SEEN`.
         owner: an object, or the name of the module to import.
-        name: of the attribute; dots lead on to attributes of attributes.
+        name: name of the attribute; with dots, of an attribute of an attribute.
 
     Raises:
         IncompatibleVersionError: the installed version of `package` does not have it.
@@ -60,23 +59,23 @@ def _private(package: str, owner: Any, name: str) -> Any:
     except (AttributeError, ImportError) as error:
         installed = str(import_module(package.replace("-", "_")).__version__)
         if _series(installed) == _series(SEEN[package]):
-            raise  # this version has the name, so `owner` is not what it should be: our mistake
+            raise  # this version has the name, so `owner` is wrong: a bug of ours
         raise IncompatibleVersionError(name, package, installed) from error
 
 
 # Keras: the graph of a functional model ----------------------------------------------------------
-# Public are a model's layers and operations, and of an operation that was called once its input and
-# output. Which calls there were, and how they hang together, is not.
+# A model's layers and operations are public. For an operation that was called once, its input and
+# output are too. The list of calls and the connections between them are not.
 
 
 class Call(NamedTuple):
     """One call of a layer or operation in a functional model.
 
     Attributes:
-        operation: what was called.
-        inputs: the Keras tensors it was given, in the order of its arguments; none for an input.
-        outputs: the Keras tensors it gave.
-        args: its positional arguments, as they were given.
+        operation: the layer or operation that was called.
+        inputs: the Keras tensors that it got, in the order of its arguments; none for an input.
+        outputs: the Keras tensors that it returned.
+        args: its positional arguments, unchanged.
         kwargs: its keyword arguments.
     """
 
@@ -98,31 +97,31 @@ def _call(node: Any) -> Call:
 
 
 def producer(tensor: Any) -> Any:
-    """Return the layer or operation that a Keras tensor comes from."""
+    """Return the layer or operation that made a Keras tensor."""
     return _private("keras", tensor, "_keras_history.operation")
 
 
 def calls_of(operation: Any) -> list[Call]:
-    """Return every call of a layer or operation, also those that other models are made of."""
+    """Return every call of a layer or operation, including calls in other models."""
     return [_call(node) for node in _private("keras", operation, "_inbound_nodes")]
 
 
 def inputs_of(tensor: Any) -> list[Any]:
-    """Return what a Keras tensor was made of, in the one call of its layer that made it."""
+    """Return the inputs of the call that made a Keras tensor."""
     place = _private("keras", tensor, "_keras_history.node_index")
     return list(calls_of(producer(tensor))[place].inputs)
 
 
 def readers(operation: Any) -> list[Any]:
-    """Return what reads the outputs of a layer or operation, once for each call that does."""
+    """Return the operations that read the outputs of a layer or operation, once per call."""
     nodes = _private("keras", operation, "_outbound_nodes")
     return [_private("keras", node, "operation") for node in nodes]
 
 
 def calls_in(model: Any) -> Iterator[Call]:
-    """Give out the calls of a functional model, each after those it depends on.
+    """Yield the calls of a functional model, each after the calls that it depends on.
 
-    `model.operations` names a layer that is called twice only once.
+    `model.operations` contains a layer that is called twice only once.
     """
     by_depth = _private("keras", model, "_nodes_by_depth")
     for depth in sorted(by_depth, reverse=True):
@@ -134,8 +133,8 @@ def run_through(
 ) -> Any:
     """Call copies of the operations of a functional model on `inputs`; return its outputs.
 
-    `keras.models.clone_model` does the same and makes a model of the result, which cuts it off the
-    graph that `inputs` belong to.
+    `keras.models.clone_model` does the same, but returns a new model, which is not connected to the
+    graph of `inputs`.
 
     Args:
         model: a functional model.
@@ -148,7 +147,7 @@ def run_through(
 
 
 def all_layers(model: Any) -> list[Any]:
-    """Return the layers of a model and those inside them; `model.layers` has the outer ones."""
+    """Return the layers of a model, and those inside them; `model.layers` has the outer ones."""
     layers: list[Any] = _private("keras", model, "_flatten_layers")(include_self=False)
     return layers
 
@@ -164,9 +163,9 @@ _OPERATIONS = {
 
 
 def operations(*names: str) -> tuple[type, ...]:
-    """Return the classes of operations that functions of Keras leave in a model, for `isinstance`.
+    """Return the classes of operations that Keras' functions add to a model, for `isinstance`.
 
-    The functions, such as `keras.ops.softmax`, are public; their classes (`Softmax`) are not.
+    The functions, such as `keras.ops.softmax`, are public. Their classes (`Softmax`) are not.
     """
     return tuple(_private("keras", _OPERATIONS[name], name) for name in names)
 
@@ -175,28 +174,28 @@ def operations(*names: str) -> tuple[type, ...]:
 
 
 def skip_gradient_sum(optimizer: Any) -> None:
-    """Make an optimizer take gradients as they are.
+    """Make an optimizer use gradients unchanged.
 
-    Keras sums them over the replicas of a `tf.distribute` strategy, and has no switch for a
-    training loop that has summed them already, as it must in order to clip the sum.
+    Keras sums them over the replicas of a `tf.distribute` strategy. A training loop that has
+    already summed them, which it must do to clip the sum, cannot turn that off.
     """
     _private("keras", optimizer, "_all_reduce_sum_gradients")
     optimizer._all_reduce_sum_gradients = list
 
 
 def variable_index(optimizer: Any, variable: Any) -> int:
-    """Return the place of a variable in those that the optimizer was built for.
+    """Return the index of a variable among those that the optimizer was built for.
 
-    `update_step`, which a subclass must write, is given TensorFlow's variable and not the Keras
-    variable that `build` was given.
+    `update_step`, which a subclass must define, gets TensorFlow's variable, but `build` got the
+    Keras variable.
     """
     index: int = _private("keras", optimizer, "_get_variable_index")(variable)
     return index
 
 
 # TensorFlow: the two steps of a conversion to int8 -----------------------------------------------
-# The public converter calibrates and quantizes in one go. Only between the two can other ranges be
-# written, and only the second takes a list of operations to leave in float.
+# The public converter calibrates and quantizes in one step. Other ranges can only be written
+# between the two, and only the second takes a list of operations to leave in float.
 
 
 def calibrate(converter: Any) -> bytes:
@@ -210,12 +209,12 @@ def calibrate(converter: Any) -> bytes:
 def quantize(
     calibrated: bytes, *, input_type: Any, output_type: Any, float_operations: list[str]
 ) -> bytes:
-    """Return the int8 file of what `calibrate` returned.
+    """Return the int8 file made from the result of `calibrate`.
 
     Args:
         calibrated: a `.tflite` file in float32, with ranges.
-        input_type: TensorFlow's dtype of the images.
-        output_type: TensorFlow's dtype of the scores.
+        input_type: TensorFlow's dtype for the images.
+        output_type: TensorFlow's dtype for the scores.
         float_operations: the names of the outputs of operations that stay in float32.
     """
     mlir_quantize = _private("tensorflow", "tensorflow.lite.python.convert", "mlir_quantize")
@@ -228,32 +227,32 @@ def quantize(
     return quantized
 
 
-# TensorFlow: the kernels it runs on --------------------------------------------------------------
+# TensorFlow: its kernels -------------------------------------------------------------------------
 
 
 def uses_onednn() -> bool:
-    """Return whether TensorFlow computes with oneDNN's kernels in this process.
+    """Return True if TensorFlow computes with oneDNN's kernels in this process.
 
-    No public function tells: the environment variable and the CPU only say what it should be.
+    No public function shows this. The environment variable and the CPU only show what should be.
     """
     module = "tensorflow.python.util._pywrap_util_port"
     return bool(_private("tensorflow", module, "IsMklEnabled")())
 
 
-# tensorflow-model-optimization and tf_keras, on which it works -----------------------------------
+# tensorflow-model-optimization, and tf_keras, which it needs -------------------------------------
 
 
 def quantized_weights(wrapper: Any) -> list[tuple[Any, dict[str, Any]]]:
     """Return the weights that a `QuantizeWrapper` rounds, each with its quantizer's variables.
 
-    What a quantizer keeps beside a weight (its range, zeros, clusters) has no public name.
+    These variables (range, zeros, clusters) have no public name.
     """
     weights = _private("tensorflow-model-optimization", wrapper, "_weight_vars")
     return [(weight, variables) for weight, _, variables in weights]
 
 
 def freeze_weight(layer: Any, weight: Any) -> None:
-    """Stop training one weight of a tf_keras layer; `layer.trainable` is for all of them."""
+    """Stop training one weight of a tf_keras layer; `layer.trainable` would stop all of them."""
     trained = _private("tf-keras", layer, "_trainable_weights")
     layer._trainable_weights = [other for other in trained if other is not weight]
     _private("tf-keras", layer, "_non_trainable_weights").append(weight)

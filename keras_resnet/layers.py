@@ -1,4 +1,4 @@
-"""Layers of our own: few, and none of them is left in a run's or an export's files."""
+"""The custom layers. Saved runs and exports contain none of them (see `to_stock`)."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from keras_resnet.errors import UserError
 
 @keras.saving.register_keras_serializable(package="keras_resnet")
 class BatchNormalization(keras.layers.BatchNormalization):
-    """Keras' BatchNormalization through TensorFlow's fused kernel.
+    """Keras' BatchNormalization with TensorFlow's fused kernel.
 
-    Keras 3 computes the moments and the normalisation as separate operations; the fused kernel
-    does both in one pass over memory and keeps float32 statistics for half-precision inputs.
-    Config keys, weights and results are those of the stock layer (biased moving variance
-    included: `tf_keras` and PyTorch keep the unbiased one), so `to_stock` is a change of class.
-    Whatever the kernel does not do (`synchronized`, `renorm`, masks, other ranks or axes, float64,
-    parameters that are not float32) takes the stock path, as does every other Keras backend.
+    Keras 3 computes the moments and the normalisation as separate operations. The fused kernel does
+    both in one pass over memory and keeps float32 statistics for half-precision inputs. Config
+    keys, weights and results are those of the stock layer, so `to_stock` only changes the class.
+    This includes the biased moving variance; `tf_keras` and PyTorch keep the unbiased one.
 
-    A batch without images leaves the statistics as they are. Under `tf.distribute` the last batch
-    of an epoch may leave a device without any, and stock Keras' statistics become NaN.
+    The layer uses the stock code for everything that the kernel does not support (`synchronized`,
+    `renorm`, masks, other ranks or axes, float64, parameters that are not float32), and with other
+    Keras backends.
+
+    A batch without images does not change the statistics. Under `tf.distribute`, the last batch of
+    an epoch may have no images for a device; stock Keras' statistics become NaN there.
 
     Shapes: `(batch, height, width, channels)` in and out.
     """
@@ -36,7 +38,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         channels = inputs.shape[-1]
         scale = self.gamma if self.scale else tf.ones([channels])
         offset = self.beta if self.center else tf.zeros([channels])
-        empty = tf.zeros([0])  # the kernel wants no statistics when it computes them itself
+        empty = tf.zeros([0])  # the kernel takes no statistics when it computes them itself
         outputs, mean, unbiased_variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=inputs,
             scale=tf.convert_to_tensor(scale),
@@ -81,8 +83,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
 @cache
 def _has_grouped_gradients(dtype: str) -> bool:
-    """Whether TensorFlow can train a grouped convolution of `dtype` here; tried once."""
-    with tf.init_scope():  # also while a graph is being traced
+    """Return True if TensorFlow can train a grouped convolution of `dtype` here; tested once."""
+    with tf.init_scope():  # works while a graph is being traced
         try:
             tf.raw_ops.Conv2DBackpropInput(
                 input_sizes=[1, 4, 4, 4],
@@ -97,7 +99,7 @@ def _has_grouped_gradients(dtype: str) -> bool:
 
 
 def kernel_convolution(layer: keras.layers.Conv2D, inputs: Any, kernel: Any) -> Any:
-    """Convolve in TensorFlow's kernel, channels last; the groups follow from the two shapes."""
+    """Convolve with TensorFlow's kernel, channels last. The shapes determine the groups."""
     return tf.nn.conv2d(
         inputs,
         keras.ops.convert_to_tensor(kernel),
@@ -109,13 +111,13 @@ def kernel_convolution(layer: keras.layers.Conv2D, inputs: Any, kernel: Any) -> 
 
 @keras.saving.register_keras_serializable(package="keras_resnet")
 class Conv2D(keras.layers.Conv2D):
-    """Keras' Conv2D whose grouped convolutions run through TensorFlow's own kernel.
+    """Keras' Conv2D with TensorFlow's own kernel for grouped convolutions.
 
-    On the CPU Keras 3 compiles a grouped convolution with XLA, whose gradient takes hundreds of
-    times as long as the kernel's (`benchmarks/grouped_convolution.py`). One group takes the stock
-    path, as do dtypes and machines for which TensorFlow has no such gradient (float16 on CPUs;
-    CPUs without oneDNN). Config keys, weights and results are those of the stock layer, so
-    `to_stock` is a change of class.
+    On the CPU, Keras 3 compiles a grouped convolution with XLA. Its gradient takes hundreds of
+    times as long as the kernel's (`benchmarks/grouped_convolution.py`). With one group the layer
+    uses the stock code. So it does with dtypes and on machines for which TensorFlow has no such
+    gradient (float16 on CPUs; CPUs without oneDNN). Config keys, weights and results are those of
+    the stock layer, so `to_stock` only changes the class.
 
     Shapes: `(batch, height, width, channels)` in and out.
     """
@@ -133,17 +135,17 @@ class Conv2D(keras.layers.Conv2D):
 class LocalResponseNormalization(keras.layers.Layer):
     """`y = x / (bias + alpha / size * s)^beta`, where `s` sums x² over `size` channels around each.
 
-    Krizhevsky et al., 2012, section 3.3. The arguments are Caffe's, PyTorch's and ONNX's; the paper
-    and TensorFlow's operation do not divide `alpha` by the window. Their constants: `alpha` 5e-4
-    (1e-4 undivided) and `bias` 2 in the paper, 1e-4 and 1 in Caffe's AlexNet.
+    Krizhevsky et al., 2012, section 3.3. The arguments are those of Caffe, PyTorch and ONNX. The
+    paper and TensorFlow's operation do not divide `alpha` by the window. The paper has `alpha` 5e-4
+    (1e-4 undivided) and `bias` 2; Caffe's AlexNet has 1e-4 and 1.
 
-    Computed in float32 under every dtype policy: in half precision the squares overflow or are
-    lost beside `bias`. `to_stock` writes it in stock layers.
+    The layer computes in float32 under every dtype policy. In half precision the squares overflow,
+    or are too small to change `bias`. `to_stock` replaces it by stock layers.
 
     Shapes: `(batch, height, width, channels)` in and out.
 
     Raises:
-        UserError: a `size` without a middle.
+        UserError: `size` is not an odd number.
     """
 
     def __init__(
@@ -156,11 +158,11 @@ class LocalResponseNormalization(keras.layers.Layer):
     ) -> None:
         super().__init__(**kwargs)
         if size < 1 or size % 2 == 0:
-            raise UserError(f"size is an odd number of channels; received {size}.")
+            raise UserError(f"size must be an odd number of channels; received {size}.")
         self.size, self.alpha, self.beta, self.bias = size, alpha, beta, bias
 
     def call(self, inputs: Any) -> Any:
-        """Divide `inputs` by what their neighbours along the channels amount to."""
+        """Divide `inputs` by a function of their neighbours along the channels."""
         if keras.backend.backend() != "tensorflow":
             return self._in_keras_operations(inputs)
         outputs = tf.nn.local_response_normalization(
@@ -181,9 +183,9 @@ class LocalResponseNormalization(keras.layers.Layer):
         return ops.cast(x / ops.power(base, self.beta), inputs.dtype)
 
     def stock(self, x: Any) -> Any:
-        """Build the same on the Keras tensor `x` of stock layers and operations.
+        """Build the same function on the Keras tensor `x` with stock layers and operations.
 
-        Channels are padded and pooled as the width of a channels_first image.
+        Channels are padded and pooled as if they were the width of a channels_first image.
         """
         of, name, radius = keras.layers, self.name, self.size // 2
         policy = {"dtype": self.dtype_policy}
@@ -205,7 +207,7 @@ class LocalResponseNormalization(keras.layers.Layer):
 
 
 def _inverse_power(y: Any, beta: float) -> Any:
-    """`y^-beta`. TFLite has no power in int8 but inverse roots, which give the papers' 3/4."""
+    """Return `y^-beta`. int8 TFLite has no power, only inverse roots, which suffice for 3/4."""
     if beta != 0.75:
         return keras.ops.power(y, -beta)
     root = keras.ops.rsqrt(y)
@@ -221,18 +223,19 @@ _STOCK: dict[type, Any] = {
 def to_stock(model: keras.Model, dtype: str = "float32") -> keras.Model:
     """Return the same network and weights in stock Keras layers of one `dtype`.
 
-    Saved files and exports are made of this copy: it loads without keras_resnet, and a
-    mixed-precision model converts to no runtime before it is rebuilt in float32.
-    A `LocalResponseNormalization` becomes several layers, the last of its name.
-    Layers that are not ours keep their class; models inside the model are rebuilt likewise.
+    Saved files and exports are made from this copy. It loads without keras_resnet. A
+    mixed-precision model must be rebuilt in float32 before any runtime can convert it.
+
+    A `LocalResponseNormalization` becomes several layers; the last one has its name. Layers that
+    are not from this package keep their class. Models inside the model are rebuilt in the same way.
 
     Args:
-        model: a functional or sequential Keras model: of a classifier (batch, height, width,
+        model: a functional or sequential Keras model. A classifier maps (batch, height, width,
             channels) to (batch, classes).
-        dtype: of every layer.
+        dtype: dtype of every layer.
 
     Returns:
-        A model of the same name, with inputs and outputs of the same shapes.
+        A model with the same name and with inputs and outputs of the same shapes.
 
     Raises:
         ValueError: `model` is not a functional (or sequential) Keras model.
@@ -251,7 +254,7 @@ def to_stock(model: keras.Model, dtype: str = "float32") -> keras.Model:
             return layer.stock(*args)
         return layer(*args, **kwargs)
 
-    # Keras calls no layer of a Sequential model, and the zoo builds none.
+    # For a Sequential model, Keras does not call the layers here; this package builds none.
     called = {} if isinstance(model, keras.Sequential) else {"call_function": call}
     copy = keras.models.clone_model(model, clone_function=rebuild, **called)
     copy.set_weights(model.get_weights())

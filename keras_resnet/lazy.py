@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first used (PEP 562), without a red line."""
+"""Import names of a package when they are first used (PEP 562), and hide TensorFlow's messages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
-LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"  # TensorFlow reads it once, while it is imported
+LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"  # TensorFlow reads it once, during its import
 
 
 def lazy_names(
@@ -19,8 +19,8 @@ def lazy_names(
 
     Args:
         package: its dotted name.
-        names: for each public name its module and the name there, "package.module:name", or a
-            module itself, "package.module".
+        names: maps each public name to its module and the name there, "package.module:name", or to
+            a module, "package.module".
     """
 
     def find(name: str) -> Any:
@@ -34,11 +34,11 @@ def lazy_names(
 
 
 def quiet_import(module: str) -> Any:
-    """Import `module`; hide what TensorFlow writes to stderr if this is its first import.
+    """Import `module`. Hide TensorFlow's output on stderr if this is its first import.
 
     TensorFlow's libraries write several lines while they are loaded, before they read
-    `TF_CPP_MIN_LOG_LEVEL`, and one more when they first look for devices. In a notebook these lines
-    are red. If the user has set `TF_CPP_MIN_LOG_LEVEL` to 0 or 1, nothing is hidden.
+    `TF_CPP_MIN_LOG_LEVEL`, and one more when they first look for devices. Notebooks show these
+    lines in red. If the user has set `TF_CPP_MIN_LOG_LEVEL` to 0 or 1, nothing is hidden.
     """
     if "tensorflow" in sys.modules or os.environ.get(LOG_LEVEL) in ("0", "1"):
         return import_module(module)
@@ -51,10 +51,10 @@ def quiet_import(module: str) -> Any:
 
 @contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """Hide what C++ libraries write to stderr.
+    """Hide the output of C++ libraries on stderr.
 
-    TensorFlow, its converter and LiteRT ignore every Python setting there. Their errors arrive as
-    exceptions all the same.
+    TensorFlow, its converter and LiteRT ignore every Python setting for it. Their errors still
+    arrive as exceptions.
     """
     try:
         stderr = os.dup(2)

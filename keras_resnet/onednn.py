@@ -1,13 +1,15 @@
-"""oneDNN's kernels, on CPUs where TensorFlow leaves them off although they are faster.
+"""Turn on oneDNN's kernels on CPUs where they are faster, but TensorFlow leaves them off.
 
-TensorFlow 2.21 for Linux has oneDNN built in, but uses it by default only on CPUs with AVX512-VNNI,
-AVX512-BF16, AVX-VNNI or AMX and on Arm's Neoverse V1 (`DefaultOneDnnPolicy` in
-tensorflow/core/util/port.cc). Two kinds of x86 CPUs are left out (figures: benchmarks/README.md):
+TensorFlow 2.21 for Linux contains oneDNN. It uses it by default only on CPUs with AVX512-VNNI,
+AVX512-BF16, AVX-VNNI or AMX, and on Arm's Neoverse V1 (`DefaultOneDnnPolicy` in
+tensorflow/core/util/port.cc). That leaves out two kinds of x86 CPUs (figures:
+benchmarks/README.md):
 
-- With AVX512, training takes less than half the time and one image about as long as before.
-- With AVX2 alone, training is up to twice as fast. But one image by itself takes up to 20 times as
-  long: for a batch of one TensorFlow fixes a layout of the weights (hwio, in `MklConvFwdPrimitive`)
-  in which oneDNN has a fast convolution for AVX512 only. There it is turned on for training.
+- With AVX512, training takes less than half the time, and a single image about the same time.
+- With AVX2 only, training is up to twice as fast, but a single image takes up to 20 times as long.
+  For a batch of one, TensorFlow uses a layout of the weights (hwio, in `MklConvFwdPrimitive`) for
+  which oneDNN has a fast convolution only with AVX512. On these CPUs it is turned on for training
+  only.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import os
 import sys
 from pathlib import Path
 
-VARIABLE = "TF_ENABLE_ONEDNN_OPTS"  # TensorFlow reads it once, while it is imported
+VARIABLE = "TF_ENABLE_ONEDNN_OPTS"  # TensorFlow reads it once, during its import
 _ON_BY_DEFAULT = frozenset(
     ("avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile", "amx_int8", "amx_bf16")
 )
@@ -25,12 +27,12 @@ _ON_BY_DEFAULT = frozenset(
 def turn_on(cpuinfo: str, *, training: bool) -> None:
     """Set `TF_ENABLE_ONEDNN_OPTS=1` if that is faster here and the user has not set it.
 
-    Child processes inherit the variable. Once TensorFlow is imported nothing is changed: this
-    process could not profit, and its children shall compute as it does.
+    Child processes inherit the variable. If TensorFlow is already imported, nothing changes: this
+    process could not profit, and its child processes must compute as it does.
 
     Args:
         cpuinfo: see `read_cpuinfo`.
-        training: whether the process is known to train.
+        training: True if the process will train.
     """
     still_free = VARIABLE not in os.environ and "tensorflow" not in sys.modules
     if still_free and is_faster(cpuinfo, training=training):
@@ -38,19 +40,19 @@ def turn_on(cpuinfo: str, *, training: bool) -> None:
 
 
 def is_faster(cpuinfo: str, *, training: bool) -> bool:
-    """Return whether TensorFlow leaves oneDNN off on this CPU although it is faster.
+    """Return True if oneDNN is faster on this CPU, but TensorFlow leaves it off.
 
     The arguments are those of `turn_on`.
     """
     lines = cpuinfo.splitlines()
-    # Only x86 has such a line; Arm calls it "Features".
+    # Only x86 has such a line. Arm calls it "Features".
     flags = next((set(line.split()) for line in lines if line.startswith("flags")), set())
     wanted = "avx2" if training else "avx512f"
     return wanted in flags and not flags & _ON_BY_DEFAULT
 
 
 def why_off(cpuinfo: str) -> str:
-    """Return, in brackets, what keeps oneDNN off in a training, or nothing if that is TensorFlow.
+    """Return, in brackets, why oneDNN is off in training; nothing if that is TensorFlow's choice.
 
     Args:
         cpuinfo: see `read_cpuinfo`.
@@ -66,10 +68,10 @@ def why_off(cpuinfo: str) -> str:
 
 
 def read_cpuinfo() -> str:
-    """Return the text of Linux's /proc/cpuinfo; on other systems nothing.
+    """Return the text of Linux's /proc/cpuinfo, or nothing on other systems.
 
-    Windows and macOS have no such file, and nothing to decide: TensorFlow's packages for Windows
-    use oneDNN on every x86 CPU, those for macOS are built without it.
+    Windows and macOS have no such file, and there is nothing to decide: TensorFlow for Windows uses
+    oneDNN on every x86 CPU, and TensorFlow for macOS does not contain it.
     """
     try:
         return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")

@@ -1,4 +1,4 @@
-"""Every network by name."""
+"""The registry of all networks by name."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A row of the table: what is known of a network without building it.
+    """A network in the registry: the facts that are known without building it.
 
     Attributes:
-        name: its registry name.
-        network: what `keras_resnet.build` takes; it knows its image size, classes, preprocessing.
-        builder: builds it; takes the arguments of `keras_resnet.build`, all but `network`.
-        summary: what it is, in a few words.
+        name: registry name.
+        network: the network for `keras_resnet.build`, with its image size, classes, preprocessing.
+        builder: the function that builds it, with the arguments of `keras_resnet.build` except
+            `network`.
+        summary: short description.
         source: arXiv id, and section or table.
-        function: the name under which `keras_resnet` has `builder`; None: `create_model` only.
-        weights: gives the catalog's weights of it, the default first.
+        function: the builder's name in `keras_resnet`; None if only `create_model` builds it.
+        weights: returns its weights in the catalog, the default first.
     """
 
     name: str
@@ -45,7 +46,7 @@ _ARCHITECTURES: dict[str, Architecture] = {}
 
 
 def register(architecture: Architecture) -> None:
-    """Add a network to the table; a name is taken once."""
+    """Add a network to the registry. Every name can be used once."""
     if architecture.name in _ARCHITECTURES:
         raise ValueError(f"The model name '{architecture.name}' is registered twice.")
     _ARCHITECTURES[architecture.name] = architecture
@@ -55,7 +56,7 @@ def architecture(name: str) -> Architecture:
     """Look up a registry name.
 
     Raises:
-        UnknownNameError: no such network (the message has the nearest name).
+        UnknownNameError: there is no such network (the message has the nearest name).
     """
     known = _filled()
     if name not in known:
@@ -65,11 +66,11 @@ def architecture(name: str) -> Architecture:
 
 
 def find(name: str) -> Architecture:
-    """Look up a network by its name as people write it: "ResNet50", "ResNet-50", "InceptionV3".
+    """Look up a network by a name as people write it: "ResNet50", "ResNet-50", "InceptionV3".
 
     Raises:
-        UnknownNameError: no such network, or two of that spelling.
-        UserError: the name of a file of timm's weights; the message has the call for it.
+        UnknownNameError: there is no such network, or two networks fit.
+        UserError: `name` is timm's name for some weights. The message has the call for them.
     """
     known = _filled()
     lower = name.lower()
@@ -79,19 +80,19 @@ def find(name: str) -> Architecture:
     for entry in (entry for row in known.values() for entry in row.weights()):
         if "." in name and entry.peer == name.rpartition("/")[2]:
             raise UserError(
-                f"'{name}' is what {entry.source} calls some weights. Write "
+                f"'{name}' is the name of a weights file of {entry.source}. Use "
                 f'create_model("{entry.model}", weights="{entry.tag}").'
             )
     return architecture(lower if lower in known else name)
 
 
 def _squeezed(name: str) -> str:
-    """A name without what people spell differently."""
+    """Return a name without the characters that people write differently."""
     return re.sub(r"[-_. ]", "", name.lower())
 
 
 def _filled() -> dict[str, Architecture]:
-    """The table. The networks' modules fill it; they are imported when it is first read."""
+    """Return the registry. Importing the networks' modules fills it, on the first call."""
     importlib.import_module("keras_resnet._public")
     return _ARCHITECTURES
 
@@ -100,8 +101,8 @@ def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:
     """Return the registry names that match a shell pattern.
 
     Args:
-        pattern: e.g. `"resnetv2_*"`; its case does not matter.
-        pretrained: leave out the networks for which the catalog has no weights.
+        pattern: e.g. `"resnetv2_*"`. Upper and lower case are equal.
+        pretrained: True returns only networks that have weights in the catalog.
     """
     return [
         name
@@ -111,43 +112,44 @@ def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:
 
 
 def list_weights(pattern: str = "*") -> dict[str, list[str]]:
-    """Return what `weights=` takes beside files: the tags of every network that has some.
+    """Return the catalog's weights for each network: the tags that `weights=` accepts.
 
     Args:
-        pattern: of the networks' names, as in `list_models`.
+        pattern: shell pattern for the networks' names, as in `list_models`.
 
     Returns:
-        The tags by registry name. The first tag of a network is its default, which the part before
-        the slash means, too: `"imagenet"`. `keras-resnet weights list` shows the accuracies.
+        The tags by registry name. The first tag of a network is its default; the part before the
+        slash, such as `"imagenet"`, means the default too. `keras-resnet weights list` shows the
+        accuracies.
     """
     names = list_models(pattern, pretrained=True)
     return {name: [entry.tag for entry in _filled()[name].weights()] for name in names}
 
 
 def create_model(name: str, /, **arguments: Any) -> keras.Model:
-    """Build a network by name; `arguments` are those of `keras_resnet.build`.
+    """Build a network by name.
 
     Args:
-        name: one of `list_models`. Its case, hyphens and underscores do not matter: "ResNet50" and
-            "resnet-50" are "resnet50".
-        arguments: of `keras_resnet.build`, all but `network`.
+        name: a name from `list_models`. Case, hyphens and underscores do not matter: "ResNet50" and
+            "resnet-50" mean "resnet50".
+        arguments: the arguments of `keras_resnet.build` except `network`.
 
     Returns:
-        A model from (batch, height, width, channels) to (batch, classes); without the top, or with
-        auxiliary classifiers, see `keras_resnet.build`.
+        A model from (batch, height, width, channels) to (batch, classes). For models without the
+        top, or with auxiliary classifiers, see `keras_resnet.build`.
 
     Raises:
-        UnknownNameError: no such network.
+        UnknownNameError: there is no such network.
         UserError: see `keras_resnet.build`.
     """
     return find(name).builder(**arguments)
 
 
 def describe(name: str) -> dict[str, Any]:
-    """Build a network and return what `keras-resnet show` says of it.
+    """Build a network and return the facts that `keras-resnet show` prints.
 
     Raises:
-        UnknownNameError: no such network.
+        UnknownNameError: there is no such network.
     """
     entry = find(name)
     network = entry.network

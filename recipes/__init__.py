@@ -1,8 +1,8 @@
-"""From data to a model: programs to train and evaluate, one config file per reported number.
+"""Programs to train and evaluate models, with one config file per reported number.
 
 Programs are modules: `from keras_resnet.recipes import train`, then
-`train.run(load_config("cifar10/resnet20"), out="runs/mine")`. Needs the extra `recipes`. Nothing is
-imported before it is used.
+`train.run(load_config("cifar10/resnet20"), out="runs/mine")`. They need the extra `recipes`.
+Modules are imported on first use.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,7 @@ __all__ = [
 onednn.turn_on(onednn.read_cpuinfo(), training=True)
 
 
-@wrapt.when_imported("keras")  # now, or with the first program that imports it
+@wrapt.when_imported("keras")  # now, or when a program imports it later
 def _require_tensorflow(_: Any) -> None:
     from keras_resnet.errors import require_tensorflow
 
@@ -52,7 +52,7 @@ __getattr__, __dir__ = lazy_names(
         "prune_filters": "keras_resnet.recipes.compression.filters:prune_filters",
         "prune_weights": "keras_resnet.recipes.compress:prune_weights",
         "qat": "keras_resnet.recipes.compress:qat",
-        # Modules that pages and notebooks name; where they lie is their packages' business.
+        # Short names for modules that the docs and the notebooks use.
         "compare": "keras_resnet.recipes.runs.compare",
         "report": "keras_resnet.recipes.runs.report",
         "sources": "keras_resnet.recipes.runs.sources",

@@ -1,9 +1,9 @@
-"""Train a network on the labels and on a trained one's answers (Hinton 2015, arXiv:1503.02531).
+"""Distillation: train a network on labels and on a teacher's outputs (arXiv:1503.02531).
 
 keras-resnet distill cifar10/resnet20_fast --teacher RUN|FILE.keras
 keras-resnet distill cifar10/resnet20_fast --teacher resnet32 --weights cifar10
 
-The training is that of `train.py`; what the teacher adds to it is `training/teacher.py`.
+The training is in `train.py`; the teacher is in `training/teacher.py`.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Evaluate a model or an exported file on a labelled split, every image counted once.
+"""Evaluate a model or an exported file on a labelled split; every image counts once.
 
 keras-resnet evaluate RUN [--split test]
 keras-resnet evaluate FILE --data cifar10
@@ -26,7 +26,7 @@ from keras_resnet.recipes.runs.scores import per_class
 
 
 def measure(runtime: Runtime, split: AnySplit, protocol: Protocol = SINGLE_CROP) -> dict[str, Any]:
-    """Evaluate what an opened `runtime` says of every image of `split`, by `protocol`.
+    """Evaluate an opened `runtime` on every image of `split`, with the crops of `protocol`.
 
     Returns:
         {"accuracy", "loss", "n", "macro", "per_class", "protocol"}: top-1; mean cross entropy (of
@@ -35,17 +35,18 @@ def measure(runtime: Runtime, split: AnySplit, protocol: Protocol = SINGLE_CROP)
         class (see `Scores.to_dict`); `Protocol.record`. With more than 5 classes also "top5".
 
     Raises:
-        UserError: the images or the labels do not fit the model, or the protocol does not.
+        UserError: the images, the labels or the protocol do not fit the model.
     """
-    record = protocol.record(runtime, split)  # refuses before `len` looks through the images
-    hits, loss, count = np.zeros(5, int), 0.0, len(split)  # hits: of the first guess, second, ...
+    record = protocol.record(runtime, split)  # raises errors before `len` reads all images
+    hits, loss, count = np.zeros(5, int), 0.0, len(split)  # hits of the first guess, second, ...
     guesses: list[np.ndarray] = []
     with progress("evaluating", count) as advance:
         for probabilities, labels in predictions(runtime, split, protocol):
             classes = probabilities.shape[-1]
             if labels.max() >= classes:
                 raise UserError(
-                    f"The data has labels up to {labels.max()}, the model knows {classes} classes."
+                    f"The data has labels up to {labels.max()}, but the model has only {classes} "
+                    "classes. Evaluate it on the dataset it was trained on."
                 )
             best = np.argsort(-probabilities, axis=-1, kind="stable")[:, :5]
             hits[: best.shape[1]] += (best == labels[:, None]).sum(0)
@@ -60,7 +61,7 @@ def measure(runtime: Runtime, split: AnySplit, protocol: Protocol = SINGLE_CROP)
 
 
 def _cross_entropy(probabilities: np.ndarray, labels: np.ndarray, answers: Answers) -> np.ndarray:
-    """Of every image; several sigmoids are each asked whether it is their class."""
+    """Return every image's cross entropy; for several sigmoids, the mean over the classes."""
     right = probabilities[np.arange(len(labels)), labels][:, None]
     if answers.independent:
         is_class = labels[:, None] == np.arange(answers.classes)
@@ -71,10 +72,10 @@ def _cross_entropy(probabilities: np.ndarray, labels: np.ndarray, answers: Answe
 def measure_model(
     model: keras.Model, split: AnySplit, protocol: Protocol = SINGLE_CROP
 ) -> dict[str, Any]:
-    """`measure` of a Keras `model` in memory, on every image of `split`, by `protocol`.
+    """Evaluate a Keras `model` in memory; see `measure`.
 
     Raises:
-        UserError: as `measure`.
+        UserError: see `measure`.
     """
     return measure(KerasRuntime(model), split, protocol)
 

@@ -1,4 +1,4 @@
-"""Export a model with data at hand: calibrated on training images, checked on test images."""
+"""Export a model with a dataset: calibrate on training images, check on test images."""
 
 from __future__ import annotations
 
@@ -44,25 +44,28 @@ def export_source(
 
     Args:
         source: the model.
-        data: calibration on its training, check on its test images; or a folder of images for
-            both; None for what `calibration` names.
-        formats: see `export`; none stand for USUAL, or what of it a network has that was trained
-            quantized.
+        data: a dataset (training images for calibration, test images for the check), or a folder
+            of images for both; None to use only `calibration`.
+        formats: see `export`; empty for USUAL. A quantization-aware model then gets only the
+            formats of USUAL that it supports.
         out: see `export`.
-        calibration: instead of the training images, those of another dataset, or a folder's.
-        check_count: limits the test images, or the folder's to check on (evenly spaced); None
-            takes all of them. They measure what a file does and choose nothing.
-        about: see `export`; of weights of the catalog it has the author, license and version.
+        calibration: another dataset or folder to take the calibration images from.
+        check_count: largest number of check images, evenly spaced; None takes all of them. They
+            only measure the files; no choice depends on them.
+        about: see `export`. For weights of the catalog, the author, license and version are added.
         settings: other arguments of `export`, such as `input_type` and `overwrite`.
 
     Raises:
-        UserError: no images, or what `export` raises.
+        UserError: no images, or an error from `export`.
     """
-    # Before the model, which takes seconds.
+    # Check the arguments first, because building the model takes seconds.
     early = settings.keys() & {"input_type", "overwrite", "calibration_method"}
     require_arguments(formats or USUAL, out, **{key: settings[key] for key in early})
     if calibration is not None and _looks_like_a_path(calibration):
-        raise UserError(f"No such folder: {calibration}")
+        raise UserError(
+            f"No such folder: {calibration}. Give a dataset or a folder of images: "
+            "--calibration NAME|FOLDER"
+        )
     model = source.keras_model()
     if not formats:
         trained = has_ranges(model)
@@ -76,7 +79,7 @@ def export_source(
     if isinstance(data, Dataset):
         source.warn_of_other_classes(data)
         labels = labels or data.class_names
-        if given is None and data.train.places:  # of ImageNet there may be the validation images
+        if given is None and data.train.places:  # ImageNet may have only its validation images
             given = _some(data.train, FROM_FOLDER).images
     elif data is not None and given is None:
         images = checked["check_images"]
@@ -98,13 +101,13 @@ def export_source(
 
 
 def reference(source: Source, data: str | Path, count: int, exported: dict[str, Any]) -> Reference:
-    """Images of your own, with the answers of the Keras model, to check files on.
+    """Return images for checking files, with the Keras model's answers.
 
     Args:
         source: the model.
-        data: a dataset, of which test images are taken, or a folder of images.
-        count: at most so many of them, evenly spaced.
-        exported: what the files' manifest says: their size and normalisation are the model's.
+        data: a dataset, whose test images are taken, or a folder of images.
+        count: largest number of images, evenly spaced.
+        exported: the manifest of the files; the model gets its image size and normalisation.
 
     Raises:
         UserError: no images, or no Keras model.
@@ -125,7 +128,7 @@ def reference(source: Source, data: str | Path, count: int, exported: dict[str, 
 def _checked_on(
     data: Dataset | Path, model: keras.Model, count: int | None, source: Source
 ) -> dict[str, Any]:
-    """The arguments of `export` that say what is compared, and "trained_on"."""
+    """Return the `check_...` arguments of `export`, and "trained_on"."""
     if isinstance(data, Path):
         paths = some_images(data, count).images
         trained_on = seen.count_files(source, paths)
@@ -151,7 +154,7 @@ def _share(trained_on: int | None, images: int) -> str | None:
 
 
 def _completed(about: metadata.About, source: Source) -> metadata.About:
-    """What the catalog knows of the weights, where nothing else was given."""
+    """Return `about` with its empty fields filled from the catalog's entry."""
     if source.entry is None:
         return about
     entry = source.entry
@@ -165,7 +168,7 @@ def _looks_like_a_path(name: str) -> bool:
 
 
 def _some(split: AnySplit, count: int) -> Split:
-    """Evenly spaced images. Only these are decoded: of ImageNet not all have to be tried first."""
+    """Return evenly spaced images. Only these are decoded, which matters for ImageNet."""
     return split.subset(spaced(split.places, count)).sample(count)
 
 
@@ -175,9 +178,9 @@ def images_of(
     count: int = FROM_FOLDER,
     crop: SingleCrop | None = None,
 ) -> np.ndarray:
-    """Up to `count` images, evenly spaced, of a folder or of a dataset's training images.
+    """Return up to `count` evenly spaced images from a folder or a dataset's training images.
 
-    Of `model` only the `input_shape` is looked at. A folder's are cut by `crop`.
+    Only the `input_shape` of `model` is used. Images of a folder are cropped by `crop`.
 
     Raises:
         UserError: no such dataset, or a folder without images.
@@ -188,6 +191,6 @@ def images_of(
 
 
 def _dataset(name: str, model: keras.Model) -> Dataset:
-    """A dataset by name, its images of the model's size."""
+    """Load a dataset by name, with images of the model's size."""
     dataset = load_dataset(name)
     return dataset if dataset.sized else dataset.at(model.input_shape[1] or 224)

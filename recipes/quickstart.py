@@ -1,4 +1,4 @@
-"""The whole chain on real images in minutes: train ResNet-8, export it, check every file.
+"""Quickstart on real images, in minutes: train ResNet-8, export it, check every file.
 
     keras-resnet quickstart [--out quickstart]
 
@@ -26,25 +26,28 @@ FORMATS = ("savedmodel", "tflite-float32", "tflite-int8")
 
 
 def run(out: str | Path = "quickstart", overrides: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Train, export and check in the folder `out`; an interrupted quickstart goes on there.
+    """Train, export and check in the folder `out`. An interrupted quickstart continues there.
 
     Returns:
-        "run", "exports", "images" (paths), "passed", "model" and "files" (a row each: file, bytes,
-        accuracy on the test split, agreement, largest_error, latency_ms, passed).
+        "run", "exports", "images" (paths), "passed", "model" and "files". Each file is a row with
+        file, bytes, accuracy on the test split, agreement, largest_error, latency_ms and passed.
 
     Raises:
-        UserError: a missing extra, or a folder that cannot be written.
+        UserError: an extra is missing, or the folder cannot be written.
     """
     out = expanded(out)
-    require("ai_edge_litert", "all")  # before the minutes of training, not after
+    require("ai_edge_litert", "all")  # check it before the minutes of training
     folder = out / "run"
     if not is_run(folder):
         finished = train.run(load_config(CONFIG, overrides), folder)
     elif overrides:
-        raise UserError(f"{out} holds a run already, of other settings; choose another --out.")
+        raise UserError(
+            f"{out} already contains a run with other settings. Choose another folder: "
+            "keras-resnet quickstart --out FOLDER"
+        )
     elif find_run(folder).model.is_file():
         finished = find_run(folder)
-        print(f"{folder} is trained already; exporting it anew", file=sys.stderr)
+        print(f"{folder} is already trained; exporting it again", file=sys.stderr)
     else:
         finished = train.resume(folder)
     config = finished.config
@@ -72,7 +75,7 @@ def run(out: str | Path = "quickstart", overrides: dict[str, Any] | None = None)
 
 
 def _write_samples(dataset: Dataset, folder: Path) -> list[Path]:
-    """A test image of each class as PNG, for `keras-resnet predict`."""
+    """Write a test image of each class as PNG, for `keras-resnet predict`."""
     image_module = require("PIL.Image", "recipes")
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.png" for name in dataset.class_names]

@@ -1,4 +1,4 @@
-"""Stock Keras 3: the same network in stock layers, `compile` and `fit` as its guides have them."""
+"""Stock Keras 3: the same network in stock layers, with `compile` and `fit` as in Keras' guides."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from keras_resnet.layers import BatchNormalization
 
 
 class StepTurns(keras.callbacks.Callback):
-    """Makes every few steps of an endless epoch a turn."""
+    """A callback that makes every few steps of an endless epoch a turn."""
 
     def __init__(self, turns: Turns) -> None:
-        """The first "turn" is the warm-up."""
+        """Begin with the warm-up as the first "turn"."""
         super().__init__()
         self.turns, self.left, self.warm = turns, WARM_UP, False
         self.ms: list[float] = []
@@ -49,7 +49,7 @@ class StepTurns(keras.callbacks.Callback):
 
 
 def stock(model: keras.Model) -> keras.Model:
-    """The same network with Keras' own BatchNormalization, each layer in its own precision."""
+    """Return the same network with Keras' own BatchNormalization, each layer in its precision."""
 
     def rebuild(layer: keras.Layer) -> keras.Layer:
         ours = type(layer) is BatchNormalization
@@ -60,7 +60,7 @@ def stock(model: keras.Model) -> keras.Model:
 
 
 def augmented_batches(turns: Turns) -> tf.data.Dataset:
-    """Shifted by up to 4 pixels and flipped, image by image, by Keras' layers on whole batches.
+    """Shift each image by up to 4 pixels and flip it, by Keras' layers on whole batches.
 
     RandomCrop would cut all images of a batch at the same place; RandomTranslation with zeros
     around the image is the layer that does what padding and cropping each image does.

@@ -1,4 +1,4 @@
-"""What the two Keras peers, our loop and stock `fit`, have in common."""
+"""The common parts of the two Keras peers, our loop and stock `fit`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.1, 0.9, 1e-4
 
 
 def network(options: dict[str, Any]) -> keras.Model:
-    """The model from uint8 pixels to logits, under the precision's dtype policy."""
+    """Return the model from uint8 pixels to logits, under the precision's dtype policy."""
     keras.config.set_dtype_policy(options["precision"])
     return registry.create_model(
         options["model"], classifier_activation=None, include_preprocessing=True
@@ -25,7 +25,7 @@ def network(options: dict[str, Any]) -> keras.Model:
 
 
 def one_batch_repeated(options: dict[str, Any]) -> tf.data.Dataset:
-    """A batch of noise without end: steps are measured apart from the input."""
+    """Return endless batches of noise, so that steps are measured without the input pipeline."""
     rng = np.random.default_rng(0)
     size, batch = options["image_size"], options["batch_size"]
     images = rng.integers(0, 256, (batch, size, size, 3)).astype("uint8")
@@ -34,14 +34,14 @@ def one_batch_repeated(options: dict[str, Any]) -> tf.data.Dataset:
 
 
 def read_images(options: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """The images and labels of an epoch, which `images.py` wrote."""
+    """Return the images and labels of an epoch, which `images.py` wrote."""
     size = options["image_size"]
     images = np.fromfile(f"{options['data']}/images.uint8", "uint8").reshape(-1, size, size, 3)
     return images, np.fromfile(f"{options['data']}/labels.int64", "int64").astype("int32")
 
 
 def facts(model: keras.Model) -> dict[str, Any]:
-    """What the benchmark wants to know before the first turn."""
+    """Return the facts for the benchmark, before the first turn."""
     return {
         "parameters": sum(int(np.prod(v.shape)) for v in model.trainable_variables),
         "versions": {name: importlib.metadata.version(name) for name in ("keras", "tensorflow")},
@@ -49,19 +49,19 @@ def facts(model: keras.Model) -> dict[str, Any]:
 
 
 class EpochTurns(keras.callbacks.Callback):
-    """Makes every epoch a turn; the first one's begins after the warm-up's steps.
+    """A callback that makes every epoch a turn; the first turn begins after the warm-up steps.
 
     A turn ends when the next epoch would begin, so that what is saved and logged in between counts.
     """
 
     def __init__(self, turns: Turns) -> None:
-        """Nothing is waited for before the warm-up is over."""
+        """Start without waiting until the warm-up is over."""
         super().__init__()
         self.turns, self.warm = turns, False
         self.steps = self.logged = 0
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Count the step; after the warm-up's last one say so and wait."""
+        """Count the step; after the warm-up's last step, report and wait."""
         self.steps += 1
         self.last_step = time.perf_counter()
         if not self.warm and self.steps == WARM_UP:
@@ -70,7 +70,7 @@ class EpochTurns(keras.callbacks.Callback):
             self._wait()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Report the epoch before and wait for the turn of this one."""
+        """Report the previous epoch and wait for this epoch's turn."""
         if epoch > 0:
             end = time.perf_counter()
             self.turns.report(
@@ -82,7 +82,7 @@ class EpochTurns(keras.callbacks.Callback):
             self._wait()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Note what our loop logs of its input; `fit` logs nothing of it."""
+        """Note the input waiting time that our loop logs; `fit` does not log it."""
         logs = logs or {}
         self.input_seconds = None
         if "input_wait" in logs:

@@ -25,7 +25,7 @@ from keras_resnet.recipes.training.loop import Loop
 
 
 def steps(turns: Turns) -> None:
-    """Single updates of one batch."""
+    """Time single updates with one batch."""
     model = network(turns.options)
     loop = Loop(
         tf.distribute.get_strategy(),
@@ -42,7 +42,7 @@ def steps(turns: Turns) -> None:
 
 
 def epochs(turns: Turns) -> None:
-    """The command `keras-resnet train cifar10/resnet20`, logs and checkpoints included."""
+    """Run `keras-resnet train cifar10/resnet20`, including logs and checkpoints."""
     images, labels = read_images(turns.options)
     names = tuple(str(label) for label in range(turns.options["classes"]))
     split = Split(images, labels)

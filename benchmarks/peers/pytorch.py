@@ -1,4 +1,4 @@
-"""PyTorch on the CPU in channels_last, eager or compiled: the loop of its tutorials."""
+"""PyTorch on the CPU in channels_last, eager or compiled: the training loop of its tutorials."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Training:
         self.loss_sum, self.correct = torch.zeros(()), torch.zeros((), dtype=torch.int64)
 
     def step(self, images: torch.Tensor, labels: torch.Tensor) -> None:
-        """One update."""
+        """Do one update."""
         self.optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
             logits = self.model(images)
@@ -39,10 +39,10 @@ class Training:
 
 
 class Augmented(Dataset):
-    """A whole batch at once: padded by 4, cropped and flipped by one indexing operation."""
+    """Batches that are padded by 4, cropped and flipped as a whole, by one indexing operation."""
 
     def __init__(self, options: dict[str, Any]) -> None:
-        """Read what `images.py` wrote and pad it once."""
+        """Read the images that `images.py` wrote and pad them once."""
         folder, self.size = options["data"], options["image_size"]
         count, shape = options["images"], (options["images"], self.size, self.size, 3)
         pixels = torch.from_file(
@@ -52,11 +52,11 @@ class Augmented(Dataset):
         self.labels = torch.from_file(f"{folder}/labels.int64", size=count, dtype=torch.int64)
 
     def __len__(self) -> int:
-        """The number of images."""
+        """Return the number of images."""
         return len(self.labels)
 
     def __getitem__(self, indices: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """A batch (n, 3, height, width) in channels_last memory, and its labels."""
+        """Return a batch (n, 3, height, width) in channels_last memory, and its labels."""
         index, pixels = torch.tensor(indices), torch.arange(self.size)
         top, left = torch.randint(0, 9, (2, len(index), 1))
         mirrored = torch.rand(len(index), 1) < 0.5
@@ -67,7 +67,7 @@ class Augmented(Dataset):
 
 
 def steps(turns: Turns, training: Training) -> None:
-    """Single updates of one batch."""
+    """Time single updates with one batch."""
     size, batch = turns.options["image_size"], turns.options["batch_size"]
     images = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8)
     images = images.contiguous(memory_format=torch.channels_last)
@@ -79,7 +79,7 @@ def steps(turns: Turns, training: Training) -> None:
 
 
 def epochs(turns: Turns, training: Training) -> None:
-    """Whole epochs; batches are made between the steps, since a worker would take a core."""
+    """Time whole epochs; batches are made between steps, since a worker would need a core."""
     dataset = Augmented(turns.options)
     batch = turns.options["batch_size"]
     sampler = BatchSampler(RandomSampler(dataset), batch, drop_last=True)
@@ -106,7 +106,7 @@ def epochs(turns: Turns, training: Training) -> None:
 
 
 def facts(training: Training) -> dict[str, Any]:
-    """What the benchmark wants to know before the first turn."""
+    """Return the facts for the benchmark, before the first turn."""
     return {"parameters": training.parameters, "versions": {"torch": torch.__version__}}
 
 

@@ -1,4 +1,4 @@
-"""ResNet-50 in PyTorch on the CPU, an image at a time: eager in channels_last, or compiled."""
+"""ResNet-50 in PyTorch on the CPU, one image at a time: eager in channels_last, or compiled."""
 
 from __future__ import annotations
 

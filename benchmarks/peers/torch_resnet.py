@@ -10,7 +10,7 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Spec:
-    """What the two differ in."""
+    """The differences between the two networks."""
 
     depths: tuple[int, ...]
     widths: tuple[int, ...]
@@ -54,7 +54,7 @@ class ConvolutionBN(nn.Sequential):
 
 
 class OptionA(nn.Module):
-    """Every other pixel, and zeros as the new channels (arXiv:1512.03385, section 3.3)."""
+    """A shortcut: every other pixel, and zeros as new channels (arXiv:1512.03385, section 3.3)."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -62,12 +62,12 @@ class OptionA(nn.Module):
         self.channels = (0, 0, 0, 0, new // 2, new - new // 2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`h(x)`."""
+        """Return `h(x)`."""
         return nn.functional.pad(x[:, :, ::2, ::2], self.channels)
 
 
 class Unit(nn.Module):
-    """`relu(h(x) + F(x))`, the stride in the first convolution."""
+    """A unit `relu(h(x) + F(x))`, with the stride in the first convolution."""
 
     def __init__(self, spec: Spec, inputs: int, width: int, stride: int) -> None:
         super().__init__()
@@ -91,12 +91,12 @@ class Unit(nn.Module):
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The unit's output."""
+        """Return the unit's output."""
         return self.relu(self.transform(x) + self.shortcut(x))
 
 
 class ResNet(nn.Module):
-    """From uint8 pixels (batch, 3, height, width) to logits (batch, classes)."""
+    """The network, from uint8 pixels (batch, 3, height, width) to logits (batch, classes)."""
 
     def __init__(self, spec: Spec) -> None:
         super().__init__()
@@ -116,6 +116,6 @@ class ResNet(nn.Module):
         self.head = nn.Linear(channels, spec.classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """The logits."""
+        """Return the logits."""
         x = self.body((images.float() - self.mean) / self.std)
         return self.head(x.mean((2, 3)))

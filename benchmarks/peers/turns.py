@@ -18,14 +18,14 @@ WARM_UP = 2  # steps before the first turn: they trace, compile and allocate
 
 
 class Turns:
-    """The conversation with who compares over stdin and stdout, one JSON object a line.
+    """The connection to the benchmark over stdin and stdout, one JSON object per line.
 
     Attributes:
         options: what this worker is to train: model, precision, batch_size, image_size, ...
     """
 
     def __init__(self) -> None:
-        """Keep stdout for the answers; whatever frameworks print goes to stderr."""
+        """Keep stdout for the answers; everything that frameworks print goes to stderr."""
         self.options: dict[str, Any] = json.loads(sys.argv[-1])
         self._answers = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)
@@ -40,12 +40,12 @@ class Turns:
         return int(json.loads(line)["steps"])
 
     def answer(self, **facts: Any) -> None:
-        """Send what came out of the turn, or of the preparation for it."""
+        """Send the result of a turn, or of the preparation."""
         print(json.dumps(facts), file=self._answers, flush=True)
         self._finished = time.process_time()
 
     def timed_steps(self, step: Callable[[], None]) -> None:
-        """Do what is asked for in single steps until the benchmark is over; report their times."""
+        """Do single steps on request until the benchmark is over; report their times."""
         while True:
             ms = []
             for _ in range(self.wait()):
@@ -55,12 +55,12 @@ class Turns:
             self.report(ms=ms)
 
     def report(self, **facts: Any) -> None:
-        """Answer with this process' peak memory and the CPU time it took while it was not on."""
+        """Answer with this process' peak memory and the CPU time it used outside its turns."""
         self.answer(peak_memory_mib=peak_memory_mib(), idle_cpu_s=self._idle_cpu, **facts)
 
 
 def peak_memory_mib() -> int:
-    """The most memory this process has held; `ru_maxrss` also counts who started it (Linux)."""
+    """Return this process' peak memory; `ru_maxrss` would include its parent (Linux)."""
     status = Path("/proc/self/status").read_text()
     line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
     return round(int(line.split()[1]) / 2**10)

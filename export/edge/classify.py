@@ -1,8 +1,9 @@
 """Classify pictures with a .tflite file. Needs ai-edge-litert, numpy and pillow, nothing else.
 
-python classify.py MODEL.tflite PICTURE...      (files that take RGB or grey 0...255)
+python classify.py MODEL.tflite PICTURE...      (for files that take RGB or grey 0...255)
 
-Pictures are cut as the manifest.json beside the file says; without one, to just cover its size.
+The manifest.json beside the file says how a picture is cropped. Without it, the picture is scaled
+to cover the model's size and its middle is cut out.
 """
 
 import json
@@ -18,7 +19,7 @@ COVER = {"resize": 1, "size": 1, "interpolation": "bilinear"}  # just the model'
 
 
 def read_labels(model: Path) -> list[str]:
-    """Read the class names in the labels.txt beside the file; else those inside it, if any."""
+    """Read the class names from the labels.txt beside the file, or else from inside the file."""
     names, beside = [], model.parent / "labels.txt"
     if beside.exists():
         names = beside.read_text(encoding="utf-8").splitlines()
@@ -29,27 +30,29 @@ def read_labels(model: Path) -> list[str]:
 
 
 def read_manifest(model: Path, part: str) -> dict:
-    """Read the "input" or the "output" of the manifest beside the file; {} where there is none."""
+    """Read the "input" or "output" of the manifest beside the file; {} without a manifest."""
     beside = model.parent / "manifest.json"
     return json.loads(beside.read_text(encoding="utf-8"))[part] if beside.exists() else {}
 
 
 def read_crop(model: Path) -> dict:
-    """Read from the manifest beside the file how pictures are cut; refuse what takes no pixels."""
+    """Read the crop from the manifest; exit if the model does not take pixels 0...255."""
     taken = read_manifest(model, "input")
     if not taken.get("raw_pixels", True):
-        reason = "its manifest.json says that the normalisation is not inside"
-        sys.exit(f"{model} takes no pixels 0...255: {reason}. Export it with --preprocessing.")
+        reason = "its manifest.json says that it does not normalise its input"
+        sys.exit(f"{model} does not take pixels 0...255: {reason}. Export it with --preprocessing.")
     return taken.get("crop") or COVER
 
 
 def cut(picture: Image.Image, width: int, height: int, crop: dict) -> Image.Image:
-    """Resize a picture until it covers the model's size and cut out the middle, in whole pixels."""
+    """Scale a picture to cover the model's size and cut out the middle, in whole pixels."""
     columns, rows = picture.size
     if (columns, rows) == (width, height):
-        return picture  # it has been cut
+        return picture  # it is already cropped
     if max(columns, rows) >= 100 * min(columns, rows):
-        raise ValueError(f"it has {columns} by {rows} pixels; sides of up to 1 to 100 are resized")
+        raise ValueError(
+            f"it has {columns} by {rows} pixels; one side must be less than 100 times the other"
+        )
     size = crop["size"] or min(width, height)
     wide, high = (round(crop["resize"] * side / size) for side in (width, height))
     columns, rows = max(wide, columns * high // rows), max(high, rows * wide // columns)
@@ -71,7 +74,7 @@ def read_picture(path: str, shape: tuple[int, ...], crop: dict) -> np.ndarray:
 
 
 def classify(interpreter: Interpreter, pixels: np.ndarray) -> np.ndarray:
-    """Pixels 0...255 (1, height, width, channels) -> a score for each class."""
+    """Return a score for each class, from pixels 0...255 (1, height, width, channels)."""
     (image,), (scores,) = interpreter.get_input_details(), interpreter.get_output_details()
     scale, zero = image["quantization"]  # 0 in files that take floats
     steps = np.round(pixels / scale) + zero if scale else pixels
@@ -83,7 +86,7 @@ def classify(interpreter: Interpreter, pixels: np.ndarray) -> np.ndarray:
 
 
 def probabilities(scores: np.ndarray, activation: str) -> np.ndarray:
-    """Scores of the file -> a probability for each class; one score tells two classes apart."""
+    """Turn the file's scores into a probability for each class; one score means two classes."""
     if len(scores) == 1:
         positive = 1 / (1 + np.exp(-scores)) if activation == "linear" else scores
         return np.concatenate([1 - positive, positive])
@@ -94,18 +97,21 @@ def probabilities(scores: np.ndarray, activation: str) -> np.ndarray:
 
 
 def main(model: str, *pictures: str) -> int:
-    """Print the five best classes of each picture; return 1 if one of them could not be read."""
+    """Print the five best classes of each picture; return 1 if any picture cannot be read."""
     crop, labels = read_crop(Path(model)), read_labels(Path(model))
     activation = read_manifest(Path(model), "output").get("activation", "")
     interpreter, failed = Interpreter(model), 0
     interpreter.allocate_tensors()
     if not activation and interpreter.get_output_details()[0]["shape"][-1] == 1:
-        sys.exit(f"{model} has one output, and no manifest.json beside it says what it means.")
+        sys.exit(
+            f"{model} has one output. Put the manifest.json of its export beside it, "
+            "which says what the output means."
+        )
     shape = tuple(int(side) for side in interpreter.get_input_details()[0]["shape"][1:])
     for path in pictures:
         try:
             pixels = read_picture(path, shape, crop)
-        except Exception as error:  # damaged files make Pillow's readers stumble over anything
+        except Exception as error:  # damaged files make Pillow raise many kinds of errors
             print(f"Cannot read {path}: {error}", file=sys.stderr)
             failed = 1
             continue

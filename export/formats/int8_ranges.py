@@ -1,9 +1,9 @@
-"""Which range of values an int8 file's feature maps stand for: `calibration_method`.
+"""The ranges of values that an int8 file's feature maps can represent: `calibration_method`.
 
-TensorFlow's converter knows one method, the least and the largest value seen. It calibrates and
-quantizes in two steps, though, and the file between them holds the ranges, where other methods
-write theirs. Of the two ends of a network the whole range is kept: of the input it is known, and of
-the scores the largest is the answer.
+TensorFlow's converter has only one method: the least and the largest value seen. It calibrates and
+quantizes in two steps. The file between the two steps holds the ranges, and other methods replace
+them there. The input and the output of a network keep their whole range: the input's range is
+known, and the largest score is the answer.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
 
 Range = tuple[float, float]
 MIN_MAX = "min-max"
-_BINS = 8192  # over the whole range: 32 to a step of int8
-# Of a network that was trained quantized: the files that round as it does.
+_BINS = 8192  # over the whole range: 32 bins per int8 step
+# The formats of a quantization-aware model: they round as it does.
 TRAINED_FORMATS = ("savedmodel", *keep_float.INT8_FORMATS)
 
 
 def parse(text: str) -> tuple[str, float]:
     """Split "percentile:99.9" into name and value; the value may be left out.
 
-    "min-max": the least and the largest value of all images; what the converter does itself.
-    "percentile:P" (default 99.999): without the largest 100 - P percent of the values, and without
-    as many of the least.
-    "moving-average:D" (default 0.99): the averages of the images' least and largest values, where
-    each image before the last counts D times the one after it.
+    "min-max": the least and the largest value of all images, as in TensorFlow's converter.
+    "percentile:P" (default 99.999): leaves out the largest 100 - P percent of the values, and the
+    same share of the smallest.
+    "moving-average:D" (default 0.99): the weighted averages of the images' least and largest
+    values. Each image has D times the weight of the image after it.
 
     Raises:
-        UserError: a value outside of 50...100 or 0...1.
-        UnknownNameError: with the nearest method.
+        UserError: the value is outside 50...100 (percentile) or 0...1 (moving-average).
+        UnknownNameError: an unknown method; the message suggests the nearest one.
     """
     name, colon, given = text.partition(":")
     if text == MIN_MAX:
@@ -53,14 +53,14 @@ def parse(text: str) -> tuple[str, float]:
         value = float("nan")
     if not least <= value <= most:
         raise UserError(
-            f"{name} takes a number of {least:g} to {most:g}, as in '{name}:{default:g}'; "
-            f"received '{text}'."
+            f"{name} takes a number from {least:g} to {most:g}; received '{text}'. "
+            f"Example: '{name}:{default:g}'."
         )
     return name, value
 
 
 def full_name(text: str) -> str:
-    """`text` with its value, for the manifest: "percentile" is "percentile:99.999"."""
+    """Return `text` with its value, for the manifest: "percentile" gives "percentile:99.999"."""
     name, value = parse(text)
     return name if name == MIN_MAX else f"{name}:{value:g}"
 
@@ -68,16 +68,16 @@ def full_name(text: str) -> str:
 def convert(
     converter: Any, method: str, samples: np.ndarray, layers_in_float: Sequence[str]
 ) -> bytes:
-    """Convert to int8 with the ranges of `method`, but for the operations of some layers.
+    """Convert to int8 with the ranges of `method`; keep some layers in float32.
 
     Args:
         converter: a `tf.lite.TFLiteConverter`, set up for int8 with a representative dataset.
         method: see `parse`.
         samples: the images of that dataset (n, height, width, channels), float32.
-        layers_in_float: their names.
+        layers_in_float: names of the layers that stay in float32.
 
     Raises:
-        UserError: one of them has no operation in the file that is called after it.
+        UserError: the file has no operation named after one of those layers.
     """
     calibrated = keras_compat.calibrate(converter)
     return keras_compat.quantize(
@@ -89,7 +89,7 @@ def convert(
 
 
 def rewrite(calibrated: bytes, method: str, samples: np.ndarray) -> bytes:
-    """Replace the ranges of the feature maps in a calibrated float file by those of `method`."""
+    """Replace the ranges of the feature maps in a calibrated float file by those from `method`."""
     name, value = parse(method)
     if name == MIN_MAX:
         return calibrated
@@ -112,7 +112,7 @@ def rewrite(calibrated: bytes, method: str, samples: np.ndarray) -> bytes:
 
 
 def _is_feature_map(tensor: Any) -> bool:
-    """Whether it is (1, height, width, channels) and was calibrated."""
+    """Return True if the tensor is (1, height, width, channels) and was calibrated."""
     quantization = tensor.quantization
     calibrated = quantization is not None and quantization.min is not None
     return calibrated and len(quantization.min) == 1 and len(tensor.shape) == 4
@@ -121,12 +121,12 @@ def _is_feature_map(tensor: Any) -> bool:
 def _values(
     calibrated: bytes, samples: np.ndarray, indices: list[int]
 ) -> Iterator[dict[int, np.ndarray]]:
-    """Run the images one by one and give out these tensors, flat."""
+    """Run the images one by one and yield these tensors, flattened."""
     litert = require("ai_edge_litert.interpreter", "export")
     interpreter = litert.Interpreter(
         model_content=calibrated,
         experimental_preserve_all_tensors=True,
-        # XNNPACK keeps what lies between its operations to itself.
+        # XNNPACK does not expose the tensors between its operations.
         experimental_op_resolver_type=litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
     )
     interpreter.allocate_tensors()
@@ -140,7 +140,7 @@ def _values(
 def _percentile(
     images: Iterator[dict[int, np.ndarray]], whole: dict[int, Range], value: float
 ) -> dict[int, Range]:
-    """From histograms over the whole ranges, since all values of a large network are too many."""
+    """Compute percentiles from histograms, since a large network has too many values to keep."""
     counts = {index: np.zeros(_BINS, np.int64) for index, (a, b) in whole.items() if a < b}
     for values in images:
         for index, count in counts.items():
@@ -151,7 +151,7 @@ def _percentile(
 
 
 def _between(count: np.ndarray, whole: Range, share: float) -> Range:
-    """The outer edges of the bins in which the `1 - share` and the `share` quantile lie."""
+    """Return the outer edges of the bins that hold the `1 - share` and the `share` quantile."""
     edges = np.linspace(*whole, _BINS + 1)
     first = int(np.searchsorted(count.cumsum(), (1 - share) * count.sum(), side="right"))
     last = int(np.searchsorted(count.cumsum(), share * count.sum(), side="left"))
@@ -170,7 +170,7 @@ def _moving_average(
 
 
 _Method = Callable[[Iterator[dict[int, np.ndarray]], dict[int, Range], float], dict[int, Range]]
-# Default value, the least and the largest it may be, function.
+# {method: (default value, least and largest allowed value, function)}.
 _METHODS: dict[str, tuple[float, float, float, _Method]] = {
     "percentile": (99.999, 50.0, 100.0, _percentile),
     "moving-average": (0.99, 0.0, 1.0, _moving_average),
@@ -178,6 +178,6 @@ _METHODS: dict[str, tuple[float, float, float, _Method]] = {
 
 
 def has_ranges(model: keras.Model) -> bool:
-    """Whether `model` was trained quantized: it rounds activations itself, in Keras' operations."""
+    """Return True if `model` is quantization-aware: its operations round the activations."""
     rounding = keras_compat.operations("FakeQuantWithMinMaxVars")
     return any(isinstance(operation, rounding) for operation in model.operations)

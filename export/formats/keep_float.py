@@ -9,14 +9,14 @@ from keras_resnet import keras_compat
 from keras_resnet.errors import UnknownNameError, UserError
 from keras_resnet.export.runtimes import tflite_graph
 
-INT8_FORMATS = ("tflite-int8", "micro", "web")  # all of whose layers are to be integers, but those
+INT8_FORMATS = ("tflite-int8", "micro", "web")  # all layers are integers, except `keep_float`
 
 
 def require_layers(layers: Sequence[str], model: Any) -> None:
     """Check that `layers` are layers of the Keras model.
 
     Raises:
-        UnknownNameError: one is not; the message has the nearest one.
+        UnknownNameError: a layer is unknown; the message suggests the nearest one.
     """
     known = [layer.name for layer in keras_compat.all_layers(model)]
     for name in layers:
@@ -28,7 +28,7 @@ def require_layers(layers: Sequence[str], model: Any) -> None:
 def problems(
     operations: Sequence[tflite_graph.Operation], keep_float: Sequence[str], float_input: bool
 ) -> list[str]:
-    """What an int8 file computes in float though it should not, and the other way round."""
+    """Return problems of an int8 file: layers wrongly in float, or wrongly in integers."""
     kept = set(keep_float)
     borders = tflite_graph.BORDERS if kept or float_input else ()
     inner = [item for item in operations if item.kind not in borders]
@@ -43,13 +43,13 @@ def problems(
 
 def _left_in_float(strays: Sequence[tflite_graph.Operation], keep_float: Sequence[str]) -> str:
     kinds = sorted({item.kind for item in strays})
-    # Borders have no layer: they come and go with the operations between them.
+    # Borders have no layer: they exist only because of the operations between them.
     layers = dict.fromkeys(item.layer for item in strays if item.kind not in tflite_graph.BORDERS)
     problem = f"operations left in float: {kinds}"
     if not layers:
         return problem
     names = ",".join([*keep_float, *layers])
-    return f"{problem}. To accept that, export with --keep-float {names}"
+    return f"{problem}. To accept them, export with --keep-float {names}"
 
 
 def _layers(operations: Any) -> set[str]:
@@ -57,13 +57,13 @@ def _layers(operations: Any) -> set[str]:
 
 
 def nodes(calibrated: bytes, keep_float: Sequence[str]) -> list[str]:
-    """The outputs of the operations of these layers, by which the converter knows them."""
+    """Return the output names of these layers' operations; the converter takes those names."""
     operations = tflite_graph.operations(tflite_graph.read(calibrated))
     for layer in keep_float:
         if layer not in _layers(operations):
             raise UserError(
-                f"The file has no operation called after the layer '{layer}', which the converter "
-                "made part of another or left out. 'keras-resnet layers' shows the names of an "
-                "export's operations; keep one of those."
+                f"The file has no operation named after the layer '{layer}': the converter merged "
+                "it into another operation or removed it. 'keras-resnet layers' lists the names "
+                "of an export's operations; pass one of those to keep_float (--keep-float)."
             )
     return [item.name for item in operations if not set(keep_float).isdisjoint(item.layers)]

@@ -1,12 +1,12 @@
-"""LiteRT.js, the browser runtime of the format `web`: found, checked by hash, installed with npm.
+"""Find LiteRT.js, the browser runtime of the format `web`, check its hashes, install it with npm.
 
-A page needs six files of two npm packages. `web/litert/SOURCES` lists them with exact versions and
-hashes; a file with another hash is never used. They come from the first of these that applies:
+A page needs six files from two npm packages. `web/litert/SOURCES` lists them with exact versions
+and hashes; a file with another hash is never used. They come from the first source that applies:
 
-1. the folder that `KERAS_RESNET_LITERT_JS` names: a `node_modules`, or a folder that has one;
-2. the cache, `litert_js/<version>` in the folder of `keras_resnet.weights.download.cache_home`;
-3. `npm`, where it is on the path and `KERAS_RESNET_OFFLINE` is not set. No script of a package
-   runs, and only the six files go into the cache.
+1. the folder in `KERAS_RESNET_LITERT_JS`: a `node_modules`, or a folder that contains one;
+2. the cache: `litert_js/<version>` in the folder of `keras_resnet.weights.download.cache_home`;
+3. `npm`, if it is on the path and `KERAS_RESNET_OFFLINE` is not set. No package script runs, and
+   only the six files go into the cache.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from keras_resnet.weights.http import say
 FOLDER = "KERAS_RESNET_LITERT_JS"
 SOURCES = PAGE / "litert" / "SOURCES"
 
-_NPM_ERROR_LINES = 4  # code, system call, and which request failed; a stack trace follows
+_NPM_ERROR_LINES = 4  # code, system call and failed request; a stack trace follows
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class File:
     Attributes:
         name: the file's name in the page's folder `litert`.
         package: the npm package with its exact version, e.g. "@litertjs/core@2.5.3".
-        path: where the file lies in the package.
+        path: the file's path in the package.
         sha256: all 64 hexadecimal digits.
     """
 
@@ -48,7 +48,7 @@ class File:
     sha256: str
 
     def installed(self, modules: Path) -> Path:
-        """Where `npm install` puts the file below the folder `modules` (a `node_modules`)."""
+        """Return the path that `npm install` gives the file below `modules` (a `node_modules`)."""
         return modules / self.package.rpartition("@")[0] / self.path
 
 
@@ -70,11 +70,13 @@ def copy_to(folder: Path) -> None:
 
 
 def node_modules() -> Path:
-    """Return a `node_modules` folder in which every file has the right hash; see the module.
+    """Return a `node_modules` folder in which every file has the right hash.
+
+    The module's docstring lists the sources that are searched.
 
     Raises:
-        UserError: the named folder, or npm's answer, lacks a file or has another one; or the files
-            are not in the cache and npm cannot be asked. The message has the command to run.
+        UserError: a file is missing or has another hash, or the files are not in the cache and npm
+            cannot be used. The message has the command to run.
     """
     named = os.environ.get(FOLDER)
     folder = Path(named).expanduser().absolute() if named else _cache()
@@ -85,7 +87,7 @@ def node_modules() -> Path:
     if named:
         raise _not_here(f"{FOLDER} is set, and {problem}", modules)
     if is_offline():
-        raise _not_here(f"{problem}, and with {OFFLINE} set npm is not asked", modules)
+        raise _not_here(f"{problem}, and npm is not used because {OFFLINE} is set", modules)
     npm = shutil.which("npm")
     if npm is None:
         raise _not_here(f"{problem}, and npm is not on the path", modules)
@@ -94,17 +96,17 @@ def node_modules() -> Path:
 
 
 def install(npm: str, packages: Iterable[str], folder: Path) -> None:
-    """Let the program `npm` install packages into `folder`/node_modules, without their scripts.
+    """Install packages into `folder`/node_modules with npm, without running their scripts.
 
     Args:
-        npm: the program's path.
+        npm: the path of the program npm.
         packages: names with exact versions, e.g. "@litertjs/core@2.5.3".
         folder: an existing folder.
 
     Raises:
         UserError: npm failed, for instance without a network.
     """
-    quiet = ["--no-audit", "--no-fund", "--fetch-retries=1"]  # its two retries take 70 s offline
+    quiet = ["--no-audit", "--no-fund", "--fetch-retries=1"]  # npm's two retries take 70 s offline
     command = [npm, *_arguments(packages, folder), *quiet]
     result = subprocess.run(command, capture_output=True, text=True, errors="replace", cwd=folder)
     if result.returncode:
@@ -125,7 +127,7 @@ def _packages() -> list[str]:
 
 
 def _version() -> str:
-    """The version of the main package, which has the runtime."""
+    """Return the version of the main package, which contains the runtime."""
     return _packages()[0].rpartition("@")[2]
 
 
@@ -134,14 +136,14 @@ def _arguments(packages: Iterable[str], folder: Path) -> list[str]:
 
 
 def _fault(modules: Path) -> str | None:
-    """What is wrong with the first file that is not right; None if all are."""
+    """Return the problem of the first wrong file; None if all files are right."""
     problems = (fault(file.installed(modules), f"sha256:{file.sha256}") for file in files())
     return next((problem for problem in problems if problem), None)
 
 
 def _not_here(problem: str, modules: Path) -> UserError:
     command = shlex.join(["npm", *_arguments(_packages(), modules.parent)])
-    damaged = modules / "@litertjs"  # npm does not look into packages that are there
+    damaged = modules / "@litertjs"  # npm does not check packages that are already there
     first = f"delete {damaged} and run" if damaged.exists() else "run"
     return UserError(
         f"The format web needs LiteRT.js {_version()}: {problem}. Set {FOLDER} to a folder that "
@@ -150,7 +152,7 @@ def _not_here(problem: str, modules: Path) -> UserError:
 
 
 def _fill(modules: Path, npm: str) -> None:
-    """Install with npm beside `modules`, check, and move each file to its place at once."""
+    """Install with npm in a temporary folder, check the hashes, and move the files to `modules`."""
     cache = modules.parent
     say(f"Installing LiteRT.js {_version()} with npm into {cache}")
     with writing(cache):
@@ -160,8 +162,8 @@ def _fill(modules: Path, npm: str) -> None:
             fresh = Path(scratch, "node_modules")
             if problem := _fault(fresh):
                 raise UserError(
-                    f"npm installed another LiteRT.js than the tested one: {problem}. It was not "
-                    "used. Is a proxy or another registry in between?"
+                    f"npm installed a LiteRT.js that differs from the tested one: {problem}. It "
+                    "was not used. Check whether a proxy or another registry is in between."
                 )
             for file in files():
                 file.installed(modules).parent.mkdir(parents=True, exist_ok=True)

@@ -1,12 +1,12 @@
-"""Metadata in a TFLite file: what it is, what its input means, the names of its classes.
+"""Metadata in a TFLite file: its description, the meaning of its input, the names of its classes.
 
 The schema is TensorFlow Lite's metadata_schema.fbs (identifier "M001"), which MediaPipe and Android
-Studio read: a FlatBuffer of its own in a buffer of the file that is called TFLITE_METADATA, and
-labels.txt in a zip archive behind the file's last byte (`unzip -l FILE.tflite` lists it).
+Studio read. The metadata is a FlatBuffer in the file's buffer TFLITE_METADATA. labels.txt is in a
+zip archive behind the file's last byte (`unzip -l FILE.tflite` lists it).
 
-The model's own bytes stay as they are, at a multiple of 16: a new root is put in front of them,
-with new lists of buffers and of metadata that point to the old ones. Unpacking and packing the
-whole file would lose the alignment of the weights.
+The model's own bytes stay unchanged, at a multiple of 16. A new root is put in front of them. Its
+new lists of buffers and metadata point to the old ones. Unpacking and packing the whole file would
+lose the alignment of the weights.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ _NUMBERS = {
 
 @dataclass(frozen=True)
 class About:
-    """What is said of a model, in free text; "" says nothing.
+    """Free texts about a model; "" leaves a text out.
 
     Attributes:
-        description: "" is replaced by what the model takes and gives.
-        author: who trained it.
-        license: of the weights.
-        version: of the model.
+        description: a description; "" stands for a sentence on the model's input and output.
+        author: the author of the model.
+        license: the licence of the weights.
+        version: the version of the model.
     """
 
     description: str = ""
@@ -61,14 +61,17 @@ class About:
         """Read ["author=Jane Doe", "license=MIT", ...].
 
         Raises:
-            UserError: no "=".
-            UnknownNameError: no such field, with the nearest one.
+            UserError: a text without "=".
+            UnknownNameError: an unknown field; the message suggests the nearest one.
         """
         pairs = [text.partition("=")[::2] for text in texts]
         known = [field.name for field in fields(cls)]
         for name, value in pairs:
             if not value:
-                raise UserError(f"Expected NAME=TEXT, e.g. author=me; received '{name}'.")
+                raise UserError(
+                    f"--about must be NAME=TEXT; received '{name}'. "
+                    "Example: --about author=me (about=)."
+                )
             if name not in known:
                 raise UnknownNameError("metadata", name, known, "")
         return cls(**dict(pairs))
@@ -79,13 +82,13 @@ UNSAID = About()
 
 @dataclass(frozen=True)
 class Interface:
-    """What a model takes and gives.
+    """The input and output of a model.
 
     Attributes:
-        name: of the model.
-        input: as in the manifest: shape (height, width, channels), color, raw_pixels, range.
-        outputs: how many numbers it gives.
-        labels: the names of its classes, if they are known.
+        name: the model's name.
+        input: the manifest's entry: shape (height, width, channels), color, raw_pixels, range.
+        outputs: number of outputs.
+        labels: the class names, or None if unknown.
     """
 
     name: str
@@ -95,12 +98,12 @@ class Interface:
 
     @property
     def output_names(self) -> Sequence[str] | None:
-        """A name for each output, as clients ask for: one output is the second class's."""
+        """A name for each output; a single output belongs to the second class."""
         return self.labels if self.labels is None else self.labels[-self.outputs :]
 
     @property
     def description(self) -> str:
-        """A sentence on each end."""
+        """A description of the model's input and output."""
         height, width, _ = self.input["shape"]
         low, high = self.input["range"]
         return (
@@ -117,13 +120,14 @@ class Interface:
 
 
 def add(data: bytes, about: About, interface: Interface) -> bytes:
-    """Return a TFLite file that computes the same and carries metadata.
+    """Return a TFLite file that computes the same and contains metadata.
 
     Args:
-        data: a TFLite file without metadata, of one image and one vector.
+        data: a TFLite file without metadata that maps one image to one vector.
         about: free texts.
-        interface: what the model takes and gives. A float input is marked as pixels 0...255 (mean
-            0, standard deviation 1) if `raw_pixels` says so; else clients have to know themselves.
+        interface: the model's input and output. If `raw_pixels` is true, a float input is marked
+            as pixels 0...255 (mean 0, standard deviation 1). Otherwise clients must know the
+            normalisation themselves.
     """
     builder = flatbuffers.Builder()
     builder.Finish(_put(builder, _model(about, interface)), b"M001")
@@ -131,14 +135,14 @@ def add(data: bytes, about: About, interface: Interface) -> bytes:
     if interface.output_names is None:
         return described
     stream = io.BytesIO(described)
-    with zipfile.ZipFile(stream, "a", zipfile.ZIP_STORED) as archive:  # clients do not inflate
-        entry = zipfile.ZipInfo(LABELS)  # of 1980, so that equal models give equal files
+    with zipfile.ZipFile(stream, "a", zipfile.ZIP_STORED) as archive:  # clients do not decompress
+        entry = zipfile.ZipInfo(LABELS)  # dated 1980, so that equal models give equal files
         archive.writestr(entry, "\n".join(interface.output_names) + "\n")
     return stream.getvalue()
 
 
 def labels(path: Path) -> tuple[str, ...] | None:
-    """Return the class names that a TFLite file carries; None if it has none."""
+    """Return the class names inside a TFLite file; None if it has none."""
     if not zipfile.is_zipfile(path):
         return None
     with zipfile.ZipFile(path) as archive:
@@ -147,7 +151,7 @@ def labels(path: Path) -> tuple[str, ...] | None:
         return tuple(archive.read(LABELS).decode().splitlines())
 
 
-# Tables of the schema: a tuple is a table, its fields in the schema's order; None is left out. ----
+# Tables of the schema: a tuple is a table with fields in the schema's order; None is left out. ----
 
 
 def _model(about: About, interface: Interface) -> tuple[Any, ...]:
@@ -155,7 +159,7 @@ def _model(about: About, interface: Interface) -> tuple[Any, ...]:
     description = about.description or interface.description
     texts = (interface.name, description, about.version or None)
     who = (about.author or None, about.license or None)
-    return (*texts, [graph], *who, None, "1.0.0")  # the oldest parser that knows all of it
+    return (*texts, [graph], *who, None, "1.0.0")  # the oldest parser that can read all of it
 
 
 def _image(interface: Interface) -> tuple[Any, ...]:
@@ -169,25 +173,26 @@ def _image(interface: Interface) -> tuple[Any, ...]:
 
 
 def _scores(interface: Interface) -> tuple[Any, ...]:
-    file = (LABELS, "A class name a line.", _TENSOR_AXIS_LABELS)
+    file = (LABELS, "One class name per line.", _TENSOR_AXIS_LABELS)
     files = None if interface.output_names is None else [file]
     return (OUTPUT, "A score for each class.", None, (_FEATURE, ()), None, None, files)
 
 
-# FlatBuffers, written from the back to the front --------------------------------------------------
+# FlatBuffers, which are written from back to front ------------------------------------------------
 
 
 def _put(builder: flatbuffers.Builder, value: Any) -> Any:
-    """Write a string, bytes, numbers, a list of tables or a table; return where it lies.
+    """Write a string, bytes, numbers, a list of tables or a table; return its position.
 
-    A number of NumPy's lies in its table and an `int` is a place already: both come back unchanged.
+    A NumPy number is stored in its table, and an `int` is already a position. Both are returned
+    unchanged.
     """
     if isinstance(value, str):
         return builder.CreateString(value)
     if isinstance(value, np.ndarray):
         return builder.CreateNumpyVector(value)
     if isinstance(value, bytes):
-        builder.StartVector(1, len(value), 16)  # as the schema wants of buffers
+        builder.StartVector(1, len(value), 16)  # the schema's alignment of buffers
         builder.head -= len(value)
         builder.Bytes[builder.head : builder.head + len(value)] = value
         return builder.EndVector()
@@ -214,7 +219,7 @@ def _put_table(builder: flatbuffers.Builder, table: tuple[Any, ...]) -> int:
 
 
 def _with_buffer(data: bytes, content: bytes) -> bytes:
-    """The same model with one buffer more, which its metadata calls `NAME`."""
+    """Return the same model with one more buffer, which its metadata calls `NAME`."""
     data += bytes(-len(data) % 16)
     builder = flatbuffers.Builder(len(data))
     builder.Bytes[:] = data
@@ -231,7 +236,7 @@ def _with_buffer(data: bytes, content: bytes) -> bytes:
 
 
 class _Existing:
-    """The root of a file; places are counted from the end, as a builder does."""
+    """The root table of a file. Positions are counted from the end, as in a builder."""
 
     def __init__(self, data: bytes) -> None:
         self._size = len(data)
@@ -241,12 +246,12 @@ class _Existing:
         self.version = self._table.Get(number_types.Uint32Flags, self._position(0))
 
     def place(self, slot: int) -> int | None:
-        """Where what the field points to lies."""
+        """Return the position that a field points to; None if the field is absent."""
         position = self._position(slot)
         return self._size - self._table.Indirect(position) if position else None
 
     def items(self, slot: int) -> list[int]:
-        """Where the tables of a vector lie."""
+        """Return the positions of a vector's tables."""
         position = self._position(slot)
         if not position:
             return []

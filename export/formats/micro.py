@@ -1,7 +1,7 @@
-"""int8 TFLite → C++ for TensorFlow Lite for Microcontrollers: the model as an array, and a main.
+"""int8 TFLite → C++ for TensorFlow Lite for Microcontrollers (TFLM): the model as an array, a main.
 
-The arena, the working memory that TFLM is given, is measured by its own interpreter for Python
-where that is installed: `pip install "keras-resnet-zoo[micro]"`.
+The arena is TFLM's working memory. TFLM's own Python interpreter measures its size, if it is
+installed: `pip install "keras-resnet-zoo[micro]"`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from keras_resnet.images.answers import LINEAR, Answers, numbered
 from keras_resnet.lazy import quiet_stderr
 
 _TEMPLATES = Path(__file__).parents[1] / "edge" / "micro"
-_LARGEST = 64 * 2**20  # bytes; no microcontroller has as much
+_LARGEST = 64 * 2**20  # bytes; more than any microcontroller has
 _PER_LINE = 16
-_IRREGULAR = {"PADV2": "PadV2"}  # what TFLM calls an operation, where it is not the rule
+_IRREGULAR = {"PADV2": "PadV2"}  # TFLM's names that do not follow the rule
 
 _HEADER = Template("""\
 // $name: an int8 TFLite file for TensorFlow Lite for Microcontrollers.
@@ -35,7 +35,7 @@ _HEADER = Template("""\
 namespace model {
 
 constexpr int kHeight = $height, kWidth = $width, kChannels = $channels;
-// One output stands for two classes: over the threshold it is the second.
+// One output stands for two classes: above the threshold it is the second.
 constexpr int kOutputs = $outputs, kClasses = $classes;
 constexpr float kThreshold = $threshold;
 
@@ -62,11 +62,11 @@ def write(
     """Write model_data.h, model_data.cc, main.cc and README.md.
 
     Args:
-        folder: is made.
+        folder: the folder to create.
         data: a TFLite file with int8 input and output.
-        name: of the model.
-        labels: the class names; "class 0", ... where there are none.
-        answers: how the outputs are read.
+        name: the model's name.
+        labels: the class names; None for "class 0", ...
+        answers: the rules for reading the outputs.
 
     Raises:
         UserError: TFLM is installed and cannot run the model.
@@ -99,17 +99,17 @@ def write(
 
 
 def measure_arena(data: bytes) -> int:
-    """Return the least bytes of working memory with which TFLM's reference kernels run a file.
+    """Return the smallest working memory, in bytes, in which TFLM's reference kernels run a file.
 
     Raises:
         MissingExtraError: tflite-micro is not installed.
-        UserError: TFLM cannot run it.
+        UserError: TFLM cannot run the file.
     """
     runtime = require("tflite_micro", "micro").runtime
 
     def suffices(size: int) -> bool:
         try:
-            with quiet_stderr():  # it explains every failure
+            with quiet_stderr():  # TFLM prints every failure
                 runtime.Interpreter.from_bytes(data, arena_size=size)
         except RuntimeError:
             return False
@@ -118,25 +118,26 @@ def measure_arena(data: bytes) -> int:
     if not suffices(_LARGEST):
         kinds = sorted({item.kind for item in tflite_graph.operations(tflite_graph.read(data))})
         raise UserError(
-            "TensorFlow Lite for Microcontrollers cannot run this model: it lacks one of its "
-            f"operations ({', '.join(kinds)}), or {_LARGEST // 2**20} MiB are not enough."
+            "TensorFlow Lite for Microcontrollers cannot run this model. Either it lacks one of "
+            f"the operations ({', '.join(kinds)}), or {_LARGEST // 2**20} MiB are not enough. "
+            "Use a smaller model, or another format."
         )
     low, high = 0, _LARGEST
-    while high - low > 16:  # its own alignment
+    while high - low > 16:  # TFLM's alignment
         middle = (low + high) // 2
         low, high = (low, middle) if suffices(middle) else (middle, high)
     return high
 
 
 def _arena(data: bytes) -> dict[str, Any]:
-    """The arena, rounded up to KiB, and how it came about."""
+    """Return the size of the arena, rounded up to KiB, and a note on its measurement."""
     try:
         used = measure_arena(data)
     except MissingExtraError as error:
         command = str(error).partition("Run: ")[2]
         warn(
-            "The working memory of the format micro was not measured, and main.cc does not compile "
-            f"until kArenaBytes is set. Run: {command}, and export again."
+            "The working memory of the format micro was not measured, so main.cc does not compile "
+            f"until kArenaBytes is set. To measure it, run: {command}, and export again."
         )
         return {"arena_bytes": 0, "arena": f"Not measured. {command},\n// and export again."}
     version = importlib.metadata.version("tflite-micro")
@@ -145,7 +146,7 @@ def _arena(data: bytes) -> dict[str, Any]:
 
 
 def _ends(data: bytes) -> tuple[list[Any], list[Any]]:
-    """The tensors that go in and those that come out."""
+    """Return the input tensors and the output tensors."""
     (graph,) = tflite_graph.read(data).subgraphs
     return [graph.tensors[i] for i in graph.inputs], [graph.tensors[i] for i in graph.outputs]
 
@@ -157,7 +158,7 @@ def _quantization(end: str, tensor: Any) -> dict[str, Any]:
 
 
 def _adder(kind: str) -> str:
-    """The resolver's method: AddDepthwiseConv2D for DEPTHWISE_CONV_2D."""
+    """Return the resolver's method, e.g. AddDepthwiseConv2D for DEPTHWISE_CONV_2D."""
     return "Add" + _IRREGULAR.get(kind, kind.title().replace("_", ""))
 
 
@@ -174,6 +175,6 @@ def _source(data: bytes, labels: Sequence[str]) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A string of C++; what is not plain ASCII as octal numbers, which end after three digits."""
+    """Return a C++ string literal, with three-digit octal escapes for all but plain ASCII."""
     plain = set(range(32, 127)) - set(b'"\\?')
     return '"' + "".join(chr(x) if x in plain else f"\\{x:03o}" for x in text.encode()) + '"'

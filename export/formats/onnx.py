@@ -1,4 +1,4 @@
-"""Keras model → ONNX, in float or integers, and OpenVINO. Any batch, channels last, names kept."""
+"""Keras model → ONNX, in float or integers: any batch size, channels last, same names."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from keras_resnet.export.runtimes.base import INPUT, OUTPUT
 from keras_resnet.layers import kernel_convolution
 from keras_resnet.lazy import quiet_stderr
 
-OPSET = 17  # of 2022: what has a runtime for ONNX reads it, and nothing here needs a later one
-_BATCH = 16  # images that calibration runs at a time
+OPSET = 17  # from 2022: ONNX runtimes read it, and nothing here needs a later one
+_BATCH = 16  # images per calibration step
 
 
 class _Conv2D(keras.layers.Conv2D):
     """A grouped convolution as one operation of the graph.
 
-    Keras' own is a call of a function that XLA compiles, which neither converter reads.
+    Keras' own grouped convolution calls an XLA-compiled function, which neither converter reads.
     """
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
@@ -37,13 +37,14 @@ def write_onnx(model: keras.Model, path: Path) -> None:
     """Write `model` (float32, stock layers): float32 `images` (batch, h, w, c) → `predictions`.
 
     Raises:
-        UserError: tf2onnx lacks an operation, or the model was trained quantized.
+        UserError: tf2onnx lacks an operation, or the model is quantization-aware.
     """
     onnx, tf2onnx = require("onnx", "onnx"), require("tf2onnx", "onnx")
     if has_ranges(model):
         raise UserError(
-            "This model was trained quantized, and tf2onnx does not read its rounding. Export it "
-            "as tflite-int8, or the float model it was trained from as onnx-int8."
+            "A quantization-aware model cannot be exported to ONNX, because tf2onnx does not "
+            "support its rounding operations. Export it as tflite-int8, or export the float model "
+            "that it was trained from as onnx-int8."
         )
     function = inference_function(model)
     with quietly():
@@ -51,10 +52,10 @@ def write_onnx(model: keras.Model, path: Path) -> None:
             converted, _ = tf2onnx.convert.from_function(
                 function, input_signature=function.input_signature, opset=OPSET
             )
-        except Exception as error:  # of tf2onnx's or TensorFlow's own types
+        except Exception as error:  # tf2onnx and TensorFlow raise types of their own
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise UserError(f"tf2onnx refuses this model: {first[:300]}") from error
-    # It goes on after what it does not know.
+            raise UserError(f"tf2onnx cannot convert this model: {first[:300]}") from error
+    # tf2onnx does not stop at unknown operations.
     unknown = {node.op_type for node in converted.graph.node if not _is_known(onnx, node)}
     if unknown:
         raise UserError(f"tf2onnx cannot write these operations: {', '.join(sorted(unknown))}.")
@@ -65,14 +66,14 @@ def write_onnx(model: keras.Model, path: Path) -> None:
 
 
 def quantize_onnx(float_file: Path, path: Path, calibration: np.ndarray | None) -> None:
-    """Write the int8 file of an ONNX file, with a QuantizeLinear and DequantizeLinear per tensor.
+    """Write the int8 version of an ONNX file, with QuantizeLinear and DequantizeLinear operations.
 
-    Weights are int8 per output channel, activations uint8 with the least and largest value seen:
-    the pair for which x86 has an instruction. Weights use 7 of their 8 bits (-64...64): without
-    VNNI that instruction adds two products in 16 bits, which then hold them (2 · 255 · 64 < 2^15);
-    with all 8 bits they saturate without a word. Other pairs never saturate and take twice the
-    time (benchmarks/README.md). Input and output stay float32, and so does the softmax, which is
-    no work and would be rounded to steps of 1/256.
+    Weights are int8 per output channel. Activations are uint8, with the least and largest value
+    seen as their range. x86 has an instruction for this pair of types. Without VNNI, the
+    instruction adds two products in 16 bits. Weights therefore use 7 of their 8 bits (-64...64),
+    so that the sum fits (2 · 255 · 64 < 2^15). With all 8 bits it would saturate silently. Other
+    pairs of types never saturate, but take twice the time (benchmarks/README.md). Input and output
+    stay float32. The softmax does too: it costs little and would be rounded to steps of 1/256.
 
     Raises:
         UserError: no calibration images.
@@ -96,7 +97,7 @@ def quantize_onnx(float_file: Path, path: Path, calibration: np.ndarray | None) 
 
 
 class _Batches:
-    """What ONNX Runtime's calibration reads: a dictionary of inputs at a time, then None."""
+    """A data reader for ONNX Runtime's calibration: dictionaries of inputs, then None."""
 
     def __init__(self, images: np.ndarray) -> None:
         self._batches = iter(images[i : i + _BATCH] for i in range(0, len(images), _BATCH))
@@ -107,7 +108,7 @@ class _Batches:
 
 
 def inference_function(model: keras.Model) -> Any:
-    """The model as a function of TensorFlow's with the names of our signature."""
+    """Return the model as a TensorFlow function whose signature has the usual names."""
     import tensorflow as tf
 
     plain = _with_plain_groups(model)
@@ -134,7 +135,7 @@ def _is_known(onnx: Any, node: Any) -> bool:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Without the converters' remarks: what matters of them arrives as an exception."""
+    """Silence the converters' logs and warnings; real problems arrive as exceptions."""
     previous = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:

@@ -15,16 +15,16 @@ def write_openvino(model: keras.Model, folder: Path, name: str) -> None:
     """Write `model` (float32, stock layers) as `folder/NAME.xml` and `.bin`, weights in float32.
 
     Raises:
-        UserError: OpenVINO lacks an operation.
+        UserError: OpenVINO does not support an operation.
     """
     openvino = require("openvino", "openvino")
-    function = inference_function(model)  # by this name its variables live: a graph has them weakly
+    function = inference_function(model)  # keep it: a graph has only weak references to variables
     with quietly():
         try:
             converted = openvino.convert_model(function.get_concrete_function())
-        except Exception as error:  # of OpenVINO's own types
+        except Exception as error:  # OpenVINO raises types of its own
             lines = [line for line in str(error).splitlines() if line.strip()]
-            raise UserError(f"OpenVINO refuses this model: {lines[-1][:300]}") from error
+            raise UserError(f"OpenVINO cannot convert this model: {lines[-1][:300]}") from error
         converted.inputs[0].get_tensor().set_names({INPUT})
         converted.outputs[0].get_tensor().set_names({OUTPUT})
         folder.mkdir()

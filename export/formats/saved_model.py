@@ -1,4 +1,4 @@
-"""Keras model → SavedModel, every variable written once."""
+"""Keras model → SavedModel, with every variable written once."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from keras_resnet.export.runtimes.base import INPUT, OUTPUT
 class _Serving(tf.Module):
     """The model behind one signature: float32 `images` (batch, h, w, c) → `predictions`.
 
-    `model.export` would track each weight as a Keras and as a TensorFlow variable and write it
-    twice; and the TFLite converter freezes only what it sees as a `tf.Variable`. So this holds
-    those and nothing else of the model.
+    It holds the model's TensorFlow variables and nothing else of the model, for two reasons.
+    `model.export` tracks each weight as a Keras and as a TensorFlow variable and writes it twice.
+    The TFLite converter freezes only weights that it sees as a `tf.Variable`.
     """
 
     def __init__(self, model: keras.Model, batch: int | None) -> None:
@@ -39,7 +39,7 @@ def write(model: keras.Model, path: Path, batch: int | None = None) -> None:
 
 
 def save(module: tf.Module, path: Path, signatures: dict[str, Any]) -> None:
-    """`tf.saved_model.save` without its words on assets, which it logs in notebooks."""
+    """Call `tf.saved_model.save` without its log lines on assets, which would show in notebooks."""
     logger = logging.getLogger("tensorflow")
     level = logger.level
     logger.setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""Keras model → SavedModel for a server: images of any size or their files in, class names out.
+"""Keras model → SavedModel for a server: it takes images or image files and returns class names.
 
     signature        input                                       output
     serving_default  images, uint8 (batch, any, any, channels)   predictions, logits, probabilities,
@@ -6,13 +6,13 @@
     features         images                                      features: pooled, (batch, width)
     network          images, float32, of the model's own size    predictions
 
-The first three cut images to the model's size. `network` is the bare model, for what reads a
-SavedModel to convert it: TFLiteConverter, tf2onnx, OpenVINO.
+The first three crop images to the model's size. `network` is the bare model, for the converters
+that read a SavedModel: TFLiteConverter, tf2onnx, OpenVINO.
 
-`predictions` is what the Keras model itself gives, as in every other format. `probabilities` has a
-number for every class: two where the model has one output. `classes` and `scores` are the names and
-probabilities of the best five. Nothing of Keras or of this package is needed to load it. A model
-that takes no RGB 0...255 has neither `image_bytes` nor another size than its own.
+`predictions` is the Keras model's own output, as in every other format. `probabilities` has a
+number for every class, so two numbers if the model has one output. `classes` and `scores` are the
+names and probabilities of the best five. Loading it needs neither Keras nor this package. If the
+model does not take RGB 0...255, there is no `image_bytes`, and images must have the model's size.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from keras_resnet.images.crop import SingleCrop, shown
 from keras_resnet.images.read import require_size, view
 from keras_resnet.keras_compat import calls_of, producer
 
-VERSION = "1"  # TensorFlow Serving looks for numbered folders in the model's
-BYTES = "image_bytes"  # an input of files has to end in _bytes for JSON's {"b64": ...}
+VERSION = "1"  # TensorFlow Serving looks for numbered folders in the model's folder
+BYTES = "image_bytes"  # the name must end in _bytes for JSON's {"b64": ...}
 NETWORK = "network"
 TOP = 5
-_LEAST = 1e-37  # the logarithm of 0 is no number that JSON has
-_DECODED_AT_ONCE = 4  # images, each of up to images.read.MAX_PIXELS
+_LEAST = 1e-37  # JSON has no number for the logarithm of 0
+_DECODED_AT_ONCE = 4  # images of up to images.read.MAX_PIXELS each
 
 
 @dataclass(frozen=True)
 class Service:
-    """What a server does around the model.
+    """The work of a server before and after the model.
 
     Attributes:
-        raw_pixels: whether the model takes RGB 0...255.
-        crop: how an image is cut for it; None: to just cover its size.
-        answers: how its outputs are read.
+        raw_pixels: True if the model takes RGB 0...255.
+        crop: the crop of an image; None scales it to cover the model's size.
+        answers: the rules for reading the outputs.
     """
 
     raw_pixels: bool
@@ -57,13 +57,13 @@ class Service:
 
 @dataclass(frozen=True)
 class _Ending:
-    """A classifier taken apart: `outputs = activation(logits(body(images)))`.
+    """A model split into parts: `outputs = activation(logits(body(images)))`.
 
     Attributes:
-        body: up to what the classifier reads, or to the logits.
-        pooled: whether that is a vector of features.
+        body: the model up to the classifier's input, or up to the logits.
+        pooled: True if `body` ends in a vector of features.
         logits: the last layer without its activation.
-        activation: None where the model ends without one.
+        activation: the activation; None if the model has none.
     """
 
     body: keras.Model
@@ -73,10 +73,9 @@ class _Ending:
 
 
 class _Server(tf.Module):
-    """The signatures. Like `saved_model.write`'s it holds the variables and nothing else of Keras.
+    """The signatures. As in `saved_model.write`, it holds only the variables of the Keras model.
 
-    `answer` takes the model's own input; the signatures call it, so that the network is written
-    once.
+    `answer` takes the model's own input. All signatures call it, so the network is written once.
     """
 
     def __init__(self, model: keras.Model, labels: Sequence[str] | None, service: Service) -> None:
@@ -96,7 +95,7 @@ class _Server(tf.Module):
         self.answer = tf.function(answer, input_signature=[spec])
 
     def signatures(self) -> dict[str, Any]:
-        """{name: concrete function}."""
+        """Return the signatures as {name: concrete function}."""
         dtype, size = tf.float32, list(self._shape[:2])
         if self._service.raw_pixels:
             dtype, size = tf.uint8, [None, None]
@@ -135,7 +134,7 @@ class _Server(tf.Module):
         return {OUTPUT: self.answer(images)[OUTPUT]}
 
     def _cut(self, images: Any) -> Any:
-        """The images as the model takes them; none at all would fail in the middle of it."""
+        """Return the images as the model takes them; refuse an empty batch with a clear message."""
         some = tf.debugging.Assert(tf.shape(images)[0] > 0, ["expected images, received none"])
         limits = [some]
         if self._service.raw_pixels:
@@ -151,10 +150,10 @@ class _Server(tf.Module):
 def write(
     model: keras.Model, path: Path, name: str, labels: Sequence[str] | None, service: Service
 ) -> None:
-    """Write `model` (float32, stock layers, one image size) to `path`/1, with requests to warm up.
+    """Write `model` (float32, stock layers, one image size) to `path`/1, with warm-up requests.
 
-    TensorFlow Serving serves `path` as it is, under `name`. Without `labels` the classes are
-    "class 0", ...
+    TensorFlow Serving can serve `path` directly, under `name`. Without `labels` the classes are
+    called "class 0", ...
     """
     server = _Server(model, labels, service)
     signatures = server.signatures()
@@ -167,7 +166,7 @@ def _answers(read: Any, ending: _Ending, meaning: Answers, names: list[str]) -> 
     logits = predictions = ending.logits(read)
     if ending.activation is not None:
         predictions = ending.activation(logits)
-    elif meaning.activation != LINEAR:  # e.g. the mean of several networks' probabilities
+    elif meaning.activation != LINEAR:  # for example the mean of several networks' probabilities
         logits = tf.math.log(tf.maximum(predictions, _LEAST))
         if meaning.activation == SIGMOID:
             logits -= tf.math.log(tf.maximum(1 - predictions, _LEAST))
@@ -183,7 +182,7 @@ def _answers(read: Any, ending: _Ending, meaning: Answers, names: list[str]) -> 
 
 
 def _likelihoods(predictions: Any, meaning: Answers) -> Any:
-    """`Answers.probabilities` in TensorFlow."""
+    """Compute `Answers.probabilities` in TensorFlow."""
     if meaning.binary:
         positive = tf.sigmoid(predictions) if meaning.activation == LINEAR else predictions
         return tf.concat([1 - positive, positive], axis=-1)
@@ -210,7 +209,7 @@ def _taken_apart(model: keras.Model) -> _Ending:
 
 
 def _activation(layer: Any) -> Callable[[Any], Any] | None:
-    """The softmax or sigmoid in `layer`; None for another or none."""
+    """Return the softmax or sigmoid in `layer`; None for any other activation."""
     if isinstance(layer, keras.layers.Softmax):
         return layer if layer.axis == -1 else None
     function = getattr(layer, "activation", None)

@@ -1,4 +1,4 @@
-"""The table of formats: what each file is called, how it is written and what that needs."""
+"""The table of formats: the name of each file, the function that writes it, and its packages."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ from keras_resnet.files import plain_name
 
 @dataclass
 class Source:
-    """What every format is written from.
+    """The common source of all formats.
 
     Attributes:
-        model: float32, of stock layers and a fixed image size.
-        name: names the files.
-        labels: the class names, where they are known.
-        service: what a server does around the model.
-        input: what the files take, as in the manifest.
-        about: what TFLite files say of the model; None leaves their metadata out.
-        batch: images that TFLite files take at once: 1, or None for any number.
-        calibration: the images that ranges are measured on, if any.
-        quantization: the choices of int8 files.
-        scratch: a folder for what is made in between.
-        rewrites: what was rewritten for all files but the SavedModel, for the manifest.
+        model: a float32 model of stock layers with a fixed image size.
+        name: prefix of the file names.
+        labels: the class names, or None if unknown.
+        service: the work of a server before and after the model.
+        input: the manifest's entry on the input of the files.
+        about: texts for the metadata of TFLite files; None leaves the metadata out.
+        batch: batch size of TFLite files: 1, or None for any number.
+        calibration: the images for measuring ranges, if any.
+        quantization: the options of int8 files.
+        scratch: a folder for intermediate files.
+        rewrites: the manifest's record of rewrites, which apply to all files but the SavedModel.
     """
 
     model: keras.Model
@@ -73,7 +73,7 @@ class Source:
 
     @functools.cached_property
     def folded(self) -> keras.Model:
-        """The model with fewer operations that compute the same."""
+        """The model rewritten with fewer operations; it computes the same function."""
         scales = [
             {"layer": name, "into": convolution.name}
             for name, convolution in fold_rescaling.foldable(self.model).items()
@@ -84,17 +84,17 @@ class Source:
 
     @functools.cached_property
     def has_ranges(self) -> bool:
-        """Whether the model was trained quantized: its ranges are its own, none are measured."""
+        """True if the model is quantization-aware: its ranges are trained, not measured."""
         return int8_ranges.has_ranges(self.model)
 
     @functools.cached_property
     def batch_one(self) -> Path:
-        """The SavedModel of one image, rewritten for TFLite."""
+        """The SavedModel of batch 1, rewritten for TFLite."""
         return self._saved(1)
 
     @functools.cached_property
     def for_tflite(self) -> Path:
-        """The SavedModel that TFLite files are converted from."""
+        """The SavedModel for converting to TFLite files."""
         return self.batch_one if self.batch == 1 else self._saved(self.batch)
 
     def _saved(self, batch: int | None) -> Path:
@@ -103,9 +103,9 @@ class Source:
         return path
 
     def converted(self, saved_model: Path, precision: str, input_type: str = "") -> bytes:
-        """A TFLite file of it; what two formats need, as `web` and `tflite-int8`, is made once.
+        """Convert a SavedModel to TFLite. A file that several formats share is converted once.
 
-        `input_type` is what the format needs; default the chosen one.
+        `input_type` is the type that the format needs; default the type chosen by the user.
         """
         chosen = replace(self.quantization, input_type=input_type or self.quantization.input_type)
         key = (saved_model, precision, chosen.input_type)
@@ -117,13 +117,13 @@ class Source:
 
     @functools.cached_property
     def onnx(self) -> Path:
-        """The float32 ONNX file, which the int8 one is made from."""
+        """The float32 ONNX file, which is also the source of the int8 file."""
         path = self.scratch / "float32.onnx"
         write_onnx(self.folded, path)
         return path
 
     def described(self, data: bytes) -> bytes:
-        """A TFLite file with its metadata, unless that is to be left out."""
+        """Return a TFLite file with its metadata, or unchanged if metadata is not wanted."""
         if self.about is None:
             return data
         outputs = self.model.output_shape[-1]
@@ -133,15 +133,15 @@ class Source:
 
 @dataclass(frozen=True)
 class Format:
-    """One row.
+    """One row of the table.
 
     Attributes:
-        file: the file's or folder's name, with `{name}` for the model's.
-        write: writes it to the path it is given.
-        tolerance: how far it may be from the Keras model.
-        usage: how it is run, for the model card.
+        file: the name of the file or folder, with `{name}` for the model's name.
+        write: a function that writes the format to a path.
+        tolerance: the limits of its difference from the Keras model.
+        usage: instructions for running it, for the model card.
         needs: (module, extra) of the packages that write and check it.
-        fetch: gets what it needs and pip does not install, or raises UserError.
+        fetch: a function that gets the parts that pip does not install, or raises UserError.
     """
 
     file: str
@@ -171,7 +171,7 @@ def _tflite(precision: str, allowed: Tolerance, *needs: tuple[str, str]) -> Form
 
 
 def _micro(source: Source, path: Path) -> None:
-    data = source.converted(source.batch_one, "int8", input_type="int8")  # what its kernels take
+    data = source.converted(source.batch_one, "int8", input_type="int8")  # its kernels take int8
     micro.write(path, data, source.name, source.labels, source.service.answers)
 
 
@@ -188,7 +188,7 @@ def _openvino(source: Source, path: Path) -> None:
 
 
 def _web(source: Source, path: Path) -> None:
-    data = source.converted(source.batch_one, "int8", input_type="uint8")  # what LiteRT.js takes
+    data = source.converted(source.batch_one, "int8", input_type="uint8")  # LiteRT.js takes uint8
     web.write(path, data, source.name, source.labels, source.service)
 
 
@@ -209,17 +209,19 @@ FORMATS = {
 
 
 def known(formats: Any) -> tuple[str, ...]:
-    """Return the names in `formats`, each once, if all are formats whose packages are installed.
+    """Return `formats` without duplicates, after checking the names and the installed packages.
 
     Raises:
-        UserError: an unknown one, or no list.
+        UserError: an unknown format, an empty list, or a string instead of a list.
         MissingExtraError: a package is not installed.
     """
     if isinstance(formats, str) or not formats:
-        raise UserError(f"formats is a list of {', '.join(FORMATS)}; received {formats!r}.")
+        raise UserError(
+            f"formats must be a list with names from {', '.join(FORMATS)}; received {formats!r}."
+        )
     for kind in formats:
         if kind not in FORMATS:
-            full = f"tflite-{kind}"  # int8 is nearer to onnx-int8 by its letters
+            full = f"tflite-{kind}"  # by its letters alone, int8 is nearer to onnx-int8
             raise UnknownNameError("format", kind, FORMATS, "", meant=full * (full in FORMATS))
         for module, extra in FORMATS[kind].needs:
             require(module, extra)

@@ -1,4 +1,4 @@
-"""SavedModel → TFLite, in float or integers. Batch 1, signature names kept."""
+"""SavedModel → TFLite, in float or integers: batch 1, same signature names."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from keras_resnet.lazy import quiet_stderr
 
 NEEDS_CALIBRATION = ("int8", "int16x8")
 INT16X8_IS_SLOW = (
-    "tflite-int16x8 is slow on CPUs, far slower than float32: LiteRT runs its convolutions on "
-    "reference kernels. It is for accelerators that have others, and to see what 16 bits gain."
+    "tflite-int16x8 is far slower than float32 on CPUs, because LiteRT runs its convolutions on "
+    "reference kernels. Use it for accelerators with their own kernels, or to measure the gain "
+    "from 16-bit activations."
 )
 
 
@@ -32,15 +33,15 @@ def convert(
     """Convert a SavedModel of batch 1 (see `saved_model.write`).
 
     Args:
-        saved_model: its folder.
-        precision: "float32"; "float16" (weights; half the bytes); "dynamic" (int8 weights, float
-            activations); "int8" (all integer, per-channel weights); "int16x8" (int16 activations,
-            int8 weights: accurate, but most runtimes only have slow kernels for it); "int4" (4-bit
-            weights, float activations).
-        calibration: (n, height, width, channels) as the model takes them; for the integer two.
-        quantization: the choices of an int8 file. They are not for int16x8: int16 activations have
-            65,536 steps for the whole range, so none of it has to be cut off.
-        has_ranges: the model was trained quantized and knows its ranges; none are measured.
+        saved_model: the folder of the SavedModel.
+        precision: "float32"; "float16" (float16 weights, half the bytes); "dynamic" (int8 weights,
+            float activations); "int8" (all integer, per-channel weights); "int16x8" (int16
+            activations, int8 weights: accurate, but most runtimes only have slow kernels for it);
+            "int4" (4-bit weights, float activations).
+        calibration: (n, height, width, channels) as the model takes them; for int8 and int16x8.
+        quantization: the options of an int8 file. They do not apply to int16x8: int16 has 65,536
+            steps, enough for the whole range of the activations.
+        has_ranges: True for a quantization-aware model: its ranges are not measured.
 
     Raises:
         UserError: no calibration images, or an unsupported operation.
@@ -58,7 +59,7 @@ def convert(
         samples = pinned(f"tflite-{precision}", calibration)
         converter.representative_dataset = lambda: ({INPUT: image[None]} for image in samples)
     if precision == "int8":
-        if not has_ranges:  # this set wants images to measure on
+        if not has_ranges:  # this set of operations needs images for measuring
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         dtype = tf.as_dtype(quantization.input_type)
         converter.inference_input_type = converter.inference_output_type = dtype
@@ -73,27 +74,28 @@ def convert(
             data: bytes = converter.convert()
     except UserError:
         raise
-    except Exception as error:  # the converter raises its own, RuntimeError or ValueError
+    except Exception as error:  # the converter raises its own types, RuntimeError or ValueError
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise UserError(
-            f"TensorFlow's converter refuses this model as tflite-{precision}: {lines[0][:300]}"
+            f"TensorFlow's converter cannot convert this model to tflite-{precision}: "
+            f"{lines[0][:300]}"
         ) from error
     return data
 
 
 def pinned(kind: str, calibration: np.ndarray | None) -> np.ndarray:
-    """The calibration images as float32, their range completed to 0...255 if they are pixels.
+    """Return the calibration images as float32, with the exact range 0...255 if they are pixels.
 
-    The range of the input is then known, not estimated: scale 1, so that a byte is its pixel. Two
-    corner pixels of one image carry it.
+    Two corner pixels of one image are set to 0 and 255. The input's scale is then exactly 1, so
+    each byte is a pixel's value, and the range is not estimated.
 
     Raises:
-        UserError: none are given for the format `kind`.
+        UserError: the format `kind` needs calibration images, and none are given.
     """
     if calibration is None or len(calibration) == 0:
         raise UserError(
-            f"{kind} needs calibration images: pass calibration=images, some hundred "
-            "from the training data (on the command line: --data)."
+            f"{kind} needs calibration images; received none. Pass some hundred from the training "
+            "data: calibration=images (--data NAME|FOLDER)."
         )
     samples = calibration.astype("float32")
     if calibration.dtype == np.uint8:

@@ -1,4 +1,4 @@
-"""How a file of each kind is run: the lines of code of the model card."""
+"""The code and the sentences of the model card that show how to run each kind of file."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from keras_resnet.images.answers import LINEAR, Answers
 
 @dataclass(frozen=True)
 class Usage:
-    """How the files of some formats are run.
+    """The instructions for running the files of a format.
 
     Attributes:
-        code: from a manifest's content and the file's name to Python that runs it; None where no
-            Python does.
-        takes_pixels: whether that code reads the array `pixels` of a picture.
-        words: a sentence for people, with `{file}` for the file's name.
+        code: a function from a manifest's content and the file's name to Python code that runs the
+            file; None if Python does not run it.
+        takes_pixels: True if that code reads the array `pixels` of a picture.
+        words: instructions in words, with `{file}` for the file's name.
     """
 
     code: Callable[[Mapping[str, Any], str], str] | None = None
@@ -27,15 +27,15 @@ class Usage:
 
 
 def answers_of(content: Mapping[str, Any]) -> Answers:
-    """How the outputs are read that a manifest's `content` is about."""
+    """Return the rules for reading the outputs that a manifest's `content` describes."""
     return Answers(content["output"]["activation"], content["output"]["size"])
 
 
 def _printed(content: Mapping[str, Any], scores: str, *to_numbers: str) -> str:
-    """Lines that print the answer.
+    """Return the lines of code that print the answer.
 
-    `scores` gives the file's output for one image, and `to_numbers` are lines that make
-    probabilities or logits of a quantized one: the highest class needs none.
+    `scores` is an expression for the file's output for one image. `to_numbers` are the lines that
+    turn a quantized output into probabilities or logits; the highest class does not need them.
     """
     answers = answers_of(content)
     if answers.binary:
@@ -52,7 +52,7 @@ def _saved_model(content: Mapping[str, Any], file: str) -> str:
     return (
         "import tensorflow as tf\n\n"
         f'model = tf.saved_model.load("{file}/{VERSION}")\n'
-        'image = tf.constant([open("IMAGE", "rb").read()])  # JPEG or PNG: it is cut inside\n'
+        'image = tf.constant([open("IMAGE", "rb").read()])  # JPEG or PNG: the model crops it\n'
         f'answer = model.signatures["{BYTES}"]({BYTES}=image)\n'
         + _printed(content, f'answer["{content["output"]["name"]}"].numpy()')
     )
@@ -98,15 +98,15 @@ SAVED_MODEL = Usage(_saved_model)
 TFLITE = Usage(
     _tflite,
     takes_pixels=True,
-    words="Or, with nothing but ai-edge-litert, numpy and pillow: `python classify.py {file} "
-    "IMAGE`. MediaPipe's `ImageClassifier` squashes a picture to the input's size, and may name "
-    "another class. Cut the picture first, by the lines above, and give it `image`: "
+    words="With only ai-edge-litert, numpy and pillow installed: `python classify.py {file} "
+    "IMAGE`. MediaPipe's `ImageClassifier` squashes a picture to the input's size, so it may name "
+    "another class. Crop the picture first with the lines above and pass `image`: "
     "`mp.Image(image_format=mp.ImageFormat.SRGB, data=np.asarray(image))`.",
 )
 ONNX = Usage(_onnx, takes_pixels=True)
 OPENVINO = Usage(_openvino, takes_pixels=True)
-MICRO = Usage(words="`{file}` is C++ for a microcontroller; its README.md says how it is built.")
+MICRO = Usage(words="`{file}` is C++ for a microcontroller; its README.md says how to build it.")
 WEB = Usage(
-    words="`{file}` is a page for browsers: `python -m http.server -d {file}`, then open "
+    words="`{file}` is a web page: run `python -m http.server -d {file}`, then open "
     "<http://localhost:8000>."
 )

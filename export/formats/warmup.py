@@ -1,8 +1,8 @@
-"""Requests that TensorFlow Serving runs before it answers others: `assets.extra` of a SavedModel.
+"""Warm-up requests in a SavedModel's `assets.extra`: TensorFlow Serving runs them at start.
 
-A TFRecord of PredictionLog messages (tensorflow_serving/apis/prediction_log.proto). The few fields
-are written by hand, so that an export does not need TensorFlow Serving's package; a test reads them
-with it.
+The file is a TFRecord of PredictionLog messages (tensorflow_serving/apis/prediction_log.proto). The
+few fields are written by hand, so that an export does not need TensorFlow Serving's package. A test
+reads them with that package.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 _FILE = Path("assets.extra") / "tf_serving_warmup_requests"
-# Numbers of fields: PredictionLog.predict_log; PredictLog.request; PredictRequest's; ModelSpec's;
-# those of a map's entry.
+# Field numbers: PredictionLog.predict_log and PredictLog.request; then those of PredictRequest, of
+# ModelSpec, and of a map's entry.
 _PREDICT_LOG, _REQUEST = 6, 1
 _MODEL_SPEC, _INPUTS = 1, 2
 _NAME, _SIGNATURE_NAME = 1, 3
@@ -25,7 +25,8 @@ _KEY, _VALUE = 1, 2
 def write(folder: Path, name: str, shape: tuple[int, ...], signatures: dict[str, Any]) -> None:
     """Write one black image for each of `signatures` (concrete functions).
 
-    It is of `shape`, or, where that is free, twice as large: it has to be resized.
+    The image has the size `shape`. A signature of free size gets twice that size, so that the
+    warm-up includes resizing.
     """
     path = folder / _FILE
     path.parent.mkdir(exist_ok=True)
@@ -36,7 +37,7 @@ def write(folder: Path, name: str, shape: tuple[int, ...], signatures: dict[str,
 
 
 def _black(spec: tf.TensorSpec, shape: tuple[int, ...]) -> Any:
-    """A batch of one, as an image or as a file."""
+    """Return a batch of one black image, as pixels or as an encoded file."""
     is_free = spec.dtype == tf.string or spec.shape[1] is None
     height, width = (2 * side if is_free else side for side in shape[:2])
     image = np.zeros((height, width, shape[2]), "uint8")
@@ -53,7 +54,7 @@ def _request(name: str, signature: str, key: str, tensor: Any) -> bytes:
 
 
 def _field(number: int, content: bytes) -> bytes:
-    """A length-delimited field of a protocol buffer."""
+    """Return a length-delimited field of a protocol buffer."""
     return bytes([number << 3 | 2]) + _varint(len(content)) + content
 
 

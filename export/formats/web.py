@@ -1,8 +1,8 @@
-"""int8 TFLite → a folder with a static page that runs it in the browser, through LiteRT.js.
+"""int8 TFLite → a folder with a static page that runs the model in the browser, with LiteRT.js.
 
-The page (`web/`) and the runtime (`litert_js`) are copied; `model.json` tells them of the model.
-The file is the int8 one with bytes in and out, a quarter of the float32 one to fetch and faster;
-LiteRT.js refuses int8 in and out.
+The page (`web/`) and the runtime (`litert_js`) are copied, and `model.json` describes the model to
+them. The model is the int8 file with uint8 input and output, because LiteRT.js refuses int8 there.
+It is faster than the float32 file and a quarter of the download.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from keras_resnet.export.runtimes import tflite_graph
 from keras_resnet.export.runtimes.locate import DESCRIPTION, MODEL, PAGE
 from keras_resnet.images.answers import numbered
 
-if TYPE_CHECKING:  # it imports TensorFlow, which a process that runs a page's model does without
+if TYPE_CHECKING:  # `serving` imports TensorFlow, which running a page's model does not need
     from keras_resnet.export.formats.serving import Service
     from keras_resnet.images.crop import SingleCrop
 
@@ -34,14 +34,15 @@ def write(
     """Write the folder of a page that classifies with a TFLite file.
 
     Args:
-        folder: to be made.
-        data: the file: batch 1, uint8 in and out.
+        folder: the folder to create.
+        data: the TFLite file: batch 1, uint8 input and output.
         name: the title of the page.
-        labels: the class names; numbers where there are none.
-        service: how a picture is cut for the model, and how its outputs are read.
+        labels: the class names; None for "class 0", ...
+        service: the crop of a picture and the rules for reading the outputs.
 
     Raises:
-        UserError: the model does not take pixels 0...255, or see `litert_js.node_modules`.
+        UserError: the model does not take pixels 0...255, or LiteRT.js is not found; see
+            `litert_js.node_modules`.
     """
     about = _describe(data, name, labels, service)
     shutil.copytree(PAGE, folder)
@@ -68,23 +69,26 @@ def _describe(
 
 
 def _resize(shape: tuple[int, int], crop: SingleCrop | None) -> dict[str, Any]:
-    """What the page resizes a picture to cover before it cuts `shape` (height, width) out of it."""
+    """Return the size that the page's resized picture must cover before it crops `shape` from it.
+
+    `shape` is (height, width).
+    """
     height, width = shape if crop is None else crop.covers(shape)
     interpolation = "bilinear" if crop is None else crop.interpolation
     return {"width": int(width), "height": int(height), "interpolation": interpolation}
 
 
 def _steps(tensor: Any) -> dict[str, Any]:
-    """value = scale × (byte - zero_point)."""
+    """Return the scale and zero point of a tensor: value = scale × (byte - zero_point)."""
     scale, zero_point = tensor.quantization.scale, tensor.quantization.zeroPoint
     return {"scale": float(scale[0]), "zero_point": int(zero_point[0])}
 
 
 def _require_pixels(scale: float, zero_point: int) -> None:
     low, high = (scale * (byte - zero_point) for byte in (0, 255))
-    if low < -1 or not 254 <= high <= 256:  # as good as 0...255
+    if low < -1 or not 254 <= high <= 256:  # tolerate small deviations from 0...255
         raise UserError(
-            f"The page of the format web gives the model RGB 0…255; this one takes {low:.3g} to "
-            f"{high:.3g}. Put its normalisation inside, e.g. preprocessing='tf' (--preprocessing "
-            "tf), and give calibration images as uint8."
+            f"The format web needs a model that takes RGB 0…255; received one that takes {low:.3g} "
+            f"to {high:.3g}. Put its normalisation inside, e.g. preprocessing='tf' "
+            "(--preprocessing tf), and give calibration images as uint8."
         )

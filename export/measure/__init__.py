@@ -1,1 +1,1 @@
-"""What an exported file costs and where it loses: latency, memory, layers."""
+"""Measurements of exported files: latency, memory, and the error of each layer."""

@@ -1,9 +1,9 @@
-"""What files cost to run: latency, throughput, loading time, memory and bytes, side by side.
+"""Measure files side by side: latency, throughput, loading time, memory and bytes.
 
-Every file has, for every number of threads, a process of its own: peak memory is one of a process,
-and the threads of one runtime spin on when it is another's turn. The processes take turns in
-rounds, and ratios are between turns of the same round, so that a machine that slows down for a
-while slows down all of them.
+Each file and number of threads has its own process. Peak memory can only be measured per process,
+and the threads of one runtime keep spinning during another's turn. The processes take turns in
+rounds, and a ratio compares turns of the same round. A machine that slows down for a while
+therefore slows down all files alike.
 """
 
 from __future__ import annotations
@@ -37,14 +37,15 @@ _WORKER = (sys.executable, "-m", "keras_resnet.export.measure.benchmark_worker")
 
 @dataclass(frozen=True)
 class File:
-    """A file to be timed.
+    """A file to time.
 
     Attributes:
-        name: for people.
-        path: its file or folder.
-        format: as in `FORMATS`, where an export folder's manifest says so.
-        shape: (height, width, channels) to time it at; None for its own.
-        command: what times it instead of `benchmark_worker`, where no runtime of ours does.
+        name: the name to display.
+        path: the file or folder.
+        format: a key of `FORMATS`; None without an export folder's manifest.
+        shape: (height, width, channels) of the timed images; None for the file's own.
+        command: a command that times the file instead of `benchmark_worker`, for files that none of
+            this package's runtimes can run.
     """
 
     name: str
@@ -62,11 +63,11 @@ _HEADER = (
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was measured.
+    """The result of a benchmark.
 
     Attributes:
         rows: one per file and number of threads, see `export/README.md`.
-        settings: rounds, runs, the file that ratios are against, those left out, machine, date,
+        settings: rounds, runs, the reference file for ratios, skipped files, machine, date,
             versions.
     """
 
@@ -74,15 +75,15 @@ class Measurement:
     settings: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
-        """For benchmark.json and `--json`."""
+        """Return the fields as plain values, for benchmark.json and `--json`."""
         return {"schema": SCHEMA, **self.settings, "rows": self.rows}
 
     def table(self) -> str:
-        """A line per row, as text."""
+        """Return the rows as a text table."""
         return table_text(self._title(), _HEADER, [_cells(row) for row in self.rows])
 
     def __repr__(self) -> str:
-        """Two lines."""
+        """Return a summary in two lines."""
         return f"Measurement: {len(self.rows)} rows, {self.settings['machine']}\n{self._title()}"
 
     def _repr_html_(self) -> str:
@@ -90,7 +91,7 @@ class Measurement:
 
     def _title(self) -> str:
         return (
-            f"One image at a time; × is the time over that of {self.settings['reference']} in the "
+            f"One image at a time; × is the time relative to {self.settings['reference']} in the "
             "same round (least to most)"
         )
 
@@ -114,13 +115,12 @@ class Measurement:
 
 
 def find(paths: Sequence[str | Path]) -> list[File]:
-    """Return the files that are named, those of an export folder for the folder.
+    """Return the named files; an export folder stands for all of its files.
 
-    Those of one name have as many of their folders in front as tell them apart.
+    Files with the same name get as many parent folders in front as needed to tell them apart.
 
     Raises:
-        UserError: nothing of that name, one file twice, or a file that is not the one that was
-            exported.
+        UserError: a path does not exist, a file is named twice, or a file changed after its export.
     """
     files: list[File] = []
     for path in map(expanded, paths):
@@ -129,7 +129,7 @@ def find(paths: Sequence[str | Path]) -> list[File]:
         files += _exported(path) if (path / manifest.MANIFEST).is_file() else [_single(path)]
     places = [file.path.resolve() for file in files]
     if twice := {str(file.path) for file in files if places.count(file.path.resolve()) > 1}:
-        raise UserError(f"Named more than once: {', '.join(sorted(twice))}.")
+        raise UserError(f"Name each file only once; received twice: {', '.join(sorted(twice))}.")
     return _told_apart(files)
 
 
@@ -144,18 +144,21 @@ def measure(
 ) -> Measurement:
     """Time the files on noise.
 
+    A file is skipped, with a line on stderr, if its engine is not installed.
+
     Args:
         files: see `find`.
-        threads: numbers of threads, each measured.
-        against: the name of the file that ratios are against; default the float32 .tflite, of an
-            export folder before others, else the first.
+        threads: numbers of threads; each is measured.
+        against: the name of the reference file for ratios; default the float32 .tflite file
+            (preferably from an export folder), else the first file.
         rounds: turns of every file.
-        runs: single images in a turn. Two seconds end it earlier, after three at least.
-        batch: images of which the throughput is measured, as many as two seconds allow.
+        runs: single images in a turn. A turn ends after two seconds, but not before three images.
+        batch: largest number of images for measuring throughput; fewer if they take more than two
+            seconds.
 
     Raises:
         UserError: no files, an unknown `against`, a file that cannot be run, or no engine for any
-            of them. A file whose engine is not installed is left out, with a line on stderr.
+            of them.
     """
     absent = {x.name: None if x.command else missing_engine(x.path) for x in files}
     left_out = left_out_files(absent)
@@ -166,7 +169,10 @@ def measure(
     peers = [_peer(key, file, count, batch) for key, (file, count) in keyed.items()]
     load = round(os.getloadavg()[0], 2)
     if load > 0.5:
-        print(f"warning: other work runs here (load {load:.1f})", file=sys.stderr)
+        print(
+            f"warning: other programs are running (load {load:.1f}), so timings may be too high",
+            file=sys.stderr,
+        )
     with workers(peers) as started:
         facts = {worker.peer.name: worker.facts for worker in started}
         answers = take_turns(started, rounds, runs)
@@ -202,7 +208,9 @@ def _told_apart(files: list[File]) -> list[File]:
 
 def _reference(files: Sequence[File], against: str | None) -> File:
     if not files:
-        raise UserError("Give the files to time, or an export folder.")
+        raise UserError(
+            "No files to time. Give files or an export folder: keras-resnet benchmark EXPORTS"
+        )
     if against is None:
         exported = (file for file in files if file.format == REFERENCE_FORMAT)
         return next(exported, None) or next(filter(_is_float32, files), files[0])
@@ -210,14 +218,14 @@ def _reference(files: Sequence[File], against: str | None) -> File:
         if against in (file.name, str(file.path), file.format):
             return file
     names = ", ".join(file.name for file in files)
-    raise UserError(f"'{against}' is none of the files: {names}.")
+    raise UserError(f"--against must be one of the files; received '{against}'. Files: {names}.")
 
 
 def _is_float32(file: File) -> bool:
-    """Whether this is a .tflite of which no manifest says what it is, and it is in float32.
+    """Return True for a float32 .tflite file whose format no manifest records.
 
     Raises:
-        UserError: LiteRT cannot load it.
+        UserError: LiteRT cannot load the file.
     """
     if file.format or file.command or located(file.path)[0] != ".tflite":
         return False
@@ -261,7 +269,7 @@ def _row(
 
 
 def _bytes(path: Path) -> int:
-    """Of a file, with the .bin that lies beside OpenVINO's .xml."""
+    """Return the size of a file; an OpenVINO .xml includes the .bin file beside it."""
     beside = path.with_suffix(".bin")
     more = manifest.size(beside) if path.suffix == ".xml" and beside.is_file() else 0
     return manifest.size(path) + more

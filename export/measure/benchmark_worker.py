@@ -1,7 +1,7 @@
-"""A process that opens one file and times it whenever it is its turn; `benchmark.py` starts it.
+"""A process that opens one file and times it when its turn comes; `benchmark.py` starts it.
 
-It imports what runs the file and nothing else, so that the memory it reports is what a program
-takes that has only this file to run: TensorFlow comes in for Keras files and SavedModels alone.
+It imports only the engine of the file. The memory it reports is therefore the memory of a program
+that only runs this file. TensorFlow is imported only for Keras files and SavedModels.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from keras_resnet.export.runtimes.base import ENGINES
 from keras_resnet.export.runtimes.locate import located
 from keras_resnet.export.runtimes.open import open_file
 
-_FREE_SIZE = 224  # pixels a side, of a file that takes any size
-_SECONDS = 2.0  # of single images in a turn, and again of a batch; slow files do fewer
-_PAUSE = 0.05  # seconds: threads of whoever ran before spin on for a while
+_FREE_SIZE = 224  # side of the image in pixels, for a file that takes any size
+_SECONDS = 2.0  # limit for the single images of a turn, and again for the batch
+_PAUSE = 0.05  # seconds; threads of the process that ran before keep spinning for a while
 
 
 def main() -> None:
-    """Answer one line after opening the file, then one for every turn asked for on stdin."""
+    """Print one line after opening the file, then one line for every turn requested on stdin."""
     options = json.loads(sys.argv[1])
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever libraries print
+    os.dup2(2, 1)  # send everything that libraries print to stderr
 
     def tell(facts: dict[str, Any]) -> None:
         print(json.dumps(facts), file=answers, flush=True)
@@ -42,11 +42,11 @@ def main() -> None:
     tell(timed.facts)
     for line in sys.stdin:
         tell(timed.turn(json.loads(line)["steps"]))
-    os._exit(0)  # past the libraries' own clearing up
+    os._exit(0)  # skip the libraries' own cleanup
 
 
 class _Timed:
-    """An opened file with its images, and what opening it took."""
+    """An opened file with its images, and the time and memory that opening it took."""
 
     def __init__(self, options: dict[str, Any]) -> None:
         path, threads = Path(options["path"]), options["threads"]
@@ -62,7 +62,7 @@ class _Timed:
         load_ms = 1e3 * (time.perf_counter() - began)
         seconds = self._one() / 1e3
         self._batch = self._images[: max(1, min(len(pixels), int(_SECONDS / seconds)))]
-        self._runtime.predict(self._batch)  # TensorFlow and OpenVINO prepare for its size
+        self._runtime.predict(self._batch)  # TensorFlow and OpenVINO prepare for the batch size
         self.facts = {
             "load_ms": round(load_ms, 1),
             "memory_before_mib": before,
@@ -71,7 +71,7 @@ class _Timed:
         }
 
     def turn(self, runs: int) -> dict[str, Any]:
-        """Time up to `runs` single images and one batch; the first image does not count."""
+        """Time up to `runs` single images and one batch; the first image is not timed."""
         time.sleep(_PAUSE)
         self._one()
         ms: list[float] = []
@@ -88,14 +88,14 @@ class _Timed:
         }
 
     def _one(self) -> float:
-        """Milliseconds of one image."""
+        """Return the milliseconds for one image."""
         began = time.perf_counter()
         self._runtime.run_one(self._images[:1])
         return 1e3 * (time.perf_counter() - began)
 
 
 def _import_library(path: Path, threads: int) -> None:
-    """Import what will run the file, so that its import is no part of the loading."""
+    """Import the file's engine first, so that loading does not include the import."""
     kind, _ = located(path)
     if kind in ENGINES:
         require(*ENGINES[kind])
@@ -109,7 +109,7 @@ def _import_library(path: Path, threads: int) -> None:
 
 
 def _peak_memory_mib() -> int | None:
-    """The most memory this process has held, on Linux; `ru_maxrss` would count who started it."""
+    """Return the peak memory of this process, on Linux; `ru_maxrss` would include its parent."""
     status = Path("/proc/self/status")
     if not status.is_file():
         return None

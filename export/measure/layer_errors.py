@@ -1,4 +1,4 @@
-"""Which layer of a quantized TFLite file loses the signal: `measure(float, quantized, images)`."""
+"""Measure the error of each layer in a quantized TFLite file: `measure(float, int8, images)`."""
 
 from __future__ import annotations
 
@@ -24,22 +24,23 @@ from keras_resnet.files import expanded
 
 @dataclass(frozen=True)
 class LayerError:
-    """What quantization does to the output of one operation.
+    """The effect of quantization on the output of one operation.
+
+    An SNR is infinite if both outputs are equal bit for bit.
 
     Attributes:
         layer: the Keras layer, as the file names it; the input, if that is quantized.
-        operation: what it is there, with all that was fused into it: CONV_2D, ADD, ...
-        snr_db: signal-to-noise ratio of the output against the float file's: the error so far.
-        own_snr_db: the same if the float operation reads the quantized file's own inputs: only what
-            the quantized operation adds, by its weights, its sums and the grid of its output.
-        weight_snr_db: of its kernel; None without one.
-        range_used: extent of its values (of the float operation on those inputs) over the extent of
-            the output's grid; None where the output is float.
-        clipped: the share of those values that lie beyond the grid.
-        read_by: the layers that read it. Where they compute in integers they read it from the grid,
-            so that a layer gains little by float32 unless they are float32 with it.
-
-    An SNR is infinite where the two are equal to the last bit.
+        operation: the operation in the file, with everything fused into it: CONV_2D, ADD, ...
+        snr_db: signal-to-noise ratio of the output against the float file: the error so far.
+        own_snr_db: the same, but the float operation reads the quantized file's inputs. It
+            measures only the error that the quantized operation adds, by its weights, its sums and
+            the grid of its output.
+        weight_snr_db: the SNR of its kernel; None without a kernel.
+        range_used: range of the values (of the float operation on the quantized file's inputs)
+            divided by the range of the output's grid; None if the output is float.
+        clipped: the share of those values outside the grid.
+        read_by: the layers that read the output. Integer layers read it from the grid. So a layer
+            gains little from float32 unless these layers are float32 too.
     """
 
     layer: str
@@ -69,14 +70,14 @@ def _cells(row: LayerError) -> list[str]:
 
 @dataclass(frozen=True)
 class LayerErrors:
-    """The account of a pair of files; `str()` is a table.
+    """The errors of all layers in a pair of files; `str()` is a table.
 
     Attributes:
         float_file: the float32 file's name.
-        quantized_file: the other file's name.
-        n: how many images it is over.
+        quantized_file: the quantized file's name.
+        n: number of images.
         layers: one per operation that both files have, in the order they run.
-        unmatched: layers of the float file whose operations have no counterpart in the other.
+        unmatched: layers of the float file without a counterpart in the quantized file.
     """
 
     float_file: str
@@ -86,11 +87,14 @@ class LayerErrors:
     unmatched: tuple[str, ...]
 
     def worst(self) -> list[LayerError]:
-        """The layers, those that add most to the error first."""
+        """Return the layers, sorted by the error they add, largest first."""
         return sorted(self.layers, key=lambda item: item.own_snr_db)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: an infinite ratio is null, and `exact` lists the layers that add no error."""
+        """Return plain values for JSON.
+
+        An infinite ratio is null, and `exact` lists the layers that add no error.
+        """
         content = asdict(self)
         content["exact"] = [row.layer for row in self.layers if row.own_snr_db == math.inf]
         content["layers"] = [
@@ -100,11 +104,11 @@ class LayerErrors:
         return content
 
     def table(self, rows: Sequence[LayerError]) -> str:
-        """A line for each of `rows`."""
+        """Return `rows` as a text table."""
         return table_text(self._title(), _HEADER, [_cells(row) for row in rows], text_columns=2)
 
     def __repr__(self) -> str:
-        """Two lines: what was compared, and the layer that adds most to the error."""
+        """Return two lines: the files compared, and the layer that adds most to the error."""
         said = f"LayerErrors: {self._title()}, {len(self.layers)} layers"
         if not self.layers:
             return said
@@ -118,7 +122,7 @@ class LayerErrors:
         return f"{self.quantized_file} against {self.float_file} on {self.n} images"
 
     def __str__(self) -> str:
-        """The table, in the order the operations run."""
+        """Return the table, in the order the operations run."""
         return self.table(self.layers)
 
     def picture(self, path: str | Path) -> None:
@@ -144,7 +148,7 @@ class LayerErrors:
 
 @dataclass(frozen=True)
 class _Pair:
-    """The same result in both files: tensors of the float and of the quantized one."""
+    """The same result in both files: its tensor in the float and in the quantized file."""
 
     layer: str
     operation: str
@@ -155,13 +159,14 @@ class _Pair:
 def measure(float_file: str | Path, quantized_file: str | Path, images: np.ndarray) -> LayerErrors:
     """Compare two files on `images`, operation by operation.
 
-    Both run on LiteRT's own kernels, whose intermediate results can be read; XNNPACK, by which
-    files run otherwise, may round some of them another way.
+    Both files run on LiteRT's own kernels, because their intermediate results can be read.
+    Normally files run on XNNPACK, which may round some results differently.
 
     Args:
         float_file: a float32 `.tflite`.
-        quantized_file: the same network in int8, int16x8, float16, dynamic or int4. Other people's
-            files are fine: what has no name in common is matched by kind, shape and order.
+        quantized_file: the same network in int8, int16x8, float16, dynamic or int4. It may come
+            from another tool: operations without a common name are matched by kind, shape and
+            order.
         images: (n, height, width, channels) as the float file takes them.
 
     Returns:
@@ -169,8 +174,8 @@ def measure(float_file: str | Path, quantized_file: str | Path, images: np.ndarr
         that both files have.
 
     Raises:
-        UserError: files of different networks or weights, images of another size, or a file that
-            gives NaN.
+        UserError: files of different networks or weights, images of another size, or outputs that
+            are NaN.
     """
     files = Probe(float_file), Probe(quantized_file)
     _require_float(files[0])
@@ -180,11 +185,12 @@ def measure(float_file: str | Path, quantized_file: str | Path, images: np.ndarr
     matched = _match(*files)
     if len(matched) < len(files[0].operations) / 2:
         raise UserError(
-            f"{quantized_file} is not {float_file} quantized: {len(matched)} of "
-            f"{len(files[0].operations)} operations have a counterpart in it."
+            f"{quantized_file} is not a quantized version of {float_file}: only {len(matched)} of "
+            f"{len(files[0].operations)} operations have a counterpart. Give two files of one "
+            "model."
         )
     pairs = _pairs(files, matched)
-    sums = _run(files, pairs, images)  # also the kernels that a file dequantizes as it runs
+    sums = _run(files, pairs, images)  # before the kernels: some are dequantized during the run
     kernels = [_kernel_snr(files, pair) for pair in pairs]
     _require_same_weights(files, [snr for snr in kernels if snr is not None])
     layers = [
@@ -208,20 +214,21 @@ def _require_float(file: Probe) -> None:
     integers = {item.kernel for item in file.operations} - {"", "FLOAT32"}
     if integers or file.runtime.input_dtype != "float32":
         raise UserError(
-            f"{file.path} is quantized itself. Give the float32 file first, then the quantized one."
+            f"The first file must be float32; {file.path} is quantized. Give the float32 file "
+            "first, then the quantized one."
         )
 
 
 def _require_same_weights(files: tuple[Probe, Probe], kernels: list[float]) -> None:
     if kernels and float(np.median(kernels)) < 0:  # even 4-bit weights have more than 15 dB
         raise UserError(
-            f"{files[1].path} has the operations of {files[0].path}, but other weights. Give two "
-            "files of one model."
+            f"{files[1].path} has the same operations as {files[0].path}, but different weights. "
+            "Give two files of one model."
         )
 
 
 def _match(first: Probe, second: Probe) -> list[tuple[Operation, Operation]]:
-    """Operations of the same name where both have it once; the others by kind, shape and order."""
+    """Match operations by unique names; match the others by kind, shape and order."""
     both = [[(x.kind, x.layer, file.shape(x)) for x in file.operations] for file in (first, second)]
     once = [{key for key, count in Counter(keys).items() if count == 1} for keys in both]
     common = once[0] & once[1]
@@ -251,7 +258,7 @@ def _readers(file: Probe, tensor: int) -> tuple[str, ...]:
 
 
 class _Sums:
-    """Squares and extremes of one result over all images."""
+    """Sums of squares and extreme values of one result, over all images."""
 
     def __init__(self, grid: tuple[float, float, float] | None) -> None:
         self._grid = grid
@@ -260,8 +267,13 @@ class _Sums:
         self._beyond = self._count = 0
 
     def add(self, expected: np.ndarray, found: np.ndarray, own: np.ndarray) -> None:
-        """Count one image: of the float file, of the quantized one, of the float operation on
-        the quantized one's inputs."""
+        """Add one image's results.
+
+        Args:
+            expected: the float file's result.
+            found: the quantized file's result.
+            own: the float operation's result on the quantized file's inputs.
+        """
         self._signal += _energy(expected)
         self._noise += _energy(expected - found)
         self._own_signal += _energy(own)
@@ -274,11 +286,11 @@ class _Sums:
             self._count += own.size
 
     def ratios(self) -> tuple[float, float]:
-        """The SNR so far and the operation's own, in decibels."""
+        """Return the SNR so far and the operation's own SNR, in decibels."""
         return _ratio(self._signal, self._noise), _ratio(self._own_signal, self._own_noise)
 
     def range(self) -> tuple[float | None, float | None]:
-        """How much of the grid is used, and the share of values beyond it."""
+        """Return the used part of the grid, and the share of values outside it."""
         if self._grid is None:
             return None, None
         low, high, _ = self._grid
@@ -325,5 +337,5 @@ def _decibels(ratio: float | None) -> str:
 
 
 def _percent(ratio: float | None) -> float:
-    """Noise over signal, as amplitudes; a result that is all noise is drawn as 100 %."""
+    """Return noise over signal, as amplitudes in percent; at most 100."""
     return 0.0 if ratio is None else min(100.0, 100 * 10 ** (-ratio / 20))

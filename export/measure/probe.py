@@ -1,4 +1,4 @@
-"""TFLite files whose every tensor can be read, and whose operations can be run one by one."""
+"""TFLite files with readable intermediate tensors, and operations that can run one by one."""
 
 from __future__ import annotations
 
@@ -20,27 +20,33 @@ from keras_resnet.lazy import quiet_stderr
 
 
 class Probe:
-    """A TFLite classifier that keeps what it computes on the way.
+    """A TFLite classifier that keeps its intermediate results.
 
     Attributes:
         path: the file.
-        operations: those that do layers' work, in the order they run.
+        operations: the operations of layers, in the order they run.
     """
 
     def __init__(self, path: str | Path) -> None:
         """Load the file.
 
         Raises:
-            UserError: see `open.open_file`; or a graph within the graph.
+            UserError: see `open.open_file`; or the graph contains other graphs.
         """
         self.path = expanded(path)
         runtime = open_file(path)
         if not isinstance(runtime, TFLiteRuntime):
-            raise UserError(f"{path} is no .tflite file; only of those single layers can be read.")
+            raise UserError(
+                f"{path} is not a .tflite file. Single layers can only be read in .tflite files; "
+                "export one: keras-resnet export MODEL --formats tflite-float32"
+            )
         self.runtime = runtime
         self.data = self.path.read_bytes()
         if len(tflite_graph.read(self.data).subgraphs) != 1:
-            raise UserError(f"{path} has graphs within its graph (a loop or a condition).")
+            raise UserError(
+                f"{path} contains a loop or a condition, so its single layers cannot be read. "
+                "Give a file without them."
+            )
         self.operations = [item for item in runtime.graph if item.kind not in tflite_graph.BORDERS]
         self._interpreter = _interpreter(self.data)
         self._details = {item["index"]: item for item in self._interpreter.get_tensor_details()}
@@ -53,7 +59,7 @@ class Probe:
         self._interpreter.invoke()
 
     def value(self, tensor: int) -> np.ndarray:
-        """A tensor of the last run, or a constant, in float32."""
+        """Return a tensor of the last run, or a constant, in float32."""
         stored = self._interpreter.get_tensor(tensor)
         parameters = self._details[tensor]["quantization_parameters"]
         scales, zeros = parameters["scales"], parameters["zero_points"]
@@ -66,11 +72,11 @@ class Probe:
         return ((stored.astype("float32") - zeros) * scales).astype("float32")
 
     def shape(self, operation: Operation) -> tuple[int, ...]:
-        """Of the operation's output."""
+        """Return the shape of the operation's output."""
         return tuple(int(size) for size in self._details[operation.outputs[0]]["shape"])
 
     def grid(self, tensor: int) -> tuple[float, float, float] | None:
-        """The least and the largest value that a quantized tensor can hold, and its step."""
+        """Return a quantized tensor's least and largest value and its step; None for floats."""
         scale, zero_point = self._details[tensor]["quantization"]
         if not scale:
             return None
@@ -79,10 +85,10 @@ class Probe:
 
 
 class Primed:
-    """A float file in which every operation reads what it is given, not what came before."""
+    """A float file whose operations read given tensors instead of earlier results."""
 
     def __init__(self, data: bytes, tensors: Iterable[int]) -> None:
-        """Cut the graph at `tensors`: they are given to those that read them."""
+        """Cut the graph at `tensors`: each becomes an input for the operations that read it."""
         model = tflite_graph.read(data)
         (graph,) = model.subgraphs
         self._copies: dict[int, int] = {}
@@ -102,7 +108,7 @@ class Primed:
         self._interpreter = _interpreter(bytes(builder.Output()))
 
     def run(self, given: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
-        """Compute every tensor that is cut at from those given for all of them."""
+        """Compute every tensor at a cut from the given values of all of them."""
         for tensor, value in given.items():
             self._interpreter.set_tensor(self._copies[tensor], value)
         self._interpreter.invoke()
@@ -110,7 +116,7 @@ class Primed:
 
 
 def _interpreter(data: bytes) -> Any:
-    """LiteRT on its own kernels: a delegate's intermediate results are not there to be read."""
+    """Open LiteRT on its own kernels, because a delegate hides intermediate results."""
     module = require("ai_edge_litert.interpreter", "export")
     resolver = module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     with quiet_stderr(), warnings.catch_warnings(action="ignore"):  # "for debugging only"

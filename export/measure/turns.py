@@ -1,7 +1,7 @@
-"""Peers that take turns: a process each, idle while another one works, and ratios by rounds.
+"""Processes that take turns and are compared by rounds. One works while the others are idle.
 
-A worker is a program that reads `{"steps": N}` lines and answers with a JSON line each: of files
-`benchmark_worker.py`, of the repository's comparisons `benchmarks/peers/turns.py`.
+A worker is a program that reads `{"steps": N}` lines and answers each with a JSON line. There are
+`benchmark_worker.py` for files and `benchmarks/peers/turns.py` for the repository's comparisons.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import IO, Any
 
 from keras_resnet.errors import UserError
 
-Answers = dict[str, list[dict[str, Any]]]  # by peer, one a round
+Answers = dict[str, list[dict[str, Any]]]  # {peer: one answer per round}
 
 
 @dataclass(frozen=True)
 class Peer:
-    """One who is compared: the command that starts it and what it is told, its last argument."""
+    """A compared program: its command, and the options that become its last argument."""
 
     name: str
     command: tuple[str, ...]
@@ -31,13 +31,13 @@ class Peer:
 
 
 class Worker:
-    """A peer's process; between turns it waits for a line."""
+    """A peer's process. Between turns it waits for a line on stdin."""
 
     def __init__(self, peer: Peer, log: IO[str]) -> None:
-        """Start it and wait until it is warm; `facts` is what it says of itself then.
+        """Start the process and wait until it is warm; `facts` is its first answer.
 
         Raises:
-            UserError: it died, with its last words, or says itself what is wrong.
+            UserError: the process died, or reported an error; the message has its last output.
         """
         self.peer, self._log = peer, log
         self.process = subprocess.Popen(
@@ -50,14 +50,14 @@ class Worker:
         self.facts = self._answer()
 
     def turn(self, steps: int) -> dict[str, Any]:
-        """Let it do `steps` updates (any number: one epoch) and return what it measured."""
+        """Let the process do `steps` steps (of any number: one epoch); return its measurements."""
         assert self.process.stdin is not None
-        with suppress(BrokenPipeError):  # it died, which `_answer` says
+        with suppress(BrokenPipeError):  # the process died; `_answer` reports it
             print(json.dumps({"steps": steps}), file=self.process.stdin, flush=True)
         return self._answer()
 
     def stop(self) -> None:
-        """End it."""
+        """End the process."""
         self.process.kill()
         self.process.communicate()
 
@@ -66,7 +66,10 @@ class Worker:
         line = self.process.stdout.readline()
         if not line:
             self._log.seek(0)
-            raise UserError(f"The worker of '{self.peer.name}' died:\n{self._log.read()[-3000:]}")
+            raise UserError(
+                f"The process of '{self.peer.name}' died. Its last output:\n"
+                f"{self._log.read()[-3000:]}"
+            )
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise UserError(answer["error"])
@@ -75,19 +78,19 @@ class Worker:
 
 @contextmanager
 def workers(peers: Sequence[Peer]) -> Iterator[list[Worker]]:
-    """Start one worker after the other; stop them all at the end."""
+    """Start the workers one after another; stop them all at the end."""
     with ExitStack() as stack:
         started = []
         for peer in peers:
             log = stack.enter_context(tempfile.TemporaryFile("w+"))
             started.append(Worker(peer, log))
             stack.callback(started[-1].stop)
-            print(f"  {peer.name}: warm", file=sys.stderr)
+            print(f"  {peer.name}: ready", file=sys.stderr)
         yield started
 
 
 def take_turns(started: Sequence[Worker], rounds: int, steps: int) -> Answers:
-    """Return every worker's answers; who begins changes from round to round."""
+    """Return every worker's answers. Each round begins with a different worker."""
     answers: Answers = {worker.peer.name: [] for worker in started}
     for number in range(rounds):
         first = number % len(started)
@@ -98,7 +101,7 @@ def take_turns(started: Sequence[Worker], rounds: int, steps: int) -> Answers:
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """The median and the range over the rounds."""
+    """Return the median, the least and the largest of `values`."""
     return {
         "median": round(statistics.median(values), 3),
         "least": round(min(values), 3),
@@ -107,5 +110,5 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def ratio(theirs: Sequence[float], ours: Sequence[float]) -> dict[str, float]:
-    """One time over the other of the same round: of theirs over ours, above 1 ours is faster."""
+    """Return the spread of theirs / ours, round by round; above 1 means that ours is faster."""
     return spread([a / b for a, b in zip(theirs, ours, strict=True)])

@@ -1,14 +1,15 @@
-"""Batch normalisation that no convolution can absorb, as one operation of a file instead of two.
+"""Rewrite stand-alone batch normalisations (BNs) as one operation of the file instead of two.
 
-The converter folds a BN into the convolution in front of it. Where there is none (pre-activation,
-DenseNet's concatenations) it writes a MUL and an ADD. A depthwise 1×1 convolution with a bias is
-the same function, exactly, whatever the signs and sizes of the scales and whoever reads it, and the
-ReLU behind it becomes a part of it.
+The converter folds a BN into the convolution in front of it. If there is none (pre-activation,
+DenseNet's concatenations), it writes a MUL and an ADD. A depthwise 1×1 convolution with a bias
+computes exactly the same function, for scales of any sign and size. The ReLU behind the BN becomes
+part of that convolution.
 
-The other way, `relu(s·x + t) = s·relu(x + t/s)` with `s` moved into the kernels behind, leaves one
-ADD, equally fast. It needs positive scales, not too small, and readers that can take them, and it
-costs accuracy in integers: the ADD's vector has one int8 scale for all channels where the depthwise
-kernel has one for each and its bias 32 bits, and the kernels behind lose the channels of small `s`.
+An alternative is `relu(s·x + t) = s·relu(x + t/s)`, with `s` moved into the kernels behind. It
+leaves one ADD and is equally fast. But it needs positive scales that are not too small, and layers
+behind that can absorb them. It is also less accurate in integers. The ADD's vector has one int8
+scale for all channels; the depthwise kernel has one scale per channel and a 32-bit bias. The
+kernels behind also lose precision in channels with a small `s`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 
 from keras_resnet.keras_compat import Call, all_layers, calls_of, producer, readers
 
-# Not there at inference, so the converter looks through them.
+# These layers do nothing at inference, so the converter ignores them.
 _IDLE = (keras.layers.Dropout, keras.layers.SpatialDropout2D, keras.layers.Identity)
 _WEIGHTED = (
     keras.layers.Conv2D,
@@ -32,14 +33,14 @@ _WEIGHTED = (
 
 
 def to_depthwise(model: keras.Model) -> tuple[keras.Model, dict[str, Any]]:
-    """Rewrite the BNs that stand alone as depthwise 1×1 convolutions of the same names.
+    """Rewrite stand-alone BNs as depthwise 1×1 convolutions with the same names.
 
     Args:
-        model: functional, of stock float32 layers.
+        model: a functional model of stock float32 layers.
 
     Returns:
-        The model, itself where there is no such BN, and for the manifest the names of the
-        rewritten layers and those left, each with the reason:
+        The rewritten model (`model` itself if it has no such BN), and a record for the manifest.
+        The record has the names of the rewritten layers, and the layers left with the reason:
         `{"batch_norm_to_depthwise": [name, ...], "left": [{"layer": name, "why": text}, ...]}`.
     """
     alone = [x for x in model.layers if type(x) is keras.layers.BatchNormalization and _alone(x)]
@@ -59,7 +60,7 @@ def _rebuilt(model: keras.Model, rewritten: dict[str, keras.Layer]) -> keras.Mod
         return type(layer).from_config(layer.get_config())
 
     def call(layer: Any, *arguments: Any, **keywords: Any) -> Any:
-        if layer.name in rewritten:  # a convolution takes no `training` and no `mask`
+        if layer.name in rewritten:  # a convolution takes neither `training` nor `mask`
             keywords = {key: value for key, value in keywords.items() if key == "inputs"}
         return layer(*arguments, **keywords)
 
@@ -71,9 +72,10 @@ def _rebuilt(model: keras.Model, rewritten: dict[str, keras.Layer]) -> keras.Mod
 
 
 def _kernel_and_bias(layer: keras.layers.BatchNormalization) -> list[np.ndarray]:
-    """`gamma·(x - mean) / sqrt(variance + epsilon) + beta` as a scale and an offset.
+    """Return `gamma·(x - mean) / sqrt(variance + epsilon) + beta` as a scale and an offset.
 
-    Shapes (1, 1, channels, 1) and (channels,). In float64, so that only the results are rounded.
+    Their shapes are (1, 1, channels, 1) and (channels,). The computation is in float64, so only
+    the results are rounded.
     """
     mean, variance = (np.asarray(x, "float64") for x in (layer.moving_mean, layer.moving_variance))
     scale = 1 / np.sqrt(variance + layer.epsilon)
@@ -86,12 +88,12 @@ def _kernel_and_bias(layer: keras.layers.BatchNormalization) -> list[np.ndarray]
 
 
 def _alone(layer: keras.Layer) -> bool:
-    """Whether no convolution or dense layer in front can absorb it, in any of its calls."""
+    """Return True if, in some call of the BN, no layer in front can absorb it."""
     return any(not _absorbs(call) for call in calls_of(layer))
 
 
 def _absorbs(call: Call) -> bool:
-    """Whether what comes before is a linear layer with weights that nothing else reads."""
+    """Return True if a linear layer with weights comes before and nothing else reads it."""
     if len(call.inputs) != 1:
         return False
     operation = producer(call.inputs[0])
@@ -107,16 +109,16 @@ def _absorbs(call: Call) -> bool:
 def _why_not(layer: keras.layers.BatchNormalization) -> str | None:
     dimensions = len(calls_of(layer)[0].inputs[0].shape)
     if dimensions != 4:
-        return f"its input has {dimensions} dimensions, an image has 4"
+        return f"its input has {dimensions} dimensions; an image has 4"
     if layer.axis not in (-1, 3):
-        return f"it normalises axis {layer.axis}, not the last"
+        return f"it normalises axis {layer.axis}, not the last one"
     return None
 
 
 def _inside(model: keras.Model) -> dict[str, str]:
-    """The BNs of models inside the model: those stay as they are."""
+    """Return the stand-alone BNs of nested models, which are not rewritten, with the reason."""
     return {
-        layer.name: f"it is inside '{inner.name}', a model in the model"
+        layer.name: f"it is inside the nested model '{inner.name}'"
         for inner in model.layers
         if isinstance(inner, keras.Model)
         for layer in all_layers(inner)

@@ -1,4 +1,4 @@
-"""Exact rewrites of a float32 stock-layer model that make its files smaller or faster."""
+"""Fold an input `Rescaling` into the convolution behind it: an exact rewrite for faster files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from keras_resnet import keras_compat
 
 
 def foldable(model: keras.Model) -> dict[str, keras.layers.Conv2D]:
-    """The `Rescaling` layers that `fold_rescaling` folds, by name, with the convolution of each."""
+    """Return the `Rescaling` layers that `fold_rescaling` folds, as {name: its convolution}."""
     return {
         layer.name: convolution
         for layer in model.layers
@@ -21,12 +21,13 @@ def foldable(model: keras.Model) -> dict[str, keras.layers.Conv2D]:
 def fold_rescaling(model: keras.Model) -> keras.Model:
     """Move the scale of an input `Rescaling` into the convolution behind it.
 
-    `conv(s·x + o) = conv'(x + o/s)` with the kernel's input channels times `s`. Zeros padded in
-    between stay zeros on both sides, so this is exact; the offset must stay, since a padded zero
-    stands for a pixel of the mean colour. One multiplication per pixel disappears; in an ensemble,
-    one for every member.
+    `conv(s·x + o) = conv'(x + o/s)` with the kernel's input channels times `s`. This is exact,
+    because padded zeros stay zeros on both sides. The offset must stay, because a padded zero
+    stands for a pixel of the mean colour. It saves one multiplication per pixel; in an ensemble,
+    one per member.
 
-    Returns the model itself where there is no such pair.
+    Returns:
+        The folded model, or `model` itself if it has no such pair.
     """
     pairs = foldable(model)
     if not pairs:
@@ -52,7 +53,7 @@ def fold_rescaling(model: keras.Model) -> keras.Model:
 def _per_channel(
     rescaling: keras.layers.Rescaling, convolution: keras.layers.Conv2D
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scale and offset, one for every input channel of the convolution."""
+    """Return the scale and the offset for every input channel of the convolution."""
     channels = [convolution.get_weights()[0].shape[2]]
     return (
         np.broadcast_to(np.asarray(rescaling.scale, "float64"), channels),
@@ -61,9 +62,10 @@ def _per_channel(
 
 
 def convolution_behind(layer: keras.Layer) -> keras.Layer | None:
-    """The plain convolution that is the only reader of `layer`, zero padding in between allowed.
+    """Return the plain convolution behind `layer`, or None if there is no foldable one.
 
-    It must read nothing else either: a convolution that is called twice has one kernel for both.
+    It must be the only reader of `layer`, directly or behind a zero padding. It must also be called
+    only once, since all calls of a convolution share its kernel.
     """
     readers = keras_compat.readers(layer)
     if len(readers) != 1 or len(keras_compat.calls_of(readers[0])) != 1:

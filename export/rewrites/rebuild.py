@@ -1,4 +1,4 @@
-"""Calling the layers of a model anew, with their weights."""
+"""Rebuild a model by calling its layers again, with their weights."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def rebuilt_on(
     x: Any,
     behind: Callable[[keras.Layer, Any], Any] = lambda layer, y: y,
 ) -> keras.Model:
-    """Call the layers of `model` anew on `x`, flat: no model inside a model.
+    """Call the layers of `model` again on `x`; nested models are flattened.
 
-    `x` is made of `inputs`; `behind` may put something behind what a layer gives.
+    `x` is computed from `inputs`. `behind(layer, y)` can add operations to a layer's output `y`.
     """
     outputs = {}
 
@@ -31,13 +31,13 @@ def rebuilt_on(
     last = keras_compat.producer(model.output).name
     rebuilt = keras.Model(inputs, outputs[last], name=model.name)
     copy_weights(model, rebuilt)
-    return to_stock(rebuilt)  # whose layers were called once
+    return to_stock(rebuilt)  # the layers of this copy are called only once
 
 
 def copy_weights(source: keras.Model, target: keras.Model) -> None:
-    """Give the layers of `target` the weights that those of the same names have in `source`.
+    """Copy the weights of `source` to the layers of the same names in `target`.
 
-    Not all at once in their order: a layer put in between can change it, in branches above all.
+    They are copied by name because an inserted layer can change the order, above all in branches.
     """
     for layer in source.layers:
         if layer.weights:

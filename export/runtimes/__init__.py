@@ -1,1 +1,1 @@
-"""What runs a model file, a file per runtime."""
+"""The runtimes that run model files, one module each."""

@@ -1,4 +1,4 @@
-"""`Runtime`: pixels in, the model's outputs out, as float32, whatever runs the file."""
+"""`Runtime`: the common interface of all runtimes, from pixels to float32 outputs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from keras_resnet.images.answers import SOFTMAX, Answers, class_count, noise, to
 _BATCH = 64
 
 
-# What runs a file besides TensorFlow, by its kind (see `located`): the module and its extra.
+# The engine for each kind of file that TensorFlow does not run (see `located`): (module, extra).
 ENGINES = {
     ".tflite": ("ai_edge_litert.interpreter", "export"),
     ".onnx": ("onnxruntime", "onnx"),
@@ -26,14 +26,14 @@ class Runtime:
     """A model that can be run.
 
     Attributes:
-        input_name, output_name: of the signature.
-        name: what messages call it: the file, or the Keras model.
-        input_shape: (height, width, channels); None where the size is free.
-        outputs: how many numbers it gives for an image.
-        activation: what they went through ("softmax", "sigmoid", "linear"); None until it is known.
-        input_dtype, output_dtype: what the file itself takes and gives.
-        output_step: the least difference between two outputs that a quantized file can express.
-        notes: what a run here leaves open, in words.
+        input_name, output_name: names in the signature.
+        name: the name used in messages: the file, or the Keras model.
+        input_shape: (height, width, channels); None for a free size.
+        outputs: number of outputs per image.
+        activation: activation of the outputs ("softmax", "sigmoid", "linear"); None until known.
+        input_dtype, output_dtype: types of the file's own input and output.
+        output_step: the smallest difference between two outputs of a quantized file.
+        notes: a sentence for each point that running the file here does not cover.
     """
 
     input_name: str = "images"
@@ -49,15 +49,15 @@ class Runtime:
 
     @property
     def classes(self) -> int:
-        """How many classes it tells apart; one output tells two apart."""
+        """The number of classes; one output stands for two."""
         return class_count(self.outputs)
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Run images (n, height, width, channels) → float32 (n, outputs).
 
         Raises:
-            UserError: images of another size.
-            NotFiniteError: it gives NaN or infinity for one of them.
+            UserError: the images have another size.
+            NotFiniteError: an output is NaN or infinity.
         """
         self.require_images(images)
         batches = range(0, len(images), _BATCH)
@@ -76,35 +76,35 @@ class Runtime:
         return self.answers().probabilities(outputs)
 
     def answers(self) -> Answers:
-        """How its outputs are read.
+        """Return the rules for reading the outputs.
 
-        Where neither the file nor its manifest tells, it is shown noise, and what comes out tells:
-        a line on stderr says so, unless that is a softmax, which nothing else looks like.
+        If neither the file nor its manifest gives the activation, it is inferred from the outputs
+        for noise. A line on stderr then says so, except for a softmax, which is unmistakable.
         """
         if self.activation is None:
             self.activation = told_by(self.predict(noise(self.input_shape)), self.output_step)
             if self.activation != SOFTMAX:
                 print(
-                    f"{self.name} does not say what its outputs are; they are read as "
-                    f"'{self.activation}'. Say it with --activation (activation=).",
+                    f"{self.name} does not record the activation of its outputs; they are read as "
+                    f"'{self.activation}'. Set it with --activation (activation=).",
                     file=sys.stderr,
                 )
         return Answers(self.activation, self.outputs)
 
     def run_one(self, image: np.ndarray) -> np.ndarray:
-        """Run one image (1, height, width, channels), as a device does; this is what is timed."""
+        """Run one image (1, height, width, channels), as a device does. Latency is timed here."""
         return self._run(image)
 
     def any_size(self) -> Runtime:
-        """The same model for images of any size; itself, if it is.
+        """Return this model with a free image size; `self` if the size is free already.
 
         Raises:
-            UserError: it is a file of one size.
+            UserError: the file has one fixed size.
         """
         if self.input_shape[:2] == (None, None):
             return self
         raise UserError(
-            f"This file takes images of {self.input_shape[0]}×{self.input_shape[1]} only. "
+            f"This file takes only images of {self.input_shape[0]}×{self.input_shape[1]}. "
             "Evaluate the run folder or the .keras file that it was made from."
         )
 
@@ -115,7 +115,7 @@ class Runtime:
         """Refuse images that are not (n, height, width, channels) of the file's size.
 
         Raises:
-            UserError: with both sizes.
+            UserError: the shapes differ; the message has both.
         """
         expected, received = self.input_shape, images.shape[1:]
         fits = len(received) == 3 and all(
@@ -123,7 +123,7 @@ class Runtime:
         )
         if not fits or len(images) == 0:
             raise UserError(
-                f"The model takes images of (height, width, channels) = {expected}, one or more; "
+                f"The model takes one or more images of (height, width, channels) = {expected}; "
                 f"received a batch of shape {images.shape}."
             )
 
@@ -132,7 +132,7 @@ def classifier_shape(model: Any) -> tuple[tuple[int | None, ...], int]:
     """Return a Keras model's image shape (height, width, channels) and number of outputs.
 
     Raises:
-        UserError: several inputs or outputs, or no image in and one vector out.
+        UserError: the model does not map one image to one vector.
     """
     inputs: Any = getattr(model, "input_shape", None)
     outputs: Any = getattr(model, "output_shape", None)
@@ -154,15 +154,15 @@ def classifier_shape(model: Any) -> tuple[tuple[int | None, ...], int]:
 
 
 def require_image_shape(path: Path, inputs: Any, outputs: Any) -> None:
-    """Refuse shapes that are not those of a batch of images and of vectors.
+    """Refuse an input that is not a batch of images, or an output that is not a batch of vectors.
 
     Raises:
-        UserError: with both.
+        UserError: the message has both shapes.
     """
     if len(inputs) != 4 or len(outputs) != 2:
         raise UserError(
-            f"{path} does not turn a batch of images into a batch of vectors: "
-            f"{list(inputs)} → {list(outputs)}."
+            f"{path} must map a batch of images (4 dimensions) to a batch of vectors (2); "
+            f"received {list(inputs)} → {list(outputs)}. Use the file of an image classifier."
         )
 
 

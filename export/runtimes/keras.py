@@ -19,7 +19,7 @@ class KerasRuntime(Runtime):
         """Compile `model` for inference.
 
         Raises:
-            UserError: it is not a classifier of one image, or Keras' backend is not TensorFlow.
+            UserError: the model is not an image classifier, or Keras' backend is not TensorFlow.
         """
         require_tensorflow("Running a Keras model in keras_resnet.export")
         import tensorflow as tf
@@ -37,10 +37,10 @@ class KerasRuntime(Runtime):
         return np.asarray(self._infer(images.astype("float32")), dtype="float32")
 
     def any_size(self) -> Runtime:
-        """The same layers and weights on an input of free size.
+        """Return the same layers and weights on an input of free size.
 
         Raises:
-            UserError: the layers know the size, as a Dense behind a Flatten does.
+            UserError: a layer needs the fixed size, like a Dense behind a Flatten.
         """
         if self.input_shape[:2] == (None, None):
             return self
@@ -57,15 +57,15 @@ class KerasRuntime(Runtime):
         except (ValueError, TypeError) as error:
             height, width = self.input_shape[:2]
             raise UserError(
-                f"'{self._model.name}' is made for images of {height}×{width} (its classifier is "
-                "not behind global pooling), so it cannot be shown whole images of other sizes. "
-                "Evaluate it on crops: --crops 10."
+                f"'{self._model.name}' takes only images of {height}×{width}, because there is no "
+                "global pooling before its classifier. It cannot take whole images of other "
+                "sizes. Evaluate it on crops: --crops 10."
             ) from error
         return KerasRuntime(model)
 
 
 def load_keras(path: Path) -> Any:
-    """Load a `.keras` file; Keras' safe mode refuses files that carry code.
+    """Load a `.keras` file. Keras' safe mode refuses files that contain code.
 
     Raises:
         UserError: no such file, or not a Keras model.
@@ -78,6 +78,6 @@ def load_keras(path: Path) -> Any:
         return keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # zipfile, h5py, json and Keras raise unrelated types from here
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        if not zipfile.is_zipfile(path):  # of which Keras says: not found
-            reason = "it is damaged, cut short or of another kind (it is no zip archive)."
+        if not zipfile.is_zipfile(path):  # Keras would say: not found
+            reason = "it is damaged, cut short or of another kind (not a zip archive)."
         raise UserError(f"Cannot load {path} as a Keras model: {reason}") from error

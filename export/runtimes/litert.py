@@ -1,4 +1,4 @@
-""".tflite files, in LiteRT."""
+"""Run .tflite files with LiteRT."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ from keras_resnet.export.runtimes.locate import has_arena, read_array
 from keras_resnet.images.answers import LINEAR, SIGMOID, SOFTMAX
 from keras_resnet.lazy import quiet_stderr
 
-# What makes the outputs tells what they are; of other operations nothing is known.
+# The last operation gives the activation of the outputs; other operations do not tell it.
 _ACTIVATIONS = {"SOFTMAX": SOFTMAX, "LOGISTIC": SIGMOID, "FULLY_CONNECTED": LINEAR}
 
 
 class TFLiteRuntime(Runtime):
-    """A .tflite file, or the one in a folder for microcontrollers, in LiteRT: image by image.
+    """A .tflite file, or the one in a `micro` folder, in LiteRT. Images run one by one.
 
-    Several threads can use one runtime; they take turns, as an interpreter is for one at a time.
+    Several threads can share one runtime; they take turns, since an interpreter serves one caller
+    at a time.
     """
 
     def __init__(self, path: Path, threads: int = 1) -> None:
@@ -52,7 +53,10 @@ class TFLiteRuntime(Runtime):
             self._interpreter.get_output_details(),
         )
         if len(inputs) != 1 or len(outputs) != 1:
-            raise UserError(f"{path} has not one input and one output.")
+            raise UserError(
+                f"{path} must have one input and one output; received {len(inputs)} and "
+                f"{len(outputs)}."
+            )
         self._input, self._output = inputs[0], outputs[0]
         self._turn = Lock()
         require_image_shape(path, self._input["shape"], self._output["shape"])
@@ -73,7 +77,7 @@ class TFLiteRuntime(Runtime):
         return np.concatenate([self.run_one(image[None]) for image in images])
 
     def run_one(self, image: np.ndarray) -> np.ndarray:
-        """Quantize as the file says, invoke, dequantize."""
+        """Quantize the image with the file's scale, invoke, and dequantize the output."""
         pixels = quantize(image, self._input)
         with self._turn:
             self._interpreter.set_tensor(self._input["index"], pixels)
@@ -86,7 +90,7 @@ class TFLiteRuntime(Runtime):
 
 
 def quantize(image: np.ndarray, details: dict[str, Any]) -> np.ndarray:
-    """Turn float pixels into what the input tensor of these details takes."""
+    """Convert float pixels to the type and scale of the input tensor that `details` describes."""
     scale, zero_point = details["quantization"]
     dtype = details["dtype"]
     if not scale:

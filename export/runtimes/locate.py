@@ -1,4 +1,4 @@
-"""Finding out what kind of model a path is, and reading it where it is a folder of ours."""
+"""Find out the kind of model at a path, and read the folders of the micro and web formats."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ ARRAY, HEADER = "model_data.cc", "model_data.h"
 _NO_ARENA = "kArenaBytes = 0;"
 ARRAY_START = "alignas(16) const unsigned char kModel[kModelBytes] = {\n"
 
-# The format web: a page beside its model.
+# The format web: a page with its model beside it.
 PAGE = Path(__file__).parents[1] / "web"
 MODEL, DESCRIPTION = "model.tflite", "model.json"
 
 
 def located(path: Path) -> tuple[str, Path]:
-    """The kind of a model, which is the ending of its file or `SAVED_MODEL`, and what is opened."""
+    """Return the kind of a model (its file ending, or `SAVED_MODEL`) and the path to open."""
     if (saved_model_folder(path) / _PROGRAM).is_file():
         return SAVED_MODEL, path
     if (path / ARRAY).is_file():
@@ -34,7 +34,7 @@ def located(path: Path) -> tuple[str, Path]:
 
 
 def saved_model_folder(path: Path) -> Path:
-    """The folder of the program: `path`, or the newest of TensorFlow Serving's versions in it."""
+    """Return the folder with saved_model.pb: `path`, or its newest numbered version folder."""
     versions = [p for p in path.glob(f"*/{_PROGRAM}") if p.parent.name.isdecimal()]
     if (path / _PROGRAM).is_file() or not versions:
         return path
@@ -42,23 +42,26 @@ def saved_model_folder(path: Path) -> Path:
 
 
 def is_page(folder: Path) -> bool:
-    """Whether the format web made this folder."""
+    """Return True if the format web made this folder."""
     return (folder / DESCRIPTION).is_file() and (folder / MODEL).is_file()
 
 
 def has_arena(folder: Path) -> bool:
-    """Whether the header that the format micro made says how much working memory is needed."""
+    """Return True if the header of a micro folder has the size of the working memory."""
     header = folder / HEADER
     return header.is_file() and _NO_ARENA not in header.read_text(encoding="utf-8")
 
 
 def read_array(folder: Path) -> bytes:
-    """Return the TFLite file in the model_data.cc of a folder that the format micro made.
+    """Return the TFLite file in the model_data.cc of a micro folder.
 
     Raises:
-        UserError: it has none.
+        UserError: there is no model in it.
     """
     _, start, rest = (folder / ARRAY).read_text(encoding="utf-8").partition(ARRAY_START)
     if not start:
-        raise UserError(f"{folder / ARRAY} has no model: it was not written by this package.")
+        raise UserError(
+            f"{folder / ARRAY} has no model: it was not written by this package. Make one with: "
+            "keras-resnet export MODEL --formats micro"
+        )
     return bytes.fromhex(re.sub(r"0x|,|\s", "", rest.partition("}")[0]))

@@ -1,4 +1,4 @@
-"""Engines that are not installed here, and the files they leave unopened."""
+"""Engines that are not installed, and the files that cannot be opened without them."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from keras_resnet.export.runtimes.locate import located
 
 
 def missing_engine(path: Path) -> MissingExtraError | None:
-    """What `open_file` would raise because the file's engine is not installed; None if it is."""
+    """Return the error for a file whose engine is not installed; None if the file can be opened."""
     kind, _ = located(path)
     return missing(*ENGINES[kind]) if kind in ENGINES else None
 
 
 def left_out_files(absent: Mapping[str, MissingExtraError | None]) -> list[dict[str, str]]:
-    """Which files have to be left out here, and what would have to be installed to open them.
+    """List the files that cannot be opened, each with the package to install.
 
     Args:
-        absent: by the file's name, what `missing_engine` says of it.
+        absent: {file name: the result of `missing_engine`}.
 
     Returns:
         A {"file", "reason"} for each.
 
     Raises:
-        UserError: these are all.
+        UserError: no file can be opened.
     """
     reasons = {name: str(error) for name, error in absent.items() if error is not None}
     if absent and len(reasons) == len(absent):

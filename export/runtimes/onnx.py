@@ -1,7 +1,7 @@
-""".onnx files, in ONNX Runtime.
+"""Run .onnx files with ONNX Runtime.
 
-The format is plain data (protocol buffers), and no code of a file's own is loaded: the engine
-refuses an operation that it does not have.
+The format is plain data (protocol buffers). No code is loaded from a file: the engine refuses
+operations that it does not have.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from keras_resnet.export.runtimes.base import ENGINES, Runtime, require_image_sh
 from keras_resnet.images.answers import LINEAR, SIGMOID, SOFTMAX, Answers
 from keras_resnet.lazy import quiet_stderr
 
-# What makes the outputs tells what they are; of other operations nothing is known.
+# The last operation gives the activation of the outputs; other operations do not tell it.
 _ACTIVATIONS = {"Softmax": SOFTMAX, "Sigmoid": SIGMOID, "Gemm": LINEAR, "MatMul": LINEAR}
 _BORDERS = ("QuantizeLinear", "DequantizeLinear", "Cast", "Identity")
 
@@ -29,7 +29,8 @@ class OnnxRuntime(Runtime):
     def __init__(self, path: Path, threads: int = 1, *, optimize: bool = True) -> None:
         """Load the file, to run on `threads` threads.
 
-        `optimize=False` computes each operation as ONNX defines it: an int8 file in float32.
+        `optimize=False` computes each operation as ONNX defines it, so an int8 file computes in
+        float32.
 
         Raises:
             UserError: not an ONNX file, unknown operations, or not a classifier of one image.
@@ -45,12 +46,15 @@ class OnnxRuntime(Runtime):
                 self._session = engine.InferenceSession(
                     str(path), options, providers=["CPUExecutionProvider"]
                 )
-        except Exception as error:  # a type of its own for every kind of fault
+        except Exception as error:  # ONNX Runtime has a type for every kind of fault
             first = str(error).splitlines()[0]
             raise UserError(f"ONNX Runtime cannot load {path}: {first[:300]}") from error
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if len(inputs) != 1 or len(outputs) != 1:
-            raise UserError(f"{path} has not one input and one output.")
+            raise UserError(
+                f"{path} must have one input and one output; received {len(inputs)} and "
+                f"{len(outputs)}."
+            )
         require_image_shape(path, inputs[0].shape, outputs[0].shape)
         self.input_name, self.output_name = inputs[0].name, outputs[0].name
         self.input_shape = tuple(_size(size) for size in inputs[0].shape[1:])
@@ -60,7 +64,7 @@ class OnnxRuntime(Runtime):
         self._one_by_one = inputs[0].shape[0] == 1
 
     def unoptimized(self) -> OnnxRuntime:
-        """The same file without ONNX Runtime's optimizations: none of this CPU's int8 kernels."""
+        """Open the same file without ONNX Runtime's optimizations and this CPU's int8 kernels."""
         return OnnxRuntime(self._path, self._threads, optimize=False)
 
     @cached_property
@@ -70,7 +74,7 @@ class OnnxRuntime(Runtime):
         return list(model.graph.node)
 
     def answers(self) -> Answers:
-        """How its outputs are read; the graph is looked at where `onnx` is installed."""
+        """Return the rules for reading the outputs, from the graph if `onnx` is installed."""
         if self.activation is None and find_spec("onnx"):
             made_by = {output: node for node in self.nodes for output in node.output}
             last = made_by.get(self.output_name)
@@ -88,11 +92,11 @@ class OnnxRuntime(Runtime):
 
 
 def _size(value: Any) -> int | None:
-    """A dimension; those without a number have a name."""
+    """Return a dimension as a number; None for a free one, which has a name instead."""
     return value if isinstance(value, int) else None
 
 
 def _dtype(name: str) -> str:
-    """`tensor(float)` in NumPy's words."""
+    """Return NumPy's name for a type like `tensor(float)`."""
     kind = name.removeprefix("tensor(").removesuffix(")")
     return {"float": "float32", "double": "float64"}.get(kind, kind)

@@ -1,4 +1,4 @@
-"""`open_file`: every kind of model file, ready to run."""
+"""`open_file`: open a model file of any kind, ready to run."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ from keras_resnet.files import expanded
 
 
 def open_file(path: str | Path, threads: int = 1) -> Runtime:
-    """Open a `.keras`, `.tflite`, `.onnx` or OpenVINO `.xml` file, or the folder of a SavedModel
-    or of an OpenVINO model, or of the formats micro and web.
+    """Open a model file or folder.
 
-    `threads` is how many to run on; TensorFlow's number is one for the whole process
-    (`tf.config.threading`).
+    Files: `.keras`, `.tflite`, `.onnx`, or OpenVINO's `.xml`. Folders: a SavedModel, an OpenVINO
+    model, or an export of the formats micro and web.
+
+    `threads` is the number of threads to run on. TensorFlow has one setting for the whole process
+    instead (`tf.config.threading`).
 
     Raises:
-        UserError: no such file, or a kind or content that is none of these.
+        UserError: no such file, or not one of these kinds.
     """
     named = expanded(path)
     if not named.exists():
@@ -43,17 +45,17 @@ def open_file(path: str | Path, threads: int = 1) -> Runtime:
         runtime.activation = runtime.activation or _recorded_activation(named)
         return runtime
     raise UserError(
-        f"{path} is neither a .keras, .tflite, .onnx or .xml file (OpenVINO) nor the folder of a "
-        "SavedModel or of an OpenVINO model."
+        f"{path} is not a model file. Give a .keras, .tflite, .onnx or OpenVINO .xml file, or the "
+        "folder of a SavedModel or of an OpenVINO model."
     )
 
 
 def _recorded_activation(path: Path) -> str | None:
-    """What the manifest.json beside an exported file says of its outputs."""
+    """Return the activation recorded in the manifest.json beside an exported file, or None."""
     try:
         content = json.loads((path.parent / "manifest.json").read_text(encoding="utf-8"))
         is_exported = any(entry["file"] == path.name for entry in content["files"])
         activation: str | None = content["output"].get("activation")
-    except (OSError, ValueError, KeyError, TypeError):  # `check` says what is wrong with it
+    except (OSError, ValueError, KeyError, TypeError):  # `check` reports a damaged manifest
         return None
     return activation if is_exported else None

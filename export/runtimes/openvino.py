@@ -1,4 +1,4 @@
-"""OpenVINO's .xml files."""
+"""Run OpenVINO's .xml files."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from keras_resnet.export.runtimes.base import ENGINES, Runtime, require_image_sh
 from keras_resnet.images.answers import LINEAR, SIGMOID, SOFTMAX
 from keras_resnet.lazy import quiet_stderr
 
-# What makes the outputs tells what they are; of other operations nothing is known.
+# The last operation gives the activation of the outputs; other operations do not tell it.
 _ACTIVATIONS = {"Softmax": SOFTMAX, "SoftMax": SOFTMAX, "Sigmoid": SIGMOID, "MatMul": LINEAR}
 
 
 class OpenVinoRuntime(Runtime):
-    """An OpenVINO model: the .xml, beside which its .bin lies."""
+    """An OpenVINO model: an .xml file with its .bin file beside it."""
 
     def __init__(self, path: Path, threads: int = 1) -> None:
         """Compile the file for the CPU, to run on `threads` threads.
 
-        In float32: left to itself OpenVINO computes in bfloat16 where the CPU can.
+        It computes in float32; OpenVINO's default is bfloat16 on CPUs that support it.
 
         Raises:
             UserError: not an OpenVINO file, or not a classifier of one image.
@@ -38,13 +38,16 @@ class OpenVinoRuntime(Runtime):
             with quiet_stderr():
                 model = openvino.Core().read_model(str(path))
                 self._compiled = openvino.compile_model(model, "CPU", settings)
-        except Exception as error:  # RuntimeError, mostly
+        except Exception as error:  # usually a RuntimeError
             lines = [line for line in str(error).splitlines() if line.strip()]
             raise UserError(f"OpenVINO cannot load {path}: {lines[-1][:300]}") from error
-        self._turn = Lock()  # a compiled model has one request, and refuses a second at a time
+        self._turn = Lock()  # a compiled model refuses a second request while it runs one
         inputs, outputs = self._compiled.inputs, self._compiled.outputs
         if len(inputs) != 1 or len(outputs) != 1:
-            raise UserError(f"{path} has not one input and one output.")
+            raise UserError(
+                f"{path} must have one input and one output; received {len(inputs)} and "
+                f"{len(outputs)}."
+            )
         shape, given = (list(x[0].get_partial_shape()) for x in (inputs, outputs))
         require_image_shape(path, shape, given)
         self.input_name, self.output_name = (min(x[0].get_names()) for x in (inputs, outputs))
@@ -62,7 +65,7 @@ class OpenVinoRuntime(Runtime):
 
 
 def _last_operation(model: Any) -> str:
-    """What makes the outputs, before a bias is added or their type is changed."""
+    """Return the type of the operation that makes the outputs, before any bias or conversion."""
     node = model.get_results()[0].input_value(0).get_node()
     while node.get_type_name() in ("Add", "Convert"):
         inputs = [value.get_node() for value in node.input_values()]

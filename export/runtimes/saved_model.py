@@ -1,4 +1,4 @@
-"""SavedModel folders, in TensorFlow."""
+"""Run SavedModel folders with TensorFlow."""
 
 from __future__ import annotations
 
@@ -17,28 +17,32 @@ from keras_resnet.images.answers import LINEAR, SIGMOID, SOFTMAX, Answers, noise
 
 
 class SavedModelRuntime(Runtime):
-    """A SavedModel folder, through its serving_default signature.
+    """A SavedModel folder, run through its serving_default signature.
 
-    Of one of ours the output that every format has, and images of the model's own size.
+    A SavedModel from this package gives its `predictions` for images of the model's own size.
     """
 
     def __init__(self, path: Path) -> None:
-        """Load the folder, or the newest version in it; no class of ours or of Keras is needed."""
+        """Load the folder, or the newest version in it. No class of this package is needed."""
         import tensorflow as tf
 
         try:
-            # A signature lives as long as what it was loaded with.
+            # Keep the loaded object: its signatures need it.
             self._loaded = tf.saved_model.load(str(saved_model_folder(path)))
             self._serve = self._loaded.signatures["serving_default"]
         except (OSError, KeyError, ValueError) as error:
-            raise UserError(f"{path} is not a readable SavedModel with serving_default.") from error
+            raise UserError(
+                f"{path} is not a readable SavedModel with the signature serving_default. "
+                "Export again: keras-resnet export MODEL --formats savedmodel"
+            ) from error
         inputs = self._serve.structured_input_signature[1]
         outputs = self._serve.structured_outputs
         if len(outputs) > 1 and self.output_name in outputs:
             outputs = {self.output_name: outputs[self.output_name]}
         if len(inputs) != 1 or len(outputs) != 1:
             raise UserError(
-                f"{path} has not one input and one output, or one named '{self.output_name}'."
+                f"{path} must have one input, and one output or one named '{self.output_name}'; "
+                f"received {len(inputs)} and {len(outputs)}."
             )
         ((self.input_name, spec),) = inputs.items()
         ((self.output_name, output),) = outputs.items()
@@ -49,7 +53,7 @@ class SavedModelRuntime(Runtime):
         self.input_dtype, self.output_dtype = spec.dtype.name, output.dtype.name
 
     def answers(self) -> Answers:
-        """How its outputs are read. A SavedModel of ours gives `probabilities` too: they tell."""
+        """Return the rules for reading the outputs, inferred from `probabilities` if present."""
         if self.activation is None and self._has_probabilities:
             images = noise(self.input_shape)
             given, wanted = self.predict(images), self._answer(images, "probabilities")
@@ -61,7 +65,7 @@ class SavedModelRuntime(Runtime):
         return super().answers()
 
     def _image_shape(self, spec: Any) -> tuple[int | None, ...]:
-        """What the model itself takes; a signature of ours takes any size and cuts it to that."""
+        """Return the model's own image shape; this package's signatures take any size."""
         if answer := getattr(self._loaded, "answer", None):
             spec = answer.concrete_functions[0].structured_input_signature[0][0]
         return tuple(spec.shape[1:])

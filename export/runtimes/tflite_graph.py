@@ -1,8 +1,9 @@
-"""What is in a TFLite file: its operations, and of which Keras layers each of them is made.
+"""Read the operations of a TFLite file, with the Keras layers that each one was made from.
 
-The converter names a tensor after all that it fused into one operation, as in
-`resnet20_1/stem_relu_1/Relu;resnet20_1/stem_bn_1/batchnorm/add_1;resnet20_1/stem_conv_1/convolution`:
-the model, the layer and what it does, with a number that Keras appends when it traces.
+The converter names a tensor after everything that it fused into one operation, as in
+`resnet20_1/stem_relu_1/Relu;resnet20_1/stem_bn_1/batchnorm/add_1;resnet20_1/stem_conv_1/convolution`.
+Each part has the model, the layer and its operation, with a number that Keras appends when it
+traces.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from typing import Any
 
 from keras_resnet.errors import require
 
-BORDERS = ("QUANTIZE", "DEQUANTIZE")  # between integers and floats; no layer
+BORDERS = ("QUANTIZE", "DEQUANTIZE")  # conversions between integers and floats; not a layer
 _WITH_KERNEL = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
-# What Keras 3, tf_keras and TensorFlow call the multiplication with a kernel.
+# Names of the multiplication with a kernel, in Keras 3, tf_keras and TensorFlow.
 _KERNEL = re.compile(r"(convolution|Conv2D|depthwise\w*|separable_conv2d|MatMul)\d*")
 _NUMBERED = re.compile(r"(.+)_\d+")
 
@@ -27,12 +28,12 @@ class Operation:
     """One operation of a file.
 
     Attributes:
-        kind: as in TFLite's schema: CONV_2D, ADD, ...; or a custom operation's name.
+        kind: the name in TFLite's schema (CONV_2D, ADD, ...), or a custom operation's name.
         inputs, outputs: indices of tensors.
-        name: of its first output.
-        layers: what it does, the layer that gives it its name first.
-        in_float: whether it reads or writes floats.
-        kernel: the type of its kernel, as in the schema: FLOAT32, INT8, INT4; "" if it has none.
+        name: the name of its first output.
+        layers: the layers it computes; the first one gives the operation its name.
+        in_float: True if it reads or writes floats.
+        kernel: the type of its kernel in the schema: FLOAT32, INT8, INT4; "" without a kernel.
     """
 
     kind: str
@@ -45,17 +46,17 @@ class Operation:
 
     @property
     def layer(self) -> str:
-        """The layer that it is called after."""
+        """The layer that gives the operation its name."""
         return self.layers[0]
 
 
 def read(data: bytes) -> Any:
-    """A TFLite file as the object (`ModelT`) of TFLite's schema."""
+    """Read a TFLite file into the `ModelT` object of TFLite's schema."""
     return _schema().ModelT.InitFromPackedBuf(data, 0)
 
 
 def operations(model: Any) -> tuple[Operation, ...]:
-    """The operations of what `read` gave, in the order they run."""
+    """Return the operations of a model from `read`, in the order they run."""
     found: list[Operation] = []
     for graph in model.subgraphs:
         found += _named(model, graph, [_nameless(model, graph, item) for item in graph.operators])
@@ -63,7 +64,7 @@ def operations(model: Any) -> tuple[Operation, ...]:
 
 
 def last_operation(found: Sequence[Operation]) -> Operation:
-    """The operation that makes the output of a file of one graph, before it changes its type."""
+    """Return the operation that makes the output of a one-graph file, before any type change."""
     last = found[-1]
     while last.kind in BORDERS:
         before = [item for item in found if set(item.outputs) & set(last.inputs)]
@@ -74,7 +75,7 @@ def last_operation(found: Sequence[Operation]) -> Operation:
 
 
 def in_float32(found: Iterable[Operation]) -> bool:
-    """Whether these are a file's in which nothing is quantized, nor kept in float16."""
+    """Return True if a file with these operations is entirely float32: no integers, no float16."""
     return all(item.kind not in BORDERS and item.kernel in ("", "FLOAT32") for item in found)
 
 
@@ -113,9 +114,9 @@ def _nameless(model: Any, graph: Any, operator: Any) -> Operation:
 
 
 def _named(model: Any, graph: Any, found: list[Operation]) -> Iterator[Operation]:
-    """The same operations with their layers."""
+    """Yield the same operations with their layers."""
     ends = _output_names(model, graph, found)
-    # The kernel is named after its layer alone; other constants may be shared by many.
+    # A kernel is named after its layer alone; layers may share other constants.
     texts = [[graph.tensors[item.inputs[1]].name.decode()] if item.kernel else [] for item in found]
     parts = [
         [part for name in (*more, item.name) for part in name.split(";")]
@@ -131,13 +132,13 @@ def _named(model: Any, graph: Any, found: list[Operation]) -> Iterator[Operation
     taken = set(mains)
     for item, main, of in zip(found, mains, parts, strict=True):
         others = [layers[part] for part in of if item.kind not in BORDERS and layers[part]]
-        # The converter merges equal constants, and with them names of other operations' layers.
+        # The converter merges equal constants, so a name may include layers of other operations.
         own = [layer for layer in others if layer not in taken]
         yield replace(item, layers=tuple(dict.fromkeys([main, *own])))
 
 
 def _main(operation: Operation, parts: list[str], layers: dict[str, str]) -> str:
-    """The layer with the kernel; of operations without one, what was there before the fusing."""
+    """Return the layer with the kernel; without a kernel, the operation's layer before fusing."""
     if operation.kernel:
         for part in parts:
             if _is_kernel(part) and layers[part]:
@@ -150,10 +151,10 @@ def _is_kernel(part: str) -> bool:
 
 
 def _layers(found: list[Operation], parts: list[list[str]]) -> dict[str, str]:
-    """The layer of each part of a name: `stem_conv` of `resnet20_1/stem_conv_1/convolution`.
+    """Return the layer of each name part: `stem_conv` for `resnet20_1/stem_conv_1/convolution`.
 
-    If all bear a number, the one that Keras 3 appends, it is taken off. Not if two kernels came to
-    one name so: tf_keras numbers its layers themselves.
+    Keras 3 appends a number to every layer. If all layers have one, it is removed. It stays if
+    two kernels would get the same name, because tf_keras numbers the layers themselves.
     """
     models = {
         tuple(_path(part)[:depth])
@@ -181,15 +182,15 @@ def _path(part: str) -> list[str]:
 
 
 def _layer(path: list[str], models: set[tuple[str, ...]]) -> str:
-    """What comes below the innermost model (there may be one within another); "" for nothing."""
+    """Return the layer directly inside the innermost model; "" if there is none."""
     depth = max((d for d in range(1, len(path) - 1) if tuple(path[:d]) in models), default=1)
     return "" if len(path) < 2 else path[min(depth, len(path) - 2)]
 
 
 def _output_names(model: Any, graph: Any, found: list[Operation]) -> dict[int, str]:
-    """The signature's name of each output, whose tensor does not tell its layer.
+    """Return the signature's name of each output tensor, since those tensors do not name a layer.
 
-    It belongs to the operation that computes it, not to the one that converts it.
+    The name belongs to the operation that computes the output, not to the one that converts it.
     """
     names = {
         output.tensorIndex: output.name.decode()

@@ -1,1 +1,1 @@
-"""What a network costs, layer by layer, and what it looks at."""
+"""Cost of a network per layer, and explanations of its predictions."""

@@ -1,4 +1,4 @@
-"""What a network looks at: heat maps of images, by tf-keras-vis."""
+"""Heat maps that show which parts of an image a network uses, made with tf-keras-vis."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from keras_resnet.analysis.explained_model import (
 from keras_resnet.display import sheets
 from keras_resnet.errors import UnknownNameError, UserError
 
-_BATCH = 8  # images at a time; the gradient keeps every map of them
+_BATCH = 8  # images at a time; the gradient keeps all their maps in memory
 _SAMPLES = 25  # of SmoothGrad
-# Score-CAM runs the network once a channel. Of more, the most varied are taken, as "Faster
-# Score-CAM" does: all 2048 of ResNet-50 would take 5 GB an image.
+# Score-CAM runs the network once per channel. Of more channels, the most varied are taken, as in
+# "Faster Score-CAM": all 2048 of ResNet-50 would take 5 GB per image.
 _CHANNELS = 128
 
-# Methods that give a value a pixel; the others are maps of a layer, enlarged.
+# Methods that give one value per pixel. The others give maps of a layer, enlarged.
 PIXEL_METHODS = ("saliency", "smoothgrad", "guided")
 METHODS = (*PIXEL_METHODS, "gradcam", "gradcam++", "layercam", "scorecam")
 
@@ -41,39 +41,43 @@ def explain(
     noise: float = 0.1,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
-    """Say where in each image the evidence for a class is.
+    """Show where in each image the evidence for a class is.
 
     Args:
-        model: a functional classifier, of this zoo or not, of any dtype policy.
-        images: (n, height, width, channels) as `model` takes them: RGB 0...255 where the
-            normalisation is inside (`include_preprocessing=True`, run artefacts), else what
-            `keras_resnet.preprocess` makes of it.
-        methods: of the gradient of the class's logit with respect to pixels "saliency"
-            (arXiv:1312.6034), "smoothgrad" (arXiv:1706.03825; 25 samples) and "guided"
-            backpropagation (arXiv:1412.6806; it hardly depends on the weights, arXiv:1810.03292);
-            of a layer's maps "gradcam" (arXiv:1610.02391), "gradcam++"
-            (arXiv:1710.11063), "layercam" (IEEE TIP 2021, 9462463) and "scorecam"
-            (arXiv:1910.01279; of more than 128 channels the 128 that vary most).
-        classes: the class of each image, or one for all; by default the highest score's.
-        layer: whose maps the CAMs weigh; by default the last before the classifier.
-        noise: SmoothGrad's standard deviation as a part of the image's range (0 to 1): 0.1 to 0.2
-            in its paper; at CIFAR's 32 pixels more than 0.05 leaves a fog.
-        seed: of SmoothGrad's noise.
+        model: a functional classifier, of this package or not, with any dtype policy.
+        images: (n, height, width, channels) as `model` takes them. That is RGB 0...255 if the
+            model contains its normalisation (`include_preprocessing=True`, models of a run), and
+            otherwise the result of `keras_resnet.preprocess`.
+        methods: one or more methods. Three use the gradient of the class's logit with respect to
+            the pixels: "saliency" (arXiv:1312.6034), "smoothgrad" (arXiv:1706.03825; 25 samples)
+            and "guided" backpropagation (arXiv:1412.6806; it hardly depends on the weights,
+            arXiv:1810.03292). Four use the maps of a layer: "gradcam" (arXiv:1610.02391),
+            "gradcam++" (arXiv:1710.11063), "layercam" (IEEE TIP 2021, 9462463) and "scorecam"
+            (arXiv:1910.01279; of more than 128 channels, the 128 that vary most).
+        classes: the class of each image, or one class for all. The default is the class with the
+            highest score.
+        layer: name of the layer whose maps the CAMs use. The default is the last feature map before
+            the classifier.
+        noise: standard deviation of SmoothGrad's noise, as a fraction (0 to 1) of the pixel range.
+            Its paper uses 0.1 to 0.2. For CIFAR's 32 pixels use at most 0.05, because more noise
+            blurs the map.
+        seed: seed of SmoothGrad's noise.
 
     Returns:
-        For each method (n, height, width), float32, 0 to 1 within each image. All zero: nothing
-        there speaks for the class. A dictionary; a notebook shows the maps beside the images.
+        A dictionary with one array per method: (n, height, width), float32, 0 to 1 within each
+        image. A map of zeros means that nothing there speaks for the class. A notebook shows the
+        maps next to the images.
 
     Raises:
-        UserError: the model is no functional classifier, images or classes do not fit it, the layer
-            gives no maps, no method is named, the noise is not from 0 to 1, the gradients are not
-            finite, or the environment makes `tf.keras` another Keras.
-        UnknownNameError: an unknown method or layer.
+        UserError: the model is not a functional classifier, images or classes do not fit it, the
+            layer gives no maps, no method is given, the noise is not from 0 to 1, the gradients are
+            not finite, or `tf.keras` is not Keras 3 in this environment.
+        UnknownNameError: a method or the layer is unknown.
         MissingExtraError: tf-keras-vis is not installed.
     """
     wanted = _methods(methods)
     if not (isinstance(noise, Real) and 0 <= noise <= 1):
-        raise UserError(f"noise is a part of the image's range, from 0 to 1; received {noise!r}.")
+        raise UserError(f"noise must be a number from 0 to 1; received {noise!r}.")
     require_tf_keras_vis()
     copy = explained_model.prepared(model)
     pixels = explained_model.checked_images(images, copy)
@@ -85,37 +89,39 @@ def explain(
         with numpy_seed(seed):
             found = _in_batches(method, _explainer(method, copy, options), pixels, chosen)
         if not np.isfinite(found).all():
-            raise UserError(f"{method}: the gradients of '{model.name}' are not finite.")
+            raise UserError(
+                f"{method}: the gradients of '{model.name}' are not finite (NaN or infinity)."
+            )
         maps[method] = _normalised(found)
     return sheets.Maps(maps, pixels, chosen)
 
 
 def default_layer(model: keras.Model) -> str:
-    """Return the name of the layer that `explain` looks at where none is given.
+    """Return the name of the layer that `explain` uses if no layer is given.
 
     Args:
-        model: as `explain` takes it.
+        model: a model as for `explain`.
 
     Raises:
-        UserError: as `explain`.
+        UserError: as for `explain`.
         MissingExtraError: tf-keras-vis is not installed.
     """
     return str(require_layer(model, None).name)
 
 
 def require_layer(model: keras.Model, name: str | None) -> Any:
-    """Return what `explain` looks at where `name` is given as its layer.
+    """Return the layer that `explain` uses for the given `name` (None: the default).
 
     Raises:
-        UserError, UnknownNameError, MissingExtraError: as `explain`.
+        UserError, UnknownNameError, MissingExtraError: as for `explain`.
     """
     require_tf_keras_vis()
     return explained_model.find_layer(explained_model.prepared(model), name)
 
 
-# What tf-keras-vis is asked ---------------------------------------------------------------------
+# Calls of tf-keras-vis --------------------------------------------------------------------------
 
-Explainer = Callable[[Any, np.ndarray], Any]  # of a score and images, to maps
+Explainer = Callable[[Any, np.ndarray], Any]  # from a score and images to maps
 
 
 @dataclass(frozen=True)
@@ -129,7 +135,7 @@ def _methods(given: str | Sequence[str]) -> tuple[str, ...]:
     methods = tuple(listed) if isinstance(listed, Iterable) else ()
     if not methods:
         known = ", ".join(METHODS)
-        raise UserError(f"methods are one or more of {known}; received {given!r}.")
+        raise UserError(f"methods must be one or more of {known}; received {given!r}.")
     for method in methods:
         if method not in METHODS:
             raise UnknownNameError("method", method, METHODS, "")
@@ -174,7 +180,7 @@ def _cam(method: str, model: keras.Model, layer: Any) -> Explainer:
 
 
 def _in_batches(method: str, run: Explainer, images: np.ndarray, classes: list[int]) -> np.ndarray:
-    # Score-CAM chooses its channels over the batch: alone, each image has its own.
+    # Score-CAM selects channels over the whole batch. One image at a time gets its own channels.
     size = 1 if method == "scorecam" else _BATCH
     parts = []
     for start in range(0, len(images), size):
@@ -185,16 +191,17 @@ def _in_batches(method: str, run: Explainer, images: np.ndarray, classes: list[i
 
 
 def _normalised(maps: np.ndarray) -> np.ndarray:
-    """Each from 0 to 1; tf-keras-vis' own adds 1e-7 to the range, and gradients may be as small."""
+    """Scale each map to 0...1. tf-keras-vis adds 1e-7 to the range; gradients may be that small."""
     low, high = (f(maps, axis=(1, 2), keepdims=True) for f in (np.min, np.max))
     return np.divide(maps - low, high - low, out=np.zeros_like(maps), where=high > low)
 
 
 def _score(classes: list[int], *, exponential: bool) -> Any:
-    """The class's logit. Grad-CAM++ takes its exponential, which overflows above 88.
+    """Return a function that gives the class's logit. Grad-CAM++ takes its exponential.
 
-    That is a factor of the whole map (its weights are ratios), which the scaling to 0...1 takes
-    out, so the logit's value may be 0 with its gradient kept.
+    The exponential overflows above 88. It only scales the whole map, because Grad-CAM++'s weights
+    are ratios, and scaling the map to 0...1 removes it. So the logit's value may become 0 if its
+    gradient is kept.
     """
     import tensorflow as tf
     from tf_keras_vis.utils.scores import CategoricalScore
@@ -206,14 +213,14 @@ def _score(classes: list[int], *, exponential: bool) -> Any:
 
 
 def _require_activations(model: keras.Model) -> None:
-    """Guided backpropagation changes the gradient of `Activation("relu")` and the like only."""
+    """Require activations "relu", the only ones whose gradient guided backpropagation changes."""
     others = [x.name for x in model.layers if isinstance(x, keras.layers.ReLU)]
     relus = [x for x in model.layers if getattr(x, "activation", 0) is keras.activations.relu]
     if others or not relus:
-        named = f"has ReLU layers ('{others[0]}')" if others else "has none"
+        named = f"has ReLU layers ('{others[0]}')" if others else "has no ReLU activations"
         raise UserError(
-            'guided: tf-keras-vis guides the gradient of activations "relu" of layers, and '
-            f"'{model.name}' {named}."
+            'guided: tf-keras-vis only changes the gradient of the layer activation "relu", but '
+            f"'{model.name}' {named}. Choose another method."
         )
 
 
@@ -226,5 +233,8 @@ def _classes(
         return [int(i) for i in np.concatenate(scores).argmax(-1)]
     numbers = explained_model.checked_classes(given, model, len(images))
     if len(numbers) != len(images):
-        raise UserError(f"There are {len(images)} images and {len(numbers)} classes.")
+        raise UserError(
+            f"classes must be one number, or one per image; received {len(numbers)} for "
+            f"{len(images)} images."
+        )
     return numbers

@@ -1,5 +1,5 @@
-"""The copy of a classifier that explanations are made with, the layer they look at, and what
-tf-keras-vis needs around it: the right Keras, quiet, and its noise repeatable.
+"""Prepare a classifier for explanations: the copy, the layer to use, and the setup of tf-keras-vis
+(the right Keras, no output, repeatable noise).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from keras_resnet.errors import UnknownNameError, UserError, require, require_te
 from keras_resnet.keras_compat import calls_of, producer
 from keras_resnet.models.auxiliary import inference_model
 
-# They say where something is, not what; before them stands the map they were made from.
+# These layers change the position of a feature, not the feature. The map before them is used.
 _WITHOUT_FEATURES = (
     *(layers.InputLayer, layers.Rescaling, layers.Normalization),
     *(layers.MaxPooling2D, layers.AveragePooling2D, layers.ZeroPadding2D, layers.Cropping2D),
@@ -28,29 +28,29 @@ _WITHOUT_FEATURES = (
 
 
 def prepared(model: keras.Model) -> keras.Model:
-    """Return a float32 copy of `model`, of one graph without models inside it, ending in logits.
+    """Return a float32 copy of `model` that is one flat graph and ends in logits.
 
-    One output that tells two classes apart becomes the logits of both.
+    A single output for two classes becomes the logits of both.
 
-    Layers keep class, name and weights. tf-keras-vis finds no layer inside an inner model, and its
-    CAMs fail in half precision. Auxiliary classifiers are left out. A softmax or sigmoid at the end
-    goes, as its gradient fades where the network is sure; an ensemble's end, a mean of
-    probabilities, stays.
+    Layers keep class, name and weights. The copy is needed because tf-keras-vis finds no layers in
+    inner models, and its CAMs fail in half precision. Auxiliary classifiers are left out. A final
+    softmax or sigmoid is removed, because its gradient vanishes where the network is certain. The
+    end of an ensemble, a mean of probabilities, stays.
 
     Raises:
-        UserError: not a functional (or sequential) classifier of one image, or Keras' backend is
-            not TensorFlow.
+        UserError: the model is not a functional (or sequential) classifier of one image, or Keras'
+            backend is not TensorFlow.
     """
     require_tensorflow("Explaining a model")
     if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
-        raise UserError(f"Expected a functional Keras model, received {type(model).__name__}.")
+        raise UserError(f"Expected a functional Keras model; received {type(model).__name__}.")
     if isinstance(model, keras.Sequential):
         model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     model = inference_model(model)
     shapes = [tuple(x.shape) for x in (*model.inputs, *model.outputs)]
     if [len(shape) for shape in shapes] != [4, 2]:
         raise UserError(
-            "Expected a model from one image (batch, height, width, channels) to one vector "
+            "The model must map one image (batch, height, width, channels) to one vector "
             f"(batch, classes); '{model.name}' has {', '.join(map(str, shapes))}."
         )
     return _of_classes(_with_logits(_flat_copy(model)))
@@ -61,7 +61,7 @@ def _flat_copy(model: keras.Model) -> keras.Model:
 
     def rebuild(layer: Any) -> Any:
         if isinstance(layer, keras.Model):
-            return layer  # `call` puts its layers in its place
+            return layer  # `call` replaces it by its layers
         if not isinstance(layer, keras.Layer):  # an operator such as `x * 2`
             return type(layer).from_config(layer.get_config())
         copy = type(layer).from_config({**layer.get_config(), "dtype": "float32"})
@@ -89,7 +89,7 @@ def _flat_copy(model: keras.Model) -> keras.Model:
 
 
 def _with_logits(model: keras.Model) -> keras.Model:
-    """Take the softmax or sigmoid from the end; `model` is ours to change."""
+    """Remove a final softmax or sigmoid. This may change `model`, which is our copy."""
     from tf_keras_vis.utils.model_modifiers import ReplaceToLinear
 
     last = producer(model.outputs[0])
@@ -102,7 +102,7 @@ def _with_logits(model: keras.Model) -> keras.Model:
 
 
 def _of_classes(model: keras.Model) -> keras.Model:
-    """The logits -z and z where one output z tells two classes apart: each can be explained."""
+    """Replace a single output z for two classes by the logits -z and z, to explain either class."""
     (logit,) = model.outputs
     if logit.shape[-1] != 1:
         return model
@@ -112,32 +112,36 @@ def _of_classes(model: keras.Model) -> keras.Model:
 
 
 def find_layer(model: keras.Model, name: str | None) -> Any:
-    """The layer of a `prepared` model whose map the CAMs weigh.
+    """Return the layer of a `prepared` model whose map the CAMs use.
 
-    By default the last feature map before the classifier: of the zoo's networks the end of the last
-    stage (`stage4_block3_out_relu`, in pre-activation `head_relu`; in chains the last ReLU before
-    the pool), of others the last 4-D output that all paths lead through. Maps of one position are
-    passed over: they cannot say where.
+    The default is the last feature map before the classifier. In our networks this is the end of
+    the last stage (`stage4_block3_out_relu`, or `head_relu` in pre-activation; in chains the last
+    ReLU before the pool). In others it is the last 4-D output that all paths go through. Maps with
+    one position are skipped, because they cannot show a place.
 
     Raises:
-        UnknownNameError: no layer of that name.
-        UserError: the layer gives no map; or (without a name) there is none, as in an ensemble,
-            whose members have one each.
+        UnknownNameError: there is no layer with that name.
+        UserError: the layer gives no map; or, without a name, there is no such layer, as in an
+            ensemble, where each member has its own.
     """
     if name is not None:
         known = {layer.name: layer for layer in model.layers}
         if name not in known:
-            raise UnknownNameError("layer", name, known, "keras-resnet profile MODEL lists them.")
+            see = "Run 'keras-resnet profile MODEL' to see the layers."
+            raise UnknownNameError("layer", name, known, see)
         if not _is_map(known[name]):
-            raise UserError(f"The layer '{name}' gives {known[name].output.shape}, not maps.")
+            raise UserError(
+                f"The layer '{name}' gives {known[name].output.shape}, which is no map. Choose "
+                "another layer."
+            )
         return known[name]
     maps = [x for x in model.layers if _is_map(x) and not isinstance(x, _WITHOUT_FEATURES)]
     found = next((x for x in reversed(maps) if _all_paths_lead_through(x, model)), None)
     if found is None:
         names = ", ".join(f"'{x.name}'" for x in reversed(maps[-2:])) or "no maps at all"
         raise UserError(
-            f"In '{model.name}' no map of several positions is on every path to the classes; there "
-            f"are {names}, …: choose one with layer= (--layer)."
+            f"'{model.name}' has no map on every path to the classes. Choose a layer with layer= "
+            f"(--layer). The last ones with maps are: {names}."
         )
     return found
 
@@ -148,7 +152,7 @@ def _is_map(layer: Any) -> bool:
 
 
 def _all_paths_lead_through(layer: Any, model: keras.Model) -> bool:
-    """Whether nothing comes from the images to the classes around `layer`."""
+    """Return True if every path from the images to the classes goes through `layer`."""
     seen = {id(layer)}
     waiting = [producer(model.outputs[0])]
     while waiting:
@@ -164,10 +168,10 @@ def _all_paths_lead_through(layer: Any, model: keras.Model) -> bool:
 
 
 def checked_images(images: Any, model: keras.Model) -> np.ndarray:
-    """The images in float32.
+    """Return the images in float32.
 
     Raises:
-        UserError: they are none that `model` takes.
+        UserError: `model` does not take these images.
     """
     array = np.asarray(images)
     expected = model.input_shape[1:]
@@ -176,17 +180,17 @@ def checked_images(images: Any, model: keras.Model) -> np.ndarray:
     )
     if not fits or len(array) == 0 or array.dtype.kind not in "uif":
         raise UserError(
-            f"'{model.name}' takes images of (n, *{expected}), one or more; received "
-            f"{array.shape} of {array.dtype}. keras_resnet.load_images reads files."
+            f"'{model.name}' takes one or more images of shape (n, *{expected}); received "
+            f"{array.shape} of {array.dtype}. keras_resnet.load_images reads image files."
         )
     return array.astype("float32")
 
 
 def checked_classes(given: Any, model: keras.Model, images: int = 1) -> list[int]:
-    """The class numbers; one that is not in a list is that of all `images`.
+    """Return the class numbers. A single number is used for all `images`.
 
     Raises:
-        UserError: one is no class of `model`, or there is none.
+        UserError: a number is no class of `model`, or there are no numbers.
     """
     count = model.output_shape[-1]
     try:
@@ -195,7 +199,7 @@ def checked_classes(given: Any, model: keras.Model, images: int = 1) -> list[int
         numbers = [given] * images
     whole = all(isinstance(n, int | np.integer) and 0 <= n < count for n in numbers)
     if not numbers or not whole:
-        raise UserError(f"classes are whole numbers from 0 to {count - 1}; received {given}.")
+        raise UserError(f"classes must be whole numbers from 0 to {count - 1}; received {given}.")
     return [int(n) for n in numbers]
 
 
@@ -203,7 +207,7 @@ def checked_classes(given: Any, model: keras.Model, images: int = 1) -> list[int
 
 
 def require_tf_keras_vis() -> None:
-    """Import it; refuse an environment in which it would explain models of another Keras."""
+    """Import tf-keras-vis. Refuse an environment where it would use another Keras."""
     import tensorflow as tf
 
     try:
@@ -212,18 +216,18 @@ def require_tf_keras_vis() -> None:
         ours = False
     if not ours:
         raise UserError(
-            "tf-keras-vis works on tf.keras, which is not Keras 3 in this process: "
-            "TF_USE_LEGACY_KERAS is set (importing tensorflow_model_optimization sets it, too). "
-            "Unset it and start again: env -u TF_USE_LEGACY_KERAS keras-resnet explain …"
+            "tf-keras-vis needs Keras 3 as tf.keras, but TF_USE_LEGACY_KERAS is set (importing "
+            "tensorflow_model_optimization sets it, too). Unset it and start again: "
+            "env -u TF_USE_LEGACY_KERAS keras-resnet explain …"
         )
-    with warnings.catch_warnings(action="ignore"):  # it imports scipy's zoom by an old name
+    with warnings.catch_warnings(action="ignore"):  # it imports scipy's zoom by a deprecated name
         require("tf_keras_vis.scorecam", "explain")
         require("tf_keras_vis.gradcam", "explain")
 
 
 @contextmanager
 def numpy_seed(seed: int) -> Iterator[None]:
-    """tf-keras-vis draws from NumPy's global generator; leave that as it was."""
+    """Seed NumPy's global generator, which tf-keras-vis uses, and restore it afterwards."""
     state = np.random.get_state()
     np.random.seed(seed)
     try:
@@ -234,8 +238,8 @@ def numpy_seed(seed: int) -> Iterator[None]:
 
 @contextmanager
 def quiet_tf_keras_vis() -> Iterator[None]:
-    """No bar on stdout of the `predict` that Score-CAM calls, and no warning of Keras' that
-    tf-keras-vis hands over its one input in a list."""
+    """Hide the progress bar of `predict`, which Score-CAM calls, and Keras' warning that
+    tf-keras-vis passes its single input in a list."""
     was = keras.config.is_interactive_logging_enabled()
     keras.config.disable_interactive_logging()
     try:

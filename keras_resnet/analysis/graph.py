@@ -1,4 +1,4 @@
-"""A functional model as a list of layer calls, and what each of them counts.
+"""A functional model as a list of layer calls, with the counts of each call.
 
 The conventions are those of `keras_resnet/analysis/profile.py`.
 """
@@ -31,14 +31,14 @@ InputShape = tuple[int | None, int | None, int]
 
 @dataclass(frozen=True)
 class Count:
-    """What a layer, or several together, hold and do for one image.
+    """The parameters, operations and memory of one or more layers, for one image.
 
     Attributes:
-        name: of the layer, or of what is summed.
-        trainable: trainable parameters.
-        non_trainable: the other parameters.
-        multiply_adds: of convolutions and dense layers.
-        activation_bytes: of the new tensors that are written.
+        name: name of the layer, or of the sum.
+        trainable: number of trainable parameters.
+        non_trainable: number of other parameters.
+        multiply_adds: multiply-adds of convolutions and dense layers.
+        activation_bytes: bytes of the new tensors that are written.
     """
 
     name: str
@@ -49,11 +49,11 @@ class Count:
 
     @property
     def parameters(self) -> int:
-        """All parameters, trainable or not."""
+        """Number of all parameters, trainable or not."""
         return self.trainable + self.non_trainable
 
     def __repr__(self) -> str:
-        """One line."""
+        """Return one line."""
         return f"{self._about()}: {', '.join(' '.join(pair[::-1]) for pair in self._figures())}"
 
     def _repr_html_(self) -> str:
@@ -72,14 +72,15 @@ class Count:
 
 @dataclass(frozen=True, repr=False)
 class LayerCount(Count):
-    """One layer (of a shared layer: one call). Other fields are those of `Count`.
+    """The counts of one layer call. The other fields are those of `Count`.
 
     Attributes:
-        type: the layer's class.
-        output_shape: without the batch.
-        receptive_field: pixels (height, width); None: the whole image.
-        jump: pixels (height, width) between the fields of neighbours; None: there are none.
-        follows: the layer with a kernel that ran last on the ways to this one, or itself.
+        type: class of the layer.
+        output_shape: shape of the output without the batch.
+        receptive_field: size (height, width) in pixels; None means the whole image.
+        jump: distance (height, width) in pixels between the fields of neighbouring values; None if
+            there are no neighbours.
+        follows: the last layer with a kernel on the way to this layer, or the layer itself.
     """
 
     type: str
@@ -98,7 +99,7 @@ class LayerCount(Count):
 
     @property
     def block(self) -> str:
-        """The residual unit ("stage2_block1"), or the stage where there is none."""
+        """The residual unit ("stage2_block1"), or the stage if there is no unit."""
         second = self.name.split("_")[1:2]
         has_block = bool(second) and second[0].startswith("block")
         return f"{self.stage}_{second[0]}" if has_block else self.stage
@@ -106,7 +107,7 @@ class LayerCount(Count):
 
 @dataclass(frozen=True)
 class _Step:
-    """One call of a layer; tensors go by their number in `Graph.tensors`."""
+    """One call of a layer. Tensors are given by their key in `Graph.tensors`."""
 
     operation: Any
     inputs: list[int]
@@ -114,7 +115,7 @@ class _Step:
 
 
 class Graph:
-    """A functional model's calls in order, with the shape of every tensor."""
+    """The calls of a functional model in order, with the shape of every tensor."""
 
     def __init__(self, model: Any, input_shape: InputShape | None = None) -> None:
         self.model = model
@@ -122,8 +123,8 @@ class Graph:
             self.model = keras.Model(model.inputs, model.outputs, name=model.name)
         if not hasattr(self.model, "operations"):
             raise UserError(
-                "profile() takes a functional or sequential Keras model that knows its input; "
-                f"received {type(model).__name__}, whose layers cannot be told from its config."
+                "profile() needs a functional or sequential Keras model with a known input; "
+                f"received {type(model).__name__}."
             )
         self.tensors: dict[int, Any] = {}  # id of the model's KerasTensor → one with known shape
         self.steps: list[_Step] = []
@@ -134,7 +135,7 @@ class Graph:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """(height, width, channels) of the first input."""
+        """Shape (height, width, channels) of the first input."""
         return self._shape(id(self.model.inputs[0]))[1:]
 
     def _set_inputs(self, input_shape: InputShape | None) -> None:
@@ -144,8 +145,8 @@ class Graph:
             shape = (None, *input_shape)
             if len(inputs) != 1 or len(inputs[0].shape) != len(shape):
                 raise UserError(
-                    f"input_shape {tuple(input_shape)} is for models of one input with as many "
-                    f"axes; this one has {[tuple(x.shape[1:]) for x in inputs]}."
+                    f"input_shape {tuple(input_shape)} needs a model with one input and as many "
+                    f"axes; this model has {[tuple(x.shape[1:]) for x in inputs]}."
                 )
             self.tensors[id(inputs[0])] = keras.KerasTensor(shape, inputs[0].dtype)
         for tensor in inputs:
@@ -154,7 +155,7 @@ class Graph:
     def _require_known(self, name: str, tensor: Any) -> None:
         if None in tensor.shape[1:]:
             raise UserError(
-                f"The model's image size is free ('{name}' has shape {tuple(tensor.shape[1:])}). "
+                f"The image size of the model is free ('{name}': {tuple(tensor.shape[1:])}). "
                 "Give one: profile(model, input_shape=(224, 224, 3)), or --input-shape 224,224,3."
             )
 
@@ -162,8 +163,8 @@ class Graph:
         operation = call.operation
         if isinstance(operation, keras.Model):
             raise UserError(
-                f"'{operation.name}' is a model inside the model; profile() counts flat ones. "
-                "Profile it by itself, or call its layers on the outer model's tensors."
+                f"'{operation.name}' is a model inside the model, which profile() does not count. "
+                "Profile it separately, or call its layers on the outer model's tensors."
             )
         inputs = [id(tensor) for tensor in call.inputs]
         outputs = [id(tensor) for tensor in call.outputs]
@@ -175,7 +176,7 @@ class Graph:
         self.steps.append(_Step(operation, inputs, outputs))
 
     def _compute(self, call: keras_compat.Call) -> list[Any]:
-        """What a layer makes of an image of another size than it was built for."""
+        """Return a layer's outputs for an image of another size than the model was built for."""
         operation = call.operation
         args, kwargs = keras.tree.map_structure(
             lambda x: self.tensors.get(id(x), x), (call.args, call.kwargs)
@@ -190,7 +191,7 @@ class Graph:
         if outputs is None or any(0 in tensor.shape for tensor in keras.tree.flatten(outputs)):
             raise UserError(
                 f"This model does not take input_shape {self.input_shape}: its layer "
-                f"'{operation.name}' gets {shape[1:]} and was built for "
+                f"'{operation.name}' gets {shape[1:]}, but was built for "
                 f"{tuple(call.inputs[0].shape[1:])}."
             )
         return keras.tree.flatten(outputs)
@@ -199,7 +200,7 @@ class Graph:
         return tuple(self.tensors[number].shape)
 
     def _find_buffers(self) -> None:
-        """Give every tensor a buffer: its own, or that of the input which it overwrites."""
+        """Give every tensor a buffer: a new one, or that of the input that it overwrites."""
         self.reads: dict[int, int] = {}
         for step in self.steps:
             for number in step.inputs:
@@ -221,9 +222,9 @@ class Graph:
         return sum(self.bytes[number] for number in step.outputs if self.buffer[number] == number)
 
     def count(self) -> Iterable[LayerCount]:
-        """Count every call."""
+        """Yield the counts of every call."""
         fields: dict[int, Field] = {}
-        leaders: dict[int, int] = {}  # the steps with a kernel, by the tensors they lead to
+        leaders: dict[int, int] = {}  # by tensor, the last step with a kernel before it
         counted: set[int] = set()
         for index, step in enumerate(self.steps):
             operation = step.operation
@@ -257,8 +258,8 @@ class Graph:
         )
 
     def peak_bytes(self) -> int:
-        """The largest sum of live buffers."""
-        waiting: dict[int, int] = {}  # reads still to come, by buffer
+        """Return the largest sum of live buffers."""
+        waiting: dict[int, int] = {}  # remaining reads, by buffer
         for number, count in self.reads.items():
             buffer = self.buffer[number]
             waiting[buffer] = waiting.get(buffer, 0) + count

@@ -1,7 +1,8 @@
-"""What the papers measure of residual networks: small functions of a model and images.
+"""Measurements from the papers on residual networks, as small functions of a model and images.
 
-They take networks of `ResNetSpec`s, and others whose units add two paths in a layer `…_add`, the
-shortcut first; and images as the model takes them. `benchmarks/insight.py` draws a picture of each.
+They take networks of `ResNetSpec`, and others whose units add two paths in a layer `…_add`, the
+shortcut first. The images are as the model takes them. `benchmarks/insight.py` draws a picture
+of each measurement.
 """
 
 from __future__ import annotations
@@ -33,24 +34,27 @@ _ADD = "_add"
 
 
 def response_deviations(model: keras.Model, images: np.ndarray) -> dict[str, float]:
-    """Standard deviation of every weight layer's response (He 2015, section 4.2, Fig. 7).
+    """Measure the standard deviation of every weight layer's response (He 2015, Fig. 7).
 
-    The response is that of BN behind the convolution, before ReLU and addition; in pre-activation,
-    where BN comes before, the convolution's own. Shortcuts' and gates' convolutions are left out.
+    See section 4.2 of that paper (arXiv:1512.03385).
+
+    The response is the output of the BN after the convolution, before ReLU and addition. In
+    pre-activation, where BN comes before, it is the convolution's own output. Convolutions of
+    shortcuts and gates are left out.
 
     Args:
-        model: a residual network of the zoo.
-        images: (n, height, width, channels) as it takes them.
+        model: a residual network of this package.
+        images: (n, height, width, channels) as the model takes them.
 
     Returns:
-        By the convolution's name, in order; over all images, positions and channels.
+        The deviation over all images, positions and channels, by the convolution's name, in order.
 
     Raises:
-        UserError: no layers that are named as the zoo's; arrays that do not fit.
+        UserError: no layer has a name like those of this package, or the arrays do not fit.
     """
     convs = [layer for layer in model.layers if _is_on_main_path(layer)]
     if not convs:
-        raise UserError(f"'{model.name}' has no layers such as 'stage1_block1_conv1'.")
+        raise UserError(f"'{model.name}' has no layers with names such as 'stage1_block1_conv1'.")
     by_name = {layer.name: layer for layer in model.layers}
     outputs = []
     for conv in convs:
@@ -69,26 +73,26 @@ def response_deviations(model: keras.Model, images: np.ndarray) -> dict[str, flo
 
 
 def gradient_norms(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Norm of the loss's gradient with respect to every weight layer's kernel, in one batch.
+    """Measure the norm of the loss's gradient for every weight layer's kernel, in one batch.
 
-    BN normalises by the batch, as in a training step: at initialisation that is the first step's
-    gradient, and what it says of depth (He 2015, section 4.1; for plain nets with BN it grows
-    towards the input, arXiv:1902.08129). The model's statistics are left as they are.
+    BN uses the statistics of the batch, as in a training step. At initialisation this is the
+    gradient of the first step, and shows the effect of depth (He 2015, section 4.1; for plain nets
+    with BN it grows towards the input, arXiv:1902.08129). The model's statistics do not change.
 
     Args:
-        model: a classifier that gives probabilities.
+        model: a classifier that returns probabilities.
         images: (n, height, width, channels), one batch.
         labels: (n,), class numbers.
 
     Returns:
-        By the convolution's name, in order.
+        The norm by the convolution's name, in order.
 
     Raises:
-        UserError: no layers that are named as the zoo's; arrays that do not fit.
+        UserError: no layer has a name like those of this package, or the arrays do not fit.
     """
     kernels = {x.name: x.kernel for x in model.layers if _is_on_main_path(x)}
     if not kernels:
-        raise UserError(f"'{model.name}' has no layers such as 'stage1_block1_conv1'.")
+        raise UserError(f"'{model.name}' has no layers with names such as 'stage1_block1_conv1'.")
     _require_fitting(model, images, labels)
     before = [variable.numpy() for variable in model.non_trainable_variables]
     with tf.GradientTape() as tape:
@@ -105,18 +109,20 @@ def gradient_norms(model: keras.Model, images: np.ndarray, labels: np.ndarray) -
 def deletion_accuracies(
     model: keras.Model, images: np.ndarray, labels: np.ndarray
 ) -> dict[str, float]:
-    """Accuracy without each single unit: F removed, the shortcut kept (arXiv:1605.06431, Fig. 3).
+    """Measure the accuracy after removing the F of one unit at a time (arXiv:1605.06431, Fig. 3).
+
+    The shortcut of the unit is kept.
 
     Args:
-        model: a residual network of the zoo.
-        images: (n, height, width, channels) as it takes them.
-        labels: their classes (n,).
+        model: a residual network of this package.
+        images: (n, height, width, channels) as the model takes them.
+        labels: (n,), class numbers.
 
     Returns:
-        By the unit's name, `stage1_block1`, in order; "" is the whole network.
+        The accuracy by the unit's name, `stage1_block1`, in order; "" is the whole network.
 
     Raises:
-        UserError: no units that add two paths; arrays that do not fit.
+        UserError: no unit adds two paths, or the arrays do not fit.
     """
     switched = Switched(model)
     _require_fitting(model, images, labels)
@@ -136,13 +142,13 @@ def deletion_accuracies(
 
 @dataclass(frozen=True)
 class PathLength:
-    """The paths through the network that pass `length` of its units' F (arXiv:1605.06431, sec. 5).
+    """The paths through the network that pass the F of `length` units (arXiv:1605.06431, sec. 5).
 
     Attributes:
-        length: how many F are passed; the other units' shortcuts are.
-        share: of all 2^n paths, the binomial distribution's.
-        gradient: mean norm of the loss's gradient with respect to the image along one of them.
-        contribution: share · gradient, as a part of the sum over all lengths.
+        length: number of units whose F the path passes; it takes the shortcut of the others.
+        share: share of all 2^n paths (binomial distribution).
+        gradient: mean norm of the loss's gradient with respect to the image along one such path.
+        contribution: share · gradient, divided by the sum over all lengths.
     """
 
     length: int
@@ -154,28 +160,29 @@ class PathLength:
 def path_lengths(
     model: keras.Model, images: np.ndarray, labels: np.ndarray, *, samples: int = 8, seed: int = 0
 ) -> list[PathLength]:
-    """How long the paths are, and along which the gradient comes back (arXiv:1605.06431, Fig. 6).
+    """Measure how much paths of each length contribute to the gradient (arXiv:1605.06431, Fig. 6).
 
-    The forward pass is the whole network's. Backward, of `samples` random choices of units per
-    length, only F of the chosen ones passes the gradient, and only the shortcut of the others.
+    The forward pass uses the whole network. Each length gets `samples` random choices of units. In
+    the backward pass the gradient flows only through F in the chosen units, and only through the
+    shortcut in the others.
 
     Args:
-        model: a residual classifier that gives probabilities.
+        model: a residual classifier that returns probabilities.
         images: (n, height, width, channels), as the model takes them.
         labels: (n,), class numbers.
-        samples: choices of units per length.
-        seed: of the choices.
+        samples: number of random choices per length.
+        seed: seed of the choices.
 
     Returns:
         One entry per length, from 0 to the number of units.
 
     Raises:
-        UserError: no units that add two paths; arrays that do not fit.
+        UserError: no unit adds two paths, or the arrays do not fit.
     """
     switched = Switched(model)
     _require_fitting(model, images, labels)
     if samples < 1:
-        raise UserError(f"samples is 1 or more choices of units per length; received {samples}.")
+        raise UserError(f"samples must be 1 or more; received {samples}.")
     inputs = tf.constant(images, tf.float32)
     gradient = tf.function(lambda: _input_gradient(switched.model, inputs, labels))
     rng = np.random.default_rng(seed)
@@ -183,7 +190,7 @@ def path_lengths(
     norms = []
     for length in range(count + 1):
         found = []
-        for _ in range(samples if 0 < length < count else 1):  # else there is one choice
+        for _ in range(samples if 0 < length < count else 1):  # at the ends there is one choice
             chosen = set(rng.permutation(count)[:length].tolist())
             for index, switch in enumerate(switched.units.values()):
                 switch.through_f.assign(float(index in chosen))
@@ -199,7 +206,7 @@ def path_lengths(
 
 
 def _input_gradient(model: keras.Model, inputs: tf.Tensor, labels: np.ndarray) -> tf.Tensor:
-    """Norm of each image's gradient."""
+    """Return the norm of each image's gradient."""
     with tf.GradientTape() as tape:
         tape.watch(inputs)
         loss = keras.losses.sparse_categorical_crossentropy(labels, model(inputs, training=False))
@@ -207,24 +214,24 @@ def _input_gradient(model: keras.Model, inputs: tf.Tensor, labels: np.ndarray) -
 
 
 def shortcut_gains(model: keras.Model, images: np.ndarray) -> dict[str, tuple[float, float]]:
-    """How a signal and its gradient scale from unit to unit along the shortcuts alone.
+    """Measure how a signal and its gradient scale along the shortcuts alone, from unit to unit.
 
-    Identity Mappings (arXiv:1603.05027), eq. 5 to 8: with h(x) = λx the direct term of the signal
-    and of the gradient is the product of the λ between two units. Here the signal y is that of the
-    network with every F removed; the gradient is that of the last |y|²/2, through shortcuts only.
-    Identity shortcuts leave the gradient's norm at 1, and the signal's within a stage: where the
+    Identity Mappings (arXiv:1603.05027), eq. 5 to 8: with h(x) = λx, the direct term of the signal
+    and of the gradient is the product of the λ between two units. Here the signal y comes from the
+    network with every F removed. The gradient is that of the last |y|²/2, through shortcuts only.
+    Identity shortcuts keep the gradient's norm at 1, and the signal's within a stage. Where the
     resolution halves, option A drops three of four pixels.
 
     Args:
-        model: a residual network of the zoo.
-        images: (n, height, width, channels) as it takes them.
+        model: a residual network of this package.
+        images: (n, height, width, channels) as the model takes them.
 
     Returns:
-        By the unit's name, in order: the norm of its y relative to the first unit's, and of the
-        gradient with respect to its y relative to the last unit's.
+        Two numbers by the unit's name, in order: the norm of its y divided by that of the first
+        unit, and the norm of the gradient with respect to its y divided by that of the last unit.
 
     Raises:
-        UserError: no units that add two paths; arrays that do not fit.
+        UserError: no unit adds two paths, or the arrays do not fit.
     """
     switched = Switched(model)
     _require_fitting(model, images)
@@ -246,15 +253,15 @@ def _norm(tensor: Any) -> float:
     return float(np.linalg.norm(np.asarray(tensor, dtype="float64")))
 
 
-# A network whose units can be switched ------------------------------------------------------------
+# A network with switches in its units -------------------------------------------------------------
 
 
 class Switch(keras.layers.Layer):
-    """`h(x)` and `F(x)` before their addition, each of which may be cut.
+    """A layer before the addition of `h(x)` and `F(x)` that can cut either path.
 
     Attributes:
-        signal: 0 removes F(x), 1 leaves it.
-        through_h, through_f: 0 stops the gradient on that path; the signal goes on.
+        signal: 0 removes F(x), 1 keeps it.
+        through_h, through_f: 0 stops the gradient on that path; the signal still passes.
     """
 
     def __init__(self, name: str) -> None:
@@ -265,12 +272,12 @@ class Switch(keras.layers.Layer):
         )
 
     def call(self, paths: Sequence[Any]) -> list[Any]:
-        """Return both paths as the switches leave them."""
+        """Return both paths after the switches."""
         h, f = paths
         return [_gated(h, self.through_h), _gated(f * self.signal, self.through_f)]
 
     def compute_output_shape(self, shapes: Any) -> Any:
-        """As they came."""
+        """Return the shapes unchanged."""
         return shapes
 
 
@@ -280,10 +287,10 @@ def _gated(x: Any, gate: Any) -> Any:
 
 
 class Switched:
-    """A copy of a residual network with a `Switch` before the addition of every unit.
+    """A copy of a residual network with a `Switch` before the addition in every unit.
 
     Attributes:
-        model: the copy; the same outputs while all switches are 1.
+        model: the copy. Its outputs are the same while all switches are 1.
         units: the switches by unit, in the network's order.
     """
 
@@ -291,7 +298,7 @@ class Switched:
         """Copy `model`.
 
         Raises:
-            UserError: no units that add two paths, as in plain nets.
+            UserError: no unit adds two paths, as in plain nets.
         """
         self.units: dict[str, Switch] = {}
 
@@ -310,7 +317,7 @@ class Switched:
 
 
 def _is_on_main_path(layer: Any) -> bool:
-    """A convolution of the stem or of a unit's F."""
+    """Return True for a convolution of the stem or of a unit's F."""
     name = layer.name
     convolves = isinstance(layer, keras.layers.Conv2D) and "_conv" in name
     return convolves and not any(part in name for part in ("_shortcut_", "_gate_"))
@@ -324,19 +331,19 @@ def _require_fitting(
     sides = zip(expected, found[1:], strict=False)
     if len(found) != 4 or not found[0] or any(e not in (None, f) for e, f in sides):
         size = ", ".join("any" if side is None else str(side) for side in expected)
-        raise UserError(f"Expected images (n, {size}) with n of 1 or more; received {found}.")
+        raise UserError(f"images must be (n, {size}) with n of 1 or more; received {found}.")
     if labels is None:
         return
     classes = model.output_shape[-1]
     if classes == 1:
         raise UserError(
-            f"'{model.name}' has one output; this takes a classifier that ends in a softmax over "
-            "two or more classes."
+            f"'{model.name}' has one output; this needs a classifier with a softmax over at least "
+            "two classes."
         )
     if np.shape(labels) != found[:1] or np.min(labels) < 0 or np.max(labels) >= classes:
         spread = f" of {np.min(labels)} to {np.max(labels)}" if np.size(labels) else ""
         raise UserError(
-            f"Expected {found[0]} labels, one per image, of 0 to {classes - 1}; received "
+            f"Expected {found[0]} labels from 0 to {classes - 1}, one per image; received "
             f"{np.shape(labels)}{spread}."
         )
 

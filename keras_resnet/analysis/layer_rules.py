@@ -1,6 +1,6 @@
-"""What one layer costs and sees, from its config and shapes: the rules of `keras_resnet.profile`.
+"""Rules for the cost and the receptive field of one layer, from its config and shapes.
 
-The conventions they follow are those of `keras_resnet/analysis/profile.py`.
+`keras_resnet.profile` uses them. The conventions are those of `keras_resnet/analysis/profile.py`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from keras import layers
 from keras_resnet import keras_compat
 from keras_resnet.errors import UserError
 
-Shape = tuple[int, ...]  # with the batch in front
-Pair = tuple[int, int]  # of height and width
+Shape = tuple[int, ...]  # includes the batch
+Pair = tuple[int, int]  # (height, width)
 
-# One output value per input value, so the result may take the input's place; a reshape moves none.
+# Layers with one output value per input value: the result may overwrite the input. A reshape moves
+# no values.
 IN_PLACE = (
     *(layers.BatchNormalization, layers.Rescaling, layers.Normalization),
     *(layers.Activation, layers.ReLU, layers.LeakyReLU, layers.PReLU, layers.ELU, layers.Softmax),
@@ -27,20 +28,20 @@ IN_PLACE = (
 )
 _CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D)
 _POOLS = (layers.MaxPooling2D, layers.AveragePooling2D)
-# Of `keras.ops` and layers without weights; what is not here does no multiply-adds to speak of.
+# Operations of `keras.ops` and layers without weights. All others do no significant multiply-adds.
 _PRODUCTS = ("Matmul", "Einsum", "Dot", "Tensordot", "Conv", "DepthwiseConv", "SeparableConv")
 
 
 def is_weighted(operation: Any) -> bool:
-    """Whether this is a layer that multiplies by a matrix or a kernel."""
+    """Return True for a layer that multiplies by a matrix or a kernel."""
     return isinstance(operation, (*_CONVOLUTIONS, layers.Dense))
 
 
 def multiply_adds(operation: Any, output: Shape) -> int:
-    """Multiplications that a layer does for one image, each with its addition.
+    """Return the number of multiply-adds of a layer for one image.
 
     Raises:
-        UserError: a layer that has a kernel or computes a product, and no rule.
+        UserError: the layer has a kernel or computes a product, but there is no rule for it.
     """
     if isinstance(operation, _CONVOLUTIONS):
         # kernel: (height, width, input channels of a group, filters), or (…, channels, multiplier)
@@ -54,18 +55,18 @@ def multiply_adds(operation: Any, output: Shape) -> int:
     if is_product or (has_kernel and not isinstance(operation, IN_PLACE)):
         kind = type(operation).__name__
         raise UserError(
-            f"There is no rule that counts the multiply-adds of {kind} ('{operation.name}'); "
-            "profile() knows Conv2D, DepthwiseConv2D and Dense, and layers without a kernel."
+            f"profile() cannot count the multiply-adds of {kind} ('{operation.name}'). It knows "
+            "Conv2D, DepthwiseConv2D, Dense, and layers without a kernel."
         )
     return 0
 
 
 @dataclass(frozen=True)
 class Field:
-    """What part of the image a value depends on, in pixels (height, width).
+    """The part of the image that a value depends on, in pixels (height, width).
 
-    `size` is the extent, None for the whole image; `jump` the distance between the extents of
-    neighbouring values, None where there are no neighbours.
+    `size` is the extent; None means the whole image. `jump` is the distance between the extents of
+    neighbouring values; None if there are no neighbours.
     """
 
     size: Pair | None = None
@@ -78,11 +79,11 @@ PIXEL = Field((1, 1), (1, 1))
 def receptive_field(
     operation: Any, fields: Sequence[Field], inputs: Sequence[Shape], output: Shape
 ) -> Field:
-    """The field of a layer's outputs, given its inputs' fields and shapes.
+    """Return the field of a layer's outputs from its inputs' fields and shapes.
 
-    A window of k pixels, dilated by d, with stride s, makes `size + (k - 1)·d·jump` of `size` and
-    `s·jump` of `jump` (Araujo et al. 2019, https://distill.pub/2019/computing-receptive-fields).
-    Where paths join, the longest counts. A layer of no known kind is taken to work pixel by pixel
+    A window of k pixels with dilation d and stride s turns `size` into `size + (k - 1)·d·jump` and
+    `jump` into `s·jump` (Araujo et al. 2019, https://distill.pub/2019/computing-receptive-fields).
+    Where paths join, the longest counts. A layer without a rule is assumed to work pixel by pixel
     if it keeps height and width, and otherwise to see the whole image.
     """
     if len(output) != 4:

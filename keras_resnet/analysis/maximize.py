@@ -1,4 +1,4 @@
-"""What a network takes for a class: images made by raising its logit, by tf-keras-vis."""
+"""Images that a network takes for a class, made by raising the logit, with tf-keras-vis."""
 
 from __future__ import annotations
 
@@ -26,28 +26,30 @@ def activation_maximization(
     preprocessing_mode: str | None = None,
     seed: int = 0,
 ) -> np.ndarray:
-    """Draw what the network takes for each class: an image changed until its logit is high.
+    """Draw an image for each class by changing noise until the class's logit is high.
 
-    Noise is changed by RMSprop along the gradient; it is shifted and turned a little between the
-    steps and held smooth (arXiv:1312.6034, section 2; https://distill.pub/2017/feature-visualization).
+    RMSprop changes the noise along the gradient. Between steps the image is slightly shifted,
+    rotated and smoothed (arXiv:1312.6034, section 2;
+    https://distill.pub/2017/feature-visualization).
 
     Args:
         model: a functional classifier.
-        classes: one, or several: one image each.
-        steps: updates, 1 or more.
-        preprocessing_mode: of a model that lacks its normalisation: a key of
-            `keras_resnet.images.preprocessing.PREPROCESSING`; the zoo's networks' is known.
-        seed: of the noise.
+        classes: one class or several, with one image each.
+        steps: number of updates, 1 or more.
+        preprocessing_mode: the normalisation of a model that does not contain it, a key of
+            `keras_resnet.images.preprocessing.PREPROCESSING`. It is known for networks of this
+            package.
+        seed: seed of the noise.
 
     Returns:
-        (len(classes), height, width, channels), uint8 RGB; 224 pixels a side where the model's
-        size is free.
+        Images (len(classes), height, width, channels), uint8 RGB, with 224 pixels a side if the
+        model has no fixed size.
 
     Raises:
-        UserError, UnknownNameError, MissingExtraError: as `explain`.
+        UserError, UnknownNameError, MissingExtraError: as for `explain`.
     """
     if not (isinstance(steps, int | np.integer) and steps > 0):
-        raise UserError(f"steps is a whole number, 1 or more; received {steps!r}.")
+        raise UserError(f"steps must be a whole number, 1 or more; received {steps!r}.")
     require_tf_keras_vis()
     copy = explained_model.prepared(model)
     chosen = explained_model.checked_classes(classes, copy)
@@ -70,7 +72,7 @@ def _maximised(
     from tf_keras_vis.utils.scores import CategoricalScore
 
     turn = Rotate2D(degree=1)
-    turn.random_generator = rng  # its own is not seeded
+    turn.random_generator = rng  # the default generator has no seed
     shift = Jitter(jitter=max(1, start.shape[1] // 16))
     maximise = ActivationMaximization(model)
     return np.asarray(
@@ -79,7 +81,7 @@ def _maximised(
 
 
 def _mode(model: keras.Model, given: str | None) -> str:
-    """The normalisation between RGB 0...255 and what the model takes."""
+    """Return the normalisation that turns RGB 0...255 into the model's input."""
     if given is not None:
         return given
     outside = not preprocessing.has_preprocessing(model) and model.name in registry.list_models()

@@ -1,24 +1,26 @@
-"""Where the memory, the parameters and the multiply-adds of a network sit, layer by layer.
+"""Count the memory, the parameters and the multiply-adds of a network, layer by layer.
 
-Everything follows from the layers' configs and shapes; nothing is run. The conventions:
+All counts follow from the layers' configs and shapes; the network does not run. The conventions:
 
-- **Multiply-adds** are those of convolutions and dense layers, a multiplication with its addition
-  counted as 1 (`multiply_add=2` shows FLOP, twice that). Biases, BN, activations, pooling,
-  additions and the scaling by a gate are not counted. So count He 2015 ("FLOPs (multiply-adds)"),
-  torchvision's model table ("GFLOPS") and timm's ("GMACs"); fvcore also adds BN and pooling.
-- **Parameters** are Keras': BN's moving statistics are among them, as not trainable (PyTorch calls
-  them buffers and leaves them out). A shared layer has its parameters in its first call only.
+- **Multiply-adds** are those of convolutions and dense layers. One multiplication with its addition
+  counts as 1 (`multiply_add=2` shows FLOP, twice that). Biases, BN, activations, pooling, additions
+  and the scaling by a gate do not count. He 2015 ("FLOPs (multiply-adds)"), torchvision's model
+  table ("GFLOPS") and timm ("GMACs") count the same way; fvcore also counts BN and pooling.
+- **Parameters** are Keras' parameters. They include BN's moving statistics, as not trainable.
+  (PyTorch calls these buffers and does not count them.) A shared layer has its parameters in its
+  first call only.
 - **Activation bytes** are those of the new tensor that a layer writes for one image, in the dtype
-  it writes. Elementwise layers of one input (BN, activations, dropout, reshapes, ...) overwrite it
-  where nothing else reads it, and then count 0: it is no matter whether a ReLU is a layer or part
-  of another, and a BN that folds into a convolution costs nothing. Training keeps more.
-- **Peak activation bytes** are the largest sum of tensors that are live at once, in the order Keras
-  runs the layers: a tensor lives from the layer that writes it to the last that reads it, so a
-  layer's inputs and outputs are live together (the image, too). A microcontroller's runtime needs
-  at least this for its arena, in bytes of its own type (int8: a quarter).
-- **The receptive field** is the extent of pixels that a value depends on, along the longest path,
-  padding included, so that it may exceed the image. None is the whole image. `jump` is how far
-  apart the fields of neighbours are.
+  that it writes. Elementwise layers with one input (BN, activations, dropout, reshapes, ...)
+  overwrite the input if nothing else reads it, and then count 0. So it does not matter whether a
+  ReLU is a layer or part of another, and a BN that folds into a convolution costs nothing. Training
+  keeps more tensors.
+- **Peak activation bytes** are the largest sum of tensors that are live at the same time, in the
+  order in which Keras runs the layers. A tensor lives from the layer that writes it to the last
+  layer that reads it, so the inputs and outputs of a layer are live together (the image, too). A
+  microcontroller's runtime needs at least this for its arena, in its own dtype (int8: a quarter).
+- **The receptive field** is the extent of the pixels that a value depends on, along the longest
+  path. It includes padding, so it may be larger than the image. None means the whole image. `jump`
+  is the distance between the fields of neighbouring values.
 """
 
 from __future__ import annotations
@@ -45,22 +47,22 @@ from keras_resnet.files import expanded, replacing, require_file_target
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_CHART_ROWS = 60  # a picture has no more: layers, else blocks, else stages
+_CHART_ROWS = 60  # most bars in a picture: layers, or if there are more, blocks, or stages
 
 
 @dataclass(frozen=True)
 class Profile:
-    """The account of one network; `str()` is a table of its layers.
+    """The counts of one network. `str()` returns a table of its layers.
 
     Attributes:
-        model: the network's name.
+        model: name of the network.
         input_shape: (height, width, channels).
-        multiply_add: what one multiply-add counts in everything shown, 1 or 2; the
+        multiply_add: the number, 1 or 2, that one multiply-add counts in everything shown. The
             `multiply_adds` of the counts are always multiply-adds.
-        layers: in the order Keras runs them.
-        stages: sums over the layers of a stage.
+        layers: counts of the layers, in the order in which Keras runs them.
+        stages: sums over the layers of each stage.
         total: sum over all layers.
-        peak_activation_bytes: most memory that one image's tensors need at once.
+        peak_activation_bytes: most memory that one image's tensors need at the same time.
     """
 
     model: str
@@ -72,11 +74,11 @@ class Profile:
     peak_activation_bytes: int
 
     def __str__(self) -> str:
-        """Every layer, the stages, and the sum."""
+        """Return the tables of all layers, of the stages, and of the sum."""
         return "\n\n".join((self._layer_table(), self._stage_table()))
 
     def __repr__(self) -> str:
-        """Two lines: what the network costs, and how to see each layer."""
+        """Return two lines: the cost of the network, and how to see each layer."""
         return f"{self._summary()}\nprint() shows each layer, .figure() draws them."
 
     def _repr_html_(self) -> str:
@@ -84,7 +86,7 @@ class Profile:
         return self.stage_html(self._summary()) + note
 
     def stage_html(self, caption: str = "") -> str:
-        """Return the table of the stages and their sum, for a page."""
+        """Return the HTML table of the stages and their sum."""
         return html_table(("stage", *self._headings()), self._stage_rows(), caption)
 
     def _stage_rows(self) -> list[list[str]]:
@@ -114,7 +116,7 @@ class Profile:
                 writer.writerow({key: _flat(value) for key, value in row.items()})
 
     def to_json(self) -> str:
-        """One JSON object: model, input_shape, multiply_add, peak, total, stages, layers."""
+        """Return one JSON object: model, input_shape, multiply_add, peak, total, stages, layers."""
         content = {
             "model": self.model,
             "input_shape": self.input_shape,
@@ -138,8 +140,9 @@ class Profile:
     def figure(self) -> Figure:
         """Draw bars of activation memory, parameters and multiply-adds.
 
-        A bar is a layer with a kernel and what follows it up to the next; in networks of more than
-        60 of them a residual unit, or a stage. The bars of a column sum to its total.
+        A bar is a layer with a kernel and the layers after it, up to the next layer with a kernel.
+        If there are more than 60, a bar is a residual unit, or a stage. The bars of a column sum to
+        its total.
 
         Returns:
             A `matplotlib.figure.Figure`.
@@ -171,7 +174,7 @@ class Profile:
         return list(self.stages)
 
     def _shown(self, count: Count) -> dict[str, Any]:
-        """The fields of a count, with `flop` for `multiply_adds` where one counts 2."""
+        """Return the fields of a count. If one multiply-add counts 2, `multiply_adds` is `flop`."""
         row = asdict(count)
         if isinstance(count, LayerCount):
             row = {"name": row.pop("name"), "type": row.pop("type"), "stage": count.stage, **row}
@@ -213,24 +216,25 @@ def profile(
     *,
     multiply_add: int = 1,
 ) -> Profile:
-    """Count what every layer of a network holds and does, without running it.
+    """Count the parameters, operations and memory of every layer, without running the network.
 
     Args:
-        model_or_name: a functional or sequential Keras model on images, any, or a registry name.
-        input_shape: (height, width, channels), the model's own by default.
-        multiply_add: count a multiplication with its addition as 1 or as 2 (FLOP).
+        model_or_name: any functional or sequential Keras model for images, or a registry name.
+        input_shape: (height, width, channels). The default is the model's own.
+        multiply_add: 1 or 2: the number that a multiplication with its addition counts. 2 gives
+            FLOP.
 
     Returns:
-        The `Profile`: a `LayerCount` of each layer, a `Count` of each stage and of all, and the
-        peak of the activations' memory, for one image.
+        The `Profile` for one image: a `LayerCount` for each layer, a `Count` for each stage and for
+        the total, and the peak of the activation memory.
 
     Raises:
-        UnknownNameError: no such network.
-        UserError: a model with a free image size and no `input_shape`, one that cannot take it, a
-            subclassed or nested model, a layer whose multiply-adds have no rule.
+        UnknownNameError: there is no network with that name.
+        UserError: the model has no fixed image size and there is no `input_shape`, the model does
+            not take that shape, it is subclassed or nested, or a layer has no rule.
     """
     if multiply_add not in (1, 2):
-        raise UserError(f"multiply_add is 1 or 2; received {multiply_add!r}.")
+        raise UserError(f"multiply_add must be 1 or 2; received {multiply_add!r}.")
     if isinstance(model_or_name, str):
         shape = None if input_shape is None else tuple(input_shape)
         model = registry.create_model(model_or_name, weights=None, input_shape=shape)
@@ -260,14 +264,14 @@ def _sum(name: str, counts: Iterable[Count]) -> Count:
 
 
 def _sums(layers: Sequence[LayerCount], key: str) -> list[Count]:
-    """Sum the layers that share an attribute, in the order of their first."""
+    """Sum the layers that share an attribute, in the order of their first layer."""
     names = list(dict.fromkeys(getattr(layer, key) for layer in layers))
     ordered = sorted(layers, key=lambda layer: names.index(getattr(layer, key)))
     return [_sum(name, group) for name, group in groupby(ordered, lambda x: getattr(x, key))]
 
 
 def _flat(value: Any) -> Any:
-    """A shape or a pair as 56x56x64 in one cell."""
+    """Return a shape or a pair as text for one cell, e.g. 56x56x64."""
     return "x".join(map(str, value)) if isinstance(value, (tuple, list)) else value
 
 

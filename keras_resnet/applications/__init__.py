@@ -1,4 +1,4 @@
-"""`keras.applications` with the networks of this zoo: change the import line, nothing else.
+"""`keras.applications` with the networks of this package: change only the import line.
 
 `from keras_resnet.applications.resnet50 import ResNet50, preprocess_input, decode_predictions`.
 """

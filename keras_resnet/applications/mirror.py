@@ -1,7 +1,7 @@
-"""The functions of `keras.applications` with our networks; the modules beside give them names.
+"""The functions of `keras.applications` with our networks. The other modules here export them.
 
-A network here takes what `preprocess_input` of its module gives. Both differ from Keras' in one
-point: where Keras turns RGB to BGR (ResNet v1, VGG), neither does here.
+A network takes the output of its module's `preprocess_input`. There is one difference to Keras:
+where Keras converts RGB to BGR (ResNet v1, VGG), neither the function nor the network does so here.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ class Application(Protocol):
 
 
 class PreprocessInput(Protocol):
-    """`preprocess_input` of a module."""
+    """The `preprocess_input` function of a module."""
 
     def __call__(self, x: Any, data_format: str | None = None) -> Any:
         """Normalise images."""
 
 
 def _application(network: str, name: str) -> Application:
-    """Build `network`, a registry name, by the function `name` with Keras' arguments."""
+    """Return the function `name`, which builds `network` (registry name) with Keras' arguments."""
 
     def application(
         include_top: bool = True,
@@ -70,33 +70,33 @@ def _application(network: str, name: str) -> Application:
         )
 
     application.__name__ = application.__qualname__ = name
-    application.__doc__ = f"""Build our {name} as `keras.applications.{name}` is called.
+    application.__doc__ = f"""Build our {name} with the arguments of `keras.applications.{name}`.
 
-    Its images go through `preprocess_input` of this module, not of Keras'.
+    Prepare its images with `preprocess_input` of this module, not of Keras.
 
     Args:
-        include_top: end in the classifier; without it images may have any size.
-        weights: "imagenet" (fetched once), another tag of `keras_resnet.list_weights`, the path of
-            a file of Keras Applications or of keras_resnet, or None for random weights.
+        include_top: True ends in the classifier. With False images may have any size.
+        weights: "imagenet" (downloaded once), another tag of `keras_resnet.list_weights`, the path
+            of a file of Keras Applications or of keras_resnet, or None for random weights.
         input_tensor: a Keras tensor to build on instead of a new input.
         input_shape: (height, width, channels).
-        pooling: without the top, "avg" or "max" over the last feature map, or None.
-        classes: width of the classifier.
-        classifier_activation: "softmax" gives probabilities, None logits.
-        name: the model's name.
+        pooling: pooling of the last feature map when `include_top` is False: "avg", "max" or None.
+        classes: number of classes.
+        classifier_activation: "softmax" returns probabilities, None returns logits.
+        name: name of the model.
 
     Returns:
         A model from (batch, height, width, channels) to (batch, classes); without the top as in
         Keras. Its layers have the names of keras_resnet.
 
     Raises:
-        UserError: an impossible shape or pooling, or weights that are not there.
+        UserError: the shape, the pooling or the weights are not possible.
     """
     return application
 
 
 def _preprocess_input(network: str) -> PreprocessInput:
-    """The normalisation that `network`, a registry name, was made for."""
+    """Return the `preprocess_input` function for `network`, a registry name."""
 
     def preprocess_input(x: Any, data_format: str | None = None) -> Any:
         """Normalise images for the networks of this module, as Keras does but in RGB.
@@ -107,14 +107,14 @@ def _preprocess_input(network: str) -> PreprocessInput:
             data_format: None or "channels_last".
 
         Returns:
-            float32 of the same shape, an array for an array.
+            float32 of the same shape: an array for an array, a tensor for a tensor.
 
         Raises:
-            UserError: images of other dimensions, or channels that come first.
+            UserError: the images have other dimensions, or the channels are first.
         """
         if data_format not in (None, "channels_last"):
             raise UserError(
-                f"data_format is None or 'channels_last'; received {data_format!r}. Put the "
+                f"data_format must be None or 'channels_last'; received {data_format!r}. Move the "
                 "channels last: numpy.moveaxis(x, -3, -1)."
             )
         return preprocess(x, network)
@@ -122,19 +122,19 @@ def _preprocess_input(network: str) -> PreprocessInput:
     return preprocess_input
 
 
-# Two pairs of classes have one name in Keras; our list, which is torchvision's, tells them apart.
+# In Keras two pairs of classes share a name. In our list, which is torchvision's, all names differ.
 _KERAS_NAMES = {"n02012849": "crane", "n03710721": "maillot"}
 
 
 def decode_predictions(preds: Any, top: int = 5) -> list[list[tuple[str, str, Any]]]:
-    """Name the highest of ImageNet's 1000 classes, with Keras' names, which needs no download.
+    """Name the highest of ImageNet's 1000 classes with Keras' names. Needs no download.
 
     Args:
-        preds: (batch, 1000), what a network gave.
-        top: how many classes to name, the highest first.
+        preds: (batch, 1000), the output of a network.
+        top: number of classes to name, the highest first.
 
     Returns:
-        For each image a list of tuples (WordNet's id, name, score).
+        For each image a list of tuples (WordNet id, name, score).
 
     Raises:
         UserError: `preds` has another shape.

@@ -1,4 +1,4 @@
-"""What the tab key completes: files, and the names of networks, configs, methods and formats."""
+"""Tab completion of files, and of the names of networks, configs, methods and formats."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from keras_resnet.cli.options import Parser, Verb, file_actions, walk
 from keras_resnet.display.console import print_json, print_lines
 from keras_resnet.errors import require
 
-# By the argument's destination: a shell function below, or shtab's own for files.
+# Completion by the argument's destination: a shell function below, or shtab's own for files.
 _NETWORK, _MODEL, _CONFIG, _METHODS, _FORMATS = (
     f"_keras_resnet_{kind}" for kind in ("network", "model", "config", "methods", "formats")
 )
@@ -27,8 +27,8 @@ _NAMES = {
 
 
 def script(shell: str, shtab: Any) -> str:
-    """The completion script of `keras-resnet` for `shell`: "bash", "zsh" or "tcsh" (files only)."""
-    from keras_resnet.cli.parser import parsers  # which has this verb, too
+    """Return the completion script for `shell`: "bash", "zsh" or "tcsh" (files only)."""
+    from keras_resnet.cli.parser import parsers  # not at the top: it imports this module
 
     whole, _ = parsers()
     for action in file_actions(whole):
@@ -43,12 +43,13 @@ def script(shell: str, shtab: Any) -> str:
 def _named(parser: Parser) -> Iterable[argparse.Action]:
     for _, below in walk(parser):
         for action in below._actions:
-            if action.dest in _NAMES and action.option_strings != ["--pattern"]:  # that is 2:4
+            # --pattern of `prune` is 2:4, not a name.
+            if action.dest in _NAMES and action.option_strings != ["--pattern"]:
                 yield action
 
 
 def _words() -> dict[str, str]:
-    """What each function completes, a string of words."""
+    """Return the words that each function completes, as one string."""
     from keras_resnet import registry
     from keras_resnet.recipes.configs.schema import list_configs
 
@@ -63,7 +64,7 @@ def _words() -> dict[str, str]:
 
 
 def _functions(of_list: str, of_one: str, or_file: str) -> str:
-    """Shell functions of all kinds; in the texts WORDS stands for what they complete."""
+    """Return the shell functions of all kinds. WORDS in the texts stands for the completions."""
     texts = {
         **dict.fromkeys((_METHODS, _FORMATS), of_list),
         **dict.fromkeys((_MODEL, _CONFIG), f"{of_one}\n  {or_file}"),

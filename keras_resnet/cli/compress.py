@@ -1,4 +1,4 @@
-"""The verbs that make a trained network smaller: qat, prune, cluster, prune-filters."""
+"""The verbs that compress a trained network: qat, prune, cluster, prune-filters."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 
 def _compress(options: argparse.Namespace) -> int:
-    """Fine-tune a trained network by the technique that the verb names."""
+    """Fine-tune a trained network with the technique of the verb."""
     from keras_resnet.recipes import compress
     from keras_resnet.recipes.runs import sources
     from keras_resnet.recipes.training import devices
 
-    # This process holds the model while another trains it: on a GPU neither may take all memory.
+    # This process holds the model while another trains it, so on a GPU neither may take all memory.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
     source = sources.find(options.model, options.weights)
@@ -46,28 +46,28 @@ def _compress(options: argparse.Namespace) -> int:
 
 
 def _own_data(source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of the data that the model was trained on, as far as `given` has no other."""
+    """Return the config keys of the model's training data, unless `given` has other data."""
     known = asdict(source.run.config.data) if source.run else {"name": source.data}
     if given.get("data.name", known["name"]) != known["name"] or not known["name"]:
-        return {}  # of other data it is also another split
+        return {}  # other data has another split
     return {f"data.{key}": value for key, value in known.items() if f"data.{key}" not in given}
 
 
 def _read(options: argparse.Namespace, data: Mapping[str, Any] | None = None) -> Config:
-    """The config with the model's own `data`, and with the model as its teacher if asked."""
+    """Read the config, with the model's own `data`, and the model as its teacher for --distill."""
     teacher = {"distill.teacher": options.model, "distill.weights": options.weights or ""}
     loaded = read_config(options, {**(data or {}), **(teacher if options.distill else {})})
     if loaded.compress.technique != options.verb:
         meant = loaded.compress.technique or "train"
         raise UserError(
             f"The config {options.config} is for 'keras-resnet {meant}', not for 'keras-resnet "
-            f"{options.verb}'. Leave --config out, or see: keras-resnet train --list"
+            f"{options.verb}'. Remove --config, or see: keras-resnet train --list"
         )
     return loaded
 
 
 def _prune_filters(options: argparse.Namespace) -> int:
-    """Remove filters of a trained network, then fine-tune it."""
+    """Remove filters from a trained network, then fine-tune it."""
     from keras_resnet.recipes import compress
     from keras_resnet.recipes import train as training
     from keras_resnet.recipes.runs import sources

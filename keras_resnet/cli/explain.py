@@ -1,4 +1,4 @@
-"""The verb `explain`: heat maps of what speaks for a class."""
+"""The verb `explain`: heat maps of the pixels that decide the class."""
 
 from __future__ import annotations
 

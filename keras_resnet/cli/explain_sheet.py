@@ -1,4 +1,4 @@
-"""The work of the verb `explain`: a sheet of images, heat maps and answers."""
+"""The implementation of the verb `explain`: a sheet of images, heat maps and predictions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MAXIMIZATION = "maximization"  # an image of the class, not a map of an image
 
 @dataclass(frozen=True)
 class _Case:
-    """An image and the class that is explained in it."""
+    """An image and the class to explain in it."""
 
     path: str
     image: np.ndarray
@@ -39,12 +39,12 @@ class _Case:
 
 
 def write(options: argparse.Namespace) -> int:
-    """Write the sheet and the maps that the options of `explain` ask for; return the exit code."""
+    """Write the sheet and the maps for the options of `explain`; return the exit code."""
     methods = _methods(options.methods)
     out = Path(options.out)
     require_folder_target(out)
-    require("matplotlib", "explain")  # before the maps are computed
-    if not any(Path(path).exists() for path in options.images):  # before weights are fetched
+    require("matplotlib", "explain")  # fail before the maps are computed
+    if not any(Path(path).exists() for path in options.images):  # before weights are downloaded
         raise UserError(f"No such image: {', '.join(options.images)}")
     source = sources.find(options.model, options.weights, options.activation)
     source.require_keras()
@@ -73,12 +73,12 @@ def _methods(names: tuple[str, ...]) -> tuple[str, ...]:
         if name not in known:
             raise UnknownNameError("method", name, known, "See: keras-resnet explain --help")
     if not names:
-        raise UserError("--methods wants one or more, e.g. --methods gradcam.")
+        raise UserError("--methods needs one or more methods, e.g. --methods gradcam.")
     return tuple(dict.fromkeys(names))
 
 
 def _numbers(text: str | None, names: tuple[str, ...], source: sources.Source) -> list[int]:
-    """Classes from labels or numbers; none where there is no text."""
+    """Return class numbers from labels or numbers; none for no text."""
     numbers = []
     for part in (part.strip() for part in (text or "").split(",") if part.strip()):
         if part in names:
@@ -88,7 +88,7 @@ def _numbers(text: str | None, names: tuple[str, ...], source: sources.Source) -
         else:
             raise _unknown(part, names, source)
     if text is not None and not numbers:
-        raise UserError(f"--classes wants one or more, e.g. --classes {names[0]}.")
+        raise UserError(f"--classes needs one or more classes, e.g. --classes {names[0]}.")
     return numbers
 
 
@@ -96,16 +96,16 @@ def _unknown(part: str, names: tuple[str, ...], source: sources.Source) -> UserE
     taken = f"a number from 0 to {len(names) - 1}"
     if source.labels is None:
         return UserError(
-            f"'{source.name}' has no class names (no labels.txt beside it): --classes takes "
+            f"'{source.name}' has no class names (no labels.txt beside it), so --classes takes "
             f"{taken}; received '{part}'."
         )
-    return UnknownNameError("class", part, names, f"{taken.capitalize()} will do.")
+    return UnknownNameError("class", part, names, f"Or give {taken}.")
 
 
 def _cases(
     model: Any, source: sources.Source, paths: list[str], numbers: list[int]
 ) -> tuple[list[_Case], dict[str, str]]:
-    """What is explained, and why an image is not, by its path."""
+    """Return the cases, and the errors by path for images that cannot be read."""
     runtime, crop = KerasRuntime(model), source.crop
     runtime.activation = agreed(source.activation, runtime.activation)
     height, width, channels = runtime.input_shape
@@ -113,7 +113,7 @@ def _cases(
     for path in paths:
         try:
             image = read_image(path, (height or 224, width or 224), channels or 3, crop)
-        except UserError as error:  # one bad image does not lose the others
+        except UserError as error:  # continue with the other images
             errors[path] = str(error)
             continue
         scores = runtime.probabilities(image[None])[0]
@@ -125,14 +125,14 @@ def _cases(
 def _maps(
     model: Any, cases: list[_Case], methods: tuple[str, ...], options: argparse.Namespace
 ) -> dict[str, np.ndarray]:
-    """A map of each case by each method; of `maximization` an image."""
+    """Return a map of each case for each method; `maximization` gives an image."""
     images = np.stack([case.image for case in cases])
     numbers = [case.number for case in cases]
     maps = {}
     with progress("Explaining", len(methods)) as advance:
         for method in methods:
             if method == MAXIMIZATION:
-                if options.layer is not None:  # of no use to it, but there must be one
+                if options.layer is not None:  # not used here, but it must exist
                     explain.require_layer(model, options.layer)
                 distinct = list(dict.fromkeys(numbers))
                 drawn = maximize.activation_maximization(model, distinct)
@@ -160,9 +160,9 @@ def _row(case: _Case, names: tuple[str, ...], maps: dict[str, np.ndarray]) -> sh
 
 
 def _true(path: Path, names: tuple[str, ...]) -> str | None:
-    """The class that the image's folder is named after, if there is one."""
+    """Return the class that the image's folder is named after; None if there is none."""
     folder = path.resolve().parent.name
-    if names == class_names(_IMAGENET):  # its folders have WordNet's ids
+    if names == class_names(_IMAGENET):  # ImageNet's folders have WordNet ids
         folder = dict(zip(class_ids(_IMAGENET), names, strict=True)).get(folder, folder)
     return folder if folder in names else None
 
@@ -176,7 +176,7 @@ def _picture(method: str, image: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _answers(case: _Case, names: tuple[str, ...]) -> list[tuple[str, float]]:
-    """The most likely, with the one that is explained."""
+    """Return the most likely classes, including the explained one."""
     best = [int(i) for i in case.scores.argsort()[::-1][:_TOP]]
     shown = best if case.number in best else [*best[: _TOP - 1], case.number]
     return [(names[i], float(case.scores[i])) for i in shown]
@@ -198,7 +198,7 @@ def _report(
     errors: dict[str, str],
     names: tuple[str, ...],
 ) -> int:
-    """Print what was explained and what was not; return the exit code, as `predict` does."""
+    """Print the explained images and the errors; return the exit code, as `predict` does."""
     out = Path(options.out)
     rows: list[dict[str, Any]] = [
         {

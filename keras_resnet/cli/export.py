@@ -58,15 +58,15 @@ def _export(options: argparse.Namespace) -> int:
         return 0
     if checked["n"] < _FEW_IMAGES:
         print(
-            f"{checked['n']} images are few for a check: one that differs counts much. Give more, "
-            "or a dataset (--data)."
+            f"{checked['n']} images are few for a check: a single difference counts much. Give "
+            "more images, or a dataset (--data)."
         )
     print_lines(check.advice(report.checks))
     return 1
 
 
 def _export_data(options: argparse.Namespace, source: Any) -> Any:
-    """What an export is calibrated and checked on; None for what --calibration names."""
+    """Return the data for calibration and check; None if --calibration gives all images."""
     from keras_resnet.recipes.runs import sources
 
     if options.data is not None and Path(options.data).is_dir():
@@ -78,7 +78,7 @@ def _export_data(options: argparse.Namespace, source: Any) -> Any:
             raise
         if options.calibration is None:
             raise UserError(f"{error} Or give --calibration with a folder of images.") from error
-        print("Checked on the calibration images, as there is no --data.", file=sys.stderr)
+        print("The check uses the calibration images, because there is no --data.", file=sys.stderr)
         return None
 
 
@@ -92,7 +92,7 @@ def _check(options: argparse.Namespace) -> int:
     from keras_resnet.recipes.runs import sources
 
     folder = Path(options.exports)
-    left_out = check.left_out(folder)  # before the model, which takes seconds
+    left_out = check.left_out(folder)  # before loading the model, which takes seconds
     if options.data:
         source = _source(folder, options.against)
         data = Path(options.data) if Path(options.data).is_dir() else options.data
@@ -122,14 +122,14 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _source(folder: Path, against: str | None) -> sources.Source:
-    """The model that files are compared with on images of one's own."""
+    """Return the model to compare the files with on the user's own images."""
     from keras_resnet.recipes.runs import sources
     from keras_resnet.recipes.runs.folder import is_run
 
     if against is None and not is_run(folder.resolve().parent):
         raise UserError(
-            f"{folder} has the Keras model's answers to its own images only. For others give the "
-            "model: --against RUN, or a .keras file."
+            f"{folder} records the Keras model's outputs for its own images only. For other images "
+            "give the model with --against: a run folder or a .keras file."
         )
     return sources.find(against or str(folder.resolve().parent))
 

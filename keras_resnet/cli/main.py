@@ -21,16 +21,16 @@ from keras_resnet.lazy import quiet_import
 
 
 def program(argv: Sequence[str] | None = None) -> int:
-    """`main` as a process. Python's own 1 for what nobody foresaw would say: a failed check."""
+    """Run `main` as a process. A bug must not exit with Python's own 1, which is a failed check."""
     own_terminal()
     try:
         try:
             return main(argv)
         finally:
-            sys.stdout.flush()  # here, and not at Python's end, a closed pipe can be told
+            sys.stdout.flush()  # here a closed pipe can be handled, at Python's end it cannot
     except BrokenPipeError:  # `| head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141  # 128 and the number of SIGPIPE, as 130 has that of Ctrl-C's
+        return 141  # 128 + SIGPIPE's number, as 130 is 128 + that of Ctrl-C
     except Exception:
         traceback.print_exc()
         print("error: this is a bug in keras-resnet; please report it", file=sys.stderr)
@@ -52,14 +52,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # no error of the file that was worked on; see `program`
+    except BrokenPipeError:  # not an error of the file; see `program`
         raise
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         print(f"error: {error.strerror or error}{where}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt as error:  # training gives the folder of its run
-        hint = f"; go on with: keras-resnet train --resume {error}" if error.args else ""
+    except KeyboardInterrupt as error:  # training passes the folder of its run
+        hint = f"; continue with: keras-resnet train --resume {error}" if error.args else ""
         print(f"interrupted{hint}", file=sys.stderr)
         return 130
 

@@ -1,4 +1,4 @@
-"""The verbs that measure files: what they cost to run, and which layer loses the signal."""
+"""The verbs that measure files: speed and memory, and the error of each layer."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def _layers(options: argparse.Namespace) -> int:
     worst = errors.worst()
     print(errors.table(worst if options.worst else errors.layers))
     if errors.unmatched:
-        print(f"Without a counterpart in {pair[1]}: {', '.join(errors.unmatched)}")
-    # Of two files the model is unknown, and an operation's name need not be a layer's.
+        print(f"Layers without a counterpart in {pair[1]}: {', '.join(errors.unmatched)}")
+    # For two single files the model is unknown, and an operation's name need not be a layer's.
     of_export = len(options.files) == 1
     if of_export and options.format == "tflite-int8" and worst[0].own_snr_db < math.inf:
         _advise(worst[0])
@@ -77,17 +77,17 @@ def _layers(options: argparse.Namespace) -> int:
 
 def _advise(row: layer_errors.LayerError) -> None:
     if row.operation == "INPUT":
-        print("\nMost is lost where the images are quantized: see --input-type of export.")
+        print("\nQuantizing the images adds the largest error: see --input-type of export.")
         return
     layers = ",".join([row.layer, *row.read_by])
     print(
-        f"\n{row.layer} adds most. To keep it in float32, with what reads it:\n"
+        f"\n{row.layer} adds the largest error. To keep it and its readers in float32:\n"
         f"keras-resnet export MODEL --formats tflite-float32,tflite-int8 --keep-float {layers}"
     )
 
 
 def _pair(options: argparse.Namespace) -> tuple[Path, Path]:
-    """The float file and the quantized one."""
+    """Return the float file and the quantized file."""
     from keras_resnet.export import manifest
 
     paths = [Path(path) for path in options.files]
@@ -106,13 +106,13 @@ def _pair(options: argparse.Namespace) -> tuple[Path, Path]:
             raise UserError(
                 f"{paths[0]} has no {kind} file; it has {', '.join(files)}. Export again: "
                 f"keras-resnet export MODEL --formats tflite-float32,{options.format} --overwrite "
-                "(of a network that was trained quantized there is no float file)"
+                "(a quantization-aware model has no float file)"
             )
     return files["tflite-float32"], files[options.format]
 
 
 def _images(options: argparse.Namespace, float_file: Path) -> np.ndarray:
-    """The first --count images of --images, or of the reference that an export lies beside."""
+    """Return the first --count images of --images, or of the export's reference."""
     from keras_resnet.export import manifest
     from keras_resnet.export.reference import REFERENCE
     from keras_resnet.export.runtimes.open import open_file
@@ -134,8 +134,8 @@ def _warn_of_range(made_for: dict[str, Any]) -> None:
     if not made_for["raw_pixels"] and made_for["range"][1] < 128:
         low, high = made_for["range"]
         print(
-            f"warning: the files were made for images of {low:g}…{high:g}, and these are RGB "
-            "0…255; an .npz with 'images' is taken as it is",
+            f"warning: the files need images with values {low:g}…{high:g}, but these are RGB "
+            "0…255. Give normalised images as an .npz with an array 'images'.",
             file=sys.stderr,
         )
 

@@ -1,4 +1,4 @@
-"""The verbs about networks: list them, show one, profile one."""
+"""The verbs about networks: list, show, profile."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _profile(options: argparse.Namespace) -> int:
 
         source = sources.find(model)
         source.require_keras()
-        model = load_keras(source.path or path)  # not only classifiers
+        model = load_keras(source.path or path)  # any model, not only classifiers
     account = profile.profile(model, options.input_shape, multiply_add=options.multiply_add)
     if options.csv:
         account.to_csv(options.csv)

@@ -1,7 +1,7 @@
-"""The parser of the command line, and what options of several verbs have in common.
+"""The parser of the command line, and the options that several verbs share.
 
-Nothing here loads TensorFlow, and no module of this package does before its verb runs: `--help` and
-a mistyped option are answered at once.
+No module of this package loads TensorFlow before its verb runs, so `--help` and a mistyped option
+are answered immediately.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ _FILES = {"FILE", "FOLDER", "IMAGE", "MODEL", "MODELS", "RUN", "EXPORTS", "CONFI
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are ours."""
+    """An argument parser that raises our errors."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise instead of printing the usage."""
+        """Raise a `UserError` instead of printing the usage."""
         raise UserError(f"{message}. See: {self.prog} --help")
 
 
 @dataclass(frozen=True)
 class Verb:
-    """A word of the command line.
+    """A command of the command line.
 
     Attributes:
-        summary: what it does, for the help.
-        example: a command line, without `keras-resnet`.
-        add_options: adds its options to its parser.
-        run: does it and returns the exit code.
-        check: refuses wrong options that can be found without TensorFlow, so that the user does
-            not wait for its import.
+        summary: description for the help.
+        example: an example command line, without `keras-resnet`.
+        add_options: adds the command's options to its parser.
+        run: runs the command and returns the exit code.
+        check: refuses wrong options that can be found without TensorFlow, so that the user does not
+            have to wait for its import.
     """
 
     summary: str
@@ -48,7 +48,7 @@ class Verb:
 def add_verb(
     subparsers: argparse._SubParsersAction[Parser], dest: str, name: str, verb: Verb
 ) -> Parser:
-    """Add the parser of a word: its help, `--json` and options; `dest` will hold the word."""
+    """Add the parser of a command: its help, `--json` and options. `dest` will hold the command."""
     sub = subparsers.add_parser(
         name,
         help=verb.summary,
@@ -63,7 +63,7 @@ def add_verb(
 
 
 def walk(parser: Parser, name: str = "") -> Iterator[tuple[str, Parser]]:
-    """Yield a parser and those below it, with the words that lead there, e.g. "weights list"."""
+    """Yield a parser and those below it, with the words that lead to it, e.g. "weights list"."""
     yield name, parser
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
@@ -72,7 +72,7 @@ def walk(parser: Parser, name: str = "") -> Iterator[tuple[str, Parser]]:
 
 
 def file_actions(parser: Parser) -> Iterator[argparse.Action]:
-    """Yield every argument whose name in the help says that it can be a file or a folder."""
+    """Yield every argument that can be a file or a folder, according to its name in the help."""
     for _, below in walk(parser):
         for action in below._actions:
             if _FILES & set(re.split(r"\W", str(action.metavar or action.dest).upper())):
@@ -80,19 +80,19 @@ def file_actions(parser: Parser) -> Iterator[argparse.Action]:
 
 
 def natural(text: str) -> int:
-    """Parse a number of 1 or more."""
+    """Parse a whole number, 1 or more."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"wants a whole number, 1 or more; received '{text}'")
     return int(text)
 
 
 def naturals(text: str) -> tuple[int, ...]:
-    """Parse such numbers, separated by commas."""
+    """Parse whole numbers, 1 or more, separated by commas."""
     return tuple(natural(part.strip()) for part in text.split(","))
 
 
 def names(text: str) -> tuple[str, ...]:
-    """Parse names, none of which has a space, separated by commas."""
+    """Parse names without spaces, separated by commas."""
     found = tuple(part.strip() for part in text.split(",") if part.strip())
     for name in found:
         if len(words := name.split()) > 1:
@@ -103,7 +103,7 @@ def names(text: str) -> tuple[str, ...]:
 
 
 def add_activation(sub: argparse.ArgumentParser) -> None:
-    """Add the activation of a model's outputs, for files that do not record it."""
+    """Add the option for the activation of a model's outputs."""
     sub.add_argument(
         "--activation",
         metavar="NAME",
@@ -113,7 +113,7 @@ def add_activation(sub: argparse.ArgumentParser) -> None:
 
 
 def add_layout(sub: argparse.ArgumentParser) -> None:
-    """Add how the folder of --data is read."""
+    """Add the option for the layout of the --data folder."""
     sub.add_argument(
         "--layout",
         help="how to read a --data folder: splits (it has train and val or test folders), classes "
@@ -125,7 +125,7 @@ def add_model(
     sub: argparse.ArgumentParser,
     what: str = "a run folder, or a file (.keras, SavedModel folder, .tflite, .onnx, OpenVINO)",
 ) -> None:
-    """Add the model that a verb is about, and the weights of a NAME."""
+    """Add the model of a command, and the weights for a NAME."""
     sub.add_argument("model", help=f"{what}; or a network NAME with --weights")
     sub.add_argument(
         "--weights",

@@ -1,4 +1,4 @@
-"""Every verb of `keras-resnet`, and the parser made of them."""
+"""All commands of `keras-resnet`, and their parser."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EXIT_CODES = (
     "says how); 70 a bug in keras-resnet; 130 interrupted by Ctrl-C; 141 output pipe closed."
 )
 
-# The help lists the verbs by what people want to do, the most used first.
+# The groups of the help, by task. The most used come first.
 GROUPS = {
     "start": ("quickstart", "predict", "list", "weights", "completion"),
     "train": ("train", "finetune", "distill", "ensemble", "data-service"),
@@ -52,7 +52,7 @@ class _Command(Parser):
     """The parser of `keras-resnet`. Its help lists the verbs in groups."""
 
     def format_help(self) -> str:
-        """Return the help: argparse itself has one list of verbs, without groups."""
+        """Return the help. argparse itself can only make one list of verbs, without groups."""
         text = self.formatter_class(prog=self.prog)
         text.add_usage(self.usage, self._actions, ())
         text.add_text(self.description)
@@ -70,10 +70,11 @@ class _Command(Parser):
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """Parse the command line; `verb` of the result is the command.
+    """Parse the command line. `verb` of the result is the command.
 
     Raises:
-        UserError: an unknown command or option (with the nearest one), a bad value.
+        UserError: the command or an option is unknown (the message has the nearest one), or a value
+            is wrong.
     """
     whole, verbs = parsers()
     arguments = arguments or ["--help"]
@@ -92,7 +93,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def parsers() -> tuple[Parser, dict[str, Parser]]:
-    """Return the command's parser, and that of each verb by name."""
+    """Return the parser of the command line, and the parser of each verb by name."""
     from keras_resnet import __version__
 
     parser = _Command(

@@ -1,4 +1,4 @@
-"""The verbs that run models: predict, evaluate, and ensemble, which makes one of several."""
+"""The verbs that run models: predict and evaluate, and ensemble, which combines several."""
 
 from __future__ import annotations
 
@@ -139,17 +139,17 @@ def _said(results: Iterable[dict[str, Any]]) -> int:
 
 
 def _trained_on(count: int | None) -> str:
-    return "" if count is None else f"; {count:,} of them were trained on"
+    return "" if count is None else f"; {count:,} of them are training images"
 
 
 def _single_crop(options: argparse.Namespace, source: Any) -> Any:
-    """The crop that --resize asks for, or by which the accuracy of the weights was measured."""
+    """Return the crop of --resize, or the one with which the weights' accuracy was measured."""
     from keras_resnet.images.crop import SingleCrop
 
     if options.resize is not None:
         return SingleCrop(options.resize, interpolation=options.interpolation or "bilinear")
     if options.interpolation is not None:
-        raise UserError("--interpolation goes with --resize, e.g. --resize 256.")
+        raise UserError("--interpolation needs --resize, e.g. --resize 256.")
     if source.entry is not None and options.crops == 1 and not options.scales:
         return source.crop
     return None

@@ -1,4 +1,4 @@
-"""The verbs that tell of runs: list them, report on one, compare several."""
+"""The verbs about runs: runs, report, compare."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from keras_resnet.files import without_common_folder
 
 
 def _runs(options: argparse.Namespace) -> int:
-    """List the runs of a folder."""
+    """List the runs in a folder."""
     from keras_resnet.recipes.runs.folder import list_runs
 
     found = list_runs(options.folder)
@@ -33,7 +33,7 @@ def _runs(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    """Write the page about a run."""
+    """Write the report of a run."""
     from keras_resnet.recipes.runs import report
     from keras_resnet.recipes.runs.folder import find_run
 
@@ -42,7 +42,7 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    """Print what was recorded of several models."""
+    """Print the recorded results of several models."""
     from keras_resnet.display import figures
     from keras_resnet.recipes.runs import compare as comparing
 

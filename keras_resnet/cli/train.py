@@ -1,4 +1,4 @@
-"""The verbs that train: their options, what they do and what they print."""
+"""The verbs that train: their options, their work and their output."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _quickstart(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    """Train a config, or go on with a run."""
+    """Train a config, or continue a run."""
     if options.list:
         return _list_configs(options)
 
@@ -62,7 +62,7 @@ def _list_configs(options: argparse.Namespace) -> int:
 
 
 def _check_train(options: argparse.Namespace) -> None:
-    """Refuse a wrong config, or options that do not go together."""
+    """Refuse a wrong config, or options that exclude each other."""
     if options.list:
         return
     if (options.config is None) == (options.resume is None):
@@ -80,7 +80,7 @@ def _check_train(options: argparse.Namespace) -> None:
 
 
 def _distill(options: argparse.Namespace) -> int:
-    """Train a config with a teacher."""
+    """Train a config with a teacher model."""
     from keras_resnet.recipes import train as training
 
     planned = training.plan(_taught(options), options.out, name=Path(options.config).stem)
@@ -88,7 +88,7 @@ def _distill(options: argparse.Namespace) -> int:
 
 
 def _taught(options: argparse.Namespace) -> Config:
-    """The config with its teacher."""
+    """Return the config with its teacher."""
     chosen = {"distill.teacher": options.teacher, "distill.weights": options.weights}
     given = {key: value for key, value in chosen.items() if value is not None}
     loaded = read_config(options, given)
@@ -114,11 +114,11 @@ def _finetune(options: argparse.Namespace) -> int:
 
 
 def _data_service(options: argparse.Namespace) -> int:
-    """Prepare batches for trainings on other machines."""
+    """Prepare batches for training on other machines."""
     from keras_resnet.recipes.training import data_service as service
 
     def started(address: str) -> None:
-        print(f"serving batches at {address} (Ctrl-C ends it)", file=sys.stderr, flush=True)
+        print(f"serving batches at {address} (stop with Ctrl-C)", file=sys.stderr, flush=True)
         if options.json:
             print_json({"address": address})
 

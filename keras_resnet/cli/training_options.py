@@ -1,4 +1,4 @@
-"""What the verbs that train have in common: options for keys of the config, and the last words."""
+"""Shared parts of the verbs that train: options for config keys, and the output at the end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def add_recipe(sub: Parser) -> None:
-    """Add the options of a training that can be profiled."""
+    """Add the options of a training that supports --profile."""
     add_training(sub)
     add_dry_run(sub)
     sub.add_argument(
@@ -70,7 +70,7 @@ def add_find_rate(sub: Parser) -> None:
 
 
 def overrides(options: argparse.Namespace) -> dict[str, Any]:
-    """The options that stand for config keys, and every --set."""
+    """Return the config keys that the options and every --set change."""
     from keras_resnet.recipes.configs.schema import parse_override
 
     short = {
@@ -79,7 +79,7 @@ def overrides(options: argparse.Namespace) -> dict[str, Any]:
         "train.seed": options.seed,
         "train.devices": options.devices,
         "train.precision": options.precision,
-        "data.name": getattr(options, "data", None),  # the quickstart has its own
+        "data.name": getattr(options, "data", None),  # quickstart has no --data
         "data.layout": getattr(options, "layout", None),
         "data.service": getattr(options, "data_service", None),
         "data.image_size": getattr(options, "image_size", None),
@@ -100,12 +100,13 @@ def overrides(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def read_config(options: argparse.Namespace, given: Mapping[str, Any] | None = None) -> Config:
-    """Read the config of a verb; its options replace keys, and `given` replaces both.
+    """Read the config of a verb. Its options replace keys, and `given` replaces both.
 
-    This needs no TensorFlow, so it is the `check` of verbs that train.
+    It does not need TensorFlow, so it is the `check` of the verbs that train.
 
     Raises:
-        UserError: an unknown config or key (with the nearest one), or a bad value.
+        UserError: the config or a key is unknown (the message has the nearest one), or a value is
+            wrong.
     """
     from keras_resnet.recipes.configs import schema
 
@@ -153,8 +154,8 @@ def show(planned: Plan, as_json: bool) -> int:
 
 
 def print_run(run: Run, as_json: bool) -> int:
-    """Print how a training ended, and what to do next."""
-    if run.home:  # one of several workers, and not the one that writes
+    """Print the result of a training and the next command."""
+    if run.home:  # this is one of several workers, not the chief, which writes the run
         print(f"done; the chief wrote {run.home}", file=sys.stderr)
         return 0
     summary = run.summary()

@@ -1,4 +1,4 @@
-"""The verb `weights`: which trained weights there are, and having them here."""
+"""The verb `weights`: list, download, verify and import trained weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from keras_resnet.weights.catalog import Accuracy, Entry
 
 
 def _weights(options: argparse.Namespace) -> int:
-    """Run the action; return the exit code."""
+    """Run the action and return the exit code."""
     return _ACTIONS[options.action].run(options)
 
 
@@ -41,7 +41,7 @@ def _list(options: argparse.Namespace) -> int:
         ]
         for entry in found
     ]
-    title = "Accuracy of keras_resnet's own: measured; of all others: as published, not measured"
+    title = "Accuracy: measured by us for keras_resnet's own weights, as published for all others"
     print_table(title, header, rows, text_columns=2)
     return 0
 
@@ -91,7 +91,7 @@ def _fetch(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    """Check every file that is here; a broken one is named and the exit code is 1."""
+    """Check every file that is here. Name the broken ones; then the exit code is 1."""
     from keras_resnet.weights import cache, download
 
     here = [e for e in _matching(options.pattern) if cache.cached_path(e).is_file()]
@@ -116,7 +116,8 @@ def _import(options: argparse.Namespace) -> int:
     if Path(options.file).is_dir():
         if options.preprocessing or options.data or options.set or options.state_dict:
             raise UserError(
-                "--preprocessing, --data, --set and --state-dict are for files of other libraries."
+                "--preprocessing, --data, --set and --state-dict are for files of other libraries, "
+                "not for a run folder."
             )
         report = files.import_run(*arguments, overwrite=options.overwrite)
     else:
@@ -137,7 +138,7 @@ def _import(options: argparse.Namespace) -> int:
 def _matching(pattern: str) -> list[Entry]:
     found = [entry for entry in catalog.entries() if fnmatch.fnmatch(entry.model, pattern)]
     if not found:
-        raise UserError(f"No weights of a network that matches '{pattern}'. Try '*50*'.")
+        raise UserError(f"No network with weights matches '{pattern}'. Try '*50*'.")
     return found
 
 
@@ -151,7 +152,7 @@ def _chosen(options: argparse.Namespace) -> Entry:
 
 
 def _card(entry: Entry) -> dict[str, Any]:
-    from keras_resnet.weights import cache  # which imports requests
+    from keras_resnet.weights import cache  # not at the top: it imports requests
 
     path = cache.cached_path(entry)
     return {**asdict(entry), "path": str(path), "here": path.is_file()}

@@ -1,1 +1,1 @@
-"""What people see on a terminal and on a picture."""
+"""Output for people: terminal, notebooks and pictures."""

@@ -25,7 +25,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-_LINE_SECONDS = 60.0  # between lines where no bar can be shown
+_LINE_SECONDS = 60.0  # between progress lines if there is no bar
 _REDRAW_SECONDS = 0.5  # in a notebook
 
 
@@ -128,9 +128,9 @@ class Bar(Progress):
 
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar with the time left on stderr; call what is given with how many more are done.
+    """Show a progress bar with the time left on stderr. Yield a function that advances it.
 
-    Where stderr is no terminal (a log file) it is a line a minute.
+    If stderr is no terminal (a log file), print one line per minute.
     """
     columns = [MofNCompleteColumn()]
     with _progress(what, total, 0, columns, lambda done, rate: f"{done:,} of {total:,}") as advance:
@@ -139,7 +139,7 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
 @contextmanager
 def transfer(what: str, total: int | None, done: int = 0) -> Iterator[Callable[[int], None]]:
-    """The same for bytes, `done` of which are there already; None is a length not known."""
+    """Show the progress of a download; `done` bytes are there already, `total` may be unknown."""
 
     def line(done: int, rate: float) -> str:
         whole = "" if total is None else f" of {total / 1e6:.1f}"
@@ -157,7 +157,7 @@ def _progress(
     columns: Sequence[ProgressColumn],
     line: Callable[[int, float], str],
 ) -> Iterator[Callable[[int], None]]:
-    """`columns` are for terminals; `line` makes the text from what is done and a second's gain."""
+    """Show `columns` on a terminal. Otherwise `line` makes a text from the amount and the rate."""
     bar = Bar(*columns, transient=True)
     task = bar.add_task(what, total=total, completed=done)
     began = said = time.monotonic()

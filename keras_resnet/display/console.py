@@ -1,4 +1,4 @@
-"""What the terminal shows."""
+"""Output on the terminal."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _SILENT = "3"  # fatal errors only
 
 
 def own_terminal() -> None:
-    """Keep what libraries say from the terminal for the rest of this process.
+    """Keep the output of libraries off the terminal for the rest of this process.
 
     Call it before TensorFlow is imported. C and C++ libraries (TensorFlow, oneDNN, CUDA, libjpeg)
-    write to file descriptor 2 whenever they like. It leads nowhere from here on, and `sys.stderr`
-    gets a descriptor of its own. Their errors arrive as exceptions all the same. Python's loggers
-    and warnings are silent, too; ours become "warning: TEXT".
+    write to file descriptor 2 at any time. This function redirects it to nowhere and gives
+    `sys.stderr` its own descriptor. Errors of the libraries still arrive as exceptions. Python's
+    loggers and warnings are silent, too; our warnings become "warning: TEXT".
 
-    Users who want to see everything set `TF_CPP_MIN_LOG_LEVEL=0` (or 1): then nothing is done.
+    `TF_CPP_MIN_LOG_LEVEL=0` (or 1) shows everything: then this function does nothing.
     """
     if os.environ.get(LOG_LEVEL) in ("0", "1") or sys.stderr is None:
         return
@@ -40,7 +40,7 @@ def own_terminal() -> None:
     sys.stderr = open(terminal, "w", 1, encoding, errors)  # noqa: SIM115 (open to the end)
     os.dup2(nowhere, 2)
     os.close(nowhere)
-    faulthandler.enable(sys.stderr)  # a crash in C++ still says where
+    faulthandler.enable(sys.stderr)  # shows where C++ crashed
     logging.disable(logging.ERROR)
     if not sys.warnoptions:
         warnings.showwarning = _print_warning
@@ -53,7 +53,7 @@ def _print_warning(message: Warning | str, category: type[Warning], *_: Any, **_
 
 def print_json(content: dict[str, Any], passed: bool = True) -> int:
     """Print one object to stdout; return the exit code: 0, or 1 if something did not pass."""
-    print(json.dumps(content, indent=2, ensure_ascii=False), flush=True)  # some go on: a service
+    print(json.dumps(content, indent=2, ensure_ascii=False), flush=True)  # a service may continue
     return 0 if passed else 1
 
 
@@ -65,14 +65,14 @@ def print_lines(lines: Iterable[str]) -> int:
 
 
 def number(value: float | None, form: str) -> str:
-    """A figure of a table; a dash where there is none."""
+    """Return a number as a table cell, or a dash for None."""
     return "–" if value is None else f"{value:{form}}"
 
 
 def verdict(item: Mapping[str, Any]) -> str:
-    """The cell of a table that says how the check of a file ended; a dash where there was none.
+    """Return the table cell with the result of a file's check, or a dash without a check.
 
-    `item` may have "passed" and "notes": what the check leaves open.
+    `item` may have "passed" and "notes", the points that the check leaves open.
     """
     passed = item.get("passed")
     if passed:
@@ -83,14 +83,14 @@ def verdict(item: Mapping[str, Any]) -> str:
 def print_table(
     title: str, header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1
 ) -> None:
-    """Print `table_text` to stdout: a narrow terminal wraps it, where rich would cut figures."""
+    """Print `table_text` to stdout. A narrow terminal wraps it, where rich would cut numbers."""
     print(table_text(title, header, rows, text_columns))
 
 
 def print_checks(
     files: Sequence[dict[str, Any]], title: str, model: dict[str, Any] | None = None
 ) -> None:
-    """One row for the Keras model, one per file and, under them, what is wrong with any."""
+    """Print a row for the Keras model and for each file, and then the problems of the files."""
     table = [check_cells(item) for item in ([model] if model else []) + list(files)]
     print_table(title, CHECK_HEADER, table)
     for item in files:
@@ -116,7 +116,7 @@ def check_cells(item: Mapping[str, Any]) -> list[str]:
 
 
 def print_left_out(files: Sequence[dict[str, str]]) -> None:
-    """A line on stderr for each {"file", "reason"}."""
+    """Print a line to stderr for each {"file", "reason"}."""
     for item in files:
         print(f"warning: {item['file']} is left out. {item['reason']}", file=sys.stderr)
 
@@ -124,10 +124,10 @@ def print_left_out(files: Sequence[dict[str, str]]) -> None:
 def table_text(
     title: str, header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1
 ) -> str:
-    """The same table as plain text, as wide as it needs; the first `text_columns` are text."""
+    """Return a table as plain text, as wide as necessary. The first `text_columns` are text."""
     file = io.StringIO()
     table = _table(title, header, rows, text_columns)
-    # A name may have brackets or colons, which are no markup.
+    # A name may contain brackets or colons, which rich must not read as markup.
     plain: Any = {"highlight": False, "markup": False, "emoji": False, "color_system": None}
     Console(file=file, width=1000, **plain).print(table)
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines())

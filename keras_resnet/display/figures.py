@@ -1,7 +1,7 @@
-"""Charts by matplotlib: their one look, the files they are written to, and bar charts.
+"""Charts with matplotlib: the common style, the files, and bar charts.
 
-matplotlib is imported when something is drawn. Nothing here uses `pyplot`, so that no figure is
-kept after it was written and the caller's own settings stay as they are.
+matplotlib is imported only for drawing. Nothing here uses `pyplot`, so no figure is kept after it
+is written, and the user's own settings do not change.
 """
 
 from __future__ import annotations
@@ -36,30 +36,30 @@ _STYLE = {
     "font.size": 9,
     "grid.alpha": 0.3,
     "legend.frameon": False,
-    "savefig.bbox": "tight",  # the picture grows with its longest name
+    "savefig.bbox": "tight",  # the picture is as wide as its longest name needs
     "savefig.dpi": 192,
-    "svg.fonttype": "none",  # text stays text: it can be searched, and any script shows
-    "svg.hashsalt": "keras_resnet",  # the same file for the same figures
+    "svg.fonttype": "none",  # text stays text: searchable, and in any script
+    "svg.hashsalt": "keras_resnet",  # the same figure gives the same file
     "text.color": INK,
     "xtick.color": INK,
     "ytick.color": INK,
 }
-# The endings, each with the metadata that would make two files of one figure differ.
+# File suffixes, each with the metadata that would make two files of one figure differ.
 _DATES: dict[str, dict[str, None]] = {
     ".svg": {"Date": None},
     ".png": {},
     ".pdf": {"CreationDate": None},
 }
-# Inches: a row, the longest bar, the figure after it, the space before the next column.
+# Inches: the height of a row, the longest bar, the value after it, the gap to the next column.
 _ROW, _BAR, _VALUE, _GAP = 0.1875, 2.2, 0.75, 0.25
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Draw and write in one look, as `with style():` or as a decorator.
+    """Draw and write in the common style, as `with style():` or as a decorator.
 
-    The fonts are those of the user's matplotlib settings, so that they can add a script that
-    DejaVu Sans lacks. What no font has shows as a box.
+    The fonts are those of the user's matplotlib settings. Users can thus add a script that DejaVu
+    Sans lacks. A character that no font has becomes a box.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -73,10 +73,10 @@ def style() -> Iterator[None]:
 
 
 def new(width: float, height: float, layout: str = "constrained") -> Figure:
-    """Start a figure; to be called inside `style`.
+    """Create a figure. Call it inside `style`.
 
     Args:
-        width, height: in inches; what sticks out makes the written picture larger.
+        width, height: size in inches. The written picture is larger if something sticks out.
         layout: matplotlib's layout engine.
     """
     figure: Figure = require("matplotlib.figure", _EXTRA).Figure((width, height), layout=layout)
@@ -84,23 +84,24 @@ def new(width: float, height: float, layout: str = "constrained") -> Figure:
 
 
 def literal(text: str) -> str:
-    """Keep matplotlib from reading a name as a formula between dollars.
+    """Escape text that matplotlib would read as a formula between dollars.
 
-    Bytes of a file name that are no UTF-8 become question marks.
+    Bytes of a file name that are not UTF-8 become question marks.
     """
     return text.encode("utf-8", "replace").decode().replace("$", r"\$")
 
 
 def require_writable(path: Path) -> None:
-    """Refuse what `save` cannot write; to be asked before hours of measuring.
+    """Refuse a path that `save` cannot write. Call it before a long measurement.
 
     Raises:
-        UserError: another ending than `.svg`, `.png` and `.pdf`, or see `require_file_target`.
+        UserError: the suffix is not `.svg`, `.png` or `.pdf`, or see `require_file_target`.
         MissingExtraError: matplotlib is not installed.
     """
     if path.suffix.lower() not in _DATES:
         raise UserError(
-            f"A picture is written as .svg, .png or .pdf; received '{path.suffix or path.name}'."
+            "A picture must be written as .svg, .png or .pdf; received "
+            f"'{path.suffix or path.name}'."
         )
     require_file_target(path, "--picture")
     if error := missing("matplotlib", _EXTRA):
@@ -109,7 +110,7 @@ def require_writable(path: Path) -> None:
 
 @style()
 def save(figure: Figure, path: Path) -> None:
-    """Write the file that the ending asks for; the same bytes for the same figure.
+    """Write the figure in the format of the suffix. The same figure gives the same bytes.
 
     Raises:
         UserError: see `require_writable`.
@@ -122,7 +123,7 @@ def save(figure: Figure, path: Path) -> None:
 
 @style()
 def svg(figure: Figure) -> str:
-    """Give the figure as an `<svg>` element, to be put into a page."""
+    """Return the figure as an `<svg>` element for a page."""
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata=_DATES[".svg"])
     return text.getvalue()[text.getvalue().index("<svg") :]
@@ -133,7 +134,7 @@ def svg(figure: Figure) -> str:
 
 @dataclass(frozen=True)
 class Column:
-    """One bar per row, with a heading; `label` writes a value."""
+    """One column of bars with a heading, one bar per row. `label` formats a value."""
 
     title: str
     values: Sequence[float]
@@ -142,10 +143,9 @@ class Column:
 
 @style()
 def bars(title: str, names: Sequence[str], columns: Sequence[Column]) -> Figure:
-    """Draw a row per name and, beside each other, a column of bars per quantity.
+    """Draw one row per name and one column of bars per quantity, side by side.
 
-    Rows have one height, whatever their number, so that no text meets another; the bars of a column
-    share a scale.
+    All rows have the same height, so that texts never overlap. The bars of a column share a scale.
     """
     height = _ROW * len(names)
     figure = new((_BAR + _VALUE + _GAP) * len(columns), height, layout="none")
@@ -164,7 +164,7 @@ def _draw_column(panel: Any, column: Column, colour: str) -> None:
     for row in range(0, len(column.values), 2):
         panel.axhspan(row - 0.5, row + 0.5, color=_STRIPE, linewidth=0)
     rows, outlines = range(len(column.values)), [0.5 * bool(value) for value in column.values]
-    # The outline keeps the shortest bar visible; a zero has none.
+    # The outline keeps the shortest bar visible. A zero has no outline.
     drawn = panel.barh(rows, column.values, 0.6, color=colour, edgecolor=colour, linewidth=outlines)
     labels = [literal(column.label(value)) if value else "" for value in column.values]
     panel.bar_label(drawn, labels, padding=3)
@@ -177,12 +177,12 @@ def _draw_column(panel: Any, column: Column, colour: str) -> None:
 
 
 def decimal(value: int) -> str:
-    """1,234,567 as "1.23 M"."""
+    """Format a number, e.g. 1,234,567 as "1.23 M"."""
     return _scaled(value, 1000, ("", "k", "M", "G", "T"))
 
 
 def binary(value: int) -> str:
-    """Bytes: 1536 as "1.5 KiB"."""
+    """Format a number of bytes, e.g. 1536 as "1.5 KiB"."""
     return _scaled(value, 1024, ("B", "KiB", "MiB", "GiB", "TiB"))
 
 

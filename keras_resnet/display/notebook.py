@@ -1,4 +1,4 @@
-"""What objects show in a notebook: small tables, small pictures, and a text of a line or two.
+"""Display of objects in a notebook: small tables, small pictures, and a short text.
 
 A notebook calls `_repr_html_` of the last value in a cell. Nothing here needs IPython.
 """
@@ -17,13 +17,13 @@ import numpy as np
 from keras_resnet.display.console import table_text
 from keras_resnet.errors import require
 
-_LINES = 3  # of a long table, where it is text
-_ROWS = 100  # of a long table, where it is HTML
-_SIDE = 96  # pixels a side of a small picture
+_LINES = 3  # rows shown as text
+_ROWS = 100  # rows shown as HTML
+_SIDE = 96  # width of a small picture in pixels
 
 
 def escape(text: object) -> str:
-    """Return the text as it is shown in a page, whatever characters it has."""
+    """Escape text for an HTML page."""
     return html.escape(str(text))
 
 
@@ -33,13 +33,13 @@ def html_table(
     caption: str = "",
     text_columns: int = 1,
 ) -> str:
-    """Return a `<table>`: the first `text_columns` are text, the others are aligned as numbers.
+    """Return a `<table>`. The first `text_columns` are text, the others are aligned as numbers.
 
     Args:
-        header: a name for each column.
-        rows: the cells; every one is escaped.
+        header: the name of each column.
+        rows: the cells, which are escaped.
         caption: a line above the table.
-        text_columns: how many columns are text.
+        text_columns: number of text columns.
     """
 
     def line(tag: str, cells: Sequence[object]) -> str:
@@ -71,7 +71,7 @@ def data_uri(picture: np.ndarray) -> str:
 
 
 def thumbnails(pictures: Sequence[tuple[str, np.ndarray]]) -> str:
-    """Return small pictures beside each other, each with its label below.
+    """Return small pictures side by side, each with its label below.
 
     Args:
         pictures: labels and RGB 0...255 (height, width, 3 or 1).
@@ -88,7 +88,7 @@ def thumbnails(pictures: Sequence[tuple[str, np.ndarray]]) -> str:
 
 
 def _small(picture: np.ndarray) -> np.ndarray:
-    """Every n-th pixel of a large picture, so that a notebook's file stays small."""
+    """Return every n-th pixel of a large picture, to keep the notebook's file small."""
     step = max(1, min(picture.shape[:2]) // _SIDE)
     return picture[::step, ::step]
 
@@ -114,9 +114,9 @@ def brief_mapping(values: Mapping[str, Any]) -> str:
 
 
 class Rows(list[Any]):
-    """A list that shows itself as a table; a subclass says which cells a row has."""
+    """A list that shows itself as a table. A subclass defines the cells of a row."""
 
-    noun = "row"  # of one
+    noun = "row"  # singular
     header: tuple[str, ...] = ()
     text_columns = 1
 
@@ -125,7 +125,7 @@ class Rows(list[Any]):
         raise NotImplementedError
 
     def __repr__(self) -> str:
-        """The first rows, as text."""
+        """Return the first rows as text."""
         if not self:
             return self._count()
         more = len(self) - _LINES

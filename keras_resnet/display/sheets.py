@@ -1,4 +1,4 @@
-"""Heat maps over images, and the sheet that shows them beside the network's answers."""
+"""Heat maps over images, and the sheet that shows them with the network's predictions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from keras_resnet.display import figures, notebook
 from keras_resnet.errors import UserError, require
 from keras_resnet.files import expanded, replacing
 
-# From cold to hot, evenly apart; of equal steps in lightness, as matplotlib's "inferno".
+# From cold to hot in equal steps of lightness, like matplotlib's "inferno".
 _COLOURS = np.array(
     [
         *((0, 0, 4), (31, 12, 72), (85, 15, 109), (136, 34, 106), (186, 54, 85)),
@@ -21,16 +21,16 @@ _COLOURS = np.array(
     ],
     dtype="float32",
 )
-_SIDE, _GAP, _MARGIN, _LINE, _TEXT = 192, 8, 16, 24, 264  # pixels; the last is the answers' width
-_DPI, _FONT = 96, 10.5  # the font's size in points
+_SIDE, _GAP, _MARGIN, _LINE, _TEXT = 192, 8, 16, 24, 264  # pixels; _TEXT: width of the predictions
+_DPI, _FONT = 96, 10.5  # the font size is in points
 _PALE = "#b8c6dc"
 
 
 def colours(heatmap: np.ndarray) -> np.ndarray:
-    """Give each value from 0 (black) over red to 1 (light yellow) its colour.
+    """Return a colour for each value of `heatmap`: 0 is black, then red, 1 is light yellow.
 
     Returns:
-        uint8 RGB, a last axis more than `heatmap`.
+        uint8 RGB, with one more axis than `heatmap`.
     """
     place = np.clip(heatmap, 0, 1)[..., None] * (len(_COLOURS) - 1)
     low = np.minimum(place.astype(int), len(_COLOURS) - 2)
@@ -40,12 +40,12 @@ def colours(heatmap: np.ndarray) -> np.ndarray:
 
 
 def overlay(image: np.ndarray, heatmap: np.ndarray, strength: float = 0.75) -> np.ndarray:
-    """Lay a heat map over an image in grey: the hotter, the less of the image is left.
+    """Put a heat map over a grey image. The hotter a pixel, the less of the image is visible.
 
     Args:
         image: (height, width, 3 or 1), RGB 0...255.
-        heatmap: (height, width), 0...1, as `keras_resnet.explain` gives for one image.
-        strength: how much of the colour there is where the map is 1.
+        heatmap: (height, width), 0...1, as `keras_resnet.explain` returns for one image.
+        strength: opacity of the colour where the map is 1.
 
     Returns:
         uint8 (height, width, 3).
@@ -55,7 +55,7 @@ def overlay(image: np.ndarray, heatmap: np.ndarray, strength: float = 0.75) -> n
     """
     if image.ndim != 3 or image.shape[:2] != heatmap.shape:
         raise UserError(
-            f"Expected an image (height, width, channels) and a map of its size, received "
+            "The image must be (height, width, channels) and the map of the same size; received "
             f"{image.shape} and {heatmap.shape}."
         )
     grey = image.astype("float32").mean(-1, keepdims=True)
@@ -64,20 +64,23 @@ def overlay(image: np.ndarray, heatmap: np.ndarray, strength: float = 0.75) -> n
 
 
 def pixel_map(heatmap: np.ndarray) -> np.ndarray:
-    """Colour a map of single pixels (saliency): a few that stick out would leave the rest black.
+    """Colour a map with one value per pixel (saliency).
+
+    In such maps a few high values would make all others black. So the values above 99 % of all
+    values get the hottest colour.
 
     Args:
-        heatmap: (height, width), 0...1, as `explain` gives for `saliency` and `smoothgrad`.
+        heatmap: (height, width), 0...1, as `explain` returns for `saliency` and `smoothgrad`.
 
     Returns:
-        uint8 (height, width, 3); what is above 99 % of the values has the hottest colour.
+        uint8 (height, width, 3).
     """
     top = np.percentile(heatmap, 99)
     return colours(heatmap / top if top else heatmap)
 
 
 def stretched(picture: np.ndarray) -> np.ndarray:
-    """Spread an image's values over 0...255; a hundredth at either end is cut off.
+    """Stretch the values of a `picture` to 0...255. The top and bottom 1 % are clipped.
 
     Returns:
         uint8, of the same shape.
@@ -91,9 +94,9 @@ def title(predicted: str, probability: float, true: str | None = None) -> str:
     """Return the caption of an image: "tench (true) → church 71 %", or "church 71 %".
 
     Args:
-        predicted: the label of the model's answer.
-        probability: of that answer, 0 to 1.
-        true: the label of the image, if it is known.
+        predicted: label of the model's prediction.
+        probability: probability of that prediction, 0 to 1.
+        true: label of the image, if known.
     """
     answer = f"{predicted} {probability:.0%}".replace("%", " %")
     return answer if true is None else f"{true} (true) → {answer}"
@@ -104,11 +107,11 @@ class Row:
     """One image of a sheet.
 
     Attributes:
-        title: above the row, such as `sheets.title` makes it.
+        title: text above the row, for example from `sheets.title`.
         image: RGB 0...255 (height, width, 3 or 1).
-        pictures: the title of each column and its picture, RGB 0...255 of any size.
+        pictures: title and picture of each column; pictures are RGB 0...255 of any size.
         answers: labels and their probabilities, the highest first.
-        explained: the label that the maps are of.
+        explained: label of the class that the maps explain.
     """
 
     title: str
@@ -127,17 +130,19 @@ class Row:
 
 @figures.style()
 def contact_sheet(rows: Sequence[Row], heading: str = "") -> Any:
-    """Draw a row (`keras_resnet.Row`) per image: it, its pictures, its answers; `heading` on top.
+    """Draw one of `rows` (`keras_resnet.Row`) per image: the image, its pictures, its predictions.
+
+    `heading` is the text at the top.
 
     Returns:
         A Pillow image; `save(sheet, path)` writes it.
 
     Raises:
-        UserError: no rows.
+        UserError: there are no rows.
         MissingExtraError: matplotlib is not installed.
     """
     if not rows:
-        raise UserError("A sheet has one row or more; received none.")
+        raise UserError("A sheet needs at least one row; received none.")
     answers = _MARGIN + max(1 + len(row.pictures) for row in rows) * (_SIDE + _GAP)
     top, height = _MARGIN + (_LINE if heading else 0), _SIDE + 3 * _LINE
     page = _page(answers + _MARGIN + _TEXT, top + height * len(rows) + _MARGIN)
@@ -154,14 +159,14 @@ def contact_sheet(rows: Sequence[Row], heading: str = "") -> Any:
 
 
 class Maps(dict[str, np.ndarray]):
-    """For each method the maps of all images, (n, height, width), 0 to 1 within each.
+    """A dictionary from method to maps (n, height, width), 0 to 1 within each image.
 
     Attributes:
-        images: what was explained, (n, height, width, channels), as the model takes it.
-        classes: the class that each map is of.
+        images: the explained images (n, height, width, channels), as the model takes them.
+        classes: the class that each map explains.
     """
 
-    _SHOWN = 8  # images
+    _SHOWN = 8  # number of images in a notebook
 
     def __init__(
         self, maps: Mapping[str, np.ndarray], images: np.ndarray, classes: Sequence[int]
@@ -174,7 +179,7 @@ class Maps(dict[str, np.ndarray]):
         return notebook.brief_mapping(self)
 
     def _repr_html_(self) -> str:
-        """Each image, followed by its maps."""
+        """Return each image, followed by its maps."""
         rows = []
         for index, number in enumerate(self.classes[: self._SHOWN]):
             row = [(f"class {number}", stretched(self.images[index]))]
@@ -184,13 +189,13 @@ class Maps(dict[str, np.ndarray]):
 
 
 def save(sheet: Any, path: str | Path) -> None:
-    """Write a sheet as the file that the ending asks for: .png, .jpg, ..."""
+    """Write a sheet in the format of the suffix: .png, .jpg, ..."""
     with replacing(expanded(path)) as partial:
         sheet.save(partial)
 
 
 def _page(width: int, height: int) -> Any:
-    """Axes that fill a picture of that many pixels; places on it are in pixels from the top."""
+    """Return axes that fill a picture of that size. Positions are in pixels from the top left."""
     figure = figures.new(width / _DPI, height / _DPI, layout="none")
     figure.set_dpi(_DPI)
     require("matplotlib.backends.backend_agg", "explain").FigureCanvasAgg(figure)
@@ -209,7 +214,7 @@ def _drawn(page: Any) -> Any:
 def _write(
     page: Any, x: float, y: float, text: str, room: float, colour: str = figures.INK
 ) -> None:
-    """Write `text` below `y`; an ellipsis stands for what goes beyond `room` pixels."""
+    """Write `text` below `y`. Cut it with an ellipsis at `room` pixels."""
     shown = page.text(x, y + 2, figures.literal(text), color=colour, size=_FONT, va="top")
     while text and shown.get_window_extent().width > room:
         text = text[:-1]
@@ -217,7 +222,7 @@ def _write(
 
 
 def _place(page: Any, picture: np.ndarray, x: float, y: float) -> None:
-    """Show a picture in the middle of its square, as large as that."""
+    """Show a picture in the center of its square, as large as fits."""
     array = np.repeat(picture, 3, -1) if picture.shape[-1] == 1 else picture
     height, width = (_SIDE * side / max(array.shape[:2]) for side in array.shape[:2])
     left, top = x + (_SIDE - width) / 2, y + (_SIDE - height) / 2

@@ -1,1 +1,1 @@
-"""Pixels in, names out: reading images, preprocessing, crops and class names."""
+"""Reading images, preprocessing, crops and class names."""

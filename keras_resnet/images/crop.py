@@ -1,9 +1,9 @@
-"""The central crop by which a network is evaluated and asked, as PIL cuts it, to the grey level.
+"""The central crop for evaluation and prediction. It equals PIL's except for rounding.
 
-torchvision and timm evaluate on PIL images: the whole image is decoded, its shorter side resized
-with PIL's antialiased filter, the centre cut out. `predict` and a SavedModel's signatures do the
-same in the same operations. The central square that evaluation takes without a recorded protocol
-(recipes/data/encoded.py) leaves out most of that work and differs by some grey levels.
+torchvision and timm evaluate on PIL images: they decode the whole image, resize its shorter side
+with PIL's antialiased filter, and crop the center. `predict` and a SavedModel's signatures do the
+same with the operations of this module. Evaluation without a recorded protocol takes a central
+square (recipes/data/encoded.py), which is much faster and differs by a few grey levels.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class SingleCrop:
     """A central square of the resized image.
 
     Attributes:
-        resize: pixels of the shorter side the whole image is resized to.
-        size: pixels a side of the crop; 0: what the model takes.
+        resize: length in pixels to which the image's shorter side is resized.
+        size: height and width of the crop in pixels; 0 means the model's input size.
         interpolation: one of INTERPOLATIONS.
     """
 
@@ -36,25 +36,25 @@ class SingleCrop:
         """Check the values.
 
         Raises:
-            UserError: no such interpolation, or a crop that is larger than the image.
+            UserError: the interpolation is unknown, or the crop is larger than the image.
         """
         if self.interpolation not in INTERPOLATIONS:
             known = f"There are {' and '.join(INTERPOLATIONS)}."
             raise UnknownNameError("interpolation", self.interpolation, INTERPOLATIONS, known)
         if self.resize < 1 or not 0 <= self.size <= self.resize:
             raise UserError(
-                f"A crop of {self.size} does not fit in an image whose shorter side is resized to "
-                f"{self.resize}: give a --resize of {max(self.size, 1)} or more."
+                f"A crop of {self.size} does not fit in an image with a shorter side resized to "
+                f"{self.resize}. Give a --resize of {max(self.size, 1)} or more."
             )
 
     def cut(self, image: Any) -> Any:
-        """The crop of uint8 images (..., height, width, channels): uint8, size × size."""
+        """Return the crop of uint8 images (..., height, width, channels): uint8, size × size."""
         return _cover(image, (self.resize,) * 2, (self.size,) * 2, self.interpolation)
 
     def covers(self, shape: tuple[int, int]) -> tuple[int, int]:
-        """The (height, width) that an image is resized to cover before `shape` is cut out of it.
+        """Return the (height, width) that a resized image must cover before `shape` is cropped.
 
-        Of another size than its own, the crop is the same part of the image.
+        For a `shape` other than the crop's own size, the crop is the same part of the image.
         """
         height, width = shape
         size = self.size or min(shape)
@@ -62,10 +62,11 @@ class SingleCrop:
 
 
 def shown(images: Any, shape: tuple[int, int], crop: SingleCrop | None) -> Any:
-    """What a model of `shape` (height, width) is shown of uint8 images (..., h, w, channels).
+    """Prepare uint8 `images` (..., h, w, channels) for a model of `shape` (height, width).
 
-    Images of that very size are shown as they are: they have been cut. Others are resized to
-    `crop.covers(shape)`, or, without a crop, to just cover `shape`, and their middle is cut out.
+    Images of exactly that size are returned unchanged, as they are already cropped. Others are
+    resized to cover `crop.covers(shape)`, or `shape` if there is no `crop`. Then the center is
+    cropped.
     """
     resize = shape if crop is None else crop.covers(shape)
     interpolation = "bilinear" if crop is None else crop.interpolation
@@ -75,16 +76,16 @@ def shown(images: Any, shape: tuple[int, int], crop: SingleCrop | None) -> Any:
 
 
 def _cover(image: Any, resize: tuple[int, int], size: tuple[int, int], interpolation: str) -> Any:
-    """Resize to cover `resize` and cut `size` out of the middle, both (height, width)."""
+    """Resize to cover `resize` and crop `size` from the center, both (height, width)."""
     height, width = tf.unstack(tf.shape(image)[-3:-1])
-    is_high = height * resize[1] > width * resize[0]  # else its height is what just covers
-    # Integer division cuts the longer side off, as torchvision's transforms do.
+    is_high = height * resize[1] > width * resize[0]  # otherwise the height just covers
+    # Integer division truncates the longer side, as torchvision's transforms do.
     rows = tf.where(is_high, height * resize[1] // width, resize[0])
     columns = tf.where(is_high, resize[1], width * resize[0] // height)
     top, left = _margin(rows, size[0]), _margin(columns, size[1])
-    # PIL resizes the columns first and rounds to whole grey levels in between. Both directions
-    # at once leave a sixth of the values another by one; overshooting edges by a dozen.
-    # TensorFlow resizes rows first and keeps float32 of what is left: transposed, that is little.
+    # PIL resizes the columns first and rounds to whole grey levels before the rows. Resizing both
+    # at once changes a sixth of the values by one, and overshooting edges by a dozen. TensorFlow
+    # resizes the rows first and keeps the rest in float32: transposed, that is little.
     wide = _resized(_transposed(image), [columns, height], interpolation)
     wide = _transposed(wide[..., left : left + size[1], :, :])
     crop = _resized(wide, [rows, size[1]], interpolation)[..., top : top + size[0], :, :]
@@ -98,17 +99,17 @@ def _transposed(image: Any) -> Any:
 
 def _resized(image: Any, shape: Any, interpolation: str) -> Any:
     resized = tf.image.resize(image, shape, method=interpolation, antialias=True)
-    # Bicubic overshoots. A half goes up; tf.round takes many times as long.
+    # Bicubic overshoots. Halves are rounded up; tf.round would take many times as long.
     return tf.cast(tf.clip_by_value(resized, 0.0, 255.0) + 0.5, tf.uint8)
 
 
 def _margin(length: Any, size: int) -> Any:
-    """The pixels before the crop: half of what is over, a half to even as Python's `round`."""
+    """Return the pixels before the crop: half of the rest, rounded to even as Python does."""
     return tf.cast(tf.round(tf.cast(length - size, tf.float32) / 2.0), tf.int32)
 
 
 def decode(encoded: Any) -> Any:
-    """All of a JPEG or PNG as libjpeg decodes it unless told otherwise: uint8 RGB."""
+    """Decode a whole JPEG or PNG with libjpeg's default settings: uint8 RGB."""
     return tf.cond(
         tf.io.is_jpeg(encoded),
         lambda: tf.io.decode_jpeg(

@@ -1,6 +1,6 @@
-"""What the first bytes of an image file say, read in a graph: kind, size, how the camera was held.
+"""Read the first bytes of an image file in a graph: kind, size and orientation.
 
-In TensorFlow's operations, so that a SavedModel does on a server what Python does here.
+TensorFlow operations do this, so that a SavedModel on a server gives the same as Python here.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import Any
 
 import tensorflow as tf
 
-_STEPS = 512  # of a search, so that a made-up file does not keep a server busy
-_SEGMENT = 2**16  # bytes that a segment of a JPEG has at most
+_STEPS = 512  # of a search, so that a forged file cannot keep a server busy
+_SEGMENT = 2**16  # maximum bytes of a JPEG segment
 _PNG = b"\x89PNG\r\n\x1a\n"
 _OTHERS = {
     "GIF": (0, b"GIF8"),
@@ -21,31 +21,31 @@ _OTHERS = {
     "TIFF of a big-endian machine": (0, b"MM\x00*"),
     "HEIC or AVIF": (4, b"ftyp"),
 }
-# What an Exif segment starts with, in words of 16 bits: marker, (length,) name, terminator.
+# The beginning of an Exif segment in 16-bit words: marker, (length,) name, terminator.
 _EXIF_SEGMENT, *_EXIF_NAME = 0xFFE1, int.from_bytes(b"Ex"), int.from_bytes(b"if"), 0
 _EXIF_CHUNK, _PIXEL_CHUNK = int.from_bytes(b"eXIf"), int.from_bytes(b"IDAT")
-# To search all bytes takes less than to go from segment to segment, and few files have it.
+# Searching all bytes is faster than going from segment to segment, and few files have Exif data.
 _MAY_HAVE_EXIF = r"\C*Exif\x00\x00\C*"
-_END, _PIXELS = 0xFFD9, 0xFFDA  # of a JPEG: what ends the search
+_END, _PIXELS = 0xFFD9, 0xFFDA  # JPEG markers that end the search
 _STANDALONE = 0xFF01, *range(0xFFD0, 0xFFD9)  # markers without a length
-_ORIENTATION, _SHORT = 0x0112, 3  # the tag, and the type of its value
+_ORIENTATION, _SHORT = 0x0112, 3  # the tag, and the type code of its value
 _LITTLE_ENDIAN = int.from_bytes(b"II")
 _UNKNOWN = -1
-_MIRRORED = (3, 4, 7, 8), (2, 3, 6, 7)  # orientations whose rows, whose columns are mirrored
+_MIRRORED = (3, 4, 7, 8), (2, 3, 6, 7)  # orientations with mirrored rows, with mirrored columns
 
 Size = tuple[Any, Any]  # height, width
 Box = tuple[Any, Any, Any, Any]  # top, left, height, width
 
 
 def is_png(encoded: Any) -> Any:
-    """Whether a scalar string starts as a PNG does: bool."""
+    """Return True (bool) if a scalar string starts like a PNG."""
     return tf.equal(tf.strings.substr(encoded, 0, len(_PNG)), _PNG)
 
 
 def kind(encoded: Any) -> Any:
-    """What else than a JPEG or PNG it is, in words, for a message: a scalar string."""
+    """Name the kind of a file that is no JPEG or PNG, for a message: a scalar string."""
     longest = 16
-    head = tf.strings.substr(encoded, 0, longest) + b"\0" * longest  # substr refuses to go beyond
+    head = tf.strings.substr(encoded, 0, longest) + b"\0" * longest  # substr fails past the end
     found = tf.constant("no image that is known here")
     for name, (start, magic) in _OTHERS.items():
         fits = tf.equal(tf.strings.substr(head, start, len(magic)), magic)
@@ -54,22 +54,22 @@ def kind(encoded: Any) -> Any:
 
 
 def jpeg_size(encoded: Any) -> tuple[Any, Any]:
-    """(height, width) as a JPEG is stored: int32."""
+    """Return the stored (height, width) of a JPEG: int32."""
     height, width, _ = tf.unstack(tf.io.extract_jpeg_shape(encoded))
     return height, width
 
 
 def png_size(encoded: Any) -> tuple[Any, Any]:
-    """(height, width) as a PNG's header has them: int32, negative above 2**31."""
+    """Return the (height, width) in a PNG's header: int32, negative above 2**31."""
     width, height = _window(encoded, 16, tf.int32, 2)
     return height, width
 
 
 def orientation(encoded: Any) -> Any:
-    """The Exif orientation (JEITA CP-3451, tag 0x0112) of a JPEG or PNG: int32, 1...8.
+    """Return the Exif orientation (JEITA CP-3451, tag 0x0112) of a JPEG or PNG: int32, 1...8.
 
-    1, upright, where there is none or it is damaged, where a PNG has it behind the pixels, and for
-    other kinds of files.
+    It is 1 (upright) without Exif data, with damaged data, for a PNG with Exif data after the
+    pixels, and for other kinds of files.
     """
 
     def jpeg() -> Any:
@@ -95,13 +95,13 @@ def upright(image: Any, turned: Any) -> Any:
 
 
 def upright_size(size: Size, turned: Any) -> Size:
-    """(height, width) of an image of the stored `size` when it is turned upright."""
+    """Return the (height, width) of an image of stored `size` after it is turned upright."""
     height, width = size
     return tf.where(turned >= 5, width, height), tf.where(turned >= 5, height, width)
 
 
 def stored_box(box: Box, size: Size, turned: Any) -> Box:
-    """Where in the stored image (of the stored `size`) a `box` of the upright one lies."""
+    """Return the place in the stored image (of stored `size`) of a `box` of the upright image."""
 
     def turn() -> Box:
         high, wide = upright_size(size, turned)
@@ -123,10 +123,10 @@ def _reversed(image: Any, axis: int, wanted: Any) -> Any:
 
 
 def _window(encoded: Any, start: Any, dtype: tf.DType, count: int) -> list[Any]:
-    """`count` big-endian numbers at `start` as int32; zeros, where that is beyond the end.
+    """Return `count` big-endian numbers at `start` as int32; zeros past the end.
 
-    A file is looked at through windows, since to make numbers of all its bytes takes longer than to
-    decode a small photograph.
+    A file is read through such windows, because converting all its bytes to numbers takes longer
+    than decoding a small photograph.
     """
     size = count * dtype.size
     start = tf.minimum(start, tf.strings.length(encoded))
@@ -136,7 +136,7 @@ def _window(encoded: Any, start: Any, dtype: tf.DType, count: int) -> list[Any]:
 
 
 def _number(head: Any, start: Any, size: int, little: Any = False) -> Any:
-    """The numbers of `size` bytes at `start` (any shape); what lies outside of `head` is zeros."""
+    """Return the numbers of `size` bytes at `start` (any shape); zeros outside of `head`."""
     places = tf.expand_dims(tf.convert_to_tensor(start), -1) + tf.range(size)
     inside = (places >= 0) & (places < tf.size(head))
     values = tf.where(inside, tf.gather(head, tf.where(inside, places, 0)), 0)
@@ -145,12 +145,12 @@ def _number(head: Any, start: Any, size: int, little: Any = False) -> Any:
 
 
 def _in_jpeg(encoded: Any) -> Any:
-    """Where the TIFF structure of the first Exif segment starts; 0 for none."""
+    """Return the start of the TIFF structure in the first Exif segment; 0 if there is none."""
 
     def look(at: Any, found: Any) -> tuple[Any, Any]:
         marker, length, *name = _window(encoded, at, tf.uint16, 5)
         is_exif = tf.equal(marker, _EXIF_SEGMENT) & tf.reduce_all(tf.equal(name, _EXIF_NAME))
-        # 0xFF may be repeated before a marker, and what is no marker is skipped, as libjpeg does.
+        # 0xFF may be repeated before a marker. Other bytes are skipped, as in libjpeg.
         is_marker = (marker > 0xFF00) & (marker < 0xFFFF)
         bare = tf.reduce_any(tf.equal(marker, _STANDALONE))
         step = tf.where(is_marker, tf.where(bare, 2, 2 + tf.maximum(length, 2)), 1)
@@ -161,7 +161,7 @@ def _in_jpeg(encoded: Any) -> Any:
 
 
 def _in_png(encoded: Any) -> Any:
-    """Where the TIFF structure of the eXIf chunk starts; 0 for none."""
+    """Return the start of the TIFF structure in the eXIf chunk; 0 if there is none."""
 
     def look(at: Any, found: Any) -> tuple[Any, Any]:
         length, chunk = _window(encoded, at, tf.int32, 2)
@@ -173,7 +173,7 @@ def _in_png(encoded: Any) -> Any:
 
 
 def _search(encoded: Any, start: int, look: Callable[[Any, Any], tuple[Any, Any]]) -> Any:
-    """Where `look(at, _UNKNOWN)` → (next, found) finds something from `start` on; 0 for nowhere."""
+    """Return what `look(at, _UNKNOWN)` → (next, found) finds from `start` on; 0 for nothing."""
     length = tf.strings.length(encoded)
     _, found = tf.while_loop(
         lambda at, found: tf.equal(found, _UNKNOWN) & (at >= 0) & (at < length),
@@ -185,12 +185,12 @@ def _search(encoded: Any, start: int, look: Callable[[Any, Any], tuple[Any, Any]
 
 
 def _of_tiff(encoded: Any, start: Any) -> Any:
-    """The orientation in the TIFF structure at `start`; 1 where that is 0."""
+    """Return the orientation in the TIFF structure at `start`; 1 if `start` is 0."""
     return tf.cond(start > 0, lambda: _in_directory(encoded, start), lambda: 1)
 
 
 def _in_directory(encoded: Any, start: Any) -> Any:
-    """The orientation in the first directory of the TIFF structure at `start`."""
+    """Return the orientation in the first directory of the TIFF structure at `start`."""
     tiff = tf.io.decode_raw(tf.strings.substr(encoded, start, _SEGMENT), tf.uint8)
     head = tf.pad(tf.cast(tiff, tf.int32), [[0, 1]])
     little = tf.equal(_number(head, 0, 2), _LITTLE_ENDIAN)

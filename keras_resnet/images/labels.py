@@ -1,4 +1,4 @@
-"""From class numbers to names: of data sets that are known, and of trained models."""
+"""Class names of known data sets and of trained models."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
 
     from keras_resnet.images.crop import SingleCrop
 
-LABELS = "labels.txt"  # beside a model: its class names, one a line
+LABELS = "labels.txt"  # the file next to a model with its class names, one per line
 _FOLDER = Path(__file__).parent / "class_names"
 
 
 class Prediction(NamedTuple):
     """A class and its score, in the order of Keras Applications' tuples."""
 
-    id: str  # WordNet's for ImageNet, e.g. "n02123045"; else the name again
+    id: str  # for ImageNet the WordNet id, e.g. "n02123045"; otherwise the name
     name: str
-    probability: float  # or logit: whatever the network gave
+    probability: float  # or logit, if the network returns logits
 
 
 def class_names(data: str) -> tuple[str, ...]:
     """Return the names of a data set's classes, in the order of its labels.
 
     Args:
-        data: "imagenet2012" (torchvision's names) or "cifar10"; tensorflow-datasets' names of them.
+        data: "imagenet2012" (torchvision's names) or "cifar10", as in tensorflow-datasets.
 
     Raises:
         UnknownNameError: no names are known for `data`.
@@ -45,7 +45,7 @@ def class_names(data: str) -> tuple[str, ...]:
 
 
 def class_ids(data: str) -> tuple[str, ...]:
-    """Return the ids of a data set's classes: WordNet's for ImageNet, else the names again.
+    """Return the ids of a data set's classes: WordNet ids for ImageNet, otherwise the names.
 
     Raises:
         UnknownNameError: no names are known for `data`.
@@ -55,7 +55,7 @@ def class_ids(data: str) -> tuple[str, ...]:
 
 @functools.cache
 def _classes(data: str) -> tuple[tuple[str, str], ...]:
-    """Ids and names from class_names/: a line is "id<TAB>name", or the name alone."""
+    """Read ids and names from class_names/. A line is "id<TAB>name", or the name alone."""
     known = sorted(path.stem for path in _FOLDER.glob("*.txt"))
     if data not in known:
         raise UnknownNameError("data set with class names", data, known, "")
@@ -65,10 +65,10 @@ def _classes(data: str) -> tuple[tuple[str, str], ...]:
 
 
 def classes_of(model: keras.Model | str | Path) -> tuple[tuple[str, str], ...]:
-    """Ids and names of the classes of a model with the catalog's weights, or of a run or export.
+    """Return ids and names of the classes of a model with catalog weights, a run or an export.
 
     Raises:
-        UserError: they are not known; the message says how they can be given.
+        UserError: they are not known. The message says how to give them.
     """
     if isinstance(model, str | Path):
         path = expanded(model)
@@ -76,15 +76,15 @@ def classes_of(model: keras.Model | str | Path) -> tuple[tuple[str, str], ...]:
         names = read_labels(folder) if path.exists() else None
         if names is None:
             raise UserError(
-                f"There is no {LABELS} at {model}. Give a Keras model, the folder of a run or an "
-                f"export, or a file in one; for a data set {_data_in_words()}."
+                f"There is no {LABELS} for {model}. Give a Keras model, the folder of a run or an "
+                f"export, or a file in one. For a data set give {_data_in_words()}."
             )
         return tuple((name, name) for name in names)
     found = known_of(model)
     if found.labels is None or found.ids is None:
         raise UserError(
-            f"It is not known what the weights of '{model.name}' were trained on. Give "
-            f"{_data_in_words()}, or the folder of its run instead of the model."
+            f"The classes of '{model.name}' are not known, because the data of its weights is not. "
+            f"Give {_data_in_words()}, or the folder of its run instead of the model."
         )
     return tuple(zip(found.ids, found.labels, strict=True))
 
@@ -100,29 +100,29 @@ def decode_predictions(
     top: int = 5,
     data: str | None = None,
 ) -> list[list[Prediction]]:
-    """Name the highest scores of each image, as Keras Applications' function does.
+    """Name the highest scores of each image, like the function of Keras Applications.
 
     Args:
         predictions: (batch, classes), probabilities or logits.
-        model: what gave them: a model with weights of the catalog, the folder of a run or of an
-            export, or a file in one. Without it and `data` the classes are ImageNet's.
-        top: how many classes to name, the highest first; all where there are fewer. Keras'
-            `decode_predictions(predictions, 3)` means this, too.
-        data: what the network was trained on, see `class_names`.
+        model: the source of the predictions: a model with catalog weights, the folder of a run or
+            an export, or a file in one. Without `model` and `data`, the classes are ImageNet's.
+        top: number of classes to name, the highest first; all if there are fewer. The call
+            `decode_predictions(predictions, 3)`, as in Keras, works too.
+        data: the training data, see `class_names`.
 
     Returns:
-        For each image its `Prediction`s: tuples of id, name and score.
+        For each image a list of `Prediction`: tuples of id, name and score.
 
     Raises:
-        UserError: `predictions` has not two dimensions or not a score for each class, `top` is less
-            than 1, a score is NaN or infinite, both `model` and `data` are given, or the classes of
-            `model` are not known.
+        UserError: `predictions` does not have the shape (batch, classes), `top` is less than 1, a
+            score is NaN or infinite, both `model` and `data` are given, or the classes of `model`
+            are not known.
         UnknownNameError: no names are known for `data`.
     """
     if isinstance(model, int):
         return decode_predictions(predictions, top=model, data=data)
     if model is not None and data is not None:
-        raise UserError("Give decode_predictions the model or data=, not both.")
+        raise UserError("Give decode_predictions either a model or data=, not both.")
     classes = _classes(data or "imagenet2012") if model is None else classes_of(model)
     scores = np.asarray(predictions)
     if scores.ndim == 2 and scores.shape[1] == 1 and len(classes) <= 2:
@@ -130,15 +130,15 @@ def decode_predictions(
     if scores.ndim != 2 or scores.shape[1] != len(classes):
         whose = f"data='{data or 'imagenet2012'}'" if model is None else "this model"
         raise UserError(
-            f"decode_predictions for {whose} expects predictions of shape (batch, {len(classes)}); "
+            f"decode_predictions for {whose} needs predictions of shape (batch, {len(classes)}); "
             f"received {scores.shape}. Names are known for {_data_in_words()}."
         )
     if top < 1:
-        raise UserError(f"top is 1 or more; received {top}.")
+        raise UserError(f"top must be 1 or more; received {top}.")
     if wrong := np.count_nonzero(~np.isfinite(scores).all(-1)):
         raise UserError(
             f"decode_predictions: {wrong} of {len(scores)} rows have scores that are not finite "
-            "(NaN or infinity). The weights are damaged, or the images hold such numbers."
+            "(NaN or infinity). Check the weights and the images for such numbers."
         )
     order = np.argsort(-scores.astype("float64"), axis=1, kind="stable")[:, :top]
     return [
@@ -150,7 +150,7 @@ def decode_predictions(
 def _both(
     classes: tuple[tuple[str, str], ...], scores: np.ndarray
 ) -> tuple[tuple[tuple[str, str], ...], np.ndarray]:
-    """The classes and probabilities of both classes that one output tells apart."""
+    """Return both classes of a model with one output, and the probabilities of both."""
     ids, names = (names_of(part, 1) or () for part in zip(*classes, strict=True))
     if not np.isfinite(scores).all():
         return tuple(zip(ids, names, strict=True)), np.repeat(scores, 2, axis=1)
@@ -163,12 +163,12 @@ def _both(
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a trained model besides its weights.
+    """The facts that are known about a trained model besides its weights.
 
     Attributes:
-        labels: the names of its classes, in the order of its outputs; None: not known.
-        ids: their ids, see `class_ids`; None: not known.
-        crop: how images are cut for it, as its accuracy was measured; None: not recorded.
+        labels: names of its classes, in the order of its outputs; None if unknown.
+        ids: ids of its classes, see `class_ids`; None if unknown.
+        crop: the crop with which its accuracy was measured; None if not recorded.
     """
 
     labels: tuple[str, ...] | None = None
@@ -176,15 +176,15 @@ class Known:
     crop: SingleCrop | None = None
 
 
-_KNOWN: dict[bytes, Known] = {}  # by the numbers of the classifier
+_KNOWN: dict[bytes, Known] = {}  # by a hash of the classifier's weights
 
 
 def known(data: str | None, folder: Path | None = None, crop: SingleCrop | None = None) -> Known:
-    """What is known of a model: a labels.txt in its `folder` comes before the names of its `data`.
+    """Return the known facts about a model. A labels.txt in its `folder` has priority over `data`.
 
     Args:
-        data: what it was trained on, see `class_names`; None if that is not known.
-        folder: where its file is, if it has one.
+        data: the training data, see `class_names`; None if unknown.
+        folder: the folder of its file, if it has one.
         crop: see `Known`.
     """
     if folder is not None and (names := read_labels(folder)) is not None:
@@ -195,20 +195,20 @@ def known(data: str | None, folder: Path | None = None, crop: SingleCrop | None 
 
 
 def read_labels(folder: Path) -> tuple[str, ...] | None:
-    """The class names in the labels.txt of `folder`; None if there is no such file."""
+    """Return the class names in the labels.txt of `folder`; None if there is no such file."""
     path = folder / LABELS
     return tuple(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else None
 
 
 def remember(model: keras.Model, what: Known) -> None:
-    """Remember in this process what is known of a classifier that was built and loaded.
+    """Remember in this process the known facts about a classifier that was built and loaded.
 
-    It is remembered by the numbers of the classifier, so it holds for every model that has them:
-    a copy, one in stock layers, one loaded from a file. It no longer holds for a model that was
-    trained further, which may have learned other classes.
+    The key is a hash of the classifier's weights. The facts therefore hold for every model with
+    these weights: a copy, a copy in stock layers, one loaded from a file. They no longer hold after
+    further training, which may have changed the classes.
 
-    A model with another number of classes than there are names is not remembered: its classifier
-    is new.
+    A model with another number of classes than names is not remembered, because its classifier is
+    new.
     """
     if not what.labels:  # before the weights are hashed
         return
@@ -218,9 +218,9 @@ def remember(model: keras.Model, what: Known) -> None:
 
 
 def known_of(model: keras.Model) -> Known:
-    """What is known of `model`: its weights are of the catalog, or its run is of this process.
+    """Return the known facts about `model`, if it has catalog weights or comes from a run.
 
-    Nothing is known of a model that ends in other outputs than the classifier's, such as a few of
+    Nothing is known about a model whose outputs are not exactly the classifier's, such as a few of
     them or all in another order.
     """
     key = _classifier(model)
@@ -228,16 +228,16 @@ def known_of(model: keras.Model) -> Known:
 
 
 def labels_of(model: keras.Model) -> tuple[str, ...] | None:
-    """The names of the model's classes, in the order of its outputs; None if they are not known.
+    """Return the names of the model's classes, in the order of its outputs; None if unknown.
 
-    They are known of models with weights of the catalog, with a `.weights.h5` of ours that says
-    its data or has a labels.txt beside it, and of models of runs (`Run.keras_model`).
+    They are known for models with catalog weights, for models with a `.weights.h5` of ours that
+    records its data or has a labels.txt next to it, and for models of runs (`Run.keras_model`).
     """
     return known_of(model).labels
 
 
 def _classifier(model: keras.Model) -> bytes | None:
-    """A hash of the weights of the layer that gives the classes; None where there is none."""
+    """Return a hash of the weights of the classifier layer; None if there is none."""
     from keras import layers
 
     if len(getattr(model, "outputs", None) or ()) != 1:

@@ -1,4 +1,4 @@
-"""The image files in a folder: which are read, and which cannot be, for training and all else."""
+"""List the image files in a folder: those that can be read, and those of other kinds."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from keras_resnet.errors import UserError
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.read import read_image
 
-# A name only says that a file should be an image; what kind it is its bytes say (read.py).
+# The name only suggests that a file is an image. Its bytes tell the kind (read.py).
 READ = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
-    ".avif",  # where Pillow has it
+    ".avif",  # if Pillow supports it
 )
 _OTHERS = (".heic", ".heif", ".jxl", ".jp2", ".svg", ".dng", ".cr2", ".nef", ".arw")
-_NOT_LOOKED_AT = (".", "__MACOSX")  # how hidden files and what macOS puts into archives begin
+_NOT_LOOKED_AT = (".", "__MACOSX")  # prefixes of hidden files and of macOS' additions to archives
 
 
 class Listing(NamedTuple):
     """Paths of images in a folder and in the folders below it, sorted."""
 
     images: list[str]
-    others: list[str]  # of kinds that are not read here
+    others: list[str]  # images of kinds that cannot be read
 
 
 def list_images(folder: str | Path) -> Listing:
@@ -41,7 +41,7 @@ def list_images(folder: str | Path) -> Listing:
 
 def _files_in(folder: Path, above: frozenset[str]) -> list[str]:
     real = os.path.realpath(folder)
-    if real in above:  # a link to a folder that it lies in
+    if real in above:  # a link to a folder above it
         return []
     found = []
     for entry in os.scandir(folder):
@@ -55,21 +55,21 @@ def _files_in(folder: Path, above: frozenset[str]) -> list[str]:
 
 
 def folders_in(folder: Path) -> list[Path]:
-    """The folders directly in a folder, sorted, without hidden ones."""
+    """Return the folders directly in a folder, sorted, without hidden ones."""
     found = (Path(entry.path) for entry in os.scandir(folder) if entry.is_dir())
     return sorted(path for path in found if not path.name.startswith(_NOT_LOOKED_AT))
 
 
 def spaced(length: int, count: int) -> np.ndarray:
-    """`count` evenly spaced indices below `length`; all, if there are fewer."""
+    """Return `count` evenly spaced indices below `length`; all if there are fewer."""
     return np.linspace(0, length - 1, min(count, length)).round().astype(int)
 
 
 def some_images(folder: Path, count: int | None = None) -> Listing:
-    """List up to `count` images of a folder and those below it (None: all), evenly spaced by name.
+    """List up to `count` images in a folder and below it (None: all), evenly spaced by name.
 
     Raises:
-        UserError: there is none.
+        UserError: there are no images.
     """
     images, others = list_images(folder)
     if not images:
@@ -79,7 +79,7 @@ def some_images(folder: Path, count: int | None = None) -> Listing:
 
 
 def warn_of_left_out(names: Sequence[str], total: int) -> None:
-    """Say on stderr which of `total` images cannot be read."""
+    """Name on stderr the images, of `total`, that cannot be read."""
     if names:
         more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
         print(
@@ -90,7 +90,7 @@ def warn_of_left_out(names: Sequence[str], total: int) -> None:
 
 
 def warn_of_others(folder: Path, others: Sequence[str]) -> None:
-    """Say on stderr which images are of kinds that nothing here reads."""
+    """Name on stderr the number of images of kinds that cannot be read, and an example."""
     if others:
         print(
             f"warning: {folder}: {len(others):,} images are of kinds that are not read (e.g. "
@@ -106,22 +106,22 @@ def read_images(
     crop: SingleCrop | None = None,
     count: int | None = None,
 ) -> np.ndarray:
-    """Read up to `count` images of a folder and those below it, evenly spaced by name.
+    """Read up to `count` images in a folder and below it, evenly spaced by name.
 
-    Those that cannot be read are named on stderr and left out, as in training.
+    Images that cannot be read are named on stderr and skipped, as in training.
 
     Args:
-        folder: where they are.
-        size: see `read.read_image`; also `channels` and `crop`.
+        folder: the folder.
+        size: height and width, see `read.read_image`.
         channels: 3, or 1 for grey.
-        crop: how they are cut.
-        count: None: all.
+        crop: the crop, see `read.read_image`.
+        count: maximum number of images; None reads all.
 
     Returns:
         uint8 (n, height, width, channels).
 
     Raises:
-        UserError: none can be read.
+        UserError: no image can be read.
     """
     paths, others = some_images(folder, count)
     warn_of_others(folder, others)

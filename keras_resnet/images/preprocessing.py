@@ -1,7 +1,7 @@
-"""From pixels to what a network expects: one per-channel `Rescaling` on RGB for every convention.
+"""Turn pixels into the input of a network, with one per-channel `Rescaling` of RGB.
 
-Keras Applications' "caffe" mode is BGR; ours is RGB, and the first convolution's input channels are
-flipped once, when such weights are converted.
+Keras Applications' "caffe" mode uses BGR and ours uses RGB. Converting such weights flips the input
+channels of the first convolution once.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class Preprocessing:
     std: tuple[float, ...]
 
     def layer(self, channels: int, name: str = "rescaling") -> keras.layers.Rescaling:
-        """The stock layer. Images that are not RGB take the average over the three channels."""
+        """Return the stock layer. For images that are not RGB it uses the channels' average."""
         mean, std = np.array(self.mean), np.array(self.std)
         if channels != 3:
             mean, std = np.full(channels, mean.mean()), np.full(channels, std.mean())
-        # float32 under every policy: in bfloat16 the rescaling errs by more than a grey level.
+        # float32 under every policy: in bfloat16 the error is more than a grey level.
         return keras.layers.Rescaling(
             scale=(1 / std).tolist(),
             offset=(-mean / std).tolist(),
@@ -42,12 +42,12 @@ class Preprocessing:
         )
 
 
-# From what a network takes to what its weights were trained with (`convert`); in an ensemble after
-# the member's name.
+# The layer from the network's preprocessing to the one of its weights (`convert`). In an ensemble
+# the member's name comes before it.
 BETWEEN = "rescaling_between"
 
 PREPROCESSING: dict[str, Preprocessing | None] = {
-    "raw": None,  # the pixels as they are: MLPerf Tiny
+    "raw": None,  # unchanged pixels: MLPerf Tiny
     "tf": Preprocessing((127.5,) * 3, (127.5,) * 3),  # to [-1, 1]
     "caffe": Preprocessing((123.68, 116.779, 103.939), (1.0,) * 3),
     "torch": Preprocessing((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
@@ -57,17 +57,17 @@ PREPROCESSING: dict[str, Preprocessing | None] = {
 
 
 def require_mode(mode: str) -> None:
-    """Refuse what is no key of `PREPROCESSING`.
+    """Refuse a mode that is not in `PREPROCESSING`.
 
     Raises:
-        UnknownNameError: with the nearest one.
+        UnknownNameError: the message has the nearest mode.
     """
     if mode not in PREPROCESSING:
         raise UnknownNameError("preprocessing", mode, PREPROCESSING, "")
 
 
 def rescale(x: Any, mode: str) -> Any:
-    """Put the `Rescaling` of `mode` on a Keras tensor of RGB 0...255 (nothing for "raw").
+    """Apply the `Rescaling` of `mode` to a Keras tensor of RGB 0...255 (nothing for "raw").
 
     Raises:
         UnknownNameError: `mode` is not in `PREPROCESSING`.
@@ -78,10 +78,10 @@ def rescale(x: Any, mode: str) -> Any:
 
 
 def convert(x: Any, given: str, wanted: str) -> Any:
-    """Put the `Rescaling` from one mode to another on a Keras tensor; none where they are one.
+    """Apply the `Rescaling` from one mode to another to a Keras tensor; nothing if they are equal.
 
-    A layer at the input, not a change of the first convolution: a zero that is padded there means
-    another colour in each mode.
+    This is a layer at the input and not a change of the first convolution, because the zeros that
+    it pads mean another colour in each mode.
     """
     if given == wanted:
         return x
@@ -97,9 +97,9 @@ def convert(x: Any, given: str, wanted: str) -> Any:
 
 
 def has_preprocessing(model: keras.Model) -> bool:
-    """Whether `model` normalises its input itself, so that it takes raw pixels."""
+    """Return True if `model` contains its normalisation, so that it takes raw pixels."""
     inside = (keras.layers.Rescaling, keras.layers.Normalization)
-    behind: set[int] = set()  # what scales behind weights is the network's own
+    behind: set[int] = set()  # layers after weights; a rescaling there is part of the network
     for layer in model.layers:  # in the order of the graph, where an ensemble's members mingle
         parents = [producer(x) for call in calls_of(layer) for x in call.inputs]
         from_raw = isinstance(layer, inside) and not layer.name.endswith(BETWEEN)
@@ -111,7 +111,7 @@ def has_preprocessing(model: keras.Model) -> bool:
 
 
 def mode_inside(model: keras.Model) -> str | None:
-    """The mode of the normalisation inside `model`, "raw" where there is none; None: another."""
+    """Return the mode of the normalisation inside `model`: "raw" for none, None for another."""
     inside = [x for x in model.layers if isinstance(x, keras.layers.Rescaling)]
     if not inside:
         return "raw"
@@ -127,37 +127,37 @@ def mode_inside(model: keras.Model) -> str | None:
 
 
 def missing_preprocessing(model: keras.Model) -> str | None:
-    """Say so if `model` is one of the zoo's networks without the normalisation it was made for."""
+    """Return a text if `model` is a network of this package without its normalisation inside."""
     if model.name not in registry.list_models() or has_preprocessing(model):
         return None
     mode = registry.architecture(model.name).network.preprocessing
     if mode == "raw":
         return None
     return (
-        f"'{model.name}' was built without its normalisation ('{mode}') inside, so it takes what "
-        "it took in training."
+        f"'{model.name}' was built without its normalisation ('{mode}') inside, so it needs images "
+        "that are normalised in the same way."
     )
 
 
 def preprocess(images: Any, model: keras.Model | str) -> Any:
-    """Turn RGB 0...255 `images` into what `model` expects; also called `preprocess_input`.
+    """Turn RGB 0...255 `images` into the input of `model`. Also called `preprocess_input`.
 
-    The weights of Keras Applications' ResNet50, 101, 152, VGG16 and VGG19 are turned to RGB here.
-    So put this function in front of them, or that of `keras_resnet.applications`, and not the
-    `preprocess_input` of `keras.applications`, which gives BGR.
+    Weights of Keras Applications' ResNet50, 101, 152, VGG16 and VGG19 are converted to RGB here. So
+    use this function with them, or that of `keras_resnet.applications`. The `preprocess_input` of
+    `keras.applications` gives BGR, which is wrong for them.
 
     Args:
-        images: (batch, height, width, channels), or one image without the batch: an array, which is
+        images: (batch, height, width, channels), or one image without the batch. An array, which is
             not changed, or a tensor, e.g. in `map` of a `tf.data.Dataset` or an input of a model.
-        model: a network of this zoo or its name. Where the normalisation is inside the model
-            (`include_preprocessing=True`, run artefacts), only the dtype changes.
+        model: a network of this package, or its name. If the model contains its normalisation
+            (`include_preprocessing=True`, models of a run), only the dtype changes.
 
     Returns:
         float32 of the same shape: an array for an array, a tensor for a tensor.
 
     Raises:
-        UnknownNameError: the model (by its `name`) is not of this zoo.
-        UserError: `images` are no numbers of these dimensions, or not of the model's size.
+        UnknownNameError: the model (by its `name`) is not a network of this package.
+        UserError: `images` are not numbers with these dimensions, or do not have the model's size.
     """
     is_tensor = keras.ops.is_tensor(images) or keras.backend.is_keras_tensor(images)
     given = images if is_tensor else np.asarray(images)
@@ -180,20 +180,20 @@ def _require_images(images: Any) -> None:
     kind = str(getattr(images.dtype, "name", images.dtype))  # Keras tensors have a string there
     if len(images.shape) not in (3, 4) or not kind.startswith(("uint", "int", "float", "bfloat")):
         raise UserError(
-            "Expected a batch of images (batch, height, width, channels) or one image (height, "
-            f"width, channels), received {tuple(images.shape)} of {images.dtype}. "
+            "images must be a batch (batch, height, width, channels) or one image (height, width, "
+            f"channels); received {tuple(images.shape)} of {images.dtype}. "
             "keras_resnet.load_images reads files."
         )
 
 
-# Of the largest value: a picture that was resized by a cubic filter undershoots by a seventh.
+# Of the largest value. A picture resized with a cubic filter undershoots by a seventh.
 _UNDERSHOOT = 0.25
 
 
 def _warn_of_other_numbers(images: np.ndarray) -> None:
-    """Say so if an array is no RGB 0...255, but was normalised or divided by 255 before.
+    """Warn if an array is not RGB 0...255, but was normalised or divided by 255 before.
 
-    Only where it can be nothing else: 0...1 in whole numbers may be a dark picture.
+    It warns only in clear cases: whole numbers 0...1 may be a dark picture.
     """
     if images.dtype.kind != "f" or not images.size:
         return
@@ -202,8 +202,8 @@ def _warn_of_other_numbers(images: np.ndarray) -> None:
     is_divided = 0 <= low < high <= 1 and bool((images % 1 != 0).any())
     if is_normalised or is_divided:
         warn(
-            f"The images lie in {low:.4g}…{high:.4g}, so they were normalised or divided by 255 "
-            "before. keras_resnet.preprocess takes RGB 0…255: leave the other step out.",
+            f"The images have values {low:.4g}…{high:.4g}, so they were normalised or divided by "
+            "255 before. keras_resnet.preprocess needs RGB 0…255: remove the other step.",
             PixelRangeWarning,
         )
 
@@ -212,7 +212,7 @@ def _require_shape(images: Any, model: keras.Model) -> None:
     expected, received = model.input_shape[1:], tuple(images.shape[-3:])
     if any(e != r and None not in (e, r) for e, r in zip(expected, received, strict=True)):
         raise UserError(
-            f"'{model.name}' takes images of {expected}, received {received}. "
+            f"'{model.name}' takes images of {expected}; received {received}. "
             "keras_resnet.load_images reads files at its size."
         )
 
@@ -220,17 +220,18 @@ def _require_shape(images: Any, model: keras.Model) -> None:
 def load_images(
     paths: Sequence[str | Path], model: keras.Model, crop: SingleCrop | None = None
 ) -> np.ndarray:
-    """Read the image files `paths` as `model` takes them: see `read.read_image`.
+    """Read the image files `paths` at the size of `model`; see `read.read_image`.
 
-    Without a `crop` they are resized to just cover the model's size; `keras-resnet predict` gives
-    the one by which the weights were measured, e.g. `SingleCrop(256, interpolation="bicubic")`.
+    Without a `crop` the images are resized to just cover the model's size. `keras-resnet predict`
+    uses the crop with which the weights were measured, e.g.
+    `SingleCrop(256, interpolation="bicubic")`.
 
     Returns:
-        RGB 0...255 (n, height, width, channels), uint8, for `preprocess`; 224 pixels a side where
-        the model's size is free.
+        RGB 0...255 (n, height, width, channels), uint8, for `preprocess`. A free size becomes 224
+        pixels.
 
     Raises:
-        UserError: a file that is absent or no image.
+        UserError: a file does not exist or is no image.
     """
     height, width, channels = model.input_shape[1:]
     files = [paths] if isinstance(paths, str | Path) else paths

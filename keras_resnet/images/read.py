@@ -1,11 +1,14 @@
-"""Image files as a network is shown them: in training, in Python, and in a SavedModel's graph.
+"""Read image files for a network: in training, in Python, and in a SavedModel's graph.
 
-One policy, in one implementation. What the bytes are decides, not the file's name: JPEG and PNG are
-decoded by TensorFlow, other kinds (BMP, GIF, TIFF, WebP, AVIF, ...) by Pillow, which a SavedModel
-does without. Every image is turned upright as Exif says. Grey, palette and CMYK become RGB, alpha
-is dropped, of 16 bits the upper 8 are kept, of an animation the first picture (of an animated PNG
-the still one). What has more than MAX_PIXELS, or one side of over MAX_RATIO times the other, is
-refused before it is decoded.
+All three use one implementation:
+
+- The bytes of a file tell its kind, not its name. TensorFlow decodes JPEG and PNG. Pillow decodes
+  other kinds (BMP, GIF, TIFF, WebP, AVIF, ...), which a SavedModel does not read.
+- Every image is turned upright by its Exif data. Grey, palette and CMYK become RGB. Alpha is
+  dropped. 16-bit images keep their upper 8 bits. An animation gives its first picture (an animated
+  PNG its still one).
+- An image with more than MAX_PIXELS, or with one side over MAX_RATIO times the other, is refused
+  before it is decoded.
 """
 
 from __future__ import annotations
@@ -27,19 +30,20 @@ from keras_resnet.images import headers
 from keras_resnet.images.crop import SingleCrop, shown
 from keras_resnet.images.crop import decode as decode_sound
 
-# 8192². Decoded that is 192 MiB, and as much again while it is resized.
+# 8192². Decoded this is 192 MiB, and as much again during resizing.
 MAX_PIXELS = 2**26
 MAX_RATIO = 100  # an image of 1 × 1,000,000 would be resized to 224 × 224,000,000
-_MAX_BYTES = 8 * MAX_PIXELS  # of a file: 16 bits and alpha that nothing compresses
+_MAX_BYTES = 8 * MAX_PIXELS  # of a file: 16 bits with alpha, not compressible
 
 
 def decode(encoded: Any, name: Any = "") -> Any:
     """Decode a JPEG or PNG (a scalar string) in a graph: uint8 (height, width, 3), RGB, upright.
 
-    `name` starts the message of an image that is refused, e.g. "image 3: ".
+    `name` is the beginning of the error message for this image, e.g. "image 3: ".
 
     Raises:
-        tf.errors.InvalidArgumentError: when the graph runs: no JPEG or PNG, damaged, or too large.
+        tf.errors.InvalidArgumentError: when the graph runs, if the image is no JPEG or PNG, is
+            damaged, or is too large.
     """
     is_jpeg = tf.io.is_jpeg(encoded)
     message = tf.strings.join([name, "it is ", headers.kind(encoded), "; expected a JPEG or PNG"])
@@ -55,14 +59,14 @@ def decode(encoded: Any, name: Any = "") -> Any:
 
 
 def png(encoded: Any) -> Any:
-    """Decode a PNG in a graph as it is stored: uint8 (height, width, 3)."""
+    """Decode a PNG in a graph, without turning it upright: uint8 (height, width, 3)."""
     return tf.io.decode_png(encoded, channels=3)
 
 
 def png_or_other(encoded: Any) -> Any:
-    """Decode what is no JPEG: a PNG as it is stored, other kinds upright (uint8, RGB).
+    """Decode a file that is no JPEG: a PNG as it is stored, other kinds upright (uint8, RGB).
 
-    The graph runs only in this process: it calls Pillow.
+    The graph runs only in this process, because it calls Pillow.
     """
 
     def other() -> Any:
@@ -73,18 +77,18 @@ def png_or_other(encoded: Any) -> Any:
 
 
 def tried(encoded: Any) -> tuple[Any, Any]:
-    """Decode an image once, a JPEG at an eighth of its size, to see whether it can be.
+    """Decode an image once, to see if that works. A JPEG is decoded at an eighth of its size.
 
     Returns:
-        How it is to be turned when it is decoded by `png_or_other` or as a JPEG (see
-        `headers.upright`), int32; and whether it is a kind that only Pillow reads, bool.
+        The orientation for `headers.upright` after decoding with `png_or_other` or as a JPEG,
+        int32; and True (bool) for a kind that only Pillow reads.
 
     Raises:
-        tf.errors.OpError: when the graph runs: it is damaged or too large, or no image.
+        tf.errors.OpError: when the graph runs, if the file is damaged, too large, or no image.
     """
 
     def turned_of(pixels: Any) -> Any:
-        # A graph drops what nothing is computed from, even behind a control dependency of a branch.
+        # A graph drops operations with unused results, even control dependencies in a branch.
         return headers.orientation(encoded) * tf.minimum(tf.shape(pixels)[0], 1)
 
     def jpeg() -> tuple[Any, Any]:
@@ -94,7 +98,7 @@ def tried(encoded: Any) -> tuple[Any, Any]:
 
     def other() -> tuple[Any, Any]:
         is_png = headers.is_png(encoded)
-        # Pillow's reader looks at the size of its images itself.
+        # Pillow's reader checks the size of its images itself.
         size = tf.cond(is_png, lambda: headers.png_size(encoded), lambda: (1, 1))
         with tf.control_dependencies(require_size(*size)):
             whole = png_or_other(encoded)
@@ -104,7 +108,7 @@ def tried(encoded: Any) -> tuple[Any, Any]:
 
 
 def require_size(height: Any, width: Any, name: Any = "") -> list[Any]:
-    """The operations that refuse an image of that many pixels, to be waited for."""
+    """Return the operations that refuse an image with too many pixels, as control dependencies."""
     longer, shorter = tf.maximum(height, width), tf.minimum(height, width)
     product = tf.cast(height, tf.int64) * tf.cast(width, tf.int64)
     fits = (shorter > 0) & (product <= MAX_PIXELS) & (longer // tf.maximum(shorter, 1) < MAX_RATIO)
@@ -115,7 +119,7 @@ def require_size(height: Any, width: Any, name: Any = "") -> list[Any]:
 
 
 def view(encoded: Any, shape: tuple[int, int, int], crop: SingleCrop | None, name: Any = "") -> Any:
-    """What a model of `shape` is shown of a JPEG or PNG: uint8 of that shape; see `decode`."""
+    """Decode a JPEG or PNG for a model of `shape`: uint8 of that shape; see `decode`."""
     height, width, channels = shape
     return _channels(shown(decode(encoded, name), (height, width), crop), channels)
 
@@ -126,26 +130,27 @@ def read_image(
     channels: int = 3,
     crop: SingleCrop | None = None,
 ) -> np.ndarray:
-    """Read one image file as a model is shown it.
+    """Read one image file as a model's input.
 
     Args:
         path: the file.
         size: the model's (height, width).
         channels: 3, or 1 for grey.
-        crop: the model's protocol; None: the image is resized to just cover `size`.
+        crop: the crop of the model's protocol. None resizes the image to just cover `size`.
 
     Returns:
         uint8 (height, width, channels).
 
     Raises:
-        UserError: no such file, not an image, a damaged or too large one (the message names it).
+        UserError: the file does not exist, is no image, is damaged or is too large. The message
+            names it.
         MissingExtraError: it is neither JPEG nor PNG, and Pillow is not installed.
     """
     if channels not in (1, 3):
-        raise UserError(f"Image files give 1 or 3 channels; the model takes {channels}.")
+        raise UserError(f"Image files have 1 or 3 channels, but the model takes {channels}.")
     path = expanded(path)
     if path.is_dir():
-        raise UserError(f"{path} is a folder; name the images in it.")
+        raise UserError(f"{path} is a folder; give the images in it.")
     if not path.is_file():
         raise UserError(f"No such image: {path}")
     shape = (*size, channels)
@@ -166,15 +171,15 @@ def read_image(
 
 
 def _by_pillow(encoded: bytes) -> np.ndarray:
-    """What Pillow makes of a file's bytes: uint8 (height, width, 3).
+    """Decode a file's bytes with Pillow: uint8 (height, width, 3).
 
     Raises:
-        UserError: why it cannot be read.
+        UserError: the reason why it cannot be read.
     """
     image_module = require("PIL.Image", "export")
     image_ops = require("PIL.ImageOps", "export")
     try:
-        # Pillow warns of photographs above 89 million pixels and refuses them above twice that.
+        # Pillow warns about images above 89 million pixels and refuses them above twice that.
         with (
             warnings.catch_warnings(action="ignore"),
             image_module.open(io.BytesIO(encoded)) as image,
@@ -184,7 +189,7 @@ def _by_pillow(encoded: bytes) -> np.ndarray:
             if upright.mode.startswith("I;16"):  # convert() would clip 16 bits, not scale them
                 upright = image_module.fromarray((np.asarray(upright) >> 8).astype("uint8"))
             elif upright.mode in ("I", "F"):
-                raise UserError("its pixels are numbers of 32 bits; save it with 8 or 16 bits")
+                raise UserError("its pixels have 32 bits; save it with 8 or 16 bits")
             return np.asarray(upright.convert("RGB"))
     except UserError:
         raise
@@ -193,7 +198,7 @@ def _by_pillow(encoded: bytes) -> np.ndarray:
     except image_module.UnidentifiedImageError as error:
         found = headers.kind(encoded).numpy().decode()
         raise UserError(f"it is {found}, which Pillow cannot read") from error
-    except Exception as error:  # damaged files make Pillow's readers stumble over anything
+    except Exception as error:  # a damaged file can make Pillow raise anything
         raise UserError(str(error)) from error
 
 
@@ -212,7 +217,7 @@ def _cutter(shape: tuple[int, int, int], crop: SingleCrop | None) -> Callable[[n
 
 
 def _channels(image: Any, channels: int) -> Any:
-    """RGB, or grey by Pillow's integers (ITU-R 601-2 luma)."""
+    """Return RGB, or grey with Pillow's integer weights (ITU-R 601-2 luma)."""
     if channels == 3:
         return image
     luma = tf.reduce_sum(tf.cast(image, tf.int32) * (19595, 38470, 7471), -1, keepdims=True)
@@ -220,7 +225,7 @@ def _channels(image: Any, channels: int) -> Any:
 
 
 def _reason(error: tf.errors.InvalidArgumentError) -> str:
-    """What people read of an error of the graph."""
+    """Return the part of a graph's error that is meant for people."""
     lines = [line for line in str(error.message).splitlines() if line.strip()]
     refused = re.search(r"assertion failed: \[(.*?)\]", str(error.message))
     found = refused[1] if refused else lines[0]

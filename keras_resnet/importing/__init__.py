@@ -1,1 +1,1 @@
-"""`keras-resnet weights import`: another library's file to ours, compared with its own network."""
+"""`keras-resnet weights import`: convert a file of another library, and compare the networks."""

@@ -1,4 +1,4 @@
-"""A foreign weights file to ours, compared with the network it is from."""
+"""Convert a foreign weights file to ours, and compare the result with the original network."""
 
 from __future__ import annotations
 
@@ -24,35 +24,35 @@ from keras_resnet.weights.fitting import Note, arrays_of, fit
 from keras_resnet.weights.foreign.read import contents, read
 from keras_resnet.weights.loading import SUFFIX
 
-_LEAST_SIZE = 64  # pixels: two a side in the last map of the ImageNet networks, so quick
-# Of the largest logit. float32 against float32 gives 1e-5 at most over 200 layers; a stride in the
-# wrong convolution gives more than 1e-2.
+_LEAST_SIZE = 64  # pixels; small, so fast: the last map of an ImageNet network is 2×2
+# Relative to the largest logit. Between two float32 networks the difference is at most 1e-5 over
+# 200 layers. A stride in the wrong convolution gives more than 1e-2.
 TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What `import_file` wrote."""
+    """The result of `import_file`."""
 
     model: str  # registry name
     source: Path
     library: str  # "PyTorch", "Keras Applications", "MLPerf Tiny" or "keras_resnet"
     path: Path  # the new file
-    sha256: str  # of it
+    sha256: str  # of the new file
     classes: int
     parameters: int  # trainable or not, without auxiliary classifiers
-    options: Mapping[str, Any]  # fields of the network that are changed
-    preprocessing: str  # what they were trained with
-    assumed: bool  # whether that is a guess
+    options: Mapping[str, Any]  # changed fields of the network
+    preprocessing: str  # preprocessing used in training
+    assumed: bool  # True if the preprocessing is a guess
     parity: Parity
 
     def to_dict(self) -> dict[str, Any]:
-        """For `--json`."""
+        """Return the content for `--json`."""
         return {**asdict(self), "source": str(self.source), "path": str(self.path)}
 
     def __str__(self) -> str:
-        """For people; the last line builds the network."""
-        guess = ", assumed: --preprocessing MODE gives another" if self.assumed else ""
+        """Return the text for people. Its last line builds the network."""
+        guess = " (assumed; change it with --preprocessing MODE)" if self.assumed else ""
         lines = (
             ("model", f"{self.model}, {self.classes} classes, {self.parameters:,} parameters"),
             ("from", f"{self.source} ({self.library})"),
@@ -81,26 +81,26 @@ def import_file(
     options: Mapping[str, Any] = MappingProxyType({}),
     state_dict: str | None = None,
 ) -> ImportReport:
-    """Turn a foreign weights file into a `.weights.h5` of network `name`.
+    """Convert a foreign weights file to a `.weights.h5` file for network `name`.
 
-    Auxiliary classifiers are left behind: they serve training, and the file fits the network
-    without them.
+    Auxiliary classifiers are left out, because they are for training only. The new file fits the
+    network without them.
 
     Args:
-        path: what `weights.foreign.read.read` takes.
+        path: a file as for `weights.foreign.read.read`.
         name: registry name.
-        out: the new file, `NAME.weights.h5` in the current folder by default.
-        parity: run the network that the file is of, if its library is installed, and compare.
-        overwrite: replace a file that is there.
-        preprocessing: what the weights were trained with (a key of `PREPROCESSING`), which the new
-            file says from then on; default that of the library's published weights of the network.
-        data: what they were trained on ("cifar10"), for the names of the classes.
-        options: fields of the network that are changed, e.g. {"depths": (6, 6, 6)} of "resnet20",
-            for networks that are in no table.
-        state_dict: which one of a PyTorch checkpoint that has several, e.g. "model_ema".
+        out: the new file. The default is `NAME.weights.h5` in the current folder.
+        parity: True runs the original network, if its library is installed, and compares.
+        overwrite: True replaces an existing file.
+        preprocessing: preprocessing used in training (a key of `PREPROCESSING`). The new file
+            records it. The default is that of the library's published weights for this network.
+        data: training data ("cifar10"), for the class names.
+        options: changed fields of the network, e.g. {"depths": (6, 6, 6)} for "resnet20", for
+            networks that are not registered.
+        state_dict: selects one of several state dicts in a PyTorch checkpoint, e.g. "model_ema".
 
     Raises:
-        UserError: as `weights.foreign.read.read`; the file to write exists or has another ending;
+        UserError: as for `weights.foreign.read.read`; or the new file exists or has another suffix;
             or the logits differ by more than `TOLERANCE`. Nothing was written.
     """
     name = registry.find(name).name
@@ -110,16 +110,16 @@ def import_file(
     mode, assumed = preprocessing or likely, assumed and preprocessing is None
     require_mode(mode)
     if found.classes is None:
-        raise UserError(
-            f"{path} has no classifier at its end: give it as weights= with include_top=False."
-        )
+        raise UserError(f"{path} has no classifier. Use it as weights= with include_top=False.")
     if data is not None and len(class_names(data)) != found.classes:
-        raise UserError(f"'{data}' has {len(class_names(data))} classes, {path} {found.classes}.")
+        raise UserError(
+            f"'{data}' has {len(class_names(data))} classes, but {path} has {found.classes}."
+        )
     _require_writable(out, overwrite)
     model, size = _network(name, found.classes, options)
     foreign = read(path, name, state_dict)
     fit(foreign.arrays(model), model, f"the weights in {path}")
-    compared = Parity(note="not asked for")
+    compared = Parity(note="not requested")
     if parity and (changed := _changed(name, options)):
         compared = Parity(note=f"no library has '{name}' with {_shown(changed)}")
     elif parity:
@@ -131,10 +131,10 @@ def import_file(
 def import_run(
     folder: str | Path, name: str, out: str | Path | None = None, overwrite: bool = False
 ) -> ImportReport:
-    """Turn the model of a finished run of network `name` into a `.weights.h5`.
+    """Convert the model of a finished run of network `name` to a `.weights.h5` file.
 
     Raises:
-        UserError: no finished run, another network, or the file to write exists.
+        UserError: the run is not finished, it is of another network, or the new file exists.
     """
     name = registry.find(name).name
     folder, out = expanded(folder), expanded(out or f"{name}{SUFFIX}")
@@ -145,7 +145,9 @@ def import_run(
     theirs = keras.models.load_model(file, compile=False)
     preprocessing = mode_inside(theirs)
     if preprocessing is None:
-        raise UserError(f"{file} normalises its input in a way of its own.")
+        raise UserError(
+            f"{file} normalises its input in an unknown way, which a .weights.h5 cannot record."
+        )
     ours = registry.create_model(
         name,
         weights=None,
@@ -162,7 +164,7 @@ def import_run(
 
 
 def _logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    """Of a model that ends in a softmax, which would hide a difference where it is certain."""
+    """Return the logits. A softmax would hide differences where it is close to 0 or 1."""
     head = keras.Model(model.input, model.get_layer("head").output)
     return np.asarray(head(images[..., : model.input_shape[-1]], training=False))
 
@@ -176,7 +178,7 @@ def _written(
     parity: Parity,
     assumed: bool = False,
 ) -> ImportReport:
-    """Save the weights, unless their network said something else."""
+    """Save the weights, unless the original network gives other logits."""
     if parity.difference is not None and not parity.difference <= TOLERANCE:
         raise UserError(
             f"{source}: the logits of '{note.network}' differ from {parity.peer} by "
@@ -203,20 +205,20 @@ def _written(
 
 
 def _preprocessing(name: str, library: str) -> tuple[str, bool]:
-    """What weights of that kind were trained with, and whether that is only assumed."""
+    """Return the preprocessing of such weights, and True if it is only assumed."""
     sources = TORCH_PEERS if library == "PyTorch" else (library,)
     known = {e.preprocessing for e in catalog.of_model(name) if e.source in sources}
     if len(known) == 1:
         return known.pop(), False
     network = registry.architecture(name).network
     if library == "PyTorch" and network.preprocessing == "cifar":
-        # github.com/akamaster/pytorch_resnet_cifar10 takes ImageNet's numbers; others CIFAR's.
+        # github.com/akamaster/pytorch_resnet_cifar10 uses ImageNet's numbers; others use CIFAR's.
         return "torch", True
     return network.preprocessing, library != "MLPerf Tiny"
 
 
 def _changed(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that make another network than the one of that name."""
+    """Return the options that make the network differ from the registered one."""
     network = registry.architecture(name).network
     fields = with_options(network, dict(options), name)
     others = options.keys() - FREE_OPTIONS
@@ -229,14 +231,14 @@ def _shown(options: Mapping[str, Any]) -> str:
 
 def _require_writable(out: Path, overwrite: bool) -> None:
     if not out.name.endswith(SUFFIX):
-        raise UserError(f"The new file ends in {SUFFIX}; received {out}.")
+        raise UserError(f"The new file must end in {SUFFIX}; received {out}.")
     require_file_target(out)
     if out.exists() and not overwrite:
-        raise UserError(f"{out} exists. Give another name (--out), or replace it (--overwrite).")
+        raise UserError(f"{out} exists. Give another name (--out) or replace it (--overwrite).")
 
 
 def _network(name: str, classes: int, options: Mapping[str, Any]) -> tuple[keras.Model, int]:
-    """Network `name` for the file, giving logits, and the image size to compare it at."""
+    """Build network `name` for the file, ending in logits. Return it and the image size."""
     arguments: dict[str, Any] = {
         **options,
         "weights": None,

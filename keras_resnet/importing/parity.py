@@ -1,4 +1,4 @@
-"""Our logits against those of the network that a foreign file is of."""
+"""Compare our logits with those of the original network of a foreign file."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from keras_resnet.weights.foreign.keras_weights import takes_bgr
 from keras_resnet.weights.foreign.read import Foreign
 from keras_resnet.weights.foreign.torch_weights import weights_of
 
-_LEAST_IMAGENET = 224  # pixels; timm has no networks for CIFAR
+_LEAST_IMAGENET = 224  # pixels; timm has no CIFAR networks
 
 
 @dataclass(frozen=True)
 class Parity:
-    """Our logits against those of the network that the file is of, with the same weights.
+    """The comparison of our logits with those of the original network, with the same weights.
 
     Attributes:
-        peer: the other network, "torchvision's resnet50"; "" if none was run.
-        difference: the largest, relative to the largest logit; None if none was run.
-        note: why not.
+        peer: the original network, e.g. "torchvision's resnet50"; "" if none was run.
+        difference: the largest difference, divided by the largest logit; None if none was run.
+        note: the reason why none was run.
     """
 
     peer: str = ""
@@ -40,14 +40,14 @@ class Parity:
     note: str = ""
 
     def __str__(self) -> str:
-        """For people."""
+        """Return the text for people."""
         if self.difference is None:
             return f"not run: {self.note}"
         return f"{self.difference:.1e} of the largest logit from {self.peer}"
 
 
 def compare(foreign: Foreign, model: keras.Model, name: str, size: int) -> Parity:
-    """Compare the logits of network `name`, built as `model`, with those of the file's network."""
+    """Compare the logits of `model`, our network `name`, with those of the original network."""
     images = preprocess(patched_images(size), name)
     try:
         peer, theirs = _RUN[foreign.contents.library](foreign, name, images)
@@ -62,7 +62,7 @@ def difference(peer: str, theirs: np.ndarray, ours: np.ndarray) -> Parity:
 
 
 def patched_images(size: int) -> np.ndarray:
-    """Two RGB images, (2, size, size, 3): patches under noise, as noise alone averages out."""
+    """Return two RGB images (2, size, size, 3) of patches with noise. Noise alone averages out."""
     generator = np.random.Generator(np.random.PCG64(0))
     patch = np.arange(size) * 4 // size
     coarse = generator.integers(0, 192, (2, 4, 4, 3))[:, patch][:, :, patch]
@@ -70,10 +70,10 @@ def patched_images(size: int) -> np.ndarray:
 
 
 class _NotRunError(Exception):
-    """There is no peer to run; the message says why, or what to install."""
+    """There is no network to compare with. The message has the reason, or what to install."""
 
 
-Answer = tuple[str, np.ndarray]  # the peer, and its logits
+Answer = tuple[str, np.ndarray]  # the other network, and its logits
 
 
 def _run_keras(foreign: Foreign, name: str, images: np.ndarray) -> Answer:
@@ -87,21 +87,21 @@ def _run_keras(foreign: Foreign, name: str, images: np.ndarray) -> Answer:
 def _run_torch(foreign: Foreign, name: str, images: np.ndarray) -> Answer:
     peers = [(library, peer) for library, peer in catalog_peers(name) if library in TORCH_PEERS]
     if not peers:
-        raise _NotRunError(f"no network of torchvision or timm is known to be '{name}'")
+        raise _NotRunError(f"neither torchvision nor timm has a network known as '{name}'")
     installed = [p for p in peers if all(map(importlib.util.find_spec, ("torch", p[0])))]
     if not installed:
-        raise _NotRunError(f"pip install {peers[0][0]}")
+        raise _NotRunError(f"this needs pip install {peers[0][0]}")
     problems = []
     for library, peer in dict.fromkeys(installed):
         try:
             return f"{library}'s {peer}", _run_torch_peer(library, peer, foreign, images)
-        except _NotRunError as reason:  # a file of timm's is not torchvision's
+        except _NotRunError as reason:  # timm's file does not fit torchvision's network
             problems.append(str(reason))
     raise _NotRunError("; ".join(problems))
 
 
 def _run_torch_peer(library: str, peer: str, foreign: Foreign, images: np.ndarray) -> np.ndarray:
-    """The logits of their network, run in a process of its own."""
+    """Return the logits of their network, which runs in a separate process."""
     found = foreign.contents
     request = json.dumps([library, peer, found.classes, found.auxiliary])
     weights = {k: np.asarray(v, np.float32) for k, v in weights_of(foreign.weights).items()}
@@ -109,7 +109,7 @@ def _run_torch_peer(library: str, peer: str, foreign: Foreign, images: np.ndarra
         files = [Path(folder, name) for name in ("weights.npz", "images.npy", "logits.npy")]
         np.savez(files[0], **weights)  # type: ignore[arg-type]
         np.save(files[1], images)
-        # -P: the program's own folder is not searched for what it imports.
+        # -P: do not search the program's own folder for its imports.
         command = [sys.executable, "-P", str(_TORCH_PROGRAM), request, *map(str, files)]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
@@ -136,8 +136,8 @@ _RUN: Mapping[str, Callable[[Foreign, str, np.ndarray], Answer]] = {
 
 
 def catalog_peers(name: str) -> list[tuple[str, str]]:
-    """(library, its name of the network) of every published file of network `name`."""
+    """Return (library, name of the network there) for every published file of network `name`."""
     published = [(e.source, e.peer.partition(".")[0]) for e in catalog.of_model(name)]
     if published or registry.architecture(name).network.input_size < _LEAST_IMAGENET:
         return published
-    return [("timm", name)]  # whose names of ImageNet networks are ours
+    return [("timm", name)]  # timm's names of ImageNet networks are ours

@@ -1,7 +1,8 @@
-"""Logits of a network of torchvision or timm: a program of its own, run by its path.
+"""Compute the logits of a network of torchvision or timm, as a separate program.
 
-TensorFlow and torchvision in one process can crash (both bring LLVM), so this imports neither
-keras_resnet nor Keras. `importing` writes the weights and images and reads the logits.
+TensorFlow and torchvision in one process can crash, because both contain LLVM. This program
+therefore imports neither keras_resnet nor Keras. `importing` writes the weights and images, and
+reads the logits.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-# torchvision's older DenseNet files write `norm.1` for today's `norm1`.
+# torchvision's older DenseNet files have `norm.1` where its code now has `norm1`.
 _OLD_DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d)")
 
 
 def build(library: str, peer: str, classes: int, auxiliary: bool) -> Any:
-    """Their constructor, without trained weights."""
+    """Call their constructor, without trained weights."""
     if library == "timm":
         timm = importlib.import_module("timm")
         options = {"aux_logits": True} if auxiliary else {}
@@ -46,7 +47,7 @@ def logits(network: Any, state_dict: dict[str, np.ndarray], images: np.ndarray) 
 
 
 def main() -> None:
-    """Arguments: the arguments of `build` in JSON, weights and images as .npz, the logits' .npy."""
+    """Read the arguments: those of `build` in JSON, weights and images as .npz, the output .npy."""
     request, weights, images, out = sys.argv[1:]
     with np.load(weights) as file:
         state_dict = dict(file)

@@ -1,1 +1,1 @@
-"""The networks; importing this package fills the registry."""
+"""The networks."""

@@ -1,4 +1,4 @@
-"""Auxiliary classifiers: how much they count in training, and the network without them.
+"""Auxiliary classifiers: their loss weights in training, and the network without them.
 
 model = keras_resnet.GoogLeNet(auxiliary=True)
 weights = keras_resnet.loss_weights(model)
@@ -16,15 +16,15 @@ import keras
 
 from keras_resnet.errors import UserError
 
-# By the number of auxiliary classifiers, which a saved, renamed or converted model still tells.
+# By number of auxiliary classifiers; a saved, renamed or converted model still has that number.
 _WEIGHTS = {0: 0.0, 1: 0.4, 2: 0.3}
 
 
 def _outputs(model: keras.Model) -> dict[str, Any] | None:
-    """The outputs by name if `model` has auxiliary ones, None if it has one output.
+    """Return the outputs by name if `model` has auxiliary ones, None if it has one output.
 
     Raises:
-        UserError: other outputs than these.
+        UserError: the model has other outputs.
     """
     output = model.output
     if isinstance(output, dict) and "predictions" in output and len(output) - 1 in _WEIGHTS:
@@ -32,28 +32,28 @@ def _outputs(model: keras.Model) -> dict[str, Any] | None:
     if isinstance(output, (dict, list, tuple)):
         names = list(output) if isinstance(output, dict) else f"{len(output)} outputs without names"
         raise UserError(
-            "Expected a classifier with the output 'predictions' and up to two auxiliary ones "
-            f"(as create_model('googlenet', auxiliary=True) gives); '{model.name}' has {names}."
+            "The model must have the output 'predictions' and one or two auxiliary outputs, like "
+            f"create_model('googlenet', auxiliary=True); '{model.name}' has {names}."
         )
     return None
 
 
 def loss_weights(model: keras.Model) -> dict[str, float]:
-    """What each output's loss counts: `{"predictions": 1.0, "aux1": 0.3, "aux2": 0.3}`.
+    """Return the loss weight of each output: `{"predictions": 1.0, "aux1": 0.3, "aux2": 0.3}`.
 
-    0.3 is the weight of each of GoogLeNet's two (arXiv:1409.4842, section 5). A single one, as
-    Inception v3's, has 0.4, with which TF-Slim trains it and PyTorch's tutorial fine-tunes it; its
-    paper gives none.
+    Two auxiliary classifiers, as in GoogLeNet, have weight 0.3 each (arXiv:1409.4842, section 5).
+    A single one, as in Inception v3, has weight 0.4. The Inception v3 paper gives no weight; 0.4 is
+    what TF-Slim trains with and PyTorch's tutorial fine-tunes with.
 
-    Give `model.compile` a dictionary of losses with the same keys: Keras does not share one loss
-    among weighted outputs.
+    Give `model.compile` a dictionary of losses with the same keys: Keras does not apply one loss to
+    several weighted outputs.
 
     Args:
-        model: of this zoo, from (batch, height, width, channels) to (batch, classes), or to a
-            dictionary of such outputs, as `auxiliary=True` gives.
+        model: a model of this package, from (batch, height, width, channels) to (batch, classes) or
+            to a dictionary of such outputs (`auxiliary=True`).
 
     Returns:
-        By the output's name; of a network without auxiliary classifiers `{"predictions": 1.0}`.
+        The weights by output name; `{"predictions": 1.0}` without auxiliary classifiers.
 
     Raises:
         UserError: the model has other outputs.
@@ -64,14 +64,14 @@ def loss_weights(model: keras.Model) -> dict[str, float]:
 
 
 def inference_model(model: keras.Model) -> keras.Model:
-    """Return `model` without its auxiliary classifiers: one output, and the same layers.
+    """Return `model` without its auxiliary classifiers: the same layers, with one output.
 
-    Layers and weights are shared, not copied: training one changes both. What it was compiled with
-    stays with `model`. A model that has one output is returned as it is.
+    The layers and weights are shared, not copied, so training one model changes both. The returned
+    model is not compiled. A model with one output is returned unchanged.
 
     Args:
-        model: from (batch, height, width, channels) to a dictionary of outputs (batch, classes), as
-            `auxiliary=True` gives, or to one.
+        model: a model from (batch, height, width, channels) to a dictionary of outputs
+            (batch, classes), as with `auxiliary=True`, or to one output.
 
     Returns:
         A model from the same images to (batch, classes).
@@ -84,6 +84,6 @@ def inference_model(model: keras.Model) -> keras.Model:
         return model
     predictions = outputs["predictions"]
     last = model.get_layer("predictions")
-    if last.activation is keras.activations.linear:  # what names the logits among several outputs
+    if last.activation is keras.activations.linear:  # it only gives the logits their name
         predictions = last.input
     return keras.Model(model.input, predictions, name=model.name)

@@ -1,7 +1,7 @@
-"""From a network to a Keras model: what every family shares, from the input to the classifier.
+"""Build a Keras model from a network: the steps from input to classifier that all families share.
 
-A family is a frozen dataclass derived from `Network` (its `trunk`, maybe its `head`) and one table
-of rows; `row` makes of each a public function and a registry name.
+A family is a frozen dataclass derived from `Network`, with its own `trunk` and sometimes its own
+`head`. It has one table of rows. `row` turns each row into a public function and a registry name.
 """
 
 from __future__ import annotations
@@ -38,46 +38,50 @@ def build(
     dtype: str | keras.DTypePolicy | None = None,
     **options: Any,
 ) -> keras.Model:
-    """Build the functional Keras model of `network`: a `ResNetSpec`, a `ChainSpec`, ...
+    """Build the functional Keras model of `network`, such as a `ResNetSpec` or a `ChainSpec`.
 
     Args:
-        include_top: end in the classifier (float32 under every dtype policy); otherwise in the
-            last feature map.
-        weights: None (random initialisation; where nothing is said, a warning says so), the path of
-            a `.weights.h5` file or of a file of Keras Applications, or weights of the catalog:
-            "imagenet", "cifar10" (the default weights of that data), or one tag,
-            "imagenet/torchvision_v2"; see `keras_resnet.list_weights`. They are fetched once and
-            their hash is checked. With another number of classes the classifier stays new; for
-            other than RGB images the first convolution is adapted; a message says so.
+        include_top: True ends the model in the classifier (float32 under every dtype policy).
+            False ends it in the last feature map.
+        weights: None for random weights; without this argument they are random too, and a warning
+            says so. Otherwise the path of a `.weights.h5` file or of a weight file of Keras
+            Applications, or weights of the catalog: "imagenet" or "cifar10" (the default weights
+            for that data), or one tag such as "imagenet/torchvision_v2" (see
+            `keras_resnet.list_weights`). Catalog weights are downloaded once and their hash is
+            checked. With another number of classes the classifier is new. For images that are not
+            RGB the first convolution is adapted. A message reports both.
         input_tensor: a Keras tensor to build on instead of a new input.
-        input_shape: (height, width, channels), the network's size by default; None for a free size.
-        pooling: without the top, "avg" or "max" over the last feature map, or None.
-        classes: width of the classifier, the network's by default.
-        classifier_activation: "softmax" gives probabilities, None logits. With `classes=1` there is
-            one output for two classes, and "softmax" becomes "sigmoid", with a warning.
-        name: the model's name, by default the registry name. A network of your own is called
-            "network"; under the registry name of one of ours it takes the catalog's weights.
-        include_preprocessing: put the normalisation inside, so that the model takes RGB 0...255:
-            that of the weights. Outside, the model takes the network's own (see
-            `keras_resnet.preprocess`) whatever the weights were trained with; a layer
-            `rescaling_between` makes up the difference.
-        features: end in the feature pyramid instead: `{"stage1": map, "stage2": map, ...}`, the
-            last map of every resolution. None of them has passed the BN and ReLU with which the
-            head of a pre-activation network begins.
-        dtype: the dtype policy of this network, e.g. "mixed_bfloat16"; None: that of the process
-            (`keras.config.set_dtype_policy`).
-        options: fields of the network to change, such as `dropout=0.2`, and for residual networks
-            `output_stride=8`, `stochastic_depth=0.1`, `zero_init_last=True`; for GoogLeNet and
-            Inception v3 `auxiliary=True` (with the top).
+        input_shape: (height, width, channels). The default is the network's own size. None as
+            height or width allows any size.
+        pooling: pooling of the last feature map when `include_top` is False: "avg", "max" or None.
+        classes: number of classes. The default is that of the weights, or else of the network.
+        classifier_activation: "softmax" returns probabilities, None returns logits. With
+            `classes=1` the model has one output for two classes, and "softmax" becomes "sigmoid",
+            with a warning.
+        name: name of the model. The default is the registry name, or "network" for a network of
+            your own. A network of your own can load weights of the catalog if you give it the
+            registry name of the matching network.
+        include_preprocessing: True puts the normalisation of the weights inside the model, which
+            then takes RGB values 0...255. With False the model takes images normalised as the
+            network expects (see `keras_resnet.preprocess`). If the weights were trained with
+            another normalisation, a layer `rescaling_between` converts.
+        features: True returns the feature pyramid instead: `{"stage1": map, "stage2": map, ...}`,
+            the last map at each resolution. In a pre-activation network these maps are taken before
+            the BN and ReLU at the start of the head.
+        dtype: dtype policy of this network, e.g. "mixed_bfloat16". None uses the policy of the
+            process (`keras.config.set_dtype_policy`).
+        options: fields of the network to change, such as `dropout=0.2`. Residual networks also take
+            `output_stride=8`, `stochastic_depth=0.1` and `zero_init_last=True`. GoogLeNet and
+            Inception v3 take `auxiliary=True` (with `include_top`).
 
     Returns:
-        A model from (batch, height, width, channels) to (batch, classes); without the top to
-        (batch, height / 32, width / 32, channels) (CIFAR networks: / 4) or (batch, channels).
-        With auxiliary classifiers to a dictionary: `predictions`, `aux1`, ...; see
-        `keras_resnet.loss_weights` and `keras_resnet.inference_model`.
+        A model from (batch, height, width, channels) to (batch, classes). Without the top, to
+        (batch, height / 32, width / 32, channels), or / 4 for CIFAR networks; with pooling, to
+        (batch, channels). With auxiliary classifiers, to a dictionary `predictions`, `aux1`, ...;
+        see `keras_resnet.loss_weights` and `keras_resnet.inference_model`.
 
     Raises:
-        UserError: an impossible shape, pooling, option or weights.
+        UserError: the shape, pooling, options or weights are not possible.
     """
     _check(classes, pooling, include_preprocessing, options)
     name = name or "network"
@@ -114,13 +118,13 @@ def build(
 
 @contextmanager
 def _policy(dtype: str | keras.DTypePolicy | None) -> Iterator[None]:
-    """Build layers under a dtype policy; None: under the one that is set."""
+    """Build layers under a dtype policy. None keeps the current policy."""
     before = keras.config.dtype_policy()
     try:
         keras.config.set_dtype_policy(before if dtype is None else dtype)
     except (ValueError, TypeError) as error:
         raise UserError(
-            f"dtype is a dtype policy of Keras, such as 'mixed_bfloat16'; received {dtype!r}."
+            f"dtype must be a Keras dtype policy, such as 'mixed_bfloat16'; received {dtype!r}."
         ) from error
     try:
         yield
@@ -133,16 +137,16 @@ def _check(
 ) -> None:
     if "preprocessing" in options and not include_preprocessing:
         raise UserError(
-            "preprocessing= is for include_preprocessing=True; outside the model "
-            "keras_resnet.preprocess knows only the network's own."
+            "preprocessing= needs include_preprocessing=True. Without it, normalise the images "
+            "with keras_resnet.preprocess, which uses the network's own preprocessing."
         )
     if classes is not None and not (isinstance(classes, int) and classes >= 1):
-        raise UserError(f"classes is a whole number, 1 or more; received {classes!r}.")
+        raise UserError(f"classes must be a whole number, 1 or more; received {classes!r}.")
     if pooling not in (None, "avg", "max"):
-        raise UserError(f"pooling is 'avg', 'max' or None; received {pooling!r}.")
+        raise UserError(f"pooling must be 'avg', 'max' or None; received {pooling!r}.")
 
 
-# Options of a training or a task: the weights' function stays what it was in inference.
+# Options for training or for another task. In inference the weights compute the same function.
 FREE_OPTIONS = {
     "auxiliary",
     "auxiliary_dropout",
@@ -158,42 +162,42 @@ FREE_OPTIONS = {
 
 
 def _trained_with(network: Network, found: loading.Resolved, options: dict[str, Any]) -> str:
-    """The preprocessing that the weights want; refuse options that make another network."""
+    """Return the preprocessing of the weights. Refuse options that need other weights."""
     about = loading.about(found)
     others = sorted(options.keys() - FREE_OPTIONS)
     mine = {key: getattr(network, key) for key in {*about.options, *others}}
     if about.network is not None and mine != about.options:
         given = ", ".join(f"{key}={value!r}" for key, value in about.options.items())
-        mend = f"as it is registered; leave {', '.join(others)} out"
+        mend = f"in its registered form. Remove {', '.join(others)}"
         if given:
-            mend = f"with other options; give {given}"
-        raise UserError(f"The weights '{found}' are of '{about.network}' {mend}.")
+            mend = f"with other options. Use {given}"
+        raise UserError(f"The weights '{found}' are for '{about.network}' {mend}.")
     mode = about.preprocessing or network.preprocessing
     if options.get("preprocessing", mode) != mode:
         raise UserError(
-            f"The weights '{found}' were trained with preprocessing '{mode}'; leave "
-            f"preprocessing='{network.preprocessing}' out."
+            f"The weights '{found}' were trained with preprocessing '{mode}'. Remove "
+            f"preprocessing='{network.preprocessing}'."
         )
     return mode
 
 
 def with_options(network: Network, options: dict[str, Any], name: str) -> Network:
-    """Return `network` with the fields of `options` changed; `name` is for the message.
+    """Return `network` with the fields in `options` changed. `name` is for the error message.
 
     Raises:
-        UserError: no such field, or a word where a number is meant.
+        UserError: a field does not exist, or its value has the wrong type.
     """
     fields = [field.name for field in dataclasses.fields(network)]
     for option, value in options.items():
         if option not in fields:
-            see = f"'{name}' is a {type(network).__name__}, whose fields these are."
+            see = f"These are the options of '{name}' ({type(network).__name__})."
             raise UnknownNameError("option", option, fields, see)
         default = getattr(network, option)
         if isinstance(default, int | float) and not isinstance(value, int | float):
-            raise UserError(f"The option '{option}' is a number; received {value!r}.")
+            raise UserError(f"The option '{option}' must be a number; received {value!r}.")
         if isinstance(default, tuple) and not isinstance(value, tuple | list):
-            raise UserError(f"The option '{option}' is a tuple; received {value!r}.")
-    # JSON and TOML have lists.
+            raise UserError(f"The option '{option}' must be a tuple; received {value!r}.")
+    # JSON and TOML have lists, no tuples.
     tuples = {key: tuple(value) for key, value in options.items() if isinstance(value, list)}
     return dataclasses.replace(network, **{**options, **tuples})
 
@@ -202,17 +206,19 @@ def _activation(classes: int, activation: str | None) -> str | None:
     if classes != 1 or activation != "softmax":
         return activation
     warn(
-        "classes=1: the network ends in a sigmoid, the probability of the second of two classes. "
-        "The softmax of one output is always 1. To say so: classifier_activation='sigmoid'."
+        "classes=1: the network ends in a sigmoid, which gives the probability of the second of "
+        "two classes. A softmax over one output is always 1. Use "
+        "classifier_activation='sigmoid' to avoid this warning."
     )
     return "sigmoid"
 
 
 def _classifiers(network: Network, trunk: Trunk, classes: int, activation: str | None) -> Any:
-    """The probabilities (or logits); with auxiliary classifiers a dictionary of all.
+    """Return the probabilities (or logits), or a dictionary if there are auxiliary classifiers.
 
-    Keras finds the loss of an output by the name of its last layer, so with several outputs the
-    layers that end them are named as the dictionary's keys, also where they do nothing (logits).
+    Keras finds the loss of an output by the name of the layer that produces it. With several
+    outputs, these layers therefore have the dictionary's keys as names, even for logits, where the
+    layer does nothing.
     """
 
     def end(logits: Tensor, name: str) -> Tensor:
@@ -239,8 +245,9 @@ def _inputs(network: Network, input_tensor: Any, input_shape: Any) -> Any:
     if input_tensor is not None:
         if not keras.backend.is_keras_tensor(input_tensor) or input_shape is not None:
             raise UserError(
-                "input_tensor is a Keras tensor, as keras.layers.Input gives, and has a shape, so "
-                f"there is no input_shape beside it; received {input_tensor!r} and {input_shape}."
+                "input_tensor must be a Keras tensor, such as keras.layers.Input(...) returns, and "
+                "it fixes the shape. Give input_tensor or input_shape, not both; received "
+                f"{input_tensor!r} and {input_shape}."
             )
         _require_shape(network, tuple(input_tensor.shape[1:]))
         return input_tensor
@@ -253,13 +260,13 @@ def _inputs(network: Network, input_tensor: Any, input_shape: Any) -> Any:
 def _require_shape(network: Network, shape: Any) -> None:
     valid = isinstance(shape, tuple | list) and len(shape) == 3
     if not valid or not all(s is None or (isinstance(s, int) and s > 0) for s in shape):
-        raise UserError(f"input_shape is (height, width, channels); received {shape}.")
+        raise UserError(f"input_shape must be (height, width, channels); received {shape}.")
     if shape[-1] is None:
-        raise UserError(f"The number of channels is fixed; received input_shape {shape}.")
+        raise UserError(f"The number of channels cannot be None; received input_shape {shape}.")
     least = network.min_size
     if any(side is not None and side < least for side in shape[:2]):
         raise UserError(
-            f"This network takes images of {least}×{least} pixels or more; "
+            f"This network needs images of at least {least}×{least} pixels; "
             f"received input_shape {shape}."
         )
 
@@ -275,20 +282,20 @@ def _pool(x: Any, pooling: str | None) -> Any:
 
 P = ParamSpec("P")
 
-# A row of a family's table: the public function, its network, what it is and where it is from.
+# A row of a family's table: public function, network, short description, source.
 Row = tuple[str, Network, str, str]
 
 
-_IMAGES = """`keras_resnet.preprocess_input(x, model)` makes the images for it, in RGB; the
-`preprocess_input` of `keras.applications` does not. `keras_resnet.applications` is for notebooks
-that were written for `keras.applications`."""
+_IMAGES = """Use `keras_resnet.preprocess_input(x, model)` to prepare RGB images for it, not the
+`preprocess_input` of `keras.applications`. To run notebooks written for `keras.applications`, use
+`keras_resnet.applications`."""
 
 
 class _Table(Generic[P]):
-    """Puts networks into the registry, and makes their functions out of `build`.
+    """A table that registers networks and derives their public functions from `build`.
 
-    It is a class so that `P` carries the arguments of `build` to every function: type checkers and
-    editors read them there, `help` and `inspect` read them from the signature.
+    It is a class so that the type variable `P` passes the arguments of `build` to each function.
+    Type checkers and editors read them from `P`; `help` and `inspect` read the signature.
     """
 
     def __init__(self, build: Callable[Concatenate[Network, P], keras.Model]) -> None:
@@ -303,12 +310,12 @@ class _Table(Generic[P]):
     ) -> Callable[P, keras.Model]:
         """Register `network` and return its public function.
 
-        The registry name is the function's in lower case, unless `name` gives timm's.
+        The registry name is the function's name in lower case, unless `name` gives timm's name.
         """
         return self._add(name or function.lower(), network, summary, source, function)
 
     def register(self, name: str, network: Network, summary: str, source: str) -> None:
-        """Register a `network` that has no function of its own; `create_model` builds it."""
+        """Register a `network` without a public function; only `create_model` builds it."""
         self._add(name, network, summary, source, None)
 
     def _add(
@@ -317,7 +324,7 @@ class _Table(Generic[P]):
         @wraps(self._build)
         def builder(*args: P.args, **kwargs: P.kwargs) -> keras.Model:
             given = self._signature.bind(*args, **kwargs)
-            # The catalog knows the registry name; the model's name may be the user's.
+            # The catalog needs the registry name; the user may have named the model otherwise.
             weights = loading.resolve(registry_name, given.arguments.get("weights"))
             if "weights" not in given.arguments:
                 _say_untrained(registry_name)
@@ -328,8 +335,8 @@ class _Table(Generic[P]):
         builder.__signature__ = self._signature  # type: ignore[attr-defined]
         builder.__name__ = builder.__qualname__ = function or registry_name
         builder.__doc__ = (
-            f"{summary} ({source}).\n\nRegistry name `{registry_name}`; by default "
-            f"{network.input_size}×{network.input_size}×3 in, {network.classes} classes out, "
+            f"{summary} ({source}).\n\nRegistry name `{registry_name}`. Defaults: input "
+            f"{network.input_size}×{network.input_size}×3, {network.classes} classes, "
             f'preprocessing "{network.preprocessing}".\n\n{_IMAGES}\n\n{self._sections}'
         )
         weights = partial(catalog.of_model, registry_name)
@@ -341,12 +348,12 @@ class _Table(Generic[P]):
         return builder
 
 
-_SAID: list[str] = []  # the network that was warned of: one line a process is enough
-_MOST_TAGS = 4  # that fit in the line
+_SAID: list[str] = []  # the network of the first warning; there is one warning per process
+_MOST_TAGS = 4  # more do not fit in the line
 
 
 def _say_untrained(name: str) -> None:
-    """Warn, once in a process, that network `name` is random though there are weights of it."""
+    """Warn once per process that network `name` has random weights although trained ones exist."""
     tags = [entry.tag for entry in catalog.of_model(name)]
     if not tags or _SAID:
         return
@@ -357,8 +364,8 @@ def _say_untrained(name: str) -> None:
         others += f', … (keras_resnet.list_weights("{name}") has all {len(tags)})'
     choice = f'weights="{default}"' + (f" or one of {others}" if others else "")
     warn(
-        f"'{name}' was built with random weights. For trained weights give {choice}. "
-        "weights=None says that random weights are meant.",
+        f"'{name}' was built with random weights. For trained weights use {choice}. "
+        "Use weights=None to say that random weights are intended.",
         UntrainedWarning,
     )
 

@@ -1,4 +1,4 @@
-"""The constructed solution: a deeper network that computes what a shallower one does.
+"""Make a network deeper without changing its outputs.
 
 "There exists a solution by construction to the deeper model: the added layers are identity mapping,
 and the other layers are copied from the learned shallower model" (He 2015, arXiv:1512.03385,
@@ -17,53 +17,57 @@ from keras_resnet import keras_compat
 from keras_resnet.errors import UserError
 from keras_resnet.models.network import allow_recursion
 
-# What a unit y = f(x + F(x)) is made of, by the names of its layers; gates, scales and the BN after
-# an addition make another y.
+# The layers of a unit y = f(x + F(x)), by the rest of their names. A unit with gates, scales or a
+# BN after the addition computes something else.
 _RESIDUAL = re.compile(r"(conv|bn|relu|pad|drop)\d|drop_path|se_\w+|add|out_relu")
 _SHORTCUT = re.compile(r"shortcut_(conv|bn|pool|pad|subsample)")
 _PLAIN = ["conv1", "bn1", "relu1", "conv2", "bn2", "out_relu"]
 
 
 def deepen(model: keras.Model, stage: int, units: int = 1) -> keras.Model:
-    """Return a copy of `model` with `units` more units in `stage`, and the same outputs.
+    """Return a copy of `model` with `units` more units in `stage` and the same outputs.
 
-    It is the solution by construction of He 2015 (arXiv:1512.03385, section 1): the added layers
-    are identity mappings, the others copies. The new units stand at the end of the stage (before
-    the unit that strides, where that is the last: Keras Applications' v2). They are like the last
-    one, with identity shortcuts. F(x) = 0, for the gamma and beta of its last BN are zero or, in
-    pre-activation, its last kernel is; its other weights are new. The first training step changes
-    those zeros, later ones the rest too.
+    This is the solution by construction of He 2015 (arXiv:1512.03385, section 1): the added layers
+    are identity mappings and the other layers are copies. The new units come at the end of the
+    stage. If the last unit has the stride, as in Keras Applications' v2, they come before it.
 
-    In a plain network the new layers copy their input: kernels of a single 1, and a BN whose
-    statistics change nothing. That holds in inference only, training takes the batch's statistics.
+    The new units have the same layers as the unit before them, with identity shortcuts. They start
+    with F(x) = 0: the gamma and beta of the last BN are zero, or in pre-activation the last
+    kernel. Their other weights are random. The first training step changes only the zeros; later
+    steps change the other weights too.
+
+    In a plain network the new layers copy their input: each kernel has a single 1, and the BN
+    statistics change nothing. This holds in inference only, because training uses the statistics
+    of the batch.
 
     Args:
-        model: a residual or plain network of this zoo, also one loaded from a file.
-        stage: 1, 2, ...
-        units: how many to add.
+        model: a residual or plain network of this package, new or loaded from a file.
+        stage: number of the stage, from 1.
+        units: number of units to add.
 
     Returns:
-        A model of the same name, inputs and outputs, its layers named as if it had been built so
-        deep.
+        A model with the same name, inputs and outputs. Its layers have the names of a network built
+        with that depth.
 
     Raises:
-        UserError: not such a network, no such stage, or units that cannot be identities.
+        UserError: the model is not such a network, the stage does not exist, or its units cannot be
+            identities.
     """
     if units < 1:
-        raise UserError(f"units is 1 or more; received {units}.")
+        raise UserError(f"units must be 1 or more; received {units}.")
     all_units = _units(model)
     numbers = [number for found, number in all_units if found == stage]
     if not numbers:
         stages = ", ".join(map(str, sorted({found for found, _ in all_units})))
-        raise UserError(f"'{model.name}' has the stages {stages}; received {stage!r}.")
+        raise UserError(f"The stages of '{model.name}' are {stages}; received {stage!r}.")
     end, last = numbers[-1], numbers[-1]
     if _strides(all_units[stage, last]) and any(
         _strides(unit) for (found, _), unit in all_units.items() if found == 1
     ):
         if len(numbers) == 1:
             raise UserError(
-                f"The only unit of stage {stage} halves the resolution at its end, so none can "
-                "stand before it. Choose another stage."
+                f"The only unit of stage {stage} halves the resolution at its end, so no unit can "
+                "be added before it. Choose another stage."
             )
         end = numbers[-2]
     allow_recursion(len(all_units) + units)
@@ -71,15 +75,15 @@ def deepen(model: keras.Model, stage: int, units: int = 1) -> keras.Model:
 
 
 def _units(model: keras.Model) -> dict[tuple[int, int], dict[str, Any]]:
-    """The units by stage and number; a unit is its layers by the rest of their names."""
+    """Return the units by stage and number. A unit maps the end of each layer's name to it."""
     units: dict[tuple[int, int], dict[str, Any]] = {}
     for layer in model.layers:
         if match := re.fullmatch(r"stage(\d+)_block(\d+)_(\w+)", layer.name):
             units.setdefault((int(match[1]), int(match[2])), {})[match[3]] = layer
     if not units:
         raise UserError(
-            f"'{model.name}' has no layers of residual units (stage1_block1_conv1, ...), so none "
-            "can be added."
+            f"'{model.name}' has no residual units (layers named stage1_block1_conv1, ...), so no "
+            "unit can be added."
         )
     return dict(sorted(units.items()))
 
@@ -89,32 +93,34 @@ def _strides(unit: dict[str, Any]) -> bool:
 
 
 def _template(unit: dict[str, Any]) -> dict[str, Any]:
-    """The layers of a unit that a new one copies: all but those of its shortcut.
+    """Return the layers that a new unit copies: all of `unit` except its shortcut.
 
     Raises:
-        UserError: such a unit cannot be the identity and learn.
+        UserError: a copy of this unit could not start as the identity and learn.
     """
     kept = {kind: layer for kind, layer in unit.items() if not _SHORTCUT.fullmatch(kind)}
     for kind, layer in kept.items():
         if not _RESIDUAL.fullmatch(kind):
             raise UserError(
-                f"Identity units are y = x + F(x) with F(x) = 0; '{layer.name}' makes this "
-                "another unit."
+                "An added unit must start as the identity y = x + F(x) with F(x) = 0. The layer "
+                f"'{layer.name}' prevents that."
             )
     kinds, (conv, _) = list(kept), _last(kept)
     if "add" not in kept:
         if [kind for kind in kinds if not kind.startswith("pad")] != _PLAIN:
-            raise UserError(f"'{kept[conv].name}' is in no unit that can be the identity.")
+            raise UserError(
+                f"The unit of '{kept[conv].name}' cannot be the identity, so it cannot be copied."
+            )
     elif conv.replace("conv", "relu") in kinds[kinds.index(conv) :]:
         raise UserError(
-            f"F ends in the ReLU '{kept[conv.replace('conv', 'relu')].name}', which passes no "
-            "gradient at F(x) = 0: the new units could not learn."
+            f"F ends in the ReLU '{kept[conv.replace('conv', 'relu')].name}', which has no "
+            "gradient at F(x) = 0. The new units could not learn."
         )
     return kept
 
 
 def _last(unit: dict[str, Any]) -> tuple[str, str | None]:
-    """The last convolution of a unit and, if one follows, its BN."""
+    """Return the last convolution of a unit and the BN after it, if there is one."""
     kinds = list(unit)
     conv = max(kind for kind in kinds if re.fullmatch(r"conv\d", kind))
     bn = conv.replace("conv", "bn")
@@ -124,9 +130,9 @@ def _last(unit: dict[str, Any]) -> tuple[str, str | None]:
 def _grown(
     model: keras.Model, unit: dict[str, Any], stage: int, numbers: range, last: int
 ) -> keras.Model:
-    """Copy `model`, with units of those numbers behind `unit`.
+    """Copy `model` and add units with the given numbers after `unit`.
 
-    If that is not the `last`, the last is renamed to come after them.
+    If `unit` is not the `last` unit of the stage, the last unit is renumbered to stay the last.
     """
     template = _template(unit)
     end = list(template.values())[-1].name
@@ -153,14 +159,14 @@ def _grown(
 
 def _identity_unit(x: Any, template: dict[str, Any], prefix: str) -> Any:
     """Call copies of the template's layers on `x`, at stride 1, and make them the identity."""
-    outputs: dict[int, Any] = {}  # by the operation they are copies of; all else is the unit's x
+    outputs: dict[int, Any] = {}  # by the original operation; any other input is the unit's x
     copies: dict[str, Any] = {}
     y = x
     for kind, layer in template.items():
         tensors = keras_compat.calls_of(layer)[0].inputs
         inputs = [outputs.get(id(keras_compat.producer(tensor)), x) for tensor in tensors]
         if kind == "add":
-            inputs[0] = x  # h(x), where the template's may be an activation or a projection
+            inputs[0] = x  # h(x); in the template it may be an activation or a projection
         config = {**layer.get_config(), "name": prefix + kind}
         if isinstance(layer, keras.layers.Conv2D):
             config["strides"] = 1
@@ -174,7 +180,7 @@ def _identity_unit(x: Any, template: dict[str, Any], prefix: str) -> Any:
 
 
 def _zero(unit: dict[str, Any]) -> None:
-    """F(x) = 0."""
+    """Set the last weights to zero, so that F(x) = 0."""
     conv, bn = _last(unit)
     if bn is None:
         unit[conv].set_weights([np.zeros(weight.shape) for weight in unit[conv].weights])
@@ -184,7 +190,7 @@ def _zero(unit: dict[str, Any]) -> None:
 
 
 def _copy_input(unit: dict[str, Any]) -> None:
-    """Let convolutions and BN pass what they get; the ReLUs do, for it is not negative."""
+    """Make convolutions and BN return their input. ReLUs do, because it is not negative."""
     for kind, layer in unit.items():
         if kind.startswith("conv"):
             kernel, *bias = layer.get_weights()

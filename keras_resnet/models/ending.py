@@ -1,4 +1,4 @@
-"""What a Keras model ends in, read from its graph."""
+"""Find the activation of a Keras model's output in its graph."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _FUNCTIONS = {
     keras.ops.softmax: SOFTMAX,
     keras.activations.sigmoid: SIGMOID,
     keras.ops.sigmoid: SIGMOID,
-    keras.activations.relu: LINEAR,  # scores: no probabilities
+    keras.activations.relu: LINEAR,  # scores, not probabilities
 }
-# They give what they take, in another shape or type.
+# These layers return their input, in another shape or dtype.
 _CARRIERS = (layers.Identity, layers.Dropout, layers.Reshape, layers.Flatten)
 _NEAR = 1e-3  # weights of an ensemble are float32
 
 
 def activation_of(output: Any) -> str | None:
-    """Return what the Keras tensor `output` (batch, numbers) went through last.
+    """Return the activation of the Keras tensor `output` (batch, numbers).
 
     Returns:
-        "softmax" (also for a weighted mean of several), "sigmoid", "linear" (logits), or None where
-        the graph does not tell, as behind a layer of somebody's own.
+        "softmax" (also for a weighted mean of several), "sigmoid", "linear" (logits), or None if
+        the graph does not show it, for example after a custom layer.
     """
     operation = producer(output)
     function = getattr(operation, "activation", None)
@@ -55,7 +55,7 @@ def _carries(operation: Any, function: Any) -> bool:
 
 
 def _share_of_softmaxes(output: Any) -> float | None:
-    """What a row sums to that is made of softmaxes alone; None where something else is in it."""
+    """Return the sum of a row if `output` combines only softmaxes; otherwise None."""
     operation = producer(output)
     if isinstance(operation, layers.Rescaling) and operation.offset == 0:
         inner = _share_of_softmaxes(inputs_of(output)[0])

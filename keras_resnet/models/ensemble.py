@@ -1,6 +1,6 @@
-"""Several networks as one model: the mean of their probabilities.
+"""Several networks as one model that averages their probabilities.
 
-The members' layers stand side by side in one graph, each named after its member:
+The layers of all members are in one graph. Their names begin with the member, as in
 `member1_stem_conv`.
 """
 
@@ -30,28 +30,27 @@ def ensemble(
 ) -> keras.Model:
     """Average the probabilities of several classifiers in one flat functional model.
 
-    The result is a model like any other: it is evaluated, saved and exported as one. The members
-    may be different networks; each keeps its own preprocessing if that is inside. Their weights are
-    copied.
+    Evaluate, save and export the result like any other model. The members may be different
+    networks. A member that contains its preprocessing keeps it. The weights are copied.
 
     He 2015 combines six residual networks of different depth (arXiv:1512.03385, section 4.1 and
-    Table 5) and does not say how; VGG averages probabilities (arXiv:1409.1556, section 4.4).
+    Table 5) and does not say how. VGG averages probabilities (arXiv:1409.1556, section 4.4).
 
     Args:
-        models: two or more, from images (batch, height, width, channels) of one size to
-            probabilities or logits (batch, classes) of the same classes.
-        name: the model's name.
-        weights: how much each member counts, by default all the same; only ratios matter.
+        models: at least two models with the same image size and the same classes, from images
+            (batch, height, width, channels) to probabilities or logits (batch, classes).
+        name: name of the model.
+        weights: one weight per member, by default all equal. Only their ratios matter.
 
     Returns:
         A model from those images to float32 probabilities (batch, classes).
 
     Raises:
-        UserError: fewer than two members, or one that does not fit the others; the message names
-            it.
+        UserError: there are fewer than two members, or one does not fit the others. The message
+            names it.
     """
     if isinstance(models, keras.Model) or len(models) < 2:
-        raise UserError("An ensemble is of a list of two models or more.")
+        raise UserError("ensemble() needs a list of at least two models.")
     members = [_functional(model, _title(i, model)) for i, model in enumerate(models, start=1)]
     shape = _common_shape(members)
     _check_range(members)
@@ -69,46 +68,45 @@ def _title(number: int, model: Any) -> str:
 
 
 def _functional(model: Any, title: str) -> keras.Model:
-    """The member as a functional classifier of one image, without models inside it."""
+    """Return the member as a flat functional classifier with one input and one output."""
     if isinstance(model, keras.Sequential) and model.built:
         model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     if not isinstance(model, keras.Model) or not hasattr(model, "operations"):
-        raise UserError(f"{title} is no functional Keras model, or not built yet.")
+        raise UserError(f"{title} must be a functional or a built sequential Keras model.")
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise UserError(
-            f"{title} has {len(model.inputs)} inputs and {len(model.outputs)} outputs; a member "
-            "has one of each (drop auxiliary heads first)."
+            f"{title} has {len(model.inputs)} inputs and {len(model.outputs)} outputs; it must "
+            "have one of each. Remove auxiliary classifiers with keras_resnet.inference_model."
         )
     if len(model.inputs[0].shape) != 4 or len(model.outputs[0].shape) != 2:
         raise UserError(
-            f"{title} is no classifier of images: {model.inputs[0].shape} → "
-            f"{model.outputs[0].shape}; a network without its top cannot vote."
+            f"{title} must map images to classes; it maps {model.inputs[0].shape} to "
+            f"{model.outputs[0].shape}. Build it with include_top=True."
         )
     activation = getattr(keras_compat.producer(model.outputs[0]), "activation", None)
     is_sigmoid = activation_of(model.outputs[0]) == SIGMOID
     if is_sigmoid or activation not in (None, *_OF_MEMBERS):
         ending = SIGMOID if is_sigmoid else keras.activations.serialize(activation)
-        raise UserError(
-            f"{title} ends in {ending!r}; the members give the probabilities of a softmax, or "
-            "logits."
-        )
+        raise UserError(f"{title} ends in {ending!r}; it must end in a softmax or in logits.")
     if model.outputs[0].shape[-1] == 1:
         raise UserError(
-            f"{title} has one output; the members give the probabilities of a softmax over two or "
-            "more classes, or its logits."
+            f"{title} has one output; it must give the probabilities of a softmax over at least "
+            "two classes, or the logits."
         )
     if not all(np.isfinite(weight).all() for weight in model.get_weights()):
         raise UserError(f"{title} has weights that are not finite (NaN or infinity).")
     inner = [operation for operation in model.operations if isinstance(operation, keras.Model)]
     if inner:
-        raise UserError(f"{title} has a model inside ('{inner[0].name}'); a member is flat.")
+        raise UserError(
+            f"{title} contains the model '{inner[0].name}'; a member must not contain models."
+        )
     return model
 
 
 def _common_shape(members: list[keras.Model]) -> tuple[int | None, ...]:
-    """The image shape that all take; a free size takes any.
+    """Return the image shape that all members take. A free size fits any size.
 
-    Nothing resizes in between: whether to stretch, crop or pad is for the caller to say.
+    No layer resizes the images: the caller must decide whether to stretch, crop or pad.
     """
     first = members[0]
     shape = list(first.inputs[0].shape[1:])
@@ -117,18 +115,19 @@ def _common_shape(members: list[keras.Model]) -> tuple[int | None, ...]:
         x, y = model.inputs[0], model.outputs[0]
         if y.shape != first.outputs[0].shape:
             raise UserError(
-                f"{title} has {y.shape[-1]} classes, '{first.name}' {first.outputs[0].shape[-1]}."
+                f"{title} has {y.shape[-1]} classes, but '{first.name}' has "
+                f"{first.outputs[0].shape[-1]}."
             )
         dtypes, expected = (x.dtype, y.dtype), (first.inputs[0].dtype, first.outputs[0].dtype)
         if dtypes != expected:
             raise UserError(
-                f"{title} takes and gives {dtypes}, '{first.name}' {expected}. Convert it with "
-                "keras_resnet.to_stock(model)."
+                f"{title} has the input and output dtypes {dtypes}, but '{first.name}' has "
+                f"{expected}. Convert it with keras_resnet.to_stock(model)."
             )
         for axis, (side, own) in enumerate(zip(shape, x.shape[1:], strict=True)):
             if None not in (side, own) and side != own:
                 raise UserError(
-                    f"{title} takes images of {tuple(x.shape[1:])}, the members before it "
+                    f"{title} takes images of {tuple(x.shape[1:])}, but the members before it take "
                     f"{tuple(shape)}. Build it for their size (input_shape=...)."
                 )
             shape[axis] = own if side is None else side
@@ -136,16 +135,17 @@ def _common_shape(members: list[keras.Model]) -> tuple[int | None, ...]:
 
 
 def _check_range(members: list[keras.Model]) -> None:
-    """All see the same image, so all must expect the same range of numbers.
+    """Check that all members expect the same range of pixel values, as they share one image.
 
-    Of a network that is not ours, without its normalisation, nothing is known.
+    The range is unknown for a network of another package without preprocessing inside.
     """
     known = [(i, model, _range(model)) for i, model in enumerate(members, start=1)]
     known = [entry for entry in known if entry[2] is not None]
     for number, model, expected in known[1:]:
         if expected != known[0][2]:
             raise UserError(
-                f"{_title(number, model)} takes {expected}, '{known[0][1].name}' {known[0][2]}. "
+                f"{_title(number, model)} takes {expected}, but '{known[0][1].name}' takes "
+                f"{known[0][2]}. "
                 "Build all members with include_preprocessing=True."
             )
 
@@ -161,17 +161,17 @@ def _range(model: keras.Model) -> str | None:
 
 
 def _shares(weights: Sequence[float] | None, members: list[keras.Model]) -> list[float]:
-    """The weights, of sum 1."""
+    """Return the weights, scaled to sum to 1."""
     values = [1.0] * len(members) if weights is None else [float(weight) for weight in weights]
     if len(values) != len(members) or not all(0 < v < math.inf for v in values):
         raise UserError(
-            f"weights are {len(members)} numbers above 0, one a member; received {weights}."
+            f"weights must be {len(members)} numbers above 0, one per member; received {weights}."
         )
     return [value / sum(values) for value in values]
 
 
 def _member(model: keras.Model, images: Any, prefix: str) -> Any:
-    """The member's layers, copied on `images` with its weights, to its probabilities."""
+    """Copy the member's layers and weights onto `images`; return its probabilities."""
     copy = keras.models.clone_model(
         model, input_tensors=images, clone_function=_renamed(f"{prefix}_")
     )
@@ -182,7 +182,7 @@ def _member(model: keras.Model, images: Any, prefix: str) -> Any:
 
 
 def _ending(model: keras.Model) -> str:
-    """What the member ends in: its graph tells, else what it gives for noise."""
+    """Return the activation of the member's output, from its graph or from its output for noise."""
     if told := activation_of(model.outputs[0]):
         return told
     images = noise(model.input_shape[1:]).astype("float32")

@@ -1,5 +1,5 @@
-"""Trained weights: their catalog, their files (cache, download, http), and how arrays get into a
-network (loading, fitting). `foreign/` reads the files of other libraries.
+"""Trained weights: their catalog, their files (cache, download, http), and loading into a network
+(loading, fitting). `foreign/` reads the files of other libraries.
 
-Nothing is imported here: `keras-resnet weights list` needs no TensorFlow.
+This file imports nothing, so that `keras-resnet weights list` does not need TensorFlow.
 """

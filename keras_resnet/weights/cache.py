@@ -1,4 +1,4 @@
-"""The files of the catalog on this machine: fetched, checked, found. Needs no TensorFlow."""
+"""The files of the catalog on this machine: download, check, find. Needs no TensorFlow."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from keras_resnet.weights.catalog import Entry
 
 
 def fetch(entry: Entry) -> Path:
-    """Return the file of these weights, downloaded if it is not in the cache, its hash checked.
+    """Return the file of these weights. Download it if it is not in the cache, and check its hash.
 
     Raises:
         UserError: see `download.fetch`.
@@ -23,17 +23,17 @@ def fetch(entry: Entry) -> Path:
 
 
 def fault(entry: Entry) -> str | None:
-    """What is wrong with the file of these weights, and what to do; None if its hash is right."""
+    """Return the problem with the file of these weights and what to do; None if it is right."""
     problem = download.fault(cached_path(entry), entry.hash)
     if problem is None:
         return None
     if not entry.url:
-        return f"{problem}. It belongs to the package keras-resnet-zoo: install that anew."
-    return f"{problem}. Get it: keras-resnet weights fetch {entry.model} --weights {entry.tag}"
+        return f"{problem}. It is part of the package keras-resnet-zoo: reinstall the package."
+    return f"{problem}. Run: keras-resnet weights fetch {entry.model} --weights {entry.tag}"
 
 
 def cached_path(entry: Entry) -> Path:
-    """Where the file of these weights is, or will be."""
+    """Return the path of the file of these weights, which need not exist yet."""
     if not entry.url:
         return catalog.TRAINED / entry.file
     return download.cache_home() / "weights" / entry.file

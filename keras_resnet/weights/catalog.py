@@ -1,6 +1,7 @@
-"""The published and our own weights: what `weights="imagenet"` and `weights="cifar10"` mean.
+"""The catalog of trained weights: the meaning of `weights="imagenet"` and `weights="cifar10"`.
 
-`catalog.toml` has those that others published, `trained/catalog.toml` ours, which lie beside it.
+`catalog.toml` lists the weights of other publishers. `trained/catalog.toml` lists ours, whose files
+are in the same folder.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ TRAINED = _HERE / "trained"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How the accuracy was measured: shorter side to `resize`, the central crop of `size`."""
+    """The protocol of an accuracy: scale the shorter side to `resize`, then crop the center."""
 
     size: int  # pixels a side
     resize: int
@@ -33,28 +34,28 @@ class Accuracy:
 
     top1: float
     top5: float | None
-    source: str  # who says so
+    source: str  # who publishes this accuracy
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Weights of one network.
+    """The weights of one network.
 
     Attributes:
         model: registry name.
-        tag: "imagenet/torchvision_v2": the data, and after the slash whose.
-        default: whether the data alone ("imagenet") means these.
+        tag: the data and, after a slash, the publisher: "imagenet/torchvision_v2".
+        default: True if the data alone ("imagenet") selects these weights.
         source: "Keras Applications", "torchvision", "timm" or "keras_resnet".
-        peer: the network's name there.
-        url: where the file is; "" for one in this package.
-        hash: "sha256:" and at least 8 hex digits of it, or "md5:".
-        megabytes: its size in MiB, about.
-        license: of the weights. The images they were trained on have terms of their own.
-        variant: which of the forms that share a name in the field, "" if there is one only.
-        preprocessing: what they were trained with, a key of `PREPROCESSING`.
-        data: what they were trained on, by tensorflow-datasets' name.
-        evaluation: the protocol of the accuracy.
-        published: the accuracy; None if nobody gives one. Of our own weights it is measured.
+        peer: name of the network there.
+        url: address of the file; "" for a file in this package.
+        hash: "sha256:" and at least the first 8 hex digits, or "md5:" and all digits.
+        megabytes: approximate size of the file in MiB.
+        license: license of the weights. The training images have their own terms.
+        variant: distinguishes forms that share a name in the field; "" if there is only one form.
+        preprocessing: preprocessing used in training, a key of `PREPROCESSING`.
+        data: training data, by its tensorflow-datasets name.
+        evaluation: protocol of the accuracy.
+        published: the accuracy; None if nobody publishes one. We measured it for our own weights.
     """
 
     model: str
@@ -74,19 +75,19 @@ class Entry:
 
     @property
     def file(self) -> str:
-        """Its name in the cache, or in the package."""
+        """Name of the file in the cache or in the package."""
         if self.url:
             return self.url.rpartition("/")[2]
         return f"{self.model}-{self.tag.replace('/', '-')}.weights.h5"
 
     def __str__(self) -> str:
-        """For messages: resnet50 imagenet/keras."""
+        """Return the text for messages, e.g. "resnet50 imagenet/keras"."""
         return f"{self.model} {self.tag}"
 
 
 @cache
 def entries() -> tuple[Entry, ...]:
-    """All of them, ours first."""
+    """Return all entries, ours first."""
     files = (TRAINED / "catalog.toml", _HERE / "catalog.toml")
     tables = [tomllib.loads(file.read_text(encoding="utf-8")) for file in files]
     return tuple(_entry(row) for table in tables for row in table.get("weights", ()))
@@ -99,17 +100,17 @@ def _entry(row: dict[str, Any]) -> Entry:
 
 
 def of_model(name: str) -> tuple[Entry, ...]:
-    """The weights that there are for a network, the defaults first."""
+    """Return the weights of a network, the defaults first."""
     found = [entry for entry in entries() if entry.model == name]
     return tuple(sorted(found, key=lambda entry: not entry.default))
 
 
 def find(name: str, tag: str) -> Entry:
-    """The weights of network `name` that `tag` means: "imagenet", "imagenet/timm_a1", "cifar10".
+    """Find the weights of network `name` by `tag`: "imagenet", "imagenet/timm_a1", "cifar10".
 
     Raises:
-        UserError: there are none of that tag for this network; the message says for which form of
-            the network there are, or which tags this one has.
+        UserError: this network has no weights with that tag. The message names the form of the
+            network that has them, or the tags of this network.
     """
     mine = of_model(name)
     for entry in mine:
@@ -124,16 +125,16 @@ def find(name: str, tag: str) -> Entry:
         raise UserError(f"'{tag}' are {variant}: use {twins[0].model}. {_has(name, mine)}")
     if not mine:
         raise UserError(
-            f"No weights of '{name}' are published or ours, so there is no '{tag}'. See "
-            "'keras-resnet weights list' for those there are; weights= also takes a .weights.h5 "
-            "file (a run's, or made by 'keras-resnet weights import')."
+            f"The catalog has no weights for '{name}', so '{tag}' does not exist. Run "
+            "'keras-resnet weights list' to see the catalog. weights= also takes a .weights.h5 "
+            "file: a run's, or one made by 'keras-resnet weights import'."
         )
-    see = f"Run 'keras-resnet weights list {name}' to see what they are."
+    see = f"Run 'keras-resnet weights list {name}' to see their sources and accuracies."
     raise UnknownNameError(f"weights for '{name}'", tag, [entry.tag for entry in mine], see)
 
 
 def _in_full(tag: str) -> str:
-    """What is meant by torchvision's own names, and by what stands after the slash."""
+    """Return the full tag for torchvision's own names, or for the part after the slash."""
     if match := re.fullmatch(r"(?:imagenet1k|default)_?(v\d)", tag.lower()):
         return f"imagenet/torchvision_{match[1]}"
     return tag if "/" in tag else f"imagenet/{tag.lower()}"
@@ -141,14 +142,14 @@ def _in_full(tag: str) -> str:
 
 def _has(name: str, mine: tuple[Entry, ...]) -> str:
     if not mine:
-        return f"For '{name}' itself there are none."
+        return f"'{name}' itself has no weights."
     return f"'{name}' has {', '.join(entry.tag for entry in mine)}."
 
 
 def _twins(name: str, tag: str) -> list[Entry]:
-    """Weights of that very tag for another form of the network.
+    """Return the weights with that tag for another form of the network.
 
-    The field gives several forms one name: torchvision's and timm's resnet50 is our resnet50v1_5.
+    One name can mean several forms: resnet50 of torchvision and timm is our resnet50v1_5.
     """
     return [
         entry

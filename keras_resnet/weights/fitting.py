@@ -1,4 +1,4 @@
-"""Trained weights in a network that is not quite the one they were trained in."""
+"""Fit trained weights into a network that differs slightly from the one they were trained in."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ from keras_resnet.images.preprocessing import BETWEEN, PREPROCESSING
 
 Arrays = Mapping[str, list[np.ndarray]]  # by layer name, in the order of `layer.weights`
 
-_NOTE = "keras_resnet."  # how attributes of the file begin that Keras does not look at
-_OPTIONS = "options"  # the one that is JSON
-HEADS = ("head", "aux")  # how the layers begin that a network without the top leaves out
+_NOTE = "keras_resnet."  # prefix of the file attributes that are ours; Keras ignores them
+_OPTIONS = "options"  # the attribute that is JSON
+HEADS = ("head", "aux")  # prefixes of the layers that a network without the top does not have
 _IMAGE_CHANNELS = 3
 
 
 def arrays_of(model: keras.Model) -> Arrays:
-    """The weights of a model."""
+    """Return the weights of a model by layer name."""
     return {layer.name: layer.get_weights() for layer in model.layers if layer.weights}
 
 
 @dataclass(frozen=True)
 class Note:
-    """What a `.weights.h5` file of ours says of itself; one that Keras wrote says nothing.
+    """The facts that our `.weights.h5` files store about their weights. Keras' files have none.
 
     Attributes:
-        network: registry name: plain20 and resnet20 have the same arrays, v1 and v1.5 too.
-        preprocessing: what the weights were trained with.
-        data: what they were trained on, by tensorflow-datasets' name.
-        options: the fields in which the network differs from the one of that name, e.g. {"depths":
+        network: registry name. It is needed because plain20 and resnet20 have the same arrays, and
+            so have v1 and v1.5.
+        preprocessing: preprocessing used in training.
+        data: training data, by its tensorflow-datasets name.
+        options: the fields in which the network differs from the registered one, e.g. {"depths":
             (6, 6, 6)}.
     """
 
@@ -47,7 +48,7 @@ class Note:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
-        """Put it into a file."""
+        """Write the note into a weights file."""
         with h5py.File(path, "r+") as file:
             for key, value in asdict(self).items():
                 if value:
@@ -55,10 +56,10 @@ class Note:
 
 
 def read_note(path: Path) -> Note:
-    """What `Note.write` put into a `.weights.h5` file, if it did.
+    """Read the note that `Note.write` wrote into a `.weights.h5` file; empty if there is none.
 
     Raises:
-        UserError: a preprocessing that there is not, or one that got lost.
+        UserError: the preprocessing is unknown, or the file cannot express it.
     """
     try:
         with h5py.File(path) as file:
@@ -66,14 +67,14 @@ def read_note(path: Path) -> Note:
             note = Note(**{**said, _OPTIONS: _parsed(said[_OPTIONS])})
             layers = [layer["vars"].attrs.get("name") for layer in file["layers"].values()]
     except (OSError, KeyError, json.JSONDecodeError):
-        return Note()  # whoever reads the weights says what is wrong with the file
+        return Note()  # reading the weights later reports what is wrong with the file
     if note.preprocessing is None and BETWEEN in layers:
         raise UserError(
-            f"{path} was saved from a model with a layer '{BETWEEN}', and a file of weights does "
-            "not keep what that does. Save the whole model: model.save('NAME.keras')."
+            f"{path} was saved from a model with a layer '{BETWEEN}', and a weights file does not "
+            "store what that layer does. Save the whole model: model.save('NAME.keras')."
         )
     if note.preprocessing not in (None, *PREPROCESSING):
-        raise UserError(f"{path} says preprocessing '{note.preprocessing}', which there is not.")
+        raise UserError(f"{path} names an unknown preprocessing: '{note.preprocessing}'.")
     return note
 
 
@@ -83,14 +84,17 @@ def _parsed(options: str | None) -> dict[str, Any]:
 
 
 def fit(arrays: Arrays, model: keras.Model, source: str, before: Collection[str] = ()) -> None:
-    """Copy `arrays` into the layers of the same names, in place; `source` names them in messages.
+    """Copy `arrays` into the layers with the same names, in place.
 
-    A classifier of another width, or one that they lack, stays new, a first convolution that takes
-    other than RGB is adapted, and a model without the top takes what it has; a message on stderr
-    says so. Nothing else may differ, but for the layers in `before`, which are not the network's.
+    `source` names the weights in messages. Layers in `before` are not part of the network and are
+    left alone. These differences are allowed, with a message on stderr:
+
+    - A classifier with another number of classes, or missing in `arrays`, stays new.
+    - A first convolution for images that are not RGB gets an adapted kernel.
+    - A model without the top takes the arrays of its layers.
 
     Raises:
-        UserError: these are weights of another network; the message names the first layer, and
+        UserError: the weights belong to another network. The message names the first layer, and
             nothing was copied.
     """
     layers = [layer for layer in model.layers if layer.weights and layer.name not in before]
@@ -98,16 +102,16 @@ def fit(arrays: Arrays, model: keras.Model, source: str, before: Collection[str]
     left = [name for name in arrays if name not in mine and not name.startswith(HEADS)]
     if left:
         raise UserError(
-            f"{source} are not of '{model.name}', which has no layer '{left[0]}'. "
-            "A file of another library: keras-resnet weights import."
+            f"{source} are not for '{model.name}', which has no layer '{left[0]}'. "
+            "To use a file of another library, run: keras-resnet weights import."
         )
     fitted, notes = {}, []
     for name, layer in mine.items():
         if name not in arrays and name.startswith(HEADS):
-            notes.append(f"'{name}' is new and untrained, since {source} are without it")
+            notes.append(f"'{name}' is new and untrained, because {source} do not have it")
             continue
         if name not in arrays:
-            raise UserError(f"{source} are not of '{model.name}': they have nothing for '{name}'.")
+            raise UserError(f"{source} are not for '{model.name}': they have nothing for '{name}'.")
         values, note = _fitted(arrays[name], layer, source, model)
         fitted[name] = values
         notes += [note] if note else []
@@ -121,14 +125,14 @@ def fit(arrays: Arrays, model: keras.Model, source: str, before: Collection[str]
 def _fitted(
     values: list[np.ndarray], layer: keras.Layer, source: str, model: keras.Model
 ) -> tuple[list[np.ndarray] | None, str]:
-    """What goes into a layer (None: it stays as it is), and what is to be said of it."""
+    """Return the arrays for a layer (None: leave it as it is) and a message for the user."""
     theirs = [value.shape for value in values]
     ours = [tuple(weight.shape) for weight in layer.weights]
     if theirs == ours:
         return values, ""
     if _is_classifier(layer) and theirs[0][:-1] == ours[0][:-1]:
         return None, (
-            f"the classifier '{layer.name}' is new and untrained, since {source} know "
+            f"the classifier '{layer.name}' is new and untrained, because {source} have "
             f"{theirs[0][-1]} classes and this model has {ours[0][-1]}"
         )
     if len(ours[0]) == 4 and theirs[0][2] == _IMAGE_CHANNELS and _without(2, theirs, ours):
@@ -139,11 +143,12 @@ def _fitted(
     if any(isinstance(other, keras.layers.Flatten) for other in model.layers):
         raise UserError(
             f"{source} do not fit '{layer.name}' of '{model.name}' ({theirs[0]}, {ours[0]}): its "
-            "dense layers know the image size. Leave input_shape out, or the top "
-            "(include_top=False)."
+            "dense layers need the image size of the weights. Remove input_shape, or use "
+            "include_top=False."
         )
     raise UserError(
-        f"{source} do not fit '{layer.name}' of '{model.name}': {theirs} there, {ours} here."
+        f"{source} do not fit '{layer.name}' of '{model.name}': they have the shapes {theirs}, the "
+        f"layer has {ours}."
     )
 
 
@@ -152,16 +157,16 @@ def _is_classifier(layer: keras.Layer) -> bool:
 
 
 def _without(axis: int, theirs: list[tuple[int, ...]], ours: list[tuple[int, ...]]) -> bool:
-    """Whether the shapes are the same but for one axis of the first."""
+    """Return True if the shapes are equal except for one axis of the first."""
     first = [tuple(s for i, s in enumerate(shapes[0]) if i != axis) for shapes in (theirs, ours)]
     return first[0] == first[1] and theirs[1:] == ours[1:]
 
 
 def adapted(kernel: np.ndarray, channels: int) -> np.ndarray:
-    """A first convolution's kernel (height, width, 3, filters) for other than RGB images.
+    """Adapt a first convolution's kernel (height, width, 3, filters) to images that are not RGB.
 
-    Grey: the sum over RGB, which answers a grey image as three equal channels did. Otherwise the
-    three are repeated, and scaled so that as much comes out (both as timm does).
+    For grey images it is the sum over RGB, which gives the same as three equal channels. Otherwise
+    the three channels are repeated and scaled to keep the size of the output. timm does both.
     """
     if channels == 1:
         return np.asarray(kernel.sum(axis=2, keepdims=True))

@@ -1,7 +1,7 @@
-"""Receive one file over HTTP with `requests`: retry what may pass, resume what broke off.
+"""Download one file over HTTP with `requests`: retry temporary failures, resume broken downloads.
 
-pooch was tried and left out. It compares whole hashes, and torchvision and timm publish only the
-first 8 digits. It prints a mirror's address with its password. It cannot resume.
+We tried pooch and did not use it. It compares whole hashes, but torchvision and timm publish only
+the first 8 digits. It prints a mirror's address with its password. It cannot resume.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from keras_resnet.errors import UserError
 MIRROR = "KERAS_RESNET_MIRROR"
 
 CONNECT_SECONDS = 10.0
-STALL_SECONDS = 30.0  # without one byte; a server that is slow but sends may take hours
-RETRIES = 4  # in a row without PROGRESS_BYTES more than before
+STALL_SECONDS = 30.0  # without one byte; a slow server that sends may take hours
+RETRIES = 4  # in a row, each without PROGRESS_BYTES more than before
 PROGRESS_BYTES = 1 << 20
-FIRST_WAIT = 1.0  # seconds, doubled every time; a server's Retry-After goes first
+FIRST_WAIT = 1.0  # seconds, doubled every time; a server's Retry-After has priority
 LONGEST_WAIT = 60.0
-CHUNK = 1 << 16  # bytes; when the line breaks, less than one is lost
+CHUNK = 1 << 16  # bytes; a broken connection loses less than one chunk
 
 _PASSING = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
 _HINTS = {
-    401: ". It wants a login",
-    403: ". It gives no access",
-    404: ". It is not there; a newer keras_resnet may know a new address",
+    401: ". It needs a login",
+    403: ". Access is denied",
+    404: ". The file is not there; a newer keras_resnet may have a new address",
 }
 
 
@@ -49,20 +49,20 @@ def say(text: str) -> None:
 
 
 def shown(text: str) -> str:
-    """What came from outside, fit for a message: without passwords and control characters."""
+    """Make text from outside safe for a message: no passwords, no control characters."""
     text = re.sub(r"//[^/\s]*@", "//", text)
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def complete(address: str, partial: Path, path: Path) -> bool:
-    """Ask `address` until all of the file is in `partial`; `path` is where it will go.
+    """Request `address` until the whole file is in `partial`. `path` is its final place.
 
     Returns:
-        Whether several answers were put together, which may be of two versions of the file.
+        True if the file was joined from several downloads, which may be of two versions.
 
     Raises:
-        UserError: refused, or given up after retries.
-        OSError: there is no room.
+        UserError: the server refused, or the retries are used up.
+        OSError: there is no space.
     """
     failures, most = 0, _size(partial)
     with _Session() as session:
@@ -75,13 +75,13 @@ def complete(address: str, partial: Path, path: Path) -> bool:
                     failures, most = 0, _size(partial)
                 failures += 1
                 if may_pass and failures > RETRIES:
-                    reason += f"; given up after {RETRIES + 1} tries. Run it again to go on"
+                    reason += f"; gave up after {RETRIES + 1} tries. Run it again to continue"
                     may_pass = False
                 if not may_pass:
                     # Not `from error`: the text of requests may have a password.
                     raise _refusal(address, reason, path) from None
                 wait = _wait(error, failures)
-                say(f"{path.name}: {reason}; again in {wait:g} s ({failures} of {RETRIES}).")
+                say(f"{path.name}: {reason}; retry in {wait:g} s ({failures} of {RETRIES}).")
                 time.sleep(wait)
 
 
@@ -96,29 +96,29 @@ class _Session(requests.Session):
             goal = urljoin(resp.url, target)
             if not goal.startswith("https:"):
                 raise UserError(
-                    f"{shown(resp.url)} redirects from https to {shown(goal)}, which anyone on "
-                    "the way can change: not followed."
+                    f"{shown(resp.url)} redirects from https to {shown(goal)}, where anyone on the "
+                    "way can change the file. The redirect was not followed."
                 )
         return target
 
 
 def _request(session: requests.Session, address: str, partial: Path, path: Path) -> bool:
-    """Receive what is missing of the file; return whether that is not all of it."""
+    """Receive the rest of the file; return True if `partial` already had the beginning."""
     size = _size(partial)
-    # "identity": lengths and ranges are then in bytes of the file itself.
+    # "identity": lengths and ranges then count the bytes of the file itself.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={size}-"} if size else {})
     timeout = (CONNECT_SECONDS, STALL_SECONDS)
     try:
         response = session.get(address, headers=headers, stream=True, timeout=timeout)
     except (requests.RequestException, UserError):
         raise
-    except (OSError, ValueError) as error:  # REQUESTS_CA_BUNDLE's file, a Location that is no text
+    except (OSError, ValueError) as error:  # REQUESTS_CA_BUNDLE's file, or a malformed Location
         raise requests.RequestException(error) from error
     with response:
         told = response.headers.get("Content-Range", "")
         rest = re.fullmatch(rf"bytes {size}-\d+/(\d{{1,18}})", told)
         if size and response.status_code in (206, 416) and not rest:
-            partial.unlink()  # another part, or nothing: the server's file is not what it was
+            partial.unlink()  # another part, or nothing: the file on the server has changed
             return _request(session, address, partial, path)
         response.raise_for_status()
         if size and response.status_code == 206 and rest:
@@ -131,12 +131,12 @@ def _request(session: requests.Session, address: str, partial: Path, path: Path)
 def _receive(
     response: requests.Response, partial: Path, path: Path, start: int, total: int | None
 ) -> None:
-    """Append the body to the first `start` bytes of `partial`, which will be `total` long."""
+    """Append the body to the first `start` bytes of `partial`, up to `total` bytes."""
     free = shutil.disk_usage(path.parent).free
     if total is not None and free < total - start:
         raise OSError(errno.ENOSPC, f"only {free / 1e6:.1f} MB are free")
     size = "" if total is None else f", {total / 1e6:.1f} MB"
-    resumed = f", going on at {start / 1e6:.1f}" if start else ""
+    resumed = f", continuing at {start / 1e6:.1f}" if start else ""
     host = shown(urlsplit(response.url).hostname or "")
     say(f"Downloading {path.name}{size}{resumed}, from {host} to {path.parent}")
     with (
@@ -150,11 +150,11 @@ def _receive(
         raise requests.ConnectionError(f"received {_size(partial):,} of {total:,} bytes")
 
 
-# What went wrong ----------------------------------------------------------------------------------
+# Errors -------------------------------------------------------------------------------------------
 
 
 def _wait(error: requests.RequestException, failures: int) -> float:
-    """Seconds until the next try."""
+    """Return the seconds until the next try."""
     asked = None
     if error.response is not None:
         with suppress(urllib3.exceptions.InvalidHeader, ValueError, OverflowError):
@@ -163,16 +163,16 @@ def _wait(error: requests.RequestException, failures: int) -> float:
 
 
 def _root(error: BaseException) -> BaseException:
-    """The socket's error inside those of urllib3 and requests: the cause, or the first argument.
+    """Return the socket's error inside those of urllib3 and requests: cause, or first argument.
 
-    Not `__context__`: at its end may be an error that the caller is handling.
+    Not `__context__`: that chain may end in an error that the caller is handling.
     """
     inner = error.__cause__ or next((a for a in error.args if isinstance(a, BaseException)), None)
     return _root(inner) if inner else error
 
 
 def _explain(error: requests.RequestException) -> tuple[str, bool]:
-    """Why it failed, and whether the next try may do better. A server's own words are not shown."""
+    """Return the reason, and True if a retry may help. Text from the server is not shown."""
     if isinstance(error, requests.HTTPError) and error.response is not None:
         code = error.response.status_code
         reason = f"{code} {http.client.responses.get(code, '')}".rstrip() + _HINTS.get(code, "")
@@ -181,7 +181,7 @@ def _explain(error: requests.RequestException) -> tuple[str, bool]:
         return f"no connection within {CONNECT_SECONDS:g} s", True
     root = _root(error)
     if isinstance(root, TimeoutError):
-        return f"not a byte within {STALL_SECONDS:g} s", True
+        return f"no data for {STALL_SECONDS:g} s", True
     if isinstance(root, ssl.SSLCertVerificationError):
         bundle = "set REQUESTS_CA_BUNDLE to the file of its certificates"
         return f"{root.verify_message}. Behind a company's proxy, {bundle}", False
@@ -191,7 +191,7 @@ def _explain(error: requests.RequestException) -> tuple[str, bool]:
 
 
 def _refusal(address: str, reason: str, path: Path) -> UserError:
-    mirror = "is set: does it have the file?" if os.environ.get(MIRROR) else "names a mirror."
+    mirror = "is set: check that it has the file" if os.environ.get(MIRROR) else "can name a mirror"
     return UserError(
-        f"{shown(address)}: {reason}. A file got elsewhere can be put at {path}; {MIRROR} {mirror}"
+        f"{shown(address)}: {reason}. You can put a copy of the file at {path}. {MIRROR} {mirror}."
     )

@@ -1,4 +1,4 @@
-"""What `weights=` accepts, and how it gets into a network."""
+"""Resolve `weights=` and load the weights into a network."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from keras_resnet.weights.foreign.forms import FORMS
 from keras_resnet.weights.foreign.keras_files import by_name, is_ours
 from keras_resnet.weights.foreign.read import Foreign, read
 
-# What `weights=` means: nothing, a file of ours, a tag's weights, a file of Keras Applications.
+# The meaning of `weights=`: nothing, a file of ours, catalog weights, a file of Keras Applications.
 Resolved = Path | Entry | Foreign | None
-# What it takes: that, the path of a file, or a tag of the catalog ("imagenet/torchvision_v2").
+# The values of `weights=`: those, the path of a file, or a tag ("imagenet/torchvision_v2").
 Weights = str | Resolved
 
 SUFFIX = ".weights.h5"
-_LOAD_KERAS = ". A whole model: keras.models.load_model, which export(model) takes"
-_KERAS = (".h5", ".hdf5", ".keras")  # endings that a whole Keras model may have
+_LOAD_KERAS = ". For a whole model use keras.models.load_model; export(model) takes the result"
+_KERAS = (".h5", ".hdf5", ".keras")  # suffixes that a whole Keras model may have
 _FOREIGN = (".pth", ".pt", ".th", ".bin", ".safetensors", *_KERAS)
 
 
 def resolve(name: str, weights: Weights) -> Resolved:
-    """What `weights=` of network `name` means: nothing, a file, or weights of the catalog.
+    """Return the meaning of `weights=` for network `name`: nothing, a file, or catalog weights.
 
-    A file of Keras Applications' network of that name is read here.
+    If it is a file of the Keras Applications network with that name, it is read here.
 
     Raises:
-        UserError: no such file or tag, or a file of another library.
+        UserError: the file or the tag does not exist, or the file is of another library.
     """
     if weights is None:
         return weights
     if not isinstance(weights, str | Path | Entry | Foreign):
-        raise UserError(f"weights= takes a tag or a {SUFFIX} file; received {weights!r}.")
+        raise UserError(f"weights= must be a tag or a {SUFFIX} file; received {weights!r}.")
     if not isinstance(weights, Entry | Foreign):
         path = expanded(weights)
         if _is_other_keras_file(path) and name in registry.list_models():
@@ -51,17 +51,17 @@ def resolve(name: str, weights: Weights) -> Resolved:
                 raise UserError(f"No such weights file: {path}")
             weights = path
         elif path.is_dir() and not (path / "model.keras").is_file():
-            raise UserError(f"{path} is a folder; weights= takes a tag or a {SUFFIX} file.")
+            raise UserError(f"weights= must be a tag or a {SUFFIX} file; {path} is a folder.")
         elif path.suffix.lower() in _FOREIGN or path.exists():
             raise UserError(
-                f"weights= takes a {SUFFIX} file; make one: keras-resnet weights import {path} "
-                f"--as {name}" + _LOAD_KERAS * (path.suffix.lower() in _KERAS)
+                f"weights= must be a tag or a {SUFFIX} file. To make one, run: keras-resnet "
+                f"weights import {path} --as {name}" + _LOAD_KERAS * (path.suffix.lower() in _KERAS)
             )
         else:
             weights = catalog.find(name, str(weights))
     of = about(weights).network
     if of not in (None, name) and name in registry.list_models():
-        raise UserError(f"The weights '{weights}' are of '{of}', not of '{name}'.")
+        raise UserError(f"The weights '{weights}' are for '{of}', not for '{name}'.")
     return weights
 
 
@@ -70,7 +70,7 @@ def _is_other_keras_file(path: Path) -> bool:
 
 
 def about(weights: Resolved) -> Note:
-    """What is known of resolved weights: their network, and what they were trained with."""
+    """Return the known facts about resolved weights: network, preprocessing and data."""
     if weights is None:
         return Note()
     if isinstance(weights, Foreign):
@@ -81,7 +81,7 @@ def about(weights: Resolved) -> Note:
 
 
 def known_with(weights: Resolved) -> Known:
-    """The class names and the crop that belong to resolved weights."""
+    """Return the class names and the crop that belong to resolved weights."""
     data = about(weights).data
     if isinstance(weights, Entry):
         measured = weights.evaluation
@@ -92,7 +92,7 @@ def known_with(weights: Resolved) -> Known:
 
 
 def classes_in(weights: Resolved) -> int | None:
-    """The width of the classifier in a file; None if it has none, or is none."""
+    """Return the number of classes in a file; None for catalog weights or without a classifier."""
     if isinstance(weights, Foreign):
         return weights.contents.classes
     if not isinstance(weights, Path):
@@ -102,14 +102,14 @@ def classes_in(weights: Resolved) -> int | None:
 
 
 def load(model: keras.Model, weights: Resolved, before: Collection[str] = ()) -> None:
-    """Load `weights` into `model` in place; None leaves it as it is.
+    """Load `weights` into `model` in place. None leaves the model as it is.
 
-    Weights of the catalog are fetched if they are not there yet, and their hash is checked. The
-    layers named in `before` come before the network and are left alone.
+    Weights of the catalog are downloaded if necessary, and their hash is checked. Layers named in
+    `before` come before the network and are left alone.
 
     Raises:
-        UserError: no such file, weights that are not there and cannot be fetched, a wrong hash, or
-            weights of another network.
+        UserError: the file does not exist, the download fails, the hash is wrong, or the weights
+            are for another network.
     """
     if weights is None:
         return

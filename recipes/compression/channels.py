@@ -1,12 +1,12 @@
-"""The channels of a network: which of them go together, and the network without some of them.
+"""Follow the channels of a network: find tied channels, and build the network without some of them.
 
 Every tensor gets a number for each of its channels (its last axis). A layer that makes channels (a
-convolution, a Dense layer) gives new numbers; one that works channel by channel passes them on; an
-addition says that its inputs' channels are the same ones. So two channels that must stay or go
-together have the same root (union-find), whatever the layers are called: those that a stage's
-shortcut adds up, those a zero-padded shortcut (He 2015, option A) shifts, and the channels of one
-group of a grouped convolution. To remove a root's channels gives what the network computes with
-those channels at zero, exactly.
+convolution, a Dense layer) gets new numbers. A layer that works channel by channel passes them on.
+An addition ties its inputs' channels together. Two channels that must be kept or removed together
+have the same root (union-find). These are the channels that a stage's shortcut adds, the channels
+that a zero-padded shortcut (He 2015, option A) shifts, and the channels of one group of a grouped
+convolution. Removing a root's channels gives exactly the network's result with those channels at
+zero.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from keras_resnet.layers import to_stock
 from keras_resnet.models.auxiliary import inference_model
 from keras_resnet.recipes.training import transfer
 
-Numbers = np.ndarray  # of the channels of a tensor, in their order
+Numbers = np.ndarray  # the numbers of a tensor's channels, in order
 
-# Every channel by itself.
+# Layers that treat every channel separately.
 _CHANNELWISE = (
     *IN_PLACE,
     *(layers.MaxPooling2D, layers.AveragePooling2D, layers.AdaptiveAveragePooling2D),
@@ -41,16 +41,16 @@ _ELEMENTWISE = (
     *(layers.Multiply, layers.Maximum, layers.Minimum),
 )
 _MIXING_ACTIVATIONS = {"softmax", "log_softmax", "sparsemax"}
-_HELD = 0  # the channel that always stays, and with it all that are tied to it
+_HELD = 0  # the channel that is always kept, together with all channels tied to it
 
 
 @dataclass(frozen=True)
 class Family:
-    """Filters to choose among.
+    """A group of filters to choose from.
 
     Attributes:
-        makers: the layers that make these channels; several where additions tie them.
-        roots: of the channels.
+        makers: the layers that make these channels; several layers if additions tie them.
+        roots: the roots of the channels.
     """
 
     makers: frozenset[str]
@@ -58,7 +58,7 @@ class Family:
 
     @property
     def size(self) -> int:
-        """How many there are."""
+        """The number of filters."""
         return len(self.roots)
 
 
@@ -68,19 +68,19 @@ class Channels:
     Attributes:
         model: the network in stock float32 layers, without auxiliary classifiers.
         of: the numbers of a tensor's channels, by the tensor's number in `graph.tensors`.
-        roots: by channel, the channel that stands for all that are tied to it.
+        roots: the root of each channel, which stands for all channels tied to it.
 
     Raises:
-        UserError: a free image size, a layer that is called twice, or one through which channels
-            cannot be followed; the message names it.
+        UserError: a free image size, a layer that is called twice, or a layer that channels cannot
+            be followed through; the message has its name.
     """
 
     def __init__(self, model: keras.Model) -> None:
         model = transfer.functional(model)
         if None in model.inputs[0].shape[1:]:
             raise UserError(
-                f"Filters are chosen by the multiply-adds at one image size; '{model.name}' takes "
-                "any. Build it with input_shape=(height, width, 3)."
+                f"Filter pruning needs a fixed image size, to count multiply-adds; '{model.name}' "
+                "takes any size. Build it with input_shape=(height, width, 3)."
             )
         self.model = to_stock(inference_model(model))
         self.graph = Graph(self.model)
@@ -103,13 +103,13 @@ class Channels:
         shape = self.graph.tensors[step.outputs[0]].shape
         numbers = self._follow(step, shape)
         if len(step.outputs) > 1 or len(numbers) != shape[-1]:
-            _refuse(step.operation, "does not keep the channels as they are")
+            _refuse(step.operation, "does not keep the channels")
         if _mixes(step.operation):
             self._hold(numbers)
         self.of[step.outputs[0]] = numbers
 
     def _follow(self, step: Any, shape: tuple[int, ...]) -> Numbers:
-        """The numbers of what a layer gives out."""
+        """Return the channel numbers of a layer's output."""
         layer, inputs = step.operation, [self.of[number] for number in step.inputs]
         first = getattr(layer, "data_format", "channels_last") == "channels_first"
         if isinstance(layer, layers.InputLayer):
@@ -118,7 +118,7 @@ class Channels:
             before, after = (self._new(layer, count) for count in layer.padding[1])
             return np.concatenate([before, inputs[0], after])
         if first:
-            _refuse(layer, "has channels_first and reads across the last axis")
+            _refuse(layer, "has channels_first, so it does not keep the last axis apart")
         if isinstance(layer, layers.DepthwiseConv2D):
             return np.repeat(inputs[0], layer.depth_multiplier)
         if is_weighted(layer):
@@ -130,7 +130,7 @@ class Channels:
         if isinstance(layer, (layers.Flatten, layers.Reshape)):
             return self._reshaped(step, inputs[0], shape)
         if not isinstance(layer, _CHANNELWISE):
-            _refuse(layer, "has no rule that says which channels depend on which")
+            _refuse(layer, "has no rule for the dependence between its channels")
         if isinstance(layer, layers.BatchNormalization) and layer.axis not in (-1, len(shape) - 1):
             _refuse(layer, "does not normalise the last axis")
         return inputs[0]
@@ -142,7 +142,7 @@ class Channels:
         return np.arange(start, start + count)
 
     def _convolved(self, layer: Any, inputs: Numbers, count: int) -> Numbers:
-        """New channels; a grouped convolution loses whole groups, what they read included."""
+        """Return new channels. A grouped convolution ties whole groups, with their inputs."""
         numbers, groups = self._new(layer, count), getattr(layer, "groups", 1)
         if groups > 1:
             parts = (inputs.reshape(groups, -1), numbers.reshape(groups, -1))
@@ -156,7 +156,7 @@ class Channels:
         return np.concatenate(inputs)
 
     def _united(self, inputs: list[Numbers]) -> Numbers:
-        """One set of channels; what is broadcast along them stays."""
+        """Tie the inputs' channels together; always keep inputs that are broadcast along them."""
         count = max(len(numbers) for numbers in inputs)
         whole, *others = [numbers for numbers in inputs if len(numbers) == count]
         for numbers in others:
@@ -184,18 +184,18 @@ class Channels:
     def _unite(self, first: Numbers, second: Numbers) -> None:
         for one, other in zip(first.tolist(), second.tolist(), strict=True):
             low, high = sorted((self._root(one), self._root(other)))
-            self._parents[high] = low  # the lower one, so that _HELD stays a root
+            self._parents[high] = low  # the lower number, so that _HELD stays a root
 
     def _hold(self, numbers: Numbers) -> Numbers:
         self._unite(numbers, np.full_like(numbers, _HELD))
         return numbers
 
-    # What can be removed, and what is left ------------------------------------------------------
+    # Removable filters, and the smaller network -------------------------------------------------
 
     def families(self) -> list[Family]:
-        """The roots that may be removed, by the set of layers that makes them.
+        """Return the removable roots, grouped by the layers that make them.
 
-        Without residual connections a family is the filters of a layer.
+        Without residual connections, a family is the filters of one layer.
         """
         makers: dict[int, set[str]] = {}
         for number, root in enumerate(self.roots.tolist()):
@@ -207,14 +207,14 @@ class Channels:
         return [Family(makers, np.array(roots)) for makers, roots in families.items()]
 
     def mask(self, kept_roots: Numbers) -> np.ndarray:
-        """Of every channel, whether it is kept where these roots are (and what always stays)."""
+        """Return a mask of the channels with these roots and the channels that are always kept."""
         kept = np.zeros(len(self.roots), bool)
         kept[_HELD] = True
         kept[kept_roots] = True
         return kept[self.roots]
 
     def multiply_adds(self, kept: np.ndarray) -> int:
-        """What the network without the other channels counts, as `keras_resnet.profile` does."""
+        """Return the multiply-adds with only the `kept` channels, as in `keras_resnet.profile`."""
         total = 0
         for step in self.graph.steps:
             if not is_weighted(step.operation):
@@ -229,7 +229,7 @@ class Channels:
         return total
 
     def without(self, kept: np.ndarray) -> keras.Model:
-        """Return the network of the `kept` channels with their weights, in stock layers."""
+        """Return the network with only the `kept` channels and their weights, in stock layers."""
         steps = {step.operation.name: step for step in self.graph.steps}
 
         def rebuild(layer: Any) -> Any:
@@ -244,11 +244,11 @@ class Channels:
         return smaller
 
     def _changes(self, step: Any, kept: np.ndarray) -> dict[str, Any]:
-        """What the config of a layer says of the number of its channels."""
+        """Return the changes to a layer's config for the new number of channels."""
         layer, mask = step.operation, kept[self.of[step.outputs[0]]]
         count = int(mask.sum())
         if isinstance(layer, layers.Conv2D):
-            groups = count * layer.groups // layer.filters  # whole ones
+            groups = count * layer.groups // layer.filters  # always a whole number
             return {"filters": count, "groups": groups if layer.groups > 1 else 1}
         if isinstance(layer, layers.Dense):
             return {"units": count}
@@ -261,7 +261,10 @@ class Channels:
         return {}
 
     def _weights(self, step: Any, kept: np.ndarray) -> list[np.ndarray]:
-        """A layer's weights for the kept channels: last axis, in kernels also the one before."""
+        """Return a layer's weights for the kept channels.
+
+        Weights are cut on the last axis; kernels also on the axis before it.
+        """
         layer, weights = step.operation, step.operation.get_weights()
         inputs, outputs = kept[self.of[step.inputs[0]]], kept[self.of[step.outputs[0]]]
         if _is_depthwise(layer):  # kernel: (height, width, channels, multiplier)
@@ -272,7 +275,7 @@ class Channels:
 
 
 def filter_scores(layer: Any) -> np.ndarray | None:
-    """The mean of |w| over each filter of a convolution or Dense layer, by output channel."""
+    """Return the mean |w| of each filter of a convolution or Dense layer, by output channel."""
     if not is_weighted(layer):
         return None
     kernel = np.abs(layer.get_weights()[0])
@@ -287,7 +290,7 @@ def _is_depthwise(layer: Any) -> bool:
 
 
 def _mixes(layer: Any) -> bool:
-    """Whether the layer's result depends on how many channels there are, or on which they are."""
+    """Return True if the layer's result depends on the number or the identity of its channels."""
     if isinstance(layer, layers.Rescaling):
         return np.ndim(layer.scale) > 0 or np.ndim(layer.offset) > 0
     activation = getattr(getattr(layer, "activation", None), "__name__", "")
@@ -298,5 +301,5 @@ def _mixes(layer: Any) -> bool:
 def _refuse(layer: Any, why: str) -> NoReturn:
     raise UserError(
         f"The filters of this network cannot be pruned: {type(layer).__name__} '{layer.name}' "
-        f"{why}."
+        f"{why}. Replace this layer, or use another network."
     )

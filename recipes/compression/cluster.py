@@ -1,8 +1,8 @@
-"""Weight clustering with tensorflow-model-optimization: a kernel has a few values only.
+"""Weight clustering with tensorflow-model-optimization: each kernel has only a few values.
 
-Each weight stands for the nearest of its kernel's centroids, and the centroids learn
-(arXiv:1510.00149, section 3). What comes out is the network it started from, its kernels made of
-few values: files of the same size, which compress.
+Each weight takes the value of the nearest centroid of its kernel, and training adjusts the
+centroids (arXiv:1510.00149, section 3). The result is the start network with few values in its
+kernels. Its files have the same size, but compress well.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from keras_resnet.recipes.training.transfer import Shape
 
 
 class Clustered(Compressed):
-    """A trained network whose kernels get a few values each."""
+    """Weight clustering of a trained network."""
 
     averages = False
 
     def build(self, job: Job, shape: Shape) -> Any:
         """Return a tf_keras model with centroids.
 
-        Kernels with no more weights than clusters stay as they are.
+        Kernels that have no more weights than clusters are unchanged.
         """
         clustering = require(TFMOT, "compress").clustering.keras
         choice, found = job.config.compress, zeros_and_clusters.find(self.start)
@@ -49,7 +49,7 @@ class Clustered(Compressed):
         return require("tf_keras", "compress").models.clone_model(legacy, clone_function=wrap)
 
     def result(self, job: Job, trained: Any) -> keras.Model:
-        """Return the network it started from with the trained weights, each its centroid."""
+        """Return the start network; each weight has the value of its trained centroid."""
         made = {getattr(layer, "layer", layer).name: layer for layer in trained.layers}
         network = transfer.same(self.start, trained.input_shape[1:])
         for layer in network.layers:
@@ -59,10 +59,10 @@ class Clustered(Compressed):
 
 
 def _weights(layer: Any) -> list[np.ndarray]:
-    """Of a layer, or of the one in a wrapper: its kernel and what else it has."""
+    """Return the weights of a layer, or of the layer inside a wrapper, with the kernel first."""
     if not hasattr(layer, "original_weight_kernel"):
         weights: list[np.ndarray] = layer.get_weights()
         return weights
     layer.update_clustered_weights_associations()
-    # The wrapped layer's kernel is a tensor by now, so that its variables are the others.
+    # The wrapped layer's kernel is a tensor now, so its variables are all the other weights.
     return [np.asarray(layer.layer.kernel), *layer.layer.get_weights()]

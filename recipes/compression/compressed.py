@@ -1,4 +1,4 @@
-"""A trained network that becomes smaller while it is trained further: what all techniques share."""
+"""The base class of all compression techniques that train a network further."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ TFMOT = "tensorflow_model_optimization"
 
 
 class Compressed(Trained):
-    """What a technique trains; each technique is a class derived from this one.
+    """The base class of the trainees that compress a network.
 
-    A technique trains in a process of its own (`process.py`), since the import of
-    tensorflow-model-optimization turns `tf.keras` into tf_keras. Both processes check; only that
-    one calls `build` and what follows. So a technique's file imports the package in `build`.
+    A technique trains in a separate process (`process.py`), because importing
+    tensorflow-model-optimization turns `tf.keras` into tf_keras. Both processes call the checks.
+    Only the separate process calls `build` and the later methods, so techniques import the package
+    in `build`.
 
     Attributes:
-        averages: whether the mean of the weights of several steps is as compressed as they are.
+        averages: True if the average of compressed weights is compressed too.
     """
 
     averages: ClassVar[bool]
@@ -35,24 +36,24 @@ class Compressed(Trained):
         super().check(config)
         if config.train.ema and not self.averages:
             raise UserError(
-                "train.ema averages weights, which brings back what was pruned and new values "
-                "between the clusters; set train.ema=0."
+                "train.ema averages weights, which would undo pruning and clustering; received "
+                f"{config.train.ema}. Use --set train.ema=0"
             )
 
     def ema(self, config: Config) -> float:
-        """Return the decay of the averaged weights to train with.
+        """Return the decay of the averaged weights.
 
         Raises:
-            UserError: an unknown `compress.preserve`, or one for what the network does not have.
+            UserError: an unknown `compress.preserve`, or the network has no such zeros or clusters.
         """
         return config.train.ema
 
     def require_fit(self, config: Config, dataset: Dataset) -> None:
-        """Refuse another number of classes, since the head is kept."""
+        """Refuse a different number of classes, because the head is kept."""
         transfer.require_classes(self.start, len(dataset.class_names))
 
     def about(self, job: Job, result: keras.Model) -> dict[str, Any]:
-        """Return the technique, and how many zeros and distinct values the kernels have."""
+        """Return the technique, and the zeros and distinct values of the kernels."""
         return {
             "technique": job.config.compress.technique,
             "kernels": zeros_and_clusters.report(result),

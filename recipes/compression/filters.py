@@ -1,4 +1,4 @@
-"""Filter pruning: which filters matter least, and the smaller network without them.
+"""Filter pruning: find the least important filters, and build the smaller network without them.
 
 `recipes/compress.py` trains the result further.
 """
@@ -17,13 +17,13 @@ from keras_resnet.analysis.profile import profile
 from keras_resnet.errors import UnknownNameError, UserError
 from keras_resnet.recipes.compression.channels import Channels, Family, Numbers, filter_scores
 
-# Criteria: numbers of channels, and what each of them is worth -----------------------------------
+# Criteria: pairs of channel numbers and their scores ---------------------------------------------
 
 Scores = Iterable[tuple[Numbers, np.ndarray]]
 
 
 def _l1(channels: Channels) -> Scores:
-    """The mean |w| of the filter that makes a channel (arXiv:1608.08710)."""
+    """Yield the mean |w| of the filter that makes each channel (arXiv:1608.08710)."""
     for step in channels.graph.steps:
         scores = filter_scores(step.operation)
         if scores is not None:
@@ -31,7 +31,7 @@ def _l1(channels: Channels) -> Scores:
 
 
 def _gamma(channels: Channels) -> Scores:
-    """|gamma| of the BN layers that scale a channel (arXiv:1708.06519)."""
+    """Yield |gamma| of the BN layers that scale each channel (arXiv:1708.06519)."""
     for step in channels.graph.steps:
         layer = step.operation
         if isinstance(layer, keras.layers.BatchNormalization) and layer.scale:
@@ -42,10 +42,10 @@ CRITERIA: dict[str, Callable[[Channels], Scores]] = {"l1": _l1, "gamma": _gamma}
 
 
 def importance(channels: Channels, criterion: str) -> np.ndarray:
-    """Return a score for every root: the mean over the layers that its channels belong to.
+    """Return a score for every root: the mean over the layers of its channels.
 
-    Each layer's scores are divided by their mean first: kernels of different fan-in have weights of
-    different size. A channel without BN is judged by its filter.
+    First, each layer's scores are divided by their mean, because kernels with different fan-in have
+    weights of different sizes. A channel without BN is scored by its filter.
     """
     if criterion not in CRITERIA:
         raise UnknownNameError("criterion", criterion, CRITERIA, "")
@@ -65,25 +65,25 @@ def _mean_scores(channels: Channels, scores: Scores) -> tuple[np.ndarray, np.nda
     return sums / np.maximum(counts, 1), counts
 
 
-# How many of each family stay --------------------------------------------------------------------
+# The number of filters to keep in each family ----------------------------------------------------
 
 Counts = list[int]
 
 
 def _uniform(families: list[Family], scores: np.ndarray, share: float) -> Counts:
-    """The same share of every family."""
+    """Keep the same share of every family."""
     return [round(share * family.size) for family in families]
 
 
 def _inner(families: list[Family], scores: np.ndarray, share: float) -> Counts:
-    """All that additions tie together, and the same share of every other family."""
+    """Keep everything that additions tie together, and the same share of every other family."""
     return [
         family.size if len(family.makers) > 1 else round(share * family.size) for family in families
     ]
 
 
 def _global(families: list[Family], scores: np.ndarray, share: float) -> Counts:
-    """The best of all, wherever they are."""
+    """Keep the best filters of all families together."""
     roots = np.concatenate([family.roots for family in families])
     order = np.argsort(-scores[roots], kind="stable")
     owners = np.repeat(np.arange(len(families)), [family.size for family in families])
@@ -100,7 +100,7 @@ RANKINGS: dict[str, Callable[[list[Family], np.ndarray, float], Counts]] = {
 
 @dataclass(frozen=True)
 class _Budget:
-    """Families, their best filters first, and how many of each may stay."""
+    """Families with their best filters first, and the limits on the filters to keep."""
 
     channels: Channels
     families: list[Family]
@@ -110,11 +110,11 @@ class _Budget:
 
     @property
     def total(self) -> int:
-        """Filters (roots) of all families."""
+        """The number of filters (roots) in all families."""
         return sum(family.size for family in self.families)
 
     def counts(self, ranking: str, share: float) -> Counts:
-        """What the ranking wants, as far as `least` and `divisor` allow."""
+        """Return the ranking's counts, adjusted to `least` and `divisor`."""
         wanted = RANKINGS[ranking](self.families, self.scores, share)
         pairs = zip(wanted, self.families, strict=True)
         return [self._allowed(count, family.size) for count, family in pairs]
@@ -124,18 +124,18 @@ class _Budget:
         return min(size, self.divisor * multiple)
 
     def mask(self, counts: Counts) -> np.ndarray:
-        """Which channels stay."""
+        """Return the mask of the channels to keep."""
         pairs = zip(self.families, counts, strict=True)
         kept = [family.roots[:count] for family, count in pairs]
         return self.channels.mask(np.concatenate(kept))
 
     def multiply_adds(self, counts: Counts) -> int:
-        """What is left."""
+        """Return the multiply-adds that remain with these counts."""
         return self.channels.multiply_adds(self.mask(counts))
 
     def largest(self, ranking: str, most: int) -> Counts:
-        """The ranking's largest choice of at most so many multiply-adds."""
-        low, high = 0, self.total  # more filters in all are not fewer in any family
+        """Return the ranking's largest counts with at most `most` multiply-adds."""
+        low, high = 0, self.total  # a larger total never lowers the count of a family
         while high - low > 1:
             middle = (low + high) // 2
             fits = self.multiply_adds(self.counts(ranking, middle / self.total)) <= most
@@ -143,7 +143,7 @@ class _Budget:
         return self._filled_up(self.counts(ranking, low / self.total), most)
 
     def _filled_up(self, counts: Counts, most: int) -> Counts:
-        """A few more filters where there still is room: first where most were removed."""
+        """Add a few filters while the limit allows it, first where most were removed."""
         shares = [n / family.size for n, family in zip(counts, self.families, strict=True)]
         for index in np.argsort(shares, kind="stable"):
             more = list(counts)
@@ -162,12 +162,15 @@ def choose(
     least: int = 4,
     divisor: int = 1,
 ) -> np.ndarray:
-    """Return which channels stay (a truth value for each); see `prune_filters`."""
+    """Return a mask of the channels to keep; see `prune_filters`."""
     if not 0 < share < 1:
-        raise UserError(f"The part of the multiply-adds to keep is between 0 and 1; got {share}.")
+        raise UserError(
+            f"The part of the multiply-adds to keep must be between 0 and 1; received {share}. "
+            "Example: --keep 0.5 (multiply_adds=0.5)."
+        )
     for name, count in (("least", least), ("divisor", divisor)):
         if not isinstance(count, Integral) or count < 1:
-            raise UserError(f"{name} is a number of filters, at least 1; received {count!r}.")
+            raise UserError(f"{name} must be a number of filters, at least 1; received {count!r}.")
     if ranking not in RANKINGS:
         raise UnknownNameError("ranking", ranking, RANKINGS, "")
     scores = importance(channels, criterion)
@@ -176,16 +179,18 @@ def choose(
         for f in channels.families()
     ]
     if not families:
-        raise UserError(f"'{channels.model.name}' has no filters that can be removed.")
+        raise UserError(
+            f"'{channels.model.name}' has no filters that can be removed. Use another network."
+        )
     budget = _Budget(channels, families, scores, least, divisor)
     whole = budget.multiply_adds([family.size for family in families])
     smallest, most = budget.multiply_adds(budget.counts(ranking, 0)), round(share * whole)
     if smallest > most:
         raise UserError(
-            f"'{channels.model.name}' cannot be pruned to {share:.1%} of its multiply-adds: "
-            f"{smallest / whole:.1%} are left with {least} filters a layer, in multiples of "
-            f"{divisor}, by the ranking '{ranking}'. Keep more, or lower least or divisor"
-            + (", or let tied channels go: ranking 'uniform'." if ranking == "inner" else ".")
+            f"'{channels.model.name}' cannot be pruned to {share:.1%} of its multiply-adds: at "
+            f"least {smallest / whole:.1%} remain with {least} filters per layer, multiples of "
+            f"{divisor} and the ranking '{ranking}'. Keep more, or lower least or divisor"
+            + (", or also remove tied channels: ranking 'uniform'." if ranking == "inner" else ".")
         )
     return budget.mask(budget.largest(ranking, most))
 
@@ -204,33 +209,36 @@ def prune_filters(
 ) -> keras.Model:
     """Return a smaller network: `model` without its least important filters.
 
-    What stays has its trained weights, and the network computes what `model` does with the removed
-    channels at zero. Channels that additions tie together go together, a grouped convolution loses
-    whole groups; the images' channels and the classes stay. Train it on afterwards.
+    The remaining filters keep their trained weights. The network computes the same as `model` with
+    the removed channels set to zero. Channels that an addition ties together are removed together,
+    and a grouped convolution loses whole groups. The channels of the images and the classes stay.
+    Train the result further afterwards.
 
     Args:
-        model: a trained classifier of one image size, (batch, height, width, channels) to (batch,
-            classes): Conv2D, DepthwiseConv2D, Dense, BN, pooling, additions, products,
-            concatenations and other layers that work channel by channel.
-        multiply_adds: the share of the multiply-adds that is left, at most; counted as
-            `keras_resnet.profile` does.
-        criterion: what makes a filter important, a key of `CRITERIA`: "l1", its mean |w|
+        model: a trained classifier with a fixed image size, from (batch, height, width, channels)
+            to (batch, classes). It may have Conv2D, DepthwiseConv2D, Dense, BN, pooling, additions,
+            products, concatenations and other layers that work channel by channel.
+        multiply_adds: the largest share of the multiply-adds to keep, counted as in
+            `keras_resnet.profile`.
+        criterion: the measure of a filter's importance, a key of `CRITERIA`: "l1", its mean |w|
             (arXiv:1608.08710), or "gamma", |gamma| of its BN (arXiv:1708.06519).
-        ranking: "uniform" keeps the same share in all layers and the best within each. It is the
-            default since the norms of two layers say little about which layer can spare filters,
-            and no layer is emptied. "inner" keeps what additions tie, the width that a residual
-            stage adds up in, and the same share of all else (arXiv:1608.08710 removes only the
-            first filters of a unit). "global" compares the scores, relative to their layer's mean.
-        least: filters that stay in each layer (or family of tied ones), if it has as many.
-        divisor: keep multiples of it; 8 suits int8 kernels. A layer that keeps all is left as is.
+        ranking: "uniform" (default) keeps the same share in all layers, and the best filters in
+            each. The norms of two layers say little about which layer can lose filters, and with
+            "uniform" no layer becomes empty. "inner" keeps all channels that additions tie, such
+            as the width of a residual stage, and the same share of all others (arXiv:1608.08710
+            removes only the first filters of a unit). "global" compares the scores of all layers,
+            relative to their layer's mean.
+        least: least number of filters to keep in each layer (or family of tied layers).
+        divisor: keep multiples of this number; 8 suits int8 kernels. A layer that keeps all its
+            filters is unchanged.
 
     Returns:
-        A float32 model of stock Keras layers, of the same name and layer names, from the same
-        (batch, height, width, channels) to (batch, classes).
+        A float32 model of stock Keras layers with the same name, layer names, input shape and
+        classes.
 
     Raises:
-        UserError: a layer that channels cannot be followed through (the message names it), a share
-            that cannot be reached, an unknown criterion or ranking.
+        UserError: a layer that channels cannot be followed through (the message has its name), a
+            share that cannot be reached, or an unknown criterion or ranking.
     """
     channels = Channels(model)
     kept = choose(
@@ -245,7 +253,7 @@ def prune_filters(
 
 
 def compare(before: keras.Model, after: keras.Model) -> dict[str, Any]:
-    """Return [before, after] of filters (in all, by layer), multiply-adds and parameters."""
+    """Return [before, after] of filters (total and by layer), multiply-adds and parameters."""
     accounts = [profile(before), profile(after)]
     kernels = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
     names = [layer.name for layer in after.layers if isinstance(layer, kernels)]

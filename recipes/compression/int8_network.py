@@ -1,8 +1,8 @@
-"""The Keras 3 side of quantization-aware training: what goes in, and what is made of the result.
+"""The Keras 3 side of quantization-aware training: prepare the network, and build the result.
 
-An int8 file rounds weights per output channel and activations per tensor (arXiv:1712.05877). A
-network is rewritten so that every layer can be; after training its weights are put on their grids
-and Keras' fake quantization stands wherever the file rounds.
+An int8 file rounds weights per output channel and activations per tensor (arXiv:1712.05877). Before
+training, the network is rewritten so that every layer can be rounded. After training, its weights
+are rounded to their grids, and Keras' fake quantization is inserted wherever the file rounds.
 """
 
 from __future__ import annotations
@@ -23,19 +23,20 @@ from keras_resnet.models.auxiliary import inference_model
 from keras_resnet.recipes.training import transfer
 
 PIXELS: Range = (0.0, 255.0)
-_PIXEL_UNIT = 64.0  # about the standard deviation of photographs' pixels; a power of 2 is exact
+_PIXEL_UNIT = 64.0  # about the standard deviation of photographs; powers of 2 divide exactly
 _WEIGHTED = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
 
 
 def prepared(model: keras.Model) -> keras.Model:
-    """Return `model` as it is quantized: float32, stock layers, RGB 0...255 to logits.
+    """Return `model` prepared for quantization: float32, stock layers, RGB 0...255 to logits.
 
-    A BN that no convolution absorbs becomes a depthwise one, as in every TFLite file of ours, and
-    as tensorflow-model-optimization can train. An activation inside a layer of weights becomes a
-    layer behind it: what a sigmoid reads is rounded, too. The mean colour is the file's.
+    A BN that no convolution absorbs becomes a depthwise convolution, as in exported TFLite files;
+    tensorflow-model-optimization can train that. An activation inside a layer with weights becomes
+    a separate layer, because the input of a sigmoid is rounded too. The mean colour is rounded as
+    in the file.
 
     Raises:
-        UserError: no Dense classifier at the end, or a layer that is not trained as one.
+        UserError: no Dense classifier at the end, or a SeparableConv2D layer.
     """
     model = inference_model(model)
     _require_whole_layers(model)
@@ -68,25 +69,27 @@ def prepared(model: keras.Model) -> keras.Model:
 
 
 def _require_whole_layers(model: keras.Model) -> None:
-    """Refuse what tensorflow-model-optimization trains as two layers of other names.
+    """Refuse layers that tensorflow-model-optimization splits into two layers with other names.
 
     Raises:
-        UserError: with the layer's name.
+        UserError: there is such a layer; the message has its name.
     """
     for layer in model.layers:
         if isinstance(layer, keras.layers.SeparableConv2D):
             raise UserError(
-                f"The layer '{layer.name}' (SeparableConv2D) cannot be trained quantized, as it is "
-                "two layers in one: build the model of DepthwiseConv2D and a Conv2D of 1×1. Or "
-                "quantize it after training: keras-resnet export MODEL --formats tflite-int8"
+                f"Quantization-aware training does not support the layer '{layer.name}' "
+                "(SeparableConv2D). Build the model with a DepthwiseConv2D and a 1×1 Conv2D "
+                "instead, or quantize it after training: keras-resnet export MODEL --formats "
+                "tflite-int8"
             )
 
 
 def _with_small_input(model: keras.Model) -> keras.Model:
-    """Divide the pixels of a network that takes them as they are, for the time of training.
+    """Divide the pixels during training, for a network without normalisation.
 
-    Once BN is frozen, a step changes the outputs by the square of the inputs' size: with pixels up
-    to 255 the rate that suits the other layers diverges. `fold_rescaling` undoes it.
+    With frozen BN, the effect of a step grows with the square of the inputs' size. With pixels up
+    to 255, training would diverge at the learning rate that suits the other layers.
+    `fold_rescaling` undoes the division.
     """
     reader = fold_rescaling.convolution_behind(keras_compat.producer(model.input))
     if reader is None:
@@ -100,10 +103,10 @@ def _with_small_input(model: keras.Model) -> keras.Model:
 
 
 def _with_rounded_offset(model: keras.Model) -> keras.Model:
-    """Take the mean colour on the grid that an int8 file writes it on, half a grey level wide.
+    """Round the mean colour to the grid of the int8 file, whose step is half a grey level.
 
-    Else the file shifts what every layer reads by up to a quarter of a level, which training does
-    not see, and some rounding of nearly every image falls to the other side.
+    Otherwise the file would shift every layer's input by up to a quarter of a level, which training
+    does not see. For nearly every image, some value would then round differently.
     """
     rescaling = normalisation(model)
     if rescaling is None:
@@ -126,14 +129,14 @@ def _with_rounded_offset(model: keras.Model) -> keras.Model:
 
 
 def normalisation(model: keras.Model) -> keras.layers.Rescaling | None:
-    """The `Rescaling` that stands at the input, if any."""
+    """Return the `Rescaling` at the input, or None."""
     readers = keras_compat.readers(keras_compat.producer(model.input))
     first = readers[0] if len(readers) == 1 else None
     return first if isinstance(first, keras.layers.Rescaling) else None
 
 
 def range_behind(rescaling: keras.layers.Rescaling | None) -> Range:
-    """What pixels 0...255 become: known, so that it need not be learned."""
+    """Return the range of pixels 0...255 after `rescaling`; it is known and need not be learned."""
     if rescaling is None:
         return PIXELS
     scale, offset = np.broadcast_arrays(rescaling.scale, rescaling.offset)
@@ -142,19 +145,22 @@ def range_behind(rescaling: keras.layers.Rescaling | None) -> Range:
 
 
 def rounded(model: keras.Model, ranges: Mapping[str, Range]) -> keras.Model:
-    """Return `model` (see `prepared`) computing as its int8 file does.
+    """Return `model` (see `prepared`) with the roundings of its int8 file.
 
     Args:
-        model: with the trained weights, and the scale of its normalisation in the first
+        model: the model with trained weights; the scale of its normalisation is in the first
             convolution.
-        ranges: by layer, what its output is rounded to 256 steps between; zero is one of them.
+        ranges: the range of each layer's output, which is rounded to 256 steps; zero is a step.
 
     Raises:
-        UserError: a range of a layer that is not there.
+        UserError: there is a range for an unknown layer.
     """
     missing = set(ranges) - {layer.name for layer in model.layers}
     if missing:
-        raise UserError(f"'{model.name}' has no layer '{min(missing)}', whose range was learned.")
+        raise UserError(
+            f"A range was trained for the layer '{min(missing)}', but '{model.name}' has no such "
+            "layer. Start a new run."
+        )
     inputs = keras.layers.Input(model.input_shape[1:], name="images")
     known = dict(ranges)
     if (rescaling := normalisation(model)) is not None:
@@ -174,10 +180,10 @@ def rounded(model: keras.Model, ranges: Mapping[str, Range]) -> keras.Model:
 
 
 def _on_grid(layer: keras.Layer) -> list[np.ndarray]:
-    """The weights, kernels rounded to 255 steps per output channel as the converter will.
+    """Return the weights, with kernels rounded to 255 steps per channel as the converter will.
 
-    The largest weight of a channel is on its grid, so that the converter finds the same one, also
-    after it has multiplied the channel by the scale of a BN.
+    The largest weight of each channel lies on the grid. So the converter finds the same grid, even
+    after multiplying the channel by a BN's scale.
     """
     weights = layer.get_weights()
     if isinstance(layer, _WEIGHTED):

@@ -1,6 +1,6 @@
-"""The process of its own in which a compression trains.
+"""Run the training of a compression in a separate process.
 
-tensorflow-model-optimization works on tf_keras only and sets TF_USE_LEGACY_KERAS for its process.
+tensorflow-model-optimization only works with tf_keras and sets TF_USE_LEGACY_KERAS for its process.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from keras_resnet.errors import UserError
 from keras_resnet.recipes.configs.schema import Config
 from keras_resnet.recipes.runs.folder import Run, find_run
 
-_DONE, _FAULT, _STOPPED = 0, 2, 130  # exit codes of the process, as the command's
+_DONE, _FAULT, _STOPPED = 0, 2, 130  # exit codes, the same as the command line's
 _PROCESS = """
 import sys
 from keras_resnet.display.console import own_terminal
@@ -29,18 +29,19 @@ sys.exit(process.work(sys.argv[1]))
 
 
 def trains_apart(config: Config) -> bool:
-    """Tell whether a run of `config` needs a process of its own, as every technique does."""
+    """Return True if a run of `config` needs a separate process, as every technique does."""
     return bool(config.compress.technique)
 
 
 def train_apart(made: Run) -> None:
-    """Train in a process of its own until the run is finished; go on where it stopped.
+    """Train in a separate process until the run is finished; resume from its last checkpoint.
 
-    Its progress is shown here. When this process is interrupted, or dies, that one saves and stops.
+    Its progress is shown here. If this process is interrupted or dies, the other one saves and
+    stops.
 
     Raises:
-        UserError: what the process said.
-        KeyboardInterrupt: it was interrupted; the message is the run's folder.
+        UserError: the process failed; the message is its error.
+        KeyboardInterrupt: the training was interrupted; the message is the run's folder.
     """
     command = [sys.executable, "-c", _PROCESS, str(made.path)]
     environment = {**os.environ, "TF_USE_LEGACY_KERAS": "1"}
@@ -53,7 +54,7 @@ def train_apart(made: Run) -> None:
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
-            start_new_session=True,  # Ctrl-C reaches it through its standard input only
+            start_new_session=True,  # Ctrl-C reaches it only through its standard input
         ) as process,
     ):
         try:
@@ -66,9 +67,9 @@ def train_apart(made: Run) -> None:
     if process.returncode == _STOPPED:
         raise KeyboardInterrupt(str(made.name))
     if process.returncode != _DONE:
-        how = f"Go on with: keras-resnet train --resume {made.name}"
+        how = f"Resume with: keras-resnet train --resume {made.name}"
         if not made.checkpoints.is_dir():
-            how = "It had saved nothing yet; what went wrong is said above."
+            how = "It had not saved a checkpoint yet. Its output above has the reason."
         raise UserError(
             said.strip()
             or f"The process that trains {made.name} ended with code {process.returncode}. {how}"
@@ -77,7 +78,7 @@ def train_apart(made: Run) -> None:
 
 @contextmanager
 def _shown() -> Iterator[Any]:
-    """Where the process writes its progress: this one's stderr, also where that is a notebook's."""
+    """Yield a file for the process' progress: this process' stderr, also in a notebook."""
     try:
         yield sys.stderr.fileno()
         return
@@ -100,10 +101,10 @@ def _shown() -> Iterator[Any]:
 
 
 def work(path: str) -> int:
-    """Be the process: train the run at `path`; return its exit code."""
+    """Train the run at `path`, inside the separate process; return its exit code."""
     from keras_resnet.recipes import train
 
-    # A shell's background job ignores interrupts, and hands that on; this one has its own to take.
+    # A shell's background jobs ignore interrupts and pass that on; this process must accept them.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     try:
@@ -117,7 +118,7 @@ def work(path: str) -> int:
 
 
 def _stop_with_parent() -> None:
-    """Interrupt the training when standard input ends: the parent was interrupted, or is gone."""
+    """Interrupt the training when standard input ends: the parent was interrupted or died."""
     import _thread
 
     with suppress(OSError, ValueError):

@@ -1,8 +1,8 @@
 """Magnitude pruning with tensorflow-model-optimization: the smallest weights become zeros.
 
-While it trains, a growing share of each kernel is masked (arXiv:1710.01878); how many zeros a layer
-gets is decided by `zeros_and_clusters.shares`. What comes out is the network it started from, with
-zeros in its kernels: files of the same size, which compress.
+During training, a growing share of each kernel is masked (arXiv:1710.01878).
+`zeros_and_clusters.shares` sets the number of zeros in each layer. The result is the start network
+with zeros in its kernels. Its files have the same size, but compress well.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from keras_resnet.recipes.training import transfer
 from keras_resnet.recipes.training.job import Job
 from keras_resnet.recipes.training.transfer import Shape
 
-_UPDATES = 100  # of the masks, in the ramp
+_UPDATES = 100  # updates of the masks during the ramp
 _PATTERNS = {"": None, "2:4": (2, 4)}
 
 
 class Pruned(Compressed):
-    """A trained network that gets zeros in its kernels."""
+    """Magnitude pruning of a trained network."""
 
     averages = False
 
@@ -33,7 +33,7 @@ class Pruned(Compressed):
         """Return a tf_keras model with masks."""
         sparsity = require(TFMOT, "compress").sparsity.keras
         choice, goals = job.config.compress, _goals(self.start, job.config.compress)
-        # A mask is renewed at each forward pass.
+        # Each forward pass counts as a step of the masks.
         steps = job.total_steps * job.config.train.accumulate
 
         def wrap(layer: Any) -> Any:
@@ -48,11 +48,11 @@ class Pruned(Compressed):
         legacy = to_legacy(transfer.same(self.start, shape))
         masked = require("tf_keras", "compress").models.clone_model(legacy, clone_function=wrap)
         for layer in _masked_layers(masked):
-            layer.pruning_step.assign(0)  # -1 waits for a callback of `fit`
+            layer.pruning_step.assign(0)  # -1 would wait for a callback of `fit`
         return masked
 
     def result(self, job: Job, trained: Any) -> keras.Model:
-        """Return the network it started from with the trained weights, masked."""
+        """Return the start network with the trained and masked weights."""
         wrapped = {layer.layer.name: layer for layer in _masked_layers(trained)}
         network = transfer.same(self.start, trained.input_shape[1:])
         for layer in network.layers:
@@ -66,9 +66,9 @@ class Pruned(Compressed):
 
 
 def _goals(start: keras.Model, choice: CompressConfig) -> dict[str, float]:
-    """The share of zeros that each kernel ends with, by layer."""
+    """Return the final share of zeros of each kernel, by layer."""
     if choice.pattern not in _PATTERNS:
-        raise UserError(f"compress.pattern is '' or '2:4'; received '{choice.pattern}'.")
+        raise UserError(f"compress.pattern must be '' or '2:4'; received '{choice.pattern}'.")
     found = zeros_and_clusters.find(start)
     if not choice.pattern:
         return zeros_and_clusters.shares(found, choice.sparsity, choice.allocation)
@@ -77,10 +77,13 @@ def _goals(start: keras.Model, choice: CompressConfig) -> dict[str, float]:
 
 
 def _schedule(sparsity: Any, goal: float, choice: CompressConfig, steps: int) -> Any:
-    """From no zeros to `goal` along a cubic curve; 2:4 comes at once and its places are renewed."""
+    """Return tfmot's schedule: a cubic curve from no zeros to `goal`.
+
+    The pattern 2:4 has its full share from the start; only the places of its zeros change.
+    """
     begin, end = (1 + round(part * steps) for part in choice.ramp)
     every = max(1, (end - begin) // _UPDATES)
-    end = begin + (end - begin) // every * every  # the last renewal, which has the whole goal
+    end = begin + (end - begin) // every * every  # the last update, which reaches the goal
     if choice.pattern:
         return sparsity.ConstantSparsity(goal, begin, max(end, begin), every)
     return sparsity.PolynomialDecay(0.0, goal, begin, max(end, begin + 1), 3, every)

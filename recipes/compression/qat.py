@@ -1,10 +1,10 @@
-"""Quantization-aware training with tensorflow-model-optimization: the network in, the ranges out.
+"""Quantization-aware training with tensorflow-model-optimization (tfmot).
 
-What is trained is a tf_keras model in tfmot's wrappers; what comes out is a Keras 3 model again,
-of stock layers, with its weights on the grids of an int8 file and Keras' own fake quantization
-wherever such a file rounds an activation. It computes what the file computes but for steps
-that lie half-way (99 % agreement of classes and more, measured on CIFAR-10), and exports,
-evaluates and loads as any other.
+Training uses a tf_keras model in tfmot's wrappers. The result is a Keras 3 model of stock layers.
+Its weights are on the grids of an int8 file, and Keras' own fake quantization stands wherever the
+file rounds an activation. It computes the same as the file; the remaining differences come from
+rounding ties (class agreement of 99 % or more, measured on CIFAR-10). It can be exported, evaluated
+and loaded like any other model.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from keras_resnet.recipes.training.loop import Loop
 from keras_resnet.recipes.training.transfer import Shape
 
 _CALIBRATION_IMAGES = 256
-_CLUSTERS = "clst_impl"  # what tfmot calls a quantizer's clusters
+_CLUSTERS = "clst_impl"  # tfmot's name for a quantizer's clusters
 _RANGES = (
     ("output_min", "output_max"),
     ("post_activation_min", "post_activation_max"),
@@ -39,20 +39,23 @@ _RANGES = (
 
 
 class QuantizationAware(Compressed):
-    """A trained network that learns to compute well with the roundings of an int8 file."""
+    """Quantization-aware training of a trained network."""
 
     averages = True
 
     def ema(self, config: Config) -> float:
-        """Return `train.ema`, or 0 if clusters are kept: a mean of two values is in no cluster."""
+        """Return `train.ema`, or 0 if clusters are kept: an average of values is in no cluster."""
         _, keep_clusters = zeros_and_clusters.preserved(self.start, config.compress.preserve)
         if config.train.ema and keep_clusters:
             name = self.start.name
-            print(f"'{name}' is clustered: its weights are not averaged", file=sys.stderr)
+            print(
+                f"'{name}' is clustered, so train.ema is ignored: averaging would undo clusters",
+                file=sys.stderr,
+            )
         return 0.0 if keep_clusters else config.train.ema
 
     def build(self, job: Job, shape: Shape) -> Any:
-        """Return a tf_keras model that rounds."""
+        """Return a tf_keras model with the roundings of an int8 file."""
         from keras_resnet.recipes.compression import rounded_layers  # imports tfmot
 
         network = int8_network.prepared(self.start)
@@ -70,7 +73,7 @@ class QuantizationAware(Compressed):
         return _from_pixels(quantized, network, rescaling)
 
     def choose_layers(self, job: Job, loop: Loop, epoch: int) -> None:
-        """From `compress.freeze_bn` of the run on, keep BN's statistics, scale and offset."""
+        """Freeze BN's statistics, scale and offset after `compress.freeze_bn` of the run."""
         if epoch < math.ceil(job.config.compress.freeze_bn * job.epochs):
             return
         batch_norm = require("tf_keras", "compress").layers.BatchNormalization
@@ -80,7 +83,7 @@ class QuantizationAware(Compressed):
             if isinstance(getattr(wrapper, "layer", None), batch_norm)
         ]
         for wrapper in frozen:
-            wrapper.trainable = False  # its statistics; its weights stay in a list of the wrapper's
+            wrapper.trainable = False  # freezes the statistics, but not the weights
         loop.freeze(weight for wrapper in frozen for weight in wrapper.trainable_weights)
 
     def result(self, job: Job, trained: Any) -> keras.Model:
@@ -99,14 +102,14 @@ class QuantizationAware(Compressed):
 
 
 def _behind(network: keras.Model, layer: keras.Layer) -> keras.Model:
-    """The part of `network` that reads the output of `layer`."""
+    """Return the part of `network` behind `layer`."""
     return keras.Model(layer.output, network.output, name=network.name)
 
 
 def _from_pixels(
     quantized: Any, network: keras.Model, rescaling: keras.layers.Rescaling | None
 ) -> Any:
-    """`quantized` behind the normalisation of `network`, if it has one."""
+    """Put the normalisation of `network`, if it has one, in front of `quantized`."""
     legacy = require("tf_keras", "compress")
     x = inputs = legacy.Input(network.input_shape[1:], name="images")
     if rescaling is not None:
@@ -115,7 +118,7 @@ def _from_pixels(
 
 
 def _measured_ranges(legacy: Any, images: np.ndarray) -> dict[str, Range]:
-    """What each layer's output spans on `images`, by name; zero is always within."""
+    """Return the range of each layer's output on `images`, by name; it always includes zero."""
     tf_keras = require("tf_keras", "compress")
     every = tf_keras.Model(legacy.input, {x.name: x.output for x in legacy.layers})
     ends: dict[str, Range] = {}
@@ -131,7 +134,7 @@ def _measured_ranges(legacy: Any, images: np.ndarray) -> dict[str, Range]:
 
 
 def _set_ranges(quantized: Any, ranges: dict[str, Range]) -> None:
-    """Start from what was measured; tfmot's own start, -6...6, is left in a thousand steps."""
+    """Start with the measured ranges; from tfmot's -6...6, training would need 1,000 steps."""
     for layer in quantized.layers:
         variables = _variables(layer)
         for names in _RANGES:
@@ -146,13 +149,13 @@ def _set_ranges(quantized: Any, ranges: dict[str, Range]) -> None:
 
 
 def _wrappers(quantized: Any) -> list[Any]:
-    """tfmot's wrappers around layers; an input and its quantizer have none."""
+    """Return tfmot's wrappers around layers; the input and its quantizer have no wrapper."""
     wrapper = require(TFMOT, "compress").quantization.keras.QuantizeWrapper
     return [layer for layer in quantized.layers if isinstance(layer, wrapper)]
 
 
 def _freeze_clustered_kernels(quantized: Any) -> None:
-    """A clustered kernel is written from its centroids, which learn in its place."""
+    """Freeze clustered kernels: their centroids are trained instead."""
     for wrapper in _wrappers(quantized):
         for kernel, variables in keras_compat.quantized_weights(wrapper):
             if _CLUSTERS in variables:
@@ -160,7 +163,7 @@ def _freeze_clustered_kernels(quantized: Any) -> None:
 
 
 def _write_kernels(quantized: Any) -> None:
-    """Give the kernels the zeros and clusters that their quantizers see in them."""
+    """Write the zeros and clusters of the quantizers into the kernels."""
     for wrapper in _wrappers(quantized):
         for kernel, variables in keras_compat.quantized_weights(wrapper):
             if _CLUSTERS in variables:
@@ -174,7 +177,7 @@ def _write_kernels(quantized: Any) -> None:
 
 
 def _largest(kernel: np.ndarray, shape: Any) -> np.ndarray:
-    """The largest |weight|, of all or of each channel, as many as `shape` has."""
+    """Return the largest |weight| of the kernel or of each channel, in the shape `shape`."""
     channels = int(np.prod(shape))
     sizes = np.abs(kernel)
     if kernel.ndim == 4 and channels == kernel.shape[2] * kernel.shape[3]:  # depthwise
@@ -183,17 +186,17 @@ def _largest(kernel: np.ndarray, shape: Any) -> np.ndarray:
 
 
 def _name(layer: Any) -> str:
-    """Of the layer inside the wrapper."""
+    """Return the name of a layer, or of the layer inside a wrapper."""
     return str(getattr(layer, "layer", layer).name)
 
 
 def _variables(layer: Any) -> dict[str, Any]:
-    """A wrapper's variables, its layer's included, by the last part of their names."""
+    """Return the variables of a wrapper and its layer, by the last part of their names."""
     return {v.name.rpartition("/")[2].partition(":")[0]: v for v in layer.weights}
 
 
 def _keeps_range(network: keras.Model, name: str) -> bool:
-    """Whether an int8 file gives the range of the layer's input to its output, or knows it."""
+    """Return True if the int8 file knows the range of the layer's output, or copies its input's."""
     return name == "quantize_layer" or isinstance(
         network.get_layer(name), keras.layers.AveragePooling2D
     )

@@ -1,6 +1,6 @@
-"""A tf_keras network in tensorflow-model-optimization's layers, which round as int8 files do.
+"""Wrap a tf_keras network in tensorflow-model-optimization's layers, which round as int8 files do.
 
-Imported in a process of its own only (`process.py`): tfmot turns `tf.keras` into tf_keras.
+Import this only in a separate process (`process.py`): tfmot turns `tf.keras` into tf_keras.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from keras_resnet.errors import UserError
 
 
 class RoundedOutput(tfmot.quantization.keras.QuantizeConfig):
-    """For layers that tfmot has no rule for but an int8 file does: the output is rounded."""
+    """A rule for layers that an int8 file rounds but tfmot does not know: round the output."""
 
     def get_weights_and_quantizers(self, layer: Any) -> list[Any]:
-        """None of its weights is rounded."""
+        """Return an empty list: no weights are rounded."""
         return []
 
     def get_activations_and_quantizers(self, layer: Any) -> list[Any]:
-        """None inside."""
+        """Return an empty list: no activation inside the layer is rounded."""
         return []
 
     def set_quantize_weights(self, layer: Any, quantize_weights: list[Any]) -> None:
-        """There are none."""
+        """Do nothing: no weights are rounded."""
 
     def set_quantize_activations(self, layer: Any, quantize_activations: list[Any]) -> None:
-        """There are none."""
+        """Do nothing: no activations inside the layer are rounded."""
 
     def get_output_quantizers(self, layer: Any) -> list[Any]:
-        """Eight bits, the range followed by a moving average."""
+        """Return an 8-bit quantizer that follows the range with a moving average."""
         return [
             tfmot.quantization.keras.quantizers.MovingAverageQuantizer(
                 num_bits=8, per_axis=False, symmetric=False, narrow_range=False
@@ -41,11 +41,11 @@ class RoundedOutput(tfmot.quantization.keras.QuantizeConfig):
         ]
 
     def get_config(self) -> dict[str, Any]:
-        """Nothing to configure."""
+        """Return an empty config."""
         return {}
 
 
-# The product of squeeze-and-excitation and of gates.
+# Squeeze-and-excitation and gates multiply; other networks may also subtract.
 _ROUNDED = (tf_keras.layers.Multiply, tf_keras.layers.Subtract)
 
 
@@ -53,12 +53,12 @@ def rounded(legacy: Any, keep_zeros: bool, keep_clusters: bool) -> Any:
     """Return the tf_keras model `legacy` in tfmot's wrappers.
 
     Args:
-        legacy: from float images to logits.
-        keep_zeros: keep the weights that are zero at zero.
-        keep_clusters: keep as many different values in a kernel as there are.
+        legacy: a model from float images to logits.
+        keep_zeros: keep zero weights at zero.
+        keep_clusters: keep the number of different values in each kernel.
 
     Raises:
-        UserError: a layer for which there is no rule.
+        UserError: there is no rule for a layer.
     """
 
     def annotate(layer: Any) -> Any:
@@ -68,7 +68,7 @@ def rounded(legacy: Any, keep_zeros: bool, keep_clusters: bool) -> Any:
         return layer
 
     annotated = tf_keras.models.clone_model(legacy, clone_function=annotate)
-    logging.disable(logging.WARNING)  # that the first convolution, never pruned, has no zeros
+    logging.disable(logging.WARNING)  # "no zeros": the first convolution is never pruned
     try:
         with tfmot.quantization.keras.quantize_scope({"RoundedOutput": RoundedOutput}):
             return tfmot.quantization.keras.quantize_apply(
@@ -76,20 +76,20 @@ def rounded(legacy: Any, keep_zeros: bool, keep_clusters: bool) -> Any:
                 _scheme(keep_zeros, keep_clusters),
             )
     except (RuntimeError, ValueError) as error:
-        said, *_ = str(error).splitlines()[0].partition(" You can")  # its own interface
+        said, *_ = str(error).splitlines()[0].partition(" You can")  # advice on tfmot's own API
         raise UserError(
-            f"'{legacy.name}' cannot be trained quantized: {said} Take another, or quantize it "
-            "after training: keras-resnet export MODEL --formats tflite-int8"
+            f"Quantization-aware training is not possible for '{legacy.name}': {said} Use another "
+            "layer, or quantize it after training: keras-resnet export MODEL --formats tflite-int8"
         ) from error
     finally:
         logging.disable(logging.NOTSET)
 
 
 def _require_rule(layer: Any) -> None:
-    """Refuse an activation that tfmot does not know, since it names the function and no layer.
+    """Refuse an activation that tfmot does not know; tfmot's own error does not name the layer.
 
     Raises:
-        UserError: with the layer's name.
+        UserError: the activation is unknown; the message has the layer's name.
     """
     if (function := getattr(layer, "activation", None)) is None:
         return
@@ -99,16 +99,17 @@ def _require_rule(layer: Any) -> None:
         rules.get_quantize_config(alone).get_output_quantizers(alone)
     except ValueError as error:
         raise UserError(
-            f"The activation '{layer.get_config()['activation']}' of the layer '{layer.name}' has "
-            "no rule by which it is trained quantized. Take relu, sigmoid, swish, gelu or tanh, or "
-            "quantize it after training: keras-resnet export MODEL --formats tflite-int8"
+            f"Quantization-aware training does not know the activation "
+            f"'{layer.get_config()['activation']}' of the layer '{layer.name}'. Use relu, sigmoid, "
+            "swish, gelu or tanh, or quantize it after training: keras-resnet export MODEL "
+            "--formats tflite-int8"
         ) from error
 
 
 class _ClusterScheme(tfmot.experimental.combine.Default8BitClusterPreserveQuantizeScheme):
-    """tfmot's, with a quantizer for each layer.
+    """tfmot's cluster scheme with a separate quantizer for each layer.
 
-    tfmot's layers share one, which keeps no zeros anymore once it has met a layer that has none.
+    In tfmot all layers share one quantizer. It stops keeping zeros after a layer without zeros.
     """
 
     def get_quantize_registry(self) -> Any:
@@ -116,7 +117,7 @@ class _ClusterScheme(tfmot.experimental.combine.Default8BitClusterPreserveQuanti
 
 
 class _Anew:
-    """Stands for what `make` makes, made anew each time it is asked for something."""
+    """A proxy that calls `make` again for each access to an attribute."""
 
     def __init__(self, make: Callable[[], Any]) -> None:
         self._make = make
@@ -126,7 +127,7 @@ class _Anew:
 
 
 def _scheme(keep_zeros: bool, keep_clusters: bool) -> Any:
-    """tfmot's rules: plain, or those that keep what pruning and clustering made of the weights."""
+    """Return tfmot's scheme: the plain one, or one that keeps zeros and clusters."""
     schemes = tfmot.experimental.combine
     if keep_clusters:
         return _ClusterScheme(preserve_sparsity=keep_zeros)

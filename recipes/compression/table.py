@@ -1,4 +1,4 @@
-"""The techniques by name, and the choice of what a run trains."""
+"""The table of compression techniques, and the choice of a run's trainee."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def technique(config: Config) -> type[Compressed]:
     """Return the technique that `compress.technique` names.
 
     Raises:
-        UnknownNameError: there is no such technique.
+        UnknownNameError: an unknown technique.
     """
     name = config.compress.technique
     if name not in TECHNIQUES:
@@ -32,10 +32,10 @@ def technique(config: Config) -> type[Compressed]:
 
 
 def choose_trainee(config: Config, start: keras.Model | None) -> Trainee:
-    """Return what a run of `config` trains, beginning with `start`, or with no trained network.
+    """Return the trainee for a run of `config`; `start` is the trained network, or None.
 
     Raises:
-        UnknownNameError: there is no such technique.
+        UnknownNameError: an unknown technique.
     """
     kind = technique(config) if config.compress.technique else FineTuned
     return FromScratch() if start is None else kind(start)

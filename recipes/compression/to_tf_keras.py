@@ -1,7 +1,7 @@
-"""Keras 3 → tf_keras, the Keras that tensorflow-model-optimization works on.
+"""Convert Keras 3 models to tf_keras, which tensorflow-model-optimization needs.
 
-Every layer is rebuilt from its config under its own name and given its weights; the logits agree to
-1e-5 of the largest one (`test_to_tf_keras.py` holds every network of the zoo to it).
+Every layer is rebuilt from its config with its name and weights. The logits agree to 1e-5 of the
+largest one; `test_to_tf_keras.py` checks that for every network of the zoo.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from keras_resnet import keras_compat
 from keras_resnet.errors import UserError, require
 from keras_resnet.layers import to_stock
 
-# What only says how a layer is made or trained: weights and recipe replace it.
+# Settings for creating or training a layer: the weights and the recipe replace them.
 _HINTS = ("dtype", "_initializer", "_regularizer", "_constraint", "seed")
 _RENAMED = {"LeakyReLU": {"negative_slope": "alpha"}}  # since Keras 3
 _INSTEAD = "Or quantize it after training: keras-resnet export MODEL --formats tflite-int8"
@@ -33,8 +33,8 @@ def to_legacy(model: keras.Model) -> Any:
         model: a functional Keras 3 model of stock or our layers, one input, each layer called once.
 
     Raises:
-        UserError: a layer that tf_keras does not have, or whose activation is another function
-            there; the message names it.
+        UserError: tf_keras does not have a layer, or its activation is another function there; the
+            message has the layer's name.
         MissingExtraError: tf_keras is not installed.
     """
     legacy = require("tf_keras", "compress")
@@ -58,29 +58,29 @@ def to_legacy(model: keras.Model) -> Any:
 
 @contextmanager
 def _naming(layer: Any) -> Iterator[None]:
-    """Say of what tf_keras raises which layer it is about."""
+    """Add the layer's name to errors from tf_keras."""
     try:
         yield
     except UserError:
         raise
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"The layer '{layer.name}' ({type(layer).__name__}) cannot be rebuilt in tf_keras, on "
-            "which tensorflow-model-optimization works: "
-            f"{textwrap.shorten(str(error), 200)} Leave it out or take another. {_INSTEAD}"
+            f"The layer '{layer.name}' ({type(layer).__name__}) cannot be rebuilt in tf_keras, "
+            "which tensorflow-model-optimization needs: "
+            f"{textwrap.shorten(str(error), 200)} Use another layer. {_INSTEAD}"
         ) from error
 
 
 def _rebuilt(legacy: Any, layer: Any) -> Any:
-    """The tf_keras layer of the same class, name and settings."""
+    """Return the tf_keras layer with the same class, name and settings."""
     kind = type(layer).__name__
     cls = getattr(legacy.layers, kind, None)
     is_stock = isinstance(layer, keras.Layer) and type(layer) is getattr(keras.layers, kind, None)
     if cls is None or not is_stock:
         raise UserError(
-            f"The layer '{layer.name}' ({kind}) has no counterpart in tf_keras, on which "
-            "tensorflow-model-optimization works. Build the model of stock Keras layers; an "
-            f"operation such as `x * y` is a layer too: Multiply. {_INSTEAD}"
+            f"The layer '{layer.name}' ({kind}) has no counterpart in tf_keras, which "
+            "tensorflow-model-optimization needs. Build the model from stock Keras layers; use "
+            f"Multiply for an operation such as `x * y`. {_INSTEAD}"
         )
     renamed = _RENAMED.get(kind, {})
     config = {renamed.get(key, key): value for key, value in layer.get_config().items()}
@@ -100,12 +100,12 @@ def _rebuilt(legacy: Any, layer: Any) -> Any:
 
 
 def _parameters(cls: type) -> Mapping[str, inspect.Parameter]:
-    """The arguments of a class' constructor."""
+    """Return the arguments of a class' constructor."""
     return inspect.signature(cls.__init__).parameters  # type: ignore[misc]
 
 
 def _plain_config(layer: Any) -> dict[str, Any]:
-    """The config of a layer of the same class to which only what has no default was given."""
+    """Return the config of a layer of the same class that has all its defaults."""
     config, needed = layer.get_config(), inspect.Parameter.empty
     given = {
         name: config[name]
@@ -117,10 +117,10 @@ def _plain_config(layer: Any) -> dict[str, Any]:
 
 
 def _require_same_activation(legacy: Any, layer: Any) -> None:
-    """Compare a layer's activation with what tf_keras has under its name.
+    """Compare a layer's activation with tf_keras' activation of the same name.
 
     Raises:
-        UserError: there is none, or it is another function, as `hard_sigmoid` is since Keras 3.
+        UserError: tf_keras has no such activation, or another function, as for `hard_sigmoid`.
     """
     saved = layer.get_config().get("activation")
     if saved is None:
@@ -128,29 +128,32 @@ def _require_same_activation(legacy: Any, layer: Any) -> None:
     x = tf.linspace([-8.0], [8.0], 65, axis=1)
     try:
         theirs = np.asarray(legacy.activations.get(saved)(x))
-    except (AttributeError, KeyError, TypeError, ValueError):  # of a name, and of a saved object
+    except (AttributeError, KeyError, TypeError, ValueError):  # for a name or a saved object
         theirs = None
     if theirs is None or not np.allclose(theirs, layer.activation(x), atol=1e-5):
         name = getattr(layer.activation, "__name__", type(layer.activation).__name__)
         state = "is not in" if theirs is None else "is another function in"
         raise UserError(
             f"The activation '{name}' of the layer '{layer.name}' ({type(layer).__name__}) {state} "
-            "tf_keras, on which tensorflow-model-optimization works. Take another (relu, sigmoid). "
+            "tf_keras, which tensorflow-model-optimization needs. Use another (relu, sigmoid). "
             f"{_INSTEAD}"
         )
 
 
 def _arguments(layer: keras.Layer, made: dict[int, Any]) -> Any:
-    """What the layer was called on, in tf_keras' tensors.
+    """Return the inputs of the layer's call, as tf_keras tensors.
 
     Raises:
-        UserError: it was called several times, or with more than tensors.
+        UserError: the layer was called several times, or with more than tensors.
     """
     calls = keras_compat.calls_of(layer)
     if len(calls) != 1:
-        raise UserError(f"The layer '{layer.name}' is called several times; call it once.")
+        raise UserError(
+            f"The layer '{layer.name}' must be called once; it is called {len(calls)} times. Use "
+            "one layer per call."
+        )
     arguments = calls[0]
-    # Keras notes a layer's own default, mask=None or training=True, as if it had been given.
+    # Keras records a layer's own default, mask=None or training=True, as if it were given.
     defaults = inspect.signature(layer.call).parameters
     given = {
         key: value
@@ -159,6 +162,7 @@ def _arguments(layer: keras.Layer, made: dict[int, Any]) -> Any:
     }
     if len(arguments.args) != 1 or given:
         raise UserError(
-            f"The layer '{layer.name}' is called with more than its input: {sorted(given)}."
+            f"The layer '{layer.name}' must be called only with its input; received also "
+            f"{sorted(given)}. Call it without them."
         )
     return keras.tree.map_structure(lambda tensor: made[id(tensor)], arguments.args[0])

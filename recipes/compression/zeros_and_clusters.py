@@ -1,5 +1,7 @@
-"""Zeros and distinct values in the kernels of convolutions and dense layers: what pruning and
-clustering make, what is found in a model, and which share of zeros each layer can bear.
+"""Zeros and shared values in the kernels of convolutions and dense layers.
+
+This module finds the traces of pruning and clustering in a model, and sets each layer's share of
+zeros.
 """
 
 from __future__ import annotations
@@ -12,16 +14,16 @@ import numpy as np
 
 from keras_resnet.errors import UnknownNameError, UserError
 
-_SPARSE = 0.3  # more zeros than any training leaves behind, dead filters among them
-_PRUNED = 0.005  # the same without those: half of the least sparsity that prune takes
-_SHARED = 4  # weights to a value, at least, where there are clusters
+_SPARSE = 0.3  # a larger share of zeros than training alone leaves, including dead filters
+_PRUNED = 0.005  # the same without dead filters: half the least sparsity that prune accepts
+_SHARED = 4  # least number of weights per value in clustered kernels
 
 
 def find(model: keras.Model) -> dict[str, np.ndarray]:
-    """The kernels that are pruned and clustered, by layer: all but the first convolution's.
+    """Return the kernels for pruning and clustering, by layer: all but the first convolution's.
 
-    It has a hundredth of the weights and reads the image itself; depthwise kernels, a few weights
-    for each channel, are no kernels of this kind.
+    The first convolution has a hundredth of the weights and reads the image itself. Depthwise
+    kernels are not included either; they have only a few weights per channel.
     """
     kinds = (keras.layers.Conv2D, keras.layers.Dense)
     layers = [layer for layer in model.layers if isinstance(layer, kinds)]
@@ -29,19 +31,19 @@ def find(model: keras.Model) -> dict[str, np.ndarray]:
 
 
 def report(model: keras.Model) -> dict[str, Any]:
-    """The share of zeros in all kernels, and the most distinct values that a channel has."""
+    """Return the share of zeros in all kernels, and the most distinct values in a channel."""
     found = find(model)
     return {"zeros": round(zeros(found), 4), "distinct_values": most_values(found)}
 
 
 def zeros(found: Mapping[str, np.ndarray]) -> float:
-    """The share of weights that are exactly 0; of no weights, 0."""
+    """Return the share of weights that are exactly 0; 0 without weights."""
     size = sum(kernel.size for kernel in found.values())
     return float(sum((kernel == 0).sum() for kernel in found.values()) / max(size, 1))
 
 
 def most_values(found: Mapping[str, np.ndarray]) -> int:
-    """The most distinct values in one output channel of any kernel."""
+    """Return the largest number of distinct values in an output channel of any kernel."""
     return max(
         len(np.unique(channel))
         for kernel in found.values()
@@ -50,10 +52,11 @@ def most_values(found: Mapping[str, np.ndarray]) -> int:
 
 
 def _is_pruned(found: Mapping[str, np.ndarray]) -> bool:
-    """Whether weights were made zeros.
+    """Return True if the weights were pruned.
 
-    Training leaves none but those of filters that died, whose kernels weight decay takes to 0 as a
-    whole, with what reads them; zeros among other weights are pruning's, even where they are few.
+    Training alone leaves zeros only in dead filters: weight decay takes their whole kernels to 0,
+    and the weights that read them. Zeros among other weights come from pruning, even if they are
+    few.
     """
     scattered = sum(_scattered_zeros(kernel) for kernel in found.values())
     size = sum(kernel.size for kernel in found.values())
@@ -61,33 +64,33 @@ def _is_pruned(found: Mapping[str, np.ndarray]) -> bool:
 
 
 def _scattered_zeros(kernel: np.ndarray) -> int:
-    """How many zeros are in an input and an output channel that have other weights."""
+    """Count the zeros whose input channel and output channel also have other weights."""
     weights = kernel.reshape(-1, *kernel.shape[-2:]) != 0
     alive = weights.any(axis=(0, 2), keepdims=True) & weights.any(axis=(0, 1), keepdims=True)
     return int((alive & ~weights).sum())
 
 
 def _is_clustered(found: Mapping[str, np.ndarray]) -> bool:
-    """Whether weights share their values, zeros apart."""
+    """Return True if weights other than zeros share their values."""
     weights = [kernel[kernel != 0] for kernel in found.values()]
     return 0 < _SHARED * sum(len(np.unique(w)) for w in weights) <= sum(w.size for w in weights)
 
 
-# What is kept while a network is trained on -------------------------------------------------------
+# The zeros and clusters to keep during further training -------------------------------------------
 
 PRESERVED = {"none": (False, False), "sparsity": (True, False), "clusters": (False, True)}
 PRESERVED |= {"both": (True, True)}
 
 
 def preserved(model: keras.Model, choice: str) -> tuple[bool, bool]:
-    """Whether the zeros and whether the clusters of `model` are to be kept.
+    """Return (keep zeros, keep clusters) for `model`.
 
     Args:
-        model: what training starts from.
-        choice: a key of PRESERVED, or "auto": what is there is kept.
+        model: the start network.
+        choice: a key of PRESERVED, or "auto" to keep the zeros and clusters that exist.
 
     Raises:
-        UserError: an unknown choice, or one for what is not there.
+        UserError: an unknown choice, or the network has no such zeros or clusters.
     """
     found = find(model)
     is_sparse, is_clustered = _is_pruned(found), _is_clustered(found)
@@ -102,23 +105,27 @@ def preserved(model: keras.Model, choice: str) -> tuple[bool, bool]:
         )
     if PRESERVED[choice][1] and not is_clustered:
         raise UserError(
-            f"compress.preserve = '{choice}', but the weights of '{model.name}' share no values "
-            f"(up to {most_values(found)} in a channel). Cluster it first: keras-resnet cluster "
-            "MODEL"
+            f"compress.preserve = '{choice}', but the weights of '{model.name}' are not clustered "
+            f"(a channel has up to {most_values(found)} values). Cluster it first: keras-resnet "
+            "cluster MODEL"
         )
     return PRESERVED[choice]
 
 
-# How many zeros each layer gets ------------------------------------------------------------------
+# The share of zeros of each layer ----------------------------------------------------------------
 
 
 def _uniform(found: Mapping[str, np.ndarray], share: float) -> dict[str, float]:
-    """The same share in all."""
+    """Return the same share for all layers."""
     return dict.fromkeys(found, share)
 
 
 def _lamp(found: Mapping[str, np.ndarray], share: float) -> dict[str, float]:
-    """By one threshold on w² over the sum of all w² of its layer not smaller (arXiv:2010.07611)."""
+    """Return LAMP's shares (arXiv:2010.07611).
+
+    A weight's score is w², divided by the sum of all w² of its layer that are not smaller. One
+    threshold on these scores gives the zeros of all layers.
+    """
     scores = {}
     for name, kernel in found.items():
         squares = np.sort(np.square(kernel, dtype="float64"), axis=None)
@@ -136,10 +143,10 @@ ALLOCATIONS: dict[str, Callable[[Mapping[str, np.ndarray], float], dict[str, flo
 
 
 def shares(found: Mapping[str, np.ndarray], share: float, allocation: str) -> dict[str, float]:
-    """The share of zeros of each kernel, for `share` of all of them.
+    """Return the share of zeros of each kernel, so that `share` of all weights become zero.
 
     Raises:
-        UnknownNameError: no such allocation.
+        UnknownNameError: an unknown allocation.
     """
     if allocation not in ALLOCATIONS:
         raise UnknownNameError("compress.allocation", allocation, ALLOCATIONS, "")

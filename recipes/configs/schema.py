@@ -1,4 +1,4 @@
-"""A training run as data: TOML is read into frozen dataclasses, and unknown keys are refused."""
+"""The config of a training run: TOML is read into frozen dataclasses; unknown keys are errors."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ CONFIGS = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Limits:
-    """The numbers a key may have: at least `least`, at most `most`, and less than `below`."""
+    """The allowed numbers of a key: at least `least`, at most `most`, and less than `below`."""
 
     least: float
     most: float = math.inf
     below: float = math.inf
 
     def __contains__(self, value: float) -> bool:
-        """Tell whether a key may have this `value`; it may not be nan or infinite."""
+        """Return True if `value` is allowed; NaN and infinity are not."""
         return self.least <= value <= self.most and value < self.below
 
     def __str__(self) -> str:
-        """Describe them as an error and the documentation do, e.g. "from 0 to 1"."""
+        """Return the text for errors and for the documentation, e.g. "from 0 to 1"."""
         if self.most < math.inf:
             return f"from {self.least} to {self.most}"
         return f"at least {self.least}" + f" and below {self.below}" * (self.below < math.inf)
@@ -47,138 +47,138 @@ BelowOne = Annotated[float, Limits(0, below=1)]
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The images, and which of them are held out."""
+    """The images, and the number held out for validation."""
 
-    name: str = "cifar10"  # "digits", a name of tensorflow-datasets (NAME[:80%]), or a folder
-    validation: Count = 5000  # training images held out to choose the best epoch by
-    validation_share: BelowOne = 0.0  # instead: this share of every class, at least one image
-    split_seed: Count = 0  # chooses them; train.seed does not, so runs with other seeds compare
-    image_size: Count = 0  # pixels a side of the network's input; 0: the size all images have
+    name: str = "cifar10"  # "digits", a name in tensorflow-datasets (NAME[:80%]), or a folder
+    validation: Count = 5000  # training images held out to choose the best epoch
+    validation_share: BelowOne = 0.0  # instead: the share of every class to hold out, e.g. 0.1
+    split_seed: Count = 0  # chooses the held-out images, independently of train.seed
+    image_size: Count = 0  # side of the network's input in pixels; 0: the size of all images
     crop_fraction: Annotated[float, Limits(0.1, 1)] = 0.875  # evaluation: central part of a side
-    layout: str = "auto"  # of a folder: auto | classes | splits; "classes": one is called train
-    balanced: bool = False  # show every class equally often, whatever the number of its images
-    service: str = ""  # a tf.data service, grpc://HOST:PORT, that prepares the batches
+    layout: str = "auto"  # folder: auto | classes | splits; "classes" if a class is named train
+    balanced: bool = False  # show every class equally often, also if it has few images
+    service: str = ""  # address of a tf.data service for preparing batches: grpc://HOST:PORT
 
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """How training images are varied; 0 is off."""
+    """The augmentation of training images; 0 turns an operation off."""
 
     crop: str = "pad"  # pad | reflect | shift | resized | none
     flip: str = "random"  # none | random | alternating
-    min_area: Fraction = 0.08  # crop = "resized": the smallest part of the image to cut out
-    randaugment: Annotated[int, Limits(0, 14)] = 0  # operations on each image (arXiv:1909.13719)
-    magnitude: Annotated[float, Limits(0, 10)] = 9.0  # their strength, up to 10
-    erasing: Fraction = 0.0  # share of images with a rectangle erased (arXiv:1708.04896)
-    mixup: Amount = 0.0  # alpha of arXiv:1710.09412
-    cutmix: Amount = 0.0  # alpha of arXiv:1905.04899; with mixup, each batch draws one of the two
-    repeats: Positive = 1  # variants of an image in one batch (arXiv:1902.05509)
+    min_area: Fraction = 0.08  # crop = "resized": the smallest part of the image to crop
+    randaugment: Annotated[int, Limits(0, 14)] = 0  # operations per image (arXiv:1909.13719)
+    magnitude: Annotated[float, Limits(0, 10)] = 9.0  # strength of RandAugment's operations
+    erasing: Fraction = 0.0  # share of images with an erased rectangle (arXiv:1708.04896)
+    mixup: Amount = 0.0  # mixup's alpha (arXiv:1710.09412)
+    cutmix: Amount = 0.0  # CutMix's alpha (arXiv:1905.04899); with mixup, each batch uses one
+    repeats: Positive = 1  # variants of each image in a batch (arXiv:1902.05509)
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How long to train, on which devices, and the loss."""
+    """The length of the run, its devices, and its loss."""
 
-    epochs: Count = 0  # passes over the training split; give this or steps, not both
+    epochs: Count = 0  # passes over the training split; give epochs or steps, not both
     steps: Count = 0  # updates of the weights
-    least_steps: Count = 0  # with epochs: as many more epochs as this many updates need
-    batch_size: Positive = 128  # images in an update: all devices, machines and parts of a batch
-    accumulate: Positive = 1  # parts a batch is computed in, one after another, to save memory
-    seed: Annotated[int, Limits(0, 2**31 - 1)] = 0  # of first weights, image order and augmentation
-    deterministic: bool = False  # also on GPUs, where it costs speed
+    least_steps: Count = 0  # with epochs: add epochs until the run has this many updates
+    batch_size: Positive = 128  # images per update, over all devices, machines and batch parts
+    accumulate: Positive = 1  # split a batch into this many parts to save memory
+    seed: Annotated[int, Limits(0, 2**31 - 1)] = 0  # seeds initial weights, order, augmentation
+    deterministic: bool = False  # reproducible results also on GPUs, at a lower speed
     precision: str = "auto"  # auto | float32 | mixed_float16 | mixed_bfloat16
     devices: str = "auto"  # auto | cpu | cpu:2 (logical devices) | gpu | gpu:2
-    synchronized_bn: bool = False  # BN statistics over all devices
+    synchronized_bn: bool = False  # compute BN statistics over all devices
     loss: str = "cross_entropy"  # cross_entropy | binary_cross_entropy (arXiv:2110.00476)
-    class_weights: bool = False  # weigh each class in the loss by 1 / its number of images
-    label_smoothing: BelowOne = 0.0  # share of the target for all classes (arXiv:1512.00567)
-    weight_decay: Amount = 1e-4  # on kernels, not on BN and biases
-    clip_norm: Amount = 0.0  # largest norm of the gradient of a whole batch; 0: not clipped
-    ema: BelowOne = 0.0  # decay of the averaged weights, which are evaluated and saved; 0: none
-    sizes: tuple[int, ...] = ()  # progressive resizing: pixels a side of each phase
-    size_boundaries: tuple[float, ...] = ()  # where the size changes, in fractions of the run
-    patience: Count = 0  # stop after this many epochs without a better validation accuracy; 0: no
+    class_weights: bool = False  # weight of a class in the loss: 1 / its number of images
+    label_smoothing: BelowOne = 0.0  # part of the target spread over classes (arXiv:1512.00567)
+    weight_decay: Amount = 1e-4  # applies to kernels, not to BN and biases
+    clip_norm: Amount = 0.0  # largest norm of a batch's gradient; 0: no clipping
+    ema: BelowOne = 0.0  # decay of averaged weights, which are evaluated and saved; 0: none
+    sizes: tuple[int, ...] = ()  # progressive resizing: image side in pixels for each phase
+    size_boundaries: tuple[float, ...] = ()  # fractions of the run at which the size changes
+    patience: Count = 0  # stop after this many epochs without better validation accuracy; 0: never
     callbacks: tuple[str, ...] = ()  # Keras callbacks by dotted name, "package.module.Class"
-    checkpoint_minutes: Amount = 1.0  # between checkpoints; every epoch ends with one, too
-    wait_seconds: Amount = 300.0  # how long to wait for other machines or the data service
+    checkpoint_minutes: Amount = 1.0  # minutes between checkpoints; each epoch also ends with one
+    wait_seconds: Amount = 300.0  # longest wait for other machines or the data service
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """How the weights are updated."""
+    """The optimizer, which updates the weights."""
 
     name: str = "sgd"  # sgd | adamw | schedule_free_adamw | muon | lamb | lars
-    learning_rate: Amount = 0.1  # the peak of the schedule, for reference_batch images
-    reference_batch: Count = 0  # scale the rate by batch_size / this (arXiv:1706.02677); 0: do not
-    momentum: BelowOne = 0.9  # beta_1 of adamw, schedule_free_adamw and lamb
-    nesterov: bool = False  # sgd: the gradient at the point that momentum leads to
-    beta_2: BelowOne = 0.999  # all but sgd and lars
-    epsilon: Amount = 1e-7  # all but sgd and lars
-    trust: Amount = 0.001  # lars: the trust coefficient (arXiv:1708.03888)
+    learning_rate: Amount = 0.1  # peak of the schedule, for a batch of reference_batch images
+    reference_batch: Count = 0  # scale the rate by batch_size / this (arXiv:1706.02677); 0: no
+    momentum: BelowOne = 0.9  # momentum; beta_1 for adamw, schedule_free_adamw, lamb
+    nesterov: bool = False  # sgd: Nesterov momentum
+    beta_2: BelowOne = 0.999  # all but sgd, lars: decay of the squared gradients
+    epsilon: Amount = 1e-7  # all but sgd, lars: added to the denominator
+    trust: Amount = 0.001  # lars: trust coefficient (arXiv:1708.03888)
 
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """The learning rate over the run, in fractions of it."""
+    """The learning rate schedule; times are fractions of the run."""
 
     name: str = "step"  # step | cosine | one_cycle | polynomial | constant
-    warmup: float = 0.0  # linear from zero ("one_cycle": from a 25th of the peak)
-    warmup_hold: Fraction = 0.0  # if not 0, warm up at this constant part of the peak instead
-    boundaries: tuple[float, ...] = (0.5, 0.75)  # "step": where the rate is multiplied
-    factor: Amount = 0.1  # "step": what the rate is multiplied by
-    power: Amount = 2.0  # "polynomial"
+    warmup: float = 0.0  # length of the linear warmup from 0 (one_cycle: from peak / 25)
+    warmup_hold: Fraction = 0.0  # if not 0: warm up at this constant fraction of the peak
+    boundaries: tuple[float, ...] = (0.5, 0.75)  # "step": times at which the rate changes
+    factor: Amount = 0.1  # "step": multiplier of the rate at each boundary
+    power: Amount = 2.0  # "polynomial": the exponent
 
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """Which layers of the trained network a fine-tuning trains, and when."""
+    """The layers that fine-tuning trains, and when."""
 
-    frozen: Fraction = 0.0  # first part of the run, in which only the new head is trained
-    train_bn: bool = False  # after that, train BN layers and update their statistics, too
+    frozen: Fraction = 0.0  # first part of the run that trains only the new head
+    train_bn: bool = False  # after that, also train BN layers and update their statistics
     keep_head: bool = False  # keep the trained classifier, for data with the same classes
 
 
 @dataclass(frozen=True)
 class PruningConfig:
-    """What `prune-filters` removes before it trains; see `recipes.prune_filters`."""
+    """The filters that `prune-filters` removes before training; see `recipes.prune_filters`."""
 
-    keep: Fraction = 1.0  # the part of the multiply-adds to keep; 1: prune nothing
-    criterion: str = "l1"  # what makes a filter important: l1 | gamma
-    ranking: str = "uniform"  # how layers share the pruning: uniform | inner | global
-    least: Positive = 4  # filters that every layer keeps
-    divisor: Positive = 1  # every layer keeps a multiple of this many filters
+    keep: Fraction = 1.0  # part of the multiply-adds to keep; 1: no pruning
+    criterion: str = "l1"  # measure of a filter's importance: l1 | gamma
+    ranking: str = "uniform"  # distribution of the pruning over layers: uniform | inner | global
+    least: Positive = 4  # least number of filters in a layer
+    divisor: Positive = 1  # each layer keeps a multiple of this number of filters
 
 
 @dataclass(frozen=True)
 class DistillConfig:
-    """A trained network, the teacher, whose answers are learned too (arXiv:1503.02531)."""
+    """Distillation: a trained network (the teacher) also gives targets (arXiv:1503.02531)."""
 
     teacher: str = ""  # a run folder, a .keras file, or a NAME with weights; "": none
-    weights: str = ""  # of a NAME: a tag or a file
+    weights: str = ""  # for a NAME: the weights' tag or file
     temperature: Annotated[float, Limits(0.1)] = 4.0  # divides the logits of both networks
-    weight: Fraction = 0.9  # the teacher's part of the loss; the labels have the rest
+    weight: Fraction = 0.9  # the teacher's part of the loss; the labels' part is the rest
 
 
 @dataclass(frozen=True)
 class CompressConfig:
-    """How further training makes a trained network smaller."""
+    """Compression by further training: quantization-aware training, pruning, clustering."""
 
     technique: str = ""  # qat | prune | cluster; "": none
-    freeze_bn: Fraction = 1.0  # qat: part of the run after which BN keeps its statistics
-    preserve: str = "auto"  # qat, cluster: what to keep, auto | none | sparsity | clusters | both
-    sparsity: Annotated[float, Limits(0.01, below=1)] = 0.8  # prune: share of weights that become 0
-    pattern: str = ""  # prune: "2:4", two zeros in every four input channels; "": anywhere
-    allocation: str = "lamp"  # prune: how layers share the zeros, lamp | uniform
-    ramp: tuple[float, float] = (0.0, 0.5)  # prune: the part of the run in which zeros are added
-    clusters: Annotated[int, Limits(3, 1024)] = 16  # cluster: different values in a kernel
+    freeze_bn: Fraction = 1.0  # qat: part of the run after which BN is frozen; 1: never
+    preserve: str = "auto"  # qat, cluster: keep auto | none | sparsity | clusters | both
+    sparsity: Annotated[float, Limits(0.01, below=1)] = 0.8  # prune: share of zero weights
+    pattern: str = ""  # prune: "2:4" for two zeros in every four input channels; "": anywhere
+    allocation: str = "lamp"  # prune: distribution of zeros over layers, lamp | uniform
+    ramp: tuple[float, float] = (0.0, 0.5)  # prune: start and end of adding zeros, in run fractions
+    clusters: Annotated[int, Limits(3, 1024)] = 16  # cluster: number of values in a kernel
 
 
 @dataclass(frozen=True)
 class Config:
-    """One training run."""
+    """The config of one training run."""
 
-    model: str  # a name that `keras-resnet list` shows
-    network: dict[str, Any] = field(default_factory=dict)  # fields of its spec to change
+    model: str  # a name from `keras-resnet list`
+    network: dict[str, Any] = field(default_factory=dict)  # fields of the model's spec to change
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -190,11 +190,11 @@ class Config:
     pruning: PruningConfig = field(default_factory=PruningConfig)
 
     def __post_init__(self) -> None:
-        """Check every key, and what no single key can tell.
+        """Check every key, and the keys that depend on each other.
 
         Raises:
-            UserError: neither or both of epochs and steps, a value of the wrong type or out of its
-                limits.
+            UserError: neither or both of epochs and steps are set, or a value has the wrong type
+                or is outside its limits.
         """
         for name, section in vars(self).items():
             if dataclasses.is_dataclass(section):
@@ -223,13 +223,13 @@ class Config:
             )
         if len(ramp) != 2 or not 0 <= ramp[0] <= ramp[1] <= 1 or ramp[0] == 1:
             raise UserError(
-                "compress.ramp must be two fractions of the run, where zeros begin to be added "
-                f"(below 1) and where that ends, e.g. [0.0, 0.5]; received {list(ramp)}."
+                "compress.ramp must be two fractions of the run: the start (below 1) and the end "
+                f"of adding zeros; received {list(ramp)}. Example: [0.0, 0.5]."
             )
 
 
 def shown_name(name: str) -> str:
-    """Return the name of a dataset to print: of a folder the last part, not where it lies."""
+    """Return a dataset's name for printing; for a folder, the last part of its path."""
     return Path(name).name if Path(name).is_absolute() else name
 
 
@@ -241,11 +241,11 @@ def list_configs() -> list[str]:
 def load_config(name: str | Path, overrides: dict[str, Any] | None = None) -> Config:
     """Read a shipped config by `name`, or a TOML file by its path.
 
-    `overrides` are values by key, `{"train.epochs": 3}`, that replace those of the file.
+    `overrides` replace values of the file, by key: `{"train.epochs": 3}`.
 
     Raises:
-        UserError: no such config, broken TOML, an unknown key, a value of the wrong type or out of
-            its limits.
+        UserError: no such config, invalid TOML, an unknown key, or a value with the wrong type or
+            outside its limits.
     """
     path = CONFIGS / f"{name}.toml"
     if not path.is_file():
@@ -265,22 +265,22 @@ def load_config(name: str | Path, overrides: dict[str, Any] | None = None) -> Co
 
 
 def from_dict(table: dict[str, Any]) -> Config:
-    """Return the Config of a `table` of nested dicts; the inverse of `dataclasses.asdict`.
+    """Return the Config from a `table` of nested dicts; the inverse of `dataclasses.asdict`.
 
     Raises:
-        UserError: no model, an unknown key, a value of the wrong type or out of its limits.
+        UserError: no model, an unknown key, or a value with the wrong type or outside its limits.
     """
     if "model" not in table:
-        raise UserError("The config has no 'model', e.g. model = \"resnet20\".")
+        raise UserError("The config has no 'model'. Add one, e.g. model = \"resnet20\".")
     return _build(Config, table, "")
 
 
 def save_config(config: Config, path: Path) -> None:
-    """Write the resolved `config` to `path` as TOML, under its name only when it is whole.
+    """Write the resolved `config` to `path` as TOML; `path` never holds a partial file.
 
     Raises:
         MissingExtraError: tomli-w is not installed.
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     with replacing(path) as partial:
         partial.write_text(to_toml(config), encoding="utf-8")
@@ -299,14 +299,14 @@ def to_toml(config: Config) -> str:
 def parse_override(text: str, example: str = "train.epochs=3") -> tuple[str, Any]:
     """Parse the command line's `optimizer.learning_rate=0.2`; bare words are strings.
 
-    `example` is for the message.
+    `example` is shown in the error message.
 
     Raises:
-        UserError: no equals sign.
+        UserError: there is no equals sign.
     """
     key, equals, value = text.partition("=")
     if not equals:
-        raise UserError(f"--set takes KEY=VALUE, e.g. --set {example}; received '{text}'.")
+        raise UserError(f"--set must be KEY=VALUE; received '{text}'. Example: --set {example}")
     try:
         return key.strip(), tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
@@ -317,7 +317,10 @@ def _override(table: dict[str, Any], key: str, value: Any) -> None:
     *section, leaf = key.split(".", 1)
     target = table.setdefault(section[0], {}) if section else table
     if not isinstance(target, dict):
-        raise UserError(f"'{section[0]}' is not a section of keys; received the key '{key}'.")
+        raise UserError(
+            f"'{section[0]}' has no keys inside it; received '{key}'. "
+            f"Set it as a whole: --set {section[0]}=VALUE"
+        )
     target[leaf] = value
     # The length is given in one way: naming one key replaces the others.
     if key in ("train.epochs", "train.steps"):
@@ -334,9 +337,9 @@ def _build(kind: type, table: dict[str, Any], prefix: str) -> Any:
 
 
 def _unknown_key(prefix: str, key: str, hints: Mapping[str, Any]) -> UserError:
-    """The error for a key of the section `prefix`, which has `hints` and not this one."""
+    """Return the error for an unknown key of the section `prefix`, whose keys are `hints`."""
     owners = [name for name, kind in _sections().items() if key in typing.get_type_hints(kind)]
-    if owners:  # "epochs" or "optimizer.epochs" instead of "train.epochs"
+    if owners:  # e.g. "epochs" or "optimizer.epochs" instead of "train.epochs"
         meant = " or ".join(f"'{section}.{key}'" for section in owners)
         return UserError(f"Unknown config key '{prefix}{key}'. Did you mean {meant}?")
     return UnknownNameError("config key", prefix + key, hints, "", meant=key)
@@ -348,7 +351,7 @@ def _sections() -> dict[str, type]:
     return {name: kind for name, kind in found.items() if dataclasses.is_dataclass(kind)}
 
 
-# What a value of a type is called in an error.
+# Descriptions of the types in errors.
 _NAMES = {
     bool: "true or false",
     int: "a whole number",
@@ -360,7 +363,7 @@ _NAMES = {
 
 
 def _convert(hint: Any, value: Any, key: str) -> Any:
-    """Return `value` as the config has it: a list becomes a tuple, and 1 becomes 1.0."""
+    """Return `value` in the config's type: a list becomes a tuple, and 1 becomes 1.0."""
     kind = getattr(hint, "__origin__", hint)
     if dataclasses.is_dataclass(kind) and isinstance(value, dict):
         return _build(hint, value, f"{key}.")
@@ -373,5 +376,5 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
     if type(value) is kind and all(value in each for each in limits):
         return dict(value) if kind is dict else value
     allowed = ", ".join([_NAMES.get(kind, "a section of keys"), *map(str, limits)])
-    received = " ".join(reprlib.repr(value).split())  # in one line, whatever was given
+    received = " ".join(reprlib.repr(value).split())  # on one line
     raise UserError(f"{key} must be {allowed}; received {received}.")

@@ -1,7 +1,7 @@
-"""Random variations of a whole batch at once, each a pure function of a stateless seed.
+"""Random augmentation of whole batches; every operation is a pure function of a stateless seed.
 
-A batch is a function of (seed, step), so a resumed run sees the very images the uninterrupted run
-would have seen.
+A batch is a function of (seed, step), so a resumed run sees exactly the images of an uninterrupted
+run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NARROWEST, _WIDEST = 3 / 4, 4 / 3  # width / height of a random box (arXiv:1409
 
 
 def _pad_and_crop(images: Any, seed: Any, *, mode: str, pad: int) -> Any:
-    """Cut each image out of its padded self at a random offset."""
+    """Pad each image and crop it at a random offset."""
     batch, height, width = tf.shape(images)[0], images.shape[1], images.shape[2]
     seeds = tf.random.split(seed, 2)
     padded = tf.pad(images, [[0, 0], [pad, pad], [pad, pad], [0, 0]], mode=mode)
@@ -39,22 +39,22 @@ def _pad_and_crop(images: Any, seed: Any, *, mode: str, pad: int) -> Any:
 
 
 def pad_crop(images: Any, seed: Any, config: AugmentConfig) -> Any:
-    """Pad 4 zeros, random crop (He 2015, section 4.2). uint8 in, uint8 out."""
+    """Pad 4 zeros and crop randomly (He 2015, section 4.2). uint8 in, uint8 out."""
     return _pad_and_crop(images, seed, mode="CONSTANT", pad=4)
 
 
 def reflect_crop(images: Any, seed: Any, config: AugmentConfig) -> Any:
-    """Pad 4 mirrored pixels, random crop."""
+    """Pad 4 mirrored pixels and crop randomly."""
     return _pad_and_crop(images, seed, mode="REFLECT", pad=4)
 
 
 def shift(images: Any, seed: Any, config: AugmentConfig) -> Any:
-    """Shift by up to an eighth of the width, edges mirrored: for digits and letters."""
+    """Shift by up to an eighth of the width, with mirrored edges; for digits and letters."""
     return _pad_and_crop(images, seed, mode="SYMMETRIC", pad=images.shape[2] // 8)
 
 
 def resized_crop(images: Any, seed: Any, config: AugmentConfig) -> Any:
-    """Cut `random_box` out of each image and resize it to what the image was."""
+    """Crop `random_box` from each image and resize it to the image's size."""
     batch, height, width = tf.shape(images)[0], images.shape[1], images.shape[2]
     numbers = tf.random.stateless_uniform([batch, 4], seed)
     place = random_box(height, width, numbers, config.min_area)
@@ -67,7 +67,7 @@ def resized_crop(images: Any, seed: Any, config: AugmentConfig) -> Any:
 
 
 def none(images: Any, seed: Any, config: AugmentConfig) -> Any:
-    """The images as they are."""
+    """Return the images unchanged."""
     return images
 
 
@@ -81,17 +81,17 @@ CROPS: dict[str, Crop] = {
 
 
 def random_box(height: Any, width: Any, numbers: Any, min_area: float) -> tuple[Any, Any, Any, Any]:
-    """The random part of an image that "resized" cuts out (arXiv:1409.4842, section 6).
+    """Return the random box that the crop "resized" uses (arXiv:1409.4842, section 6).
 
-    Its part of the area is uniform from `min_area` to 1, its width / height log-uniform from 3/4 to
-    4/3. The usual code draws again where such a box does not fit; here the ratio is drawn among
-    those that fit, and only where none does the area shrinks.
+    Its share of the area is uniform from `min_area` to 1, and its width / height is log-uniform
+    from 3/4 to 4/3. Other code draws again if such a box does not fit. Here the ratio is drawn
+    from those that fit; the area shrinks only if no ratio fits.
 
     Args:
-        height: of the image, in pixels; like `width` a number or a tensor.
-        width: of the image.
-        numbers: four of 0...1 that decide, float32 (..., 4).
-        min_area: the least part of the area.
+        height: height of the image in pixels, a number or a tensor.
+        width: width of the image in pixels, a number or a tensor.
+        numbers: four random numbers in 0...1 for each box, float32 (..., 4).
+        min_area: the least share of the area.
 
     Returns:
         top, left, height, width in pixels, int32 (...).
@@ -121,19 +121,19 @@ def random_box(height: Any, width: Any, numbers: Any, min_area: float) -> tuple[
 
 
 def to_uint8(pixels: Any) -> Any:
-    """Round float pixels of 0...255 (tf.round costs as much as a third of the decoding)."""
+    """Round float pixels of 0...255 (tf.round would take as long as a third of the decoding)."""
     return tf.cast(pixels + 0.5, tf.uint8)
 
 
 def resized(images: Any, side: Any, antialias: bool = True) -> Any:
-    """Resize uint8 images, one or a batch, to side × side; without `antialias` for enlarging."""
+    """Resize one uint8 image or a batch to side × side; enlarging needs no `antialias`."""
     return to_uint8(tf.image.resize(images, [side, side], antialias=antialias))
 
 
 def fitted(image: Any, shape: Any, side: int) -> Any:
-    """Resize all of a uint8 image so that its shorter side is `side`.
+    """Resize a whole uint8 image so that its shorter side is `side`.
 
-    `shape` is the (height, width) it had before it was decoded at a part of its size.
+    `shape` is its original (height, width), before it was decoded at a smaller scale.
     """
     shape = tf.cast(shape, tf.int64)
     shorter = tf.reduce_min(shape)
@@ -143,20 +143,20 @@ def fitted(image: Any, shape: Any, side: int) -> Any:
 
 def flip(images: Any, mirrored: Any) -> Any:
     """Mirror the images for which `mirrored` (batch,) is true."""
-    # A slice with a negative step takes several times as long.
+    # A slice with a negative step would take several times as long.
     return tf.where(mirrored[:, None, None, None], tf.reverse(images, [2]), images)
 
 
 def mirrored(kind: str, coins: Any, epoch: Any, key: Any) -> Any:
-    """Which images are mirrored, bool (batch,).
+    """Choose the images to mirror: bool (batch,).
 
-    "random" tosses a coin for each; "alternating" keeps the coin each image was given at the start
-    and turns it over every epoch, so that two epochs show both sides of every image
-    (arXiv:2404.00498, section 3.6).
+    "random" tosses a coin for each image. "alternating" tosses one coin per image at the start and
+    turns it over in every epoch. So two epochs show each image in both ways (arXiv:2404.00498,
+    section 3.6).
 
     Args:
         kind: one of FLIPS.
-        coins: the coins of these images, bool (batch,).
+        coins: the initial coins of these images, bool (batch,).
         epoch: the pass over the split, int64.
         key: stateless seed of the batch.
     """
@@ -168,14 +168,14 @@ def mirrored(kind: str, coins: Any, epoch: Any, key: Any) -> Any:
 
 
 def side_at(step: Any, sizes: Sequence[tuple[int, int]]) -> Any:
-    """The pixels a side at `step`; `sizes` are (first step, pixels a side) in order."""
+    """Return the image side at `step`; `sizes` are (first step, side in pixels) in order."""
     starts = tf.constant([start for start, _ in sizes], tf.int64)
     index = tf.reduce_sum(tf.cast(starts <= step, tf.int32)) - 1
     return tf.constant([side for _, side in sizes])[index]
 
 
 def resize_at(step: Any, images: Any, sizes: Sequence[tuple[int, int]]) -> Any:
-    """Resize a batch to the side of `step`, if there are `sizes` (see side_at)."""
+    """Resize a batch to the side for `step`, if there are `sizes` (see `side_at`)."""
     if not sizes:
         return images
     side = side_at(step, sizes)
@@ -189,8 +189,8 @@ def resize_at(step: Any, images: Any, sizes: Sequence[tuple[int, int]]) -> Any:
 def erase(images: Any, seed: Any, part: float) -> Any:
     """Fill a random rectangle with noise in about `part` of the images (arXiv:1708.04896).
 
-    Its part of the area is uniform from 0.02 to 0.4, its height / width log-uniform from 0.3 to
-    1 / 0.3, as far as it fits. uint8 in, uint8 out.
+    The rectangle's share of the area is uniform from 0.02 to 0.4. Its height / width is log-uniform
+    from 0.3 to 1 / 0.3, among the ratios that fit. uint8 in, uint8 out.
     """
     seeds = tf.random.split(seed, 2)
     shape = tf.shape(images)
@@ -204,14 +204,14 @@ def erase(images: Any, seed: Any, part: float) -> Any:
     rows = _inside(down, tf.sqrt(area * ratio), shape[1])
     columns = _inside(across, tf.sqrt(area / ratio), shape[2])
     erased = rows[:, :, None] & columns[:, None, :] & (chosen < part)[:, None, None]
-    # One image of noise for the batch: rectangles lie elsewhere, and to draw all would cost more
-    # than the rest of the augmentation.
+    # The batch shares one noise image, because the rectangles are in different places. Drawing
+    # noise for every image would take longer than the rest of the augmentation.
     noise = tf.random.stateless_uniform(shape[1:], seeds[1], 0, 256, dtype=tf.int32)
     return tf.where(erased[..., None], tf.cast(noise, images.dtype), images)
 
 
 def _inside(offset: Any, part: Any, length: Any) -> Any:
-    """Which of `length` pixels lie in a span of `part` of them, bool (batch, length)."""
+    """Mark the pixels inside a span that covers `part` of `length`: bool (batch, length)."""
     span = tf.round(part * tf.cast(length, tf.float32))
     first = tf.floor(offset * (tf.cast(length, tf.float32) - span + 1.0))
     pixel = tf.range(tf.cast(length, tf.float32))
@@ -219,17 +219,17 @@ def _inside(offset: Any, part: Any, length: Any) -> Any:
 
 
 def vary(images: Any, labels: Any, seed: Any, config: AugmentConfig, classes: int) -> Any:
-    """What comes after crop and flip: RandAugment, erasing, mixup or CutMix.
+    """Apply the operations after crop and flip: RandAugment, erasing, mixup or CutMix.
 
     Args:
         images: uint8 (batch, height, width, channels).
         labels: int32 (batch,).
         seed: stateless seed of the batch.
-        config: what of it, how strong.
-        classes: their number.
+        config: the operations and their strengths.
+        classes: the number of classes.
 
     Returns:
-        images uint8, and labels, or with mixup or CutMix targets float32 (batch, classes).
+        Images uint8, and the labels; with mixup or CutMix, targets float32 (batch, classes).
     """
     seeds = tf.random.split(seed, 3)
     if config.randaugment:
@@ -242,15 +242,17 @@ def vary(images: Any, labels: Any, seed: Any, config: AugmentConfig, classes: in
 
 
 def check(config: AugmentConfig, batch_size: int) -> None:
-    """Refuse what cannot be done.
+    """Check the augmentation settings.
 
     Raises:
-        UserError: no such crop or flip, or repeats that do not divide the batch.
+        UserError: an unknown crop or flip, or repeats that do not divide the batch size.
     """
     for key, value, known in (("crop", config.crop, CROPS), ("flip", config.flip, FLIPS)):
         if value not in known:
             raise UnknownNameError(f"augment.{key}", value, known, "")
     if batch_size % config.repeats:
         raise UserError(
-            f"augment.repeats = {config.repeats} does not divide train.batch_size = {batch_size}."
+            f"train.batch_size must be a multiple of augment.repeats = {config.repeats}; received "
+            f"{batch_size}. Try --set train.batch_size="
+            f"{max(1, batch_size // config.repeats) * config.repeats}"
         )

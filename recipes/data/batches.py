@@ -1,4 +1,4 @@
-"""Datasets to `tf.data` batches: repeatable for training, padded and weighted for evaluation."""
+"""Make `tf.data` batches: repeatable ones for training, padded and weighted for evaluation."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ def training_batches(
     classes: int = 0,
     balanced: bool = False,
 ) -> tf.data.Dataset:
-    """Endless (images, labels) batches from `start_step` on; batch t is a function of (seed, t).
+    """Return endless (images, labels) batches from `start_step` on.
 
-    Every epoch is a new permutation of the split; what does not fill a batch is left out of that
-    epoch, and with `augment.repeats` an epoch shows 1 / repeats of the images. Images stay uint8:
-    the model normalises them on its device.
+    Batch t is a function of (seed, t). Every epoch is a new permutation of the split; images that
+    do not fill a batch are left out of that epoch. With `augment.repeats`, an epoch uses
+    1 / repeats of the images. Images stay uint8: the model normalises them on its device.
 
     Args:
         split: the training split.
         batch_size: a multiple of `augment.repeats`.
-        seed: of order and augmentation.
+        seed: seed of the image order and the augmentation.
         augment: see AugmentConfig.
         start_step: the first batch's t.
-        sizes: (first step, pixels a side) of progressive resizing.
-        classes: their number; needed for mixup and CutMix, whose labels are float32
+        sizes: (first step, side in pixels) for progressive resizing.
+        classes: the number of classes. mixup and CutMix need it; their labels are float32
             (batch, classes). Otherwise labels are int32 (batch,).
         balanced: every class is shown equally often. An epoch has as many steps as otherwise; it
             repeats the images of small classes and leaves out some of large ones.
@@ -103,7 +103,7 @@ def _balanced(order: Any, labels: np.ndarray, key: Any) -> Any:
 
 
 def evaluation_batches(split: AnySplit, batch_size: int) -> tf.data.Dataset:
-    """Every image once: (images, labels, weights), the last batch filled up with weight 0."""
+    """Return every image once as (images, labels, weights); padding has weight 0."""
     count = len(split)
     filled = -(-count // batch_size) * batch_size
     weights = (np.arange(filled) < count).astype("float32")

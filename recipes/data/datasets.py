@@ -1,8 +1,8 @@
-"""Labelled images by name: the digits of scikit-learn, a dataset of tensorflow-datasets, a folder.
+"""Load labelled images by name: scikit-learn's digits, a tensorflow-datasets dataset, a folder.
 
-Small images of one size are held decoded in memory (`Split`); images that vary in size stay encoded
-where they lie (`EncodedSplit`). `tfds` finds prepared data under `TFDS_DATA_DIR` (default
-`~/tensorflow_datasets`) and downloads what is missing where there is a network.
+Small images of one size are decoded and held in memory (`Split`). Images of different sizes stay
+encoded in their files (`EncodedSplit`). tensorflow-datasets looks for prepared data in
+`TFDS_DATA_DIR` (default `~/tensorflow_datasets`) and downloads missing data if there is a network.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ _SLICED = re.compile(r"(.+)\[([^\[\]]*)\]")  # NAME[:80%]
 
 @dataclass(frozen=True)
 class _Loaded:
-    """What a name stands for, before validation images are held out."""
+    """A loaded dataset, before validation images are held out."""
 
     train: AnySplit
     test: AnySplit
     class_names: tuple[str, ...]
-    said: str  # what the training split is, for people
-    validation: AnySplit | None = None  # the data's own, if it has one beside its test split
-    by_content: bool = False  # whether images are known by their content, not by their place
-    places: np.ndarray | None = None  # of `train` in the prepared split; None: all
+    said: str  # a description of the training split
+    validation: AnySplit | None = None  # the data's own validation split, if it also has a test
+    by_content: bool = False  # True if identities come from the content, not from the place
+    places: np.ndarray | None = None  # places of `train` in the prepared split; None: all
 
 
 @dataclass(frozen=True)
@@ -54,15 +54,16 @@ class Dataset:
     """A labelled dataset.
 
     Attributes:
-        name: as `load_dataset` takes it, a folder with its whole path.
+        name: the name for `load_dataset`; for a folder, its full path.
         train: the images to train on.
-        validation: images to choose the best epoch by: a folder's own, or cut from the original
-            training split; maybe none.
-        test: the images that accuracy is reported on. Data without labelled ones has its own
-            validation split here, or a fifth that was drawn for it by the images' content.
-        class_names: by class number.
-        said: which of the data's images are in `train`, in words.
-        by_content: whether images are known by their content; else by their place in the data set.
+        validation: images for choosing the best epoch: a folder's own, or held out of the training
+            split; it may be empty.
+        test: images for reporting the accuracy. Data without a labelled test split has its own
+            validation split here, or a fifth of the images, drawn by their content.
+        class_names: the class names, by class number.
+        said: a description of the images in `train`.
+        by_content: True if image identities come from the content; else from the place in the
+            dataset.
     """
 
     name: str
@@ -75,33 +76,33 @@ class Dataset:
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """(height, width, channels) of the images that are evaluated.
+        """The (height, width, channels) of the evaluated images.
 
         Raises:
-            UserError: the images vary in size and none was chosen.
+            UserError: the images vary in size, and no size is chosen.
         """
         return self.train.image_shape
 
     @property
     def sized(self) -> bool:
-        """Whether the images are given out in one size; if not, choose it (`at`)."""
+        """True if the images have one size; otherwise choose one with `at`."""
         return self.train.sized
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """The images that cannot be decoded."""
+        """The names of images that cannot be decoded."""
         splits = (self.train, self.validation, self.test)
         return tuple(name for split in splits for name in split.left_out)
 
     def at(self, size: int, crop_fraction: float = 0.875) -> Dataset:
-        """The same images at `size` pixels a side; `crop_fraction` is of `load_dataset`."""
+        """Return the same images at `size` × `size` pixels; see `load_dataset`."""
         train, validation, test = (
             split.at(size, crop_fraction) for split in (self.train, self.validation, self.test)
         )
         return replace(self, train=train, validation=validation, test=test)
 
     def __repr__(self) -> str:
-        """Two lines: what is there, and how many images each split has."""
+        """Return two lines: the name with the number of classes, and the size of each split."""
         counts = ", ".join(f"{name} {size}" for name, size, _ in self._sizes())
         return f"Dataset {self.name!r}: {len(self.class_names)} classes\n{counts}"
 
@@ -124,7 +125,10 @@ class Dataset:
             raise UnknownNameError("split", name, ("train", "validation", "test"), "")
         split: AnySplit = getattr(self, name)
         if len(split) == 0:
-            raise UserError(f"The {name} split of '{self.name}' is empty (data.validation = 0).")
+            raise UserError(
+                f"The {name} split of '{self.name}' is empty (data.validation = 0). Choose another "
+                "split, or train with --set data.validation=N."
+            )
         return split
 
 
@@ -140,27 +144,28 @@ def load_dataset(
     """Load a dataset and hold `validation` images out of its training split.
 
     Args:
-        name: "digits", a name of tensorflow-datasets, or a folder (its layout stands in
-            recipes/data/folders.py); where a name could be both, the folder is taken. NAME[:80%]
-            trains on that part of the training split of NAME, in tensorflow-datasets' syntax; the
-            test split is that of NAME.
-        validation: how many images; none are held out where a folder has a validation split beside
-            its test split, which is taken.
-        split_seed: which ones.
-        image_size: pixels a side; 0: the size all images have. It must be given, here or by
-            `Dataset.at`, for images that vary before they are used.
-        crop_fraction: for images that vary, the central part of the shorter side that is evaluated.
-        layout: of a folder: "auto", "classes" or "splits"; see `folders.read_folder`.
-        validation_share: hold out this share of every class instead, at least one image of a class
-            that has two or more.
+        name: "digits", a name in tensorflow-datasets, or a folder (recipes/data/folders.py has its
+            layout). If a name can be both, the folder is used. NAME[:80%] trains on that part of
+            the training split, in tensorflow-datasets' syntax; the test split stays complete.
+        validation: number of images to hold out. If a folder has its own validation and test
+            splits, its validation split is used and no images are held out.
+        split_seed: the seed that chooses the held-out images.
+        image_size: side of the images in pixels; 0 for the size of all images. Images of different
+            sizes need it, here or in `Dataset.at`, before they can be used.
+        crop_fraction: for images of different sizes, the central part of the shorter side that is
+            used for evaluation.
+        layout: layout of a folder: "auto", "classes" or "splits"; see `folders.read_folder`.
+        validation_share: instead of `validation`, the share of every class to hold out, at least
+            one image of a class that has two or more.
 
     Returns:
-        The `Dataset`. What tensorflow-datasets has in one size, and the digits, are held in memory,
-        uint8 (n, height, width, channels); folders and images that vary are decoded when needed.
+        The `Dataset`. The digits, and tensorflow-datasets' images of one size, are held in memory
+        as uint8 (n, height, width, channels). Folders and images of different sizes are decoded
+        when needed.
 
     Raises:
-        UserError: unknown name, data that is not there and cannot be downloaded, an archive, no
-            labels, or a validation split larger than the training split.
+        UserError: unknown name, missing data that cannot be downloaded, an archive, no labels, or
+            no training images left after holding out the validation images.
     """
     name = canonical(name)
     loaded = _loader(name, layout)(name)
@@ -175,8 +180,8 @@ def load_dataset(
         train, own = loaded.train.subset(kept), loaded.train.subset(np.sort(held))
     elif validation or validation_share:
         print(
-            f"{name}: its own validation split of {own.places:,} images is taken; data.validation "
-            "holds out no others",
+            f"{name}: using its own validation split of {own.places:,} images; data.validation is "
+            "ignored",
             file=sys.stderr,
         )
     dataset = Dataset(
@@ -204,8 +209,8 @@ def _drawn_order(loaded: _Loaded, needed: float, seed: int) -> np.ndarray:
 def _require_fewer(train: AnySplit, name: str, count: int) -> int:
     if count and count >= train.places:
         raise UserError(
-            f"data.validation = {count} leaves nothing to train on: '{name}' has "
-            f"{train.places} training images. Hold out fewer: --set data.validation=N."
+            f"data.validation = {count} leaves no images to train on: '{name}' has only "
+            f"{train.places} training images. Hold out fewer: --set data.validation=N"
         )
     return count
 
@@ -221,7 +226,7 @@ def _first_of_each_class(train: AnySplit, order: np.ndarray, share: float) -> np
 
 
 def configured_dataset(config: DataConfig) -> Dataset:
-    """`load_dataset` of a config."""
+    """Load the dataset of a config; see `load_dataset`."""
     return load_dataset(
         config.name,
         config.validation,
@@ -234,7 +239,7 @@ def configured_dataset(config: DataConfig) -> Dataset:
 
 
 def canonical(name: str) -> str:
-    """The name of a dataset that means the same in every working directory."""
+    """Return a dataset's name that is valid in every working directory."""
     path = expanded(name)
     return str(path.resolve()) if path.is_dir() else name
 
@@ -244,11 +249,14 @@ def _loader(name: str, layout: str) -> Callable[[str], _Loaded]:
     if expanded(name).is_dir():
         return partial(_load_folder, layout=layout)
     if layout != "auto":
-        raise UserError(f"data.layout = '{layout}' is for folders; '{name}' is none.")
+        raise UserError(
+            f"data.layout = '{layout}' is only for folders, and '{name}' is not a folder. Drop "
+            "data.layout, or give a folder."
+        )
     if name == "digits":
         return _load_digits
     if name.startswith((".", "~", "/")) or os.path.exists(name):
-        raise UserError(f"'{name}' is no folder; give a folder of images or a dataset's name.")
+        raise UserError(f"'{name}' is not a folder. Give a folder of images or a dataset's name.")
     return _load_tfds
 
 
@@ -265,7 +273,7 @@ def _load_folder(name: str, layout: str) -> _Loaded:
 
 
 def _load_digits(name: str) -> _Loaded:
-    """UCI handwritten digits as 32×32 RGB; a fixed fifth, drawn at random, is the test split."""
+    """Load the UCI handwritten digits as 32×32 RGB; a fixed random fifth is the test split."""
     raw = require("sklearn.datasets", "recipes").load_digits()
     image_module = require("PIL.Image", "recipes")
     grey = (raw.images * (255 / 16)).round().astype("uint8")
@@ -287,16 +295,19 @@ def _load_tfds(name: str) -> _Loaded:
     sliced = _SLICED.fullmatch(name)
     plain_name, part = sliced.groups() if sliced else (name, None)
     builder = _tfds_builder(tfds, plain_name)
-    features = builder.info.features  # known before anything is downloaded
+    features = builder.info.features  # known before the download
     if "image" not in features or "label" not in features:
-        raise UserError(f"'{name}' has no 'image' and 'label': its features are {list(features)}.")
+        raise UserError(
+            f"'{name}' must have the features 'image' and 'label'; received {list(features)}. "
+            "Choose a dataset for image classification."
+        )
     _prepare(builder, plain_name)
     loaded = _whole_tfds(builder, plain_name)
     return loaded if part is None else _sliced(tfds, builder, name, part, loaded)
 
 
 def _whole_tfds(builder: Any, name: str) -> _Loaded:
-    """The training and the test split of a prepared dataset."""
+    """Load the training and the test split of a prepared dataset."""
     features, splits = builder.info.features, builder.info.splits
     names, full_name = tuple(features["label"].names), builder.info.full_name
     held_back = [split for split in ("test", "validation") if split in splits]
@@ -308,39 +319,47 @@ def _whole_tfds(builder: Any, name: str) -> _Loaded:
         said = f"{full_name} train, without the fifth that is drawn for the test"
         return _Loaded(whole.subset(places), test, names, said, None, True, places)
     if not held_back:
-        raise UserError(f"'{name}' wants a split train, test or validation; it has {list(splits)}.")
-    for split in held_back:  # ImageNet's test split has the label -1 throughout
+        raise UserError(
+            f"'{name}' must have a split named train, test or validation; received {list(splits)}. "
+            "Choose another dataset."
+        )
+    for split in held_back:  # all labels of ImageNet's test split are -1
         test = load(builder, split)
         if test.subset(np.arange(min(10, test.places))).labels.min() >= 0:
-            # To evaluate, ImageNet's validation images are enough, 6 of 144 GB.
+            # For evaluation, ImageNet's validation images are enough: 6 of 144 GB.
             train = load(builder, "train") if "train" in splits else test.subset(np.arange(0))
             return _Loaded(train, test, names, f"{full_name} train")
-    raise UserError(f"'{name}' has no labels in {' and '.join(held_back)}.")
+    raise UserError(
+        f"'{name}' has no labels in {' and '.join(held_back)}. Choose a dataset with labels."
+    )
 
 
 def _sliced(tfds: Any, builder: Any, name: str, part: str, loaded: _Loaded) -> _Loaded:
-    """`loaded` with the images of `part` of its training split; its test split stays."""
+    """Return `loaded` with only `part` of its training split; the test split is unchanged."""
     splits = builder.info.splits
     if "train" not in splits:
-        raise UserError(f"'{name}' takes a part of the training split, of which there is none.")
+        raise UserError(
+            f"'{name}' asks for a part of the training split, but the dataset has no training "
+            "split. Drop the part in brackets."
+        )
     try:
         (read,) = tfds.core.ReadInstruction.from_spec(f"train[{part}]").to_absolute(splits)
     except (ValueError, AssertionError) as error:
         raise UserError(
-            f"'{name}': [{part}] is no part of a split. Examples: NAME[:80%], NAME[20%:], "
+            f"'{name}': [{part}] is not a part of a split. Examples: NAME[:80%], NAME[20%:], "
             "NAME[100:200] (https://www.tensorflow.org/datasets/splits)."
         ) from error
     first, last = read.from_ or 0, read.to if read.to is not None else splits["train"].num_examples
     places = np.arange(loaded.train.places) if loaded.places is None else loaded.places
     chosen = np.flatnonzero((places >= first) & (places < last))
     if not len(chosen):
-        raise UserError(f"'{name}' has no training image.")
+        raise UserError(f"'{name}' has no training images. Give a larger part, e.g. NAME[:80%].")
     print(
-        f"{name}: {len(chosen):,} of {len(places):,} training images; the test split is all of it",
+        f"{name}: {len(chosen):,} of {len(places):,} training images; the test split is complete",
         file=sys.stderr,
     )
     train = loaded.train.subset(chosen)
-    return replace(loaded, train=train, said=f"{loaded.said}, of it [{part}]", places=None)
+    return replace(loaded, train=train, said=f"{loaded.said}, part [{part}]", places=None)
 
 
 def _load_encoded(builder: Any, split: str) -> EncodedSplit:
@@ -352,8 +371,9 @@ def _load_decoded(builder: Any, split: str) -> Split:
     size = info.splits[split].num_examples * int(np.prod(info.features["image"].shape))
     if size > IN_MEMORY_BYTES:
         raise UserError(
-            f"The {split} split of '{info.name}' takes {size / 2**30:.0f} GiB decoded; images of "
-            f"one size are held in memory, up to {IN_MEMORY_BYTES >> 30} GiB."
+            f"The {split} split of '{info.name}' takes {size / 2**30:.0f} GiB decoded. Images of "
+            f"one size are held in memory, and the limit is {IN_MEMORY_BYTES >> 30} GiB. Export "
+            "them to a folder of image files and give that folder."
         )
     tfds = require("tensorflow_datasets", "recipes")
     part = tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1, shuffle_files=False))
@@ -365,20 +385,20 @@ def _load_decoded(builder: Any, split: str) -> Split:
 def _tfds_builder(tfds: Any, name: str) -> Any:
     try:
         return tfds.builder(name)
-    except Exception as error:  # by the kind of typing mistake, tfds raises any of five types
+    except Exception as error:  # tfds raises five types, depending on the typing mistake
         known = ["digits", *tfds.list_builders(with_community_datasets=False)]
-        if name in known:  # the name is right, what lies in the folder is not
+        if name in known:  # the name is right, but the prepared data is not
             raise UserError(f"tensorflow-datasets cannot open '{name}': {error}") from error
         see = "See https://www.tensorflow.org/datasets/catalog."
         raise UnknownNameError("dataset", name, known, see) from error
 
 
 def _prepare(builder: Any, name: str) -> None:
-    """Download the dataset and write it in tfds' format, unless that was done before."""
+    """Download the dataset and write it in tfds' format, unless it is already prepared."""
     try:
         if not builder.is_prepared():
             _require_network()
-            with contextlib.redirect_stdout(sys.stderr):  # tfds prints; stdout is for results
+            with contextlib.redirect_stdout(sys.stderr):  # tfds prints, but stdout is for results
                 builder.download_and_prepare()
     except Exception as error:  # tfds raises a dozen unrelated types from here
         folder = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
@@ -386,12 +406,12 @@ def _prepare(builder: Any, name: str) -> None:
         raise UserError(
             f"The dataset '{name}' is not under {folder} and cannot be downloaded ({first_line}). "
             f"Without a network: prepare it elsewhere with tfds.load('{name}'), copy the folder, "
-            "and set TFDS_DATA_DIR to the one that holds it."
+            "and set TFDS_DATA_DIR to its parent folder."
         ) from error
 
 
 def _require_network() -> None:
-    """Fail at once where there is no network, or none is wanted; tfds would retry for minutes."""
+    """Fail at once if there is no network or it is turned off; tfds would retry for minutes."""
     if is_offline():
         raise OSError(f"{OFFLINE} is set")
     if not urllib.request.getproxies():

@@ -1,13 +1,13 @@
-"""Images decoded in memory, and what every kind of split has in common.
+"""Images decoded in memory, and the interface that all kinds of splits share.
 
-`Split` (here) and `EncodedSplit` (encoded.py) have the same face: `len`, `labels`, `image_shape`,
-`sized`, `left_out`, `read_by_pillow`, `identities`, `place_identities`, `by_content`, `places`,
-`subset`, `at`, `sample`, and four methods that give images:
+`Split` (here) and `EncodedSplit` (encoded.py) have the same interface: `len`, `labels`,
+`image_shape`, `sized`, `left_out`, `read_by_pillow`, `identities`, `place_identities`,
+`by_content`, `places`, `subset`, `at`, `sample`, and four methods that yield images:
 
     cropped(draws, augment, sizes)    (images, labels, key) of training batches
     batches(index, batch_size)        (images, labels) of the images at `index`, for evaluation
     whole(sides)                      (one image at several sizes, label), for evaluation
-    shown(view)                       (view of one image as it is, label), for evaluation
+    shown(view)                       (view of one unchanged image, label), for evaluation
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from keras_resnet.recipes.data import identity
 from keras_resnet.recipes.data.augment import CROPS, fitted, flip, resize_at, resized
 from keras_resnet.recipes.data.shown import pixels, strip
 
-# Images decoded at once, and what an affinity mask leaves of the machine (a Slurm job, taskset).
+# Images decoded in parallel. An affinity mask (a Slurm job, taskset) may allow only some CPUs.
 PARALLEL = max(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
 
 
 class Draw(NamedTuple):
-    """What decides a training batch; a pure function of (seed, step)."""
+    """The random choices of a training batch; a pure function of (seed, step)."""
 
-    index: Any  # which images, int (batch,)
+    index: Any  # indices of the images, int (batch,)
     step: Any  # int64
-    mirrored: Any  # which of them are mirrored, bool (batch,)
+    mirrored: Any  # True for images to mirror, bool (batch,)
     crop_key: Any  # stateless seed of the crops
-    key: Any  # stateless seed of what comes after them
+    key: Any  # stateless seed of the later operations
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ class Split:
     Attributes:
         images: uint8 (n, height, width, channels), RGB 0...255.
         labels: int32 (n,), class numbers.
-        identities: what each image is known by, uint64 (n,): see identity.py; None: not known.
-        sized: the images have one size.
-        left_out: none, since an image that cannot be read has not come this far.
-        read_by_pillow: none either.
+        identities: the identity of each image, uint64 (n,), see identity.py; None if unknown.
+        sized: True, because the images have one size.
+        left_out: always empty, because unreadable images were left out before.
+        read_by_pillow: always empty, for the same reason.
     """
 
     images: np.ndarray
@@ -62,16 +62,16 @@ class Split:
     read_by_pillow: ClassVar[tuple[str, ...]] = ()
 
     def __len__(self) -> int:
-        """The number of images."""
+        """Return the number of images."""
         return len(self.labels)
 
     @property
     def places(self) -> int:
-        """How many indices `subset` knows."""
+        """The number of indices that `subset` accepts."""
         return len(self)
 
     def __repr__(self) -> str:
-        """One line."""
+        """Return a summary in one line."""
         return f"{type(self).__name__}: {self.places:,} images, {pixels(self)}"
 
     def _repr_html_(self) -> str:
@@ -88,20 +88,20 @@ class Split:
         return min(self.image_shape[:2])
 
     def subset(self, index: np.ndarray) -> Split:
-        """The images at `index`."""
+        """Return the images at `index`."""
         known = self.identities
         return Split(
             self.images[index], self.labels[index], None if known is None else known[index]
         )
 
     def by_content(self) -> tuple[Split, np.ndarray]:
-        """The same images, known by their content; and their labels."""
+        """Return the same images with identities from their content, and the labels."""
         contents = (np.ascontiguousarray(image).data for image in self.images)
         return replace(self, identities=identity.of_contents(contents, len(self))), self.labels
 
     @property
     def place_identities(self) -> np.ndarray:
-        """What every place is known by, uint64 (n,)."""
+        """The identity of every place, uint64 (n,)."""
         known = self if self.identities is not None else self.by_content()[0]
         return np.asarray(known.identities)
 
@@ -110,7 +110,7 @@ class Split:
         return self.subset(spaced(len(self), count))
 
     def at(self, size: int, crop_fraction: float) -> Split:
-        """The same images, resized to `size` pixels a side; nothing is cut off."""
+        """Return the same images, resized to `size` × `size` pixels without cropping."""
         if self.image_shape[:2] == (size, size):
             return self
         parts = [
@@ -123,7 +123,7 @@ class Split:
     def cropped(
         self, draws: tf.data.Dataset, augment: AugmentConfig, sizes: Sequence[tuple[int, int]]
     ) -> tf.data.Dataset:
-        """(images, labels, key) of each Draw: cropped, mirrored, at the size of its step."""
+        """Return (images, labels, key) for each Draw: cropped, mirrored, in its step's size."""
         images, labels = tf.constant(self.images), tf.constant(self.labels)
 
         def crop(draw: Draw) -> tuple[Any, Any, Any]:
@@ -134,13 +134,13 @@ class Split:
         return draws.map(plain(crop), num_parallel_calls=2, deterministic=True)
 
     def batches(self, index: np.ndarray, batch_size: int) -> tf.data.Dataset:
-        """(images, labels) of the images at `index`, in this order."""
+        """Return batches of (images, labels) for the images at `index`, in this order."""
         images, labels = tf.constant(self.images), tf.constant(self.labels)
         places = tf.data.Dataset.from_tensor_slices(index).batch(batch_size)
         return places.map(plain(lambda i: (tf.gather(images, i), tf.gather(labels, i))))
 
     def whole(self, sides: Sequence[int]) -> tf.data.Dataset:
-        """(images, label) of every image in order, its shorter side resized to each of `sides`."""
+        """Return (images, label) for every image in order: one copy for each shorter side."""
         images, labels = tf.constant(self.images), tf.constant(self.labels)
 
         def scale(place: Any) -> tuple[tuple[Any, ...], Any]:
@@ -150,19 +150,19 @@ class Split:
         return in_order(len(self), scale)
 
     def shown(self, view: Callable[[Any], Any]) -> tf.data.Dataset:
-        """(`view` of the image, label) of every image in order."""
+        """Return (`view` of the image, label) for every image in order."""
         images, labels = tf.constant(self.images), tf.constant(self.labels)
         return in_order(len(self), lambda place: (view(images[place]), labels[place]))
 
 
 def plain(function: Callable[..., Any]) -> Callable[..., Any]:
-    """For `map` and `flat_map`: as it is. AutoGraph's rewriting would take seconds a pipeline."""
+    """Exclude a function for `map` or `flat_map` from AutoGraph, which would take seconds."""
     converted: Callable[..., Any] = tf.autograph.experimental.do_not_convert(function)
     return converted
 
 
 def in_order(count: int, element: Callable[[Any], Any]) -> tf.data.Dataset:
-    """`element` of every place below `count`."""
+    """Return a dataset with `element(place)` for every place below `count`."""
     elements = tf.data.Dataset.range(count).map(
         plain(element), num_parallel_calls=PARALLEL, deterministic=True
     )
@@ -170,9 +170,9 @@ def in_order(count: int, element: Callable[[Any], Any]) -> tf.data.Dataset:
 
 
 def options() -> tf.data.Options:
-    """The options of every pipeline."""
+    """Return the options of every pipeline."""
     options = tf.data.Options()
-    # With autotuning some runs stood still for seconds at the end of an epoch.
+    # With autotuning, some runs stalled for seconds at the end of an epoch.
     options.autotune.enabled = False
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return options

@@ -1,9 +1,8 @@
 """Images that stay encoded until a batch needs them, in files or in TFDS records.
 
-Of a JPEG only the part that is used is decoded, at a half, a quarter or an eighth of its size where
-that is still enough, so a photograph of 12 megapixels costs little more than a small one. What
-leaves is uint8. All else is as `images/read.py` has it: which files are read, and how they are
-turned.
+Only the needed part of a JPEG is decoded, at a half, a quarter or an eighth of its size if that is
+large enough. So a photograph of 12 megapixels costs little more than a small one. The results are
+uint8. `images/read.py` defines the readable kinds of files and their rotation.
 """
 
 from __future__ import annotations
@@ -43,81 +42,83 @@ Box = Callable[[Any, Any], tuple[Any, Any, Any, Any]]  # (height, width) → top
 
 
 class Tried(NamedTuple):
-    """Which images of a source can be decoded, and how."""
+    """The images of a source that can be decoded, with the facts for decoding them."""
 
-    sound: Source  # those that can
-    labels: np.ndarray  # theirs, int32 (n,)
-    turned: np.ndarray  # how they are held, int32 (n,): see headers.upright
-    others: np.ndarray  # whether only Pillow reads them, bool (n,)
-    left_out: tuple[str, ...]  # the names of the rest
+    sound: Source  # the images that can be decoded
+    labels: np.ndarray  # their labels, int32 (n,)
+    turned: np.ndarray  # their orientation, int32 (n,): see headers.upright
+    others: np.ndarray  # True if only Pillow reads the image, bool (n,)
+    left_out: tuple[str, ...]  # the names of the other images
 
     def encoded(self, place: Any) -> Encoded:
-        """An image of `sound`; in a graph."""
+        """Return an image of `sound`, inside a graph."""
         content, label = self.sound.read(place)
-        # A graph without Pillow runs in another process too.
+        # A graph without Pillow can also run in another process.
         decode = read.png_or_other if self.others.any() else read.png
         return Encoded(content, label, tf.gather(self.turned, place), decode)
 
 
 class Encoded(NamedTuple):
-    """The bytes of an image in a graph."""
+    """The encoded bytes of an image, inside a graph."""
 
     content: Any  # a scalar string
     label: Any  # int32
     turned: Any  # int32: see headers.upright
-    decode: Callable[[Any], Any]  # of what is no JPEG: the whole image as it is stored
+    decode: Callable[[Any], Any]  # decodes other formats than JPEG: the whole image as stored
 
 
 class Source:
-    """Encoded images at places 0...n-1; folders.py and tfrecords.py say where."""
+    """Encoded images at places 0...n-1; folders.py and tfrecords.py have the two kinds."""
 
     def __len__(self) -> int:
-        """The number of places, also of images that cannot be read."""
+        """Return the number of places, including images that cannot be read."""
         raise NotImplementedError
 
     def read(self, place: Any) -> tuple[Any, Any]:
-        """(encoded bytes, label int32) of a place; in a graph."""
+        """Return (encoded bytes, label int32) of a place, inside a graph."""
         raise NotImplementedError
 
     def where(self, place: int) -> str:
-        """What to call an image in a message."""
+        """Return the name of an image for messages."""
         raise NotImplementedError
 
     def subset(self, places: np.ndarray) -> Source:
-        """The images at `places`."""
+        """Return the images at `places`."""
         raise NotImplementedError
 
     @property
     def identities(self) -> np.ndarray:
-        """What each image is known by, uint64 (n,); see identity.py."""
+        """The identity of each image, uint64 (n,); see identity.py."""
         raise NotImplementedError
 
     def by_content(self) -> tuple[Source, np.ndarray]:
-        """The same images, known by their content; and their labels, int32 (n,)."""
+        """Return the same images with identities from their content, and labels int32 (n,)."""
         raise NotImplementedError
 
     @cached_property
     def tried(self) -> Tried:
-        """What is left when every image has been decoded once, at an eighth of its size.
+        """The images that can be decoded, found by decoding every image once at 1/8 of its size.
 
-        This is done when a split is first used and costs about half an epoch of decoding. In return
-        every count, split and batch is what it says: were bad images found on the way, either a
-        batch would hang on the history of the run, or how many are left out would be known at the
-        end only.
+        This happens on the first use of a split and costs about half an epoch of decoding. In
+        return, every count, split and batch is exact from the start. If bad images were found
+        during training, a batch would depend on the history of the run, or the number of left-out
+        images would be known only at the end.
 
         Raises:
-            UserError: none can be decoded.
+            UserError: no image can be decoded.
         """
-        require("PIL.Image", "recipes")  # or all that it reads would be left out
+        require("PIL.Image", "recipes")  # without it, the images that only Pillow reads are lost
         if len(self) > 20_000:
-            print(f"looking through {len(self):,} images once", file=sys.stderr)
+            print(f"checking {len(self):,} images once", file=sys.stderr)
         probed = tf.data.Dataset.range(len(self)).map(
             plain(self._probe), num_parallel_calls=PARALLEL, deterministic=True
         )
         batches = probed.ignore_errors().batch(4096).with_options(options())
         found = [tuple(part.numpy() for part in batch) for batch in batches]
         if len(self) and not found:
-            raise UserError(f"None of {len(self):,} images can be decoded; {self._why(0)}")
+            raise UserError(
+                f"None of {len(self):,} images can be decoded. The first one: {self._why(0)}"
+            )
         none = tuple(np.zeros(0, kind) for kind in ("int64", "int32", "int32", "bool"))
         places, labels, turned, others = map(np.concatenate, zip(none, *found, strict=True))
         bad = np.setdiff1d(np.arange(len(self)), places)
@@ -126,7 +127,7 @@ class Source:
         return Tried(self.subset(places), labels, turned, others, names)
 
     def _why(self, place: int) -> str:
-        """What happens where an image is decoded."""
+        """Return the name of an image and the error from decoding it."""
         try:
             self._probe(tf.constant(place))
         except (tf.errors.OpError, ValueError) as error:
@@ -143,9 +144,9 @@ class EncodedSplit:
     """Images of any size that are decoded when a batch needs them.
 
     Attributes:
-        source: where they are.
-        size: pixels a side they are given out at; 0: not chosen yet.
-        crop_fraction: the central part of the shorter side that is kept in evaluation.
+        source: the source of the encoded images.
+        size: side of the decoded images in pixels; 0: not chosen yet.
+        crop_fraction: the central part of the shorter side that is used for evaluation.
     """
 
     source: Source
@@ -153,52 +154,52 @@ class EncodedSplit:
     crop_fraction: float = 0.875
 
     def __len__(self) -> int:
-        """The number of images that can be decoded; the first time every one is tried."""
+        """Return the number of images that can be decoded; the first call decodes every image."""
         return len(self.labels)
 
     @property
     def labels(self) -> np.ndarray:
-        """int32 (n,)."""
+        """The labels, int32 (n,)."""
         return self.source.tried.labels
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """The images that cannot be decoded."""
+        """The names of images that cannot be decoded."""
         return self.source.tried.left_out
 
     @property
     def read_by_pillow(self) -> tuple[str, ...]:
-        """The images that are neither JPEG nor PNG."""
+        """The names of images that are neither JPEG nor PNG."""
         tried = self.source.tried
         return tuple(tried.sound.where(int(place)) for place in np.flatnonzero(tried.others))
 
     @property
     def places(self) -> int:
-        """How many indices `subset` knows: also those of images that cannot be decoded."""
+        """The number of indices that `subset` accepts, including images that cannot be decoded."""
         return len(self.source)
 
     @property
     def identities(self) -> np.ndarray:
-        """What the images that can be decoded are known by, uint64 (n,)."""
+        """The identities of the images that can be decoded, uint64 (n,)."""
         return self.source.tried.sound.identities
 
     def by_content(self) -> tuple[EncodedSplit, np.ndarray]:
-        """The same images, known by their content; and the labels of all places, int32."""
+        """Return the same images with identities from their content, and all places' labels."""
         source, labels = self.source.by_content()
         return replace(self, source=source), labels
 
     @property
     def place_identities(self) -> np.ndarray:
-        """What every place is known by, uint64 (places,)."""
+        """The identity of every place, uint64 (places,)."""
         return self.source.identities
 
     @property
     def sized(self) -> bool:
-        """Whether the size was chosen."""
+        """True if a size is chosen."""
         return self.size > 0
 
     def __repr__(self) -> str:
-        """One line."""
+        """Return a summary in one line."""
         return f"{type(self).__name__}: {self.places:,} images, {pixels(self)}"
 
     def _repr_html_(self) -> str:
@@ -206,15 +207,15 @@ class EncodedSplit:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(height, width, channels).
+        """The (height, width, channels) of the decoded images.
 
         Raises:
-            UserError: the size was not chosen.
+            UserError: no size is chosen.
         """
         if not self.size:
             raise UserError(
-                "These images vary in size; give the pixels a side that the network takes, e.g. "
-                "--set data.image_size=224."
+                "These images have different sizes, so the network needs an image size. Give one, "
+                "e.g. --set data.image_size=224."
             )
         return self.size, self.size, 3
 
@@ -236,25 +237,26 @@ class EncodedSplit:
         return int(np.median(sides))
 
     def subset(self, index: np.ndarray) -> EncodedSplit:
-        """The images at `index` of the source; those that cannot be decoded count too."""
+        """Return the images at `index` of the source, including images that cannot be decoded."""
         return replace(self, source=self.source.subset(index))
 
     def at(self, size: int, crop_fraction: float) -> EncodedSplit:
-        """The same images, given out at `size` pixels a side."""
+        """Return the same images, decoded to `size` × `size` pixels."""
         return replace(self, size=size, crop_fraction=crop_fraction)
 
     def sample(self, count: int) -> Split:
         """Decode `count` images at fixed, evenly spaced indices (all, if there are fewer).
 
         Raises:
-            UserError: they take more memory than 4 GiB.
+            UserError: the images need more than 4 GiB of memory.
         """
         index = spaced(len(self), count)
         most = IN_MEMORY_BYTES // int(np.prod(self.image_shape))
         if len(index) > most:
             raise UserError(
                 f"{len(index):,} images of {self.size}×{self.size} do not fit in "
-                f"{IN_MEMORY_BYTES >> 30} GiB; take {most:,} at most (export: --check-images)."
+                f"{IN_MEMORY_BYTES >> 30} GiB. Take at most {most:,} "
+                f"(export: --check-images {most})."
             )
         parts = [images.numpy() for images, _ in self.batches(index, 64)]
         empty = np.zeros((0, *self.image_shape), "uint8")
@@ -264,15 +266,15 @@ class EncodedSplit:
     def cropped(
         self, draws: tf.data.Dataset, augment: AugmentConfig, sizes: Sequence[tuple[int, int]]
     ) -> tf.data.Dataset:
-        """(images, labels, key) of each Draw: cropped, mirrored, at the size of its step.
+        """Return (images, labels, key) for each Draw: cropped, mirrored, in its step's size.
 
-        "resized" and "none" decode to that size at once; the other crops start from what
-        evaluation sees.
+        "resized" and "none" decode directly to that size. The other crops start from the central
+        square that evaluation uses.
         """
         at_once = augment.crop in ("resized", "none")
         size, batch_size = self.image_shape[0], draws.element_spec.index.shape[0]
         cut_to = sizes if at_once and sizes else ((0, size),)
-        side = size if cut_to != sizes else None  # where it is the same for all batches
+        side = size if cut_to != sizes else None  # None if batches have different sizes
 
         def finish(pixels: tuple[Any, Any], draw: Draw) -> tuple[Any, Any, Any]:
             images = tf.ensure_shape(pixels[0], [batch_size, side, side, 3])
@@ -290,7 +292,7 @@ class EncodedSplit:
     def _vary_one(
         self, augment: AugmentConfig, index: Any, mirrored: Any, numbers: Any, side: Any
     ) -> tuple[Any, Any]:
-        """One image of a training batch; `numbers` (4,) in 0...1 decide its crop."""
+        """Return one image of a training batch; `numbers` (4,) in 0...1 choose its crop."""
         box: Box = self._central
         if augment.crop == "resized":
             box = partial(random_box, numbers=numbers, min_area=augment.min_area)
@@ -298,7 +300,7 @@ class EncodedSplit:
         return tf.cond(mirrored, lambda: tf.reverse(image, [1]), lambda: image), label
 
     def batches(self, index: np.ndarray, batch_size: int) -> tf.data.Dataset:
-        """(images, labels) of the images at `index`, in this order: their central square."""
+        """Return batches of (central squares, labels) for the images at `index`, in this order."""
         size = self.image_shape[0]
 
         def cut_one(index: Any) -> tuple[Any, Any]:
@@ -310,7 +312,7 @@ class EncodedSplit:
         return cut.batch(batch_size).with_options(options())
 
     def whole(self, sides: Sequence[int]) -> tf.data.Dataset:
-        """(images, label) of every image in order, its shorter side resized to each of `sides`."""
+        """Return (images, label) for every image in order: one copy for each shorter side."""
         tried = self.source.tried
 
         def scale(place: Any) -> tuple[tuple[Any, ...], Any]:
@@ -321,7 +323,7 @@ class EncodedSplit:
         return in_order(len(self), scale)
 
     def shown(self, view: Callable[[Any], Any]) -> tf.data.Dataset:
-        """(`view` of the image, decoded in full, label) of every image in order."""
+        """Return (`view` of the fully decoded image, label) for every image in order."""
         tried = self.source.tried
 
         def show(place: Any) -> tuple[Any, Any]:
@@ -345,7 +347,7 @@ class EncodedSplit:
 
 
 def _one_by_one(draw: Draw, sizes: Sequence[tuple[int, int]]) -> tf.data.Dataset:
-    """The images of a Draw: index, mirrored, the numbers of the crop, pixels a side."""
+    """Return a dataset of a Draw's images: index, mirrored, numbers for the crop, side."""
     count = draw.index.shape[0]
     numbers = tf.random.stateless_uniform([count, 4], draw.crop_key)
     sides = tf.fill([count], side_at(draw.step, sizes))
@@ -353,9 +355,9 @@ def _one_by_one(draw: Draw, sizes: Sequence[tuple[int, int]]) -> tf.data.Dataset
 
 
 def central_box(height: Any, width: Any, fraction: float) -> tuple[Any, Any, Any, Any]:
-    """The central square of `fraction` of the shorter side.
+    """Return the central square whose side is `fraction` of the shorter side.
 
-    As resizing the shorter side to size / fraction and cutting out size × size.
+    This equals resizing the shorter side to size / fraction and cropping size × size.
     """
     shorter = tf.cast(tf.minimum(height, width), tf.float32)
     side = tf.maximum(tf.cast(tf.round(shorter * fraction), tf.int32), 1)
@@ -363,9 +365,9 @@ def central_box(height: Any, width: Any, fraction: float) -> tuple[Any, Any, Any
 
 
 def cut(encoded: Encoded, side: Any, box: Box) -> Any:
-    """Decode the box that `box(height, width)` names and resize it: uint8 (side, side, 3), RGB.
+    """Decode the region `box(height, width)` and resize it: uint8 (side, side, 3), RGB.
 
-    Height, width and box are those of the upright image.
+    Height, width and box refer to the upright image.
     """
     turned = encoded.turned
 
@@ -376,7 +378,7 @@ def cut(encoded: Encoded, side: Any, box: Box) -> Any:
 
         return headers.upright(_cut_stored(encoded, side, stored), turned)
 
-    # Of most images nothing is turned, and each operation costs.
+    # Most images need no rotation, and each operation takes time.
     return tf.cond(turned > 1, turn, lambda: _cut_stored(encoded, side, box))
 
 
@@ -394,7 +396,7 @@ def _cut_jpeg(encoded: Any, side: Any, box: Box) -> Any:
 
     def decode(ratio: int) -> Callable[[], Any]:
         first, last = tf.split((corners + ratio // 2) // ratio, 2)
-        return lambda: tf.raw_ops.DecodeAndCropJpeg(  # tf.image's has no `ratio` for the crop
+        return lambda: tf.raw_ops.DecodeAndCropJpeg(  # tf.image's function has no `ratio`
             contents=encoded,
             crop_window=tf.concat([first, tf.maximum(last - first, 1)], axis=0),
             channels=3,
@@ -402,14 +404,14 @@ def _cut_jpeg(encoded: Any, side: Any, box: Box) -> Any:
             dct_method="INTEGER_FAST",
         )
 
-    # What is left is less than halving (below an eighth: any factor), for which bilinear
-    # interpolation needs no other filter.
+    # The rest is a reduction by less than a half (below an eighth: by any factor). Bilinear
+    # interpolation needs no other filter for that.
     pixels = _scaled_down(tf.minimum(height, width), side, decode)
     return resized(pixels, side, antialias=False)
 
 
 def _scaled_down(shorter: Any, side: Any, decode: Callable[[int], Callable[[], Any]]) -> Any:
-    """`decode` a JPEG at the least of its size that leaves `side`: libjpeg scales as it decodes."""
+    """Decode a JPEG at the smallest scale that keeps `side`; libjpeg scales while decoding."""
     surplus = shorter // side
     halvings = sum(tf.cast(surplus >= ratio, tf.int32) for ratio in (2, 4, 8))
     return tf.switch_case(halvings, [decode(ratio) for ratio in (1, 2, 4, 8)])
@@ -423,9 +425,9 @@ def _cut_other(encoded: Encoded, side: Any, box: Box) -> Any:
 
 
 def decode_whole(encoded: Encoded, side: int) -> tuple[Any, Any]:
-    """Decode all of an image: uint8 (height, width, 3), RGB, upright; and its own (height, width).
+    """Decode a whole image upright, uint8 (height, width, 3), RGB; return its original size too.
 
-    A JPEG is decoded at a half, a quarter or an eighth where that leaves its shorter side `side`.
+    A JPEG is decoded at a half, a quarter or an eighth if its shorter side stays at least `side`.
     """
 
     def jpeg() -> tuple[Any, Any]:

@@ -1,10 +1,11 @@
-"""A folder of images: one folder per class, in splits or not.
+"""Read a folder of images with one folder per class, with or without splits.
 
-FOLDER/train/CLASS/*  FOLDER/val/CLASS/*  FOLDER/test/CLASS/*    one of val and test will do
+FOLDER/train/CLASS/*  FOLDER/val/CLASS/*  FOLDER/test/CLASS/*    val or test is enough
 FOLDER/CLASS/*                                                   a fifth is drawn as the test split
 
-`val`, `valid`, `validation`, `dev` and `eval` are names of one split. It chooses the best epoch; if
-there is no `test`, accuracy is reported on it. Images in folders below a class belong to the class.
+`val`, `valid`, `validation`, `dev` and `eval` are names for the same split. It chooses the best
+epoch. If there is no `test`, accuracy is reported on it. Images in folders below a class belong to
+that class.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ _TRAIN, _TEST = "train", "test"
 _VALIDATION = ("val", "valid", "validation", "dev", "eval")
 _SPLITS = (_TRAIN, _TEST, *_VALIDATION)
 _TEST_SHARE = 0.2
-_NAMED = 5  # in a warning
+_NAMED = 5  # names listed in a warning
 _ARCHIVES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".zip", ".7z", ".rar")
 
 
 class Files(Source):
-    """Images in files of their own."""
+    """Images in separate files."""
 
     def __init__(
         self,
@@ -46,7 +47,7 @@ class Files(Source):
         labels: np.ndarray,
         identities: np.ndarray | None = None,
     ) -> None:
-        """`labels` are int32 (n,); `identities` uint64 (n,), if they are known already."""
+        """Keep the paths and `labels` int32 (n,), and `identities` uint64 (n,) if known."""
         self.paths, self.labels = np.asarray(paths, dtype=object), labels
         if identities is not None:
             self.identities = identities
@@ -61,7 +62,7 @@ class Files(Source):
         return tf.io.read_file(tf.gather(paths, place)), tf.gather(labels, place)
 
     def where(self, place: int) -> str:
-        """The path."""
+        """Return the path."""
         return str(self.paths[place])
 
     def subset(self, places: np.ndarray) -> Files:
@@ -77,7 +78,7 @@ class Files(Source):
         return identity.of_files(self.paths.tolist())
 
     def by_content(self) -> tuple[Files, np.ndarray]:
-        """See Source: files are known by nothing else."""
+        """See Source: the identities of files always come from their content."""
         return self, self.labels
 
     @cached_property
@@ -87,15 +88,15 @@ class Files(Source):
 
 
 def refuse_archive(name: str) -> None:
-    """Refuse a .tar or .zip.
+    """Refuse a .tar, .zip or other archive.
 
     Raises:
-        UserError: with what to do instead.
+        UserError: the name ends like an archive; the message has the command to unpack it.
     """
     if name.lower().endswith(_ARCHIVES):
         unpack = f"unzip {name}" if name.lower().endswith(".zip") else f"tar -xf {name}"
         raise UserError(
-            f"{name} is an archive, in which no image can be read at random. Unpack it ({unpack}) "
+            f"{name} is an archive, which cannot be read in random order. Unpack it ({unpack}) "
             f"and give the folder. {_LAYOUT}"
         )
 
@@ -104,21 +105,21 @@ class Folder(NamedTuple):
     """The files of each split, and the class names (sorted)."""
 
     train: Files
-    validation: Files | None  # None: the folder has none of its own
+    validation: Files | None  # None: the folder has no validation split of its own
     test: Files
     class_names: tuple[str, ...]
 
 
 def read_folder(folder: Path, layout: str = "auto") -> Folder:
-    """List a folder.
+    """List the images of a folder.
 
     Args:
         folder: see the top of this file.
-        layout: "splits", "classes" (also where a class is called train), or "auto": splits if there
-            is a train and a split beside it.
+        layout: "splits", "classes" (needed if a class is called train), or "auto": splits if there
+            is a train folder and another split beside it.
 
     Raises:
-        UserError: no images, no classes or fewer than two, an empty class, splits of different
+        UserError: no images, fewer than two classes, an empty class, splits with different
             classes, or a folder that can be read in two ways.
     """
     if layout not in LAYOUTS:
@@ -141,22 +142,22 @@ def read_folder(folder: Path, layout: str = "auto") -> Folder:
 
 
 def _held_back(folder: Path, inside: Mapping[str, Path]) -> list[str]:
-    """The splits beside train: one or two names."""
+    """Return the names of the one or two splits beside train."""
     names = [name for name in _SPLITS[1:] if name in inside]
     twice = [name for name in names if name in _VALIDATION]
-    classes = "If these are names of classes, say so: --layout classes (layout = 'classes')."
+    classes = "If these are names of classes, use --layout classes (layout = 'classes')."
     if _TRAIN not in inside:
-        have = f"has a {' and a '.join(names)}, but" if names else "has"
-        raise UserError(f"{folder} {have} no train. {_LAYOUT} {classes}")
+        have = f"has a {' and a '.join(names)} folder, but" if names else "has"
+        raise UserError(f"{folder} {have} no train folder. {_LAYOUT} {classes}")
     if not names:
         raise UserError(
-            f"{folder} has a train, but no val and no test beside it. {_LAYOUT} Without a split of "
-            f"your own, give {inside[_TRAIN]}. {classes}"
+            f"{folder} has a train folder, but no val or test folder. {_LAYOUT} To have a test "
+            f"split drawn from the training images, give {inside[_TRAIN]}. {classes}"
         )
     if len(twice) > 1:
         raise UserError(
-            f"{folder} has a {' and a '.join(twice)}, which are names of one split. Put their "
-            f"images into one of them. {classes}"
+            f"{folder} has the folders {' and '.join(twice)}, which are names of the same split. "
+            f"Put their images into one of them. {classes}"
         )
     return names
 
@@ -165,8 +166,8 @@ def _warn_of_other_folders(folder: Path, inside: Mapping[str, Path]) -> None:
     others = [path.name for path in folders_in(folder) if path.name not in inside]
     if others:
         print(
-            f"warning: {folder}: {_some(others)} beside the splits {', '.join(inside)} is left out "
-            "(if all are classes: --layout classes)",
+            f"warning: {folder}: ignoring {_some(others)}, because there are the splits "
+            f"{', '.join(inside)} (if all are classes: --layout classes)",
             file=sys.stderr,
         )
 
@@ -178,13 +179,13 @@ def _require_same_classes(folder: Path, listed: Mapping[str, Mapping[str, Any]],
     only = sorted(train.keys() ^ other.keys())
     where = _TRAIN if only[0] in train else name
     raise UserError(
-        f"The splits of {folder} have different classes: '{only[0]}' is in {where} only "
+        f"The splits of {folder} must have the same classes; '{only[0]}' is only in {where} "
         f"({len(only)} such). Give every class a folder in both."
     )
 
 
 def _drawn(classes: dict[str, list[str]]) -> Folder:
-    """A fifth of the images, drawn by their content, is the test split."""
+    """Draw a fifth of the images, by their content, as the test split."""
     files = _files(classes)
     is_test = drawn_for_test(files.identities, files.labels, tuple(classes))
     train, test = (files.subset(np.flatnonzero(chosen)) for chosen in (~is_test, is_test))
@@ -194,33 +195,34 @@ def _drawn(classes: dict[str, list[str]]) -> Folder:
 def drawn_for_test(
     identities: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
 ) -> np.ndarray:
-    """Which images are in the test split, bool (n,): about a fifth, each by its identity alone.
+    """Draw about a fifth of the images as the test split: bool (n,).
 
-    So images that are added or taken away move no other. What a class lacks is said on stderr.
+    Each draw depends only on the image's identity, so adding or removing images moves no other
+    image. A warning on stderr lists classes without images in a split.
 
     Args:
         identities: uint64 (n,).
         labels: int (n,).
-        class_names: by label.
+        class_names: the class names, by label.
 
     Raises:
-        UserError: none is drawn for the test, or none for the training.
+        UserError: no image is drawn for the test split, or none is left for training.
     """
     is_test = identity.draws(identities, "test") < _TEST_SHARE
     for chosen, split in (is_test, "test"), (~is_test, "training"):
         if not chosen.any():
             raise UserError(
-                "Each image is drawn for the test split with one chance in five, by its content; "
-                f"of these {len(labels):,} images the {split} split got none. Add images, or make "
-                "splits of your own: FOLDER/train/CLASS and FOLDER/test/CLASS."
+                "Each image is drawn for the test split with a chance of one in five, by its "
+                f"content. The {split} split got none of these {len(labels):,} images. Add images, "
+                "or make your own splits: FOLDER/train/CLASS and FOLDER/test/CLASS."
             )
         count = np.bincount(labels[chosen], minlength=len(class_names))
         without = [name for name, found in zip(class_names, count, strict=True) if not found]
         if without:
             print(
-                f"warning: there is no {split} image of {_some(without)}: the test split is drawn "
-                "by what is in the files, one in five. Add images of it, or make splits of your "
-                "own (FOLDER/train and FOLDER/test)",
+                f"warning: there is no {split} image of {_some(without)}: the test split is one in "
+                "five images, drawn by content. Add images of that class, or make your own splits "
+                "(FOLDER/train and FOLDER/test)",
                 file=sys.stderr,
             )
     return is_test
@@ -238,14 +240,14 @@ def _files(classes: dict[str, list[str]]) -> Files:
 
 
 def _list_classes(folder: Path) -> dict[str, list[str]]:
-    """{class: its images' paths}, both sorted."""
+    """Return {class: paths of its images}, both sorted."""
     listings = {path.name: list_images(path) for path in folders_in(folder)}
     found = {name: listing.images for name, listing in listings.items()}
     loose = sum(name.lower().endswith(READ) for name in os.listdir(folder))
     _check_classes(folder, found, loose)
     if loose:
         print(
-            f"warning: {folder}: {loose:,} images lie in no class folder and are left out",
+            f"warning: {folder}: ignoring {loose:,} images outside the class folders",
             file=sys.stderr,
         )
     warn_of_others(folder, [path for listing in listings.values() for path in listing.others])
@@ -254,7 +256,7 @@ def _list_classes(folder: Path) -> dict[str, list[str]]:
 
 
 def _below(folder: Path, classes: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """For each class the folder below it that each image lies in; "" for the class' own."""
+    """Return {class: the subfolder of each image}; "" for images directly in the class folder."""
     return {
         name: [
             inner if slash else ""
@@ -267,26 +269,26 @@ def _below(folder: Path, classes: Mapping[str, Sequence[str]]) -> dict[str, list
 
 
 def _warn_of_subfolders(folder: Path, classes: Mapping[str, Sequence[str]]) -> None:
-    """Say that images in folders below a class count as of that class."""
+    """Report that images in folders below a class belong to that class."""
     deep = {name: list(filter(None, inner)) for name, inner in _below(folder, classes).items()}
     first = next((Path(name, inner[0]) for name, inner in deep.items() if inner), None)
     if first is not None:
         print(
-            f"{folder}: {sum(map(len, deep.values())):,} images lie in folders below a class (e.g. "
-            f"{first}) and count as images of the class",
+            f"{folder}: {sum(map(len, deep.values())):,} images are in folders below a class (e.g. "
+            f"{first}) and belong to that class",
             file=sys.stderr,
         )
 
 
 def _refuse_a_level_too_high(folder: Path, classes: Mapping[str, Sequence[str]]) -> None:
-    """Refuse folders that all have the same two or more folders in them, and no images."""
+    """Refuse folders without images that all contain the same two or more folders."""
     below = [frozenset(inner) for inner in _below(folder, classes).values()]
     if len(set(below)) == 1 and len(below[0]) > 1 and "" not in below[0]:
         names, inner = _some(list(classes)), _some(sorted(below[0]))
         raise UserError(
-            f"The folders {names} in {folder} all have the same folders in them ({inner}), which "
-            "look like the classes. Give the folder that has the classes, or name the splits "
-            f"train and test. If {names} are the classes, say so: --layout classes "
+            f"The folders {names} in {folder} all contain the same folders ({inner}), which look "
+            "like the classes. Give the folder that contains the classes, or name the splits "
+            f"train and test. If {names} are the classes, use --layout classes "
             "(layout = 'classes')."
         )
 
@@ -294,7 +296,7 @@ def _refuse_a_level_too_high(folder: Path, classes: Mapping[str, Sequence[str]])
 def _check_classes(folder: Path, found: dict[str, list[str]], loose: int) -> None:
     if loose and not found:
         raise UserError(
-            f"The {loose:,} images in {folder} have no labels: put each in a folder that is named "
+            f"The {loose:,} images in {folder} have no labels. Put each image in a folder named "
             f"after its class. {_LAYOUT}"
         )
     if not any(found.values()):
@@ -304,11 +306,11 @@ def _check_classes(folder: Path, found: dict[str, list[str]], loose: int) -> Non
     empty = [name for name, paths in found.items() if not paths]
     if empty:
         raise UserError(
-            f"The class folder {folder / empty[0]} has no image that is read ({len(empty)} such); "
-            "fill it or take it away."
+            f"The class folder {folder / empty[0]} has no readable image ({len(empty)} such "
+            "folders). Add images to it or remove it."
         )
     if len(found) < 2:
         raise UserError(
-            f"{folder} has one class, '{next(iter(found))}'; a classifier needs two or more. "
+            f"{folder} must have two or more classes; received one, '{next(iter(found))}'. "
             f"{_LAYOUT}"
         )

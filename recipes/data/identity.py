@@ -1,10 +1,10 @@
-"""What an image is known by, in 64 bits: its content, or its place in a prepared data set.
+"""The identity of an image in 64 bits: from its content, or its place in a prepared dataset.
 
-Whether a file is in the test split must not hang on the other files: a photograph that is added
-later would move images that a network was trained on into its test. So it hangs on the file's own
-bytes. All of them are hashed: a part (the size, the head and the tail) reads as many disk sectors
-of small files, and uncompressed images of one size that differ in the middle would count as one.
-BLAKE2b takes a tenth of the time that the images take to be looked through once.
+The choice of test images must not depend on other files. Otherwise, adding a photograph later would
+move images that a network was trained on into its test split. So the choice depends only on the
+file's own bytes. All of its bytes are hashed. Hashing only a part (the size, the head and the tail)
+would read as many disk sectors of small files. It would also confuse uncompressed images of one
+size that differ only in the middle. BLAKE2b takes a tenth of the time of decoding all images once.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ import numpy as np
 from keras_resnet.display.bars import progress
 
 _BITS = 64
-_AT_ONCE = 64  # files that a thread takes
+_AT_ONCE = 64  # files per task of a thread
 
 
 def of_bytes(content: bytes | memoryview) -> int:
-    """The identity of an image by what it is stored as."""
+    """Return the identity of an image from its stored bytes."""
     return int.from_bytes(blake2b(content, digest_size=_BITS // 8).digest())
 
 
 def of_files(paths: Sequence[str]) -> np.ndarray:
-    """The identities of files by their content: uint64 (n,)."""
+    """Return the identities of files from their content: uint64 (n,)."""
     parts = [paths[start : start + _AT_ONCE] for start in range(0, len(paths), _AT_ONCE)]
-    # Reading and hashing are outside of Python's lock.
+    # Reading and hashing release Python's lock.
     with ThreadPoolExecutor(os.cpu_count()) as pool, _progress(len(paths)) as advance:
         found = []
         for part in pool.map(lambda part: [_of_file(path) for path in part], parts):
@@ -41,7 +41,7 @@ def of_files(paths: Sequence[str]) -> np.ndarray:
 
 
 def of_contents(contents: Iterable[bytes | memoryview], count: int) -> np.ndarray:
-    """The identities of `count` images by their content: uint64 (n,)."""
+    """Return the identities of `count` images from their content: uint64 (n,)."""
     found = np.zeros(count, "uint64")
     with _progress(count) as advance:
         for place, content in enumerate(contents):
@@ -51,22 +51,22 @@ def of_contents(contents: Iterable[bytes | memoryview], count: int) -> np.ndarra
 
 
 def of_places(name: str, count: int) -> np.ndarray:
-    """The identities of `count` images of a data set that never changes: uint64 (n,).
+    """Return the identities of `count` images of a dataset that never changes: uint64 (n,).
 
-    `name` is that of the data set with its version and split.
+    `name` is the dataset's name with its version and split.
     """
     return np.uint64(of_bytes(name.encode())) + np.arange(count, dtype="uint64")
 
 
 def draws(identities: np.ndarray, purpose: str) -> np.ndarray:
-    """A number of 0...1 for each image, float64 (n,): a function of its identity and `purpose`.
+    """Return a number in 0...1 for each image, float64 (n,), from its identity and `purpose`.
 
     Args:
         identities: uint64 (n,).
-        purpose: what is drawn, with its seed; the numbers for two purposes are independent.
+        purpose: the name of the draw, with its seed; different purposes give independent numbers.
     """
     # The finalizer of SplitMix64 (Steele 2014, doi:10.1145/2660193.2660195): every bit of the sum
-    # changes half of the bits of the result, also where identities are neighbours.
+    # changes half of the bits of the result, even for consecutive identities.
     x = identities + np.uint64(of_bytes(purpose.encode()))
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -77,7 +77,7 @@ def _of_file(path: str) -> int:
     try:
         with open(path, "rb", buffering=0) as file:
             return of_bytes(file.readall())
-    except OSError:  # it is left out, and named, when the images are looked through
+    except OSError:  # the file is reported and left out later, when all images are decoded once
         return of_bytes(b"")
 
 

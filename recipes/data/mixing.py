@@ -1,4 +1,4 @@
-"""Batches in which every image is mixed with the next one, and their targets with it."""
+"""mixup and CutMix: mix every image of a batch, and its target, with the next one."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import tensorflow as tf
 
 
 def mix(images: Any, targets: Any, seed: Any, mixup_alpha: float, cutmix_alpha: float) -> Any:
-    """`mixup` or `cutmix` with an alpha above 0; of both, the batch draws one by a fair coin.
+    """Apply `mixup` or `cutmix`, if its alpha is above 0. If both are, toss a coin for the batch.
 
     Args:
         images: uint8 (batch, height, width, channels).
         targets: float32 (batch, classes).
         seed: stateless seed of the batch.
-        mixup_alpha: of its Beta(alpha, alpha); 0: never.
-        cutmix_alpha: likewise.
+        mixup_alpha: alpha of the distribution Beta(alpha, alpha); 0: never.
+        cutmix_alpha: the same for CutMix.
 
     Returns:
-        images and targets of the same shapes and types.
+        Images and targets with the same shapes and types.
     """
     coin_seed, seed = tf.unstack(tf.random.split(seed, 2))
     if not cutmix_alpha:
@@ -33,7 +33,7 @@ def mix(images: Any, targets: Any, seed: Any, mixup_alpha: float, cutmix_alpha: 
 
 
 def mixup(images: Any, targets: Any, seed: Any, alpha: float) -> Any:
-    """The weighted mean of each image and the next (arXiv:1710.09412); one weight for the batch."""
+    """Average each image with the next (arXiv:1710.09412), with one weight for the batch."""
     kept = beta(seed, alpha)
     first, second = tf.cast(images, tf.float32), tf.cast(_next(images), tf.float32)
     mixed = tf.cast(second + kept * (first - second) + 0.5, images.dtype)
@@ -41,13 +41,13 @@ def mixup(images: Any, targets: Any, seed: Any, alpha: float) -> Any:
 
 
 def cutmix(images: Any, targets: Any, seed: Any, alpha: float) -> Any:
-    """A rectangle of each image comes from the next (arXiv:1905.04899); one for the batch.
+    """Replace a rectangle of each image by the next image's (arXiv:1905.04899).
 
-    The targets are weighted by the pixels that were exchanged, after the rectangle was cut off at
-    the border.
+    The whole batch has the same rectangle. The targets are weighted by the number of exchanged
+    pixels, after the rectangle is clipped at the border.
     """
     seeds = tf.random.split(seed, 2)
-    side = tf.sqrt(1.0 - beta(seeds[0], alpha))  # of the rectangle, in parts of the image's
+    side = tf.sqrt(1.0 - beta(seeds[0], alpha))  # side of the rectangle / side of the image
     centre = tf.random.stateless_uniform([2], seeds[1])
 
     def span(middle: Any, length: Any) -> Any:
@@ -61,14 +61,14 @@ def cutmix(images: Any, targets: Any, seed: Any, alpha: float) -> Any:
 
 
 def beta(seed: Any, alpha: float) -> Any:
-    """A number drawn from Beta(alpha, alpha), float32."""
-    # In float64, where gammas of a small alpha seldom underflow; if both do, 0 is as good as 1.
+    """Draw a float32 number from Beta(alpha, alpha)."""
+    # In float64, gammas of a small alpha seldom underflow. If both do, 0 is as good as 1.
     first, second = tf.unstack(tf.random.stateless_gamma([2], seed, alpha, dtype=tf.float64))
     return tf.cast(tf.math.divide_no_nan(first, first + second), tf.float32)
 
 
 def _next(batch: Any) -> Any:
-    """Each image's partner. The batch is in random order already, so its neighbour will do."""
+    """Return each image's partner: its neighbour, since the batch is already in random order."""
     return tf.roll(batch, -1, axis=0)
 
 

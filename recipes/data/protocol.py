@@ -1,12 +1,12 @@
-"""What of an image a network is shown in evaluation: one crop, ten crops, or all at several sizes.
+"""Evaluation protocols: one crop, ten crops, or the whole image at several sizes.
 
-Single crop    the central square (AlexNet's and every later paper's plain figure), cut the fast way
-               (encoded.py) or by the protocol of published weights as PIL does (images/crop.py)
-Flip           the single crop and its mirror image; probabilities averaged
-10-crop        the four corners and the centre, and their mirror images; probabilities averaged
+Single crop    the central square, as in AlexNet and later papers; cropped fast (encoded.py), or
+               with PIL by the protocol of published weights (images/crop.py)
+Flip           the single crop and its mirror image; probabilities are averaged
+10-crop        the four corners, the centre, and their mirror images; probabilities are averaged
                (AlexNet, NIPS 2012, section 4.1; He 2015, arXiv:1512.03385, section 3.4)
-Multi-scale    the network run fully convolutionally on the whole image, its shorter side at each of
-               several sizes; probabilities averaged (He 2015, section 3.4 and Table 4)
+Multi-scale    the network runs fully convolutionally on the whole image, with the shorter side at
+               each of several sizes; probabilities are averaged (He 2015, section 3.4 and Table 4)
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from keras_resnet.recipes.data.batches import evaluation_batches
 from keras_resnet.recipes.data.datasets import AnySplit
 from keras_resnet.recipes.data.encoded import EncodedSplit
 
-_BATCH = 64  # views at once
-_PIXELS = _BATCH * 224**2  # of whole images at once, which may be large
+_BATCH = 64  # views per batch
+_PIXELS = _BATCH * 224**2  # pixels per batch of whole images, which may be large
 
 _Run = Callable[[np.ndarray], np.ndarray]  # images to probabilities
 Predictions = Iterator[tuple[np.ndarray, np.ndarray]]  # probabilities (n, classes), labels (n,)
@@ -36,13 +36,13 @@ Predictions = Iterator[tuple[np.ndarray, np.ndarray]]  # probabilities (n, class
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a split is evaluated.
+    """An evaluation protocol.
 
     Attributes:
         crops: 1 or 10.
-        scales: pixels of the shorter side; whole images are shown at each of them. (): crops are.
-        single: how the one crop is cut; None: the central square that the split gives out.
-        flip: average over the one crop and its mirror image.
+        scales: sizes of the shorter side in pixels, for whole images; () uses crops.
+        single: the single crop; None for the split's central square.
+        flip: average over the single crop and its mirror image.
     """
 
     crops: int = 1
@@ -54,17 +54,19 @@ class Protocol:
         """Check the values.
 
         Raises:
-            UserError: another number of crops, an impossible scale, or two protocols at once.
+            UserError: another number of crops, an invalid scale, or two protocols at once.
         """
         if self.crops not in (1, 10):
-            raise UserError(f"There is evaluation with 1 or 10 crops; received {self.crops}.")
+            raise UserError(f"crops must be 1 or 10; received {self.crops}.")
         if any(scale < 1 for scale in self.scales) or len(set(self.scales)) < len(self.scales):
             raise UserError(
-                f"Scales are different sizes of the shorter side in pixels; received {self.scales}."
+                "scales must be different sizes of the shorter side in pixels, 1 or more; received "
+                f"{self.scales}. Example: --scales 224,256,384"
             )
         if self.scales and self.crops != 1:
             raise UserError(
-                "Multi-scale evaluation shows whole images, no crops: give --crops or --scales."
+                "Multi-scale evaluation uses whole images, not crops. Give --crops or --scales, "
+                "not both."
             )
         if self.flip and (self.scales or self.crops != 1):
             raise UserError(
@@ -73,21 +75,21 @@ class Protocol:
             )
         if self.single and (self.scales or self.crops != 1):
             raise UserError(
-                "A resized image is shown by its one central crop: give --resize, or --crops 10, "
-                "or --scales."
+                "--resize is for a single central crop. Give only one of --resize, --crops 10 and "
+                "--scales."
             )
 
     @property
     def whole(self) -> bool:
-        """Whether it starts from whole images, not from the squares a split gives out."""
+        """True if the protocol needs whole images, not the split's central squares."""
         return self.crops != 1 or bool(self.scales) or self.single is not None
 
     def record(self, runtime: Runtime, split: AnySplit) -> dict[str, Any]:
-        """What a result says of how it was measured.
+        """Return the protocol's entry in an evaluation result.
 
-        {"crops", "size": pixels a side of the crops, "resize": of the shorter side before they are
-        cut, "scales", "interpolation"}; None: images as they are, or not of this protocol. With an
-        interpolation the crop is what PIL cuts; without, it is cut the fast way of images.py.
+        {"crops", "size": side of the crops in pixels, "resize": shorter side before cropping,
+        "scales", "interpolation"}. None means unchanged images, or that the protocol does not use
+        the field. With an interpolation, PIL crops; without one, encoded.py crops.
         """
         size, resize, interpolation = None, None, None
         if self.crops == 10:
@@ -114,7 +116,7 @@ SINGLE_CROP = Protocol()
 
 
 def describe(record: dict[str, Any]) -> str:
-    """`Protocol.record` in words."""
+    """Describe a `Protocol.record` in words."""
     if record["scales"]:
         return f"whole images, shorter side {', '.join(map(str, record['scales']))}"
     if record["resize"] is None:
@@ -126,7 +128,7 @@ def describe(record: dict[str, Any]) -> str:
 
 
 def predictions(runtime: Runtime, split: AnySplit, protocol: Protocol) -> Predictions:
-    """The probabilities of every image of `split`, in order, a batch at a time.
+    """Yield the probabilities of every image of `split`, in order, one batch at a time.
 
     Raises:
         UserError: the images do not fit the model, or `protocol` needs a model of free size.
@@ -165,9 +167,9 @@ def _ten_crop(runtime: Runtime, split: AnySplit) -> Predictions:
     if not isinstance(split, EncodedSplit) and min(split.image_shape[:2]) < resize:
         height, width, _ = split.image_shape
         print(
-            f"warning: images of {height}×{width} are enlarged to a shorter side of {resize}, so "
-            f"that crops of {size} differ. The papers show small images as they are (He 2015, "
-            "section 4.2): --crops 1.",
+            f"warning: 10 crops of {size} need larger images, so images of {height}×{width} are "
+            f"enlarged to a shorter side of {resize}. The papers use small images as they are (He "
+            "2015, section 4.2): --crops 1.",
             file=sys.stderr,
         )
     elements = split.whole((resize,)).as_numpy_iterator()
@@ -175,27 +177,27 @@ def _ten_crop(runtime: Runtime, split: AnySplit) -> Predictions:
 
 
 def _multi_scale(runtime: Runtime, split: AnySplit, scales: tuple[int, ...]) -> Predictions:
-    """The fully convolutional form.
+    """Evaluate whole images fully convolutionally, at each scale.
 
     He 2015 turns the classifier into a convolution and averages its scores over all positions.
-    Behind global average pooling the classifier is linear in the position, so the network itself,
-    run on the whole image, gives that average. (Kept as a sliding 7×7 window, the pooling would
-    give the border less weight; the paper does not say.) Mirror images, which Simonyan & Zisserman
-    (arXiv:1409.1556, section 3.2) average as well, He does not mention and we leave out.
+    Behind global average pooling, the classifier is linear in the position. So running the network
+    on the whole image gives that average. (A sliding 7×7 pooling window would give the border less
+    weight; the paper does not say.) Simonyan & Zisserman (arXiv:1409.1556, section 3.2) also
+    average mirror images. He does not mention them, so they are not used here.
     """
     elements = split.whole(scales).as_numpy_iterator()
     return _averaged(runtime, (([x[None] for x in images], label) for images, label in elements))
 
 
-_Views = tuple[list[np.ndarray], Any]  # uint8 (views, height, width, channels) each, and the label
+_Views = tuple[list[np.ndarray], Any]  # arrays uint8 (views, height, width, channels), the label
 
 
 def _averaged(runtime: Runtime, images: Iterator[_Views]) -> Predictions:
-    """The mean of the probabilities of all views of an image.
+    """Yield the mean probabilities over all views of each image.
 
-    After the softmax, as AlexNet says (section 4.1). He 2015 says "scores"; the page of the
-    released models (github.com/KaimingHe/deep-residual-networks) says softmax scores of the ten
-    crops, and we take the same for the scales.
+    The average is taken after the softmax, as in AlexNet (section 4.1). He 2015 says "scores". The
+    page of the released models (github.com/KaimingHe/deep-residual-networks) says softmax scores
+    for the ten crops; the scales are treated in the same way here.
     """
     for group in _alike(images):
         total, count = np.zeros((len(group), runtime.classes), "float32"), 0
@@ -207,7 +209,7 @@ def _averaged(runtime: Runtime, images: Iterator[_Views]) -> Predictions:
 
 
 def _alike(images: Iterator[_Views]) -> Iterator[list[_Views]]:
-    """Neighbours whose views have the same shapes, as many as are run at once."""
+    """Group consecutive images whose views have the same shapes, up to one batch."""
     group: list[_Views] = []
     for views, label in images:
         shapes = [view.shape for view in views]
@@ -225,25 +227,25 @@ def _probabilities(runtime: Runtime, views: np.ndarray) -> np.ndarray:
         return runtime.probabilities(views)
     except UserError:
         raise
-    except (ValueError, tf.errors.InvalidArgumentError) as error:  # Keras' and TensorFlow's word
+    except (ValueError, tf.errors.InvalidArgumentError) as error:  # from Keras or TensorFlow
         height, width = views.shape[1:3]
         raise UserError(
-            f"The network does not run on images of {height}×{width} pixels, probably too few for "
-            f"its layers: leave out the scale {min(height, width)}."
+            f"The network cannot run on images of {height}×{width} pixels; they are probably too "
+            f"small for its layers. Leave out the scale {min(height, width)}."
         ) from error
 
 
 def crop_size(runtime: Runtime, split: AnySplit) -> int:
-    """Pixels a side of crops: what the model takes, or the split gives out, or 224."""
+    """Return the side of the crops in pixels: the model's size, or the split's, or 224."""
     if runtime.input_shape[0]:
         return runtime.input_shape[0]
     return min(split.image_shape[:2]) if split.sized else 224
 
 
 def single_crop(single: SingleCrop | None, runtime: Runtime, split: AnySplit) -> SingleCrop | None:
-    """`single` with its size, which is `crop_size` unless it has one.
+    """Return `single` with its size; the default size is `crop_size`.
 
-    None where the split gives its images out as they are, all of the crop's size.
+    Returns None if all images of the split already have the crop's size and are not resized.
 
     Raises:
         UserError: the model takes images of another size, or the crop is larger than the image.
@@ -254,9 +256,9 @@ def single_crop(single: SingleCrop | None, runtime: Runtime, split: AnySplit) ->
     size = single.size or crop_size(runtime, split)
     if height not in (None, size) or width not in (None, size):
         raise UserError(
-            f"The protocol shows crops of {size}×{size}, but the model takes {height}×{width}: "
-            f"build it with input_shape=({size}, {size}, 3), or give a protocol of your own, e.g. "
-            f"--resize {resize_for(height or size)}."
+            f"The protocol uses crops of {size}×{size}, but the model takes {height}×{width}. "
+            f"Build the model with input_shape=({size}, {size}, 3), or choose another protocol, "
+            f"e.g. --resize {resize_for(height or size)}."
         )
     in_memory = not isinstance(split, EncodedSplit)
     if in_memory and (size, size) == split.image_shape[:2] == (single.resize, single.resize):
@@ -265,19 +267,19 @@ def single_crop(single: SingleCrop | None, runtime: Runtime, split: AnySplit) ->
 
 
 def resize_for(size: int) -> int:
-    """The shorter side that crops of `size` are cut from: 256 for 224, and in that ratio."""
+    """Return the shorter side for crops of `size`: 256 for 224, in that ratio for others."""
     return round(size * 256 / 224)
 
 
 def ten_crops(image: np.ndarray, size: int) -> np.ndarray:
-    """Four corners and the centre, then their mirror images, in the same order.
+    """Return crops of the four corners and the centre, then their mirror images in that order.
 
-    The corners are those of the whole image, as He's released evaluation, fb.resnet.torch and
-    torchvision's TenCrop have them; AlexNet first cut the image to its central square.
+    The corners are those of the whole image, as in He's released evaluation, fb.resnet.torch and
+    torchvision's TenCrop. AlexNet first cropped the image to its central square.
 
     Args:
-        image: (height, width, channels), at least `size` each way.
-        size: pixels a side of the crops.
+        image: (height, width, channels), with at least `size` pixels on each side.
+        size: side of the crops in pixels.
 
     Returns:
         (10, size, size, channels).

@@ -1,8 +1,9 @@
 """RandAugment (arXiv:1909.13719): a few operations on each image, drawn from one table.
 
-Strengths follow the "increasing" reading that the field uses (magnitude 0 changes nothing, 10 is
-the strongest), with the ranges of AutoAugment (arXiv:1805.09501, Table 6); torchvision shifts by as
-much. Keras' own layer draws one set of operations for a whole batch and from a stateful generator.
+Strengths follow the usual "increasing" convention: magnitude 0 changes nothing, and 10 is the
+strongest. The ranges are AutoAugment's (arXiv:1805.09501, Table 6); torchvision's shifts are the
+same. Keras' own layer is not used: it draws one set of operations per batch, from a stateful
+generator.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from typing import Any
 
 import tensorflow as tf
 
-# An image uint8 (height, width, channels) and a strength of -1...1 → an image.
+# A function of an image, uint8 (height, width, channels), and a strength in -1...1 → an image.
 Operation = Callable[[Any, Any], Any]
 
-_GREY = 128.0  # what comes in from outside the image
+_GREY = 128.0  # colour of pixels from outside the image
 _LUMA = ((0.299,), (0.587,), (0.114,))
 
 
@@ -26,8 +27,8 @@ def randaugment(images: Any, seed: Any, count: int, magnitude: float) -> Any:
     Args:
         images: uint8 (batch, height, width, 3 or 1).
         seed: stateless seed of the batch.
-        count: operations on an image; the same one may come twice.
-        magnitude: 0...10; those that have a direction draw it.
+        count: operations per image; an operation may be drawn twice.
+        magnitude: 0...10; operations with a direction draw its sign.
 
     Returns:
         uint8, the same shape.
@@ -72,7 +73,7 @@ def _auto_contrast(image: Any, strength: Any) -> Any:
 
 
 def _equalize(image: Any, strength: Any) -> Any:
-    """Make each channel's histogram as flat as it gets, by PIL's arithmetic."""
+    """Equalize each channel's histogram, with PIL's arithmetic."""
 
     def one(channel: Any) -> Any:
         histogram = tf.math.bincount(tf.cast(channel, tf.int32), minlength=256, maxlength=256)
@@ -90,25 +91,25 @@ def _equalize(image: Any, strength: Any) -> Any:
 
 
 def _solarize(image: Any, strength: Any) -> Any:
-    """Invert what is brighter than a threshold."""
+    """Invert pixels that are brighter than a threshold."""
     threshold = 256.0 * (1.0 - tf.abs(strength))
     return tf.where(tf.cast(image, tf.float32) >= threshold, 255 - image, image)
 
 
 def _posterize(image: Any, strength: Any) -> Any:
-    """Keep 8 down to 4 bits."""
+    """Keep between 8 and 4 bits."""
     lost = tf.cast(tf.round(4.0 * tf.abs(strength)), tf.uint8)
     return tf.bitwise.left_shift(tf.bitwise.right_shift(image, lost), lost)
 
 
 def _blend(image: Any, plain: Any, strength: Any) -> Any:
-    """Away from a plain version of the image, or towards it."""
+    """Move the image away from a plain version of it, or towards that version."""
     mixed = plain + (1.0 + 0.9 * strength) * (tf.cast(image, tf.float32) - plain)
     return tf.cast(tf.clip_by_value(mixed, 0.0, 255.0) + 0.5, tf.uint8)
 
 
 def _luma(image: Any) -> Any:
-    """The grey version, float32 (height, width, 1)."""
+    """Return the grey version, float32 (height, width, 1)."""
     pixels = tf.cast(image, tf.float32)
     return pixels if image.shape[-1] == 1 else tf.tensordot(pixels, tf.constant(_LUMA), 1)
 
@@ -126,7 +127,7 @@ def _brightness(image: Any, strength: Any) -> Any:
 
 
 def _sharpness(image: Any, strength: Any) -> Any:
-    """Away from a smoothed version; the border stays."""
+    """Move the image away from a smoothed version, or towards it; the border is unchanged."""
     channels = image.shape[-1]
     pixels = tf.cast(image, tf.float32)
     kernel = tf.constant([[1, 1, 1], [1, 5, 1], [1, 1, 1]], tf.float32) / 13.0
@@ -138,7 +139,7 @@ def _sharpness(image: Any, strength: Any) -> Any:
 
 
 def _affine(image: Any, across: tuple[Any, Any, Any], down: tuple[Any, Any, Any]) -> Any:
-    """Take the pixel at (x, y) from a₀x + a₁y + a₂, b₀x + b₁y + b₂, from the centre outwards."""
+    """Take the pixel at (x, y) from a₀x + a₁y + a₂, b₀x + b₁y + b₂, relative to the centre."""
     size = tf.cast(tf.shape(image)[:2] - 1, tf.float32) / 2
     y, x = size[0], size[1]
     a2 = across[2] + x - across[0] * x - across[1] * y
@@ -148,7 +149,7 @@ def _affine(image: Any, across: tuple[Any, Any, Any], down: tuple[Any, Any, Any]
         images=image[None],
         transforms=row[None],
         output_shape=tf.shape(image)[:2],
-        interpolation="NEAREST",  # as the authors' code; half the time of bilinear
+        interpolation="NEAREST",  # as in the authors' code; takes half the time of bilinear
         fill_mode="CONSTANT",
         fill_value=_GREY,
     )[0]

@@ -1,4 +1,4 @@
-"""What a split shows in a notebook: the size of its images, and some of them with their labels."""
+"""The notebook view of a split: the size of its images, and some images with their labels."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ def pixels(split: Any) -> str:
 
 
 def strip(split: AnySplit, names: Sequence[str] = ()) -> str:
-    """Return some images of a split, evenly spaced, with their labels.
+    """Return HTML with some evenly spaced images of a split and their labels.
 
-    Nothing but these images is decoded: of encoded images the other files are not tried.
+    Only these images are decoded.
 
     Args:
-        split: decoded or encoded.
-        names: by class number; without them a label is the number.
+        split: a decoded or an encoded split.
+        names: the class names, by class number; without names, the labels are numbers.
     """
     few = split.subset(spaced(split.places, _SHOWN))
     if not few.sized:
         few = few.at(96, 1.0)
     try:
         images = few.sample(_SHOWN).images
-    except UserError as error:  # none of them can be decoded; an exception would be shown at length
+    except UserError as error:  # no image can be decoded; notebooks show exceptions at length
         return f"<p>{escape(error)}</p>"
     labels = [names[label] if names else str(label) for label in np.asarray(few.labels).tolist()]
     return thumbnails(list(zip(labels, images, strict=True)))

@@ -1,8 +1,8 @@
-"""The records of a dataset that tensorflow-datasets has prepared, read at random where they lie.
+"""Read the records of a dataset prepared by tensorflow-datasets in random order.
 
-A TFRecord file is read in order, but a batch is a function of (seed, step), so any image may be the
-next. Where each record begins is found once from the lengths in front of them, without reading the
-images: seconds for ImageNet.
+TFRecord files are made for reading in order. But a batch is a function of (seed, step), so any
+image may be next. The start of each record is found once, from the length in front of it, without
+reading the images. That takes seconds for ImageNet.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Records(Source):
         parse: Callable[[Any], dict[str, Any]],
         identities: np.ndarray,
     ) -> None:
-        """`shard` (n,) is an index of `shards`, `offset` (n,) where the record begins in it."""
+        """Keep each record's place: its file, `shards[shard]`, and its first byte, `offset`."""
         self.shards, self.shard, self.offset, self.parse = shards, shard, offset, parse
         self._identities = identities
 
@@ -50,7 +50,7 @@ class Records(Source):
     def read(self, place: Any) -> tuple[Any, Any]:
         """See Source."""
         shards, shard, offset = self._tensors
-        # tf.data.TFRecordDataset has no parameter for the offsets that its operation takes.
+        # tf.data.TFRecordDataset does not expose its operation's parameter for offsets.
         records = tf.raw_ops.TFRecordDatasetV2(
             filenames=tf.gather(shards, tf.gather(shard, place))[None],
             compression_type="",
@@ -62,7 +62,7 @@ class Records(Source):
         return example["image"], tf.cast(example["label"], tf.int32)
 
     def where(self, place: int) -> str:
-        """The record's file and byte."""
+        """Return the record's file and byte."""
         return f"{self.shards[self.shard[place]]} at byte {self.offset[place]}"
 
     def subset(self, places: np.ndarray) -> Records:
@@ -96,12 +96,13 @@ def read_split(builder: Any, split: str) -> Records:
     """Find the records of a prepared split of a tfds builder with features image and label.
 
     Raises:
-        UserError: they are not in TFRecord files, or a file is cut off.
+        UserError: the records are not in TFRecord files, or a file is cut off.
     """
     if builder.info.file_format.value != "tfrecord":
         raise UserError(
-            f"'{builder.info.name}' was prepared as {builder.info.file_format.value}; prepare it "
-            "as tfrecord, the default of tensorflow-datasets."
+            f"'{builder.info.name}' must be prepared as tfrecord; received "
+            f"{builder.info.file_format.value}. Prepare it again with tensorflow-datasets' default "
+            "file format."
         )
     decode = require("tensorflow_datasets", "recipes").decode
     features = builder.info.features
@@ -120,7 +121,7 @@ def read_split(builder: Any, split: str) -> Records:
 
 
 def _offsets(path: Path) -> np.ndarray:
-    """Where the records of a file begin: each is its length (8 bytes), 4, the data, 4."""
+    """Return the start of each record; a record is its length (8 bytes), 4 bytes, data, 4 bytes."""
     found, position, size = [], 0, os.path.getsize(path)
     with path.open("rb", buffering=0) as file:
         while position + 16 <= size:
@@ -129,5 +130,5 @@ def _offsets(path: Path) -> np.ndarray:
             found.append(position)
             position += length + 16
     if position != size:
-        raise UserError(f"{path} is cut off; prepare the dataset anew.")
+        raise UserError(f"{path} is cut off. Delete the dataset's folder and prepare it again.")
     return np.array(found, dtype="int64")

@@ -1,1 +1,1 @@
-"""How cluster managers start the workers of a run; see docs/several_machines.md."""
+"""Launchers that start the workers of a run with cluster managers; see docs/several_machines.md."""

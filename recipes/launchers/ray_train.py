@@ -3,8 +3,8 @@
     pip install "ray[train]"
     python -m keras_resnet.recipes.launchers.ray_train debug/tiny --workers 2 --out /shared/run
 
-OUT is on a disk that the machine of worker 0 (the chief) keeps. A run that lost a worker goes on
-with the same command, also with another number of workers: where OUT holds a run, it is resumed.
+OUT must be on a permanent disk of the machine of worker 0 (the chief). After losing a worker, run
+the same command again, also with another number of workers: if OUT contains a run, it is resumed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from keras_resnet.recipes.configs.schema import load_config, parse_override
 
 
 def train_worker(options: dict[str, Any]) -> None:
-    """What each Ray worker runs; TF_CONFIG is set."""
+    """Run or resume the training on one Ray worker; TF_CONFIG is set."""
     from keras_resnet.recipes import train
     from keras_resnet.recipes.runs.folder import is_run
 
@@ -36,8 +36,8 @@ def main() -> None:
     parser.add_argument("config", help="a shipped config or a .toml file")
     parser.add_argument("--out", required=True, metavar="FOLDER", help="the run folder")
     parser.add_argument("--workers", type=int, default=2, metavar="N")
-    parser.add_argument("--gpus", type=int, default=0, metavar="N", help="of each worker")
-    parser.add_argument("--cpus", type=int, default=1, metavar="N", help="of each worker")
+    parser.add_argument("--gpus", type=int, default=0, metavar="N", help="GPUs per worker")
+    parser.add_argument("--cpus", type=int, default=1, metavar="N", help="CPUs per worker")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
     trainer = TensorflowTrainer(
@@ -45,7 +45,7 @@ def main() -> None:
         train_loop_config={
             "config": options.config,
             "overrides": dict(parse_override(text) for text in options.set),
-            # Ray's workers run in a folder of their own.
+            # Ray's workers run in their own folder.
             "out": str(expanded(options.out).absolute()),
         },
         scaling_config=ScalingConfig(

@@ -1,1 +1,1 @@
-"""Runs: their folders, what a verb takes as a model, and what is told of them."""
+"""Runs: their folders, the models that commands accept, reports and comparisons."""

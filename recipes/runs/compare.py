@@ -1,4 +1,4 @@
-"""Runs, exports and exported files side by side, as recorded: accuracy, check, size, cost, speed.
+"""Compare the records of runs, exports and exported files: accuracy, check, size, cost, speed.
 
 keras-resnet compare RUN1 RUN2/exports FILE [--picture frontier.svg]
 """
@@ -21,28 +21,27 @@ from keras_resnet.files import expanded, short_names
 from keras_resnet.recipes.configs.schema import shown_name
 from keras_resnet.recipes.runs.folder import Run, find_run, is_run
 
-_COSTS = {"bytes": "bytes", "latency_ms": "ms, one image"}  # a panel each, and its label
+_COSTS = {"bytes": "bytes", "latency_ms": "ms, one image"}  # {field: label}, one panel each
 
 
 @dataclass(frozen=True)
 class Row:
-    """One model file; None is not known.
+    """One model file; None means unknown.
 
     Attributes:
-        name: the path as it was given, and the file.
-        accuracy: of the images `measured_on`.
-        measured_on: which images.
-        parameters: of the network.
-        multiply_adds: for one image.
-        bytes: of the file.
-        bytes_gzipped: of the file, compressed.
-        latency_ms: median for one image, when it, or the run's model, was exported.
-        machine: where that was.
-        agreement: of an exported file, how often its class is the Keras model's.
-        passed: whether it passed its check; None of a run, whose model is what others are checked
-            against.
-        problems: why it failed.
-        notes: what its check left open.
+        name: the path as given, and the file.
+        accuracy: the accuracy on the images `measured_on`.
+        measured_on: a description of those images.
+        parameters: parameters of the network.
+        multiply_adds: multiply-adds for one image.
+        bytes: size of the file.
+        bytes_gzipped: size of the compressed file.
+        latency_ms: median for one image, measured during the export of the file or the run.
+        machine: the machine of that measurement.
+        agreement: for an exported file, share of images with the same class as the Keras model.
+        passed: True if the file passed its check; None for a run, whose model is the reference.
+        problems: the problems found by the check.
+        notes: points that the check did not cover.
     """
 
     name: str
@@ -60,14 +59,14 @@ class Row:
     notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        """One line."""
+        """Return a summary in one line."""
         accuracy, latency = number(self.accuracy, ".2%"), number(self.latency_ms, ".3f")
         check = "" if self.passed is None else f", check {verdict(asdict(self))}"
         return f"{self.name}: accuracy {accuracy}, {self.bytes:,} bytes, {latency} ms{check}"
 
 
 class Compared(Rows):
-    """The files that are compared; a notebook shows them as a table."""
+    """The compared files; a notebook shows them as a table."""
 
     noun = "file"
     header = ("file", "check", "accuracy", "agreement", "multiply-adds", "bytes", "ms")
@@ -90,7 +89,7 @@ class Compared(Rows):
 
 
 def rows(references: Iterable[str | Path]) -> Compared:
-    """Collect what was recorded of each reference.
+    """Collect the records of each reference.
 
     Args:
         references: finished runs (their `model.keras`), export folders (all their files), and files
@@ -100,7 +99,7 @@ def rows(references: Iterable[str | Path]) -> Compared:
         A `Row` for each file, in the order of the references and of the manifests.
 
     Raises:
-        UserError: something else.
+        UserError: a reference is none of these.
     """
     return Compared(row for given in references for row in _rows_of(expanded(given)))
 
@@ -113,8 +112,8 @@ def _rows_of(path: Path) -> list[Row]:
     if path.exists() and (path.parent / manifest.MANIFEST).is_file():
         return _of_export(path.parent, path.name)
     raise UserError(
-        f"{path} is neither a run folder, an export folder nor a file in one: nothing is recorded "
-        "of it. Make an export: keras-resnet export MODEL"
+        f"{path} is not a run folder, an export folder or a file in one, so it has no records. "
+        "Make an export: keras-resnet export MODEL"
     )
 
 
@@ -122,7 +121,7 @@ def _of_run(run: Run) -> Row:
     run.require_finished()
     summary = run.summary()
     cost = manifest.cost(load_keras(run.model))
-    count = f"{summary['test']['n']:,}"  # an export says how many of how many it took
+    count = f"{summary['test']['n']:,}"  # exports write "n of the n test images"
     test = f"{count} of the {count} test images of {shown_name(summary['data'])}"
     name = f"{run.name}/{run.model.name}"
     known: dict[str, Any] = {**cost, **manifest.sizes(run.model), **_timed(run)}
@@ -130,7 +129,7 @@ def _of_run(run: Run) -> Row:
 
 
 def _timed(run: Run) -> dict[str, Any]:
-    """The time of the run's model, which its export measured; nothing if there is none."""
+    """Return the latency of the run's model, measured by its export; {} without an export."""
     folder = run.path / "exports"
     if not (folder / manifest.MANIFEST).is_file():
         return {}
@@ -161,12 +160,15 @@ def _of_export(folder: Path, only: str | None) -> list[Row]:
         if only in (None, item["file"])
     ]
     if not found:
-        raise UserError(f"{folder / manifest.MANIFEST} does not list '{only}'.")
+        files = ", ".join(item["file"] for item in content["files"])
+        raise UserError(
+            f"{folder / manifest.MANIFEST} does not list '{only}'. Name one of its files: {files}"
+        )
     return found
 
 
 def warnings(compared: Sequence[Row]) -> list[str]:
-    """Which rows failed their check, and why figures of these rows should not be compared."""
+    """Return warnings about failed checks and about figures that should not be compared."""
     found = [
         f"{row.name} FAILED its check: {'; '.join(row.problems)}"
         for row in compared
@@ -180,7 +182,7 @@ def warnings(compared: Sequence[Row]) -> list[str]:
 
 
 def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Of (cost, accuracy) the points that no other beats in both, by growing cost."""
+    """Return the (cost, accuracy) points that no other point beats in both, by growing cost."""
     best: list[tuple[float, float]] = []
     for cost, accuracy in sorted(points, key=lambda point: (point[0], -point[1])):
         if not best or accuracy > best[-1][1]:
@@ -190,10 +192,10 @@ def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
 
 @figures.style()
 def draw(compared: Sequence[Row], out: Path) -> None:
-    """Draw accuracy against bytes and, where any is known, milliseconds; the frontier of each.
+    """Draw accuracy against bytes, and against milliseconds if known, each with its frontier.
 
-    Points are numbered, with a legend below. A file that failed its check is a cross, named so in
-    the legend, and beats nothing. What has no time is named on stderr.
+    Points are numbered, with a legend below. A file that failed its check is drawn as a cross,
+    marked in the legend, and left out of the frontier. Files without a time are listed on stderr.
 
     Raises:
         UserError: no row has an accuracy, or see `figures.require_writable`.
@@ -201,7 +203,10 @@ def draw(compared: Sequence[Row], out: Path) -> None:
     """
     known = [row for row in compared if row.accuracy is not None]
     if not known:
-        raise UserError("None of these has an accuracy to draw.")
+        raise UserError(
+            "None of these files has an accuracy to draw. Export with labelled data: "
+            "keras-resnet export MODEL --data NAME"
+        )
     labels = dict(zip(known, short_names([row.name for row in known]), strict=True))
     _name_untimed(labels)
     costs = [key for key in _COSTS if any(getattr(row, key) for row in known)]
@@ -217,7 +222,7 @@ def draw(compared: Sequence[Row], out: Path) -> None:
 def _name_untimed(labels: Mapping[Row, str]) -> None:
     if names := [text for row, text in labels.items() if not row.latency_ms]:
         print(
-            f"The picture has no time of {', '.join(names)}: keras-resnet export measures it.",
+            f"The picture has no time for {', '.join(names)}. To measure it: keras-resnet export",
             file=sys.stderr,
         )
 
@@ -228,7 +233,7 @@ def _draw_panel(panel: Any, labels: Mapping[Row, str], key: str) -> None:
         for row in labels
         if getattr(row, key)
     }
-    # In steps: between two of them there is no model.
+    # Draw steps, because there is no model between two points.
     if sound := _sound_frontier(points):
         panel.step(*zip(*sound, strict=True), where="post", color=figures.GREY, lw=1, zorder=1)
     for place, (row, text) in enumerate(labels.items(), 1):
@@ -244,18 +249,18 @@ def _draw_panel(panel: Any, labels: Mapping[Row, str], key: str) -> None:
 
 
 def _sound_frontier(points: Mapping[Row, tuple[float, float]]) -> list[tuple[float, float]]:
-    """The frontier without the files that failed their check."""
+    """Return the frontier without the files that failed their check."""
     return frontier([point for row, point in points.items() if row.passed is not False])
 
 
 def _limits(values: Sequence[float]) -> tuple[float, float]:
-    """A little more than the range of these percentages, at least half a point to either side."""
+    """Return limits a little wider than these percentages, by at least half a point."""
     space = max(0.15 * (max(values) - min(values)), 0.5)
     return max(min(values) - space, 0), min(max(values) + space, 100)
 
 
 def as_dicts(compared: Sequence[Row]) -> list[dict[str, Any]]:
-    """For `--json`."""
+    """Return the rows as plain values, for `--json`."""
     return [asdict(row) for row in compared]
 
 

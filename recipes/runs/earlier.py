@@ -1,8 +1,9 @@
-"""Runs of earlier versions, which counted epochs from 0.
+"""Read runs of earlier versions, which counted epochs from 0.
 
-Their log.csv has a column `seconds`, the training of an epoch without its validation, or what was
-left of it after an interruption. Their summary.json has `seconds`, the total. Runs of today have
-`training_seconds` in both, the total so far, and count from 1. So the name says which they are.
+Their log.csv has a column `seconds`: the training time of an epoch without its validation, or the
+rest of it after an interruption. Their summary.json has the total as `seconds`. Today's runs have
+the total so far as `training_seconds` in both files, and count epochs from 1. So the name tells the
+versions apart.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from keras_resnet.files import replacing
 
 
 def rows(log: list[dict[str, str]]) -> list[dict[str, str]]:
-    """The rows of a log as today's; their `training_seconds` lack the time of validation."""
+    """Convert a log's rows to today's form; `training_seconds` then lacks the validation time."""
     if not any("seconds" in row for row in log):
         return log
     totals = accumulate(float(row.get("seconds", 0)) for row in log)
@@ -30,7 +31,7 @@ def rows(log: list[dict[str, str]]) -> list[dict[str, str]]:
 
 
 def summary(content: dict[str, Any]) -> dict[str, Any]:
-    """A summary as today's: the best epoch from 1, or None where no validation chose one."""
+    """Convert a summary to today's form: the best epoch from 1, or None without validation."""
     if "seconds" not in content:
         return content
     content = {"training_seconds" if k == "seconds" else k: v for k, v in content.items()}
@@ -38,9 +39,9 @@ def summary(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def renumber_events(folder: Path) -> None:
-    """Let the epochs in TensorBoard's files count from 1 if they count from 0.
+    """Renumber the epochs in TensorBoard's files from 1 if they count from 0.
 
-    So the curves of a resumed run are of one piece.
+    Then a resumed run has continuous curves.
     """
     files = {path: _events(path) for path in folder.glob("*/events.out.tfevents.*")}
     if not any(_is_of_an_epoch(x) and x.step == 0 for events in files.values() for x in events):
@@ -48,13 +49,13 @@ def renumber_events(folder: Path) -> None:
     for path, events in files.items():
         with replacing(path) as partial, tf.io.TFRecordWriter(str(partial)) as writer:
             for event in events:
-                event.step += _is_of_an_epoch(event)  # others are by steps
+                event.step += _is_of_an_epoch(event)  # other events count steps
                 writer.write(event.SerializeToString())
 
 
 def _events(path: Path) -> list[Any]:
     found = []
-    with suppress(tf.errors.DataLossError):  # the process was killed while it wrote the last one
+    with suppress(tf.errors.DataLossError):  # the process was killed while writing the last event
         for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
             found.append(tf.compat.v1.Event.FromString(record))
     return found

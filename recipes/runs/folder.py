@@ -2,14 +2,14 @@
 
 config.toml        the resolved config           checkpoints/      the state to resume from
 log.csv            one row per epoch, from 1     tensorboard/      the same for TensorBoard
-best.weights.h5    best on the validation split  summary.json      what came out
+best.weights.h5    best on the validation split  summary.json      the results
 model.keras        the result: stock Keras layers, float32, RGB 0...255 in, probabilities out
-labels.txt         its class names, one a line
-start.keras        of a fine-tuning: the model it started from
-teacher.keras      of a distillation: the model it learns from
-start.json         where that comes from and how it was made; the summary repeats it
-trained_on.npz     by what its training images are known again (seen.py)
-.lock              who trains in it; locked as long as that process lives
+labels.txt         its class names, one per line
+start.keras        for fine-tuning: the model it started from
+teacher.keras      for distillation: the teacher
+start.json         the origin of the start model; the summary repeats it
+trained_on.npz     the identities of its training images (seen.py)
+.lock              the training process; locked while that process lives
 """
 
 from __future__ import annotations
@@ -39,24 +39,24 @@ from keras_resnet.recipes.configs.schema import Config, load_config, save_config
 from keras_resnet.recipes.runs import earlier, log
 
 _LOCK = ".lock"
-STARTED_FROM = "started_from"  # of start.json: the folder of the run that the first model is of
+STARTED_FROM = "started_from"  # key in start.json: the run folder of the start model
 
 
 @dataclass(frozen=True)
 class Run:
-    """Paths of one run.
+    """The paths of one run.
 
     Attributes:
-        path: where this process reads and writes.
-        home: where the run lies, as people know it, if `path` is the own, passing copy of a worker
-            that is not the chief.
+        path: the folder that this process reads and writes.
+        home: the real run folder, if `path` is the temporary folder of a worker that is not the
+            chief.
     """
 
     path: Path
     home: Path | None = None
 
     def __repr__(self) -> str:
-        """One line."""
+        """Return a summary in one line."""
         row = _describe_or_say_why(self)
         if row["problem"]:
             return f"Run '{self.name}': {row['state']}, {row['problem']}"
@@ -71,7 +71,7 @@ class Run:
 
     @property
     def name(self) -> Path:
-        """The folder as people know it."""
+        """The run folder's path for messages."""
         return self.home or self.path
 
     @property
@@ -81,7 +81,7 @@ class Run:
 
     @property
     def model(self) -> Path:
-        """The finished model, or where it will be."""
+        """The path of the finished model, which may not exist yet."""
         return self.path / "model.keras"
 
     @property
@@ -90,14 +90,14 @@ class Run:
         return self.path / "start.keras"
 
     def about_start(self) -> dict[str, Any]:
-        """How the model that it started from was made; empty if nothing is to be said of that."""
+        """Return the origin of the start model; an empty dictionary if there is none."""
         path = self.path / "start.json"
         about: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
         return about
 
     @property
     def teacher(self) -> Path:
-        """The model that a distillation learns from."""
+        """The teacher's model of a distillation."""
         return self.path / "teacher.keras"
 
     @property
@@ -107,36 +107,36 @@ class Run:
 
     @property
     def log(self) -> Path:
-        """One row per epoch."""
+        """The log file, with one row per epoch."""
         return self.path / "log.csv"
 
     @property
     def tensorboard(self) -> Path:
-        """The folder of the same rows, for TensorBoard."""
+        """The folder with the same rows for TensorBoard."""
         return self.path / "tensorboard"
 
     @property
     def checkpoints(self) -> Path:
-        """The folder of the state to resume from; there is none before the first is saved."""
+        """The folder of the checkpoints; it does not exist before the first one is saved."""
         return self.path / "checkpoints"
 
     def rows(self) -> list[dict[str, str]]:
-        """The log: a row per finished epoch, counted from 1, without what it has not measured."""
+        """Return the log: a row per finished epoch, counted from 1, without missing values."""
         return log.read(self.log)
 
     def require_finished(self) -> None:
         """Refuse a run without a model.
 
         Raises:
-            UserError: with what to do.
+            UserError: there is no model; the message says what to do.
         """
         if self.model.is_file():
             return
         resume = f"keras-resnet train --resume {self.name}"
         if not self._summary.is_file():
-            raise UserError(f"{self.name} is not finished. Go on with: {resume}")
-        kept = self.checkpoints.is_dir()  # without them it would start anew
-        mend = f"Make it again: {resume}" if kept else "Copy it there, or train a new run."
+            raise UserError(f"{self.name} is not finished. Resume with: {resume}")
+        kept = self.checkpoints.is_dir()  # without checkpoints, the run would start again
+        mend = f"Make it again: {resume}" if kept else "Restore it, or train a new run."
         raise UserError(f"{self.name} is finished, but has no {self.model.name}. {mend}")
 
     @property
@@ -144,17 +144,17 @@ class Run:
         return self.path / "summary.json"
 
     def summary(self) -> dict[str, Any]:
-        """What came out of the finished run; of an earlier version's run in today's terms.
+        """Return the results of the finished run, in today's form for earlier versions too.
 
         Raises:
-            UserError: the file is missing.
+            UserError: summary.json is missing.
         """
         if not self._summary.is_file():
-            raise UserError(f"{self.name} has no summary.json. Restore it.")
+            raise UserError(f"{self.name} has no summary.json. Restore it, or train a new run.")
         return earlier.summary(json.loads(self._summary.read_text()))
 
     def known(self) -> Known:
-        """The class names of the finished run, and the crop by which its accuracy was measured."""
+        """Return the class names of the finished run, and the crop of its accuracy measurement."""
         measured = self.summary()["test"].get("protocol") or {}
         resize = measured.get("resize")
         crop = None if resize is None else SingleCrop(resize, measured["size"])
@@ -172,7 +172,7 @@ class Run:
         return model
 
     def origin(self) -> dict[str, Any]:
-        """What the model card of an export says of the finished run."""
+        """Return the finished run's entries for the model card of an export."""
         summary = self.summary()
         test = summary["test"]
         return {
@@ -195,7 +195,7 @@ def _before_and_after(summary: dict[str, Any]) -> str | None:
 
 
 def is_run(path: str | Path) -> bool:
-    """Whether `path` is the folder of a run."""
+    """Return True if `path` is a run folder."""
     return (expanded(path) / "config.toml").is_file()
 
 
@@ -213,12 +213,12 @@ def require_free(path: Path) -> None:
     """
     if is_run(path):
         raise UserError(
-            f"{path} holds a run already. Continue it with: keras-resnet train --resume {path}"
+            f"{path} already contains a run. Resume it with: keras-resnet train --resume {path}"
         )
     if path.is_file():
-        raise UserError(f"{path} is a file; give a folder as --out.")
+        raise UserError(f"{path} is a file. Give a folder: --out FOLDER")
     if path.exists() and any(path.iterdir()):
-        raise UserError(f"{path} exists and is not an empty folder; choose another --out.")
+        raise UserError(f"{path} exists and is not empty. Choose another folder: --out FOLDER")
 
 
 def create_run(
@@ -249,7 +249,7 @@ def create_run(
                     to_stock(model).save(partial)
         if about_start:
             write_json(run.path / "start.json", about_start)
-        save_config(config, path / "config.toml")  # last: it makes the folder a run
+        save_config(config, path / "config.toml")  # last, because it makes the folder a run
     except OSError as error:
         raise UserError(f"Cannot write the run folder {path}: {error.strerror}.") from error
     return run
@@ -259,15 +259,18 @@ def find_run(path: str | Path) -> Run:
     """Open an existing run.
 
     Raises:
-        UserError: there is none at `path`.
+        UserError: there is no run at `path`.
     """
     if not is_run(path):
-        raise UserError(f"{path} is not a run folder (it has no config.toml).")
+        raise UserError(
+            f"{path} is not a run folder (it has no config.toml). To see the runs: keras-resnet "
+            "runs FOLDER"
+        )
     return Run(expanded(path))
 
 
 class Runs(Rows):
-    """What `list_runs` found; a notebook shows it as a table."""
+    """The rows from `list_runs`; a notebook shows them as a table."""
 
     noun = "run"
     header = ("run", "model", "data", "done", "validation", "test", "minutes", "state")
@@ -291,13 +294,16 @@ class Runs(Rows):
 
 
 def list_runs(folder: str | Path) -> Runs:
-    """Describe the runs in `folder` (and one folder below), the latest first.
+    """Describe the runs in `folder` (and in its subfolders), the latest first.
 
-    A row has "run" (its path), "model", "data", "done" and "total" ("unit": epochs or steps),
-    "validation" and "test" (accuracy, or None), "training_seconds" (as in the summary; of a run
-    that is not finished, to the end of its last epoch), "state" (finished, running, interrupted,
-    record: neither a model nor checkpoints, but what came out, or unreadable) and "problem": why a
-    run cannot be read, of which nothing else is known.
+    A row has these keys:
+
+    - "run" (its path), "model", "data", "done" and "total" ("unit": epochs or steps);
+    - "validation" and "test": the accuracy, or None;
+    - "training_seconds": as in the summary; for an unfinished run, until its last epoch's end;
+    - "state": finished, running, interrupted, record (results without model and checkpoints), or
+      unreadable;
+    - "problem": the reason why a run is unreadable; all other values are then None.
 
     Raises:
         UserError: `folder` does not exist.
@@ -314,7 +320,7 @@ def list_runs(folder: str | Path) -> Runs:
 
 
 def _describe_or_say_why(run: Run) -> dict[str, Any]:
-    """One bad file, or a run of another version, does not hide the others."""
+    """Describe a run; a damaged run gets a row with its problem, so that the others are listed."""
     try:
         return {**_describe(run), "problem": None}
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -345,7 +351,7 @@ def _describe(run: Run) -> dict[str, Any]:
 
 
 def _so_far(rows: list[dict[str, str]]) -> dict[str, Any]:
-    """Of a run that is not finished, what the summary will say of it, as far as it has come."""
+    """Return the results so far of an unfinished run, in the summary's form."""
     validation = [float(row["val_accuracy"]) for row in rows if "val_accuracy" in row]
     return {
         "validation": {"accuracy": max(validation)} if validation else None,
@@ -363,7 +369,7 @@ def _state(run: Run) -> str:
 
 
 def _in_use(run: Run) -> bool:
-    """Whether a process trains there; only looks, so that a listing writes nothing."""
+    """Return True if a process trains in the run. This writes nothing, not even a lock file."""
     try:
         import fcntl
     except ModuleNotFoundError:  # Windows
@@ -374,7 +380,7 @@ def _in_use(run: Run) -> bool:
         return False
     except BlockingIOError:
         return True
-    except OSError:  # none trained there, or the file may not be read
+    except OSError:  # there is no lock file, or it is not readable
         return False
 
 
@@ -382,10 +388,10 @@ def _in_use(run: Run) -> bool:
 def locked(run: Run) -> Iterator[None]:
     """Keep other processes from training in the same folder.
 
-    The operating system gives the lock back when the process ends, however it ends.
+    The operating system releases the lock when the process ends, for any reason.
 
     Raises:
-        UserError: another process trains there; the message says which.
+        UserError: another process trains there; the message has its name.
     """
     try:
         import fcntl

@@ -1,4 +1,4 @@
-"""log.csv of a run: a row per finished epoch, counted from 1."""
+"""Read and cut log.csv of a run: a row per finished epoch, counted from 1."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 from keras_resnet.files import replacing
 from keras_resnet.recipes.runs import earlier
 
-# Keras' logger, which earlier runs used as it is, writes "NA" where there is no validation split; a
-# row that was added to such a log since then is shorter.
+# Keras' own logger, which earlier runs used, writes "NA" without a validation split. Rows that were
+# added to such a log later are shorter.
 _UNKNOWN = (None, "", "NA")
 
 
 def read(path: Path) -> list[dict[str, str]]:
-    """The rows, each without what it has not measured; none where there is no log."""
+    """Return the rows without missing values; an empty list without a log."""
     if not path.is_file():
         return []
     with path.open(newline="") as file:
@@ -25,12 +25,12 @@ def read(path: Path) -> list[dict[str, str]]:
 
 
 def keep(path: Path, epochs: int) -> None:
-    """Leave the rows of the first `epochs`; a resumed run does the others again.
+    """Keep only the rows of the first `epochs`; a resumed run repeats the others.
 
-    The log is then one of this version, with the columns that Keras' logger goes on with.
+    The log then has this version's form, with the columns that Keras' logger continues.
     """
     rows = [row for row in read(path) if int(row["epoch"]) <= epochs]
-    if not rows:  # the next row brings a header
+    if not rows:  # the next row will write a header
         path.unlink(missing_ok=True)
         return
     columns = {key for row in rows for key in row} - {"epoch"}

@@ -1,4 +1,4 @@
-"""What a model answered on a split, and what can be read from it: confusions, calibration."""
+"""A model's answers on a split, and statistics of them: confusion matrix, scores, calibration."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from keras_resnet.recipes.data.datasets import AnySplit
 from keras_resnet.recipes.data.protocol import SINGLE_CROP, predictions
 from keras_resnet.recipes.runs.scores import Scores, confusion, per_class
 
-BINS = 15  # of the reliability diagram, as in arXiv:1706.04599
+BINS = 15  # bins of the reliability diagram, as in arXiv:1706.04599
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Outcomes:
 
     Attributes:
         labels: the true classes, int (n,).
-        guesses: the classes of the highest probability, int (n,).
-        confidences: that probability, float (n,).
-        classes: how many there are.
+        guesses: the classes with the highest probability, int (n,).
+        confidences: the highest probabilities, float (n,).
+        classes: the number of classes.
     """
 
     labels: np.ndarray
@@ -40,7 +40,7 @@ class Outcomes:
 
     @property
     def accuracy(self) -> float:
-        """The share of right guesses."""
+        """The share of correct guesses."""
         return float((self.labels == self.guesses).mean())
 
     def confusion(self) -> np.ndarray:
@@ -52,12 +52,12 @@ class Outcomes:
         return per_class(self.labels, self.guesses, self.classes)
 
     def examples(self, number: int, count: int) -> np.ndarray:
-        """The places of some images of class `number`, evenly spaced."""
+        """Return the places of some evenly spaced images of class `number`."""
         places = np.flatnonzero(self.labels == number)
         return places[spaced(len(places), count)]
 
     def confused(self, count: int) -> list[tuple[int, int, int]]:
-        """The commonest (true class, guessed class, how often), the commonest first."""
+        """Return the most frequent confusions as (true class, guessed class, count), sorted."""
         wrong = self.confusion()
         np.fill_diagonal(wrong, 0)
         order = np.argsort(-wrong, axis=None, kind="stable")[:count]
@@ -68,12 +68,12 @@ class Outcomes:
         ]
 
     def worst(self, count: int) -> np.ndarray:
-        """The places of the wrong guesses that were surest, the surest first."""
+        """Return the places of the wrong guesses with the highest confidence, highest first."""
         wrong = np.flatnonzero(self.labels != self.guesses)
         return wrong[np.argsort(-self.confidences[wrong], kind="stable")[:count]]
 
     def reliability(self) -> Reliability:
-        """Confidence against accuracy in `BINS` bins of equal width."""
+        """Return confidence against accuracy in `BINS` bins of equal width."""
         bins = np.minimum((self.confidences * BINS).astype(int), BINS - 1)
         right = self.labels == self.guesses
         counts = np.bincount(bins, minlength=BINS)
@@ -86,7 +86,7 @@ class Outcomes:
 
 @dataclass(frozen=True)
 class Reliability:
-    """By bin of confidence: how many answers, their mean confidence and accuracy (NaN: none)."""
+    """The count, mean confidence and accuracy of each confidence bin; NaN for empty bins."""
 
     counts: np.ndarray
     confidence: np.ndarray

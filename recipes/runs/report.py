@@ -1,4 +1,4 @@
-"""One page about a finished run: report.html, which needs nothing beside it.
+"""The report of a finished run: one page, report.html, without any other files.
 
 keras-resnet report RUN [--out FILE.html]
 """
@@ -31,8 +31,8 @@ from keras_resnet.recipes.runs import outcomes, report_figures, seen, sources
 from keras_resnet.recipes.runs.folder import Run
 
 _MISTAKES = 12
-_EXAMPLES = 6  # images of each class
-_MOST_STRIPS = 20  # classes
+_EXAMPLES = 6  # example images of each class
+_MOST_STRIPS = 20  # classes with example images
 _TEMPLATE = Path(__file__).with_suffix(".html")
 
 
@@ -41,23 +41,22 @@ def write(run: Run, out: str | Path | None = None) -> Path:
 
     It has the training curves, the confusion matrix, the scores and some images of each class, the
     calibration, the mistakes, the exported files and the cost of each layer. The test split is
-    evaluated once more. Where tf-keras-vis is
-    installed, a heat map (Grad-CAM) stands beside each mistake.
+    evaluated once more. With tf-keras-vis installed, each mistake has a heat map (Grad-CAM).
 
     Args:
-        run: a run with a model.
+        run: a finished run with its model.
         out: the page; default `report.html` in the run's folder.
 
     Returns:
         The page's path.
 
     Raises:
-        UserError: the run is not finished, its data is not there, or `out` cannot be written.
+        UserError: the run is not finished, its data is missing, or `out` cannot be written.
         MissingExtraError: matplotlib is not installed.
     """
     require("matplotlib", "report")
     run.require_finished()
-    run.summary()  # without one it ends here, not after the work
+    run.summary()  # raises an error now, not after the work
     path = expanded(out or run.path / "report.html")
     require_file_target(path)
     dataset = configured_dataset(run.config.data)
@@ -86,11 +85,11 @@ def write(run: Run, out: str | Path | None = None) -> Path:
 
 def _curves(run: Run) -> str:
     rows = _numbers(run.rows())
-    return report_figures.curves(rows) if rows else "<p>log.csv is gone, or has no epoch.</p>"
+    return report_figures.curves(rows) if rows else "<p>log.csv is missing or has no epoch.</p>"
 
 
 def _numbers(rows: Iterable[dict[str, Any]]) -> list[dict[str, float]]:
-    """The log's rows as numbers; NaN where a column has none."""
+    """Return the log's rows as numbers; a missing value is NaN."""
 
     def parse(text: Any) -> float:
         try:
@@ -106,7 +105,7 @@ def _facts(run: Run, answers: outcomes.Outcomes, trained_on: int | None) -> str:
     validation = summary["validation"]
     facts = {
         **_test_accuracy(answers, summary["test"]),
-        "of these were trained on": number(trained_on, ","),
+        "of them in the training data": number(trained_on, ","),
         "validation accuracy": number(validation and validation["accuracy"], ".2%"),
         "parameters": f"{summary['parameters']:,}",
         "steps": f"{summary['steps']:,}",
@@ -120,25 +119,25 @@ def _facts(run: Run, answers: outcomes.Outcomes, trained_on: int | None) -> str:
 
 
 def _test_accuracy(answers: outcomes.Outcomes, trained: dict[str, Any]) -> dict[str, str]:
-    """What the page measured, and what the summary says if that is something else."""
+    """Return the accuracy measured now, and the summary's accuracy if it differs."""
     now = {f"test accuracy, {len(answers.labels):,} images": f"{answers.accuracy:.2%}"}
     name, value = f"test accuracy, {trained['n']:,} images", f"{trained['accuracy']:.2%}"
     if now == {name: value}:
         return now
     print(
-        f"warning: the summary's test accuracy is {value} on {trained['n']:,} images: the data, or "
-        "the machine, is another than the run's",
+        f"warning: the summary's test accuracy is {value} on {trained['n']:,} images. This "
+        "measurement differs: the data or the machine has changed since the training",
         file=sys.stderr,
     )
-    return {**now, f"{name}, when it was trained": value}
+    return {**now, f"{name}, at the time of training": value}
 
 
 def _confusions(answers: outcomes.Outcomes, names: Sequence[str]) -> dict[str, str]:
     rows = [(names[is_], names[taken], f"{count:,}") for is_, taken, count in answers.confused(12)]
     matrix = report_figures.confusion(answers.confusion(), names)
     note = (
-        "Rows: true class. Columns: predicted class. On the diagonal is the percentage of the "
-        "class that is right; elsewhere is the number of images."
+        "Rows: true class. Columns: predicted class. The diagonal shows the percentage of each "
+        "class that is right; other cells show the number of images."
         if matrix
         else f"{len(names):,} classes are too many for a matrix."
     )
@@ -161,7 +160,7 @@ def _classes(split: AnySplit, answers: outcomes.Outcomes, names: Sequence[str]) 
 
 
 def _examples(split: AnySplit, answers: outcomes.Outcomes, names: Sequence[str]) -> str:
-    """A row of test images for each class; of many classes the first."""
+    """Return a row of test images for each of the first 20 classes."""
     rows = []
     for label, name in list(enumerate(names))[:_MOST_STRIPS]:
         images = _images(split, answers.examples(label, _EXAMPLES))
@@ -173,7 +172,7 @@ def _examples(split: AnySplit, answers: outcomes.Outcomes, names: Sequence[str])
 
 
 def _images(split: AnySplit, places: np.ndarray) -> list[np.ndarray]:
-    """The images at `places` of those that can be decoded, which are all that were evaluated."""
+    """Return the images at `places`, which count only images that can be decoded."""
     return [image for images, _ in split.batches(places, 64) for image in images.numpy()]
 
 
@@ -189,7 +188,7 @@ def _calibration(answers: outcomes.Outcomes) -> dict[str, str]:
     }
 
 
-# The surest mistakes -----------------------------------------------------------------------------
+# The mistakes with the highest confidence --------------------------------------------------------
 
 
 def _mistakes(
@@ -197,7 +196,7 @@ def _mistakes(
 ) -> dict[str, str]:
     places = answers.worst(_MISTAKES)
     if not len(places):
-        return {"mistakes": "<p>There are none.</p>", "mistakes_note": ""}
+        return {"mistakes": "<p>No mistakes.</p>", "mistakes_note": ""}
     images = np.stack(_images(split, places))
     guesses = answers.guesses[places]
     maps, note = _heat_maps(model, images, guesses)
@@ -215,10 +214,10 @@ def _mistakes(
 def _heat_maps(
     model: keras.Model, images: np.ndarray, classes: np.ndarray
 ) -> tuple[list[np.ndarray] | None, str]:
-    """An overlay for each image, or None where they cannot be drawn; and what the page says."""
+    """Return an overlay for each image, or None if they cannot be drawn, and a note."""
     try:
         maps = explain(model, images, ("gradcam",), classes=classes.tolist())
-    except UserError as error:  # not installed, or a network that is no chain of feature maps
+    except UserError as error:  # tf-keras-vis is missing, or the network has no feature maps
         note = f"No heat maps: {error}"
         print(note, file=sys.stderr)
         return None, note
@@ -237,13 +236,13 @@ def _exports(run: Run) -> str:
     folder = run.path / "exports"
     if not (folder / manifest.MANIFEST).is_file():
         name = shown_name(str(run.name))
-        return f"<p>None yet: <code>keras-resnet export {escape(name)}</code></p>"
+        return f"<p>Not exported yet: <code>keras-resnet export {escape(name)}</code></p>"
     content = manifest.read(folder)
     rows = [check_cells(item) for item in content["files"]]
     check = content["check"]
     note = (
-        f"On {check['n']:,} {check['images']}; ms for one image, on one thread (TensorFlow: on "
-        f"all), on {content['machine']}."
+        f"Measured on {check['n']:,} images ({check['images']}). ms: for one image, on one thread "
+        f"(TensorFlow: on all), on {content['machine']}."
     )
     notes = [note, *manifest.failures(content)]
     said = "".join(f'<p class="note">{escape(text)}</p>' for text in notes)
@@ -255,12 +254,12 @@ def _profile(model: keras.Model) -> str:
         found = profile(model)
         picture = f'<div class="wide">{figures.svg(found.figure())}</div>'
         return f"{found.stage_html()}{picture}"
-    except UserError as error:  # a network trained quantized has operations without a rule
+    except UserError as error:  # quantization-aware networks have operations that are not counted
         return f"<p>{escape(error)}</p>"
 
 
 def _details(run: Run) -> str:
-    """What is written down of the run; of paths the last part, as others may read the page."""
+    """Return the run's records as HTML, with shortened paths, because others may read the page."""
     parts = {
         "The config": _without_places((run.path / "config.toml").read_text(encoding="utf-8")),
         "The summary": _without_places(json.dumps(run.summary(), indent=2, ensure_ascii=False)),
@@ -275,7 +274,7 @@ def _details(run: Run) -> str:
 
 
 def _without_places(text: str) -> str:
-    """JSON or TOML with the last part of each string that is an absolute path."""
+    """Return JSON or TOML text in which every absolute path is cut to its last part."""
     return re.sub(r'(?<=")/[^"\n]+(?=")', lambda match: shown_name(match[0]), text)
 
 

@@ -1,4 +1,4 @@
-"""The figures of a run's report, as SVG to be put into a page."""
+"""The figures of a run's report, as SVG text for the page."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import numpy as np
 from keras_resnet.display import figures
 from keras_resnet.recipes.runs.outcomes import BINS, Reliability
 
-_MOST_CELLS = 20  # classes whose matrix can be read
+_MOST_CELLS = 20  # most classes in a readable matrix
 
 
 @figures.style()
 def curves(rows: Sequence[Mapping[str, float]]) -> str:
-    """Loss with the learning rate, and error, by epoch, from the rows of `log.csv`: two figures."""
+    """Draw two figures from log.csv: loss with the learning rate, and error, by epoch."""
     both = figures.new(4.6, 3), figures.new(4.6, 3)
     loss, error = (figure.subplots() for figure in both)
     epochs = [row["epoch"] for row in rows]
-    marker = "o" if len(rows) == 1 else ""  # one point makes no line
+    marker = "o" if len(rows) == 1 else ""  # a single point has no line
     for prefix, name in (("", "training"), ("val_", "validation")):
         if f"{prefix}loss" not in rows[0]:
             continue
@@ -32,21 +32,21 @@ def curves(rows: Sequence[Mapping[str, float]]) -> str:
     loss.set(xlabel="epoch", ylabel="loss", ylim=(0, None))
     error.set(xlabel="epoch", ylabel="error (%)", ylim=(0, None))
     for axes in (loss, error):
-        axes.locator_params(axis="x", integer=True)  # there is no half an epoch
+        axes.locator_params(axis="x", integer=True)  # epochs are whole numbers
     error.legend()
     return "".join(map(figures.svg, both))
 
 
 @figures.style()
 def confusion(counts: np.ndarray, names: Sequence[str]) -> str | None:
-    """The matrix of (true, predicted) classes in percent of the true; None for too many classes."""
+    """Draw the confusion matrix in percent of the true class; None for too many classes."""
     if len(names) > _MOST_CELLS:
         return None
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    side = 0.36 * len(names)  # of the matrix; the names add to the picture's size
+    side = 0.36 * len(names)  # side of the matrix; the names make the picture larger
     figure = figures.new(side, side, layout="none")
     axes = figure.add_axes((0, 0, 1, 1))
-    axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1)  # the root: mistakes are few
+    axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1)  # the root shows rare mistakes
     for row, column in np.ndindex(*shares.shape):
         if counts[row, column]:
             colour = "white" if shares[row, column] > 0.3 else "black"
@@ -63,7 +63,7 @@ def confusion(counts: np.ndarray, names: Sequence[str]) -> str | None:
 
 @figures.style()
 def reliability(measured: Reliability) -> str:
-    """Accuracy against confidence, and the number of images in each bin of confidence."""
+    """Draw accuracy against confidence, and the number of images in each confidence bin."""
     figure = figures.new(4, 4.4)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     width = 100 / BINS

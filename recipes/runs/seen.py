@@ -1,8 +1,8 @@
-"""Which images a run was trained on, and how many of some others it has therefore seen.
+"""Record the training images of a run, and count the training images among other images.
 
-`trained_on.npz` in the run's folder has what its training images are known by (data/identity.py),
-those of the run that it started from among them. Images that are known by their content are told
-from those that are known by their place in a data set: one kind says nothing of the other.
+`trained_on.npz` in the run's folder has the identities of its training images (data/identity.py),
+including those of the run that it started from. Identities from content and identities from the
+place in a dataset are kept apart, because they cannot be compared.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
 
 FILE = "trained_on.npz"
 _CONTENT = "content"
-_SAID = "said"  # which images those are, in words: of a prepared data set the part of its split
+_SAID = "said"  # a description of the images; for a prepared dataset, the part of its split
 
 
 def record(run: Run, dataset: Dataset) -> None:
-    """Write down what `run` is going to be trained on, beside what was trained on before.
+    """Record the images that `run` will be trained on, and those of the run it started from.
 
     Raises:
-        UserError: the run began before there was this record, and its splits are others now.
+        UserError: the run began before this record existed, and its splits are different now.
     """
     if dataset.train.identities is None:
         return
     if dataset.by_content and run.checkpoints.is_dir() and not (run.path / FILE).is_file():
         raise UserError(
-            f"{run.name} began with a version that split {dataset.name} by the names of the files. "
-            "Images of its test split would be trained on now. Train a new run."
+            f"{run.name} began with a version that split {dataset.name} by file names. Now it "
+            "would train on images of its test split. Train a new run."
         )
     kind, identities = _kind(dataset), dataset.train.identities
     content: dict[str, np.ndarray] = {}
@@ -52,17 +52,17 @@ def record(run: Run, dataset: Dataset) -> None:
 
 
 def count(source: Source, dataset: Dataset, split: AnySplit) -> int | None:
-    """How many images of `split`, which is of `dataset`, the model of `source` was trained on.
+    """Count the images of `split` (of `dataset`) that the model of `source` was trained on.
 
-    None: it is not known, since the model is of no run, of one without such a record, or of one
-    whose images are known by something else.
+    None means unknown: the model belongs to no run, the run has no such record, or its record has
+    another kind of identities.
     """
     run = source.trained_in
     known = {} if run is None else _read(run.path)
     if run is not None and not known and dataset.by_content:
         print(
-            f"warning: {run.path} has no {FILE}, so some of these images may have been trained on: "
-            "earlier versions split folders by the names of the files",
+            f"warning: {run.path} has no {FILE}, so some of these images may be training images: "
+            "earlier versions split folders by file names",
             file=sys.stderr,
         )
     identities = known.get(_kind(dataset))
@@ -72,24 +72,24 @@ def count(source: Source, dataset: Dataset, split: AnySplit) -> int | None:
 
 
 def count_files(source: Source, paths: Sequence[str]) -> int | None:
-    """How many of these image files the model of `source` was trained on; None: as `count`."""
+    """Count the image files that the model of `source` was trained on; None means unknown."""
     run = source.trained_in
     known = None if run is None else _read(run.path).get(_CONTENT)
     return None if known is None else int(np.isin(identity.of_files(paths), known).sum())
 
 
 def in_training(dataset: Dataset) -> int:
-    """How many test images of `dataset` are, byte by byte, among its training images."""
+    """Count the test images of `dataset` that are also training images, byte by byte."""
     train, test = dataset.train.identities, dataset.test.identities
     return 0 if train is None or test is None else int(np.isin(test, train).sum())
 
 
 def warn(found: int | None, total: int) -> None:
-    """Say on stderr if some of the images that something is measured on were trained on."""
+    """Warn on stderr if some of the measured images are training images."""
     if found:
         print(
-            f"warning: {found:,} of these {total:,} images were trained on, so that an accuracy on "
-            "them says less",
+            f"warning: the model was trained on {found:,} of these {total:,} images, so the "
+            "accuracy on them is not reliable",
             file=sys.stderr,
         )
 
@@ -112,7 +112,7 @@ def _read(folder: Path) -> dict[str, np.ndarray]:
 
 
 def _write(folder: Path, content: dict[str, Any]) -> None:
-    """As differences, which are small where places follow each other."""
+    """Write the identities as differences, which compress well for consecutive places."""
     steps = {
         key: values if key == _SAID else np.diff(values, prepend=values[:1] * 0)
         for key, values in content.items()

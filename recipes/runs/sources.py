@@ -1,4 +1,4 @@
-"""What a verb of the command line takes as a model: `NAME --weights TAG|FILE | RUN | FILE`."""
+"""Find the model that a command names: `NAME --weights TAG|FILE | RUN | FILE`."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Source:
     """A model that was found.
 
     Attributes:
-        name: for people and file names.
+        name: the name for messages and file names.
         path: its file or folder; None for a network built by name.
-        run: the run it belongs to, if any.
-        labels: its class names, if they lie beside it or belong to the weights.
-        weights: of a network built by name.
-        activation: what its outputs went through, where the user said it.
+        run: the run that it belongs to, if any.
+        labels: its class names, from a file beside it or from the weights; None if unknown.
+        weights: the weights of a network built by name.
+        activation: the activation of its outputs, if the user gave it.
     """
 
     name: str
@@ -53,31 +53,31 @@ class Source:
 
     @property
     def entry(self) -> loading.Entry | None:
-        """The weights' entry in the catalog, if they are of it."""
+        """The weights' entry in the catalog; None for other weights."""
         return self.weights if isinstance(self.weights, loading.Entry) else None
 
     @property
     def data(self) -> str | None:
-        """What the weights were trained on, by tensorflow-datasets' name, if that is known."""
+        """The dataset of the weights, by its name in tensorflow-datasets; None if unknown."""
         return loading.about(self.weights).data
 
     @property
     def trained_in(self) -> Run | None:
-        """The run that the model is the result of; also of a file that it was exported to."""
+        """The run that made the model, also for an exported file; None if there is none."""
         if self.path is None:
             return None
-        if self.run is not None:  # which keeps its start and its teacher beside its result
+        if self.run is not None:  # a run folder also has the start and the teacher
             return self.run if self.path == self.run.model else None
         folder = next(filter(is_run, list(self.path.resolve().parents)[:_EXPORTS_DEPTH]), None)
         return None if folder is None else Run(folder)
 
     def lineage(self) -> dict[str, Any]:
-        """What the summary of a run says that starts from this model."""
+        """Return the summary entries for a run that starts from this model."""
         run = self.trained_in
         return {} if run is None else {STARTED_FROM: str(run.path.resolve())}
 
     def origin(self) -> dict[str, Any]:
-        """What is known of where the model comes from, for an export's manifest and model card."""
+        """Return the known origin of the model, for an export's manifest and model card."""
         known: dict[str, Any] = {}
         if self.name in registry.list_models():
             architecture = registry.architecture(self.name)
@@ -101,7 +101,7 @@ class Source:
 
     @property
     def crop(self) -> SingleCrop | None:
-        """How images are cut for it, as its accuracy was measured; None: to just cover its size."""
+        """The crop of its accuracy measurement; None scales images to cover the model's size."""
         if self.entry is not None:
             return loading.known_with(self.entry).crop
         if self.run is not None and self.run.model.is_file():
@@ -112,25 +112,23 @@ class Source:
         return None
 
     def has_classes(self, names: tuple[str, ...]) -> bool:
-        """Whether these are its classes; data sets call ImageNet's by WordNet's ids."""
+        """Return True if `names` are its classes; datasets use WordNet's ids for ImageNet."""
         ids = () if self.data is None else class_ids(self.data)
-        if self.labels and len(self.labels) == 1 and len(names) == 2:  # of one sigmoid
+        if self.labels and len(self.labels) == 1 and len(names) == 2:  # a single sigmoid
             return names[1:] == self.labels
         return names in (self.labels, ids)
 
     def warn_of_other_classes(self, data: Dataset) -> None:
-        """Say on stderr if an accuracy on this data means nothing, its classes being others."""
+        """Warn on stderr if the data has other classes, so that an accuracy has no meaning."""
         if self.labels and not self.has_classes(data.class_names):
             shown = self.name if self.path is None else self.path
-            print(
-                f"warning: the classes of '{data.name}' are not those of {shown}", file=sys.stderr
-            )
+            print(f"warning: '{data.name}' has other classes than {shown}", file=sys.stderr)
 
     def keras_model(self, size: int | None = None) -> Any:
-        """The model in Keras; a network built by name for images of `size` pixels a side.
+        """Return the Keras model; a network built by name gets images of `size` × `size`.
 
         Raises:
-            UserError: the source is an exported file, or its labels are of another model.
+            UserError: the source is an exported file, or its labels belong to another model.
         """
         if self.path is None:
             shape = None if size is None else (size, size, 3)
@@ -152,25 +150,25 @@ class Source:
         return model
 
     def require_keras(self) -> None:
-        """Refuse an exported file, and one of Keras' older format.
+        """Refuse an exported file and a file of Keras' older format.
 
         Raises:
-            UserError: this is one.
+            UserError: the source is such a file.
         """
         if self.path is not None and self.path.suffix in (".h5", ".hdf5"):
             new = self.path.with_suffix(".keras")
             raise UserError(
-                f"{self.path} is of Keras' older format. Load and save it anew in Python: "
+                f"{self.path} has Keras' older format. Convert it in Python: "
                 f'import keras; keras.models.load_model("{self.path}").save("{new}")'
             )
         if self.path is not None and self.path.suffix != ".keras":
             raise UserError(
-                f"{self.path} is an exported file; this takes a run folder, a .keras file, or a "
-                "NAME with --weights."
+                f"{self.path} is an exported file. Give a run folder, a .keras file, or a NAME "
+                "with --weights."
             )
 
     def runtime(self, size: int | None = None) -> Runtime:
-        """The model ready to run on RGB 0...255, whatever kind of file it is."""
+        """Return the model, from any kind of file, ready to run on RGB 0...255."""
         if self.path is None or self.path.suffix == ".keras":
             model = self.keras_model(size)
             if hint := missing_preprocessing(model):
@@ -183,31 +181,31 @@ class Source:
         return runtime
 
     def names(self, outputs: int) -> tuple[str, ...]:
-        """The names of all its classes, or "class 0", … where there are none.
+        """Return the names of all its classes; "class 0", … if they are unknown.
 
         Raises:
-            UserError: its labels are those of another model.
+            UserError: its labels belong to another model.
         """
         try:
             return numbered(names_of(self.labels, outputs), class_count(outputs))
         except UserError as error:
             raise UserError(
                 f"The labels.txt of '{self.name}' (beside it, or inside a .tflite) does not fit: "
-                f"{error} Move the model away from it, or mend it."
+                f"{error} Correct labels.txt, or move the model to another folder."
             ) from error
 
 
 def find(reference: str, weights: str | None = None, activation: str | None = None) -> Source:
-    """What `reference` names: a run folder, a file, or a network's name with `weights`.
+    """Find the model of `reference`: a run folder, a file, or a network's name with `weights`.
 
     Args:
-        reference: a path, or a name of the registry.
-        weights: of a name: a tag or a file.
-        activation: what its outputs went through, where its graph does not tell.
+        reference: a path, or a name in the registry.
+        weights: the weights for a name: a tag or a file.
+        activation: the activation of the outputs, if the graph does not tell it.
 
     Raises:
-        UserError: nothing of that name, a folder of something else, an unfinished run, or a network
-            without weights.
+        UserError: no such model, a folder without a model, an unfinished run, or a network without
+            weights.
     """
     found = _find(reference) if weights is None else _with_weights(reference, weights)
     return replace(found, activation=activation)
@@ -221,14 +219,14 @@ def _find(reference: str) -> Source:
         return Source(run.config.model, run.model, run, read_labels(path))
     if (path / manifest.MANIFEST).is_file():
         files = ", ".join(entry["file"] for entry in manifest.read(path)["files"])
-        raise UserError(f"{path} is an export folder; name one of its files: {files}")
+        raise UserError(f"{path} is an export folder. Name one of its files: {files}")
     if path.name.endswith(loading.SUFFIX) and path.is_file():
         name = read_note(path).network or "NAME"
-        raise UserError(f"{path} is weights without a network; give: {name} --weights {path}")
+        raise UserError(f"{path} has weights but no network. Give: {name} --weights {path}")
     if path.is_dir() and located(path) == (path.suffix, path):
         raise UserError(
-            f"{path} is a folder without a run (no config.toml), and no SavedModel or other model. "
-            f"To see the runs in a folder: keras-resnet runs {path}"
+            f"{path} is not a run folder (it has no config.toml), and it has no SavedModel or "
+            f"other model. To see the runs in a folder: keras-resnet runs {path}"
         )
     if path.exists():
         parent = path.parent
@@ -239,7 +237,7 @@ def _find(reference: str) -> Source:
     name = registry.find(reference).name
     tags = ", ".join(entry.tag for entry in catalog.of_model(name))
     raise UserError(
-        f"'{name}' alone is an untrained network, and answers at random. Give --weights "
+        f"'{name}' alone is an untrained network, so its answers are random. Give --weights "
         + (f"(one of: {tags}; or FILE.weights.h5)" if tags else "FILE.weights.h5")
         + ", a run folder or a file."
     )
@@ -248,13 +246,16 @@ def _find(reference: str) -> Source:
 def _with_weights(name: str, weights: str) -> Source:
     if len(Path(name).parts) > 1 or Path(name).suffix:
         raise UserError(
-            f"{name} is a path, and has its weights inside. Leave out --weights (in [distill]: "
-            "--set distill.weights=), or give a network's NAME."
+            f"{name} is a path to a model that contains its weights. Leave out --weights (in "
+            "[distill]: --set distill.weights=), or give a network's NAME."
         )
     name = registry.find(name).name
     found = loading.resolve(name, weights)
     if isinstance(found, Path) and loading.classes_in(found) is None:
-        raise UserError(f"{found} has no classifier: it was saved without the top.")
+        raise UserError(
+            f"{found} has no classifier: it was saved with include_top=False. Give weights with a "
+            "classifier."
+        )
     return Source(name, None, None, loading.known_with(found).labels, found)
 
 
@@ -269,10 +270,10 @@ def dataset_of(
     whole: bool = False,
     layout: str | None = None,
 ) -> Dataset:
-    """The dataset of --data, or the one the run was trained on (with its own split).
+    """Return the dataset of --data, or the dataset of the run with the run's own split.
 
-    Images that vary in size are given out at the model's; with `whole` they stay as they are.
-    `layout` is of a folder; None: the run's, or "auto".
+    Images of different sizes get the model's size; with `whole` they stay unchanged. `layout` is
+    the layout of a folder; None for the run's layout or "auto".
     """
     from keras_resnet.recipes.data.datasets import canonical, configured_dataset, load_dataset
 
@@ -282,7 +283,10 @@ def dataset_of(
         return configured_dataset(replace(config, image_size=0) if whole else config)
     name = name or source.data
     if name is None:
-        raise UserError("Give --data, a dataset's name or a folder of images, e.g. --data cifar10.")
+        raise UserError(
+            "There is no data to use. Give a dataset's name or a folder of images: "
+            "--data NAME|FOLDER, e.g. --data cifar10"
+        )
     dataset = load_dataset(name, layout=layout or "auto")
     if dataset.sized or whole:
         return dataset

@@ -1,1 +1,1 @@
-"""A training: its job, the loop around it, and the devices and machines that it runs on."""
+"""Training: the job, the training loop, and the devices and machines that it runs on."""

@@ -9,9 +9,9 @@ import tensorflow as tf
 
 
 class Averages(tf.Module):
-    """An exponential moving average of all weights, BN statistics included, one per replica.
+    """An exponential moving average of all weights, including BN statistics, one per replica.
 
-    The decay starts low, min(decay, (1 + t) / (10 + t)), so that the first weights are forgotten.
+    The decay is min(decay, (1 + t) / (10 + t)). It starts low, so the first weights are forgotten.
     """
 
     def __init__(self, model: keras.Model, decay: float) -> None:
@@ -29,7 +29,7 @@ class Averages(tf.Module):
         ]
 
     def update(self, step: Any) -> None:
-        """Move towards the weights after update `step`; in replica context."""
+        """Move the averages towards the weights after update `step`; call in replica context."""
         t = tf.cast(step, tf.float32)
         rate = 1.0 - tf.minimum(self.decay, (1.0 + t) / (10.0 + t))
         for shadow, weight in zip(self.shadows, self.model.weights, strict=True):
@@ -37,6 +37,6 @@ class Averages(tf.Module):
             shadow.assign_sub(tf.cast(rate, value.dtype) * (shadow - value))
 
     def swap_in(self) -> None:
-        """Put the averages in the model."""
+        """Put the averages into the model."""
         for weight, shadow in zip(self.model.weights, self.shadows, strict=True):
             weight.assign(shadow.numpy())

@@ -1,6 +1,6 @@
 """Keras callbacks of the recipes: the progress bar, log.csv and TensorBoard's log.
 
-Keras hands epochs to callbacks counted from 0; what people read counts from 1.
+Keras counts epochs from 0 in callbacks; files and screens count from 1.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from keras_resnet.errors import UserError
 
 
 class ProgressBar(keras.callbacks.Callback):
-    """One bar over the whole run with an estimate, and a line per finished epoch, on stderr.
+    """A progress bar over the whole run with an estimate, and a line per epoch, on stderr.
 
-    Where stderr is no terminal (a log file) only the lines are written.
+    If stderr is not a terminal (for example a log file), only the lines are written.
 
     Args:
-        total_steps: updates of the run; `done` of them before this start.
-        epochs: their number, for the lines.
+        total_steps: updates of the run; `done` of them were done before this start.
+        epochs: number of epochs, for the lines.
     """
 
     def __init__(self, total_steps: int, epochs: int, done: int = 0) -> None:
@@ -42,7 +42,7 @@ class ProgressBar(keras.callbacks.Callback):
         self.bar.update(self.task, description=f"epoch {epoch + 1}/{self.epochs}")
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Move the bar; `logs` come with some of the steps."""
+        """Advance the bar; only some steps have `logs`."""
         if logs:
             self.bar.measured = _summary(logs)
         self.bar.advance(self.task)
@@ -53,26 +53,26 @@ class ProgressBar(keras.callbacks.Callback):
         self.bar.console.print(text, highlight=False, soft_wrap=True)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self.bar.stop()
 
 
 class Log(keras.callbacks.CSVLogger):
-    """A row per epoch, counted from 1, of what was measured.
+    """A row of measurements per epoch, counted from 1.
 
-    Keras' own adds a val_… column of "NA" for each where there is no validation split.
+    Keras' own logger adds val_… columns of "NA" if there is no validation split.
     """
 
     keys: list[str] | None
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Name the columns before Keras does; write the row."""
+        """Set the columns before Keras does; write the row."""
         self.keys = sorted(logs or {}) if self.keys is None else self.keys
         super().on_epoch_end(epoch + 1, logs)
 
 
 class TensorBoard(keras.callbacks.TensorBoard):
-    """Keras' own, with epochs from 1."""
+    """Keras' TensorBoard callback, with epochs counted from 1."""
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Write the epoch's figures."""

@@ -1,4 +1,4 @@
-"""What is saved while a run goes on: the state to resume from and the best weights."""
+"""Saving during a run: checkpoints for resuming, and the best weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from keras_resnet.recipes.runs.folder import Run
 from keras_resnet.recipes.training import workers
 from keras_resnet.recipes.training.loop import Loop
 
-# What TensorFlow makes of a full disk, a quota, a folder that has gone or may not be written.
+# TensorFlow's errors for a full disk, a quota, and a folder that is gone or not writable.
 _WRITE_ERRORS = (
     tf.errors.ResourceExhaustedError,
     tf.errors.OutOfRangeError,  # "File too large"
@@ -29,16 +29,16 @@ _WRITE_ERRORS = (
 
 
 class State:
-    """Checkpoints of a run; making one goes on from the newest that can be read.
+    """The checkpoints of a run. A new object restores the newest readable checkpoint.
 
-    Of several workers each saves into its own folder, since a checkpoint has sums over all of them,
-    but only the chief's is kept, and all go on from that one.
+    With several workers, each saves into its own folder, because a checkpoint has sums over all of
+    them. Only the chief's folder is kept, and all workers resume from it.
 
     Attributes:
-        epochs_done: epochs that were evaluated and logged. A state saved between the last step of
-            an epoch and that has the step, but not yet the epoch.
-        best_accuracy, best_epoch: on the validation split; the epoch as Keras counts, from 0, and
-            -1 before there is one. Files and screens count from 1.
+        epochs_done: number of epochs that were evaluated and logged. A checkpoint between the last
+            step of an epoch and its log has the step, but not yet the epoch.
+        best_accuracy, best_epoch: the best validation result. The epoch counts from 0, as in Keras,
+            and is -1 before the first. Files and screens count from 1.
         seconds: training time so far; see `count_time`.
     """
 
@@ -60,24 +60,24 @@ class State:
         restored = self._restore(checkpoint) if self.manager.checkpoints else ""
         restored = workers.share(loop.strategy, restored.encode()).decode()
         if not restored:
-            self.save()  # there is a state to go back to from the first step on
+            self.save()  # so that there is a checkpoint from the first step on
         elif workers.count(loop.strategy) > 1:
             self._restore_the_chiefs(checkpoint, Path(restored).name)
 
     def _manager(self, checkpoint: tf.train.Checkpoint) -> tf.train.CheckpointManager:
-        """Refuse to start anew, and to drop the log, where there are checkpoints already."""
+        """Return the manager; refuse to start again, and lose the log, if checkpoints exist."""
         there, manager = any(self.folder.glob("ckpt-*.index")), None
-        with suppress(ValueError):  # TensorFlow's, of a file that it cannot read
+        with suppress(ValueError):  # TensorFlow's error for an unreadable file
             manager = tf.train.CheckpointManager(checkpoint, str(self.folder), max_to_keep=2)
         if manager is None or (there and not manager.checkpoints):
             raise UserError(
-                f"{self.run.name / 'checkpoints' / 'checkpoint'}, which names the newest "
-                "checkpoint, is gone or damaged. Restore it, or start a new run."
+                f"{self.run.name / 'checkpoints' / 'checkpoint'} is missing or damaged. It has the "
+                "name of the newest checkpoint. Restore it, or start a new run."
             )
         return manager
 
     def _restore_the_chiefs(self, checkpoint: tf.train.Checkpoint, name: str) -> None:
-        """Hand the chief's files to all, so that the machines need not share a disk."""
+        """Send the chief's files to all workers, so that the machines need no common disk."""
         self.folder.mkdir(parents=True, exist_ok=True)
         is_chief = workers.index(self.loop.strategy) == 0
         for suffix in ("index", "data-00000-of-00001"):
@@ -97,12 +97,12 @@ class State:
                 print(f"warning: cannot read the checkpoint {path}", file=sys.stderr)
         raise UserError(
             f"No checkpoint in {self.run.name / 'checkpoints'} fits this run"
-            f"{self._first_difference(self.manager.latest_checkpoint)}. Was config.toml changed? "
-            "Undo that, or start a new run."
+            f"{self._first_difference(self.manager.latest_checkpoint)}. If config.toml was "
+            "changed, undo that; otherwise start a new run."
         )
 
     def _first_difference(self, path: str) -> str:
-        """Where the model and a checkpoint part; "" if it cannot be read."""
+        """Describe the first difference between model and checkpoint; "" if it is unreadable."""
         try:
             saved = tf.train.load_checkpoint(path).get_variable_to_shape_map()
         except (tf.errors.OpError, ValueError):
@@ -112,14 +112,17 @@ class State:
         for index, variable in enumerate(variables):
             shape = saved.get(name.format(index))
             if shape is None or tuple(shape) != tuple(variable.shape):
-                there = "absent" if shape is None else f"of shape {tuple(shape)}"
-                return f": {variable.path} has shape {tuple(variable.shape)}, there it is {there}"
+                there = "missing" if shape is None else f"of shape {tuple(shape)}"
+                return (
+                    f": {variable.path} has shape {tuple(variable.shape)}, but in the checkpoint "
+                    f"it is {there}"
+                )
         if name.format(len(variables)) in saved:
             return f": it has more layers than '{self.loop.model.name}'"
-        return ": the network is the same, but the optimizer, train.ema or the precision is not"
+        return ": the network is the same, but the optimizer, train.ema or the precision differs"
 
     def save_if_due(self) -> None:
-        """Save when the interval has passed; called at every step.
+        """Save if the interval has passed; call it at every step.
 
         Raises:
             KeyboardInterrupt: Ctrl-C on one of several workers.
@@ -132,16 +135,16 @@ class State:
 
         Raises:
             NonFiniteLossError: the loss is not finite; the last checkpoint stays.
-            UserError: it cannot be written, e.g. the disk is full; the last checkpoint stays.
+            UserError: writing fails, e.g. the disk is full; the last checkpoint stays.
         """
         self.count_time()
         self._save()
 
     def count_time(self) -> float:
-        """Count the time since the last call as training time; return the total, to 0.1 s.
+        """Add the time since the last call to the training time; return the total, to 0.1 s.
 
-        It is wall time, with validation and checkpoints, over all sittings. What is lost when the
-        process is killed, and so done again, counts once.
+        It is wall time with validation and checkpoints, over all starts of the run. Work that is
+        lost when the process is killed, and then repeated, counts once.
         """
         now = time.perf_counter()
         self.seconds.assign_add(now - self.counted_at)
@@ -155,32 +158,32 @@ class State:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Write to the run's folder in the body.
+        """Write to the run's folder in the body; turn write errors into a `UserError`.
 
         Raises:
-            UserError: that is not possible.
+            UserError: writing fails.
         """
         try:
             yield
         except (OSError, *_WRITE_ERRORS) as error:
             latest = self.manager.latest_checkpoint
-            saved = f"Step {latest.rpartition('-')[2]}" if latest else "Nothing"
-            # TensorFlow's messages begin with the operation and end with what the system said.
+            saved = f"step {latest.rpartition('-')[2]}" if latest else "none"
+            # TensorFlow's messages begin with the operation and end with the system's reason.
             reason = str(error).strip().splitlines()[0].rpartition("; ")[2].partition(" [Op:")[0]
             raise UserError(
-                f"Cannot write to {self.run.name}: {reason}. {saved} is what was saved last; "
-                f"make room and go on with: keras-resnet train --resume {self.run.name}"
+                f"Cannot write to {self.run.name}: {reason}. The last checkpoint is {saved}. Free "
+                f"some space, then resume with: keras-resnet train --resume {self.run.name}"
             ) from error
 
     def finish_epoch(self) -> None:
-        """Close the epoch, whose time is counted and logged, and save."""
+        """Close an epoch that is already logged, and save."""
         self.epochs_done.assign_add(1)
         self.loop.reset_metrics()
-        self._save()  # without the time since: the summary's is that of the log's last row
+        self._save()  # without adding time: the summary's time is that of the log's last row
 
     def keep_best(self, epoch: int, accuracy: float) -> None:
-        """Save the weights if this epoch is the best yet; of equals, the later and calmer one."""
-        if np.float32(accuracy) < float(self.best_accuracy):  # which is rounded to float32
+        """Save the weights if this epoch is the best so far; among equals, keep the later one."""
+        if np.float32(accuracy) < float(self.best_accuracy):  # best_accuracy is float32
             return
         with self.writing(), replacing(self.run.best) as partial:
             self.loop.model.save_weights(partial)
@@ -188,9 +191,9 @@ class State:
         self.best_epoch.assign(epoch)
 
     def drop_from(self, step: int) -> str:
-        """Delete a checkpoint that gives the bad loss of `step`; return the last good one.
+        """Delete a checkpoint that leads to the bad loss of `step`; return the last good one.
 
-        Weights can be finite when they are saved and broken all the same.
+        Saved weights can be finite and still lead to a loss that is not.
         """
         *older, latest = self.manager.checkpoints
         if older and int(latest.rpartition("-")[2]) >= step:

@@ -1,10 +1,10 @@
-"""A tf.data service that prepares the batches, in processes or on machines beside the training.
+"""A tf.data service that prepares the batches in other processes or on other machines.
 
-    keras-resnet data-service --port 5050               # on the machine with CPUs to spare
+    keras-resnet data-service --port 5050               # on a machine with idle CPUs
     keras-resnet train CONFIG --data-service grpc://HOST:5050
 
-The service computes the very batches, in the very order, that the training would have computed:
-one tf.data worker runs the whole pipeline (ShardingPolicy.OFF) for each process that trains.
+The service computes exactly the batches, in the same order, that the training would compute itself:
+one tf.data worker runs the whole pipeline (ShardingPolicy.OFF) for each training process.
 """
 
 from __future__ import annotations
@@ -25,55 +25,55 @@ _SCHEME = "grpc://"
 
 
 def require(service: str, wait_seconds: float) -> None:
-    """Wait for the service of `data.service`; "" is none.
+    """Wait for the service of `data.service`; "" means no service.
 
     Raises:
-        UserError: not an address, or nothing answers there for `wait_seconds`.
+        UserError: not an address, or no answer from it within `wait_seconds`.
     """
     if service:
         machines.wait_for(_address(service), f"the data service {service}", wait_seconds)
 
 
 def require_readable(service: str, split: AnySplit) -> None:
-    """Refuse images for `service` that Pillow reads, which is called in the process that trains.
+    """Refuse images for `service` that need Pillow, which only the training process can call.
 
     Raises:
-        UserError: the name of the first one.
+        UserError: there are such images; the message has the name of the first one.
     """
     if service and (others := split.read_by_pillow):
         raise UserError(
-            f"The data service {service} reads JPEG and PNG only; {others[0]} is neither (one of "
+            f"The data service {service} only reads JPEG and PNG; {others[0]} is neither (one of "
             f"{len(others):,}). Convert them, or train without data.service."
         )
 
 
 def served(batches: tf.data.Dataset, service: str) -> tf.data.Dataset:
-    """The same batches in the same order, computed by the service at grpc://HOST:PORT."""
+    """Return the same batches in the same order, computed by the service at grpc://HOST:PORT."""
     distributed = tf.data.experimental.service.distribute(
         processing_mode=tf.data.experimental.service.ShardingPolicy.OFF,
         service=service,
         compression=None,  # uint8 images barely shrink
     )
-    # The client's buffer fills at its own pace; what runs here has the options of `batches`.
+    # The client fills its buffer independently; operations here use the options of `batches`.
     return batches.apply(distributed).with_options(batches.options())
 
 
 @contextmanager
 def watched(service: str, run: Path) -> Iterator[None]:
-    """End the process (code 2) when the service is gone: TensorFlow would wait for it forever."""
+    """End the process (code 2) if the service is lost: TensorFlow would wait for it forever."""
     names = {_address(service): f"the data service {service}"} if service else {}
-    advice = f"Start it again and go on with: keras-resnet train --resume {run}"
+    advice = f"Start it again and resume with: keras-resnet train --resume {run}"
     with machines.watching(names, advice):
         yield
 
 
 def serve(port: int, host: str | None, started: Callable[[str], None]) -> None:
-    """Serve at `port` (and `port` + 1, where the batches come from) until Ctrl-C.
+    """Serve at `port`, and at `port` + 1 for the batches, until Ctrl-C.
 
     Args:
-        port: where the training processes ask.
-        host: the name or address under which they reach this machine; None for its host name.
-        started: called with the service's address once it serves.
+        port: the port that training processes connect to.
+        host: the name or address of this machine for them; None for its host name.
+        started: a function that is called with the service's address when it is ready.
 
     Raises:
         UserError: a port is taken.
@@ -90,7 +90,10 @@ def serve(port: int, host: str | None, started: Callable[[str], None]) -> None:
             )
         )
     except (tf.errors.OpError, RuntimeError) as error:
-        raise UserError(f"Cannot serve at the ports {port} and {port + 1}: {error}") from error
+        raise UserError(
+            f"Cannot serve at the ports {port} and {port + 1}: {error}. Choose another port: "
+            "keras-resnet data-service --port PORT"
+        ) from error
     started(f"{_SCHEME}{host}:{port}")
     with suppress(KeyboardInterrupt):
         threading.Event().wait()
@@ -100,5 +103,8 @@ def serve(port: int, host: str | None, started: Callable[[str], None]) -> None:
 def _address(service: str) -> str:
     address = service.removeprefix(_SCHEME)
     if not service.startswith(_SCHEME) or not machines.is_address(address):
-        raise UserError(f"A data service is {_SCHEME}HOST:PORT; received '{service}'.")
+        raise UserError(
+            f"data.service must be {_SCHEME}HOST:PORT; received '{service}'. "
+            f"Example: --data-service {_SCHEME}localhost:5050"
+        )
     return address

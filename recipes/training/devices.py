@@ -1,4 +1,4 @@
-"""What the run computes on: devices, the strategy over them, and the precision they are good at."""
+"""The devices of a run, the strategy over them, and the precision that suits them."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 def strategy(devices: str, batch_size: int, wait_seconds: float = 300.0) -> tf.distribute.Strategy:
     """Return the strategy for "auto", "cpu", "gpu", "cpu:N" (N logical devices) or "gpu:N".
 
-    "auto" is every GPU that is visible, or else the CPU. One device gets the default strategy,
-    several a MirroredStrategy, several machines (see `recipes/training/machines.py`) a
-    MultiWorkerMirroredStrategy over the devices of all, once all are there.
+    "auto" uses every visible GPU, or the CPU without GPUs. One device gets the default strategy,
+    and several get a MirroredStrategy. Several machines (see `recipes/training/machines.py`) get a
+    MultiWorkerMirroredStrategy over all their devices, as soon as all machines answer.
 
-    Ask before TensorFlow's first operation (loading a model is one), when devices can still be
-    chosen and machines joined; asked again, it gives the same.
+    Call it before TensorFlow's first operation (loading a model is one): later, devices cannot be
+    chosen and machines cannot join. Further calls return the same strategy.
 
     Raises:
-        UserError: unknown or absent devices, a batch that does not divide among them, or another
-            machine that does not answer for `wait_seconds`.
+        UserError: unknown or absent devices, a batch that cannot be divided among them, or a
+            machine that does not answer within `wait_seconds`.
     """
     return _strategy(devices, batch_size, wait_seconds, from_environment())
 
 
 def claim(train: TrainConfig) -> None:
-    """`strategy`, for the time when it can still be had: before a model is loaded."""
+    """Create the strategy of a config early, before a model is loaded; see `strategy`."""
     strategy(train.devices, train.batch_size, train.wait_seconds)
 
 
@@ -43,27 +43,30 @@ def _strategy(
 ) -> tf.distribute.Strategy:
     kind, colon, number = devices.partition(":")
     if kind not in ("auto", "cpu", "gpu") or (colon and (kind == "auto" or not number.isdigit())):
-        raise UserError(f"devices is auto, cpu, gpu, cpu:N or gpu:N; received '{devices}'.")
+        raise UserError(f"devices must be auto, cpu, gpu, cpu:N or gpu:N; received '{devices}'.")
     gpus = tf.config.list_physical_devices("GPU")
     if kind == "auto":
         kind = "gpu" if gpus else "cpu"
     count = int(number) if colon else (len(gpus) if kind == "gpu" else 1)
     if kind == "gpu" and not gpus:
-        raise UserError("devices asks for GPUs, but TensorFlow sees none; take auto or cpu.")
+        raise UserError(f"devices = '{devices}', but TensorFlow sees no GPU. Use --devices auto")
     if count < 1:
-        raise UserError(f"devices wants 1 or more; received '{devices}'.")
+        raise UserError(f"devices must ask for 1 or more; received '{devices}'.")
     if kind == "gpu" and count > len(gpus):
-        raise UserError(f"devices = '{devices}', but {len(gpus)} GPUs are visible.")
+        raise UserError(
+            f"devices = '{devices}', but TensorFlow sees only {len(gpus)} GPUs. "
+            f"Use --devices gpu:{len(gpus)}"
+        )
     if machines and kind == "cpu" and count > 1:
         raise UserError(
-            f"devices = '{devices}' is for a process on its own; on several machines each one "
-            "computes on its CPU as a whole. Start more of them instead."
+            f"devices = '{devices}' is only for a single process. With several workers, each one "
+            "uses its whole CPU: take --devices cpu and start more workers instead."
         )
     replicas = count * (len(machines.addresses) if machines else 1)
     if batch_size % replicas:
         raise UserError(
-            f"The global batch of {batch_size} does not divide among {replicas} devices; "
-            f"take a multiple of {replicas}."
+            f"train.batch_size must be a multiple of {replicas}, the number of devices; received "
+            f"{batch_size}. Try --set train.batch_size={-(-batch_size // replicas) * replicas}"
         )
     if kind == "cpu":
         _hide_gpus_and_split_cpu(count)
@@ -77,7 +80,7 @@ def _strategy(
 
 
 def _hide_gpus_and_split_cpu(count: int) -> None:
-    """Logical CPU devices exist so that several devices can be tried without having them."""
+    """Split the CPU into logical devices, for trying out several devices without having them."""
     logical = [tf.config.LogicalDeviceConfiguration()] * count
     try:
         tf.config.set_visible_devices([], "GPU")
@@ -87,18 +90,18 @@ def _hide_gpus_and_split_cpu(count: int) -> None:
     except RuntimeError as error:
         if len(tf.config.list_logical_devices("CPU")) < count:
             raise UserError(
-                f"TensorFlow already runs in this process with fewer than {count} CPU devices; "
-                "choose devices before its first operation."
+                f"TensorFlow already runs in this process with fewer than {count} CPU devices. "
+                "Choose the devices before its first operation, in a new process."
             ) from error
 
 
 def precision(name: str) -> str:
-    """Resolve "auto": bfloat16 where the hardware multiplies it, else float16 on GPUs.
+    """Resolve "auto": bfloat16 if the hardware supports it, else float16 on GPUs, else float32.
 
-    Ask after `strategy`, which hides the GPUs from a run on the CPU.
+    Call it after `strategy`, which hides the GPUs from a run on the CPU.
 
     Raises:
-        UnknownNameError: no such precision.
+        UnknownNameError: an unknown precision.
     """
     if name in PRECISIONS:
         return name
@@ -120,7 +123,7 @@ def _cpu_has_bfloat16() -> bool:
 
 
 def kernels() -> str:
-    """Name the kernels that compute, e.g. "oneDNN kernels"; of Eigen's also why it is those."""
+    """Return the name of the kernels in use, e.g. "oneDNN kernels"; for Eigen with the reason."""
     if tf.config.get_visible_devices("GPU"):
         return "GPU kernels"
     if keras_compat.uses_onednn():

@@ -1,4 +1,4 @@
-"""What a config means here: everything it names, found and checked before anything is written."""
+"""The job of a config: everything the config names is found and checked before writing anything."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from keras_resnet.recipes.training.transfer import Shape
 
 @dataclass(frozen=True)
 class Job:
-    """A config with all that it names, found and checked."""
+    """A config with everything that it names, found and checked."""
 
     config: Config
     trainee: Trainee
@@ -45,24 +45,24 @@ class Job:
 
     @property
     def precision(self) -> str:
-        """The dtype policy, resolved."""
+        """The resolved dtype policy."""
         return self.config.train.precision
 
     @property
     def epochs(self) -> int:
-        """Their number; the last one may be cut short."""
+        """The number of epochs; the last one may be shorter."""
         return -(-self.total_steps // self.steps_per_epoch)
 
     @property
     def sizes(self) -> tuple[tuple[int, int], ...]:
-        """(first step, pixels a side) of progressive resizing; a change waits for its epoch."""
+        """The (first step, image side) of each size; sizes change only between epochs."""
         train = self.config.train
         epochs = [round(self.epochs * fraction) for fraction in (0.0, *train.size_boundaries)]
         starts = [epoch * self.steps_per_epoch for epoch in epochs]
         return tuple(zip(starts, train.sizes, strict=False))
 
     def batches(self, start_step: int) -> tf.data.Dataset:
-        """The training batches from this step on, made here or by the data service."""
+        """Return the training batches from this step on, made here or by the data service."""
         train, service = self.config.train, self.config.data.service
         batches = training_batches(
             self.dataset.train,
@@ -78,7 +78,7 @@ class Job:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What must be the same for all workers, by name: the config, and the number of images."""
+        """The facts that must be equal for all workers: the config and the number of images."""
         facts: dict[str, Any] = {"model": self.config.model}
         facts["the number of training images"] = len(self.dataset.train)
         for section, table in asdict(self.config).items():
@@ -88,16 +88,16 @@ class Job:
 
 
 def prepare(config: Config, trainee: Trainee, teacher: keras.Model | None) -> Job:
-    """Find what `config` names.
+    """Find and check everything that `config` names.
 
     Args:
-        config: the run.
-        trainee: what it trains.
-        teacher: the model that is learned from; see `find_teacher`.
+        config: the config of the run.
+        trainee: the trainee of the run.
+        teacher: the teacher's model, or None; see `find_teacher`.
 
     Raises:
-        UserError: unknown names, absent data, devices, workers or services, or sizes that do not
-            go together.
+        UserError: unknown names, missing data, devices, workers or services, or sizes that do not
+            fit together.
     """
     trainee.check(config)
     _check_names(config)
@@ -109,7 +109,7 @@ def prepare(config: Config, trainee: Trainee, teacher: keras.Model | None) -> Jo
     train, strategy = config.train, _strategy(config.train)
     if teacher is not None:
         require_fit(teacher, _shown_shape(config, dataset), len(dataset.class_names))
-    trainee.require_fit(config, dataset)  # before images of many sizes are looked through
+    trainee.require_fit(config, dataset)  # before all encoded images are checked
     data_service.require_readable(config.data.service, dataset.train)
     _require_validation(train, dataset)
     steps_per_epoch = _steps_per_epoch(dataset, train.batch_size)
@@ -149,23 +149,24 @@ def _require_schedule_free(config: Config) -> None:
 
 
 def _strategy(train: TrainConfig) -> tf.distribute.Strategy:
-    """The devices to train on, each with its part of a batch."""
+    """Return the strategy over the devices; check that the batch can be divided."""
     if train.deterministic:
         tf.config.experimental.enable_op_determinism()
     strategy = devices.strategy(train.devices, train.batch_size, train.wait_seconds)
     if train.batch_size % (strategy.num_replicas_in_sync * train.accumulate):
         raise UserError(
-            f"train.batch_size = {train.batch_size} does not divide into {train.accumulate} parts "
-            f"(train.accumulate) on each of {strategy.num_replicas_in_sync} devices."
+            f"train.batch_size must be a multiple of {strategy.num_replicas_in_sync} devices × "
+            f"{train.accumulate} parts (train.accumulate); received {train.batch_size}. Change "
+            "train.batch_size or train.accumulate."
         )
     return strategy
 
 
 def _resolved(config: Config, dataset: Dataset) -> Config:
-    """The config to save with the run.
+    """Return the config to save with the run.
 
-    A resumed run computes in the precision it began with, whatever it resumes on, and finds a
-    folder of images wherever it is resumed from.
+    Its precision is resolved, so a resumed run uses the same precision on any device. The path of
+    an image folder is absolute, so a run can be resumed from any working directory.
     """
     precision = devices.precision(config.train.precision)
     return replace(
@@ -180,13 +181,13 @@ def _steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
     if steps == 0:
         raise UserError(
             f"train.batch_size = {batch_size} is more than the {len(dataset.train)} training "
-            "images."
+            f"images. Use a smaller batch: --set train.batch_size={max(1, len(dataset.train))}"
         )
     return steps
 
 
 def _shown_shape(config: Config, dataset: Dataset) -> Shape:
-    """The shape of the images that are trained on; free where their size changes in the run."""
+    """Return the shape of the training images; free if their size changes during the run."""
     return (None, None, dataset.input_shape[-1]) if config.train.sizes else dataset.input_shape
 
 
@@ -214,7 +215,7 @@ def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
 
 
 def build_loop(job: Job) -> Loop:
-    """The network and its optimizer in their loop, under the job's strategy and precision."""
+    """Build the loop with its network and optimizer, under the job's strategy and precision."""
     config, train = job.config, job.config.train
     shape = _shown_shape(config, job.dataset)
     with job.strategy.scope(), dtype_policy(job.precision):
@@ -226,8 +227,8 @@ def build_loop(job: Job) -> Loop:
         optimizer, l2 = optimizers.build(
             config.optimizer, job.schedule, train.weight_decay, model.trainable_variables
         )
-        if isinstance(model, keras.Model):  # one of tf_keras takes no optimizer of Keras 3
-            # Callbacks look for model.optimizer; the loss scaling is the loop's.
+        if isinstance(model, keras.Model):  # a tf_keras model takes no optimizer of Keras 3
+            # Callbacks look for model.optimizer; the loop scales the loss itself.
             model.compile(optimizer, auto_scale_loss=False, jit_compile=False)
     return Loop(
         job.strategy,
@@ -251,7 +252,7 @@ def _weights_of(job: Job) -> np.ndarray:
 
 @contextmanager
 def dtype_policy(name: str) -> Iterator[None]:
-    """Build under a Keras dtype policy and leave the process' own as it was."""
+    """Build under a Keras dtype policy; restore the process' policy afterwards."""
     previous = keras.config.dtype_policy()
     keras.config.set_dtype_policy(name)
     try:

@@ -1,7 +1,7 @@
 """The training loop: one step under any `tf.distribute` strategy, with Keras' model and optimizer.
 
-Under a strategy Keras 3's `fit` clips gradients before they are summed, looks for float16 overflow
-on one replica only, and does not run on several machines; so this loop stands in for it.
+It replaces Keras 3's `fit`. Under a strategy, `fit` clips gradients before they are summed, looks
+for float16 overflow on one replica only, and does not run on several machines.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from keras_resnet.recipes.training.teacher import Teacher
 
 
 class NonFiniteLossError(RuntimeError):
-    """The loss became NaN or infinite; `step` is the first update at which it was."""
+    """The loss became NaN or infinite; `step` is the first update with such a loss."""
 
     def __init__(self, step: int) -> None:
-        super().__init__(f"The loss is not finite since step {step}.")
+        super().__init__(f"The loss is not finite (NaN or infinity) since step {step}.")
         self.step = step
 
 
@@ -39,7 +39,7 @@ def _by_name(outputs: Any) -> dict[str, Any]:
 
 
 def _is_kernel(variable: Any) -> bool:
-    """Keras names it "kernel", tf_keras "conv/kernel:0"."""
+    """Return True for a kernel: Keras names it "kernel", and tf_keras "conv/kernel:0"."""
     return str(variable.name).rpartition("/")[2].partition(":")[0] == "kernel"
 
 
@@ -48,28 +48,29 @@ def _classes_of(labels: Any) -> Any:
 
 
 class Loop:
-    """Updates and evaluates `model`, whose outputs are logits.
+    """A loop that updates and evaluates `model`, whose outputs are logits.
 
     Create the model and the optimizer inside `strategy.scope()`.
 
     Args:
-        strategy: what the updates are spread over.
-        model: from uint8 images (batch, height, width, channels) to logits (batch, classes); with
-            auxiliary classifiers, whose losses are added as `keras_resnet.loss_weights` says, to a
-            dictionary of them. Accuracy and evaluation are those of its "predictions".
-        optimizer: any Keras optimizer without gradient clipping or accumulation of its own.
-        batch_size: global, over all replicas.
-        weight_decay: L2 on kernels, added to the gradient (He 2015: 1e-4); BN and biases are
-            spared, which the paper leaves open.
+        strategy: the strategy over the devices.
+        model: from uint8 images (batch, height, width, channels) to logits (batch, classes). With
+            auxiliary classifiers, the output is a dictionary of logits, and their losses are added
+            with the weights of `keras_resnet.loss_weights`. Accuracy and evaluation use its
+            "predictions".
+        optimizer: any Keras optimizer without its own gradient clipping or accumulation.
+        batch_size: the global batch size, over all replicas.
+        weight_decay: L2 on kernels, added to the gradient (He 2015: 1e-4). It does not apply to BN
+            and biases; the paper does not say.
         label_smoothing: epsilon of arXiv:1512.00567.
         loss: a key of LOSSES.
-        accumulate: parts of a replica's batch that are computed one after another, each with BN
-            statistics of its own.
-        clip_norm: the largest norm of the gradient of the whole batch; 0 for any.
-        ema: decay of the averaged weights; 0 for none.
-        teacher: whose answers are learned beside the labels.
-        class_weights: the weight of each class in the training loss, float32 (classes,); None: all
-            have the weight 1.
+        accumulate: number of parts of a replica's batch. They are computed one after another, each
+            with its own BN statistics.
+        clip_norm: the largest norm of the whole batch's gradient; 0 for no limit.
+        ema: decay of the averaged weights; 0 for no averages.
+        teacher: a teacher whose outputs are targets in addition to the labels.
+        class_weights: the weight of each class in the training loss, float32 (classes,); None for
+            the weight 1.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class Loop:
         """Build the optimizer's variables and the metrics; see the class."""
         self.strategy, self.model, self.optimizer = strategy, model, optimizer
         self.loss_weights = loss_weights(model)
-        self.variables = list(model.trainable_variables)  # all, also while some do not learn
+        self.variables = list(model.trainable_variables)  # all, even while some are frozen
         self.batch_size, self.weight_decay = batch_size, weight_decay
         self.label_smoothing, self.loss_function = label_smoothing, LOSSES[loss]
         self.accumulate, self.clip_norm = accumulate, clip_norm
@@ -101,7 +102,7 @@ class Loop:
             optimizer.build(self.variables)
             self.loss = keras.metrics.Mean(name="loss")
             self.accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
-        keras_compat.skip_gradient_sum(optimizer)  # _replica_gradients has summed them
+        keras_compat.skip_gradient_sum(optimizer)  # _replica_gradients already sums them
         self.step = tf.Variable(0, trainable=False, dtype=tf.int64)
         self.bad_step = tf.Variable(-1, trainable=False, dtype=tf.int64)
         is_float16 = model.dtype_policy.compute_dtype == "float16"
@@ -111,7 +112,7 @@ class Loop:
 
     @property
     def checkpoint(self) -> tf.train.Checkpoint:
-        """All that a resumed run needs to go on as if nothing had happened."""
+        """The full state, so that a resumed run continues like an uninterrupted one."""
         return tf.train.Checkpoint(
             model=self.model,
             optimizer=self.optimizer,
@@ -123,7 +124,7 @@ class Loop:
         )
 
     def _random_states(self) -> list[tf.Variable]:
-        """Where dropout's generators are; Keras' layers keep them from a checkpoint."""
+        """Return the states of dropout's generators; Keras leaves them out of checkpoints."""
         weights = {id(variable) for variable in self.model.non_trainable_weights}
         variables = self.model.non_trainable_variables
         return [variable.value for variable in variables if id(variable) not in weights]
@@ -131,35 +132,35 @@ class Loop:
     # Training -----------------------------------------------------------------------------------
 
     def distribute(self, batches: tf.data.Dataset) -> Iterator[Any]:
-        """Return an iterator that hands every replica its share of each global batch."""
+        """Return an iterator that gives every replica its share of each global batch."""
         if workers.count(self.strategy) > 1:
             return iter(workers.distribute(self.strategy, batches))
         return iter(self.strategy.experimental_distribute_dataset(batches))
 
     def train_step(self, iterator: Iterator[Any]) -> None:
-        """One update; the time spent waiting for its batch goes to `input_seconds`."""
+        """Do one update; add the time of waiting for its batch to `input_seconds`."""
         began = time.perf_counter()
         batch = next(iterator)
         self.input_seconds += time.perf_counter() - began
         self._train_step(batch, len(self._learning()))
 
     def train_layers(self, learns: Callable[[keras.Layer], bool]) -> None:
-        """From the next update on train only the layers for which `learns` is true."""
+        """Train only the layers for which `learns` is true, from the next update on."""
         for layer in self.model.layers:
             layer.trainable = learns(layer)
 
     def freeze(self, variables: Iterable[Any]) -> None:
-        """From the next update on keep `variables` as they are, though their layers learn."""
+        """Freeze `variables` from the next update on, even if their layers are trained."""
         self._frozen = {id(variable) for variable in variables}
 
     def _learning(self) -> list[Any]:
         return [v for v in self.model.trainable_variables if id(v) not in self._frozen]
 
-    # Nothing here is for AutoGraph to rewrite, and it would look through every layer's call: that
-    # doubles the time to the first step.
+    # AutoGraph has nothing to rewrite here. It would examine every layer's call, which doubles the
+    # time to the first step.
     @tf.function(autograph=False)
     def _train_step(self, batch: Any, trained: int) -> None:
-        """Update once. `trained`, how many variables learn, makes another number trace anew."""
+        """Update once. A new number of trained variables, `trained`, causes a new trace."""
         scale = tf.constant(1.0) if self.loss_scale is None else tf.identity(self.loss_scale.scale)
         losses, gradients = self.strategy.run(self._replica_gradients, (*batch, scale))
         total = self.strategy.reduce("SUM", losses, axis=None)
@@ -168,7 +169,7 @@ class Loop:
         if self.loss_scale is None:
             self.strategy.run(self._replica_apply, (gradients,))
         else:
-            # Every replica holds the same sum, so the first one's check is global.
+            # Every replica has the same sum, so checking the first one is enough.
             local = [self.strategy.experimental_local_results(g)[0] for g in gradients]
             finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in local])
             tf.cond(finite, lambda: self._apply(gradients), lambda: False)
@@ -176,7 +177,7 @@ class Loop:
         self.step.assign_add(1)
 
     def _replica_gradients(self, images: Any, labels: Any, scale: Any) -> tuple[Any, list[Any]]:
-        """The gradient of the mean loss over the *global* batch, the same on every replica."""
+        """Return the gradient of the mean loss over the *global* batch, equal on every replica."""
         if self.accumulate == 1:
             loss, gradients = self._part_gradients(images, labels, scale)
         else:
@@ -184,7 +185,7 @@ class Loop:
         replica = tf.distribute.get_replica_context()
         gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         gradients = [gradient / scale for gradient in gradients]
-        if self.clip_norm:  # of the sum, so that it does not depend on the number of devices
+        if self.clip_norm:  # clip the sum, so the result is independent of the number of devices
             gradients, _ = tf.clip_by_global_norm(gradients, self.clip_norm)
         return loss, gradients
 
@@ -205,7 +206,7 @@ class Loop:
         return loss, tape.gradient(scaled, self._learning())
 
     def _accumulated_gradients(self, images: Any, labels: Any, scale: Any) -> tuple[Any, list[Any]]:
-        """The same sum, a part at a time; the loop keeps one part's activations in memory."""
+        """Return the same sum, computed in parts; memory holds the activations of one part."""
         size = tf.shape(images)[0] // self.accumulate
 
         def add_part(part: Any, loss: Any, gradients: list[Any]) -> tuple[Any, Any, list[Any]]:
@@ -223,7 +224,7 @@ class Loop:
         return loss, gradients
 
     def _losses(self, labels: Any, logits: Any) -> Any:
-        """The loss per image, in float32; labels are classes (n,) or targets (n, classes)."""
+        """Return the loss per image, float32; labels are classes (n,) or targets (n, classes)."""
         classes = logits.shape[-1]
         targets = labels if labels.shape.rank == 2 else tf.one_hot(labels, classes)
         targets = targets * (1.0 - self.label_smoothing) + self.label_smoothing / classes
@@ -250,20 +251,20 @@ class Loop:
             self.averages.update(self.step)
 
     def require_finite_loss(self) -> None:
-        """Look whether every loss since the start was finite (this waits for the last step).
+        """Check that every loss since the start was finite; this waits for the last step.
 
         Raises:
-            NonFiniteLossError: one was not.
+            NonFiniteLossError: a loss was not finite.
         """
         if int(self.bad_step) >= 0:
             raise NonFiniteLossError(int(self.bad_step))
 
     def metrics(self) -> dict[str, float]:
-        """The mean loss and accuracy since the last reset."""
+        """Return the mean loss and accuracy since the last reset."""
         return {"loss": float(self.loss.result()), "accuracy": float(self.accuracy.result())}
 
     def reset_metrics(self) -> None:
-        """Start the means anew."""
+        """Reset the means."""
         self.loss.reset_state()
         self.accuracy.reset_state()
 
@@ -271,7 +272,7 @@ class Loop:
 
     @contextmanager
     def evaluated_weights(self) -> Iterator[None]:
-        """Put the weights that are evaluated and kept in the model: the averaged ones, if any."""
+        """Put the weights to evaluate and save into the model: the averaged ones, if any."""
         self.average_statistics()
         schedule_free = isinstance(self.optimizer, ScheduleFreeAdamW)
         if self.averages is None and not schedule_free:
@@ -291,7 +292,7 @@ class Loop:
                 variable.assign(value)
 
     def evaluate(self, split: AnySplit) -> dict[str, float]:
-        """Exact mean loss and accuracy over every image of `split`, of the weights in the model."""
+        """Return the exact mean loss and accuracy of the model over every image of `split`."""
         sums = tf.zeros([3])
         for batch in self.distribute(evaluation_batches(split, self.batch_size)):
             sums += self._evaluation_step(batch)
@@ -309,7 +310,7 @@ class Loop:
         return self.strategy.reduce("SUM", self.strategy.run(replica, batch), axis=None)
 
     def average_statistics(self) -> None:
-        """Give all replicas the mean of their BN moving statistics, which each keeps on its own."""
+        """Give all replicas the mean of their BN moving statistics; each replica has its own."""
         variables = self._statistics()
         if self.strategy.num_replicas_in_sync == 1 or not variables:
             return
@@ -317,7 +318,7 @@ class Loop:
             variable.assign(self.strategy.experimental_local_results(mean)[0])
 
     def _statistics(self) -> list[Any]:
-        """TensorFlow's variables, of Keras' or tf_keras' model; no counters, nor random states."""
+        """Return the BN statistics as TensorFlow variables, without counters and random states."""
         variables = [
             variable.value if isinstance(variable, keras.Variable) else variable
             for variable in self.model.non_trainable_weights

@@ -1,4 +1,4 @@
-"""Losses on logits, and the scale that keeps their gradients within float16."""
+"""Losses on logits, and the loss scale that keeps gradients in float16's range."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def _cross_entropy(targets: Any, logits: Any) -> Any:
 
 
 def _binary_cross_entropy(targets: Any, logits: Any) -> Any:
-    """Each class on its own, the mean over classes (arXiv:2110.00476, section 4.1)."""
+    """Return the mean over classes of each class's own loss (arXiv:2110.00476, section 4.1)."""
     return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(targets, logits), axis=-1)
 
 
@@ -30,7 +30,7 @@ class LossScale(tf.Module):
         self.good_steps = tf.Variable(0, trainable=False, dtype=tf.int64)
 
     def update(self, finite: Any) -> None:
-        """Account for one step."""
+        """Update the scale after one step."""
         good = tf.where(finite, self.good_steps + 1, 0)
         grown = tf.where(good >= self.growth, self.scale * 2.0, self.scale)
         self.scale.assign(tf.where(finite, grown, tf.maximum(self.scale / 2.0, 1.0)))

@@ -1,7 +1,7 @@
-"""The machines of a run, from the environment: who they are, waiting for them, missing one.
+"""The machines of a run: find them in the environment, wait for them, notice a lost one.
 
-`TF_CONFIG` is TensorFlow's variable for it, which Ray, Kubernetes' TFJob and most clouds set;
-under Slurm the variables of a job step stand in for it.
+They are listed in TensorFlow's variable `TF_CONFIG`, which Ray, Kubernetes' TFJob and most clouds
+set. Under Slurm, the variables of a job step are used instead.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ import tensorflow as tf
 
 from keras_resnet.errors import UserError
 
-PATIENCE_SECONDS = 30.0  # a worker that cannot be connected to for so long is lost
+PATIENCE_SECONDS = 30.0  # a worker that does not answer for this time is lost
 _PROBE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Every worker's HOST:PORT, the chief's first, and which of them this process is."""
+    """The HOST:PORT of every worker, the chief's first, and the index of this process."""
 
     addresses: tuple[str, ...]
     index: int
@@ -38,16 +38,16 @@ class Cluster:
         return tuple(a for index, a in enumerate(self.addresses) if index != self.index)
 
     def name(self, address: str) -> str:
-        """A worker as people know it."""
+        """Return a worker's name for messages."""
         index = self.addresses.index(address)
         return f"worker {index}{' (the chief)' if index == 0 else ''} at {address}"
 
 
 def from_environment() -> Cluster | None:
-    """The cluster that `TF_CONFIG` or a Slurm job step describes; None for a process on its own.
+    """Return the cluster of `TF_CONFIG` or of a Slurm job step; None for a single process.
 
     Raises:
-        UserError: TF_CONFIG is malformed, or of parameter servers.
+        UserError: TF_CONFIG is malformed, or describes parameter servers.
     """
     cluster: Cluster | None
     if os.environ.get("TF_CONFIG", "").strip():
@@ -66,18 +66,18 @@ def _from_tf_config(text: str) -> Cluster | None:
         raise _malformed(f"it is not JSON ({error})") from error
     jobs = table.get("cluster") if isinstance(table, dict) else None
     if not jobs and isinstance(table, dict):
-        return None  # launchers set {} for a process on its own
+        return None  # launchers set {} for a single process
     if not isinstance(jobs, dict):
-        raise _malformed("'cluster' is a table of jobs, each a list of HOST:PORT")
+        raise _malformed("'cluster' must be a table of jobs, each a list of HOST:PORT")
     if unknown := sorted(set(jobs) - {"chief", "worker"}):
-        raise _malformed(f"the jobs are 'chief' and 'worker'; received '{unknown[0]}'")
+        raise _malformed(f"the jobs must be 'chief' or 'worker'; received '{unknown[0]}'")
     for job, addresses in jobs.items():
         if not isinstance(addresses, list) or not all(map(is_address, addresses)):
-            raise _malformed(f"cluster.{job} is a list of HOST:PORT; received {addresses!r}")
+            raise _malformed(f"cluster.{job} must be a list of HOST:PORT; received {addresses!r}")
     chiefs, workers = jobs.get("chief", []), jobs.get("worker", [])
     everyone = (*chiefs, *workers)
     if len(chiefs) > 1 or len(set(everyone)) < len(everyone):
-        raise _malformed("there is one chief at most, and each worker has an address of its own")
+        raise _malformed("there must be at most one chief, and a different address per worker")
     kind, index = _task(table.get("task"), jobs)
     return Cluster(everyone, index + (len(chiefs) if kind == "worker" else 0))
 
@@ -87,7 +87,7 @@ def _task(task: Any, jobs: dict[str, list[str]]) -> tuple[str, int]:
     if kind in jobs and str(index).isdecimal() and int(str(index)) < len(jobs[kind]):
         return kind, int(str(index))
     raise _malformed(
-        f"'task' has a type of {sorted(jobs)} and an index into its list; received {task!r}"
+        f"'task' must have a type from {sorted(jobs)} and an index into its list; received {task!r}"
     )
 
 
@@ -95,25 +95,25 @@ def _malformed(what: str) -> UserError:
     example = (
         '{"cluster": {"worker": ["a:12345", "b:12345"]}, "task": {"type": "worker", "index": 0}}'
     )
-    return UserError(f"The environment variable TF_CONFIG: {what}. It looks like {example}.")
+    return UserError(f"The environment variable TF_CONFIG is wrong: {what}. Example: {example}")
 
 
 def is_address(text: Any) -> bool:
-    """Whether this is HOST:PORT."""
+    """Return True if `text` is HOST:PORT."""
     host, _, port = text.rpartition(":") if isinstance(text, str) else ("", "", "")
     return bool(host) and port.isdecimal() and 0 < int(port) < 2**16
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """HOST:PORT in two; IPv6 hosts are in brackets."""
+    """Split HOST:PORT into host and port; IPv6 hosts are in brackets."""
     host, _, port = address.rpartition(":")
     return host.strip("[]"), int(port)
 
 
 def _from_slurm() -> Cluster:
-    """One worker per task of the job step (`srun`); the ports are 8888 and up."""
+    """Return a worker for each task of the job step (`srun`), with ports from 8888 upwards."""
     try:
-        # The numbers of GPUs keep it from asking nvidia-smi; Slurm itself binds GPUs to tasks.
+        # Given numbers of GPUs keep the resolver from calling nvidia-smi; Slurm binds the GPUs.
         resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
             gpus_per_node=int(os.environ["SLURM_STEP_NUM_TASKS"]),
             gpus_per_task=1,
@@ -121,23 +121,26 @@ def _from_slurm() -> Cluster:
         )
         addresses = tuple(resolver.cluster_spec().as_dict()["worker"])
     except (RuntimeError, ValueError, KeyError) as error:
-        raise UserError(f"Slurm's variables do not describe a job step: {error}") from error
+        raise UserError(
+            f"Slurm's variables do not describe a job step: {error}. Start the workers with srun, "
+            "or set TF_CONFIG."
+        ) from error
     return Cluster(addresses, int(os.environ["SLURM_PROCID"]))
 
 
 def of_strategy(strategy: tf.distribute.Strategy) -> Cluster | None:
-    """The cluster a strategy computes on; None if that is this process alone."""
+    """Return the cluster of a strategy; None if it uses only this process."""
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return None
     resolver = strategy.cluster_resolver
     return Cluster(tuple(resolver.cluster_spec().as_dict()["worker"]), resolver.task_id)
 
 
-# Reaching the others ----------------------------------------------------------------------------
+# Connections to the other workers ---------------------------------------------------------------
 
 
 def answers(address: str, seconds: float = 2.0) -> bool:
-    """Whether somebody listens at HOST:PORT."""
+    """Return True if a process listens at HOST:PORT."""
     try:
         socket.create_connection(split_address(address), timeout=seconds).close()
     except OSError:
@@ -146,18 +149,18 @@ def answers(address: str, seconds: float = 2.0) -> bool:
 
 
 def wait_for(address: str, what: str, seconds: float) -> None:
-    """Return when somebody listens at HOST:PORT.
+    """Wait until a process listens at HOST:PORT.
 
     Raises:
-        UserError: nobody did for `seconds`.
+        UserError: none did within `seconds`.
     """
     deadline, told = time.monotonic() + seconds, False
     while not answers(address):
         if time.monotonic() >= deadline:
             raise UserError(
-                f"No answer from {what} within {seconds:.0f} s. Is it running, is the address "
-                "right, does a firewall let the port through? (train.wait_seconds is how long "
-                "to wait.)"
+                f"No answer from {what} within {seconds:.0f} s. Check that it is running, that the "
+                "address is right, and that no firewall blocks the port. To wait longer: --set "
+                "train.wait_seconds=N"
             )
         if not told:
             print(f"waiting for {what}", file=sys.stderr, flush=True)
@@ -166,25 +169,28 @@ def wait_for(address: str, what: str, seconds: float) -> None:
 
 
 def meet(cluster: Cluster, seconds: float) -> None:
-    """Wait until every worker is there; TensorFlow itself would wait forever and say nothing.
+    """Wait until every worker answers; TensorFlow itself would wait forever, without a message.
 
     Raises:
-        UserError: one was not there for `seconds`, or this worker's port is taken.
+        UserError: a worker did not answer within `seconds`, or this worker's port is taken.
     """
     own = cluster.addresses[cluster.index]
     _, port = split_address(own)
     try:
-        # Until TensorFlow listens at this worker's port we do, so that the others find it.
+        # Listen at this worker's port until TensorFlow does, so that the others find it.
         listener = socket.create_server(("", port), backlog=1024)
     except OSError as error:
-        raise UserError(f"Cannot listen at port {port} of {own}: {error.strerror}.") from error
+        raise UserError(
+            f"Cannot listen at port {port} of {own}: {error.strerror}. Choose another port in "
+            "TF_CONFIG."
+        ) from error
     with listener:
         for address in cluster.others:
             wait_for(address, cluster.name(address), seconds)
 
 
 def lost(cluster: Cluster, seconds: float = 10.0) -> list[str]:
-    """The names of the workers that are gone; looks until one is, or for `seconds`."""
+    """Return the names of lost workers; check until one is lost, at most for `seconds`."""
     deadline = time.monotonic() + seconds
     while True:
         gone = [cluster.name(a) for a in cluster.others if not answers(a)]
@@ -195,10 +201,10 @@ def lost(cluster: Cluster, seconds: float = 10.0) -> list[str]:
 
 @contextmanager
 def watching(addresses: dict[str, str], advice: str) -> Iterator[None]:
-    """End the process (code 2) when one of {HOST:PORT: its name} is gone while the body runs.
+    """End the process (code 2) if one of {HOST:PORT: its name} is lost while the body runs.
 
-    TensorFlow raises an error when it notices; where it would wait forever (while a cluster
-    starts, or for a data service) nothing but the end of the process helps.
+    Usually TensorFlow notices the loss and raises an error. In some places it would wait forever:
+    while a cluster starts, or for a data service. There only ending the process helps.
     """
     if not addresses:
         yield

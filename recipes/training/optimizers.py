@@ -3,8 +3,8 @@
 SGD and AdamW are Keras' own. Muon is Keras', applied to convolutions. Schedule-free AdamW, LAMB and
 LARS are written here.
 
-Only kernels are decayed, and only kernels get a rate of their own; the parameters of BN and the
-biases take plain steps. Who decays depends on the optimizer, so `build` says what is left to the
+Weight decay and layer-wise rates apply only to kernels; BN's parameters and the biases take plain
+steps. Some optimizers apply the decay themselves, so `build` returns the decay that is left to the
 loop.
 """
 
@@ -30,17 +30,17 @@ def _norm(values: Any) -> Any:
 
 
 class _LayerWise(Optimizer):
-    """What LAMB and LARS share: kernels are told apart from BN's parameters and biases."""
+    """The base of LAMB and LARS: it tells kernels from BN's parameters and biases."""
 
     def __init__(self, learning_rate: Rate, kernel_decay: float, **kwargs: Any) -> None:
         super().__init__(learning_rate, **kwargs)
-        # Not Keras' weight_decay, which would shrink the weights before this class sees them.
+        # Keras' weight_decay is not used: it would shrink the weights before update_step.
         self.kernel_decay = kernel_decay
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
-        """Remember which variables are kernels."""
+        """Remember the kernels among the variables."""
         super().build(variables)
-        # Here, since update_step is given TensorFlow's variables, which have other names.
+        # update_step cannot do this: it gets TensorFlow's variables, which have other names.
         self._kernels = frozenset(i for i, v in enumerate(variables) if v.name == "kernel")
 
     def get_config(self) -> dict[str, Any]:
@@ -52,19 +52,19 @@ class _LayerWise(Optimizer):
 class Lars(_LayerWise):
     """Layer-wise adaptive rate scaling (arXiv:1708.03888, Algorithm 1).
 
-    For each kernel w with gradient g, at the global rate γ::
+    For each kernel w with gradient g and the global rate γ::
 
-        λ = trust · ‖w‖ / (‖g‖ + decay · ‖w‖)      (1 where ‖w‖ or ‖g‖ is 0)
+        λ = trust · ‖w‖ / (‖g‖ + decay · ‖w‖)      (1 if ‖w‖ or ‖g‖ is 0)
         v = momentum · v + γ · λ · (g + decay · w)
         w = w − v
 
-    BN's parameters and biases have λ = 1 and no decay, as in MLPerf's reference; the paper says
-    nothing of them. γ is inside the velocity: the paper's and MLPerf's form. timm and NVIDIA's
-    LARC have w = w − γ · v with v free of γ, which is another path wherever γ changes.
+    BN's parameters and biases have λ = 1 and no decay, as in MLPerf's reference; the paper does not
+    mention them. γ is inside the velocity, as in the paper and in MLPerf. timm and NVIDIA's LARC
+    use w = w − γ · v with a v that does not contain γ. That differs whenever γ changes.
 
     Args:
         learning_rate: γ.
-        momentum: of the velocity.
+        momentum: momentum of the velocity.
         kernel_decay: weight decay of the kernels.
         trust: the trust coefficient, η in the paper.
     """
@@ -81,7 +81,7 @@ class Lars(_LayerWise):
         self.momentum, self.trust = momentum, trust
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
-        """Make a velocity for every variable."""
+        """Create a velocity for every variable."""
         if not self.built:
             super().build(variables)
             self._velocities = self.add_optimizer_variables(variables, "velocity")
@@ -109,23 +109,23 @@ class Lars(_LayerWise):
 class Lamb(_LayerWise):
     """Layer-wise adaptive moments (arXiv:1904.00962, Algorithm 2, with φ the identity).
 
-    For each kernel w with gradient g, at update t = 1, 2, … and rate η::
+    For each kernel w with gradient g, update t = 1, 2, … and rate η::
 
         m = β₁ · m + (1 − β₁) · g           v = β₂ · v + (1 − β₂) · g²
         r = m / (1 − β₁ᵗ) / (√(v / (1 − β₂ᵗ)) + ε)
         u = r + decay · w
-        w = w − η · ‖w‖ / ‖u‖ · u           (ratio 1 where ‖w‖ or ‖u‖ is 0)
+        w = w − η · ‖w‖ / ‖u‖ · u           (ratio 1 if ‖w‖ or ‖u‖ is 0)
 
-    BN's parameters and biases take w = w − η · r: no decay and no ratio, as in timm, with which
-    "ResNet strikes back" was trained. `keras.optimizers.Lamb` is another algorithm: its decay is
-    AdamW's, a shrinking of the weights by η · decay outside the ratio, where the paper's acts on u
-    and so is scaled by it; and it adapts BN's parameters and biases too.
+    BN's parameters and biases use w = w − η · r, without decay and ratio, as in timm, the program
+    of "ResNet strikes back". `keras.optimizers.Lamb` is a different algorithm. Its decay is
+    AdamW's: it shrinks the weights by η · decay, outside the ratio. The paper's decay is a part of
+    u and is scaled by the ratio. Keras also adapts BN's parameters and biases.
 
     Args:
         learning_rate: η.
-        beta_1: of the mean of the gradients.
-        beta_2: of the mean of their squares.
-        epsilon: outside the root, after the correction of v (the paper's and PyTorch's place).
+        beta_1: decay of the mean of the gradients.
+        beta_2: decay of the mean of their squares.
+        epsilon: added outside the root, after the correction of v, as in the paper and PyTorch.
         kernel_decay: weight decay of the kernels, λ in the paper.
     """
 
@@ -142,7 +142,7 @@ class Lamb(_LayerWise):
         self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
-        """Make the two moments of every variable."""
+        """Create the two moments of every variable."""
         if not self.built:
             super().build(variables)
             names = ["mean", "square"]
@@ -308,15 +308,18 @@ OPTIMIZERS: dict[str, Builder] = {
 
 
 def check(config: OptimizerConfig) -> None:
-    """Refuse an unknown name, or Nesterov's momentum where there is none.
+    """Refuse an unknown name, or Nesterov momentum for an optimizer without it.
 
     Raises:
-        UserError: one of them.
+        UserError: the name is unknown, or `nesterov` is set for another optimizer than sgd.
     """
     if config.name not in OPTIMIZERS:
         raise UnknownNameError("optimizer", config.name, OPTIMIZERS, "")
     if config.nesterov and config.name != "sgd":
-        raise UserError(f"optimizer.nesterov is for sgd; received it with '{config.name}'.")
+        raise UserError(
+            f"optimizer.nesterov is only for sgd; received it with '{config.name}'. "
+            "Use --set optimizer.nesterov=false"
+        )
 
 
 def build(
@@ -325,19 +328,20 @@ def build(
     weight_decay: float,
     variables: Sequence[keras.Variable],
 ) -> tuple[Optimizer, float]:
-    """Return the optimizer, and the L2 decay that the loop adds to the gradients of the kernels.
+    """Return the optimizer, and the L2 decay that the loop adds to the kernels' gradients.
 
-    SGD's decay is that L2 (He 2015); the others decay the kernels themselves, so it is 0: AdamW
-    beside the gradient (arXiv:1711.05101), LAMB and LARS as in their equations.
+    For SGD the loop adds the whole decay as L2 (He 2015). The other optimizers decay the kernels
+    themselves, so the loop's decay is 0. AdamW's decay is separate from the gradient
+    (arXiv:1711.05101); LAMB and LARS follow their equations.
 
     Args:
-        config: what to build.
+        config: the optimizer's config.
         rate: the learning rate or its schedule.
-        weight_decay: of the kernels.
-        variables: those that are trained; call inside the scope of their strategy.
+        weight_decay: weight decay of the kernels.
+        variables: the trained variables; call this inside the scope of their strategy.
 
     Raises:
-        UserError: as `check`.
+        UserError: see `check`.
     """
     check(config)
     optimizer = OPTIMIZERS[config.name](config, rate, weight_decay)

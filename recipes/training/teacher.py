@@ -1,6 +1,4 @@
-"""The teacher of a distillation: a trained network whose answers are learned, too (Hinton 2015,
-arXiv:1503.02531).
-"""
+"""The teacher of a distillation: a trained network whose outputs are targets (arXiv:1503.02531)."""
 
 from __future__ import annotations
 
@@ -21,17 +19,18 @@ from keras_resnet.recipes.training import transfer
 from keras_resnet.recipes.training.transfer import Shape
 
 _ANOTHER = (
-    "Name one of the same classes: --teacher, or --set distill.teacher=RUN --set distill.weights="
+    "Name a teacher with the same classes: --teacher, or "
+    "--set distill.teacher=RUN --set distill.weights="
 )
-# The least float32 that is not denormal: what a softmax has rounded to zero.
+# The least normal float32, in place of probabilities that a softmax rounded to zero.
 _TINY = float(np.finfo("float32").tiny)
 
 
 def find_teacher(choice: DistillConfig) -> keras.Model | None:
-    """Return the trained classifier that the config names; None if it names none.
+    """Return the trained classifier that the config names as teacher; None without a teacher.
 
     Raises:
-        UserError: no such model, one without its normalisation inside, an exported file.
+        UserError: no such model, a model without normalisation inside, or an exported file.
     """
     if not choice.teacher:
         return None
@@ -41,18 +40,18 @@ def find_teacher(choice: DistillConfig) -> keras.Model | None:
 
 
 def require_same_classes(choice: DistillConfig, names: tuple[str, ...]) -> None:
-    """Refuse a teacher whose labels are known and are not these: it would teach other answers.
+    """Refuse a teacher that is known to have other classes.
 
     Raises:
-        UserError: it is one.
+        UserError: the teacher has other classes.
     """
     if not choice.teacher:
         return
     source = sources.find(choice.teacher, choice.weights or None)
     if source.labels and not source.has_classes(names):
         raise UserError(
-            f"The teacher '{choice.teacher}' knows {_some(source.labels)}, the data has "
-            f"{_some(names)}. {_ANOTHER}"
+            f"The teacher '{choice.teacher}' has the classes {_some(source.labels)}, but the data "
+            f"has {_some(names)}. {_ANOTHER}"
         )
 
 
@@ -61,34 +60,34 @@ def _some(names: tuple[str, ...]) -> str:
 
 
 def require_fit(teacher: keras.Model, shape: Shape, classes: int) -> None:
-    """Refuse a teacher that cannot be shown the student's images or knows other classes.
+    """Refuse a teacher that cannot take the student's images or has another number of classes.
 
     Raises:
-        UserError: it is one.
+        UserError: the teacher does not fit, or does not end in a softmax or logits.
     """
     known = class_count(classifier_shape(teacher)[1])
     if known != classes:
         raise UserError(
-            f"The teacher '{teacher.name}' knows {known} classes, the data has {classes}. "
+            f"The teacher '{teacher.name}' has {known} classes, but the data has {classes}. "
             f"{_ANOTHER}"
         )
     answers = KerasRuntime(teacher).answers()
     if answers.binary or answers.activation == SIGMOID:
         end = "has one output" if answers.binary else "ends in sigmoids"
         raise UserError(
-            f"The teacher '{teacher.name}' {end}; distillation compares softmaxes over the "
+            f"The teacher '{teacher.name}' {end}, but distillation needs a softmax over the "
             "classes. Name a teacher that ends in a softmax over the classes, or in their logits."
         )
     _on(shape, teacher)
 
 
 class Teacher:
-    """What a teacher adds to the loss; built in the current strategy and dtype policy.
+    """A teacher and its part of the loss; built in the current strategy and dtype policy.
 
     Args:
-        model: from RGB 0...255 to logits or probabilities (batch, classes).
-        choice: its temperature and its share of the loss.
-        shape: of the student's images.
+        model: the teacher, from RGB 0...255 to logits or probabilities (batch, classes).
+        choice: the temperature and the teacher's share of the loss.
+        shape: the shape of the student's images.
     """
 
     def __init__(self, model: keras.Model, choice: DistillConfig, shape: Shape) -> None:
@@ -97,10 +96,11 @@ class Teacher:
         self.model = _on(shape, model)
 
     def mix(self, losses: Any, images: Any, logits: Any) -> Any:
-        """Return the student's loss per image: `(1 - weight)` of its own, the rest the teacher's.
+        """Return the loss per image: `(1 - weight)` of `losses` plus `weight` of the teacher's.
 
-        That is `T² · KL(teacher ‖ student)` of the softmax at temperature T; with T² the gradients
-        keep their size whatever T is (section 2). Both see the same, varied, image.
+        The teacher's loss is `T² · KL(teacher ‖ student)` of the softmax at temperature T. The
+        factor T² keeps the size of the gradients independent of T (section 2). Teacher and student
+        see the same augmented image.
         """
         answers = tf.cast(self.model(images, training=False), tf.float32)
         if self._gives_probabilities:  # their logarithms are the logits up to a constant
@@ -112,21 +112,22 @@ class Teacher:
 
 
 def _on(shape: Shape, model: keras.Model) -> keras.Model:
-    """The same layers and weights for images of `shape`, in the current dtype policy."""
+    """Return the same layers and weights for images of `shape`, in the current dtype policy."""
     inputs = keras.layers.Input(shape, name="images")
     try:
         copy = keras.models.clone_model(model, input_tensors=inputs, clone_function=_rebuild)
         copy.set_weights(model.get_weights())
     except ValueError as error:
         raise UserError(
-            f"The teacher '{model.name}' takes images of {model.input_shape[1:]} only, the "
-            f"student is shown {tuple(shape)}."
+            f"The teacher '{model.name}' takes only images of {model.input_shape[1:]}, but the "
+            f"student gets {tuple(shape)}. Name another teacher, or train with the teacher's "
+            "image size: --set data.image_size=N"
         ) from error
     return copy
 
 
 def _rebuild(layer: Any) -> Any:
-    """Maps in the policy's precision, vectors (the classifier and its softmax) in float32."""
+    """Rebuild a layer: vectors (classifier, softmax) in float32, maps in the policy's precision."""
     if isinstance(layer, keras.Layer) and len(layer.output.shape) == 2:
         return type(layer).from_config({**layer.get_config(), "dtype": "float32"})
     return transfer.rebuild(layer)

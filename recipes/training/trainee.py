@@ -1,7 +1,7 @@
-"""What a run trains: where the network comes from, which layers learn, and what it becomes.
+"""Trainees: the network that a run trains, its trained layers, and the resulting model.
 
-`Trainee` is the protocol. A network from scratch and a fine-tuned one are here. Networks that
-become smaller while they train are in `recipes/compression`; `table.py` there chooses among all.
+`Trainee` is the interface. This module has training from scratch and fine-tuning. Trainees that
+compress a network are in `recipes/compression`; `table.py` there chooses the trainee of a config.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Trainee(ABC):
-    """What a run trains. The methods are called in the order in which they stand here.
+    """The interface of all trainees. The methods are called in the order given here.
 
     Attributes:
         start: the trained network that training begins with; None if there is none.
@@ -39,10 +39,10 @@ class Trainee(ABC):
 
     @abstractmethod
     def check(self, config: Config) -> None:
-        """Refuse keys of `config` that do not suit it, before data and devices are looked for.
+        """Refuse keys of `config` that do not fit, before data and devices are looked for.
 
         Raises:
-            UserError: such a key.
+            UserError: a key does not fit.
         """
 
     def completed(self, config: Config, dataset: Dataset) -> Config:
@@ -51,7 +51,7 @@ class Trainee(ABC):
 
     @abstractmethod
     def require_fit(self, config: Config, dataset: Dataset) -> None:
-        """Refuse data that it cannot train on, before the images are looked through.
+        """Refuse data that does not fit, before all images are checked.
 
         Raises:
             UserError: images of a wrong size, or another number of classes.
@@ -64,24 +64,24 @@ class Trainee(ABC):
         It maps RGB 0...255 (batch, *shape) to logits (batch, classes).
 
         Raises:
-            UserError: a layer that cannot be trained like this.
+            UserError: a layer cannot be trained in this way.
         """
 
     def choose_layers(self, job: Job, loop: Loop, epoch: int) -> None:  # noqa: B027
-        """Set which layers learn in this epoch; by default all learn in every epoch."""
+        """Set the layers to train in this epoch; by default, all layers in every epoch."""
 
     def result(self, job: Job, trained: keras.Model) -> keras.Model:
-        """Return what `trained`, the network from `build`, has become.
+        """Return the finished model from `trained`, the trained network of `build`.
 
-        It maps RGB 0...255 of the data's size to logits. By default it is the same network without
-        its auxiliary classifiers.
+        The model maps RGB 0...255 of the data's size to logits. By default it is the same network
+        without its auxiliary classifiers.
         """
         model = self.build(job, job.dataset.input_shape)
         model.set_weights(trained.get_weights())
         return inference_model(model)
 
     def about(self, job: Job, result: keras.Model) -> dict[str, Any]:
-        """Return what the run's summary says about the finished model beside the usual."""
+        """Return extra entries about the finished model for the run's summary."""
         return {}
 
 
@@ -89,23 +89,23 @@ class FromScratch(Trainee):
     """A network of the registry, with random weights."""
 
     def check(self, config: Config) -> None:
-        """Refuse an unknown network, unknown options of it, and what needs a trained network."""
+        """Refuse an unknown network, unknown options, and keys that need a trained network."""
         registry.architecture(config.model)
         _check_options(config)
         if config.finetune.frozen:
             raise UserError(
-                "finetune.frozen keeps layers that were trained before as they are; start from "
-                "some with: keras-resnet finetune MODEL --data NAME|FOLDER"
+                "finetune.frozen needs a trained network. Start from one with: keras-resnet "
+                "finetune MODEL --data NAME|FOLDER"
             )
         if config.compress.technique:
             raise UserError(
-                "compress.technique works on a trained network; start from one with: keras-resnet "
+                "compress.technique needs a trained network. Start from one with: keras-resnet "
                 f"{config.compress.technique} MODEL --data NAME|FOLDER"
             )
         if config.pruning.keep < 1:
             raise UserError(
-                "pruning.keep is for a trained network; prune one with: keras-resnet prune-filters "
-                "MODEL --data NAME|FOLDER"
+                "pruning.keep needs a trained network. Start from one with: keras-resnet "
+                "prune-filters MODEL --data NAME|FOLDER"
             )
 
     def require_fit(self, config: Config, dataset: Dataset) -> None:
@@ -113,8 +113,8 @@ class FromScratch(Trainee):
         least, side = _network(config).min_size, min(*config.train.sizes, *dataset.input_shape[:2])
         if side < least:
             raise UserError(
-                f"'{config.model}' takes images of {least}×{least} pixels or more; data.image_size "
-                f"and train.sizes give {side}."
+                f"'{config.model}' takes images of {least}×{least} pixels or more; received {side} "
+                f"from data.image_size or train.sizes. Try --set data.image_size={least}"
             )
 
     def build(self, job: Job, shape: Shape) -> keras.Model:
@@ -139,18 +139,18 @@ def _check_options(config: Config) -> None:
     given = {"classes", "input_size", "preprocessing"} & set(config.network)
     if given:
         raise UserError(
-            f"network.{min(given)} is not for a config: classes and image size follow from the "
-            "data, and the normalisation is the network's own."
+            f"network.{min(given)} cannot be set in a config: classes and image size come from the "
+            "data, and the normalisation from the network. Remove it."
         )
     if getattr(_network(config), "auxiliary", False) and config.train.sizes:
         raise UserError(
-            "network.auxiliary and train.sizes exclude each other: auxiliary classifiers are made "
-            "for one image size."
+            "network.auxiliary and train.sizes cannot be combined, because auxiliary classifiers "
+            "need one image size. Remove one of them."
         )
 
 
 class Trained(Trainee):
-    """A network that was trained before; the base of all that start from one.
+    """A trained network: the base class of all trainees that start from one.
 
     Args:
         start: a functional classifier from RGB 0...255; it is copied, not changed.
@@ -162,15 +162,16 @@ class Trained(Trainee):
         self.start = start
 
     def check(self, config: Config) -> None:
-        """Refuse options for a network that is built."""
+        """Refuse options that only apply to new networks."""
         if config.network:
             raise UserError(
-                "[network] is for a network that is built; a fine-tuning starts from one."
+                "[network] is only for networks that are built new, but this training starts from "
+                "a trained network. Remove [network] from the config."
             )
 
 
 class FineTuned(Trained):
-    """A trained network with a new head, for other classes or for the same."""
+    """Fine-tuning: a trained network with a new head, for other classes or the same classes."""
 
     def completed(self, config: Config, dataset: Dataset) -> Config:
         """Choose the image size if none is given; a batch has no more images than there are."""
@@ -193,7 +194,7 @@ class FineTuned(Trained):
         return size
 
     def require_fit(self, config: Config, dataset: Dataset) -> None:
-        """Refuse another number of classes if the head is kept."""
+        """Refuse a different number of classes if the head is kept."""
         if config.finetune.keep_head:
             transfer.require_classes(self.start, len(dataset.class_names))
 
@@ -203,7 +204,7 @@ class FineTuned(Trained):
         return transfer.adapt(self.start, shape, classes, keep_head=job.config.finetune.keep_head)
 
     def choose_layers(self, job: Job, loop: Loop, epoch: int) -> None:
-        """Train the head alone for `finetune.frozen` of the run, then all layers."""
+        """Train only the head for `finetune.frozen` of the run, then all layers."""
         choice, head = job.config.finetune, transfer.classifier(loop.model)
         head_only = epoch < round(choice.frozen * job.epochs)
         loop.train_layers(

@@ -1,4 +1,4 @@
-"""A trained network with a new head: what is taken over, and which layers learn."""
+"""Transfer learning: put a new head on a trained network, and choose the layers to train."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MULTIPLE = 32
 
 Shape = tuple[int | None, int | None, int]  # of an image; None where the size is free
 
-# What stays float32 under every precision: bfloat16 would round grey levels and logits.
+# Layers that stay float32 under every precision: bfloat16 would round grey levels and logits.
 _FLOAT32 = (
     keras.layers.Rescaling,
     keras.layers.Normalization,
@@ -38,106 +38,107 @@ def classifier(model: keras.Model) -> keras.layers.Dense:
     """Return the Dense layer that gives the logits.
 
     Raises:
-        UserError: there is none, or something other than an activation follows it.
+        UserError: there is no such layer, or something other than an activation follows it.
     """
     *_, last = [None, *(layer for layer in model.layers if isinstance(layer, keras.layers.Dense))]
     after = model.layers[model.layers.index(last) + 1 :] if last is not None else []
     if last is None or not all(isinstance(layer, keras.layers.Activation) for layer in after):
         raise UserError(
-            f"'{model.name}' does not end in a Dense classifier, whose place the new head would "
-            f"take; its last layer is {model.layers[-1].name!r}."
+            f"'{model.name}' must end in a Dense classifier, which the new head replaces; its last "
+            f"layer is {model.layers[-1].name!r}. Use a model that ends in a Dense layer."
         )
     return last
 
 
 def functional(model: Any) -> keras.Model:
-    """Return the layers of `model` as one graph: itself, or the one that a Sequential model is.
+    """Return `model` as a functional model; a Sequential model is converted.
 
     Raises:
-        UserError: it is neither.
+        UserError: `model` is neither functional nor a built Sequential model.
     """
     if isinstance(model, keras.Sequential) and model.built:
         return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     if not isinstance(model, keras.Model) or not hasattr(model, "operations"):
         kind = f"the text '{model}'" if isinstance(model, str) else f"a {type(model).__name__}"
         raise UserError(
-            "Expected a functional Keras model, as create_model and keras.models.load_model give, "
-            f"or a Sequential one that is built; received {kind}. Make one of layers called on "
-            "tensors: keras.Model(inputs, outputs)."
+            "Expected a functional Keras model (from create_model or keras.models.load_model) or a "
+            f"built Sequential model; received {kind}. Build a functional model with "
+            "keras.Model(inputs, outputs)."
         )
     return model
 
 
 def require_preprocessing(model: keras.Model) -> None:
-    """Refuse a model that does not take RGB 0...255, since its normalisation is outside.
+    """Refuse a model that does not take RGB 0...255 because its normalisation is outside.
 
     Raises:
-        UserError: with how to build it.
+        UserError: the normalisation is outside; the message says how to build the model.
     """
     if hint := missing_preprocessing(model):
         raise UserError(f"{hint} Build it with include_preprocessing=True and save it again.")
 
 
 def require_rebuildable(model: keras.Model) -> None:
-    """Refuse a layer of code that is in no package, since another process cannot load it.
+    """Refuse layers of custom classes and layers that cannot be rebuilt from their config.
 
     Raises:
-        UserError: with its name.
+        UserError: there is such a layer; the message has its name.
     """
     for layer in model.layers:
         kind = type(layer)
         if kind.__module__.split(".")[0] not in ("keras", "keras_resnet"):
             raise UserError(
-                f"The layer '{layer.name}' of '{model.name}' is of a class of your own, "
-                f"{kind.__name__}, which tensorflow-model-optimization does not know. Write it in "
-                "stock Keras layers."
+                f"The layer '{layer.name}' of '{model.name}' has the custom class {kind.__name__}, "
+                "which tensorflow-model-optimization does not know. Build it from stock Keras "
+                "layers."
             )
         try:
             kind.from_config(layer.get_config())
         except (NotImplementedError, TypeError, ValueError) as error:
             raise UserError(
-                f"The layer '{layer.name}' ({kind.__name__}) of '{model.name}' cannot be "
-                "made again from its config, as a Lambda cannot, which holds code. Write it in "
+                f"The layer '{layer.name}' ({kind.__name__}) of '{model.name}' cannot be rebuilt "
+                "from its config (a Lambda layer cannot, because it contains code). Build it from "
                 "stock Keras layers."
             ) from error
 
 
 def require_float(model: keras.Model) -> None:
-    """Refuse to train on what was trained quantized: its roundings have no place to go.
+    """Refuse a quantization-aware model, which cannot be trained further.
 
     Raises:
-        UserError: `model` rounds as its int8 file does.
+        UserError: `model` is a quantization-aware model.
     """
     if has_ranges(model):
         raise UserError(
-            f"'{model.name}' was trained quantized and rounds as its int8 file does. Start from "
-            "the float model that it was made from, or go on with: keras-resnet train --resume RUN"
+            f"'{model.name}' is a quantization-aware model, which cannot be trained further. Start "
+            "from the float model that it was made from, or resume its run: keras-resnet train "
+            "--resume RUN"
         )
 
 
 def require_classes(start: keras.Model, classes: int) -> None:
-    """Refuse to go on with the head of `start` for another number of classes, or with sigmoids.
+    """Refuse to keep the head of `start` for another number of classes, or if it has sigmoids.
 
     Raises:
-        UserError: it has another number, or ends in sigmoids.
+        UserError: the head has another number of classes, or ends in sigmoids.
     """
     whole = inference_model(start)
     units = classifier(whole).units
     if activation_of(whole.outputs[0]) == SIGMOID:
         raise UserError(
-            f"'{start.name}' ends in {'a sigmoid' if units == 1 else 'sigmoids'}, and this "
-            "training goes on with a softmax over the classes. For a new head: keras-resnet "
-            "finetune."
+            f"'{start.name}' ends in {'a sigmoid' if units == 1 else 'sigmoids'}, but this "
+            "training needs a softmax over the classes. To train a new head: keras-resnet finetune "
+            "MODEL --data NAME|FOLDER"
         )
     if units != classes:
         raise UserError(
-            f"'{start.name}' knows {units} classes and goes on with them, the data has {classes}. "
-            "For other classes: keras-resnet finetune."
+            f"'{start.name}' has {units} classes and keeps them, but the data has {classes}. For "
+            "other classes: keras-resnet finetune MODEL --data NAME|FOLDER"
         )
 
 
 def sized(config: Config, start: keras.Model) -> Config:
-    """Return `config` with the image size that `start` was made for, if it has none itself."""
+    """Return `config` with the image size of `start`, if the config has no size itself."""
     if config.data.image_size or not start.input_shape[1]:
         return config
     return replace(config, data=replace(config.data, image_size=start.input_shape[1]))
@@ -174,16 +175,14 @@ def adapt(
 ) -> keras.Model:
     """Return `start` with a new head, for images of `input_shape`, in the current dtype policy.
 
-    With `keep_head` the new head has the weights of the old one. For other than RGB images the
-    normalisation and the first convolution are adapted, as a builder does with RGB weights; a
-    message on stderr says so.
-
-    From RGB 0...255 (batch, height, width, channels) to logits (batch, classes); auxiliary
-    classifiers are left out.
+    The result maps RGB 0...255 (batch, height, width, channels) to logits (batch, classes).
+    Auxiliary classifiers are left out. With `keep_head`, the new head gets the weights of the old
+    head. For images with other channels than RGB, the normalisation and the first convolution are
+    adapted, as in the builders. A message on stderr says so.
 
     Raises:
-        UserError: the weights do not fit another image size (Flatten before the classifier), or
-            another number of channels than the network was trained on, and that was not RGB.
+        UserError: the weights do not fit the image size (Flatten before the classifier), or the
+            number of channels differs and the network was not trained on RGB.
     """
     start = inference_model(start)
     head = classifier(start)
@@ -215,13 +214,13 @@ def adapt(
 
 
 def same(start: keras.Model, input_shape: Shape | None = None) -> keras.Model:
-    """Return `start` from RGB 0...255 to logits, with its own head; see `adapt`."""
+    """Return `start` with its own head, from RGB 0...255 to logits; see `adapt`."""
     classes = classifier(inference_model(start)).units
     return adapt(start, input_shape or start.input_shape[1:], classes, keep_head=True)
 
 
 def _for_channels(layer: Any, channels: int) -> Any:
-    """A normalisation of RGB as `Preprocessing.layer` has it for another number of channels."""
+    """Adapt an RGB normalisation to another number of channels, like `Preprocessing.layer`."""
     scale = np.asarray(getattr(layer, "scale", 1.0))
     if not isinstance(layer, keras.layers.Rescaling) or scale.shape in ((), (channels,)):
         return layer
@@ -230,7 +229,7 @@ def _for_channels(layer: Any, channels: int) -> Any:
 
 
 def rebuild(layer: Any) -> Any:
-    """The layer anew in the current dtype policy, ours for batch normalisation, all to learn."""
+    """Rebuild a layer as trainable in the current dtype policy, with this package's BN class."""
     if not isinstance(layer, keras.Layer):
         return type(layer).from_config(layer.get_config())
     policy = "float32" if isinstance(layer, _FLOAT32) else keras.config.dtype_policy().name
@@ -240,10 +239,11 @@ def rebuild(layer: Any) -> Any:
 
 
 def learns(layer: keras.Layer, *, head: keras.Layer, head_only: bool, train_bn: bool) -> bool:
-    """Whether a layer is trained: the head always, BN layers only if `train_bn`.
+    """Return True if a layer is trained: always for the head, for BN layers only if `train_bn`.
 
-    A BN layer that is not trained normalises with the statistics it came with (Keras: `trainable =
-    False` puts it in inference mode), which the statistics of a few small batches would spoil.
+    A BN layer that is not trained keeps its statistics and normalises with them (in Keras,
+    `trainable = False` puts it in inference mode). Statistics of a few small batches would be
+    worse.
     """
     if layer is head:
         return True

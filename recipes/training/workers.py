@@ -1,9 +1,9 @@
 """Several processes, one per machine, that train one network together.
 
-Each runs the same program on the same config. What one of them knows (the chief's checkpoint,
-that Ctrl-C was pressed) reaches the others through `share`, `gather` and `Votes`, which all of
-them call at the same place: whatever is collective must be decided collectively. In a process on
-its own these are the identity.
+Each process runs the same program on the same config. `share`, `gather` and `Votes` send
+information from one process to the others, for example the chief's checkpoint, or that Ctrl-C was
+pressed. All processes must call them at the same place. In a single process these functions return
+their input.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ def strategy(cluster: Cluster, gpus: int, wait_seconds: float) -> tf.distribute.
     """Wait for the other workers and return the strategy over all of them.
 
     Args:
-        cluster: who they are.
-        gpus: of this process; 0 for the CPU.
-        wait_seconds: how long the others may take to start.
+        cluster: the workers.
+        gpus: number of GPUs of this process; 0 for the CPU.
+        wait_seconds: longest time for the others to start.
 
     Raises:
-        UserError: a worker that does not answer or is lost, or this worker's port is taken.
+        UserError: a worker does not answer or is lost, or this worker's port is taken.
     """
     clusters.meet(cluster, wait_seconds)
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
@@ -62,32 +62,35 @@ def strategy(cluster: Cluster, gpus: int, wait_seconds: float) -> tf.distribute.
     try:
         with clusters.watching(_watched(cluster), advice):
             return tf.distribute.MultiWorkerMirroredStrategy(resolver)
-    except tf.errors.OpError as error:  # e.g. one that still belongs to an earlier start
+    except tf.errors.OpError as error:  # e.g. a worker still belongs to an earlier start
         first_line = error.message.strip().splitlines()[0][:200]
-        raise UserError(f"The workers do not come together ({first_line}). {advice}") from error
+        raise UserError(f"The workers cannot connect ({first_line}). {advice}") from error
 
 
 def count(strategy: tf.distribute.Strategy) -> int:
-    """The number of processes."""
+    """Return the number of processes."""
     cluster = clusters.of_strategy(strategy)
     return 1 if cluster is None else len(cluster.addresses)
 
 
 def index(strategy: tf.distribute.Strategy) -> int:
-    """Which of them this is; the chief, who writes the run folder, is 0."""
+    """Return the index of this process; the chief, which writes the run folder, is 0."""
     cluster = clusters.of_strategy(strategy)
     return 0 if cluster is None else cluster.index
 
 
 def _watched(cluster: Cluster) -> dict[str, str]:
-    """The chief looks after all, the others after the chief: it ends when one is lost."""
+    """Return the workers to watch: all for the chief, the chief for the others.
+
+    The chief ends if a worker is lost, and then the others end too.
+    """
     addresses = cluster.others if cluster.index == 0 else cluster.addresses[:1]
     return {address: cluster.name(address) for address in addresses}
 
 
 @contextmanager
 def together(strategy: tf.distribute.Strategy, run: Path) -> Iterator[None]:
-    """Train in the body; the loss of a worker ends it on all the others.
+    """Train in the body; if a worker is lost, the training ends on all the others.
 
     Raises:
         UserError: a worker was lost.
@@ -97,8 +100,8 @@ def together(strategy: tf.distribute.Strategy, run: Path) -> Iterator[None]:
         yield
         return
     advice = (
-        "Its own output says why. The run goes on from its last checkpoint, also with another "
-        f"number of workers: keras-resnet train --resume {run}"
+        "Its own output has the reason. The run can resume from its last checkpoint, also with "
+        f"another number of workers: keras-resnet train --resume {run}"
     )
     try:
         with clusters.watching(_watched(cluster), advice):
@@ -110,11 +113,11 @@ def together(strategy: tf.distribute.Strategy, run: Path) -> Iterator[None]:
         raise UserError(f"A worker was lost: {', '.join(gone)}. {advice}") from error
 
 
-# What all call at the same place ----------------------------------------------------------------
+# Functions that all workers call at the same place ----------------------------------------------
 
 
 def _sum(strategy: tf.distribute.Strategy, values: Any) -> np.ndarray:
-    """Add int32 vectors of one length over the workers."""
+    """Sum int32 vectors of one length over the workers."""
     total: np.ndarray = strategy.reduce("SUM", tf.constant(values, tf.int32), axis=None).numpy()
     return total
 
@@ -152,7 +155,7 @@ def require_same(strategy: tf.distribute.Strategy, facts: dict[str, Any]) -> Non
     """Refuse to train together on different configs or data.
 
     Raises:
-        UserError: a worker's facts are not the chief's; it names the first that differs.
+        UserError: a worker's facts differ from the chief's; the message has the first difference.
     """
     chief, *others = map(json.loads, gather(strategy, json.dumps(facts).encode()))
     for number, theirs in enumerate(others, start=1):
@@ -167,12 +170,12 @@ def require_same(strategy: tf.distribute.Strategy, facts: dict[str, Any]) -> Non
 
 @contextmanager
 def shared_run(strategy: tf.distribute.Strategy, open_run: Callable[[], Run]) -> Iterator[Run]:
-    """Open the run and lock it; only the chief's folder is real.
+    """Open the run and lock it. Only the chief uses the run folder.
 
-    The other workers get a folder that is thrown away.
+    The other workers get a temporary folder.
 
     Raises:
-        UserError: the chief cannot open the run; every worker raises it.
+        UserError: the chief cannot open the run; every worker raises the error.
     """
     with ExitStack() as stack:
         if index(strategy) == 0:
@@ -193,10 +196,10 @@ def shared_run(strategy: tf.distribute.Strategy, open_run: Callable[[], Run]) ->
 
 
 class Votes:
-    """What any one worker wishes, all do at the same step.
+    """Votes among the workers: if any worker wishes something, all do it at the same step.
 
     Attributes:
-        interrupted: Ctrl-C was pressed here; the next vote tells the others.
+        interrupted: True if Ctrl-C was pressed here; the next vote tells the others.
     """
 
     def __init__(self, strategy: tf.distribute.Strategy) -> None:
@@ -205,10 +208,10 @@ class Votes:
         self.steps_left, self.steps, self.began = 1, 1, time.monotonic()
 
     def any(self, wish: bool) -> bool:
-        """Whether any worker wishes it.
+        """Return True if any worker wishes it.
 
         Raises:
-            KeyboardInterrupt: one was interrupted.
+            KeyboardInterrupt: a worker was interrupted.
         """
         if self.alone:
             return wish
@@ -218,7 +221,10 @@ class Votes:
         return bool(wishes)
 
     def any_in_a_while(self, wish: bool) -> bool:
-        """The same, called at every step, but asked about once a second: asking takes time."""
+        """Return the same as `any`, but vote only about once a second, since a vote takes time.
+
+        Call it at every step.
+        """
         if self.alone:
             return wish
         self.steps_left -= 1
@@ -232,7 +238,7 @@ class Votes:
 
     @contextmanager
     def on_interrupt(self) -> Iterator[None]:
-        """Let Ctrl-C wait for the next vote; a second one does not wait."""
+        """Make Ctrl-C wait for the next vote; a second Ctrl-C acts at once."""
         if self.alone or threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -253,8 +259,9 @@ def distribute(
 ) -> tf.distribute.DistributedDataset:
     """Give every replica its rows of each global batch.
 
-    `experimental_distribute_dataset` shards by files or elements, or with sharding off hands each
-    worker the first part of batch t at step 2t and the second at step 2t + 1.
+    `experimental_distribute_dataset` cannot be used: it shards by files or elements. With sharding
+    off, each worker would get the first part of batch t at step 2t and the second part at step
+    2t + 1.
     """
     replicas = strategy.num_replicas_in_sync
 

@@ -234,19 +234,19 @@ def test_errors_say_what_is_expected(small):
         ({"methods": "smoothgrad", "noise": float("nan")}, "from 0 to 1; received nan"),
         ({"methods": "smoothgrad", "noise": "0.1"}, "from 0 to 1; received '0.1'"),
         ({"layer": "stem_con"}, "Did you mean 'stem_conv'"),
-        ({"layer": "head_pool"}, r"'head_pool' gives \(None, 16\), not maps"),
+        ({"layer": "head_pool"}, r"'head_pool' gives \(None, 16\), which is no map"),
         ({"methods": "saliency", "layer": "stem_con"}, "Did you mean 'stem_conv'"),
         ({"classes": 5}, "whole numbers from 0 to 4; received 5"),
         ({"classes": 3.0}, "from 0 to 4; received 3.0"),
         ({"classes": np.array(5)}, "from 0 to 4; received 5"),
-        ({"classes": [0]}, "2 images and 1 classes"),
+        ({"classes": [0]}, "received 1 for 2 images"),
     ):
         with pytest.raises(UserError, match=message):
             keras_resnet.explain(small, images, **arguments)
     for wrong in (images[0], images[:, :16], images[:0], images.astype(str)):
-        with pytest.raises(UserError, match="one or more; received"):
+        with pytest.raises(UserError, match="takes one or more images"):
             keras_resnet.explain(small, wrong)
-    with pytest.raises(UserError, match="functional Keras model, received str"):
+    with pytest.raises(UserError, match="functional Keras model; received str"):
         keras_resnet.explain("resnet20", images)
     with pytest.raises(UserError, match=r"to one vector .* has .*4, 4, 16"):
         keras_resnet.explain(network("test_resnet", 32, include_top=False), images)
@@ -254,7 +254,7 @@ def test_errors_say_what_is_expected(small):
 
 def test_an_ensemble_has_no_last_map_of_its_own(small):
     both = keras_resnet.ensemble([small, network("test_vgg", 32)])
-    with pytest.raises(UserError, match=r"no map of several positions is on every path .*--layer"):
+    with pytest.raises(UserError, match=r"has no map on every path .*--layer"):
         keras_resnet.explain(both, pixels(both))
     layer = f"member1_{LAYERS['test_resnet']}"
     assert keras_resnet.explain(both, pixels(both), layer=layer)["gradcam"].max() > 0.99

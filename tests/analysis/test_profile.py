@@ -318,7 +318,7 @@ def test_models_that_cannot_be_counted():
             profile(model)
     with pytest.raises(UnknownNameError, match="Did you mean 'resnet20'"):
         profile("resnet2O")
-    with pytest.raises(UserError, match="multiply_add is 1 or 2"):
+    with pytest.raises(UserError, match="multiply_add must be 1 or 2"):
         profile("resnet8", multiply_add=3)
 
 

@@ -159,7 +159,7 @@ def test_a_file_without_the_top_gives_keras_features(tmp_path):
     found = ours.predict(keras_resnet.preprocess_input(x, ours), verbose=0)
     # Float32 in other kernels, over 50 layers.
     np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
-    with pytest.raises(UserError, match="give it as weights= with include_top=False"):
+    with pytest.raises(UserError, match="Use it as weights= with include_top=False"):
         import_file(file, "resnet50")
 
 

@@ -288,7 +288,7 @@ def test_a_dry_run_shows_the_training_and_writes_nothing(
 
 def test_a_dry_run_refuses_what_the_training_would_refuse(capsys, tiny_run):
     assert main(["train", "debug/tiny", "--dry-run", "--out", str(tiny_run.path)]) == 2
-    assert "holds a run already" in capsys.readouterr().err
+    assert "already contains a run" in capsys.readouterr().err
     assert main(["train", "--resume", str(tiny_run.path), "--dry-run"]) == 2
     assert "takes no other options" in capsys.readouterr().err
 
@@ -470,7 +470,7 @@ def test_predict_takes_a_name_with_weights_and_refuses_one_without(capsys, pictu
     arguments = ["predict", "resnet8", picture]
     assert main([*arguments, "--weights", str(tmp_path / "w.weights.h5")]) == 0
     assert main(arguments) == 2
-    assert "untrained network, and answers at random" in capsys.readouterr().err
+    assert "untrained network, so its answers are random" in capsys.readouterr().err
 
 
 def test_export_a_keras_file_with_a_folder_of_images(capsys, digits, tiny_run, tmp_path):
@@ -519,7 +519,7 @@ def test_export_a_keras_file_with_a_folder_of_images(capsys, digits, tiny_run, t
         (["train", "debug/tiny", "--data", "a/b/c/d"], "Unknown dataset"),
         (["export", "x", "--check-images", "-1"], "1 or more"),
         (["export", "x", "--formats", "onnx web"], "separated by commas, e.g. onnx,web; received"),
-        (["predict", ".", "a.png"], ". is a folder without a run (no config.toml)"),
+        (["predict", ".", "a.png"], ". is not a run folder (it has no config.toml)"),
         (["predict", "nowhere.tflite", "a.png"], "No such file or folder"),
     ],
 )
@@ -552,7 +552,7 @@ def test_files_are_not_mistaken_for_their_neighbours(capsys, tiny_run, digits, t
     assert "10 class names for a model of 3 classes" in capsys.readouterr().err
     arguments = ["--formats", "savedmodel", "--out", ""]
     assert main(["export", str(run), *arguments]) == 2
-    assert "out is empty" in capsys.readouterr().err
+    assert "folder's name is empty" in capsys.readouterr().err
     assert not (run / "exports").exists()
 
 
@@ -562,6 +562,7 @@ def test_a_model_without_its_normalisation_is_warned_about(capsys, picture, tmp_
     assert "warning: 'resnet20' was built without its normalisation" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_import_is_whole_in_modules_run_with_m(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "__init__.py").write_text("import keras_resnet\n")
@@ -623,6 +624,7 @@ def test_a_closed_pipe_ends_quietly():
     assert (process.stderr.read(), process.wait()) == ("", 141)
 
 
+@pytest.mark.slow
 def test_quickstart_end_to_end(tmp_path, capsys, monkeypatch):
     """Shortened; the bars of accuracy and time: .ci/run and benchmarks/quickstart.py."""
     monkeypatch.chdir(tmp_path)

@@ -52,7 +52,7 @@ def test_list_has_every_entry_and_says_what_is_published(cache, capsys):
     assert "resnet50v1_5" in shown
     assert "vgg16" not in shown
     assert main(["weights", "list", "resnet5O"]) == 2
-    assert "No weights of a network that matches" in capsys.readouterr().err
+    assert "No network with weights matches" in capsys.readouterr().err
 
 
 def test_info_has_licence_protocol_and_where_it_would_be(cache, capsys):
@@ -172,6 +172,7 @@ def test_export_by_tag_calibrated_on_a_folder(cache, pictures, capsys, tmp_path,
     assert (tmp_path / "out" / "resnet20-int8.tflite").is_file()
 
 
+@pytest.mark.slow
 def test_export_and_evaluate_by_tag_on_the_data_of_the_weights(cache, capsys, tmp_path):
     try:
         load_dataset("cifar10")

@@ -84,7 +84,7 @@ def test_a_sheet_has_its_pictures_where_they_belong():
     answers = sheet[top : top + side, left + side + gap :]
     assert (answers == (61, 111, 180)).all(-1).sum() > 1000  # the long bar, in its colour
     assert (sheet[:, -margin + 4 :] == 255).all()  # no text runs off the sheet
-    with pytest.raises(UserError, match="one row or more"):
+    with pytest.raises(UserError, match="at least one row"):
         keras_resnet.contact_sheet([])
 
 
@@ -190,22 +190,22 @@ UNUSED = ["resnet8", "a.png", "--weights", "cifar10", "--layer", "stem", "--meth
         (["resnet8", "a.png"], "'resnet8' alone is an untrained network"),
         (["resnet8", "nowhere.png"], "No such image: nowhere.png"),
         (["resnet8", "a.png", "--methods", "gradcm"], "Did you mean 'gradcam'"),
-        (["resnet8", "a.png", "--methods", ","], "wants one or more"),
+        (["resnet8", "a.png", "--methods", ","], "needs one or more"),
         (["resnet8", "a.png", "--methods", "all"], "Unknown method 'all'. Known: gradcam"),
         (["resnet8", "a.png", "--methods", "gradcam guided"], "by commas, e.g. gradcam,guided"),
         (["resnet8", "a.png", "--noise", "-1"], "a number from 0 to 1; received '-1'"),
         (["resnet8", "a.png", "--noise", "nan"], "a number from 0 to 1; received 'nan'"),
         (["resnet8", "a.png", "--out", "a.png"], "--out wants a folder; a.png is a file"),
         (["resnet8", "a.png", "--out", "a.png/maps"], "--out wants a folder; a.png is a file"),
-        ([".", "a.png"], ". is a folder without a run (no config.toml)"),
+        ([".", "a.png"], ". is not a run folder (it has no config.toml)"),
         ([".", "a.png"], "To see the runs in a folder: keras-resnet runs ."),
         (["resnet8", "a.png", "--weights", "cifar10", "--classes", "cta"], "Did you mean 'cat'"),
         (["resnet8", "a.png", "--weights", "cifar10", "--classes", "10"], "from 0 to 9"),
-        (["resnet8", "a.png", "--weights", "cifar10", "--classes", ", "], "--classes wants one or"),
+        (["resnet8", "a.png", "--weights", "cifar10", "--classes", ", "], "--classes needs one or"),
         (["resnet8", "a.png", "--weights", "cifar10", "--layer", "stem"], "Unknown layer 'stem'"),
         ([*UNUSED, "saliency"], "Unknown layer 'stem'"),
         ([*UNUSED, "maximization"], "Unknown layer 'stem'"),
-        (["resnet8", ".", "--weights", "cifar10"], ". is a folder; name the images in it"),
+        (["resnet8", ".", "--weights", "cifar10"], ". is a folder; give the images in it"),
     ],
 )
 def test_errors_are_one_line_and_2(arguments, message, pictures, tmp_path, monkeypatch, capsys):

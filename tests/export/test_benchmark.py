@@ -96,7 +96,7 @@ def test_files_of_one_name_are_told_apart_by_their_folders(exports, tmp_path):
     link = tmp_path / "link"
     link.symlink_to(exports)
     for twice in ([exports, exports], [exports, link], [exports, exports / "resnet20-int8.tflite"]):
-        with pytest.raises(UserError, match=r"more than once: .*resnet20-int8\.tflite"):
+        with pytest.raises(UserError, match=r"only once; received twice: .*resnet20-int8\.tflite"):
             benchmark.find(twice)
 
 
@@ -180,8 +180,8 @@ def test_the_bin_of_an_openvino_file_counts(tmp_path):
     ("arguments", "message"),
     [
         (["missing.tflite"], "No such file"),
-        (["torn.tflite", "--against", "other"], "'other' is none of the files: torn.tflite"),
-        (["torn.tflite", "torn.tflite"], "more than once"),
+        (["torn.tflite", "--against", "other"], "received 'other'. Files: torn.tflite"),
+        (["torn.tflite", "torn.tflite"], "received twice"),
         (["torn.tflite", "--threads", "0"], "1 or more"),
         (["torn.tflite", "--out", "no/where.json"], "No such folder: no"),
         (["torn.tflite", "--picture", "no/where.svg"], "No such folder: no"),

@@ -123,10 +123,10 @@ def test_the_private_way_to_a_file_gives_the_public_one(tiny):
     [
         ("percentil", "Did you mean 'percentile'"),
         ("min-max:3", "Unknown calibration method 'min-max:3'"),
-        ("percentile:", "a number of 50 to 100"),
-        ("percentile:40", r"'percentile:99\.999'; received 'percentile:40'"),
-        ("percentile:nan", "a number of 50 to 100"),
-        ("moving-average:2", "a number of 0 to 1"),
+        ("percentile:", "a number from 50 to 100"),
+        ("percentile:40", r"received 'percentile:40'\. Example: 'percentile:99\.999'"),
+        ("percentile:nan", "a number from 50 to 100"),
+        ("moving-average:2", "a number from 0 to 1"),
     ],
 )
 def test_what_is_no_method_is_refused(tiny, tmp_path, method, message):
@@ -137,7 +137,7 @@ def test_what_is_no_method_is_refused(tiny, tmp_path, method, message):
 
 
 def test_a_method_without_an_int8_file_is_refused(tiny, tmp_path):
-    with pytest.raises(UserError, match=r"tflite-int8 .*; the formats are tflite-float32"):
+    with pytest.raises(UserError, match=r"tflite-int8 .*; received the formats tflite-float32"):
         export(tiny[0], ["tflite-float32"], out=tmp_path, calibration_method="percentile")
 
 
@@ -185,13 +185,13 @@ def _pixels(count=64):
 _NORMALISED = (_pixels() - 120) / 63
 _SUSPECT = [
     ("inside", _pixels(), None),
-    ("inside", _pixels() / 255, "reach 1 only"),
-    ("inside", _NORMALISED, "reach from -1.9.* as if they were normalised already"),
+    ("inside", _pixels() / 255, "reach only 1"),
+    ("inside", _NORMALISED, "range from -1.9.* as if they were already normalised"),
     ("inside", _pixels() / 8, "mean pixel 15 and the standard deviation 7"),
     ("inside", 100 + _pixels() / 8, "the standard deviation 7"),
-    ("inside", _pixels() * 257, "probably takes RGB 0...255; .* reach 65535. Bring them to 0"),
+    ("inside", _pixels() * 257, "probably takes RGB 0...255; .* reach 65535. Scale them to 0"),
     ("outside", _NORMALISED, None),
-    ("outside", _pixels(), "takes normalised images; the calibration images reach from 0 to 255"),
+    ("outside", _pixels(), "takes normalised images; the calibration images range from 0 to 255"),
     ("outside", _pixels() / 255, "the standard deviation 15"),
     ("raw", _pixels(), None),
     ("raw", _pixels() + 0.4, None),  # resized in floats
@@ -199,7 +199,7 @@ _SUSPECT = [
     ("raw", _pixels() * 2, "reach 510"),
     ("raw", _pixels() / 10, "mean pixel 12 and the .* 6 .* photographs have about 114"),
     ("raw", 255 - _pixels() / 10, "mean pixel 243"),
-    ("raw", _NORMALISED, "The model probably takes RGB 0...255; .* normalised already"),
+    ("raw", _NORMALISED, "The model probably takes RGB 0...255; .* already normalised"),
     ("unknown", _NORMALISED, None),
     ("unknown", _pixels() / 255, None),
 ]
@@ -237,13 +237,13 @@ def test_without_a_normalisation_black_grounds_are_no_matter(networks):
 def test_images_of_one_colour_are_noticed(networks):
     greys = np.linspace(0, 255, 64).reshape(-1, 1, 1, 1) * np.ones((1, 32, 32, 3))
     for model in networks.values():
-        assert "one colour all over" in " ".join(calibration.hints(model, None, greys, _INT8))
+        assert "a single colour" in " ".join(calibration.hints(model, None, greys, _INT8))
     assert calibration.hints(networks["inside"], None, greys, ["tflite-float32"]) == []
 
 
 def test_the_normalisation_that_is_put_in_front_counts(networks):
     found = calibration.hints(networks["unknown"], "torch", _NORMALISED, _INT8)
-    assert "as if they were normalised already" in found[0]
+    assert "as if they were already normalised" in found[0]
     assert calibration.hints(networks["unknown"], "torch", _pixels(), _INT8) == []
 
 
@@ -255,7 +255,7 @@ def test_few_images_are_noticed_where_they_calibrate(networks):
     same = np.repeat(_pixels(1), 64, axis=0)
     slow, hint = calibration.hints(model, None, same, ["tflite-int16x8"])
     assert "slow" in slow
-    assert hint.startswith("The 64 calibration images are all the same one")
+    assert hint.startswith("The 64 calibration images are all identical")
 
 
 # What calibration= takes --------------------------------------------------------------------------
@@ -349,11 +349,11 @@ def test_a_generator_gives_the_file_that_an_array_gives(tiny, tmp_path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (lambda: iter(()), "gave no images. Was the generator used before"),
+        (lambda: iter(()), "gave no images. A generator that was used before"),
         (lambda: iter([np.zeros((8, 8, 3)), np.zeros((9, 9, 3))]), "have different sizes"),
         (lambda: iter([np.zeros(3)]), r"received an element of shape \(3,\)"),
         ("no/such/folder", "no such folder: no/such/folder"),
-        (7, "takes an array of images, a folder, .*received a int"),
+        (7, "must be an array of images, a folder, .*received a int"),
     ],
 )
 def test_what_gives_no_images_is_refused(given, message, tiny, tmp_path):

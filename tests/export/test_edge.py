@@ -104,8 +104,8 @@ def test_the_script_refuses_a_model_without_its_normalisation(folder, pictures, 
     result = _run(path, pictures[0])
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == (
-        f"{path} takes no pixels 0...255: its manifest.json says that the normalisation is not "
-        "inside. Export it with --preprocessing.\n"
+        f"{path} does not take pixels 0...255: its manifest.json says that it does not "
+        "normalise its input. Export it with --preprocessing.\n"
     )
 
 

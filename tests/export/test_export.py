@@ -252,7 +252,7 @@ def test_a_changed_file_is_refused_before_it_is_opened(exported, tmp_path):
     ("name", "content", "message"),
     [
         ("reference.npz", b"PK\x03\x04 torn", "missing or damaged"),
-        ("manifest.json", b"[]", "no manifest of schema"),
+        ("manifest.json", b"[]", "must be a manifest of schema"),
         ("manifest.json", b"{", "not valid JSON"),
     ],
 )
@@ -300,16 +300,22 @@ def test_a_file_of_another_shape_fails(exported):
     ("arguments", "message"),
     [
         ({"formats": ["tflite-int9"]}, "Did you mean 'tflite-int8'"),
-        ({"formats": "savedmodel"}, "is a list"),
-        ({"formats": []}, "is a list"),
+        ({"formats": "savedmodel"}, "must be a list"),
+        ({"formats": []}, "must be a list"),
         ({"formats": ["tflite-int8"]}, "needs calibration images"),
         ({"formats": ["tflite-int8"], "calibration": np.zeros((0, 32, 32, 3))}, "one or more"),
-        ({"formats": ["tflite-int8"], "calibration": np.zeros((4, 16, 16, 3))}, "takes images of"),
+        (
+            {"formats": ["tflite-int8"], "calibration": np.zeros((4, 16, 16, 3))},
+            "takes one or more images of",
+        ),
         ({"formats": ["savedmodel"], "input_type": "uint9"}, "Did you mean 'uint8'"),
         ({"formats": ["savedmodel"], "labels": ["a", "b"]}, "2 class names for a model of 10"),
-        ({"formats": ["savedmodel"], "labels": ["a\nb"] * 10}, r"'a\\nb' has several lines"),
-        ({"formats": ["savedmodel"], "preprocessing": "torch"}, "normalises its input already"),
-        ({"formats": ["savedmodel"], "out": ""}, "out is empty"),
+        (
+            {"formats": ["savedmodel"], "labels": ["a\nb"] * 10},
+            r"single line in labels.txt; received 'a\\nb'",
+        ),
+        ({"formats": ["savedmodel"], "preprocessing": "torch"}, "already normalises its input"),
+        ({"formats": ["savedmodel"], "out": ""}, "folder's name is empty"),
     ],
 )
 def test_bad_arguments_are_refused_and_leave_nothing(resnet20, tmp_path, arguments, message):
@@ -383,7 +389,7 @@ def test_an_operation_that_tflite_lacks_is_refused_by_name(tmp_path):
     inputs = keras.layers.Input((8, 8, 3))
     x = keras.layers.Flatten()(keras.ops.real(keras.ops.ifft2((inputs, inputs))[0]))
     model = keras.Model(inputs, keras.layers.Dense(2)(x))
-    with pytest.raises(UserError, match="converter refuses this model as tflite-float32"):
+    with pytest.raises(UserError, match="converter cannot convert this model to tflite-float32"):
         export(model, ["tflite-float32"], out=tmp_path / "out", verbose=False)
     assert list(tmp_path.iterdir()) == []
 
@@ -483,8 +489,8 @@ def test_files_that_are_no_models_are_refused(tmp_path):
     (tmp_path / "saved" / "saved_model.pb").write_bytes(b"nothing")
     for name, message in (
         ("x.tflite", "LiteRT cannot load"),
-        ("x.keras", r"Cannot load .*damaged, cut short .*no zip archive"),
-        ("x.pt", "is neither"),
+        ("x.keras", r"Cannot load .*damaged, cut short .*not a zip archive"),
+        ("x.pt", "is not a model file"),
         ("saved", "not a readable SavedModel"),
         ("missing", "No such file"),
     ):

@@ -131,7 +131,7 @@ def test_predict_classify_and_the_server_name_the_class_of_one_sigmoid(
 def test_the_model_card_says_what_one_number_means(one_sigmoid):
     _, report, _ = one_sigmoid
     card = (report.folder / "README.md").read_text()
-    assert "the probability of `red`. Over 1/2 that is the answer, else `dark`." in card
+    assert "the probability of `red`. Above 1/2 the answer is `red`, else `dark`." in card
     assert ".argmax()" not in card  # of one number always 0
 
 
@@ -175,7 +175,7 @@ def test_several_sigmoids_get_no_softmax(pictures, tmp_path, capsys):
         given = open_file(files[item.format]).probabilities(images)
         np.testing.assert_allclose(given, expected, atol=0.05)
     card = (report.folder / "README.md").read_text()
-    assert "A picture has all classes over 1/2: several, one or none." in card
+    assert "Every class above 1/2 is in the picture: several, one or none." in card
     white = tmp_path / "white.png"
     Image.new("RGB", (16, 16), (255, 255, 255)).save(white)
     assert main.main(["predict", str(files["tflite-int8"]), str(white), "--json"]) == 0
@@ -258,13 +258,13 @@ def test_a_file_without_its_manifest_is_read_alike(pictures, tmp_path, activatio
         assert open_file(path).answers() == expected, kind
     script = [sys.executable, tmp_path / "out" / "classify.py", files["tflite-int8"], "x.png"]
     said = subprocess.run(script, capture_output=True, text=True).stderr
-    assert ("no manifest.json beside it" in said) == (len(columns) == 1)
+    assert ("Put the manifest.json of its export beside it" in said) == (len(columns) == 1)
 
 
 def test_a_guess_is_said(pictures, tmp_path, capsys):
     runtime = KerasRuntime(ENDINGS["a function of one's own"][0])
     runtime.answers()
-    assert "they are read as 'sigmoid'. Say it with --activation" in capsys.readouterr().err
+    assert "they are read as 'sigmoid'. Set it with --activation" in capsys.readouterr().err
 
 
 def test_a_softmax_of_one_output_is_refused(pictures, tmp_path):
@@ -276,7 +276,9 @@ def test_a_softmax_of_one_output_is_refused(pictures, tmp_path):
 def test_labels_of_the_wrong_shape_are_refused(pictures, tmp_path):
     images, bright = pictures
     given = {"check_images": images, "check_labels": bright, "out": tmp_path / "out"}
-    with pytest.raises(UserError, match=r"check_labels have the shape \(64,\); received \(64, 3\)"):
+    with pytest.raises(
+        UserError, match=r"check_labels must have the shape \(64,\); received \(64, 3\)"
+    ):
         export(brightness("softmax"), ["onnx"], **given)
 
 
@@ -360,11 +362,13 @@ def test_decode_predictions_refuses_nan():
 
 
 def test_training_that_compares_softmaxes_refuses_sigmoids():
-    with pytest.raises(UserError, match=r"'colours' ends in sigmoids, and this training goes on"):
+    with pytest.raises(
+        UserError, match=r"'colours' ends in sigmoids, but this training needs a softmax"
+    ):
         transfer.require_classes(brightness("sigmoid"), 3)
-    with pytest.raises(UserError, match="ends in sigmoids; distillation compares softmaxes"):
+    with pytest.raises(UserError, match="ends in sigmoids, but distillation needs a softmax"):
         teacher.require_fit(brightness("sigmoid"), (16, 16, 3), 3)
-    with pytest.raises(UserError, match="has one output; distillation compares softmaxes"):
+    with pytest.raises(UserError, match="has one output, but distillation needs a softmax"):
         teacher.require_fit(brightness(None, columns=[0]), (16, 16, 3), 2)
     transfer.require_classes(brightness("softmax"), 3)
     teacher.require_fit(brightness(None), (16, 16, 3), 3)

@@ -41,7 +41,7 @@ def model(images):
 def folder(model, images, tmp_path_factory):
     out = tmp_path_factory.mktemp("layers") / "exports"
     kinds = [f"tflite-{kind}" for kind in FORMATS]
-    with pytest.warns(UserWarning, match="int16x8 is slow on CPUs"):
+    with pytest.warns(UserWarning, match="int16x8 is far slower than float32 on CPUs"):
         export(model, kinds, calibration=images, out=out, verbose=False)
     return out
 
@@ -209,10 +209,10 @@ def test_files_that_do_not_belong_together_are_refused(folder, images, tmp_path,
     export(small, ["tflite-float32"], out=tmp_path / "small", verbose=False)
     model.save(tmp_path / "model.keras")
     for files, message in [
-        ((other, int8), "other weights"),
-        ((float32, tmp_path / "small" / "small-float32.tflite"), "is not .* quantized: "),
-        ((int8, float32), "is quantized itself. Give the float32 file first"),
-        ((tmp_path / "model.keras", int8), "is no .tflite file"),
+        ((other, int8), "different weights"),
+        ((float32, tmp_path / "small" / "small-float32.tflite"), "is not a quantized version of"),
+        ((int8, float32), "is quantized. Give the float32 file first"),
+        ((tmp_path / "model.keras", int8), "is not a .tflite file"),
         ((float32, tmp_path / "none.tflite"), "No such file"),
     ]:
         with pytest.raises(UserError, match=message):

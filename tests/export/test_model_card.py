@@ -79,7 +79,7 @@ def test_its_examples_answer_as_the_model_with_its_crop(images, photograph, tmp_
     assert expected not in answers[1:]
     assert _answers(out, photograph) == [expected, expected]
     text = (out / "README.md").read_text()
-    assert "resized to just cover 37×37 (bicubic, antialiased) and its middle cut out" in text
+    assert "scaled to cover 37×37 (bicubic, antialiased), and its middle is cut out" in text
     assert "## Where it comes from\n\n- author: A. Uthor\n- license: CC0-1.0\n" in text
 
 

@@ -86,15 +86,15 @@ def test_names():
     assert names_of(["thing", "animal"], 1) == ("thing", "animal")
     assert names_of(None, 1) is None
     assert numbered(None, 2) == ("class 0", "class 1")
-    with pytest.raises(UserError, match=r"3 class names for a model of one output, .* 1 or 2"):
+    with pytest.raises(UserError, match=r"3 class names for a model with one output, .* 1 or 2"):
         names_of("abc", 1)
-    with pytest.raises(UserError, match="2 class names for a model of 3 classes"):
+    with pytest.raises(UserError, match="2 class names for a model with 3 classes"):
         names_of("ab", 3)
 
 
 def test_what_is_said_may_not_contradict_the_graph():
     assert agreed(None, "softmax") == agreed("softmax", None) == "softmax"
-    said = r"activation='sigmoid' .* ends in 'linear': its graph tells\. Leave activation"
+    said = r"activation='sigmoid' .* ends in 'linear'\. Remove activation"
     with pytest.raises(UserError, match=said):
         agreed("sigmoid", "linear")
     with pytest.raises(UserError, match="one of softmax, sigmoid, linear; received 'relu'"):

@@ -105,16 +105,17 @@ def test_a_run_and_an_export_know_their_classes(tmp_path):
     (tmp_path / "model.keras").touch()
     for model in (tmp_path, str(tmp_path), tmp_path / "model.keras"):
         assert decode_predictions([[0.25, 0.75]], model, top=1) == [[("yes", "yes", 0.75)]]
-    with pytest.raises(UserError, match=r"There is no labels\.txt at runs/absent"):
+    with pytest.raises(UserError, match=r"There is no labels\.txt for runs/absent"):
         decode_predictions([[0.25, 0.75]], "runs/absent")
 
 
 def test_a_model_of_unknown_classes_says_what_to_give():
     untrained = keras_resnet.ResNet8(weights=None)
-    with pytest.raises(UserError, match=r"'resnet8' were trained on.*data='cifar10' \(10 classes"):
+    message = r"classes of 'resnet8' are not known.*data='cifar10' \(10 classes"
+    with pytest.raises(UserError, match=message):
         decode_predictions(np.eye(10), untrained)
     other_head = keras_resnet.ResNet8(weights="cifar10", classes=3)
-    with pytest.raises(UserError, match="not known what the weights of 'resnet8'"):
+    with pytest.raises(UserError, match="The classes of 'resnet8' are not known"):
         decode_predictions(np.eye(3), other_head)
     with pytest.raises(UserError, match="not both"):
         decode_predictions(np.eye(10), untrained, data="cifar10")

@@ -50,7 +50,7 @@ def test_preprocess_is_the_identity_for_models_that_normalise(images, resnet20):
     np.testing.assert_array_equal(keras_resnet.preprocess(images, resnet20), images)
     with pytest.raises(UserError, match="Unknown model 'mine'"):
         keras_resnet.preprocess(images, keras.Sequential(name="mine"))
-    with pytest.raises(UserError, match="batch of images"):
+    with pytest.raises(UserError, match="images must be a batch"):
         keras_resnet.preprocess(images[0, 0], "resnet20")
 
 
@@ -149,7 +149,7 @@ def test_files_are_loaded_as_predict_reads_them(tmp_path):
     assert (images.shape, images.dtype) == ((2, 32, 32, 3), np.uint8)
     assert images[:, :, 2:-2].min() == 200  # the filter reaches over the edge
     assert keras_resnet.load_images(tmp_path / "wide.png", model).shape[0] == 1
-    with pytest.raises(UserError, match=r"takes images of \(32, 32, 3\), received \(40, 80, 3\)"):
+    with pytest.raises(UserError, match=r"takes images of \(32, 32, 3\); received \(40, 80, 3\)"):
         keras_resnet.preprocess(pixels[None], model)
     with pytest.raises(UserError, match="load_images reads files"):
         keras_resnet.preprocess("wide.png", model)

@@ -102,7 +102,7 @@ def test_what_is_no_such_model_is_refused():
 
 def test_the_papers_heads_need_a_size():
     options = {"auxiliary": True, "input_shape": (None, None, 3)}
-    with pytest.raises(UserError, match="give an input_shape without None"):
+    with pytest.raises(UserError, match="Give an input_shape without None"):
         keras_resnet.create_model("test_googlenet", auxiliary_pool="strided", **options)
     assert keras_resnet.create_model("test_googlenet", **options).input_shape == (
         None,
@@ -152,6 +152,7 @@ def _config(**changes):
     return load_config("debug/tiny", {"model": "test_googlenet", **small, **changes})
 
 
+@pytest.mark.slow
 def test_a_run_trains_them_and_saves_the_network_without(tmp_path):
     run = train.run(_config(), tmp_path / "run")
     model = keras.models.load_model(run.model)
@@ -171,7 +172,7 @@ def test_a_run_trains_them_and_saves_the_network_without(tmp_path):
         ({"model": "inception_v3", "data.image_size": 75}, "299×299 pixels or more"),
         (
             {"train.sizes": (16, 32), "train.size_boundaries": (0.5,)},
-            "network.auxiliary and train.sizes exclude each other",
+            "network.auxiliary and train.sizes cannot be combined",
         ),
     ],
 )
@@ -186,5 +187,5 @@ def test_fine_tuning_starts_from_the_network_without(batch):
     adapted = transfer.adapt(start, (32, 32, 3), 5)
     assert adapted.output_shape == (None, 5)
     assert not [layer.name for layer in adapted.layers if layer.name.startswith("aux")]
-    with pytest.raises(UserError, match="a fine-tuning starts from one"):
+    with pytest.raises(UserError, match="this training starts from a trained network"):
         train.run(_config(), "unused", start=start)

@@ -91,7 +91,7 @@ def fresh(monkeypatch):
 
 @pytest.mark.usefixtures("fresh")
 def test_random_weights_are_said_once_and_what_there_is():
-    with pytest.warns(UntrainedWarning, match=r'give weights="cifar10"\.') as said:
+    with pytest.warns(UntrainedWarning, match=r'use weights="cifar10"\.') as said:
         keras_resnet.ResNet8()
     assert [entry.filename for entry in said] == [__file__]
     keras_resnet.ResNet20()  # once
@@ -167,6 +167,6 @@ def test_a_policy_of_the_process_can_be_overruled():
 
 @pytest.mark.parametrize("dtype", ["bf16", 16])
 def test_another_dtype_is_refused_and_leaves_no_trace(dtype):
-    with pytest.raises(UserError, match="dtype is a dtype policy of Keras, such as 'mixed_bf"):
+    with pytest.raises(UserError, match="dtype must be a Keras dtype policy, such as 'mixed_bf"):
         keras_resnet.ResNet8(weights=None, dtype=dtype)
     assert keras.config.dtype_policy().name == "float32"

@@ -184,12 +184,12 @@ def test_features_are_taken_before_the_pools():
 def test_the_smallest_image_leaves_one_pixel(name, least):
     model = keras_resnet.create_model(name, include_top=False, input_shape=(least, least, 3))
     assert model.output_shape[1:3] == (1, 1)
-    with pytest.raises(UserError, match=f"{least}×{least} pixels or more"):
+    with pytest.raises(UserError, match=f"at least {least}×{least} pixels"):
         keras_resnet.create_model(name, include_top=False, input_shape=(least, least - 1, 3))
 
 
 def test_the_classifier_refuses_a_free_size_and_the_trunk_takes_it():
-    with pytest.raises(UserError, match="images of one size; received a free one"):
+    with pytest.raises(UserError, match="one fixed image size; received a free size"):
         keras_resnet.create_model("test_vgg", input_shape=(None, 32, 3))
     free = keras_resnet.create_model(
         "test_vgg", include_top=False, input_shape=(None, None, 3), pooling="avg"

@@ -119,7 +119,7 @@ def test_the_smallest_image_is_exact(name, least):
     assert spec.min_size == least
     model = keras_resnet.build(spec, include_top=False, input_shape=(least, least, 3))
     assert model.output_shape[1:3] == (1, 1)
-    with pytest.raises(UserError, match=f"{least}×{least} pixels or more"):
+    with pytest.raises(UserError, match=f"at least {least}×{least} pixels"):
         keras_resnet.build(spec, input_shape=(least - 1, 32, 3))
     # One pixel less really leaves nothing.
     free = keras_resnet.build(spec, include_top=False, input_shape=(None, None, 3))

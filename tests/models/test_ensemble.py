@@ -121,21 +121,22 @@ def test_members_that_do_not_fit_are_named(members):
             "test_highway", **{"include_preprocessing": True, **arguments}
         )
 
-    refuse("two models or more")
-    refuse(r"Member 2 \('test_highway'\) has 7 classes, 'test_densenet' 10", tiny(classes=7))
+    refuse("at least two models")
+    seven = r"Member 2 \('test_highway'\) has 7 classes, but 'test_densenet' has 10"
+    refuse(seven, tiny(classes=7))
     refuse(r"Member 3 .* takes images of \(16, 16, 3\)", tiny(), tiny(input_shape=(16, 16, 3)))
     refuse(r"takes images of \(32, 32, 1\)", tiny(input_shape=(32, 32, 1)))
-    refuse("no classifier of images", tiny(include_top=False))
+    refuse("must map images to classes", tiny(include_top=False))
     refuse("1 inputs and 2 outputs", tiny(features=True))
     refuse("ends in 'sigmoid'", tiny(classifier_activation="sigmoid"))
     refuse("ends in 'relu'", tiny(classifier_activation="relu"))
     refuse("normalised outside.*include_preprocessing=True", tiny(include_preprocessing=False))
-    refuse("weights are 2 numbers above 0", tiny(), weights=[1, 0])
+    refuse("weights must be 2 numbers above 0", tiny(), weights=[1, 0])
     inputs = keras.layers.Input((32, 32, 3))
     nested = keras.Model(
         inputs, keras.layers.Dense(10)(tiny(include_top=False, pooling="avg")(inputs))
     )
-    refuse("has a model inside", nested)
+    refuse("contains the model", nested)
     half = keras.layers.Dense(10, dtype="float16")(keras.layers.Flatten()(inputs))
     refuse("to_stock", keras.Model(inputs, half))
     free = keras_resnet.ensemble([tiny(input_shape=(None, None, 3)), first])
@@ -171,12 +172,14 @@ def test_the_command_refuses_other_labels_and_other_files(tiny_run, tmp_path, ca
         assert main(["ensemble", run, *arguments]) == 2
         assert match in capsys.readouterr().err
 
-    refuse("are not those of", str(other / "model.keras"), "--out", str(tmp_path / "e.keras"))
+    refuse(
+        "must have the same classes", str(other / "model.keras"), "--out", str(tmp_path / "e.keras")
+    )
     refuse("names of another model", run, "--out", str(other / "e.keras"))
     refuse("exists", run, "--out", str(other / "model.keras"))
-    refuse("is the .keras file to write", run, "--out", str(tmp_path / "e.tflite"))
+    refuse("must be a .keras file", run, "--out", str(tmp_path / "e.tflite"))
     refuse("No such folder", run, "--out", str(tmp_path / "none" / "e.keras"))
-    refuse("two models or more", "--out", str(tmp_path / "e.keras"))
+    refuse("at least two models", "--out", str(tmp_path / "e.keras"))
     assert not (tmp_path / "e.keras").exists()
 
 

@@ -65,7 +65,7 @@ def test_features_and_the_smallest_image():
     shapes = {name: x.shape[1:] for name, x in model.output.items()}
     assert shapes == {"stage1": (32, 32, 48), "stage2": (16, 16, 80), "stage3": (8, 8, 128)}
     assert keras_resnet.Highway19(input_shape=(4, 4, 1)).output_shape == (None, 10)
-    with pytest.raises(UserError, match="4×4 pixels or more"):
+    with pytest.raises(UserError, match="at least 4×4 pixels"):
         keras_resnet.Highway19(input_shape=(3, 4, 3))
 
 

@@ -162,7 +162,7 @@ _PAPERS_POOLS = {"last_pool": 3, "auxiliary_pool": "strided"}
     ],
 )
 def test_the_least_size_is_the_smallest_that_works(name, options, least):
-    with pytest.raises(UserError, match=f"{least}×{least} pixels or more"):
+    with pytest.raises(UserError, match=f"at least {least}×{least} pixels"):
         keras_resnet.create_model(name, input_shape=(least, least - 1, 3), **options)
     keras_resnet.create_model(name, input_shape=(least, least, 3), **options)
     network = replace(keras_resnet.SPECS[name], **options)

@@ -166,7 +166,7 @@ def test_errors_have_the_nearest_name():
         keras_resnet.create_model("resnet5O")
     with pytest.raises(UserError, match="height, width, channels"):
         keras_resnet.ResNet20(input_shape=(32, 32))
-    with pytest.raises(UserError, match="pooling is 'avg'"):
+    with pytest.raises(UserError, match="pooling must be 'avg'"):
         keras_resnet.ResNet20(include_top=False, pooling="mean")
 
 
@@ -184,11 +184,11 @@ def test_a_network_of_no_table():
     model = keras_resnet.build(spec, name="mine")
     assert model.output_shape == (None, 5)
     assert model.get_layer("stage2_block2_shortcut_conv").filters == 64
-    with pytest.raises(UserError, match="one per stage"):
+    with pytest.raises(UserError, match="one number per stage"):
         replace(spec, depths=(1,))
-    with pytest.raises(UserError, match="transform is a function"):
+    with pytest.raises(UserError, match="transform must be a function"):
         replace(spec, transform="basic")
-    with pytest.raises(UserError, match="Option A adds channels"):
+    with pytest.raises(UserError, match="Option A can only add channels"):
         keras_resnet.build(
             replace(spec, shortcut=shortcuts.option_a, transform=blocks.basic, stem_width=64)
         )
@@ -302,6 +302,6 @@ def test_a_stock_copy_loads_where_keras_resnet_was_never_imported(tmp_path, resn
     ("build", "least"), [("resnet18", 32), ("resnet50v2", 32), ("resnet20", 4)]
 )
 def test_images_that_leave_nothing_to_the_last_stage_are_refused(build, least):
-    with pytest.raises(UserError, match=f"{least}×{least} pixels or more"):
+    with pytest.raises(UserError, match=f"at least {least}×{least} pixels"):
         keras_resnet.create_model(build, input_shape=(64, least - 1, 3))
     assert keras_resnet.create_model(build, input_shape=(least, least, 3)).count_params() > 0

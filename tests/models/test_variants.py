@@ -232,9 +232,9 @@ def test_options_are_the_fields_of_the_spec():
     assert model.get_layer("head_dropout").rate == 0.25
     with pytest.raises(UnknownNameError, match="Did you mean 'output_stride'"):
         keras_resnet.ResNet20(output_strid=2)
-    with pytest.raises(UserError, match="output_stride is one of 1, 2, 4"):
+    with pytest.raises(UserError, match="output_stride must be one of 1, 2, 4"):
         keras_resnet.ResNet20(output_stride=8)
-    with pytest.raises(UserError, match="stochastic_depth is a chance"):
+    with pytest.raises(UserError, match="stochastic_depth must be in"):
         keras_resnet.ResNet20(stochastic_depth=1)
 
 
@@ -261,23 +261,23 @@ def test_the_bottlenecks_of_cifar_stride_in_their_first_convolution():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("plain20", {"zero_init_last": True}, "for networks with shortcuts"),
-        ("plain20", {"stochastic_depth": 0.1}, "for networks with shortcuts"),
-        ("resnet20_relu_before_add", {"zero_init_last": True}, "passes no gradient"),
-        ("resnet8", {"output_stride": 2}, "needs symmetric padding"),
+        ("plain20", {"zero_init_last": True}, "need shortcuts"),
+        ("plain20", {"stochastic_depth": 0.1}, "need shortcuts"),
+        ("resnet20_relu_before_add", {"zero_init_last": True}, "has no gradient"),
+        ("resnet8", {"output_stride": 2}, "needs the symmetric padding"),
         ("resnet20", {"stride_unit": "frist"}, "Did you mean 'first'"),
         ("test_vgg", {"drop": "atfer"}, "Did you mean 'after'"),
         ("test_resnet", {"depths": (0, 1)}, "1 or more"),
-        ("test_resnet", {"depths": 3}, "'depths' is a tuple"),
-        ("test_resnet", {"dropout": "much"}, "'dropout' is a number"),
-        ("test_densenet", {"dropout": 5}, "dropout is a chance"),
-        ("test_densenet", {"drop_rate": 1}, "drop_rate is a chance"),
+        ("test_resnet", {"depths": 3}, "'depths' must be a tuple"),
+        ("test_resnet", {"dropout": "much"}, "'dropout' must be a number"),
+        ("test_densenet", {"dropout": 5}, "dropout must be in"),
+        ("test_densenet", {"drop_rate": 1}, "drop_rate must be in"),
         ("test_resnet", {"preprocessing": "tf"}, "include_preprocessing=True"),
         ("test_resnet", {"preprocessing": "torhc", "include_preprocessing": True}, "'torch'"),
-        ("test_resnet", {"pooling": "mean"}, "pooling is 'avg'"),
-        ("test_resnet", {"classes": 2.5}, "classes is a whole number"),
+        ("test_resnet", {"pooling": "mean"}, "pooling must be 'avg'"),
+        ("test_resnet", {"classes": 2.5}, "classes must be a whole number"),
         ("test_resnet", {"input_shape": 32}, "height, width, channels"),
-        ("test_resnet", {"input_tensor": np.zeros((1, 32, 32, 3))}, "is a Keras tensor"),
+        ("test_resnet", {"input_tensor": np.zeros((1, 32, 32, 3))}, "must be a Keras tensor"),
     ],
 )
 def test_impossible_options_are_refused(name, options, message):
@@ -286,5 +286,5 @@ def test_impossible_options_are_refused(name, options, message):
 
 
 def test_a_given_tensor_is_as_large_as_the_network_needs():
-    with pytest.raises(UserError, match="8×8 pixels or more"):
+    with pytest.raises(UserError, match="at least 8×8 pixels"):
         keras_resnet.create_model("test_resnet", input_tensor=keras.layers.Input((4, 32, 3)))

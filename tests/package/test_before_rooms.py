@@ -65,7 +65,7 @@ def test_weights_fill_the_network_that_they_say_they_are_of():
     path = FOLDER / "test_resnet.weights.h5"
     model = keras_resnet.create_model("test_resnet", weights=path, include_preprocessing=True)
     _assert_answers(KerasRuntime(model).predict(IMAGES), "run/model.keras", FLOAT)
-    with pytest.raises(keras_resnet.UserError, match="are of 'test_resnet', not of"):
+    with pytest.raises(keras_resnet.UserError, match="are for 'test_resnet', not for"):
         keras_resnet.create_model("test_resnetv2", weights=path)
 
 

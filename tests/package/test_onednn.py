@@ -105,6 +105,7 @@ def test_what_trains_turns_it_on_with_avx2(code, expected):
         ("0", "Eigen kernels (TF_ENABLE_ONEDNN_OPTS=0)"),
     ],
 )
+@pytest.mark.slow
 def test_the_kernels_that_run_are_named(setting, expected):
     given = f"import os\nos.environ.pop('{onednn.VARIABLE}', None)\n"
     given += "" if setting is None else f"os.environ['{onednn.VARIABLE}'] = '{setting}'\n"
@@ -132,6 +133,7 @@ np.savez(sys.argv[1], *[logits.numpy(), *[g.numpy() for g in gradients]])
 """
 
 
+@pytest.mark.slow
 def test_results_are_eigens_to_float_tolerance(tmp_path):
     """ResNet-20's logits and gradients, in oneDNN's AVX2 kernels, which turning it on brings in."""
     files = [tmp_path / "on.npz", tmp_path / "off.npz"]

@@ -52,9 +52,15 @@ BAD = [
     ),
     ("optimiser.momentum=1", "config key 'optimiser'. Did you mean 'optimizer'? Known: augment, "),
     ("train.epochs.x=3", "config key 'train.epochs.x'. Did you mean 'epochs'"),
-    ("train.epochs", "--set takes KEY=VALUE, e.g. --set train.epochs=3; received 'train.epochs'."),
+    (
+        "train.epochs",
+        "--set must be KEY=VALUE; received 'train.epochs'. Example: --set train.epochs=3",
+    ),
     ("train=3", "train must be a section of keys; received 3."),
-    ("model.x=3", "'model' is not a section of keys; received the key 'model.x'."),
+    (
+        "model.x=3",
+        "'model' has no keys inside it; received 'model.x'. Set it as a whole: --set model=",
+    ),
     ("model=3", "model must be a string; received 3."),
     ("network=3", "network must be a table; received 3."),
     ("data.name=2020-01-01", "data.name must be a string; received datetime.date(2020, 1, 1)."),
@@ -74,7 +80,7 @@ BAD = [
     ('train.sizes=[24, "x"]', "train.sizes[1] must be a whole number; received 'x'."),
     ("train.sizes=[16, 32]", "one item fewer than train.sizes; received 2 sizes and 0 boundaries."),
     ("compress.ramp=[0.1]", "compress.ramp must be two fractions of the run"),
-    ("compress.ramp=[0.6, 0.5]", "e.g. [0.0, 0.5]; received [0.6, 0.5]."),
+    ("compress.ramp=[0.6, 0.5]", "of adding zeros; received [0.6, 0.5]. Example: [0.0, 0.5]."),
     (
         "train.epochs=0",
         "Give exactly one of train.epochs and train.steps, above 0; received epochs=0",

@@ -115,10 +115,10 @@ def test_evaluation_counts_every_image_once(digits):
     ("name", "validation", "message"),
     [
         ("digit", 0, "Did you mean 'digits'"),
-        ("digits", 2000, "leaves nothing to train on"),
+        ("digits", 2000, "leaves no images to train on"),
         ("photos.tar.gz", 0, r"Unpack it \(tar -xf"),
         ("photos.ZIP", 0, r"Unpack it \(unzip"),
-        ("./photos", 0, "is no folder"),
+        ("./photos", 0, "is not a folder"),
     ],
 )
 def test_bad_data_is_refused(name, validation, message):
@@ -218,12 +218,12 @@ def _other_classes(folder):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (_empty_class, "dog has no image"),
-        (_one_class, "has one class, 'ant'"),
-        (_no_labels, "have no labels: put each in a folder"),
+        (_empty_class, "dog has no readable image"),
+        (_one_class, "must have two or more classes; received one, 'ant'"),
+        (_no_labels, "have no labels. Put each image in a folder"),
         (_no_images, "No images in the class folders"),
-        (_no_test, "but no val and no test beside it"),
-        (_other_classes, "different classes: 'bee' is in train only"),
+        (_no_test, "but no val or test folder"),
+        (_other_classes, "the same classes; 'bee' is only in train"),
     ],
 )
 def test_folders_that_are_no_dataset_are_refused(tmp_path, spoil, message):
@@ -242,7 +242,7 @@ def test_what_is_not_read_of_a_folder_is_said(tmp_path, capsys):
     assert dataset.train.places + dataset.test.places == 16
     err = capsys.readouterr().err
     assert f"1 images are of kinds that are not read (e.g. {folder / 'ant' / '00.heic'})" in err
-    assert "1 images lie in no class folder" in err
+    assert "ignoring 1 images outside the class folders" in err
 
 
 def test_images_that_vary_want_a_size(photos):
@@ -596,7 +596,7 @@ def test_repeats_show_an_image_several_times_differently(digits):
     assert len({image.tobytes() for x, _ in epoch for image in x}) == per_epoch * 8
     ((x, _),) = _batches(digits.train, 1, config=AugmentConfig(crop="shift", repeats=4))
     assert len({image.tobytes() for image in x}) > 16
-    with pytest.raises(UserError, match="does not divide"):
+    with pytest.raises(UserError, match=r"must be a multiple of augment\.repeats"):
         augment.check(AugmentConfig(repeats=3), 32)
 
 

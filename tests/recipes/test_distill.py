@@ -127,13 +127,19 @@ def test_a_teacher_that_does_not_fit_is_refused(tmp_path):
         assert not (tmp_path / "run").exists()
 
     keras_resnet.ResNet20(classes=7, include_preprocessing=True).save(tmp_path / "seven.keras")
-    refused("knows 7 classes, the data has 10", tmp_path / "seven.keras")
+    refused("has 7 classes, but the data has 10", tmp_path / "seven.keras")
     keras_resnet.ResNet20(classes=10).save(tmp_path / "bare.keras")
     refused("include_preprocessing=True", tmp_path / "bare.keras")
-    refused("answers at random", "resnet20")
-    refused("is a path, and has its weights inside", tmp_path / "bare.keras", weights="cifar10")
-    refused("knows airplane, .*, …, the data has 0, 1, 2, …", "resnet20", weights="cifar10")
+    refused("answers are random", "resnet20")
+    refused(
+        "is a path to a model that contains its weights", tmp_path / "bare.keras", weights="cifar10"
+    )
+    refused(
+        "has the classes airplane, .*, …, but the data has 0, 1, 2, …",
+        "resnet20",
+        weights="cifar10",
+    )
     refused("No such file", tmp_path / "none.keras")
     other_size = keras_resnet.VGG11(classes=10, input_shape=(64, 64, 3), include_preprocessing=True)
     other_size.save(tmp_path / "vgg.keras")
-    refused("only, the student is shown", tmp_path / "vgg.keras")
+    refused("takes only images of .*, but the student gets", tmp_path / "vgg.keras")

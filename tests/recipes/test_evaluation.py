@@ -245,10 +245,10 @@ def test_top5_only_where_there_are_more_than_five_classes(small):
     ("values", "message"),
     [
         ({"crops": 10, "flip": True}, "--flip adds the mirror image"),
-        ({"crops": 5}, "1 or 10 crops; received 5"),
+        ({"crops": 5}, "crops must be 1 or 10; received 5"),
         ({"scales": (224, 224)}, "different sizes"),
         ({"scales": (0,)}, "different sizes"),
-        ({"crops": 10, "scales": (224,)}, "give --crops or --scales"),
+        ({"crops": 10, "scales": (224,)}, "Give --crops or --scales"),
     ],
 )
 def test_protocols_that_do_not_exist(values, message):
@@ -258,16 +258,18 @@ def test_protocols_that_do_not_exist(values, message):
 
 def test_models_of_one_size_have_no_scales(small):
     protocol = Protocol(scales=(32, 40))
-    with pytest.raises(UserError, match=r"'tiny' is made for images of 32×32.*--crops 10"):
+    with pytest.raises(UserError, match=r"'tiny' takes only images of 32×32.*--crops 10"):
         evaluate.measure_model(_model(head="flatten"), small, protocol)
     file = Runtime()
     file.input_shape = (32, 32, 3)
-    with pytest.raises(UserError, match=r"file takes images of 32×32 only.*\.keras"):
+    with pytest.raises(UserError, match=r"file takes only images of 32×32.*\.keras"):
         evaluate.measure(file, small, protocol)
 
 
 def test_a_scale_at_which_nothing_is_left_is_named(model, small):
-    with pytest.raises(UserError, match=r"not run on images of 4×4 pixels.* leave out the scale 4"):
+    with pytest.raises(
+        UserError, match=r"cannot run on images of 4×4 pixels.* Leave out the scale 4"
+    ):
         evaluate.measure_model(model, small, Protocol(scales=(4,)))
 
 
@@ -285,10 +287,10 @@ def test_the_command(tiny_run, capsys, tmp_path):
     assert json.loads((tmp_path / "e.json").read_text()) == result
     assert main([*command, "--crops", "10"]) == 0
     printed = capsys.readouterr()
-    how = "digits, validation; 10 crops of 32, shorter side 37; 0 of them were trained on"
+    how = "digits, validation; 10 crops of 32, shorter side 37; 0 of them are training images"
     assert f"on 180 images ({how})" in printed.out
     assert "top-5" in printed.out
-    assert "warning: images of 32×32 are enlarged" in printed.err
+    assert "so images of 32×32 are enlarged" in printed.err
     assert main([*command, "--scales", "224,large"]) == 2
     assert "whole number, 1 or more; received 'large'" in capsys.readouterr().err
 

@@ -34,7 +34,7 @@ def test_adapt_keeps_the_features_at_another_size_and_channels_of_any_classes(re
 
 def test_a_network_without_a_classifier_is_refused(resnet20):
     body = keras.Model(resnet20.input, resnet20.get_layer("head_pool").output, name="body")
-    with pytest.raises(UserError, match="'body' does not end in a Dense classifier"):
+    with pytest.raises(UserError, match="'body' must end in a Dense classifier"):
         transfer.adapt(body, (32, 32, 3), 2)
     vgg = keras_resnet.create_model("test_vgg", include_preprocessing=True)  # it has a Flatten
     height, width, channels = vgg.input_shape[1:]

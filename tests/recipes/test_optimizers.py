@@ -234,7 +234,7 @@ def test_kerass_own_lamb_is_another():
     ("config", "message"),
     [
         (OptimizerConfig("lambs"), "Unknown optimizer 'lambs'. Did you mean 'lamb'"),
-        (OptimizerConfig("adamw", nesterov=True), "nesterov is for sgd"),
+        (OptimizerConfig("adamw", nesterov=True), "nesterov is only for sgd"),
     ],
 )
 def test_bad_optimizers_are_refused(config, message):

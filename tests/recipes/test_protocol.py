@@ -276,7 +276,7 @@ def test_crops_that_do_not_exist(values, message):
 
 def test_one_protocol_at_a_time():
     for other in {"crops": 10}, {"scales": (224,)}:
-        with pytest.raises(UserError, match="give --resize, or --crops 10, or --scales"):
+        with pytest.raises(UserError, match="only one of --resize, --crops 10 and --scales"):
             Protocol(**other, single=SINGLE)
 
 
@@ -296,9 +296,9 @@ def test_options_that_do_not_go_together(model, tmp_path, capsys):
     model.save(tmp_path / "tiny.keras")
     command = ["evaluate", str(tmp_path / "tiny.keras"), "--data", "digits"]
     for more, message in (
-        (["--interpolation", "bicubic"], "--interpolation goes with --resize"),
+        (["--interpolation", "bicubic"], "--interpolation needs --resize"),
         (["--resize", "40", "--interpolation", "cubic"], "'bicubic'"),
-        (["--resize", "40", "--crops", "10"], "give --resize, or --crops 10"),
+        (["--resize", "40", "--crops", "10"], "only one of --resize, --crops 10"),
         (["--resize", "31"], "crop of 32 does not fit"),
     ):
         assert main([*command, *more]) == 2

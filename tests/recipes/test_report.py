@@ -157,7 +157,7 @@ def test_the_page_says_what_the_run_and_its_exports_say(page, tiny_run, exported
     headings = re.findall("<h2>(.*)</h2>", page)
     assert {"Confusion matrix", "Scores of each class", "Calibration"} <= set(headings)
     assert "Expected calibration error" in page
-    assert "<b>0</b><span>of these were trained on</span>" in page
+    assert "<b>0</b><span>of them in the training data</span>" in page
     assert 'name = "digits"' in page.replace("&quot;", '"')
     assert page.count("<svg") == 5  # loss, error, confusion, calibration, cost
     cost = page.partition("Cost of each layer")[2].partition("Config, results and")[0]
@@ -171,7 +171,7 @@ def test_the_page_says_if_the_summary_has_another_accuracy(capsys):
     assert capsys.readouterr().err == ""
     assert report._test_accuracy(ANSWERS, {"accuracy": 0.5, "n": 6}) == {
         "test accuracy, 8 images": "75.00%",
-        "test accuracy, 6 images, when it was trained": "50.00%",
+        "test accuracy, 6 images, at the time of training": "50.00%",
     }
     assert "summary's test accuracy is 50.00% on 6 images" in capsys.readouterr().err
 
@@ -183,7 +183,7 @@ def test_the_page_says_why_it_has_no_heat_maps(capsys):
     images = np.zeros((2, 32, 32, 3), "uint8")
     maps, note = report._heat_maps(keras_resnet.ensemble(members), images, np.array([0, 1]))
     assert maps is None
-    assert "no map of several positions is on every path" in note
+    assert "has no map on every path" in note
     assert note in capsys.readouterr().err
 
 
@@ -232,7 +232,7 @@ def test_a_record_without_its_model_or_summary_says_which(verb, tiny_run, tmp_pa
 
     for name in "config.toml", "summary.json":
         shutil.copy(tiny_run.path / name, tmp_path)
-    assert "is finished, but has no model.keras. Copy it there" in said()
+    assert "is finished, but has no model.keras. Restore it" in said()
     (tmp_path / "checkpoints").mkdir()
     assert f"Make it again: keras-resnet train --resume {tmp_path}\n" in said()
     (tmp_path / "summary.json").rename(tmp_path / "model.keras")
@@ -240,7 +240,7 @@ def test_a_record_without_its_model_or_summary_says_which(verb, tiny_run, tmp_pa
 
 
 def test_a_run_without_a_log_has_no_curves(tmp_path):
-    assert report._curves(Run(tmp_path)) == "<p>log.csv is gone, or has no epoch.</p>"
+    assert report._curves(Run(tmp_path)) == "<p>log.csv is missing or has no epoch.</p>"
     (tmp_path / "log.csv").write_text("epoch,accuracy,loss\n")
     assert "has no epoch" in report._curves(Run(tmp_path))
 
@@ -315,7 +315,7 @@ def test_runs_exports_and_files_are_compared(tiny_run, exported, tmp_path, capsy
     drawn = picture.read_text()
     for text in ("1  model.keras", "3  resnet8-int8.tflite", "bytes", "ms, one image"):
         assert f">{text}</text>" in drawn, text
-    assert "no time of" not in printed.err
+    assert "no time for" not in printed.err
 
 
 def test_a_file_that_failed_its_check_is_marked(tiny_run, exported, tmp_path, capsys):
@@ -366,7 +366,10 @@ def test_a_picture_tells_runs_apart_and_leaves_out_a_panel_without_times(tmp_pat
     numbered = [f"{number}  {text}" for number, text in enumerate(shown, 1)]
     assert all(f">{text}</text>" in drawn for text in (*numbered, "bytes"))
     assert "ms, one image" not in drawn
-    assert f"no time of {', '.join(shown)}: keras-resnet export" in capsys.readouterr().err
+    assert (
+        f"no time for {', '.join(shown)}. To measure it: keras-resnet export"
+        in capsys.readouterr().err
+    )
 
 
 def test_figures_that_do_not_compare_are_warned_of():
@@ -378,7 +381,7 @@ def test_figures_that_do_not_compare_are_warned_of():
 
 def test_what_has_no_record_is_refused(tmp_path, exported):
     (tmp_path / "model.tflite").write_bytes(b"")
-    with pytest.raises(UserError, match="nothing is recorded"):
+    with pytest.raises(UserError, match="so it has no records"):
         compare.rows([tmp_path / "model.tflite"])
     (exported / "other.tflite").write_bytes(b"")
     with pytest.raises(UserError, match=r"does not list 'other\.tflite'"):

@@ -132,13 +132,15 @@ def test_the_validation_split_has_many_names(tmp_path, name, capsys):
     _photos(tmp_path / "test", 4, seed=4)  # now it is what chooses the best epoch
     dataset = load_dataset(str(tmp_path), validation=2)
     assert [s.places for s in (dataset.train, dataset.validation, dataset.test)] == [15, 9, 12]
-    assert "its own validation split of 9 images is taken" in capsys.readouterr().err
+    assert "using its own validation split of 9 images" in capsys.readouterr().err
 
 
 def test_two_names_of_one_split_are_refused(tmp_path):
     for split in ("train", "val", "dev"):
         _photos(tmp_path / split, 2)
-    with pytest.raises(UserError, match="has a val and a dev, which are names of one split"):
+    with pytest.raises(
+        UserError, match="has the folders val and dev, which are names of the same split"
+    ):
         load_dataset(str(tmp_path))
 
 
@@ -146,19 +148,19 @@ def test_folders_beside_the_splits_are_named(tmp_path, capsys):
     for split in ("train", "test", "extra"):
         _photos(tmp_path / split, 2)
     load_dataset(str(tmp_path))
-    assert "extra beside the splits test, train is left out" in capsys.readouterr().err
+    assert "ignoring extra, because there are the splits test, train" in capsys.readouterr().err
 
 
 def test_a_class_called_train(tmp_path, capsys):
     folder = _photos(tmp_path, classes=("bus", "car", "train"))
-    with pytest.raises(UserError, match="If these are names of classes, say so: --layout classes"):
+    with pytest.raises(UserError, match="If these are names of classes, use --layout classes"):
         load_dataset(str(folder))
     dataset = load_dataset(str(folder), layout="classes")
     assert dataset.class_names == ("bus", "car", "train")
     assert dataset.train.places + dataset.test.places == 90
     with pytest.raises(UserError, match=r"data\.layout 'clases'.*Did you mean 'classes'"):
         load_dataset(str(folder), layout="clases")
-    with pytest.raises(UserError, match="is for folders; 'digits' is none"):
+    with pytest.raises(UserError, match="is only for folders, and 'digits' is not a folder"):
         load_dataset("digits", layout="classes")
 
 
@@ -171,14 +173,14 @@ def test_images_below_a_class_belong_to_it(tmp_path, capsys):
     dataset = load_dataset(str(tmp_path))
     labels = np.concatenate([dataset.train.source.labels, dataset.test.source.labels])
     assert np.bincount(labels).tolist() == [30, 10]
-    message = "20 images lie in folders below a class (e.g. cat/persian) and count as images of"
+    message = "20 images are in folders below a class (e.g. cat/persian) and belong to"
     assert message in capsys.readouterr().err
 
 
 def test_a_folder_a_level_too_high_is_refused(tmp_path):
     for part in ("old", "new"):
         _photos(tmp_path / part, 5, ("cat", "dog"), seed=len(part) + ord(part[0]))
-    with pytest.raises(UserError, match=r"have the same folders in them \(cat, dog\)"):
+    with pytest.raises(UserError, match=r"contain the same folders \(cat, dog\)"):
         load_dataset(str(tmp_path))
     assert load_dataset(str(tmp_path), layout="classes").class_names == ("new", "old")
 
@@ -254,7 +256,7 @@ def test_a_part_of_a_data_set_is_of_its_training_images(only_train, capsys):
     rest = load_dataset("only_train[50%:]")
     assert _contents(part.train) | _contents(rest.train) == _contents(whole.train)
     for wrong in ("[foo]", "[:200%]", "[]"):
-        with pytest.raises(UserError, match=r"is no part of a split\. Examples: NAME\[:80%\]"):
+        with pytest.raises(UserError, match=r"is not a part of a split\. Examples: NAME\[:80%\]"):
             load_dataset(f"only_train{wrong}")
     with pytest.raises(UserError, match="has no training image"):
         load_dataset("only_train[20:20]")
@@ -294,7 +296,7 @@ def test_a_run_records_its_training_images_and_evaluate_counts_them(photos_run, 
     assert main(command) == 0
     output = capsys.readouterr()
     assert json.loads(output.out)["trained_on"] == len(dataset.train)
-    line = f"warning: {len(dataset.train)} of these 48 images were trained on"
+    line = f"warning: the model was trained on {len(dataset.train)} of these 48 images"
     assert output.err.count(line) == 1
     assert main(["evaluate", str(photos_run.path), "--json"]) == 0
     output = capsys.readouterr()
@@ -312,7 +314,7 @@ def test_a_run_of_before_there_was_a_record_says_that_it_is_not_known(photos_run
     assert "old has no trained_on.npz, so some of these images may" in capsys.readouterr().err
     run.model.unlink()
     run.checkpoints.mkdir(exist_ok=True)
-    with pytest.raises(UserError, match=r"split .* by the names of the files"):
+    with pytest.raises(UserError, match=r"split .* by file names"):
         train.resume(run.path)
 
 

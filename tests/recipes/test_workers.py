@@ -272,10 +272,10 @@ def test_a_process_on_its_own_has_no_cluster(monkeypatch, text):
         ("{", "not JSON"),
         ("[1]", "a table of jobs"),
         ('{"cluster": {"ps": ["a:1"]}}', "received 'ps'"),
-        ('{"cluster": {"worker": "a:1"}}', "cluster.worker is a list"),
+        ('{"cluster": {"worker": "a:1"}}', "cluster.worker must be a list"),
         (_tf_config(["a:1", "b"], 0), "a list of HOST:PORT"),
         (_tf_config(["a:1", "b:70000"], 0), "a list of HOST:PORT"),
-        (_tf_config(["a:1", "a:1"], 0), "an address of its own"),
+        (_tf_config(["a:1", "a:1"], 0), "a different address per worker"),
         (_tf_config(["a:1", "b:1"], 2), "an index into its list"),
         (_tf_config(["a:1", "b:1"], -1), "an index into its list"),
         ('{"cluster": {"worker": ["a:1", "b:1"]}}', "received None"),
@@ -303,9 +303,9 @@ def test_a_slurm_job_step_is_a_cluster(monkeypatch):
 @pytest.mark.parametrize(
     ("where", "batch", "message"),
     [
-        ("cpu", 33, "33 does not divide among 2 devices"),
-        ("cpu", 1, "1 does not divide among 2 devices"),
-        ("cpu:2", 32, "on several machines"),
+        ("cpu", 33, "a multiple of 2, the number of devices; received 33"),
+        ("cpu", 1, "a multiple of 2, the number of devices; received 1"),
+        ("cpu:2", 32, "only for a single process"),
     ],
 )
 def test_what_several_machines_cannot_do_is_refused(monkeypatch, where, batch, message):
@@ -383,7 +383,7 @@ with locked(Run(Path(sys.argv[1]))):
 
 @pytest.mark.parametrize("service", ["localhost:5050", "grpc://localhost", "grpc://h:x"])
 def test_a_bad_service_address_is_refused(service):
-    with pytest.raises(UserError, match="grpc://HOST:PORT; received"):
+    with pytest.raises(UserError, match="must be grpc://HOST:PORT; received"):
         data_service.require(service, 1)
 
 

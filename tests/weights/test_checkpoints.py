@@ -196,7 +196,7 @@ def test_nothing_is_run(name, tmp_path, monkeypatch):
     owner = {"system": os, "import_module": importlib}.get(name, builtins)
     attack = Attack(getattr(owner, name), "open('evil', 'w')")
     write_old(tmp_path / "evil.pt", {"net": {"conv1.weight": np.ones(1)}, "args": attack})
-    with pytest.raises(UserError, match=rf"it holds '\w+\.{name}', which is no part"):
+    with pytest.raises(UserError, match=rf"it holds '\w+\.{name}', which is not part"):
         read_state_dict(tmp_path / "evil.pt")
     assert [path.name for path in tmp_path.iterdir()] == ["evil.pt"]
 
@@ -243,5 +243,5 @@ def test_bfloat16_in_safetensors(tmp_path):
     found = read(tmp_path / "net.safetensors", "test_resnet").weights
     assert {array.dtype for array in found.values()} == {np.dtype("float32")}
     np.testing.assert_array_equal(found["fc.bias"], halves["fc.bias"].astype("float32"))
-    with pytest.raises(UserError, match=r"no state dict 'ema' to choose\. Leave --state-dict"):
+    with pytest.raises(UserError, match=r"no state dict 'ema' to choose\. Remove --state-dict"):
         contents(tmp_path / "net.safetensors", "test_resnet", "ema")

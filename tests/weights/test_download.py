@@ -117,7 +117,7 @@ def test_hashes_are_taken_as_they_are_published(folder):
 
 @pytest.mark.parametrize("text", ["", "sha256:", "sha256:0676ba6", "md5:0676ba61", "sha1:0676ba61"])
 def test_other_hashes_are_refused(text, path):
-    with pytest.raises(UserError, match="neither 'sha256:' and 8 to 64"):
+    with pytest.raises(UserError, match="must be 'sha256:' and 8 to 64"):
         download.fetch("http://127.0.0.1/", path, text)
 
 
@@ -146,7 +146,8 @@ def test_a_damaged_cached_file_is_fetched_anew(folder, path, capsys):
     with serving(folder) as server:
         fetch(server, path)
     assert path.read_bytes() == CONTENT
-    assert f"expected {sha(CONTENT)}, received {sha(OTHER)}. It is down" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"expected {sha(CONTENT)}, received {sha(OTHER)}. Downloading it again" in said
 
 
 def test_a_damaged_cached_file_stays_if_nothing_better_comes(folder, path):
@@ -169,7 +170,7 @@ def test_mirrors_are_asked_by_the_whole_address(folder, path, monkeypatch, capsy
         with pytest.raises(UserError, match=f"expected {sha(OTHER)}, received") as wrong:
             download.fetch("https://download.pytorch.org/hub/x.pth", path, sha(OTHER))
         (place / "x.pth").unlink()
-        with pytest.raises(UserError, match="KERAS_RESNET_MIRROR is set: does it have the file"):
+        with pytest.raises(UserError, match="MIRROR is set: check that it has the file"):
             download.fetch(
                 "https://download.pytorch.org/hub/x.pth", path.with_name("y"), sha(OTHER)
             )
@@ -216,8 +217,8 @@ def test_after_a_disconnect_only_the_rest_is_asked(folder, path, capsys):
     assert [request.status for request in server.requests] == [200, 206]
     assert [request.sent for request in server.requests] == [100_000, 200_000]
     said = capsys.readouterr().err
-    assert "again in 0.01 s (1 of 2)" in said
-    assert "0.3 MB, going on at 0.1, from" in said
+    assert "retry in 0.01 s (1 of 2)" in said
+    assert "0.3 MB, continuing at 0.1, from" in said
 
 
 def test_a_stall_is_a_timeout_and_resumed(folder, path, monkeypatch, capsys):
@@ -228,7 +229,7 @@ def test_a_stall_is_a_timeout_and_resumed(folder, path, monkeypatch, capsys):
         fetch(server, path)
     assert time.monotonic() - began < 10  # on a busy machine; the default would be 30 s
     assert ranges(server) == [None, "bytes=100000-"]
-    assert "not a byte within 0.2 s; again" in capsys.readouterr().err
+    assert "no data for 0.2 s; retry" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("before", [False, True])
@@ -242,7 +243,7 @@ def test_halves_of_two_versions_are_fetched_once_more(folder, path, before, caps
         fetch(server, path)
     assert path.read_bytes() == CONTENT
     assert ranges(server)[-2:] == ["bytes=100000-", None]
-    assert "from several answers, has the wrong hash; once more" in capsys.readouterr().err
+    assert "from several downloads, has the wrong hash. Trying once more" in capsys.readouterr().err
 
 
 def test_halves_with_the_wrong_hash_are_not_fetched_for_ever(folder, path, capsys):
@@ -319,7 +320,7 @@ def test_another_file_than_the_published_one_is_deleted(folder, path):
 def test_a_truncated_file_is_given_up_and_kept(folder, path):
     faults = itertools.chain([Fault(after=1_000)], itertools.repeat(Fault(after=0)))
     with serving(folder, {"/x.pth": faults}) as server:
-        with pytest.raises(UserError, match=r"given up after 3 tries\. Run it again") as error:
+        with pytest.raises(UserError, match=r"gave up after 3 tries\. Run it again") as error:
             fetch(server, path)
         assert ranges(server) == [None, "bytes=1000-", "bytes=1000-"]
     assert "KERAS_RESNET_MIRROR" in str(error.value)
@@ -343,8 +344,8 @@ def test_a_busy_server_is_asked_again(folder, path, capsys):
     assert path.read_bytes() == CONTENT
     assert [request.status for request in server.requests] == [503, 429, 200]
     said = capsys.readouterr().err
-    assert "503 Service Unavailable; again in 0.01 s (1 of 2)" in said
-    assert "429 Too Many Requests; again in 0 s (2 of 2)" in said
+    assert "503 Service Unavailable; retry in 0.01 s (1 of 2)" in said
+    assert "429 Too Many Requests; retry in 0 s (2 of 2)" in said
 
 
 def test_waits_double_up_to_a_limit_and_retry_after_is_no_exception(
@@ -355,16 +356,17 @@ def test_waits_double_up_to_a_limit_and_retry_after_is_no_exception(
     busy = [Fault(status=500, headers={"Retry-After": after}) for after in ("junk", "", "x", "99")]
     with serving(folder, {"/x.pth": busy}) as server:
         fetch(server, path)
-    waits = re.findall(r"again in (\S+) s", capsys.readouterr().err)
+    waits = re.findall(r"retry in (\S+) s", capsys.readouterr().err)
     assert waits == ["0.01", "0.02", "0.03", "0.03"]
 
 
 @pytest.mark.parametrize(
-    ("status", "why"), [(404, "is not there"), (403, "gives no access"), (401, "wants a login")]
+    ("status", "why"), [(404, "is not there"), (403, "Access is denied"), (401, "needs a login")]
 )
 def test_refusals_are_not_repeated(folder, path, status, why):
     with serving(folder, {"/x.pth": [Fault(status=status)]}) as server:
-        with pytest.raises(UserError, match=f"/x.pth: {status} .*{why}.* can be put at {path}"):
+        message = f"/x.pth: {status} .*{why}.* put a copy of the file at {path}"
+        with pytest.raises(UserError, match=message):
             fetch(server, path)
         assert len(server.requests) == 1
 
@@ -372,9 +374,9 @@ def test_refusals_are_not_repeated(folder, path, status, why):
 def test_nobody_listens(folder, path, capsys):
     with serving(folder) as server:
         pass
-    with pytest.raises(UserError, match="Connection refused; given up after 3 tries"):
+    with pytest.raises(UserError, match="Connection refused; gave up after 3 tries"):
         fetch(server, path)
-    assert capsys.readouterr().err.count("Connection refused; again") == 2
+    assert capsys.readouterr().err.count("Connection refused; retry") == 2
 
 
 def test_the_reason_is_not_an_error_that_the_caller_is_handling(folder, path):
@@ -425,7 +427,7 @@ def test_redirects_for_ever(folder, path):
 @pytest.mark.parametrize("url", ["ftp://me:secret@host/x.pth", "file:///x.pth", "x.pth"])
 def test_only_http(url, path):
     url_shown = url.replace("me:secret@", "")
-    with pytest.raises(UserError, match=f"Only https:// and http:// .* not '{url_shown}'"):
+    with pytest.raises(UserError, match=f"must be https:// or http://; received '{url_shown}'"):
         download.fetch(url, path, sha(CONTENT))
 
 
@@ -460,7 +462,7 @@ def test_https_is_checked_and_not_left_for_http(folder, path, tmp_path, monkeypa
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "certificate.pem"))
         away = Fault(status=302, headers={"Location": f"{plain.url}/x.pth"})
         server.faults["/x.pth"] = iter([away])
-        with pytest.raises(UserError, match=f"redirects from https to {plain.url}/x.pth, which"):
+        with pytest.raises(UserError, match=f"redirects from https to {plain.url}/x.pth, where"):
             fetch(server, path)
         assert plain.requests == []
         fetch(server, path)
@@ -480,7 +482,7 @@ def test_offline_opens_no_connection(folder, path, monkeypatch):
         assert not path.parent.exists()
         path.parent.mkdir(parents=True)
         path.write_bytes(OTHER)
-        with pytest.raises(UserError, match=f"wrong hash: .* received {sha(OTHER)}, and with"):
+        with pytest.raises(UserError, match=f"wrong hash: .* received {sha(OTHER)}, and KERAS"):
             fetch(server, path)
         path.write_bytes(CONTENT)
         assert fetch(server, path) == path
@@ -586,7 +588,7 @@ def test_of_two_processes_one_downloads_and_the_other_takes_the_result(folder, p
         wait_for(lambda: server.requests)
         second = start(server, path)
         line = second.stderr.readline()
-        assert line == "Waiting for another process that downloads x.pth.\n"
+        assert line == "Waiting for another process that is downloading x.pth.\n"
         go_on.set()
         said = [process.communicate(timeout=20)[1] for process in (first, second)]
         assert [first.returncode, second.returncode] == [0, 0], said
@@ -644,7 +646,7 @@ def test_without_a_network_it_fails_at_once(folder, monkeypatch):
     """No server of that name, as without a connection: nothing is tried again."""
     monkeypatch.setattr(http, "FIRST_WAIT", 60)
     began = time.monotonic()
-    with pytest.raises(UserError, match="A file got elsewhere can be put at"):
+    with pytest.raises(UserError, match="You can put a copy of the file at"):
         download.fetch(
             "http://no-such-host.invalid/x.pth", folder / "cache" / "x.pth", sha(CONTENT)
         )

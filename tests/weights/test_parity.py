@@ -207,7 +207,7 @@ def test_torch_files_that_need_code_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"whole pickled module \(torch.nn.modules.linear.Linear"):
         read_state_dict(GOLDEN / "torch_files" / "whole_model.pth")
     (tmp_path / "evil.pth").write_bytes(b"cos\nsystem\n(S'touch evil'\ntR.")
-    with pytest.raises(UserError, match=r"'os.system', which is no part"):
+    with pytest.raises(UserError, match=r"'os.system', which is not part"):
         read_state_dict(tmp_path / "evil.pth")
     (tmp_path / "cut.th").write_bytes(
         (GOLDEN / "torch_files" / "old_checkpoint.th").read_bytes()[:-9]

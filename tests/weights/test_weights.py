@@ -46,7 +46,7 @@ def test_other_classes_keep_all_but_the_head_and_say_so(saved, resnet20, capsys)
                 np.testing.assert_array_equal(a, b)
     said = capsys.readouterr().err
     assert "'head' is new and untrained" in said
-    assert "know 10 classes and this model has 3" in said
+    assert "have 10 classes and this model has 3" in said
 
 
 def test_without_the_top_and_as_a_pyramid(saved, resnet20, images):
@@ -93,7 +93,7 @@ def test_files_that_are_no_weights(tmp_path):
     broken = tmp_path / "broken.weights.h5"
     broken.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
     with pytest.raises(
-        UserError, match=r"broken\.weights\.h5 is damaged, or no weights file of Keras"
+        UserError, match=r"broken\.weights\.h5 is damaged, or is no weights file of Keras"
     ):
         keras_resnet.ResNet20(weights=broken)
     with pytest.raises(UserError, match="No such weights file"):
@@ -187,18 +187,18 @@ def test_a_file_that_says_its_network_is_not_taken_for_one_of_the_same_arrays(sa
     keras_resnet.create_model("plain20", weights=path)  # Keras' file does not say
     Note("resnet20", "cifar").write(path)
     keras_resnet.ResNet20(weights=path, name="mine")
-    with pytest.raises(UserError, match="are of 'resnet20', not of 'plain20'"):
+    with pytest.raises(UserError, match="are for 'resnet20', not for 'plain20'"):
         keras_resnet.create_model("plain20", weights=path)
 
 
 def test_options_that_make_another_network_are_refused_with_known_weights():
-    with pytest.raises(UserError, match="are of 'resnet20' as it is registered; leave stride_unit"):
+    with pytest.raises(UserError, match=r"in its registered form\. Remove stride_unit"):
         keras_resnet.ResNet20(weights="cifar10", stride_unit="last")
     keras_resnet.ResNet20(weights="cifar10", dropout=0.2, stochastic_depth=0.1)
 
 
 def test_an_entry_of_another_network_is_refused():
-    with pytest.raises(UserError, match="are of 'resnet20', not of 'plain20'"):
+    with pytest.raises(UserError, match="are for 'resnet20', not for 'plain20'"):
         keras_resnet.create_model("plain20", weights=catalog.find("resnet20", "cifar10"))
 
 
@@ -243,7 +243,7 @@ def test_the_difference_survives_saving(saved, images, tmp_path):
         ("resnet50", "torchvision_v2", "Did you mean 'imagenet/torchvision_v2'"),
         ("resnet200d", "cifar10", "Unknown weights for 'resnet200d'"),
         ("resnet50", "imagenet/kears", "Did you mean 'imagenet/keras'"),
-        ("resnet18_a", "imagenet", "No weights of 'resnet18_a'"),
+        ("resnet18_a", "imagenet", "The catalog has no weights for 'resnet18_a'"),
         ("resnet50", "cifar10", "Unknown weights for 'resnet50' 'cifar10'"),
     ],
 )

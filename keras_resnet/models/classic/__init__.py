@@ -1,1 +1,1 @@
-"""The networks that residual ones are compared with: AlexNet to DenseNet."""
+"""Networks to compare residual ones with: AlexNet to DenseNet."""

@@ -32,12 +32,12 @@ AlexNet = row(
 )
 
 _LRN_CAFFE = Norm()
-_LRN_2012 = Norm(alpha=5e-4, bias=2.0)  # the paper's 1e-4 is not divided by its window of 5
+_LRN_2012 = Norm(alpha=5e-4, bias=2.0)  # the paper does not divide its 1e-4 by the window of 5
 
-# Two columns, one a GPU, which meet in the third convolution and the dense layers. At 227 pixels
-# (the paper writes 224, from which 55×55 maps cannot come) every window is full and `ceil` changes
-# nothing; at 224 pixels only the last pool rounds up, as in ONNX's light graph of BVLC's net.
-# Biases are the paper's (section 5); BVLC starts them at 0.1 instead of 1.
+# Two columns, one per GPU in the paper. They meet in the third convolution and the dense layers.
+# At 227 pixels every window is full and `ceil` changes nothing. (The paper writes 224, which cannot
+# give 55×55 maps.) At 224 pixels only the last pool rounds up, as in ONNX's light graph of BVLC's
+# net. Biases are the paper's (section 5); BVLC starts them at 0.1 instead of 1.
 _TWO_COLUMNS = ChainSpec(
     chain=(
         *(Conv(11, 96, stride=4), _LRN_CAFFE, Pool(3)),
@@ -60,8 +60,8 @@ AlexNet_Caffe = row(
 
 # ZFNet --------------------------------------------------------------------------------------------
 
-# 224 → 110 → 55 → 26 → 13 → 6: Fig. 3's sides need a pad of 1 and pools that round up. Of its
-# contrast normalization the paper gives no constants: AlexNet's.
+# 224 → 110 → 55 → 26 → 13 → 6: the sizes of Fig. 3 need a pad of 1 and pools that round up. The
+# paper gives no constants for its contrast normalization, so we use AlexNet's.
 _ZFNET = ChainSpec(
     chain=(
         *(Conv(7, 96, stride=2, pad=1), Pool(3, ceil=True), _LRN_2012),
@@ -73,8 +73,8 @@ _ZFNET = ChainSpec(
 )
 ZFNet = row("ZFNet", _ZFNET, "ZFNet, AlexNet with a finer start", f"{ZEILER_FERGUS}, Fig. 3")
 
-# The paper's larger model (Table 2) has 512-1024-512 maps; what goes by this name in ONNX's model
-# zoo has 512-512-512, a hidden layer of 1024, and the norms before the pools.
+# The paper's larger model (Table 2) has 512-1024-512 maps. The network with this name in ONNX's
+# model zoo has 512-512-512, a hidden layer of 1024, and the norms before the pools.
 ZFNet512 = row(
     "ZFNet512",
     replace(
@@ -90,7 +90,7 @@ ZFNet512 = row(
     "ONNX model zoo, zfnet512",
 )
 
-# Tiny, for tests that need the family and not its size --------------------------------------------
+# Tiny network for tests ---------------------------------------------------------------------------
 
 register(
     "test_alexnet",

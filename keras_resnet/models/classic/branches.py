@@ -1,7 +1,8 @@
-"""Modules of parallel branches, as the Inception papers draw them.
+"""Modules of parallel branches, as in the Inception papers.
 
-A branch is a tuple of parts, a module a tuple of branches on the same input whose ends are
-concatenated: `((Conv(1, 64),), (Conv(1, 96), Conv(3, 128)), (Pool("max"), Conv(1, 32)))`.
+A branch is a tuple of parts. A module is a tuple of branches that read the same input; their
+outputs are concatenated:
+`((Conv(1, 64),), (Conv(1, 96), Conv(3, 128)), (Pool("max"), Conv(1, 32)))`.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ class Conv:
     kernel: int | tuple[int, int]  # (height, width)
     filters: int
     stride: int = 1
-    # "symmetric": kernel // 2 zeros on every side, also where the stride is 2 (Caffe, PyTorch).
+    # "symmetric" pads kernel // 2 zeros on every side, also at stride 2 (Caffe, PyTorch).
     padding: Literal["same", "valid", "symmetric"] = "same"
 
 
 @dataclass(frozen=True)
 class Pool:
-    """A 3×3 pooling: "same" at stride 1, "valid" at stride 2."""
+    """A 3×3 pooling with "same" padding at stride 1 and "valid" at stride 2."""
 
     kind: Literal["max", "average"]
     stride: int = 1
@@ -36,7 +37,7 @@ class Pool:
 
 @dataclass(frozen=True)
 class Fork:
-    """Convolutions side by side on the branch's last map, their ends concatenated."""
+    """Convolutions that all read the branch's last map; their outputs are concatenated."""
 
     convs: tuple[Conv, ...]
 
@@ -47,19 +48,19 @@ Module = tuple[Branch, ...]
 
 @dataclass(frozen=True)
 class Form:
-    """What the implementations of one network disagree about."""
+    """The details in which implementations of one network differ."""
 
-    bn: bool = True  # BN after every convolution; otherwise a bias
-    bn_epsilon: float = 1e-3  # torchvision's, TF-Slim's and Keras Applications'
-    bn_momentum: float = 0.9  # PyTorch's 0.1 counted from the other end
-    # Branches' average pools divide by 9 everywhere (PyTorch's default) or by the number of pixels
-    # that are not padding (TensorFlow, so Keras Applications).
+    bn: bool = True  # BN after every convolution; False: a bias instead
+    bn_epsilon: float = 1e-3  # as in torchvision, TF-Slim and Keras Applications
+    bn_momentum: float = 0.9  # PyTorch's 0.1 is 1 - momentum in Keras' terms
+    # True: average pools divide by 9 everywhere (PyTorch's default). False: by the number of pixels
+    # that are not padding (TensorFlow, and so Keras Applications).
     pool_counts_padding: bool = False
-    kernel_initializer: str = "glorot_uniform"  # Keras Applications'
+    kernel_initializer: str = "glorot_uniform"  # as in Keras Applications
 
 
 def convolution(x: Tensor, conv: Conv, form: Form, name: str) -> Tensor:
-    """Convolution, BN and ReLU; `name` has a `{}` for the kind: "stage3_a_branch1_{}1"."""
+    """Build convolution, BN and ReLU. `name` has a `{}` for the kind: "stage3_a_branch1_{}1"."""
     if conv.padding == "symmetric":
         kernel = conv.kernel if isinstance(conv.kernel, tuple) else (conv.kernel, conv.kernel)
         pad = kernel[0] // 2, kernel[1] // 2
@@ -81,7 +82,7 @@ def convolution(x: Tensor, conv: Conv, form: Form, name: str) -> Tensor:
 
 
 def inception_module(x: Tensor, module: Module, form: Form, name: str) -> Tensor:
-    """Concatenate what the branches of `module` make of `x`.
+    """Build the branches of `module` on `x` and concatenate their outputs.
 
     Layers are named `NAME_branch1_conv1`, `NAME_branch2_conv1`, `NAME_branch2_conv2`, ...
     """
@@ -101,7 +102,7 @@ def _branch(x: Tensor, branch: Branch, form: Form, name: str) -> Tensor:
         number += 1
         if isinstance(part, Conv):
             x = convolution(x, part, form, f"{name}_{{}}{number}")
-        else:  # conv2a, conv2b
+        else:  # a Fork: conv2a, conv2b
             ends = [
                 convolution(x, conv, form, f"{name}_{{}}{number}{letter}")
                 for conv, letter in zip(part.convs, "abcd", strict=False)
@@ -121,7 +122,7 @@ def _pool(x: Tensor, pool: Pool, form: Form, name: str) -> Tensor:
 
 
 def narrow(module: Module, divisor: int) -> Module:
-    """`module` with that part of its filters, for tests that need its structure only."""
+    """Return `module` with its filters divided by `divisor`, for tests."""
 
     def narrow_part(part: Conv | Pool | Fork) -> Conv | Pool | Fork:
         if isinstance(part, Fork):

@@ -19,7 +19,7 @@ Initializer = Callable[[], keras.initializers.Initializer]  # a fresh one for ev
 
 GLOROT: Initializer = keras.initializers.GlorotUniform
 GAUSSIAN: Initializer = partial(keras.initializers.RandomNormal, stddev=0.01)
-# What PyTorch gives every convolution and dense layer: uniform within ±1/sqrt(fan-in).
+# PyTorch's default for every convolution and dense layer: uniform within ±1/sqrt(fan-in).
 PYTORCH: Initializer = partial(
     keras.initializers.VarianceScaling, scale=1 / 3, mode="fan_in", distribution="uniform"
 )
@@ -30,12 +30,12 @@ class Conv:
     """A convolution and its ReLU.
 
     Attributes:
-        kernel: its pixels a side.
-        filters: how many, the channels of its output.
-        stride: pixels of its input to one of its output, a side.
+        kernel: height and width of the kernel.
+        filters: number of output channels.
+        stride: stride in height and width.
         pad: zeros on every side.
-        groups: of channels, each of which is convolved by itself.
-        bias: initial.
+        groups: groups of channels, each with its own convolution.
+        bias: initial bias.
     """
 
     kernel: int
@@ -46,7 +46,7 @@ class Conv:
     bias: float = 0.0
 
     def side(self, size: int) -> int:
-        """Pixels a side that `size` become; none or fewer: an image too small."""
+        """Return the output size for the input `size`. Below 1, the image is too small."""
         return (size + 2 * self.pad - self.kernel) // self.stride + 1
 
 
@@ -55,10 +55,10 @@ class Norm:
     """Local response normalization, by the layer `LocalResponseNormalization`.
 
     Attributes:
-        size: channels in the sum, an odd number.
-        alpha: the layer's; it is divided by `size`.
-        beta: the layer's.
-        bias: the layer's.
+        size: number of channels in the sum, odd.
+        alpha: alpha of the layer, which divides it by `size`.
+        beta: beta of the layer.
+        bias: bias of the layer.
     """
 
     size: int = 5
@@ -67,19 +67,19 @@ class Norm:
     bias: float = 1.0
 
     def side(self, size: int) -> int:
-        """Pixels a side: as many as before."""
+        """Return the output size, which is the input `size`."""
         return size
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Maximum over windows; a resolution ends here.
+    """A maximum over windows. It ends a resolution.
 
     Attributes:
-        kernel: a window's pixels a side.
-        stride: pixels from one window to the next.
-        ceil: whether a last window that is not full counts (Caffe) or not (PyTorch, TensorFlow's
-            "valid").
+        kernel: height and width of a window.
+        stride: distance between windows in pixels.
+        ceil: True if a last window that is not full counts (Caffe), False if it does not (PyTorch,
+            TensorFlow's "valid").
     """
 
     kernel: int
@@ -88,11 +88,11 @@ class Pool:
 
     @property
     def pad(self) -> int:
-        """Zeros at bottom and right that fill the last window; after ReLU they win nowhere."""
+        """Zeros at bottom and right that fill the last window. After a ReLU they change nothing."""
         return self.stride - 1 if self.ceil else 0
 
     def side(self, size: int) -> int:
-        """Pixels a side that `size` become; none or fewer: an image too small."""
+        """Return the output size for the input `size`. Below 1, the image is too small."""
         return (size + self.pad - self.kernel) // self.stride + 1
 
 
@@ -100,26 +100,26 @@ class Pool:
 class ChainSpec(Network):
     """A network without branches. `build` turns it into a Keras model.
 
-    The classifier's dense layers stand on the flattened last map, so it takes one image size, and
-    its weights are of that size. torchvision averages the last map to 6×6 (AlexNet) or 7×7 (VGG)
-    first, which at 224 pixels is the identity; at other sizes it differs from this network, which
-    flattens what there is, as Keras Applications does.
+    The dense layers read the flattened last map, so the network takes one image size and its
+    weights belong to that size. torchvision first averages the last map to 6×6 (AlexNet) or 7×7
+    (VGG). At 224 pixels that changes nothing. At other sizes it differs from this network, which
+    flattens the whole map, as Keras Applications does.
 
-    Layers are `stage1_conv1`, `stage1_relu1`, `stage1_pool`, ..., `head_dense1`, ..., `head`: a
-    stage ends in its pool. Features are taken before the pools.
+    Layers are named `stage1_conv1`, `stage1_relu1`, `stage1_pool`, ..., `head_dense1`, ..., `head`.
+    A stage ends in its pool. Features are taken before the pools.
 
-    Other fields are those of `Network`.
+    The other fields are those of `Network`.
 
     Attributes:
         chain: the layers up to the last map, in order.
         hidden: units of the dense layers before the classifier.
-        batch_norm: BN after every convolution, which keeps its bias (torchvision).
+        batch_norm: True adds BN after every convolution, which keeps its bias (torchvision).
         initializer: makes the initializer of the kernels of convolutions and hidden layers.
-        hidden_bias: initial, of the hidden layers.
-        drop: dropout stands after every hidden layer (the papers, Caffe, torchvision's VGG) or
-            before it, so that the flattened map is dropped and the last hidden layer is not
-            (torchvision's AlexNet).
-        dropout: its rate.
+        hidden_bias: initial bias of the hidden layers.
+        drop: "after" puts dropout after every hidden layer (the papers, Caffe, torchvision's VGG).
+            "before" puts it before every hidden layer, so that it acts on the flattened map and not
+            on the last hidden layer (torchvision's AlexNet).
+        dropout: rate of that dropout.
     """
 
     chain: tuple[Conv | Norm | Pool, ...]
@@ -132,7 +132,7 @@ class ChainSpec(Network):
 
     @property
     def min_size(self) -> int:
-        """Pixels a side that leave one in the last feature map."""
+        """Smallest image size in pixels that leaves one pixel in the last feature map."""
         return next(size for size in count(1) if self._leaves_a_pixel(size))
 
     def _leaves_a_pixel(self, size: int) -> bool:
@@ -179,16 +179,16 @@ class ChainSpec(Network):
         return layers.Activation("relu", name=name.format("relu"))(x)
 
     def head(self, x: Tensor, classes: int) -> Tensor:
-        """Flatten, the hidden dense layers and the classifier: to logits.
+        """Build the flattening, the hidden dense layers and the classifier; return the logits.
 
         Raises:
-            UserError: a free image size.
+            UserError: the image size is free.
         """
         if None in x.shape[1:]:
             raise UserError(
-                "This network's classifier stands on the flattened last map, so it takes images of "
-                f"one size; received a free one. Give input_shape, such as ({self.input_size}, "
-                f"{self.input_size}, 3), or take include_top=False with pooling='avg'."
+                "This network's dense layers need one fixed image size; received a free size. Give "
+                f"input_shape, such as ({self.input_size}, {self.input_size}, 3), or use "
+                "include_top=False with pooling='avg'."
             )
         x = layers.Flatten(name="head_flatten")(x)
         for number, units in enumerate(self.hidden, start=1):

@@ -1,8 +1,8 @@
 """DenseNets (arXiv:1608.06993): every layer reads the feature maps of all layers before it.
 
 A row is a function, a registry name and a `DenseNetSpec`. The layer names follow torchvision's:
-`stage1_block6_conv2` is its `features.denseblock1.denselayer6.conv2`, `stage1_transition_bn` its
-`features.transition1.norm`, `stem_conv` its `features.conv0`, `head_bn` its `features.norm5`.
+`stage1_block6_conv2` is `features.denseblock1.denselayer6.conv2`, `stage1_transition_bn` is
+`features.transition1.norm`, `stem_conv` is `features.conv0`, `head_bn` is `features.norm5`.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ __all__ = [
     "DenseNet_BC250_24",
 ]
 
-# Convolution, BN, ReLU and pool for ImageNet (Table 1); for CIFAR a convolution alone, since what
-# follows begins with BN (section 3, implementation details).
+# ImageNet: convolution, BN, ReLU and pool (Table 1). CIFAR: a convolution alone, because the next
+# layer begins with BN (section 3, implementation details).
 _STEMS: dict[str, tuple[Stem, Order]] = {
     "imagenet": (stems.imagenet_stem, POST_ACTIVATION),
     "cifar": (stems.cifar_stem, PRE_ACTIVATION),
@@ -50,24 +50,24 @@ _STEMS: dict[str, tuple[Stem, Order]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class DenseNetSpec(Network):
-    """A DenseNet; the letters are the paper's (section 3)."""
+    """A DenseNet. The letters in the comments are the paper's (section 3)."""
 
     depths: tuple[int, ...]  # dense layers per block
-    growth_rate: int  # k, the maps that a layer adds
+    growth_rate: int  # k, the number of maps that a layer adds
     stem: str  # "imagenet" or "cifar"
     stem_width: int
     bottleneck: bool = True  # "B": a 1×1 convolution to 4k maps before the 3×3
     compression: float = 0.5  # theta, "C": the share of the maps that a transition keeps
-    # After every convolution but the first. The paper has 0.2 where images are not augmented
-    # (section 4.2); torchvision's `drop_rate` acts on what a layer adds only.
+    # Dropout after every convolution except the first. The paper uses 0.2 for images without
+    # augmentation (section 4.2). torchvision's `drop_rate` acts only on the maps that a layer adds.
     drop_rate: float = 0.0
     style: Style = field(default_factory=Style)
 
     def __post_init__(self) -> None:
-        """Check what would otherwise fail deep inside Keras.
+        """Check the fields, which would otherwise fail deep inside Keras.
 
         Raises:
-            UserError: a stem that is none of ours, or an impossible rate.
+            UserError: the stem is unknown or a rate is out of range.
         """
         super().__post_init__()
         check_rate("drop_rate", self.drop_rate)
@@ -76,13 +76,13 @@ class DenseNetSpec(Network):
 
     @property
     def min_size(self) -> int:
-        """Pixels a side that leave one in the last map: the stem halves twice, rounding up; a
-        transition once, rounding down."""
+        """Smallest image size in pixels. The stem halves twice, rounding up. Each transition halves
+        once, rounding down."""
         before = 2 ** (len(self.depths) - 1)
         return before if self.stem == "cifar" else 4 * before - 3
 
     def trunk(self, x: Tensor) -> Trunk:
-        """Build stem, dense blocks and transitions; a stage's feature is its block's output."""
+        """Build stem, dense blocks and transitions. A stage's feature is its block's output."""
         allow_recursion(sum(self.depths))
         features: dict[str, Tensor] = {}
         stem, order = _STEMS[self.stem]
@@ -97,7 +97,7 @@ class DenseNetSpec(Network):
         return Trunk(x, {**features, f"stage{len(self.depths)}": x})
 
     def _layer(self, x: Tensor, name: str) -> Tensor:
-        """`[x, H(x)]` (eq. 2)."""
+        """Build `[x, H(x)]` (eq. 2)."""
         convs = [Conv(3, self.growth_rate)]
         if self.bottleneck:
             convs.insert(0, Conv(1, 4 * self.growth_rate))
@@ -107,13 +107,13 @@ class DenseNetSpec(Network):
         return layers.Concatenate(name=f"{name}_concat")([x, h])
 
     def _transition(self, x: Tensor, name: str) -> Tensor:
-        """A 1×1 convolution and an average pool: half the resolution, fewer maps."""
+        """Build a 1×1 convolution and an average pool: half the resolution, fewer maps."""
         filters = int(self.compression * x.shape[-1])
         x = self._convolution(x, Conv(1, filters), f"{name}_{{}}")
         return layers.AveragePooling2D(2, name=f"{name}_pool")(x)
 
     def _convolution(self, x: Tensor, conv: Conv, name: str) -> Tensor:
-        """BN, ReLU, convolution, dropout. `name` has a `{}` for the kind."""
+        """Build BN, ReLU, convolution and dropout. `name` has a `{}` for the kind."""
         x = operations(x, ("bn", "relu"), self.style, name)
         x = convolution(x, conv, self.style, name.format("conv"), followed_by_bn=True)
         if self.drop_rate:
@@ -128,7 +128,7 @@ _IMAGENET = DenseNetSpec(
     growth_rate=32,
     stem="imagenet",
     stem_width=64,
-    style=Style(bn_epsilon=1.001e-5),  # Keras Applications'
+    style=Style(bn_epsilon=1.001e-5),  # as in Keras Applications
 )
 _TABLE_1 = "arXiv:1608.06993, Table 1"
 
@@ -144,7 +144,7 @@ DenseNet201 = row(*_imagenet(201, replace(_IMAGENET, depths=(6, 12, 48, 32))))
 DenseNet161 = row(
     *_imagenet(
         161,
-        replace(  # in torchvision, not in Keras Applications
+        replace(  # torchvision has this network, Keras Applications does not
             _IMAGENET, depths=(6, 12, 36, 24), growth_rate=48, stem_width=96, style=Style()
         ),
     )
@@ -167,13 +167,13 @@ _TABLE_2 = "arXiv:1608.06993, section 4.2 and Table 2"
 
 
 def _cifar(depth: int, k: int) -> Row:
-    """L = `depth`: the stem, two transitions, the classifier and 3n layers of one convolution."""
+    """Return the row for L = `depth`: stem, 3n convolutions, two transitions, classifier."""
     network = replace(_CIFAR, depths=((depth - 4) // 3,) * 3, growth_rate=k)
     return f"DenseNet{depth}_{k}", network, f"CIFAR DenseNet, L = {depth}, k = {k}", _TABLE_2
 
 
 def _cifar_bc(depth: int, k: int) -> Row:
-    """L = `depth`, where every layer is two convolutions; the stem has 2k maps."""
+    """Return the row for L = `depth` with two convolutions per layer. The stem has 2k maps."""
     network = replace(
         _CIFAR,
         depths=((depth - 4) // 6,) * 3,
@@ -193,7 +193,7 @@ DenseNet_BC100_12 = row(*_cifar_bc(100, 12))
 DenseNet_BC250_24 = row(*_cifar_bc(250, 24))
 DenseNet_BC190_40 = row(*_cifar_bc(190, 40))
 
-# Tiny, for tests ----------------------------------------------------------------------------------
+# Tiny network for tests ---------------------------------------------------------------------------
 
 register(
     "test_densenet",

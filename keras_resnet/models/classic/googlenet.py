@@ -1,4 +1,4 @@
-"""GoogLeNet (Inception v1), the paper's form and torchvision's, with auxiliary classifiers."""
+"""GoogLeNet (Inception v1) as in the paper and as in torchvision, with auxiliary classifiers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _TABLE_1: tuple[tuple[Row, ...], ...] = (
 
 
 def inception(widths: Row, large: int) -> Module:
-    """The module of arXiv:1409.4842, Fig. 2b; `large` is the kernel of its third branch."""
+    """Return the module of arXiv:1409.4842, Fig. 2b. `large` is the kernel of the third branch."""
     one, reduce_three, three, reduce_five, five, projection = widths
     return (
         (Conv(1, one),),
@@ -62,31 +62,33 @@ class GoogLeNetSpec(Network):
     dropout: float = 0.4  # the paper's; torchvision's is 0.2
     stem: tuple[int, int, int] = (64, 64, 192)  # filters of the 7×7, the 1×1 and the 3×3
     stages: tuple[tuple[Row, ...], ...] = _TABLE_1
-    # The third branch's kernel is 5 in the paper and 3 in torchvision, which keeps that from the
-    # TensorFlow weights it was made of (pytorch/vision#906).
+    # The third branch's kernel is 5 in the paper. In torchvision it is 3, because its network was
+    # converted from TensorFlow weights with kernel 3 (pytorch/vision#906).
     large: int = 5
     # The pool before stage 5 is 3×3 in the paper and 2×2 in torchvision.
     last_pool: int = 3
-    lrn: bool = True  # local response normalization in the stem; torchvision has BN instead
+    lrn: bool = True  # local response normalization in the stem; torchvision uses BN instead
     form: Form = field(default_factory=Form)
-    # Train with the two auxiliary classifiers, on (4a) and (4d): three outputs.
+    # Train with the two auxiliary classifiers, after (4a) and (4d): three outputs.
     auxiliary: bool = False
     auxiliary_after: tuple[str, str] = ("stage4_a", "stage4_d")
-    auxiliary_widths: tuple[int, int] = (128, 1024)  # of the 1×1 and the dense layer
-    # Before their 1×1: 5×5 averages at stride 3 (the paper) or an adaptive pool to the 4×4 which
-    # these give at 224 pixels, of 4×4 windows 3 or 4 apart (torchvision).
+    auxiliary_widths: tuple[int, int] = (128, 1024)  # of the 1×1 and of the dense layer
+    # The pool before their 1×1. "strided": 5×5 averages at stride 3 (the paper). "adaptive": an
+    # adaptive pool to 4×4, the size that the paper's pool gives at 224 pixels. Its windows are 4×4,
+    # 3 or 4 pixels apart (torchvision).
     auxiliary_pool: Literal["strided", "adaptive"] = "strided"
-    auxiliary_dropout: float = 0.7  # both
+    auxiliary_dropout: float = 0.7  # the paper's and torchvision's
 
     @property
     def min_size(self) -> int:
-        """Pixels a side that leave one in the last map, and what the auxiliary pools need."""
-        if self.auxiliary:  # 5 pixels, or the 2 without which Keras' adaptive pool fails
+        """Smallest image size in pixels, with one pixel in the last map and enough for the pools of
+        the auxiliary classifiers."""
+        if self.auxiliary:  # maps of 5 pixels, or of 2, as Keras' adaptive pool fails on 1
             return 79 if self.auxiliary_pool == "strided" else 31
         return 31 if self.last_pool == 3 else 15
 
     def trunk(self, x: Tensor) -> Trunk:
-        """Stem and modules; "stage1" and "stage2" are the stem's maps at half and a quarter."""
+        """Build stem and modules. "stage1", "stage2": the stem's maps at a half and a quarter."""
         features: dict[str, Tensor] = {}
         taps: dict[str, Tensor] = {}
         first, reduce, last = self.stem
@@ -106,11 +108,11 @@ class GoogLeNetSpec(Network):
         return Trunk(x, features, auxiliary if self.auxiliary else {})
 
     def _normalized(self, x: Tensor, name: str) -> Tensor:
-        """With Caffe's constants; the paper gives none."""
+        """Build local response normalization with Caffe's constants; the paper gives none."""
         return LocalResponseNormalization(name=name)(x) if self.lrn else x
 
     def auxiliary_head(self, name: str, x: Tensor, classes: int) -> Tensor:
-        """An auxiliary classifier (arXiv:1409.4842, section 5): from a map to logits.
+        """Build an auxiliary classifier (arXiv:1409.4842, section 5), from a map to logits.
 
         Raises:
             UserError: the image size is free and the pool is the paper's.
@@ -119,8 +121,8 @@ class GoogLeNetSpec(Network):
             x = layers.AdaptiveAveragePooling2D(4, name=f"{name}_pool")(x)
         elif None in x.shape[1:3]:
             raise UserError(
-                "GoogLeNet's auxiliary classifiers are dense layers on a map of one size; give an "
-                f"input_shape without None, or auxiliary_pool='adaptive'. Received {x.shape[1:]}."
+                "GoogLeNet's auxiliary classifiers need one fixed image size. Give an input_shape "
+                f"without None, or auxiliary_pool='adaptive'; received {x.shape[1:]}."
             )
         else:
             x = layers.AveragePooling2D(5, strides=3, name=f"{name}_pool")(x)
@@ -133,10 +135,10 @@ class GoogLeNetSpec(Network):
 
 
 def _max_pool(x: Tensor, size: int, name: str) -> Tensor:
-    """Max-pool of stride 2 that rounds up, as Caffe's and torchvision's `ceil_mode` do.
+    """Build a max-pool of stride 2 that rounds up, like `ceil_mode` in Caffe and torchvision.
 
-    A pixel of padding on the right and at the bottom gives the same for every size: its zeros are
-    no more than what a ReLU gives, and a 2×2 pool needs it on odd sizes only, as "same" does.
+    One pixel of padding on the right and at the bottom does the same for every size: after a ReLU
+    no value is below its zeros. A 2×2 pool needs the padding on odd sizes only, as with "same".
     """
     if size == 2:
         return layers.MaxPooling2D(2, strides=2, padding="same", name=name)(x)
@@ -146,8 +148,8 @@ def _max_pool(x: Tensor, size: int, name: str) -> Tensor:
 
 _PAPER = "arXiv:1409.4842, Table 1"
 
-# The paper leaves the first weights open. BVLC's (Xavier's, biases of 0.2) halve the variance at
-# every ReLU, and there is no BN to restore it over 22 layers; He's keep it. Pixels are BVLC's.
+# The paper does not give the initial weights. BVLC's (Xavier's, biases of 0.2) halve the variance
+# at every ReLU, and over 22 layers no BN restores it. He's keep it. The preprocessing is BVLC's.
 GoogLeNet = row(
     "GoogLeNet",
     GoogLeNetSpec(form=Form(bn=False, kernel_initializer="he_normal"), preprocessing="caffe"),
@@ -161,8 +163,8 @@ _BN = GoogLeNetSpec(
     last_pool=2,
     lrn=False,
     auxiliary_pool="adaptive",
-    # torchvision's pretrained network turns mean/std-normalised pixels back into [-1, 1] itself
-    # (`transform_input`), so this is what its layers see.
+    # torchvision's pretrained network itself turns mean/std-normalised pixels back into [-1, 1]
+    # (`transform_input`), so its layers see this range.
     preprocessing="tf",
 )
 GoogLeNet_BN = row(

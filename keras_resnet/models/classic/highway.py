@@ -1,14 +1,17 @@
-"""Highway networks for CIFAR (arXiv:1507.06228): gates decide what is transformed, what carried.
+"""Highway networks for CIFAR (arXiv:1507.06228): gates mix a layer's input and its transformation.
 
-What the paper says of the two networks (sections 2.1 and 3.3, Table 2): depth and parameters; the
-first is "based on" FitNet 4 (arXiv:1412.6550, appendix), the second is thinner and alternates 3×3
-and 1×1; H is a convolution and a ReLU, and its kernel is the gate's too; a plain layer changes the
-width; a fully connected layer stands before the softmax; the gates' biases start between -1 and
--10.
+The paper gives these facts (sections 2.1 and 3.3, Table 2):
 
-What we chose: -2; 500 units of ReLU in the fully connected layer (FitNet 4's maxout has 500); no
-dropout. Of the second network nothing else is known: ten layers a stage are our choice, and the
-widths those that make its 1.25 M parameters.
+- The depth and the number of parameters of both networks.
+- The first network is "based on" FitNet 4 (arXiv:1412.6550, appendix).
+- The second network is thinner and alternates 3×3 and 1×1.
+- H is a convolution and a ReLU. The gate has the same kernel size.
+- A plain layer changes the width. A fully connected layer comes before the softmax.
+- The biases of the gates start between -1 and -10.
+
+We chose the rest: a bias of -2, 500 ReLU units in the fully connected layer (FitNet 4 has 500
+maxout units) and no dropout. In the second network we also chose ten layers per stage, and widths
+that give its 1.25 M parameters.
 """
 
 from __future__ import annotations
@@ -35,11 +38,11 @@ __all__ = ["Highway19", "Highway32"]
 
 @dataclass(frozen=True, kw_only=True)
 class HighwaySpec(Network):
-    """Stages of convolutions; those that keep the width are highway layers."""
+    """A highway network: stages of convolutions. Those that keep the width are highway layers."""
 
     widths: tuple[tuple[int, ...], ...]  # filters of every convolution, per stage
-    kernels: tuple[int, ...] = (3,)  # in turn, over all stages
-    gate_bias: float = -2.0  # below zero the layers begin by carrying
+    kernels: tuple[int, ...] = (3,)  # used in turn, over all stages
+    gate_bias: float = -2.0  # below zero, the layers at first pass their input on
     dense_units: int = 500
     preprocessing: str = "cifar"
     input_size: int = 32
@@ -47,11 +50,11 @@ class HighwaySpec(Network):
 
     @property
     def min_size(self) -> int:
-        """Pixels a side that leave one in the last map: every stage but the last ends in a pool."""
+        """Smallest image size in pixels. Every stage except the last ends in a pool."""
         return 2 ** (len(self.widths) - 1)
 
     def trunk(self, x: Tensor) -> Trunk:
-        """Build the stages; a stage's feature is its last map before the pool."""
+        """Build the stages. A stage's feature is its last map before the pool."""
         features: dict[str, Tensor] = {}
         number = 0
         for stage, widths in enumerate(self.widths, start=1):
@@ -65,7 +68,7 @@ class HighwaySpec(Network):
         return Trunk(x, features)
 
     def head(self, x: Tensor, classes: int) -> Tensor:
-        """The largest of every map (FitNet 4's 8×8 pool), the fully connected layer, the logits."""
+        """Build the maximum of every map (FitNet 4's 8×8 pool), the dense layer and the logits."""
         x = layers.GlobalMaxPooling2D(dtype="float32", name="head_pool")(x)
         x = layers.Dense(
             self.dense_units,
@@ -77,7 +80,7 @@ class HighwaySpec(Network):
         return classifier(x, classes, self.dropout)
 
     def _layer(self, x: Tensor, conv: Conv, name: str) -> Tensor:
-        """`y = T(x) · H(x) + (1 - T(x)) · x` (eq. 3); a plain H(x) where the width changes."""
+        """Build `y = T(x) · H(x) + (1 - T(x)) · x` (eq. 3), or H(x) if the width changes."""
         style = Style(conv_bias="all")
         h = convolution(x, conv, style, f"{name}_conv", followed_by_bn=False)
         h = operations(h, ("relu",), style, f"{name}_{{}}")

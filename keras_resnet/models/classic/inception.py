@@ -1,4 +1,4 @@
-"""Inception v3, in Keras Applications' form and in torchvision's, with its auxiliary classifier."""
+"""Inception v3 as in Keras Applications and as in torchvision, with its auxiliary classifier."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["InceptionV3", "InceptionV3_Torch"]
 
 
 def strided_3x3(filters: int) -> Conv:
-    """The 3×3 of stride 2 that ends a branch of a reduction."""
+    """Return the 3×3 of stride 2 that ends a branch of a reduction."""
     return Conv(3, filters, 2, "valid")
 
 
@@ -31,7 +31,7 @@ def strided_3x3(filters: int) -> Conv:
 
 
 def factorized_5x5(projection: int) -> Module:
-    """Fig. 5, of which one 5×5 remains: 35×35."""
+    """Return the module of Fig. 5 for 35×35 maps. One 5×5 remains."""
     return (
         (Conv(1, 64),),
         (Conv(1, 48), Conv(5, 64)),
@@ -41,7 +41,7 @@ def factorized_5x5(projection: int) -> Module:
 
 
 def factorized_7x7(width: int) -> Module:
-    """Fig. 6, with n = 7: 17×17."""
+    """Return the module of Fig. 6 with n = 7 for 17×17 maps."""
     return (
         (Conv(1, 192),),
         (Conv(1, width), Conv((1, 7), width), Conv((7, 1), 192)),
@@ -58,7 +58,7 @@ def factorized_7x7(width: int) -> Module:
 
 _WIDE_FORK = Fork((Conv((1, 3), 384), Conv((3, 1), 384)))
 
-# Fig. 7: 8×8.
+# Fig. 7, for 8×8 maps.
 EXPANDED: Module = (
     (Conv(1, 320),),
     (Conv(1, 384), _WIDE_FORK),
@@ -99,10 +99,10 @@ StemWidths = tuple[int, int, int, int, int]
 
 
 def stem(x: Tensor, widths: StemWidths, form: Form) -> tuple[Tensor, dict[str, Tensor]]:
-    """The five convolutions and two pools of Inception v3 (Table 1) and Inception-ResNet v2.
+    """Build the five convolutions and two pools of Inception v3 (Table 1) and Inception-ResNet v2.
 
     Returns:
-        The last map, an eighth of the image a side, and the last ones at a half and a quarter.
+        The last map, at an eighth of the image size, and the last maps at a half and a quarter.
     """
     convs = (
         Conv(3, widths[0], 2, "valid"),
@@ -134,11 +134,11 @@ class InceptionSpec(Network):
 
     @property
     def min_size(self) -> int:
-        """Pixels a side that leave one in the last map, or in the auxiliary classifier's 5×5."""
+        """Smallest image size in pixels: one pixel is left in the last map or the auxiliary 5×5."""
         return 299 if self.auxiliary else 75
 
     def trunk(self, x: Tensor) -> Trunk:
-        """Stem and modules; "stage1" and "stage2" are the stem's maps at half and a quarter."""
+        """Build stem and modules. "stage1", "stage2": the stem's maps at a half and a quarter."""
         x, features = stem(x, self.stem, self.form)
         for number, stage in enumerate(self.stages, 3):
             for letter, module in stage:
@@ -147,7 +147,7 @@ class InceptionSpec(Network):
         return Trunk(x, features, {"aux1": features["stage4"]} if self.auxiliary else {})
 
     def auxiliary_head(self, name: str, x: Tensor, classes: int) -> Tensor:
-        """The auxiliary classifier (arXiv:1512.00567, section 4 and Fig. 8; torchvision)."""
+        """Build the auxiliary classifier (arXiv:1512.00567, section 4 and Fig. 8; torchvision)."""
         x = layers.AveragePooling2D(5, strides=3, name=f"{name}_pool")(x)
         projected, convolved = self.auxiliary_widths
         x = convolution(x, Conv(1, projected), self.form, f"{name}_{{}}1")
@@ -158,7 +158,7 @@ class InceptionSpec(Network):
 
 _PAPER = "arXiv:1512.00567, Table 1"
 
-# Keras Applications' BN has no gamma; ours is 1 there. It has no dropout and no auxiliary head.
+# Keras Applications' BN has no gamma (ours is 1 there). It has no dropout, no auxiliary classifier.
 _KERAS = InceptionSpec(preprocessing="tf")
 InceptionV3 = row(
     "InceptionV3",
@@ -167,8 +167,8 @@ InceptionV3 = row(
     f"{_PAPER}; keras.applications' form",
     "inception_v3",
 )
-# Named after the framework, as the one difference to Keras Applications' in what it computes is how
-# PyTorch averages at the borders (so timm's inception_v3, too). Pixels: see googlenet_bn.
+# Named after PyTorch, because it differs from Keras Applications' only in how PyTorch averages at
+# the borders (and so timm's inception_v3). Preprocessing: see googlenet_bn.
 InceptionV3_Torch = row(
     "InceptionV3_Torch",
     replace(_KERAS, dropout=0.5, form=Form(pool_counts_padding=True)),

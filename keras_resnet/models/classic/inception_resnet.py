@@ -1,4 +1,4 @@
-"""Inception-ResNet v2 (arXiv:1602.07261): residual units whose F is an Inception module."""
+"""Inception-ResNet v2 (arXiv:1602.07261): residual units with an Inception module as F."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ class Stage:
 
     letter: str  # the first module's, as in timm's mixed_5b, mixed_6a, mixed_7a
     first: Module
-    block: Module  # F, before the 1×1 that gives it the input's width
+    block: Module  # F, without the 1×1 that restores the input's width
     blocks: int
-    # Residuals are scaled down before the addition, or training dies (section 3.3: "0.1 to 0.3").
-    # Keras Applications' and TF-Slim's numbers.
+    # The residuals are scaled down before the addition. Without that, training fails (section 3.3:
+    # "0.1 to 0.3"). The values are those of Keras Applications and TF-Slim.
     scale: float
 
 
-# 35×35: the Inception module before Fig. 16's Inception-ResNet-A (TF-Slim's; the paper's stem,
-# Fig. 3, differs).
+# 35×35: the Inception module before Fig. 16's Inception-ResNet-A, as in TF-Slim. The paper's stem
+# (Fig. 3) differs.
 _STAGE_3 = Stage(
     "b",
     (
@@ -101,11 +101,11 @@ class InceptionResNetSpec(Network):
 
     @property
     def min_size(self) -> int:
-        """Pixels a side that leave one in the last map."""
+        """Smallest image size in pixels that leaves one pixel in the last map."""
         return 75
 
     def trunk(self, x: Tensor) -> Trunk:
-        """Stem and stages; "stage1" and "stage2" are the stem's maps at half and a quarter."""
+        """Build stem and stages. "stage1", "stage2": the stem's maps at a half and a quarter."""
         x, features = stem(x, self.stem, self.form)
         for number, stage in enumerate(self.stages, 3):
             x = inception_module(x, stage.first, self.form, f"stage{number}_{stage.letter}")
@@ -118,9 +118,9 @@ class InceptionResNetSpec(Network):
         return Trunk(x, features)
 
     def _unit(self, x: Tensor, stage: Stage, name: str, last: bool) -> Tensor:
-        """`relu(x + scale · F(x))`; the network's last unit is neither scaled nor activated."""
+        """Build `relu(x + scale · F(x))`. The network's last unit has no scale and no ReLU."""
         y = inception_module(x, stage.block, self.form, name)
-        # Back to the width of x, linearly: with a bias, without BN.
+        # A linear layer, with a bias and without BN, restores the width of x.
         initializer = self.form.kernel_initializer
         y = Conv2D(x.shape[-1], 1, kernel_initializer=initializer, name=f"{name}_conv")(y)
         if last:

@@ -22,19 +22,19 @@ _VGG = "arXiv:1409.1556, Table 1"
 
 
 def _stages(depths: tuple[int, ...], widths: tuple[int, ...]) -> tuple[Conv | Pool, ...]:
-    """3×3 convolutions and a 2×2 pool per stage."""
+    """Return the layers of a VGG: per stage, 3×3 convolutions and a 2×2 pool."""
     layers: list[Conv | Pool] = []
     for depth, width in zip(depths, widths, strict=True):
         layers += [*(Conv(3, width, pad=1) for _ in range(depth)), Pool(2)]
     return tuple(layers)
 
 
-# The paper's columns A, B, D, E: convolutions per stage. Initial weights are Glorot's (section 3.1
-# and Keras Applications; torchvision: He's).
+# Convolutions per stage in the paper's columns A, B, D, E. Initial weights are Glorot's (section
+# 3.1 and Keras Applications; torchvision uses He's).
 _DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
-# The two that Keras Applications has take its inputs (and the original Caffe weights'): the mean
-# subtracted. The others, which only torchvision has, take torchvision's; for its VGG-16 and -19
-# weights normalise with "torch".
+# VGG-16 and -19 take images as in Keras Applications and in the original Caffe weights: the mean
+# subtracted. VGG-11 and -13, which only torchvision has, take torchvision's images. Use "torch"
+# with torchvision's VGG-16 and -19 weights too.
 _PREPROCESSING = {11: "torch", 13: "torch", 16: "caffe", 19: "caffe"}
 
 
@@ -58,7 +58,7 @@ VGG16_BN = row("VGG16_BN", _with_bn(16), "VGG-16 with BN", _TORCH)
 VGG19 = row("VGG19", _vgg(19), "VGG-19", _VGG)
 VGG19_BN = row("VGG19_BN", _with_bn(19), "VGG-19 with BN", _TORCH)
 
-# Tiny, for tests that need the family and not its size --------------------------------------------
+# Tiny network for tests ---------------------------------------------------------------------------
 
 register(
     "test_vgg",

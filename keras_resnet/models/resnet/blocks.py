@@ -1,9 +1,10 @@
 """The pieces of a residual network, named as in the papers.
 
 A residual unit is `y = h(x) + F(x)`, `x_next = f(y)` (Identity Mappings, arXiv:1603.05027,
-eq. 1-2): a *shortcut* is an `h`, a *transform* lists the weight layers of `F`, an *order* says
-where BN and ReLU stand around them and after the addition (that is `f`), and a *junction* is what
-the paper's ablations make of the `+`. Shortcuts and junctions are in `shortcuts`, stems in `stems`.
+eq. 1-2). The *shortcut* is h. The *transform* lists the weight layers of F. The *order* gives the
+places of BN and ReLU around these layers, and f, which follows the addition. The *junction*
+combines h(x) and F(x): by addition, or by one of the paper's ablations. Shortcuts and junctions are
+in `shortcuts`, stems in `stems`.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ class Conv:
     """One weight layer of a transform.
 
     Attributes:
-        kernel: its pixels a side.
-        filters: how many, the channels of its output.
-        stride: pixels of its input to one of its output, a side.
-        dilation: how far apart the pixels that a kernel reads are (arXiv:1511.07122); in a unit
-            `output_stride` decides it.
+        kernel: height and width of the kernel.
+        filters: number of output channels.
+        stride: stride in height and width.
+        dilation: distance between the pixels that a kernel reads (arXiv:1511.07122). In a unit,
+            `output_stride` sets it.
         groups: the cardinality of ResNeXt (arXiv:1611.05431).
-        dropout: rate on its activated input (Wide ResNet, arXiv:1605.07146).
+        dropout: dropout rate on the activated input (Wide ResNet, arXiv:1605.07146).
     """
 
     kernel: int
@@ -43,7 +44,7 @@ class Conv:
 
 @dataclass(frozen=True)
 class SqueezeExcitation:
-    """Recalibrate F's output per channel through a bottleneck (arXiv:1709.01507).
+    """A recalibration of F's output per channel through a bottleneck (arXiv:1709.01507).
 
     Attributes:
         filters: channels of the bottleneck.
@@ -54,13 +55,13 @@ class SqueezeExcitation:
 
 @dataclass(frozen=True)
 class Order:
-    """Where BN and ReLU stand in a unit (arXiv:1603.05027, Fig. 4). Operations: "bn", "relu".
+    """The places of BN and ReLU in a unit (arXiv:1603.05027, Fig. 4). Operations: "bn", "relu".
 
     Attributes:
-        before: before every weight layer.
-        after: after every weight layer but the last.
-        last: after the last weight layer.
-        after_add: f, after the addition.
+        before: operations before every weight layer.
+        after: operations after every weight layer except the last.
+        last: operations after the last weight layer.
+        after_add: f, the operations after the addition.
     """
 
     before: tuple[str, ...]
@@ -79,19 +80,22 @@ PRE_ACTIVATION = Order(before=("bn", "relu"), after=(), last=(), after_add=())
 
 @dataclass(frozen=True)
 class Style:
-    """What famous implementations of the same network disagree about.
+    """The details in which well-known implementations of the same network differ.
 
     Attributes:
-        conv_bias: which convolutions have a bias. "none": every convolution is followed or preceded
-            by BN, a bias is redundant (torchvision, timm). "without_bn": those no BN follows
-            (Keras Applications' ResNet50V2). "all": MLPerf Tiny's ResNet-8. (Keras Applications'
-            v1 has them too; there they fold exactly into the BN's moving mean, so ours has none.)
-        padding: "symmetric": (1, 1) around a strided 3×3, as PyTorch and Keras Applications.
-            "same": TensorFlow's, (0, 1) on even sizes, as MLPerf Tiny.
-        shortcut_bn: whether projection shortcuts end in BN where F does (He 2015, torchvision);
-            MLPerf Tiny's do not.
-        bn_epsilon: PyTorch's; Keras Applications has 1.001e-5, Keras' default is 1e-3.
-        bn_momentum: PyTorch's 0.1 counted from the other end; Keras' default is 0.99.
+        conv_bias: the convolutions that have a bias. "none": no convolution, as BN before or after
+            it makes a bias redundant (torchvision, timm). "without_bn": those that are not followed
+            by BN (Keras Applications' ResNet50V2). "all": every convolution (MLPerf Tiny's
+            ResNet-8). Keras Applications' v1 also has biases everywhere. They fold exactly into the
+            BN's moving mean, so our v1 has none.
+        padding: "symmetric" pads (1, 1) around a strided 3×3, as PyTorch and Keras Applications do.
+            "same" is TensorFlow's padding, (0, 1) on even sizes, as in MLPerf Tiny.
+        shortcut_bn: True if a projection shortcut ends in BN where F does (He 2015, torchvision).
+            In MLPerf Tiny it does not.
+        bn_epsilon: epsilon of BN. The default is PyTorch's. Keras Applications has 1.001e-5; Keras'
+            default is 1e-3.
+        bn_momentum: momentum of BN. The default equals PyTorch's 0.1, which is 1 - momentum in
+            Keras' terms. Keras' default is 0.99.
     """
 
     conv_bias: Literal["none", "without_bn", "all"] = "none"
@@ -101,7 +105,7 @@ class Style:
     bn_momentum: float = 0.9
 
     def __post_init__(self) -> None:
-        """Refuse a choice that there is not."""
+        """Refuse an unknown option."""
         require_choices(self)
 
 
@@ -110,16 +114,16 @@ class Unit:
     """One residual unit in its network.
 
     Attributes:
-        name: what its layers' names begin with: "stage1_block1".
-        style: the network's.
-        order: the network's.
-        stride: pixels of its input to one of its output, a side.
-        in_channels: of x.
-        out_channels: of h(x), F(x) and y.
-        downsamples: the resolution falls here (or would, if not for `output_stride`).
-        dilation: how far apart its neighbours are, strides before it having been left out.
-        drop_rate: chance of a training step without F.
-        zero_init_last: F starts as zero, the unit as its shortcut.
+        name: prefix of its layers' names, e.g. "stage1_block1".
+        style: the style of the network.
+        order: the order of operations of the network.
+        stride: stride in height and width.
+        in_channels: channels of x.
+        out_channels: channels of h(x), F(x) and y.
+        downsamples: True if the resolution falls in this unit, or would without `output_stride`.
+        dilation: dilation that replaces the strides left out before this unit.
+        drop_rate: probability that a training step skips F.
+        zero_init_last: True if F starts as zero, so that the unit starts as its shortcut.
     """
 
     name: str
@@ -152,15 +156,16 @@ def convolution(
     followed_by_bn: bool,
     kernel_initializer: str = "he_normal",  # arXiv:1502.01852, the papers' initialisation
 ) -> Tensor:
-    """`conv` of `x` (batch, height, width, channels), with the style's padding and bias.
+    """Apply `conv` to `x` (batch, height, width, channels), with the style's padding and bias.
 
     Args:
-        x: A tensor.
-        conv: What it is.
-        style: Whose padding and biases.
-        name: Of the layer; holds "conv" ("stem_conv"), which the padding's replaces by "pad".
-        followed_by_bn: Whether BN makes a bias redundant.
-        kernel_initializer: Of the weights; they are (kernel, kernel, channels / groups, filters).
+        x: a tensor.
+        conv: the convolution.
+        style: gives the padding and the biases.
+        name: name of the layer. It contains "conv" ("stem_conv"); for the padding layer, "pad"
+            replaces that.
+        followed_by_bn: True if BN makes a bias redundant.
+        kernel_initializer: initializer of the kernel (kernel, kernel, channels / groups, filters).
     """
     same = style.padding == "same" or conv.stride == 1  # at stride 1 "same" is symmetric
     if not same and conv.kernel > 1:
@@ -182,10 +187,10 @@ def convolution(
 def operations(
     x: Tensor, kinds: tuple[str, ...], style: Style, name: str, *, gamma: str = "ones"
 ) -> Tensor:
-    """Apply `kinds`, "bn" and "relu", to `x` (batch, height, width, channels) in turn; it stays so.
+    """Apply `kinds`, "bn" and "relu", to `x` (batch, height, width, channels) in turn.
 
-    BN has the `style`'s epsilon and momentum, and begins with `gamma`, an initializer's name.
-    `name` has a `{}` for the kind: "stage1_block1_{}2".
+    BN uses the `style`'s epsilon and momentum and the initializer named `gamma`. `name` has a `{}`
+    for the kind: "stage1_block1_{}2". The shape does not change.
     """
     for kind in kinds:
         if kind == "bn":
@@ -202,11 +207,12 @@ def operations(
 
 
 def subsample(x: Tensor, stride: int, name: str) -> Tensor:
-    """Every `stride`-th pixel of `x`, as the shortcut of a strided unit without projection.
+    """Take every `stride`-th pixel of `x`: the shortcut of a strided unit without projection.
 
     (batch, height, width, channels) becomes (batch, ⌈height / stride⌉, ⌈width / stride⌉, channels).
-    A maximum of one pixel, as in Keras Applications. A mean of one is the same function, but in
-    LiteRT's int8 it takes a tenth of ResNet50V2's time. `name` is the layer's.
+    The layer is a maximum over one pixel, as in Keras Applications. A mean over one pixel would
+    compute the same, but in LiteRT's int8 it takes a tenth of ResNet50V2's time. `name` is the
+    name of the layer.
     """
     return layers.MaxPooling2D(1, strides=stride, name=name)(x) if stride > 1 else x
 
@@ -215,12 +221,12 @@ def subsample(x: Tensor, stride: int, name: str) -> Tensor:
 
 
 def basic(width: int, stride: int) -> tuple[Conv, ...]:
-    """Two 3×3 convolutions of `width` filters, the first of `stride` (He 2015, Fig. 5 left)."""
+    """Return two 3×3 convolutions of `width` filters, the first with `stride` (He 2015, Fig. 5)."""
     return Conv(3, width, stride), Conv(3, width)
 
 
 def bottleneck(width: int, stride: int) -> tuple[Conv, ...]:
-    """1×1, 3×3, 1×1 of `width`, `width` and four times as many filters (He 2015, Fig. 5 right).
+    """Return 1×1, 3×3, 1×1 with `width`, `width` and 4 · `width` filters (He 2015, Fig. 5 right).
 
     The `stride` is in the first 1×1 (He 2015; Keras Applications).
     """
@@ -228,15 +234,15 @@ def bottleneck(width: int, stride: int) -> tuple[Conv, ...]:
 
 
 def bottleneck_v1_5(width: int, stride: int) -> tuple[Conv, ...]:
-    """`bottleneck` of `width` with the `stride` in its 3×3 (torchvision, timm, MLPerf)."""
+    """Return `bottleneck` of `width` with the `stride` in its 3×3 (torchvision, timm, MLPerf)."""
     return Conv(1, width), Conv(3, width, stride), Conv(1, 4 * width)
 
 
 def grouped(groups: int, base_width: int) -> Transform:
-    """Bottleneck (v1.5) whose 3×3 has `groups` paths of `base_width` filters in the first stage.
+    """Return a bottleneck (v1.5) whose 3×3 has `groups` groups of `base_width` filters in stage 1.
 
-    `grouped(32, 4)` is ResNeXt-50's 32×4d (arXiv:1611.05431, Table 1); one group of twice
-    ResNet-50's width, `grouped(1, 128)`, is Wide ResNet-50-2's (arXiv:1605.07146, Table 8).
+    `grouped(32, 4)` is ResNeXt-50 32×4d (arXiv:1611.05431, Table 1). `grouped(1, 128)`, one group
+    with twice ResNet-50's width, is Wide ResNet-50-2 (arXiv:1605.07146, Table 8).
     """
 
     def transform(width: int, stride: int) -> tuple[Conv, ...]:
@@ -247,7 +253,7 @@ def grouped(groups: int, base_width: int) -> Transform:
 
 
 def wide_basic(dropout: float) -> Transform:
-    """`basic` with `dropout`, a rate, before its second convolution (arXiv:1605.07146, Fig. 1d)."""
+    """Return `basic` with dropout before the second convolution (arXiv:1605.07146, Fig. 1d)."""
 
     def transform(width: int, stride: int) -> tuple[Conv, ...]:
         return Conv(3, width, stride), Conv(3, width, dropout=dropout)
@@ -256,9 +262,10 @@ def wide_basic(dropout: float) -> Transform:
 
 
 def squeeze_excitation(transform: Transform, least: int = 1) -> Transform:
-    """`transform` with its output recalibrated (arXiv:1709.01507, Fig. 3; reduction 16).
+    """Add squeeze and excitation to `transform` (arXiv:1709.01507, Fig. 3; reduction 16).
 
-    `least` filters are in the middle: timm has 8 or more, which only narrow networks notice.
+    `least` is the minimum number of filters in the middle. timm has 8, which matters in narrow
+    networks only.
     """
 
     def recalibrated(width: int, stride: int) -> tuple[Conv | SqueezeExcitation, ...]:
@@ -269,10 +276,10 @@ def squeeze_excitation(transform: Transform, least: int = 1) -> Transform:
 
 
 def dilate(parts: tuple[Conv | SqueezeExcitation, ...], unit: Unit) -> Iterator[Any]:
-    """The parts of a transform with dilation for the strides that the unit leaves out.
+    """Yield the `parts` of a transform, with dilation for the strides that the `unit` leaves out.
 
-    A stride that is left out doubles the dilation of what follows it, so that every second pixel
-    of the result is what the strided transform gives (arXiv:1511.07122).
+    Leaving out a stride doubles the dilation of the layers after it. Every second pixel of the
+    result then equals the result of the strided transform (arXiv:1511.07122).
     """
     dilation = unit.dilation
     for part in parts:
@@ -285,7 +292,7 @@ def dilate(parts: tuple[Conv | SqueezeExcitation, ...], unit: Unit) -> Iterator[
 
 
 def out_channels(transform: tuple[Conv | SqueezeExcitation, ...]) -> int:
-    """Channels of F(x): those of the last convolution of a `transform`."""
+    """Return the channels of F(x): those of the last convolution of a `transform`."""
     return [part.filters for part in transform if isinstance(part, Conv)][-1]
 
 
@@ -301,19 +308,19 @@ def residual_unit(
     *,
     activate_x: bool,
 ) -> Tensor:
-    """`y = h(x) + F(x)`, `x_next = f(y)` (arXiv:1603.05027, eq. 1 and 2).
+    """Build `y = h(x) + F(x)`, `x_next = f(y)` (arXiv:1603.05027, eq. 1 and 2).
 
     Args:
-        x: (batch, height, width, unit.in_channels).
-        unit: Where it stands, its order of operations, its stride.
-        transform: The weight layers of F.
+        x: the input (batch, height, width, unit.in_channels).
+        unit: the unit, with its order of operations and its stride.
+        transform: the weight layers of F.
         shortcut: h.
-        junction: What is made of h(x) and F(x); `shortcuts.addition` adds them.
-        activate_x: Take the first activation before the two paths split, as the paper's first
-            pre-activation unit does (arXiv:1603.05027, appendix).
+        junction: combines h(x) and F(x), such as `shortcuts.addition`.
+        activate_x: True takes the first activation before the two paths split, as in the paper's
+            first pre-activation unit (arXiv:1603.05027, appendix).
 
     Returns:
-        (batch, height / stride, width / stride, unit.out_channels).
+        A tensor (batch, height / stride, width / stride, unit.out_channels).
     """
     activated = operations(x, unit.order.before, unit.style, unit.name + "_{}1")
     if activate_x:
@@ -324,34 +331,34 @@ def residual_unit(
 
 
 def _transform(x: Tensor, unit: Unit, parts: tuple[Conv | SqueezeExcitation, ...]) -> Tensor:
-    """F(x), from the already activated input."""
+    """Build F(x) from the activated input."""
     convs = [part for part in parts if isinstance(part, Conv)]
     for number, conv in enumerate(convs, start=1):
         x = _weight_layer(x, unit, conv, number, last=number == len(convs))
     for part in parts:
         if isinstance(part, SqueezeExcitation):
             x = _squeeze_excitation(x, part, unit)
-    if unit.drop_rate:  # one draw an image (arXiv:1603.09382)
+    if unit.drop_rate:  # one random decision per image (arXiv:1603.09382)
         name = f"{unit.name}_drop_path"
         x = layers.Dropout(unit.drop_rate, noise_shape=(None, 1, 1, 1), name=name)(x)
     return x
 
 
 def _weight_layer(x: Tensor, unit: Unit, conv: Conv, number: int, *, last: bool) -> Tensor:
-    """One convolution of F with the operations around it."""
+    """Build one convolution of F with the operations around it."""
     order, style, name = unit.order, unit.style, unit.name
     if number > 1:
         x = operations(x, order.before, style, f"{name}_{{}}{number}")
     if conv.dropout:
         x = layers.Dropout(conv.dropout, name=f"{name}_drop{number}")(x)
     after = order.last if last else order.after
-    zeros = last and unit.zero_init_last  # in the last gamma, or, no BN there, in the last kernel
+    zeros = last and unit.zero_init_last  # in the last gamma; without BN there, in the last kernel
     x = convolution(
         x,
         conv,
         style,
         f"{name}_conv{number}",
-        # In pre-activation the BN after a convolution is the one before the next.
+        # In pre-activation, the BN before the next convolution follows this one.
         followed_by_bn="bn" in after or ("bn" in order.before and not last),
         kernel_initializer="zeros" if zeros and "bn" not in after else "he_normal",
     )
@@ -360,7 +367,7 @@ def _weight_layer(x: Tensor, unit: Unit, conv: Conv, number: int, *, last: bool)
 
 
 def _squeeze_excitation(x: Tensor, part: SqueezeExcitation, unit: Unit) -> Tensor:
-    """`x · σ(W2 relu(W1 pool(x)))`; 1×1 convolutions (timm's) are the paper's dense layers."""
+    """Build `x · σ(W2 relu(W1 pool(x)))`. 1×1 convolutions (as in timm) replace dense layers."""
 
     def layer(filters: int, activation: str, name: str) -> layers.Layer:
         return layers.Conv2D(

@@ -72,10 +72,10 @@ _CIFAR_SOURCE = f"{HE_2015}, section 4.2"
 
 
 def _deep(spec: ResNetSpec, depth: int) -> ResNetSpec:
-    """`spec` of 6n + 2 = `depth` weight layers; 164 and 1001 are 9n + 2, of bottlenecks.
+    """Return `spec` with `depth` weight layers: 6n + 2, or 9n + 2 in bottlenecks for 164 and 1001.
 
-    Those stride in their first 1×1 and have projections where channels change (Identity Mappings,
-    appendix, and its authors' program); the others have option A.
+    The bottlenecks have their stride in the first 1×1 and projections where the channels change
+    (Identity Mappings, appendix, and its authors' program). The others have option A.
     """
     if depth not in (164, 1001):
         return replace(spec, depths=((depth - 2) // 6,) * 3)
@@ -88,7 +88,7 @@ def _deep(spec: ResNetSpec, depth: int) -> ResNetSpec:
 
 
 def _cifar_v1(depth: int, option: str) -> Row:
-    """ResNet-`depth` of the CIFAR family; its own name is option A's, as in the paper."""
+    """Return the row of the CIFAR ResNet-`depth`. The name without a suffix means option A."""
     shortcut = {"A": shortcuts.option_a, "B": shortcuts.option_b, "C": shortcuts.option_c}[option]
     spec = replace(_deep(_CIFAR, depth), shortcut=shortcut)
     suffix = "" if option == "A" else f"_{option}"
@@ -145,7 +145,7 @@ ResNetV2_1001 = row(*_cifar_v2(1001))
 
 
 def _plain(depth: int) -> Row:
-    # Option A's padding is what no junction takes up: a plain net has no layer of its shortcuts.
+    # Option A has no weights, and `no_shortcut` ignores its padding: no shortcut layer remains.
     spec = replace(_deep(_CIFAR, depth), junction=shortcuts.no_shortcut)
     return f"Plain{depth}", spec, f"CIFAR ResNet-{depth} without shortcuts", _CIFAR_SOURCE
 
@@ -166,9 +166,9 @@ ResNet164 = row(
 )
 
 
-# (registry name, figure, what it is, fields of the original units that it changes)
+# (registry name, figure, description, changed fields of the original units)
 _ABLATIONS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
-    # Shortcuts (Table 1; where it has several settings, the best).
+    # Shortcuts (Table 1; of several settings, the best).
     (
         "constant_scaling",
         "Fig. 2b",
@@ -199,7 +199,7 @@ _ABLATIONS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
         "dropout of 0.5 on the shortcut",
         {"junction": shortcuts.dropout_shortcut(0.5)},
     ),
-    # Activations (Table 2); full pre-activation is ResNetV2.
+    # Activations (Table 2). Full pre-activation is ResNetV2.
     ("bn_after_add", "Fig. 4b", "BN after addition", {"order": blocks.BN_AFTER_ADDITION}),
     ("relu_before_add", "Fig. 4c", "ReLU before addition", {"order": blocks.RELU_BEFORE_ADDITION}),
     (

@@ -64,7 +64,7 @@ __all__ = [
     "Wide_ResNet101_2",
 ]
 
-# ImageNet, v1: the paper's -----------------------------------------------------------------------
+# ImageNet, v1 as in the paper --------------------------------------------------------------------
 
 # Units per stage (He 2015, Table 1; 200: Identity Mappings, Table 5).
 _D18, _D34, _D50 = (2, 2, 2, 2), (3, 4, 6, 3), (3, 4, 6, 3)
@@ -131,7 +131,7 @@ _KERAS_V2 = ResNetSpec(
     widths=(64, 128, 256, 512),
     transform=blocks.bottleneck_v1_5,
     order=PRE_ACTIVATION,
-    stem=stems.imagenet_stem,  # pads un-activated features with zeros; the paper's form: -inf
+    stem=stems.imagenet_stem,  # pads with zeros before the first ReLU; the paper: -inf
     stride_unit="last",
     style=Style(conv_bias="without_bn", bn_epsilon=1.001e-5),
     preprocessing="tf",
@@ -185,7 +185,7 @@ ResNetV2_200 = row(
 
 
 def _plain(spec: ResNetSpec) -> ResNetSpec:
-    # Option A has no weights, and its padding is taken up by no junction.
+    # Option A has no weights, and `no_shortcut` ignores its padding.
     return replace(spec, shortcut=shortcuts.option_a, junction=shortcuts.no_shortcut)
 
 
@@ -194,7 +194,7 @@ Plain34 = row("Plain34", _plain(_V1_34), "ResNet-34 without shortcuts", _T1)
 
 
 def _option(option: str, depth: int, spec: ResNetSpec) -> Row:
-    """ResNet-`depth` with option A or C; its own name is option B's."""
+    """Return the row of ResNet-`depth` with option A or C. No suffix means option B."""
     shortcut = {"A": shortcuts.option_a, "C": shortcuts.option_c}[option]
     summary = f"ResNet-{depth}, option {option} shortcuts"
     return (
@@ -275,7 +275,7 @@ _W50 = replace(_V1_5, transform=blocks.grouped(1, 128))
 Wide_ResNet50_2 = row("Wide_ResNet50_2", _W50, "Wide ResNet-50-2", _WIDE)
 Wide_ResNet101_2 = row("Wide_ResNet101_2", replace(_W50, depths=_D101), "Wide ResNet-101-2", _WIDE)
 
-# Tiny, for tests that need the family and not its size --------------------------------------------
+# Tiny networks for tests --------------------------------------------------------------------------
 
 _TEST = ResNetSpec(
     depths=(1, 2),

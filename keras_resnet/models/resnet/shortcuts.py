@@ -1,9 +1,10 @@
-"""Shortcuts h(x), and junctions: how h(x) and F(x) become y.
+"""Shortcuts h(x), and junctions, which combine h(x) and F(x) into y.
 
-A shortcut is a function of `x`, the unit's input (batch, height, width, unit.in_channels), of
-`activated`, its first activation, which without pre-activation is x too, and of the `unit`. A
-junction is a function of `h`, which is h(x), of `f`, which is F(x), both (batch, height / stride,
-width / stride, unit.out_channels), and of the `unit`.
+A shortcut is a function of `x`, `activated` and `unit`. `x` is the unit's input (batch, height,
+width, unit.in_channels). `activated` is its first activation; without pre-activation it is x.
+
+A junction is a function of `h`, `f` and `unit`. `h` is h(x) and `f` is F(x), both (batch, height /
+stride, width / stride, unit.out_channels).
 """
 
 from __future__ import annotations
@@ -25,10 +26,12 @@ from keras_resnet.models.resnet.blocks import (
 
 
 def option_a(x: Tensor, activated: Tensor, unit: Unit) -> Tensor:
-    """Identity; new channels are zeros, so no parameters (He 2015, section 3.3, option A).
+    """Build an identity that fills new channels with zeros (He 2015, section 3.3, option A).
+
+    It has no parameters.
 
     Raises:
-        UserError: The unit has fewer channels than its input.
+        UserError: the unit has fewer channels than its input.
     """
     x = subsample(x, unit.stride, f"{unit.name}_shortcut_subsample")
     new = unit.out_channels - unit.in_channels
@@ -36,11 +39,11 @@ def option_a(x: Tensor, activated: Tensor, unit: Unit) -> Tensor:
         return x
     if new < 0:
         raise UserError(
-            f"Option A adds channels; {unit.name} goes from {unit.in_channels} to "
-            f"{unit.out_channels} (is the stem wider than the first stage?)."
+            f"Option A can only add channels, but {unit.name} goes from {unit.in_channels} to "
+            f"{unit.out_channels}. Make the stem no wider than the first stage, or use option B."
         )
-    # Half on either side, as the public CIFAR weights have it. channels_first here only means
-    # "pad the last axis".
+    # Half on either side, as in the public CIFAR weights. channels_first here only means "pad the
+    # last axis".
     pad = layers.ZeroPadding2D(
         ((0, 0), (new // 2, new - new // 2)),
         data_format="channels_first",
@@ -50,24 +53,24 @@ def option_a(x: Tensor, activated: Tensor, unit: Unit) -> Tensor:
 
 
 def option_b(x: Tensor, activated: Tensor, unit: Unit) -> Tensor:
-    """Identity, and a projection where the channels change (He 2015, section 3.3, option B)."""
+    """Build an identity, or a projection if channels change (He 2015, section 3.3, option B)."""
     if unit.in_channels == unit.out_channels:
         return subsample(x, unit.stride, f"{unit.name}_shortcut_subsample")
     return option_c(x, activated, unit)
 
 
 def option_c(x: Tensor, activated: Tensor, unit: Unit) -> Tensor:
-    """A projection in every unit (He 2015, section 4.1, option C; arXiv:1603.05027, Fig. 2e).
+    """Build a projection (He 2015, section 4.1, option C; arXiv:1603.05027, Fig. 2e).
 
-    Pre-activation units project the activated input. Where F ends in BN, the projection does
+    Pre-activation units project the activated input. The projection ends in BN if F does
     (arXiv:1603.05027, section 4 and appendix).
     """
     return _projection(activated, unit.stride, unit)
 
 
 def option_d(x: Tensor, activated: Tensor, unit: Unit) -> Tensor:
-    """Option B that halves the resolution by an average pool before its projection, which so sees
-    every pixel (ResNet-D, arXiv:1812.01187, Fig. 2c)."""
+    """Build option B with an average pool in place of the projection's stride, so that the
+    projection sees every pixel (ResNet-D, arXiv:1812.01187, Fig. 2c)."""
     if unit.downsamples:
         activated = _average_pool(activated, unit)
     elif unit.in_channels == unit.out_channels:
@@ -76,10 +79,10 @@ def option_d(x: Tensor, activated: Tensor, unit: Unit) -> Tensor:
 
 
 def _average_pool(x: Tensor, unit: Unit) -> Tensor:
-    """A 2×2 mean of `x`, of the unit's stride; at the edges of the pixels that there are.
+    """Average `x` over 2×2 pixels with the unit's stride. At the edges, count existing pixels only.
 
-    Where `output_stride` leaves the stride out, timm still pools, and there counts the zeros beyond
-    the right and the lower edge as pixels.
+    If `output_stride` removes the stride, timm still pools, and counts the zeros beyond the right
+    and the lower edge as pixels. So does this function.
     """
     padding, name = "same", f"{unit.name}_shortcut_pool"
     if unit.stride == 1:
@@ -100,17 +103,17 @@ def _projection(x: Tensor, stride: int, unit: Unit) -> Tensor:
 
 
 def addition(h: Tensor, f: Tensor, unit: Unit) -> Tensor:
-    """`y = h(x) + F(x)` (arXiv:1603.05027, Fig. 2a)."""
+    """Build `y = h(x) + F(x)` (arXiv:1603.05027, Fig. 2a)."""
     return layers.Add(name=f"{unit.name}_add")([h, f])
 
 
 def no_shortcut(h: Tensor, f: Tensor, unit: Unit) -> Tensor:
-    """`y = F(x)`: the plain nets that residual ones are compared with (He 2015, section 3.3)."""
+    """Return `y = F(x)`, as in the plain nets of He 2015 (section 3.3)."""
     return f
 
 
 def constant_scaling(shortcut: float, residual: float) -> Junction:
-    """`y = shortcut · h(x) + residual · F(x)` (arXiv:1603.05027, Fig. 2b)."""
+    """Return a junction `y = shortcut · h(x) + residual · F(x)` (arXiv:1603.05027, Fig. 2b)."""
 
     def junction(h: Tensor, f: Tensor, unit: Unit) -> Tensor:
         h = layers.Rescaling(shortcut, name=f"{unit.name}_shortcut_scale")(h)
@@ -121,10 +124,11 @@ def constant_scaling(shortcut: float, residual: float) -> Junction:
 
 
 def exclusive_gating(bias: float, kernel: int = 1) -> Junction:
-    """`y = (1 - g) · h(x) + g · F(x)`, as in Highway networks (arXiv:1603.05027, Fig. 2c).
+    """Return a junction `y = (1 - g) · h(x) + g · F(x)` (arXiv:1603.05027, Fig. 2c).
 
-    g is a convolution's sigmoid. Its `bias` begins at this value (-6 and the like shut F out), its
-    `kernel` is 1 in the ablation, F's in a highway network.
+    Highway networks use it. g is the sigmoid of a convolution with this `kernel`: 1 in the
+    ablation, F's own in a highway network. `bias` is its initial bias; values such as -6 shut F out
+    at first.
     """
 
     def junction(h: Tensor, f: Tensor, unit: Unit) -> Tensor:
@@ -136,9 +140,9 @@ def exclusive_gating(bias: float, kernel: int = 1) -> Junction:
 
 
 def shortcut_only_gating(bias: float) -> Junction:
-    """`y = (1 - g) · h(x) + F(x)` (arXiv:1603.05027, Fig. 2d).
+    """Return a junction `y = (1 - g) · h(x) + F(x)` (arXiv:1603.05027, Fig. 2d).
 
-    g is `exclusive_gating`'s, of kernel 1; its `bias` begins at this value.
+    g is that of `exclusive_gating` with kernel 1. `bias` is its initial bias.
     """
 
     def junction(h: Tensor, f: Tensor, unit: Unit) -> Tensor:
@@ -148,7 +152,7 @@ def shortcut_only_gating(bias: float) -> Junction:
 
 
 def dropout_shortcut(rate: float) -> Junction:
-    """`y = dropout(h(x)) + F(x)`, at this `rate` (arXiv:1603.05027, Fig. 2f)."""
+    """Return a junction `y = dropout(h(x)) + F(x)` with this `rate` (arXiv:1603.05027, Fig. 2f)."""
 
     def junction(h: Tensor, f: Tensor, unit: Unit) -> Tensor:
         return addition(layers.Dropout(rate, name=f"{unit.name}_shortcut_drop")(h), f, unit)
@@ -157,10 +161,10 @@ def dropout_shortcut(rate: float) -> Junction:
 
 
 def _gate(h: Tensor, bias: float, unit: Unit, kernel: int = 1) -> Tensor:
-    """g = σ(W x + b) of a convolution, without BN.
+    """Build g = σ(W h + b), a convolution without BN.
 
-    The paper says it of x, and of units that change neither size nor channels. In those that do, x
-    here is h(x), which has the size of y; what option A pads is zeros to the gate, too.
+    The paper defines g on x, in units that change neither size nor channels. In units that do, we
+    use h(x), which has the size of y. The channels that option A pads are zeros for the gate, too.
     """
     g = layers.Conv2D(
         unit.out_channels,

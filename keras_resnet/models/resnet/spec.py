@@ -1,4 +1,4 @@
-"""Every residual network from one `ResNetSpec`: stem, stages of residual units, head."""
+"""`ResNetSpec`, which describes every residual network: stem, stages of residual units, head."""
 
 from __future__ import annotations
 
@@ -29,44 +29,46 @@ from keras_resnet.models.resnet.stems import deep_stem, imagenet_preact_stem, im
 HE_2015 = "arXiv:1512.03385"
 IDENTITY_MAPPINGS = "arXiv:1603.05027"
 
-# Of a stem of your own nothing is known, so it refuses no image.
+# The stride of a custom stem is unknown. It counts as 1, so that no image is refused.
 _STEM_STRIDES: dict[Stem, int] = {imagenet_stem: 4, deep_stem: 4, imagenet_preact_stem: 4}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResNetSpec(Network):
-    """A residual network. `build` turns it into a Keras model; `dataclasses.replace` varies it.
+    """A residual network. `build` turns it into a Keras model; `dataclasses.replace` changes it.
 
     A unit is `y = h(x) + F(x)`, `x_next = f(y)` (arXiv:1603.05027, eq. 1 and 2). The last three
-    fields are options of a training or a task: the network's weights stay what they are. Other
+    fields are options for training or for another task; they do not change the weights. The other
     fields are those of `Network`.
 
     Attributes:
-        depths: units per stage.
-        widths: what `transform` is given per stage: the filters of the 3×3 convolutions, which
-            `grouped` scales.
+        depths: number of units in each stage.
+        widths: the width that `transform` gets in each stage: the filters of the 3×3 convolutions
+            (`grouped` scales them).
         transform: F, such as `basic`.
         shortcut: h, such as `option_b`.
-        junction: the + of h(x) + F(x), such as `addition`.
-        order: where BN and ReLU stand around F's weights, and f.
-        stem: what comes before the units.
-        stem_width: channels of its result.
-        stride_unit: the unit that halves the resolution between two stages: the first of the next
-            (the papers, torchvision) or the last of the one before (Keras Applications'
+        junction: combines h(x) and F(x), such as `addition`.
+        order: the places of BN and ReLU around F's weights, and f.
+        stem: the layers before the units.
+        stem_width: output channels of the stem.
+        stride_unit: the unit that halves the resolution between two stages: "first" of the next
+            stage (the papers, torchvision) or "last" of the stage before (Keras Applications'
             ResNet50V2).
-        activate_stem: pre-activation only: take the first activation before the first split (the
-            paper's appendix) or let the first shortcut carry the stem's output as it is (timm's
-            resnetv2_18 and 34). Where the first unit projects, as of bottlenecks, both are the
-            same.
-        style: what implementations disagree about.
-        output_stride: input pixels a side to one of the last map; stages past it dilate instead
-            (torchvision's replace_stride_with_dilation). None: the total stride.
-        stochastic_depth: chance of a training step without the last unit's F, falling linearly to
-            0 at the input (arXiv:1603.09382, eq. 4, where p_L = 1 - stochastic_depth). Kept F are
-            scaled up by 1 / (1 - chance) in training (torchvision, timm), the paper's are scaled
-            down at inference.
-        zero_init_last: units start as their shortcuts: zeros in the last gamma (arXiv:1706.02677,
-            section 5.1) or, where no BN ends F, in the last kernel (timm).
+        activate_stem: for pre-activation only. True takes the first activation before the first
+            split (the paper's appendix). False sends the stem's output through the first shortcut
+            unchanged (timm's resnetv2_18 and 34). If the first unit has a projection, as with
+            bottlenecks, both are the same.
+        style: the details in which implementations differ.
+        output_stride: ratio of the image size to the size of the last map. Later stages use
+            dilation in place of a stride (torchvision's replace_stride_with_dilation). None keeps
+            all strides.
+        stochastic_depth: probability that a training step skips the F of the last unit. It falls
+            linearly to 0 at the input (arXiv:1603.09382, eq. 4, where p_L = 1 - stochastic_depth).
+            In training, a kept F is scaled up by 1 / (1 - probability), as in torchvision and timm;
+            the paper scales down at inference.
+        zero_init_last: True starts every unit as its shortcut, with zeros in the last gamma
+            (arXiv:1706.02677, section 5.1). If F does not end in BN, the zeros are in its last
+            kernel (timm).
     """
 
     depths: tuple[int, ...]
@@ -85,52 +87,52 @@ class ResNetSpec(Network):
     zero_init_last: bool = False
 
     def __post_init__(self) -> None:
-        """Check what would otherwise fail deep inside Keras.
+        """Check the fields, which would otherwise fail deep inside Keras.
 
         Raises:
-            UserError: stages without a width, names where functions are meant, an impossible
-                output stride or rate.
+            UserError: a stage has no width, a field that must be a function is not one, or the
+                output stride or a rate is not possible.
         """
         super().__post_init__()
         check_rate("stochastic_depth", self.stochastic_depth)
         if len(self.depths) != len(self.widths) or min(self.depths, default=0) < 1:
             raise UserError(
-                "depths and widths are one per stage, 1 or more; received "
+                "depths and widths must have one number per stage, 1 or more; received "
                 f"{self.depths} and {self.widths}."
             )
         for name in ("transform", "shortcut", "junction", "stem"):
             if not callable(getattr(self, name)):
                 raise UserError(
-                    f"{name} is a function, of keras_resnet.models.resnet's blocks, shortcuts or "
-                    f"stems; received {getattr(self, name)!r}."
+                    f"{name} must be a function of keras_resnet.models.resnet.blocks, .shortcuts "
+                    f"or .stems; received {getattr(self, name)!r}."
                 )
         strides = [self._stem_stride() * 2**n for n in range(len(self.depths))]
         if self.output_stride is not None and self.output_stride not in strides:
             raise UserError(
-                f"output_stride is one of {', '.join(map(str, strides))} for this network; "
+                f"output_stride must be one of {', '.join(map(str, strides))} for this network; "
                 f"received {self.output_stride!r}."
             )
         self._check_options()
 
     def _check_options(self) -> None:
-        """Refuse options that would leave another function or a network that cannot learn."""
+        """Refuse options that change the function of the weights or prevent learning."""
         dilates = self.output_stride not in (None, self.min_size)
         if dilates and self.style.padding == "same":
             raise UserError(
-                'output_stride needs symmetric padding: TensorFlow\'s "same" centres a strided 3×3 '
-                "between the pixels that the shortcut takes, so without the stride the trained "
-                "weights make another function."
+                'output_stride needs the symmetric padding style. TensorFlow\'s "same" centres a '
+                "strided 3×3 between the pixels that the shortcut takes, so without the stride the "
+                "trained weights would compute something else."
             )
         plain = self.junction is no_shortcut
         if plain and (self.stochastic_depth or self.zero_init_last):
             raise UserError(
-                "stochastic_depth and zero_init_last are for networks with shortcuts: a plain net "
-                "without F(x) passes nothing on."
+                "stochastic_depth and zero_init_last need shortcuts. This plain net has none, so "
+                "without F(x) nothing would pass. Remove these options."
             )
         if self.zero_init_last and "relu" in self.order.last:
             raise UserError(
-                "zero_init_last: F ends in a ReLU here, which passes no gradient at 0, so the "
-                "zeros would stay."
+                "zero_init_last does not work here: F ends in a ReLU, which has no gradient at 0, "
+                "so the zeros would stay. Remove it."
             )
 
     def _stem_stride(self) -> int:
@@ -138,11 +140,11 @@ class ResNetSpec(Network):
 
     @property
     def min_size(self) -> int:
-        """Pixels a side that leave one in the last feature map: the total stride."""
+        """Smallest image size in pixels: the total stride, which leaves one pixel."""
         return self._stem_stride() * 2 ** (len(self.depths) - 1)
 
     def units(self) -> Iterator[tuple[Unit, int]]:
-        """Every unit in order, with its width: `stage1_block1`, `stage1_block2`, ..."""
+        """Yield every unit in order, with its width: `stage1_block1`, `stage1_block2`, ..."""
         channels, number, dilation = self.stem_width, 0, 1
         stride = self._stem_stride()
         limit = self.output_stride or self.min_size
@@ -168,13 +170,16 @@ class ResNetSpec(Network):
                 yield unit, width
                 channels = unit.out_channels
                 stride *= unit.stride
-                # Past a stride that was left out, neighbours are that much further apart.
+                # After a stride that is left out, neighbouring pixels are twice as far apart.
                 dilation *= 2 if downsamples and unit.stride == 1 else 1
 
     def trunk(self, x: Tensor) -> Trunk:
-        """Build stem and stages. A stage's feature is its last map before the resolution falls
-        (with `stride_unit="last"` that is before the stage's last unit), and of the last stage the
-        one before the BN and ReLU of a pre-activation network's head (as in timm and KerasHub)."""
+        """Build stem and stages.
+
+        A stage's feature is its last map before the resolution falls. With `stride_unit="last"`,
+        that is the map before the stage's last unit. In the last stage of a pre-activation network
+        it is the map before the BN and ReLU of the head (as in timm and KerasHub).
+        """
         allow_recursion(sum(self.depths))
         features: dict[str, Tensor] = {}
         x = self.stem(x, self.stem_width, self.order, self.style)

@@ -1,1 +1,1 @@
-"""Other libraries' weights: reading their files and translating their names."""
+"""Weights of other libraries: reading their files and translating their names."""

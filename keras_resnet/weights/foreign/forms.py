@@ -1,8 +1,8 @@
-"""Which of our networks a foreign file is of.
+"""Find out which of our networks a weights file of another library belongs to.
 
-Many names share shapes, and some networks share all of them: ResNet-50 v1 and v1.5 stride in
-different convolutions. So a file is known by where it comes from, how its library names the layers,
-and how many numbers it holds besides its classifiers.
+Many names share shapes, and some networks share all of them: ResNet-50 v1 and v1.5 differ only in
+the convolutions that have the stride. A file is therefore recognised by its library, by that
+library's layer names, and by the number of values outside its classifiers.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from keras_resnet.errors import UserError
 
 @dataclass(frozen=True)
 class Form:
-    """A network of another library, and ours of the same form."""
+    """A network of another library and our network of the same form."""
 
     library: str
     model: str  # registry name
-    family: str  # of their layer names (a key of `torch_names.FAMILIES`), or their class
-    numbers: int  # parameters and BN statistics in the file, without the classifiers'
+    family: str  # of the layer names (a key of `torch_names.FAMILIES`), or the class there
+    numbers: int  # parameters and BN statistics in the file, without the classifiers
 
 
-# Counted on the networks of tests/peers/peers.py and of github.com/akamaster (the CIFAR ones).
-# plain20 and others hold the same arrays as resnet20: what is published is resnet20.
+# Counted on the networks of tests/peers/peers.py and (CIFAR) of github.com/akamaster. plain20 and
+# others hold the same arrays as resnet20; the published files are of resnet20.
 _PYTORCH: Mapping[str, Mapping[str, int]] = {
     "ResNet, ResNeXt, Wide ResNet or SE-ResNet": {
         "resnet20": 270_448,
@@ -92,7 +92,7 @@ _PYTORCH: Mapping[str, Mapping[str, int]] = {
     "timm's Inception-ResNet v2": {"inception_resnet_v2": 54_367_008},
 }
 
-_KERAS: tuple[tuple[str, str, int], ...] = (  # their class is the family
+_KERAS: tuple[tuple[str, str, int], ...] = (  # the family is the class there
     ("resnet50", "ResNet50", 23_587_712),
     ("resnet101", "ResNet101", 42_658_176),
     ("resnet152", "ResNet152", 58_370_944),
@@ -108,7 +108,7 @@ _KERAS: tuple[tuple[str, str, int], ...] = (  # their class is the family
     ("inception_resnet_v2", "InceptionResNetV2", 54_336_736),
 )
 
-# Their files without the top. VGG's lack the hidden dense layers, too.
+# Their files without the top. Those of VGG have no hidden dense layers either.
 WITHOUT_TOP = "Keras Applications without the top"
 _VGG_WITHOUT_TOP = {"VGG16": 14_714_688, "VGG19": 20_024_384}
 
@@ -119,7 +119,7 @@ FORMS: tuple[Form, ...] = (
     Form("MLPerf Tiny", "resnet8", "", 78_016),
 )
 
-# Names whose networks the field confuses: registry names, the variant, and what it does.
+# Names that are often confused: registry names, the variant, and its description.
 _VARIANTS: tuple[tuple[str, str, str], ...] = (
     (r"resnet(50|101|152)", "v1", "stride in the first 1×1, as Keras Applications"),
     (r"resnet\d+v1_5", "v1.5", "stride in the 3×3, as torchvision and timm"),
@@ -136,19 +136,19 @@ _VARIANTS: tuple[tuple[str, str, str], ...] = (
 
 
 def matching(library: str, numbers: int, family: str = "") -> Iterator[Form]:
-    """The forms that a file may be of."""
+    """Yield the forms that a file may have."""
     for form in FORMS:
         if (form.library, form.numbers) == (library, numbers) and family in ("", form.family):
             yield form
 
 
 def require_form(found: tuple[Form, ...], name: str, file: str) -> None:
-    """Refuse a file that is known to be of other networks than `name`.
+    """Refuse a file that is known to belong to networks other than `name`.
 
-    A file of no known form may be of a network of the user's own; its layers decide.
+    A file of no known form may belong to a network of the user's own. Its layers then decide.
 
     Raises:
-        UserError: with the name it fits.
+        UserError: the file belongs to another network. The message names it.
     """
     right = [form.model for form in found]
     if not right or name in right:
@@ -168,6 +168,6 @@ def _variant(name: str) -> tuple[str, str] | None:
 
 
 def their_class(name: str) -> str | None:
-    """Keras Applications' class of network `name`, if they have it."""
+    """Return the Keras Applications class of network `name`; None if there is none."""
     registry.architecture(name)
     return next((theirs for model, theirs, _ in _KERAS if model == name), None)

@@ -1,4 +1,4 @@
-"""The order of layers that have no names to speak of: along the graph."""
+"""The order of layers along the graph, for layers without useful names."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from keras_resnet import keras_compat
 
 
 def layers_in_order(model: keras.Model) -> list[keras.Layer]:
-    """Every layer after those it depends on, depth first from the outputs.
+    """Return every layer after those it depends on, depth first from the outputs.
 
-    `model.layers` sorts by the distance to the output, which a padding layer more changes.
+    `model.layers` sorts by the distance to the output, which changes with one more padding layer.
     """
     order: list[keras.Layer] = []
     seen: set[int] = set()
-    # No recursion: Inception-ResNet v2 is hundreds of layers deep.
+    # Not recursive: Inception-ResNet v2 is hundreds of layers deep.
     stack = [(keras_compat.producer(tensor), False) for tensor in reversed(model.outputs)]
     while stack:
         layer, inputs_done = stack.pop()

@@ -1,7 +1,8 @@
-"""Keras' weight files, as arrays by layer: nothing in them is executed.
+"""Keras' weight files as arrays by layer. Nothing in the files is executed.
 
-Two layouts of HDF5: that of Keras 1 and 2, which Keras Applications still publishes, with layers in
-their order (alone or in a whole model), and that of Keras 3 (`.weights.h5`, and in a `.keras`).
+There are two HDF5 layouts. Keras 1 and 2 store the layers in order, alone or in a whole model, and
+Keras Applications still publishes such files. Keras 3 has another layout, in `.weights.h5` and
+`.keras` files.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from keras_resnet.weights.foreign.keras_weights import are_known
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _INNER = "model.weights.h5"
-_OURS = ("stem", "stage1")  # how the first layers with weights are called in our networks
+_OURS = ("stem", "stage1")  # prefixes of the first layers with weights in our networks
 
 Layers = list[list[tuple[int, ...]]]  # the shapes of every layer with weights
 
@@ -36,7 +37,7 @@ def _read(dataset: h5py.Dataset) -> np.ndarray:
 
 
 def is_keras(path: Path, start: bytes) -> bool:
-    """Whether a file that begins with `start` is HDF5 or a `.keras` archive."""
+    """Return True if a file that begins with `start` is HDF5 or a `.keras` archive."""
     if start.startswith(_HDF5):
         return True
     if not zipfile.is_zipfile(path):
@@ -46,40 +47,40 @@ def is_keras(path: Path, start: bytes) -> bool:
 
 
 def shapes(path: Path) -> Layers:
-    """The shapes of every layer with weights, the classifier last.
+    """Return the shapes of every layer with weights, the classifier last.
 
     Raises:
-        UserError: damaged, of another layout, or a file of keras_resnet.
+        UserError: the file is damaged, has another layout, or is a file of keras_resnet.
     """
     layers = _layers(path, lambda dataset: tuple(dataset.shape))
     if is_ours(path):
         raise UserError(
-            f"{path} is a file of keras_resnet itself: no import is needed, give it as weights=."
+            f"{path} is a file of keras_resnet. It needs no import: pass it as weights=."
         )
     return [weights for _, weights in layers]
 
 
 def is_ours(path: Path) -> bool:
-    """Whether the file is of a network of keras_resnet.
+    """Return True if the file holds the weights of a network of keras_resnet.
 
     Raises:
-        UserError: damaged, or of another layout.
+        UserError: the file is damaged or has another layout.
     """
     names = [name for name, _ in _layers(path, lambda dataset: None)]
     return not _has_order(path) and any(name.startswith(_OURS) for name in names)
 
 
 def arrays(path: Path) -> list[list[np.ndarray]]:
-    """The weights of every layer that has some, the classifier last.
+    """Return the arrays of every layer with weights, the classifier last.
 
     Raises:
-        UserError: damaged, or of another layout.
+        UserError: the file is damaged or has another layout.
     """
     return [weights for _, weights in _layers(path, _read)]
 
 
 def classes(layers: Layers) -> int | None:
-    """The width of the classifier; None if the last layer is none."""
+    """Return the number of classes; None if the last layer is no classifier."""
     kernel_and_bias = layers[-1] if layers else []
     if len(kernel_and_bias) == 2 and len(kernel_and_bias[0]) == 2:
         return kernel_and_bias[1][0]
@@ -87,7 +88,7 @@ def classes(layers: Layers) -> int | None:
 
 
 def expected(name: str) -> str:
-    """For messages: what a Keras file of our network `name` could be of."""
+    """Return, for messages, the network that a Keras file for our network `name` must hold."""
     theirs = their_class(name)
     if theirs:
         return f"keras.applications.{theirs}"
@@ -95,10 +96,10 @@ def expected(name: str) -> str:
 
 
 def how_to_load(path: Path) -> str:
-    """For messages: what Keras itself makes of a file that is of none of our networks.
+    """Return, for messages, how to load a file of a network that is not ours in Keras itself.
 
     Raises:
-        UserError: it is damaged.
+        UserError: the file is damaged.
     """
     with _opened(path) as file:
         whole = zipfile.is_zipfile(path) or "model_config" in file.attrs
@@ -106,34 +107,34 @@ def how_to_load(path: Path) -> str:
         made = f'model = keras.models.load_model("{path}")'
     else:
         made = f'build your network in Keras, then model.load_weights("{path}")'
-    return f"A network of your own needs no import: {made}; export(model, …) takes it."
+    return f"To use a network of your own, import nothing: {made}, and then export(model, …)."
 
 
 def by_name(path: Path, take: Callable[[h5py.Dataset], Any] = _read) -> dict[str, list[Any]]:
-    """The weights (or what `take` takes of them) by layer name.
+    """Return the arrays (or what `take` returns for each) by layer name.
 
     Raises:
-        UserError: damaged, or of another layout.
+        UserError: the file is damaged or has another layout.
     """
     return dict(_layers(path, take))
 
 
 def by_their_names(path: Path, theirs: str, count: int | None) -> Arrays:
-    """The weights of class `theirs` of `keras.applications` by the names its layers have now.
+    """Return the arrays for class `theirs` of `keras.applications`, by the class's layer names.
 
     Args:
         path: the file.
-        theirs: the class.
-        count: how many classes it has; None: it has no top.
+        theirs: name of the class.
+        count: number of classes; None for a file without the top.
 
     Raises:
-        UserError: damaged, or the file does not fit the class.
+        UserError: the file is damaged or does not fit the class.
     """
     layers = by_name(path)
     if are_known(layers):
         return layers
-    # Before 3.6 Keras wrote no names, but a class and a number, and a user's copy may have others.
-    # Keras' own network knows the order.
+    # Before 3.6, Keras wrote no names, only a class and a number. A user's copy may have other
+    # names. Keras' own network gives the order.
     return arrays_of(model(path, theirs, count, None))
 
 
@@ -141,11 +142,11 @@ def model(path: Path, theirs: str, count: int | None, size: int | None) -> keras
     """Build class `theirs` of `keras.applications` for `count` classes, with the file's weights.
 
     Returns:
-        A model that gives logits, or without a `count` its last feature map; it takes `size` pixels
-        a side, its own size if None.
+        A model that returns logits, or its last feature map if `count` is None. It takes images of
+        `size`×`size` pixels, or of its own size if `size` is None.
 
     Raises:
-        UserError: the file does not fit it.
+        UserError: the file at `path` does not fit the class.
     """
     shape = None if size is None else (size, size, 3)
     build = getattr(keras.applications, theirs)
@@ -159,7 +160,7 @@ def model(path: Path, theirs: str, count: int | None, size: int | None) -> keras
 
 
 def _set(source: keras.Model, values: Sequence[Sequence[np.ndarray]], path: Path) -> None:
-    """In the order of the layers, as Keras itself reads this layout."""
+    """Set the weights in the order of the layers, as Keras itself reads this layout."""
     layers = [layer for layer in source.layers if layer.weights]
     mine = [[tuple(weight.shape) for weight in layer.weights] for layer in layers]
     if mine != [[array.shape for array in layer] for layer in values]:
@@ -169,7 +170,7 @@ def _set(source: keras.Model, values: Sequence[Sequence[np.ndarray]], path: Path
 
 
 def _load(source: keras.Model, path: Path) -> None:
-    """By Keras, which wants the file to be called so."""
+    """Load the weights with Keras, which needs this file name."""
     try:
         with tempfile.TemporaryDirectory() as folder:
             inner = path
@@ -194,7 +195,7 @@ def _opened(path: Path) -> Iterator[h5py.File]:
     """Open the HDF5 file, also inside a `.keras`.
 
     Raises:
-        UserError: it is damaged (also if that shows only in the `with` block).
+        UserError: the file is damaged, even if this shows only in the `with` block.
     """
     try:
         if not zipfile.is_zipfile(path):
@@ -210,18 +211,18 @@ def _opened(path: Path) -> Iterator[h5py.File]:
     except (OSError, KeyError, ValueError, TypeError, RuntimeError, zipfile.BadZipFile) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{path} is damaged, or no weights file of Keras ({error}).") from error
+        raise UserError(f"{path} is damaged, or is no weights file of Keras ({error}).") from error
 
 
 def _layers(path: Path, take: Callable[[h5py.Dataset], Any]) -> list[tuple[str, list[Any]]]:
-    """The name of every layer with weights, and what `take` takes of each."""
+    """Return the name of every layer with weights, and what `take` returns for each weight."""
     with _opened(path) as file:
         if _is_in_order(file):
             layers = _in_order(file)
         elif "layers" in file:
             layers = _by_class(file)
         else:
-            raise UserError(f"{path} is HDF5, but holds no layers of a Keras model.")
+            raise UserError(f"{path} is an HDF5 file, but it holds no layers of a Keras model.")
         return [
             (name, [take(_checked(x, file)) for x in weights])
             for name, weights in layers
@@ -230,7 +231,7 @@ def _layers(path: Path, take: Callable[[h5py.Dataset], Any]) -> list[tuple[str, 
 
 
 def _has_order(path: Path) -> bool:
-    """Whether the file is of Keras 1 or 2."""
+    """Return True if the file has the layout of Keras 1 or 2."""
     with _opened(path) as file:
         return _is_in_order(file)
 
@@ -240,7 +241,7 @@ def _is_in_order(file: h5py.File) -> bool:
 
 
 def _in_order(file: h5py.File) -> list[tuple[str, list[h5py.Dataset]]]:
-    """Keras 1 and 2: the order is in attributes."""
+    """Return the layers of a Keras 1 or 2 file, whose order is in attributes."""
     group = file.get("model_weights", file)
     return [
         (layer, [group[layer][weight] for weight in _names(group[layer], "weight_names")])
@@ -249,7 +250,7 @@ def _in_order(file: h5py.File) -> list[tuple[str, list[h5py.Dataset]]]:
 
 
 def _names(group: h5py.Group, attribute: str) -> list[str]:
-    """A list of names, which Keras splits where it is too long for one attribute."""
+    """Return a list of names, which Keras splits if it is too long for one attribute."""
     keys = [attribute] if attribute in group.attrs else []
     while f"{attribute}{len(keys)}" in group.attrs:
         keys.append(f"{attribute}{len(keys)}")
@@ -258,7 +259,8 @@ def _names(group: h5py.Group, attribute: str) -> list[str]:
 
 
 def _by_class(file: h5py.File) -> list[tuple[str, list[h5py.Dataset]]]:
-    """Keras 3: numbered per class. The classifier is the last dense layer, so these come last."""
+    """Return the layers of a Keras 3 file, numbered per class. Dense layers come last, as the last
+    one is the classifier."""
     groups = {key: group["vars"] for key, group in file["layers"].items() if "vars" in group}
 
     def place(key: str) -> tuple[bool, int]:
@@ -275,10 +277,10 @@ def _by_class(file: h5py.File) -> list[tuple[str, list[h5py.Dataset]]]:
 
 
 def _checked(dataset: h5py.Dataset, file: h5py.File) -> h5py.Dataset:
-    """Refuse what HDF5 can do besides: read from other files, make much of few bytes."""
+    """Refuse dangerous features of HDF5: data in other files, and small data that expands."""
     elsewhere = dataset.file.id != file.id and dataset.file.filename != file.filename
     if elsewhere or dataset.is_virtual or dataset.external:
         raise ValueError(f"'{dataset.name}' is in another file")
     if dataset.id.get_storage_size() < dataset.nbytes:
-        raise ValueError(f"'{dataset.name}' is declared larger than it is")
+        raise ValueError(f"'{dataset.name}' is declared larger than its data")
     return dataset

@@ -1,4 +1,4 @@
-"""Weights of other Keras models in our layer names."""
+"""Translate the weights of Keras Applications and MLPerf Tiny to our layer names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from keras_resnet.weights.foreign.translate import Row, translate
 
 _UNIT = r"conv(?P<stage2>\d)_block(?P<block>\d+)_"
 _OURS = "stage{stage2}_block{block}_"
-# The published files have the names of their time: "probs" (ResNet), "fc1000" (DenseNet).
+# The published files have older names: "probs" (ResNet), "fc1000" (DenseNet).
 _STEM: tuple[Row, ...] = (
     (r"conv1_(?P<kind>conv|bn)", "stem_{kind}"),
     ("predictions|probs|fc1000", "head"),
@@ -27,7 +27,7 @@ FAMILIES: dict[str, tuple[Row, ...]] = {
         (_UNIT + r"0_(?P<kind>conv|bn)", _OURS + "shortcut_{kind}"),
         (_UNIT + r"(?P<number>\d)_(?P<kind>conv|bn)", _OURS + "{kind}{number}"),
     ),
-    # Their BNs count from the one before the first convolution, ours too: from 0, from 1.
+    # Both number the BNs from the one before the first convolution, they from 0 and we from 1.
     "ResNetV2 or DenseNet": (
         *_STEM,
         (_UNIT + "preact_bn", _OURS + "bn1"),
@@ -42,7 +42,7 @@ FAMILIES: dict[str, tuple[Row, ...]] = {
         (r"fc(?P<number>\d)", "head_dense{number}"),
         ("predictions", "head"),
     ),
-    # Most layers have numbers (`_by_number`), those of Inception v3 all.
+    # Most layers have only numbers (`_by_number`); in Inception v3 all have.
     "Inception": (
         (r"block35_(?P<block>\d+)_conv", "stage3_block{block}_conv"),
         (r"block17_(?P<block>\d+)_conv", "stage4_block{block}_conv"),
@@ -52,7 +52,7 @@ FAMILIES: dict[str, tuple[Row, ...]] = {
         ("predictions", "head"),
     ),
 }
-# The first convolution of those trained with "caffe" preprocessing.
+# The first convolution of the families trained with "caffe" preprocessing.
 _TAKES_BGR = {"ResNet": "stem_conv", "VGG": "stage1_conv1"}
 
 
@@ -62,29 +62,29 @@ def from_keras_applications(source: keras.Model, model: keras.Model) -> None:
     Args:
         source: ResNet50, 101, 152 (into `resnet50`, ...), ResNet50V2, ... (into `resnet50v2`, ...),
             VGG16, VGG19, DenseNet121, 169, 201, InceptionV3 or InceptionResNetV2.
-        model: ours, of the same depth; see `fitting.fit` for what may differ.
+        model: our network of the same depth. See `fitting.fit` for the differences allowed.
 
     Raises:
-        UserError: the networks do not correspond, and nothing was copied.
+        UserError: the networks do not correspond. Nothing was copied.
     """
     fit(keras_arrays(arrays_of(source), model), model, f"the weights of '{source.name}'")
 
 
 def keras_arrays(theirs: Arrays, model: keras.Model, before: Collection[str] = ()) -> Arrays:
-    """The arrays of a Keras Applications network by the names of our layers, as ours take them.
+    """Return the arrays of a Keras Applications network by our layer names, converted for them.
 
-    ResNet v1's convolutions have biases before BN; ours have none, and `BN(x + b)` with moving mean
-    `m` is `BN(x)` with `m - b`. ResNet v1 and VGG take BGR ("caffe" preprocessing); ours takes RGB,
-    so the input channels of the first convolution are reversed. The Inceptions' BN has no gamma;
-    ours is 1.
+    ResNet v1's convolutions have biases before BN and ours have none: `BN(x + b)` with moving mean
+    `m` equals `BN(x)` with `m - b`. ResNet v1 and VGG take BGR ("caffe" preprocessing) and ours
+    take RGB, so the input channels of the first convolution are reversed. The Inceptions' BN has no
+    gamma; ours gets 1.
 
     Args:
-        theirs: the arrays by the names of their layers.
-        model: ours, which may have no top, other classes or other channels.
+        theirs: the arrays by their layer names.
+        model: our network. It may have no top, other classes or other channels.
         before: names of layers that come before the network.
 
     Raises:
-        UserError: a layer or a bias of theirs for which ours has no place.
+        UserError: our network has no place for one of their layers or biases.
     """
     layers = {x.name: x for x in model.layers if x.weights and x.name not in before}
     first = _TAKES_BGR.get(_family(theirs))
@@ -102,14 +102,14 @@ def keras_arrays(theirs: Arrays, model: keras.Model, before: Collection[str] = (
         arrays[ours] = values
     for name, bias in biases.items():
         if name not in arrays:
-            raise UserError(f"'{model.name}' has no BN '{name}' to take the bias before it.")
+            raise UserError(f"'{model.name}' has no BN '{name}' for the bias of their convolution.")
         gamma, beta, mean, variance = arrays[name]
         arrays[name] = [gamma, beta, mean - bias, variance]
     return arrays
 
 
 def takes_bgr(source: keras.Model) -> bool:
-    """Whether a Keras Applications model takes BGR ("caffe" preprocessing)."""
+    """Return True if a Keras Applications model takes BGR ("caffe" preprocessing)."""
     return _family([layer.name for layer in source.layers]) in _TAKES_BGR
 
 
@@ -124,7 +124,10 @@ def _translated(name: str, rows: tuple[Row, ...]) -> str | None:
 
 
 def are_known(names: Collection[str]) -> bool:
-    """Whether Keras Applications calls its layers so, or did: no other names can be translated."""
+    """Return True if these are present or former layer names of Keras Applications.
+
+    Other names cannot be translated.
+    """
     rows = FAMILIES[_family(names)]
     numbered = re.compile(r"(conv2d|batch_normalization)(_\d+)?")  # the Inceptions'
     return all(_translated(name, rows) or numbered.fullmatch(name) for name in names)
@@ -133,7 +136,7 @@ def are_known(names: Collection[str]) -> bool:
 def _our_names(
     theirs: Collection[str], model: keras.Model, layers: Collection[str]
 ) -> dict[str, str]:
-    """Our name of every layer of theirs that is one of `layers`, which may lack the classifier."""
+    """Return our name for each of their layers that `layers` has. It may lack the classifier."""
     rows = FAMILIES[_family(theirs)]
     ours = {name: _translated(name, rows) for name in theirs}
     if _family(theirs) == "Inception":
@@ -151,7 +154,7 @@ def _our_names(
 def _by_number(
     theirs: Collection[str], model: keras.Model, layers: Collection[str]
 ) -> dict[str, str]:
-    """Pair the layers that have numbers: these count in the order of our graph."""
+    """Pair the numbered layers with ours in the order of our graph, which is how they count."""
     pairs: dict[str, str] = {}
     order = [layer.name for layer in layers_in_order(model) if layer.name in layers]
     for theirs_begin, ours_has in (("conv2d", "_conv"), ("batch_normalization", "_bn")):
@@ -163,7 +166,8 @@ def _by_number(
         }
         if len(mine) != len(numbers):
             raise UserError(
-                f"They have {len(numbers)} layers {theirs_begin}, '{model.name}' has {len(mine)}."
+                f"They have {len(numbers)} layers {theirs_begin}, but '{model.name}' has "
+                f"{len(mine)}."
             )
         pairs |= zip(sorted(numbers, key=numbers.__getitem__), mine, strict=True)
     return pairs
@@ -172,7 +176,7 @@ def _by_number(
 def in_order(
     theirs: Sequence[Sequence[np.ndarray]], model: keras.Model, before: Collection[str] = ()
 ) -> Arrays:
-    """The arrays of MLPerf Tiny's network, which stand in the order of our `resnet8`, by name.
+    """Return the arrays of MLPerf Tiny's network, which are in our `resnet8`'s order, by name.
 
     Raises:
         UserError: the layers do not correspond one to one.
@@ -181,7 +185,7 @@ def in_order(
     shapes = [[weight.shape for weight in layer.weights] for layer in ours]
     if [[array.shape for array in layer] for layer in theirs] != shapes:
         raise UserError(
-            f"{len(theirs)} layers with weights are not the network that '{model.name}' "
-            f"({len(ours)} layers) is; expected MLPerf Tiny's pretrainedResnet.h5 and resnet8."
+            f"The {len(theirs)} layers with weights do not match '{model.name}', which has "
+            f"{len(ours)}. Expected MLPerf Tiny's pretrainedResnet.h5 and resnet8."
         )
     return {layer.name: list(values) for layer, values in zip(ours, theirs, strict=True)}

@@ -1,7 +1,7 @@
-"""Other people's weight files as arrays by our layers' names, whatever the files are called.
+"""Read weight files of other libraries as arrays by our layer names, whatever the file is called.
 
-What a file is follows from its first bytes, and no code in it runs: pickles are read by
-`torch_files`, and of Keras' models only the arrays.
+The first bytes tell the kind of file. No code in it runs: `torch_files` reads pickles safely, and
+only the arrays of a Keras model are read.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from keras_resnet.weights.foreign.torch_weights import torch_arrays, weights_of
 
 Shape = tuple[int, ...]
 
-# Beginnings of files that are no weights, and what to say of them.
+# First bytes of files that are no weights, and the text for the message.
 _NO_WEIGHTS = (
-    (b"version https://git-lfs", "a Git LFS pointer, not the file: run 'git lfs pull' beside it"),
-    (b"<", "a page of HTML or XML, not weights: what was saved is an answer of the web server"),
-    (b"\x1f\x8b", "compressed by gzip: unpack it first"),
-    (b"\xfd7zXZ", "compressed by xz: unpack it first"),
+    (b"version https://git-lfs", "a Git LFS pointer, not the file: run 'git lfs pull' there"),
+    (b"<", "an HTML or XML page, not weights: it is probably an answer of the web server"),
+    (b"\x1f\x8b", "compressed with gzip: unpack it first"),
+    (b"\xfd7zXZ", "compressed with xz: unpack it first"),
 )
 
 
 @dataclass(frozen=True)
 class Contents:
-    """How a network must be built for a file.
+    """The facts needed to build a network for a file.
 
     Attributes:
-        classes: width of the classifier; None: the file has none (Keras Applications' only).
-        auxiliary: whether the file has auxiliary classifiers (GoogLeNet, Inception v3).
+        classes: number of classes; None if the file has no classifier (Keras Applications only).
+        auxiliary: True if the file has auxiliary classifiers (GoogLeNet, Inception v3).
         library: "PyTorch" (torchvision, timm, others), "Keras Applications" or "MLPerf Tiny".
     """
 
@@ -54,14 +54,15 @@ class Contents:
 
 @dataclass(frozen=True)
 class Foreign:
-    """A file that was read.
+    """A weights file that was read.
 
     Attributes:
         path: the file.
-        contents: how its network is built.
-        family: of the names (a key of `torch_names.FAMILIES`), or their class.
-        weights: a state dict (PyTorch), arrays by layer name (Keras Applications), or in the order
-            of the layers (MLPerf Tiny).
+        contents: the facts needed to build its network.
+        family: family of the names (a key of `torch_names.FAMILIES`), or the class in
+            `keras.applications`.
+        weights: a state dict (PyTorch), arrays by layer name (Keras Applications), or arrays in the
+            order of the layers (MLPerf Tiny).
     """
 
     path: Path
@@ -70,7 +71,9 @@ class Foreign:
     weights: Any
 
     def arrays(self, model: keras.Model, before: Collection[str] = ()) -> Arrays:
-        """The arrays for the layers of our `model`, but for those in `before`; see `fitting.fit`.
+        """Return the arrays for the layers of our `model` except those in `before`.
+
+        See `fitting.fit` for the differences allowed.
 
         Raises:
             UserError: the networks do not correspond.
@@ -90,7 +93,7 @@ _ARRAYS: Mapping[str, Callable[[Any, keras.Model, Collection[str]], Arrays]] = {
 
 @dataclass(frozen=True)
 class _Header:
-    """What a file says of itself before its numbers are read."""
+    """The facts about a file that are known before its arrays are read."""
 
     contents: Contents
     family: str
@@ -98,7 +101,7 @@ class _Header:
 
 
 def contents(path: Path, name: str, state_dict: str | None = None) -> Contents:
-    """Look into a foreign file of network `name` without reading its numbers.
+    """Inspect a foreign file for network `name` without reading its arrays.
 
     Args:
         path: as for `read`.
@@ -106,23 +109,24 @@ def contents(path: Path, name: str, state_dict: str | None = None) -> Contents:
         state_dict: as for `read`.
 
     Raises:
-        UserError: no such file, not weights, or those of another network (the message names it).
+        UserError: the file does not exist, is no weights file, or belongs to another network (the
+            message names it).
     """
     return _header(path, name, state_dict).contents
 
 
 def read(path: Path, name: str, state_dict: str | None = None) -> Foreign:
-    """Read a foreign file of network `name`.
+    """Read a foreign file for network `name`.
 
     Args:
-        path: PyTorch's `.pth`, `.pt`, `.th` or `.bin`, `.safetensors` with PyTorch's names; the
-            `.h5`, `.weights.h5` or `.keras` of a Keras Applications model with the top; MLPerf
-            Tiny's `pretrainedResnet.h5`.
+        path: a PyTorch file (`.pth`, `.pt`, `.th`, `.bin`); `.safetensors` with PyTorch's names;
+            the `.h5`, `.weights.h5` or `.keras` file of a Keras Applications model with the top; or
+            MLPerf Tiny's `pretrainedResnet.h5`.
         name: registry name.
-        state_dict: which one of a PyTorch checkpoint that has several, e.g. "model_ema".
+        state_dict: selects one of several state dicts in a PyTorch checkpoint, e.g. "model_ema".
 
     Raises:
-        UserError: as `contents`; or damaged.
+        UserError: as for `contents`, or the file is damaged.
     """
     header = _header(path, name, state_dict)
     found, kind = header.contents, _kind(path)
@@ -140,9 +144,11 @@ def read(path: Path, name: str, state_dict: str | None = None) -> Foreign:
 
 
 def _kind(path: Path) -> str:
-    """The kind of a file by its first bytes."""
-    if path.is_dir() or not path.exists():
-        raise UserError(f"{'A folder' if path.is_dir() else 'No such weights file'}: {path}")
+    """Return the kind of a file, from its first bytes."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; give a weights file.")
+    if not path.exists():
+        raise UserError(f"No such weights file: {path}")
     with path.open("rb") as file:
         start = file.read(64)
     for beginning, what in _NO_WEIGHTS:
@@ -156,13 +162,13 @@ def _kind(path: Path) -> str:
         return "pickle"
     what = f"begins with {start[:12]!r}" if start else "is empty"
     raise UserError(
-        f"{path} {what}: neither a PyTorch file, nor safetensors, nor HDF5, nor a .keras archive."
+        f"{path} {what}. It must be a PyTorch file, safetensors, HDF5 or a .keras archive."
     )
 
 
 @dataclass(frozen=True)
 class _StateDict:
-    """How a kind of file that holds a state dict is read."""
+    """The two functions that read a kind of file with a state dict."""
 
     shapes: Callable[[Path, str | None], Mapping[str, Shape]]
     numbers: Callable[[Path, str | None], Mapping[str, np.ndarray]]
@@ -174,10 +180,10 @@ def _safetensors(take: Callable[[Any, str], Any]) -> Callable[[Path, str | None]
         try:
             with safe_open(path, framework="numpy") as file:
                 return {name: take(file, name) for name in file.keys()}  # noqa: SIM118
-        # TypeError, AttributeError: 8-bit floats, which NumPy has not
+        # TypeError, AttributeError: 8-bit floats, which NumPy does not have
         except (SafetensorError, OSError, TypeError, AttributeError, KeyError) as error:
             raise UserError(
-                f"{path} is a damaged safetensors file, or of numbers that NumPy has not ({error})."
+                f"{path} is a damaged safetensors file, or has a dtype that NumPy lacks ({error})."
             ) from error
 
     return read_file
@@ -195,12 +201,12 @@ _STATE_DICTS: Mapping[str, _StateDict] = {
 def _require_no_choice(path: Path, state_dict: str | None) -> None:
     if state_dict is not None:
         raise UserError(
-            f"{path} is no checkpoint of PyTorch, so it has no state dict '{state_dict}' to "
-            "choose. Leave --state-dict (state_dict=) out."
+            f"{path} is no PyTorch checkpoint, so it has no state dict '{state_dict}' to choose. "
+            "Remove --state-dict (state_dict=)."
         )
 
 
-# What they hold -----------------------------------------------------------------------------------
+# Contents of the files ----------------------------------------------------------------------------
 
 
 def _header(path: Path, name: str, state_dict: str | None) -> _Header:
@@ -222,12 +228,12 @@ def _torch_header(path: Path, shapes: Mapping[str, Shape]) -> _Header:
     if not places.keys() - entries.keys():
         some = ", ".join(list(entries)[:3])
         raise UserError(
-            f"{path}: no network of this zoo has entries such as {some or '(none)'}. Known are the "
-            f"names of: {'; '.join(FAMILIES)}."
+            f"{path} has entries such as {some or '(none)'}, which no network of this package has. "
+            f"Known names are those of: {'; '.join(FAMILIES)}."
         )
     if len(places.get("head.bias", ())) != 1:
         raise UserError(
-            f"{path} has no classifier (its names were read as: {family}). Take the file with it."
+            f"{path} has no classifier (its names were read as: {family}). Use a file with it."
         )
     return _Header(
         Contents(
@@ -246,7 +252,7 @@ def _numbers(places: Mapping[str, Shape]) -> int:
 
 
 def _keras_header(path: Path, name: str) -> _Header:
-    """A Keras file must be of a known form, as its layers' names say too little."""
+    """Return the header of a Keras file. Its form must be known: layer names are not enough."""
     layers = keras_files.shapes(path)
     classes = keras_files.classes(layers)
     numbers = sum(math.prod(shape) for layer in layers for shape in layer)
@@ -259,7 +265,7 @@ def _keras_header(path: Path, name: str) -> _Header:
     if not forms:
         what = "has no classifier at its end" if classes is None else f"has {classes} classes"
         raise UserError(
-            f"{path} has {len(layers)} layers with weights and {what}: it is no whole "
+            f"{path} has {len(layers)} layers with weights and {what}. It must be a whole "
             f"{keras_files.expected(name)} with the top. {keras_files.how_to_load(path)}"
         )
     library = "Keras Applications" if classes is None else forms[0].library

@@ -1,7 +1,7 @@
 """PyTorch's weight files (`.pth`, `.pt`, `.th`) without PyTorch.
 
-They are pickles, which can run any code. `_Reader` therefore imports nothing: it resolves the few
-names that a state dict consists of to methods of its own, and others to objects that do nothing.
+They are pickles, which can run any code. `_Reader` therefore imports nothing. The few names that a
+state dict needs become methods of `_Reader`. All others become objects that do nothing.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ _DTYPES = {
     "LongStorage": "<i8",
 }
 _Load = Callable[[str], np.ndarray]  # reads a storage by its key
-_MOST_MEMO = 1_000_000  # objects that a pickle refers back to; a state dict has thousands
+_MOST_MEMO = 1_000_000  # objects that a pickle may refer back to; a state dict has thousands
 _PICKLES_BEFORE = 3  # the old format begins with a magic number, its version and the machine's
-_SAVE = 'torch.save({}, "weights.pt")'  # the line of Python that makes a file we read
+_SAVE = 'torch.save({}, "weights.pt")'  # the line of Python that makes a file that we can read
 
 
 @dataclass(frozen=True)
 class _Tensor:
-    """A tensor whose numbers have not been read yet: a view of a storage."""
+    """A tensor as a view of a storage. Its values have not been read yet."""
 
     storage: str
     offset: int
@@ -54,16 +54,16 @@ class _Tensor:
 def read_state_dict(path: str | Path, state_dict: str | None = None) -> dict[str, np.ndarray]:
     """Read a state dict that `torch.save` wrote, alone or anywhere in a checkpoint.
 
-    Both formats: zip (since PyTorch 1.6) and the one before. Dtypes: float16/32/64, int64, and
-    bfloat16, which becomes float32. What lies beside the weights is left unread.
+    Both formats work: zip (since PyTorch 1.6) and the older one. Dtypes: float16/32/64, int64, and
+    bfloat16, which becomes float32. Other objects in the file are not read.
 
     Args:
         path: the file.
-        state_dict: which one, where the checkpoint has several, e.g. "model_ema".
+        state_dict: selects one of several state dicts in a checkpoint, e.g. "model_ema".
 
     Raises:
-        UserError: no such file, no state dict or several, a program (TorchScript, a whole pickled
-            module), or a pickle that wants to run something.
+        UserError: the file does not exist, has no state dict or several, is a program (TorchScript,
+            a whole pickled module), or is a pickle that wants to run something.
     """
 
     def arrays(tensors: Mapping[str, _Tensor], load: _Load) -> dict[str, np.ndarray]:
@@ -74,10 +74,10 @@ def read_state_dict(path: str | Path, state_dict: str | None = None) -> dict[str
 
 
 def read_shapes(path: str | Path, state_dict: str | None = None) -> dict[str, tuple[int, ...]]:
-    """The shapes in a state dict; the numbers stay unread.
+    """Read the shapes in a state dict, without the values.
 
     Raises:
-        UserError: as `read_state_dict`.
+        UserError: as for `read_state_dict`.
     """
 
     def shapes(tensors: Mapping[str, _Tensor], _: _Load) -> dict[str, tuple[int, ...]]:
@@ -100,21 +100,21 @@ def _read(
             return take(_chosen(content, state_dict, path.name), load)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    # What a damaged or foreign pickle raises is anybody's guess.
+    # A damaged or foreign pickle can raise anything.
     except Exception as error:
         raise UserError(f"{path} holds no state dict of PyTorch ({error}).") from error
 
 
-# Where the weights are ----------------------------------------------------------------------------
+# Find the state dict ------------------------------------------------------------------------------
 
 
 def _chosen(content: Any, state_dict: str | None, file: str) -> dict[str, _Tensor]:
-    """The tensors of the one state dict, or of the one that is asked for."""
+    """Return the tensors of the only state dict, or of the selected one."""
     inside = list(_inside(content))
     found = {place: value for place, value in inside if _is_state_dict(value)}
     if not found:
         _refuse_modules(inside, file)
-        raise UserError("it holds no state dict: nothing in it has entries such as conv1.weight.")
+        raise UserError("it holds no state dict: it has no entries such as conv1.weight.")
     if state_dict is None and len(set(map(id, found.values()))) > 1:
         last = list(found)[-1]
         raise UserError(
@@ -133,30 +133,30 @@ def _refuse_modules(inside: list[tuple[str, Any]], file: str) -> None:
             keys = "".join(f'["{key}"]' for key in place.split(".") if key)
             loaded = f'torch.load("{file}", weights_only=False){keys}'
             raise UserError(
-                f"it holds a whole pickled module ({value.name}), which only its own program can "
-                f"load. Save the weights there: {_SAVE.format(f'{loaded}.state_dict()')}"
+                f"it holds a whole pickled module ({value.name}), which only the program that made "
+                f"it can load. Save its weights there: {_SAVE.format(f'{loaded}.state_dict()')}"
             )
 
 
 def _is_state_dict(value: Any) -> bool:
-    """An optimizer has tensors, too, but no names such as conv1.weight."""
+    """Return True for a state dict. An optimizer has tensors, but no names such as conv1.weight."""
     return any(name.rpartition(".")[2] == "weight" for name in _tensors(value))
 
 
 def _tensors(value: Any) -> dict[str, _Tensor]:
-    """The entries of a dictionary that are tensors."""
+    """Return the entries of a dictionary that are tensors."""
     if not isinstance(value, dict):
         return {}
     return {k: v for k, v in value.items() if isinstance(k, str) and isinstance(v, _Tensor)}
 
 
 def _inside(content: Any) -> Iterator[tuple[str, Any]]:
-    """All that is in nested dictionaries, the outer ones first, each with the keys to it."""
+    """Yield everything in nested dictionaries with the keys to it, the outer ones first."""
     waiting, seen = [("", content)], set()
     while waiting:
         place, value = waiting.pop(0)
         yield place, value
-        if isinstance(value, dict) and id(value) not in seen:  # it can hold itself
+        if isinstance(value, dict) and id(value) not in seen:  # it can contain itself
             seen.add(id(value))
             waiting += [(f"{place}.{key}".lstrip("."), each) for key, each in value.items()]
 
@@ -165,27 +165,28 @@ def _inside(content: Any) -> Iterator[tuple[str, Any]]:
 
 
 class _Inert(dict[Any, Any]):
-    """An object that a checkpoint has beside the weights: its class is not imported, nothing runs.
+    """An object that a checkpoint holds besides the weights. It does nothing.
 
-    It is a dictionary because some are (of OrderedDict's family), and may hold the weights.
+    Its class is not imported. It is a dictionary because the object may be one (a subclass of
+    OrderedDict) and may hold the weights.
     """
 
     name = ""  # of the class
-    is_module = False  # whether it is a `torch.nn.Module`
+    is_module = False  # True for a `torch.nn.Module`
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__()
 
     def __new__(cls, *arguments: Any, **keywords: Any) -> _Inert:
-        """Take what the real class would; forget it."""
+        """Accept and ignore the arguments of the real class."""
         return super().__new__(cls)
 
     def __setstate__(self, state: Any) -> None:
-        """Forget it, too; it only tells what the object is."""
+        """Ignore the state, except to see if the object is a module."""
         self.is_module = isinstance(state, dict) and "_modules" in state
 
     def append(self, item: Any) -> None:
-        """As lists and queues have it."""
+        """Accept and ignore an item, as lists and queues would take it."""
 
     add = extend = append
 
@@ -196,8 +197,9 @@ def _inert(name: str) -> type[_Inert]:
     return type("_Inert", (_Inert,), {"name": name})
 
 
-# Names of the standard library that are made inert. It also has all that runs programs, so others
-# are refused: a file that holds one is an attack. No other package is imported, whatever its names.
+# Names of the standard library that become inert objects. The standard library can also run
+# programs, so its other names are refused: a file with one is an attack. Other packages are never
+# imported.
 _HARMLESS = {
     "_codecs": {"encode"},
     "argparse": {"Namespace"},
@@ -218,20 +220,20 @@ _HARMLESS = {
 
 
 class _Reader(pickle.Unpickler):
-    """An unpickler that makes tensors, parameters and ordered dicts; all else is inert."""
+    """An unpickler that makes tensors, parameters and ordered dicts. Other objects are inert."""
 
     def __init__(self, file: BinaryIO) -> None:
-        super().__init__(file, encoding="utf-8")  # of the strings that Python 2 wrote
+        super().__init__(file, encoding="utf-8")  # for strings that Python 2 wrote
         self.dtypes: dict[str, Any] = {}
         self._file = file
 
     def load_checked(self) -> Any:
-        """`load`, after a look at the pickle's own memory: a few bytes can ask for gigabytes."""
+        """Call `load` after a check of the memory it needs: a few bytes can ask for gigabytes."""
         start = self._file.tell()
         for operation, argument, _ in pickletools.genops(self._file):
             place = argument if operation.name.endswith("PUT") else None
             if isinstance(place, int) and place > _MOST_MEMO:
-                raise UserError(f"it wants {place:,} places of memory.")
+                raise UserError(f"it asks for {place:,} places of memory.")
         self._file.seek(start)
         return self.load()
 
@@ -248,15 +250,15 @@ class _Reader(pickle.Unpickler):
         full = f"{module}.{name}"
         if full in known:
             return known[full]
-        module = IMPORT_MAPPING.get(module, module)  # as Python 2 called it: __builtin__
+        module = IMPORT_MAPPING.get(module, module)  # Python 2's names, such as __builtin__
         root = module.partition(".")[0]
         if root in sys.stdlib_module_names and name not in _HARMLESS.get(module, ()):
-            raise UserError(f"it holds '{full}', which is no part of a state dict.")
+            raise UserError(f"it holds '{full}', which is not part of a state dict.")
         return _inert(full)
 
     def persistent_load(self, identifier: tuple[Any, ...]) -> Any:
         kind, what, *rest = identifier
-        if kind == "module":  # the old format keeps the source of a module's class
+        if kind == "module":  # the old format stores the source of a module's class
             return what
         self.dtypes[rest[0]] = what
         return rest[0]
@@ -268,15 +270,15 @@ class _Reader(pickle.Unpickler):
         return tensor
 
     def _of_a_class(self, make: Callable[..., Any], _: Any, arguments: Any, *__: Any) -> Any:
-        """A tensor of a class of the program's own, or with attributes."""
+        """Return a tensor of a custom class, or one with attributes."""
         return make(*arguments)
 
 
 def _zip(file: BinaryIO) -> tuple[Any, _Load]:
-    archive = zipfile.ZipFile(file)  # which the caller closes with the file
+    archive = zipfile.ZipFile(file)  # the caller closes it with the file
     root = _root(archive, Path(file.name).name)
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-        raise UserError("it is compressed, as PyTorch's files never are.")
+        raise UserError("it is compressed; PyTorch's files never are.")
     with archive.open(f"{root}data.pkl") as pickled:
         reader = _Reader(pickled)  # type: ignore[arg-type]
         content = reader.load_checked()
@@ -288,7 +290,7 @@ def _zip(file: BinaryIO) -> tuple[Any, _Load]:
 
 
 def _root(archive: zipfile.ZipFile, file: str) -> str:
-    """The folder of the pickle in an archive, or why there is none that we read."""
+    """Return the folder of the pickle in an archive, or raise the reason why it cannot be read."""
     names = archive.namelist()
     if any(name.endswith("/constants.pkl") for name in names):
         line = _SAVE.format(f'torch.jit.load("{file}").state_dict()')
@@ -298,7 +300,7 @@ def _root(archive: zipfile.ZipFile, file: str) -> str:
         raise UserError(f"it is a program of torch.export. Save its weights: {line}")
     roots = [name.removesuffix("data.pkl") for name in names if name.endswith("/data.pkl")]
     if len(roots) != 1:
-        raise UserError("it holds no state dict: it is an archive, but none of PyTorch's.")
+        raise UserError("it holds no state dict: it is an archive, but not one of PyTorch.")
     return roots[0]
 
 
@@ -323,7 +325,7 @@ def _old(file: BinaryIO) -> tuple[Any, _Load]:
 
 
 def _array(tensor: _Tensor, storage: np.ndarray) -> np.ndarray:
-    """The tensor as a view of its storage; NumPy refuses one that leaves it."""
+    """Return the tensor as a view of its storage. NumPy refuses a view outside of it."""
     if math.prod(tensor.shape) > storage.size:  # a stride of 0 would make a few bytes gigabytes
         raise UserError(f"it holds a tensor of {tensor.shape}, larger than its storage.")
     size = storage.itemsize
@@ -334,5 +336,5 @@ def _array(tensor: _Tensor, storage: np.ndarray) -> np.ndarray:
 
 
 def as_float32(array: np.ndarray) -> np.ndarray:
-    """An array of bfloat16 as float32, which is exact; others as they are."""
+    """Convert bfloat16 to float32, which is exact. Return other arrays unchanged."""
     return array.astype("float32") if array.dtype == ml_dtypes.bfloat16 else array

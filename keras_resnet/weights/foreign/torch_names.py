@@ -1,4 +1,4 @@
-"""The module names of PyTorch's networks (torchvision, timm, public CIFAR weights) in ours."""
+"""Translate module names of PyTorch networks (torchvision, timm, public CIFAR weights) to ours."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ _SHORTCUT: tuple[Row, ...] = (
     (_BLOCK + r"(downsample|shortcut)\.0", _OUR_BLOCK + "shortcut_conv"),
     (_BLOCK + r"(downsample|shortcut)\.1", _OUR_BLOCK + "shortcut_bn"),
 )
-_POOLED_SHORTCUT: tuple[Row, ...] = (  # theirs has the pool, or nothing in its place, at 0
+_POOLED_SHORTCUT: tuple[Row, ...] = (  # at 0 they have the pool, or nothing in its place
     (_BLOCK + r"downsample\.1", _OUR_BLOCK + "shortcut_conv"),
     (_BLOCK + r"downsample\.2", _OUR_BLOCK + "shortcut_bn"),
 )
 _V2_BLOCK = r"stages\.(?P<stage0>\d+)\.blocks\.(?P<block0>\d+)\."
 _OUR_V2_BLOCK = "stage{stage0}_block{block0}_"
 
-# Today's `norm1` is `norm.1` in torchvision's files, which are older.
+# torchvision's files are older than its code: `norm1` is `norm.1` in them.
 _DENSE_LAYER = r"features\.denseblock(?P<stage>\d)\.denselayer(?P<block>\d+)\."
 _OUR_DENSE_LAYER = "stage{stage}_block{block}_"
 
 
 def _vgg(depths: tuple[int, ...], bn: bool) -> tuple[Row, ...]:
-    """torchvision counts convolutions, BNs, ReLUs and pools in one go."""
+    """Return the rows of a VGG. torchvision numbers convolutions, BNs, ReLUs and pools together."""
     rows = [(r"classifier\.0", "head_dense1"), (r"classifier\.3", "head_dense2")]
     index = 0
     for stage, depth in enumerate(depths, start=1):
@@ -60,7 +60,7 @@ _KIND = r"\.(?P<kind>conv|bn)"
 _MODULE = r"inception(?P<stage>\d)(?P<letter>\w)\."
 _OUR_MODULE = "stage{stage}_{letter}_"
 
-# Their modules, our stage, their branches in our order; those that end in _ number what is in them.
+# Their modules, our stage, their branches in our order. A branch name that ends in _ has numbers.
 _INCEPTION_V3 = (
     ("5(?P<letter>[bcd])", 3, ("branch1x1", "branch5x5_", "branch3x3dbl_", "branch_pool")),
     ("6(?P<letter>a)", 4, ("branch3x3", "branch3x3dbl_")),
@@ -180,7 +180,7 @@ FAMILIES: dict[str, tuple[Row, ...]] = {
 
 
 def family_of(names: Iterable[str]) -> str:
-    """The family that knows most of the modules of a state dict with such `names`."""
+    """Return the family that knows most of the modules of a state dict with these `names`."""
     modules = {name.rpartition(".")[0] for name in names}
     return max(FAMILIES, key=lambda f: sum(bool(translate(m, FAMILIES[f])) for m in modules))
 

@@ -1,4 +1,4 @@
-"""Weights of PyTorch's networks (torchvision, timm, public CIFAR weights) in our layer names."""
+"""Translate weights of PyTorch networks (torchvision, timm, public CIFAR weights) to our layers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ENTRIES = {
     "moving_mean": "running_mean",
     "moving_variance": "running_var",
 }
-# DataParallel, torch.compile, and the attribute in which a class of one's own keeps the network.
+# DataParallel, torch.compile, and attributes in which a custom class keeps the network.
 _WRAPPERS = ("module.", "_orig_mod.", "model.", "backbone.", "net.", "network.", "encoder.")
 
 
@@ -31,11 +31,11 @@ def from_torch(state_dict: Mapping[str, Any], model: keras.Model) -> None:
     """Copy the state dict of a PyTorch network into our network of the same form, in place.
 
     Args:
-        state_dict: as `torch_arrays` takes it.
-        model: ours; see `fitting.fit` for what may differ.
+        state_dict: arrays or tensors by name, as for `torch_arrays`.
+        model: our network. See `fitting.fit` for the differences allowed.
 
     Raises:
-        UserError: the networks do not correspond, and nothing was copied.
+        UserError: the networks do not correspond. Nothing was copied.
     """
     fit(torch_arrays(state_dict, model), model, "the entries of the state dict")
 
@@ -43,25 +43,25 @@ def from_torch(state_dict: Mapping[str, Any], model: keras.Model) -> None:
 def torch_arrays(
     state_dict: Mapping[str, Any], model: keras.Model, before: Collection[str] = ()
 ) -> Arrays:
-    """The arrays of a PyTorch state dict in the names, axes and order of our layers.
+    """Convert the arrays of a PyTorch state dict to the names, axes and order of our layers.
 
-    Which library and family it is follows from the names. The network decides about the axes, as
-    PyTorch flattens a map in another order; classifiers that it does not have are left out.
+    The names show the library and the family. The network is needed for the axes, because PyTorch
+    flattens a map in another order. Classifiers that it does not have are left out.
 
     Args:
-        state_dict: arrays or CPU tensors by name, e.g. of torchvision's `resnet50` (for
-            `resnet50v1_5`) or of `read_state_dict`. What wrappers put before all names (`module.`,
-            `model.`, …) and `num_batches_tracked` are ignored.
-        model: ours, which may have no top, other classes or other channels.
+        state_dict: arrays or CPU tensors by name, e.g. from torchvision's `resnet50` (for
+            `resnet50v1_5`) or from `read_state_dict`. Prefixes of wrappers (`module.`, `model.`, …)
+            and `num_batches_tracked` are ignored.
+        model: our network. It may have no top, other classes or other channels.
         before: names of layers that come before the network.
 
     Raises:
-        UserError: an entry without a place, or a layer of ours without an entry.
+        UserError: an entry has no place in our network, or one of our layers has no entry.
     """
     layers = {layer.name: layer for layer in model.layers if layer.name not in before}
     entries = weights_of(state_dict)
     family = family_of(entries)
-    advice = f"The names were read as: {family}. Is '{model.name}' that network?"
+    advice = f"The names were read as: {family}. Check that '{model.name}' is that network."
     found: dict[str, dict[str, np.ndarray]] = {}
     for name, value in entries.items():
         ours, _, kind = (rename(name, FAMILIES[family]) or "").rpartition(".")
@@ -77,12 +77,12 @@ def torch_arrays(
 
 
 def _kinds(layer: keras.Layer) -> list[str]:
-    """PyTorch's names of a layer's variables, in Keras' order."""
+    """Return PyTorch's names for a layer's variables, in Keras' order."""
     return [_ENTRIES[variable.name] for variable in layer.weights]
 
 
 def weights_of(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries that are weights, without what wrappers put before the names of all of them."""
+    """Return the entries that are weights, without the prefixes of wrappers."""
     entries = {k: v for k, v in state_dict.items() if not k.endswith("num_batches_tracked")}
     while wrapper := _wrapper(entries):
         entries = {name.removeprefix(wrapper): value for name, value in entries.items()}
@@ -90,18 +90,18 @@ def weights_of(state_dict: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _wrapper(names: Collection[str]) -> str:
-    """The one of _WRAPPERS before all names; "" if there is none."""
+    """Return the prefix in _WRAPPERS that all names have, or "" if there is none."""
     common = (w for w in _WRAPPERS if names and all(name.startswith(w) for name in names))
     return next(common, "")
 
 
 def _arrange(value: np.ndarray, layer: keras.Layer) -> np.ndarray:
-    """Put the axes of a kernel in Keras' order; vectors stay as they are."""
+    """Put the axes of a kernel in Keras' order. Vectors stay as they are."""
     if isinstance(layer, keras.layers.Dense) and value.ndim > 1:
         if value.shape[2:] == (1, 1):  # timm's pre-activation classifier is a 1×1 convolution
             value = value[:, :, 0, 0]
         flattened = _flattened_shape(layer)
-        # Of another image size it does not fit, as `fit` will say.
+        # For another image size it does not fit; `fit` will report that.
         if flattened and math.prod(flattened) == value.shape[1]:
             # PyTorch flattens (channels, height, width), Keras (height, width, channels).
             height, width, channels = flattened
@@ -113,7 +113,7 @@ def _arrange(value: np.ndarray, layer: keras.Layer) -> np.ndarray:
 
 
 def _flattened_shape(layer: keras.Layer) -> tuple[int, int, int] | None:
-    """Shape of the features that `layer` takes flattened, or None."""
+    """Return the shape of the features that `layer` gets flattened, or None."""
     before = keras_compat.producer(layer.input)
     while isinstance(before, (keras.layers.Dropout, keras.layers.Activation)):
         before = keras_compat.producer(before.input)

@@ -158,9 +158,9 @@ def test_what_cannot_be_rewritten_is_named_with_the_reason():
     rewritten, report = batch_norms.to_depthwise(model)
     assert rewritten is model
     assert {entry["layer"]: entry["why"] for entry in report["left"]} == {
-        "rows": "it normalises axis 1, not the last",
-        "vector": "its input has 2 dimensions, an image has 4",
-        "deep": "it is inside 'backbone', a model in the model",
+        "rows": "it normalises axis 1, not the last one",
+        "vector": "its input has 2 dimensions; an image has 4",
+        "deep": "it is inside the nested model 'backbone'",
     }
 
 

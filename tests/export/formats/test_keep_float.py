@@ -96,7 +96,7 @@ def test_the_check_wants_what_was_asked_for_and_nothing_else(kept, exported):
 
     assert problems(mixed, KEPT) == problems(plain, ()) == ""
     assert problems(mixed, KEPT[:2]) == (
-        "operations left in float: ['SOFTMAX']. To accept that, export with --keep-float "
+        "operations left in float: ['SOFTMAX']. To accept them, export with --keep-float "
         "stem_conv,stage2_block1_add,predictions"
     )
     assert "'CONV_2D'" in problems(mixed, ())
@@ -175,9 +175,13 @@ def test_what_has_no_integer_kernel_passes_when_kept_as_the_problem_says(images,
     ("arguments", "error", "message"),
     [
         ({"keep_float": ["stem_conv1"]}, UnknownNameError, "Did you mean 'stem_conv'"),
-        ({"keep_float": "stem_conv"}, UserError, "is a list of layers' names"),
-        ({"keep_float": ["images"]}, UserError, "no operation called after the layer 'images'"),
-        ({"keep_float": ["head"], "formats": ["tflite-int4"]}, UserError, "is for tflite-int8"),
+        ({"keep_float": "stem_conv"}, UserError, "must be a list of layer names"),
+        ({"keep_float": ["images"]}, UserError, "no operation named after the layer 'images'"),
+        (
+            {"keep_float": ["head"], "formats": ["tflite-int4"]},
+            UserError,
+            "applies only to tflite-int8",
+        ),
     ],
 )
 def test_what_cannot_be_kept_is_refused(model, images, tmp_path, arguments, error, message):

@@ -170,7 +170,7 @@ def test_the_command_line_says_what_is_known_of_the_weights(digits, tmp_path, ca
 
 @pytest.mark.parametrize(
     ("texts", "message"),
-    [(["licence=MIT"], "Did you mean 'license'"), (["author"], "Expected NAME=TEXT")],
+    [(["licence=MIT"], "Did you mean 'license'"), (["author"], "must be NAME=TEXT")],
 )
 def test_a_text_of_no_field_is_refused(texts, message):
     assert metadata.About.parse(["author=A=B"]) == metadata.About(author="A=B")
@@ -192,7 +192,7 @@ def test_a_file_of_any_batch_takes_one_image_or_many(tmp_path, digits):
     found = _predict_at_once(int8, images[:7]).astype("float32") * one_by_one.output_step
     np.testing.assert_array_equal(found, one_by_one.predict(images[:7]))  # integers: to the bit
     assert len(np.unique(found, axis=0)) > 1
-    with pytest.raises(UserError, match="batch is 1, or None"):
+    with pytest.raises(UserError, match="batch must be 1, or None"):
         export(model, ["tflite-float32"], batch=8, out=tmp_path / "eight")
 
 

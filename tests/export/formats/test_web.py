@@ -167,7 +167,7 @@ def test_the_policy_of_the_page_knows_its_import_map():
 
 def test_a_model_that_takes_no_pixels_is_refused(tmp_path, small_litert_js):
     images = np.random.default_rng(0).uniform(0, 1, (32, 16, 20, 3)).astype("float32")
-    with pytest.raises(UserError, match=r"gives the model RGB 0…255; this one takes 0 to 1\. Put"):
+    with pytest.raises(UserError, match=r"takes RGB 0…255; received one that takes 0 to 1\. Put"):
         export(user_cnn(), ["web"], out=tmp_path / "out", calibration=images, verbose=False)
     assert not (tmp_path / "out").exists()
 

@@ -195,7 +195,7 @@ def test_what_cannot_be_followed_is_named(build, named):
 
 
 def test_bad_wishes_are_refused(resnet20):
-    with pytest.raises(UserError, match=r"between 0 and 1; got 1\.5"):
+    with pytest.raises(UserError, match=r"between 0 and 1; received 1\.5"):
         prune_filters(resnet20, 1.5)
     with pytest.raises(UserError, match=r"cannot be pruned to 0\.1%"):
         prune_filters(resnet20, 0.001)
@@ -204,7 +204,7 @@ def test_bad_wishes_are_refused(resnet20):
     with pytest.raises(UnknownNameError, match="Did you mean 'global'"):
         prune_filters(resnet20, ranking="globl")
     for wish in ({"divisor": 0}, {"least": -1}, {"least": 2.5}):
-        with pytest.raises(UserError, match=f"{min(wish)} is a number of filters, at least 1"):
+        with pytest.raises(UserError, match=f"{min(wish)} must be a number of filters, at least 1"):
             prune_filters(resnet20, **wish)
 
 

@@ -126,6 +126,6 @@ def test_what_was_left_at_keras_own_defaults_bridges(layer):
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_an_activation_that_tf_keras_has_not_or_has_otherwise_is_named(layer, said):
-    with pytest.raises(UserError, match=f"{said} tf_keras.*Take another") as raised:
+    with pytest.raises(UserError, match=f"{said} tf_keras.*Use another") as raised:
         to_tf_keras.to_legacy(_model(layer))
     assert "the layer 'odd'" in str(raised.value)
