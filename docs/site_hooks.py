@@ -75,7 +75,7 @@ def _results() -> str:
     """A row for each record of a training in benchmarks/results."""
     from keras_resnet.recipes.runs.folder import Run
 
-    head = "| run | network | by | data | epochs | steps | accuracy | n | precision | hours |"
+    head = "| run | network | method | data | epochs | steps | accuracy | n | precision | hours |"
     rows = []
     for path in sorted((ROOT / "benchmarks" / "results").glob("*/summary.json")):
         summary = Run(path.parent).summary()
@@ -92,10 +92,10 @@ def _results() -> str:
             "---\nhide: [toc]\n---",  # the table is wide
             "# Results",
             "",
-            "Every row is one training whose config, log and summary lie in `benchmarks/results`;",
-            "[Train, fine-tune, compress](recipes.md#results) has the published figures beside",
-            "them, machines and dates, and how exact the exported files are. The accuracy here is",
-            "the Keras model's, on `n` test images.",
+            "Each row is one training. `benchmarks/results` has its config, log and summary. The",
+            "accuracy is that of the Keras model on `n` test images.",
+            "[Train, fine-tune, compress](recipes.md#results) has the published figures, the",
+            "machines, the dates, and the accuracy of the exported files.",
             "",
             head,
             "|" + "---|" * (head.count("|") - 1),
@@ -121,8 +121,8 @@ def _technique(config: dict[str, Any]) -> str:
     elif pruning.get("keep", 1) < 1:
         by = f"filters pruned ({pruning['ranking']}), {pruning['keep']:.0%} of the multiply-adds"
     else:
-        by = "trained on" if finetune.get("keep_head") else "train"
-    return by + (f", taught by {distill['teacher']}" if distill.get("teacher") else "")
+        by = "trained further" if finetune.get("keep_head") else "train"
+    return by + (f", teacher: {distill['teacher']}" if distill.get("teacher") else "")
 
 
 def _config() -> str:
@@ -139,9 +139,9 @@ def _config() -> str:
             f"| {f'`{default}`' if default and 'field(' not in default else ''} | {_cell(text)} |"
             for key, default, text in _FIELD.findall(inspect.getsource(kind))
         ]
-        parts += [f"## [{section}]" if section else "## Above all sections", "", kind.__doc__, ""]
-        parts += ["| key | type | default | what |", "|---|---|---|---|", *rows, ""]
-    intro = "In a config file, or by `--set KEY=VALUE` on the command line of every training."
+        parts += [f"## [{section}]" if section else "## Without a section", "", kind.__doc__, ""]
+        parts += ["| key | type | default | meaning |", "|---|---|---|---|", *rows, ""]
+    intro = "Set a key in a config file, or with `--set KEY=VALUE` in every command that trains."
     return "\n".join(["# Keys of a config", "", intro, "", *parts])
 
 
@@ -158,10 +158,10 @@ def _manifest() -> str:
     rows = [f"| `{path}` | {kind} | {text} |" for path, kind, text in _fields(schema, "")]
     intro = (
         f"{schema['description']} The JSON Schema is `keras_resnet/{SCHEMA}` in the package; "
-        "`numerics.json` and `perf.json` repeat parts of it by file. A field that is *optional* "
-        "may be missing; every other one is always there."
+        "`numerics.json` and `perf.json` repeat parts of it by file. Only *optional* fields may be "
+        "missing."
     )
-    head = "| field | type | what |\n|---|---|---|"
+    head = "| field | type | meaning |\n|---|---|---|"
     return "\n".join([f"# {schema['title']}", "", intro, "", head, *rows, ""])
 
 

@@ -79,7 +79,7 @@ def test_the_sites_results_say_by_what_technique(hooks):
         summary, by = json.loads(path.read_text(encoding="utf-8")), found[path.parent.name]
         technique = "filters pruned" if "pruned_filters" in summary else "train"
         assert by.startswith(named.get(summary.get("technique"), technique)), by
-        assert by.endswith(f", taught by {summary.get('teacher')}") == ("teacher" in summary), by
+        assert by.endswith(f", teacher: {summary.get('teacher')}") == ("teacher" in summary), by
 
 
 def test_the_site_has_what_lies_below_a_verb(hooks):
