@@ -198,7 +198,7 @@ The lecture's AlexNet takes 227×227 pixels and has one column of filters (torch
 
 All printed figures agree with our counts, with two exceptions. `conv4` has 256·13²·384·3² = 149.5
 million multiply-adds, not 145. The printed parameters of `fc6` to `fc8` do not include the biases,
-while those of the convolutions do. Both totals of memory leave out the pools.
+while those of the convolutions do. The printed and the counted total of memory leave out the pools.
 
 ### To 28×28: GoogLeNet's stem against VGG-16
 

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 from keras_resnet.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from keras_resnet.export.formats import metadata as metadata
     from keras_resnet.export.formats.table import FORMATS
+    from keras_resnet.export.measure import benchmark as benchmark
+    from keras_resnet.export.measure import layer_errors as layer_errors
     from keras_resnet.export.pipeline import ExportReport, export, require_arguments
 
 __all__ = ["FORMATS", "ExportReport", "export", "require_arguments"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -160,10 +160,13 @@ def _compare_one(
     )
 
 
-def advice(checks: Sequence[FileCheck]) -> list[str]:
-    """Return steps to try, in order, if a quantized file differs too much; else an empty list."""
-    inexact = (item for item in checks if item.n and not item.passed)
-    if not any(item.format in _QUANTIZED for item in inexact):
+def advice(files: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what to try, in order, if quantized files differ too much; else nothing.
+
+    `files` are entries of a manifest, or `FileCheck.to_dict()`.
+    """
+    inexact = (item for item in files if item["n"] and not item["passed"])
+    if not any(item["format"] in _QUANTIZED for item in inexact):
         return []
     return [
         "To make the quantized files more accurate, try in this order:",

@@ -1,4 +1,4 @@
-"""The README.md of an export folder: it describes the files and shows how to run each one."""
+"""The README.md of an export folder: the files, their check, and how to run each of them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from keras_resnet.display.console import number, verdict
+from keras_resnet.export import check, manifest
 from keras_resnet.export.formats.table import FORMATS
 from keras_resnet.export.formats.usage import Usage, answers_of
 from keras_resnet.images.answers import LINEAR, numbered
@@ -14,22 +15,32 @@ from keras_resnet.images.crop import SingleCrop
 
 def card(content: Mapping[str, Any]) -> str:
     """Return the model card of a manifest's `content`, as Markdown."""
-    parts = (_title(content), _files(content), _input(content), _usage(content), _origin(content))
+    parts = (
+        _title(content),
+        _files(content),
+        _failures(content),
+        _input(content),
+        _usage(content),
+        _origin(content),
+    )
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _title(content: Mapping[str, Any]) -> str:
-    passed = "passed" if content["passed"] else "**did not all pass**"
+    passed = (
+        "Every file was compared with the Keras model and passed this check."
+        if content["passed"]
+        else "**Not every file passed** the comparison with the Keras model."
+    )
     return (
         f"# {content['model']}\n\n"
         f"An image classifier with {content['classes']} classes, exported by keras_resnet on "
-        f"{content['created'][:10]}. Its files {passed} the comparison with the Keras model they "
-        "were made from. `manifest.json` lists every figure, hash and version."
+        f"{content['created'][:10]}. {passed} `manifest.json` has all figures, hashes and versions."
     )
 
 
 def _files(content: Mapping[str, Any]) -> str:
-    check = content["check"]
+    checked = content["check"]
     rows = [
         f"| `{item['file']}` | {item['bytes']:,} | {item['bytes_gzipped']:,} "
         f"| {number(item['accuracy'], '.2%')} | {number(item['agreement'], '.2%')} "
@@ -43,35 +54,55 @@ def _files(content: Mapping[str, Any]) -> str:
         "|---|---|---|---|---|---|---|",
         *rows,
         "",
-        f"Measured on {check['n']:,} images ({check['images']}). The Keras model's accuracy on "
-        f"them is {number(check['keras_accuracy'], '.2%')}. {_agreement(content)} *ms*: the median "
-        f"for one image, on one thread (TensorFlow: on all), on {content['machine']}.",
+        f"The check used {checked['n']:,} images ({checked['images']}). {_accuracy(checked)} "
+        f"{_agreement(content)} *ms* is the median time for one image on one thread (TensorFlow: "
+        f"all threads), on {content['machine']}.",
     ]
     return "\n".join(lines)
+
+
+def _accuracy(checked: Mapping[str, Any]) -> str:
+    if checked["keras_accuracy"] is None:
+        return "They have no labels, so there is no accuracy."
+    return f"The accuracy of the Keras model on them is {checked['keras_accuracy']:.2%}."
 
 
 def _agreement(content: Mapping[str, Any]) -> str:
     if answers_of(content).independent:
         return (
-            "*Accuracy* and *agreement* count every class of every image: *accuracy* against the "
-            "labels, *agreement* against the Keras model's answer."
+            "*Accuracy* and *agreement* count every class of every image. *Agreement* is the share "
+            "of them for which a file gives the same answer as the Keras model."
         )
-    return "*Agreement*: how often a file names the same class as the Keras model."
+    return (
+        "*Agreement* is the share of images for which a file and the Keras model name the same "
+        "class."
+    )
+
+
+def _failures(content: Mapping[str, Any]) -> str:
+    """Return what is wrong with the files that failed, and what to try, as `export` prints it."""
+    if content["passed"]:
+        return ""
+    failed = "\n".join(f"- {failure}" for failure in manifest.failures(content))
+    parts = ["## What failed", failed]
+    if lines := check.advice(content["files"]):
+        parts += [lines[0], "\n".join(lines[1:])]
+    return "\n\n".join(parts)
 
 
 def _output(content: Mapping[str, Any]) -> str:
     answers, names = answers_of(content), numbered(content["labels"], content["classes"])
     if answers.binary and answers.activation == LINEAR:
-        return f"one logit. Above 0 the answer is `{names[1]}`, else `{names[0]}`."
+        return f"one logit. Above 0 the answer is `{names[1]}`, otherwise `{names[0]}`."
     if answers.binary:
         return (
-            f"one number, the probability of `{names[1]}`. Above 1/2 the answer is `{names[1]}`, "
-            f"else `{names[0]}`."
+            f"one number, the probability of `{names[1]}`. Above 1/2 the answer is "
+            f"`{names[1]}`, otherwise `{names[0]}`."
         )
     if answers.independent:
         return (
-            f"a probability for each of the {answers.classes} classes. Every class above 1/2 is in "
-            "the picture: several, one or none."
+            f"a probability for each of the {answers.classes} classes. The answer is every class "
+            "above 1/2: several, one or none."
         )
     return f"{content['output']['is']} of the {answers.classes} classes."
 
@@ -80,23 +111,22 @@ def _input(content: Mapping[str, Any]) -> str:
     taken, labels = content["input"], content["labels"]
     height, width, _ = taken["shape"]
     pixels = (
-        "Give pixels as they are, 0…255: the normalisation is inside the files. "
-        f"{_cut_in_words(taken)}"
+        f"Give pixels from 0 to 255: the normalisation is inside the files. {_cut_in_words(taken)}"
         if taken["raw_pixels"]
-        else f"Values lie in {taken['range'][0]:g}…{taken['range'][1]:g}: **the normalisation is "
-        "not inside the files**, so prepare images as for the Keras model."
+        else f"Values range from {taken['range'][0]:g} to {taken['range'][1]:g}: **the "
+        "normalisation is not inside the files**. Prepare images as for the Keras model."
     )
     names = "`labels.txt` has the class names, one per line, in the order of the classes."
     return (
         f"## Input and output\n\n`{taken['name']}`: {height}×{width} pixels, {taken['color']}, "
-        f"(batch, height, width, channels). {pixels} The manifest gives the type of a quantized "
-        f"file's input.\n\n`{content['output']['name']}`: {_output(content)} "
-        f"{names if labels else 'Class names were not given.'}"
+        f"with the axes (batch, height, width, channels). {pixels} `manifest.json` has the data "
+        f"type of each file's input.\n\n`{content['output']['name']}`: {_output(content)} "
+        f"{names if labels else 'The export was given no class names.'}"
     )
 
 
 def _cover(taken: Mapping[str, Any]) -> tuple[int, int, str]:
-    """Return the height and width that a resized picture must cover, and the filter's name."""
+    """Return the height and width that an image is resized to cover, and the filter."""
     height, width, _ = taken["shape"]
     if taken["crop"] is None:
         return height, width, "bilinear"
@@ -105,10 +135,12 @@ def _cover(taken: Mapping[str, Any]) -> tuple[int, int, str]:
 
 
 def _cut_in_words(taken: Mapping[str, Any]) -> str:
-    height, width, interpolation = _cover(taken)
+    high, wide, interpolation = _cover(taken)
+    height, width, _ = taken["shape"]
     return (
-        f"A picture of another size is scaled to cover {height}×{width} ({interpolation}, "
-        "antialiased), and its middle is cut out. A picture of the right size is used as it is."
+        f"Images of another size are resized to just cover {high}×{wide} pixels "
+        f"({interpolation}, antialiased); then the centre is cut out. Images of exactly "
+        f"{height}×{width} pixels are not changed."
     )
 
 
@@ -116,18 +148,18 @@ def _cut_in_words(taken: Mapping[str, Any]) -> str:
 
 
 def _image_lines(content: Mapping[str, Any]) -> str:
-    """Return code that turns a picture into the array `pixels`, as `keras-resnet predict` does."""
+    """Return code that makes the array `pixels` of an image, as `keras-resnet predict` does."""
     height, width, channels = content["input"]["shape"]
     high, wide, interpolation = _cover(content["input"])
     pixels = "image)[None]" if channels == 3 else 'image.convert("L"))[None, ..., None]'
     return (
         "import numpy as np\nfrom PIL import Image, ImageOps\n\n"
         'image = ImageOps.exif_transpose(Image.open("IMAGE"))\n'
-        'if image.mode.startswith("I;16"):  # 16 bits a pixel\n'
+        'if image.mode.startswith("I;16"):  # 16 bits per pixel\n'
         '    image = Image.fromarray((np.asarray(image) >> 8).astype("uint8"))\n'
         'image = image.convert("RGB")\n'
         "w, h = image.size\n"
-        f"if (w, h) != ({width}, {height}):  # else it is already cropped\n"
+        f"if (w, h) != ({width}, {height}):  # an image of this size is not changed\n"
         f"    w, h = max({wide}, w * {high} // h), max({high}, h * {wide} // w)\n"
         f"    left, top = round((w - {width}) / 2), round((h - {height}) / 2)\n"
         f"    image = image.resize((w, h), Image.Resampling.{interpolation.upper()})\n"
@@ -137,7 +169,7 @@ def _image_lines(content: Mapping[str, Any]) -> str:
 
 
 def _usage(content: Mapping[str, Any]) -> str:
-    """Return the section that runs one file of each kind; "" if pixels need normalisation."""
+    """Return how to run one file of each kind, if the files take pixels from 0 to 255."""
     if not content["input"]["raw_pixels"] or content["input"]["shape"][2] not in (1, 3):
         return ""
     files: dict[Usage, str] = {}  # the first file of each kind that passed
@@ -151,14 +183,14 @@ def _usage(content: Mapping[str, Any]) -> str:
             parts.append(_python(usage.code(content, file)))
         if usage.words:
             parts.append(usage.words.format(file=file))
-    return "## Run it\n\n" + "\n\n".join(parts) if files else ""
+    return "## How to run the files\n\n" + "\n\n".join(parts) if files else ""
 
 
 def _python(code: str) -> str:
     return f"```python\n{code}\n```"
 
 
-# Where it comes from -----------------------------------------------------------------------------
+# Where the model comes from ----------------------------------------------------------------------
 
 
 def _origin(content: Mapping[str, Any]) -> str:
@@ -169,5 +201,7 @@ def _origin(content: Mapping[str, Any]) -> str:
     if not lines:
         return ""
     if not {"licence of the weights", "license"} & set(origin | given):
-        lines.append("- licence of the weights: not stated (set it: `export --about license=…`)")
-    return "\n".join(["## Where it comes from", "", *lines])
+        lines.append(
+            "- licence of the weights: not stated (to state it: `export --about license=…`)"
+        )
+    return "\n".join(["## Where the model comes from", "", *lines])

@@ -30,6 +30,8 @@ onednn.turn_on(onednn.read_cpuinfo(), training=False)
 
 if TYPE_CHECKING:
     from keras_resnet._public import *  # noqa: F403
+    from keras_resnet.analysis import insight as insight
+    from keras_resnet.images import labels as labels
 
 
 # `keras.models.load_model` needs our layers to be registered, so they are imported with Keras.

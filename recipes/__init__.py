@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from keras_resnet.recipes.compression.filters import prune_filters
     from keras_resnet.recipes.configs.schema import Config, load_config
     from keras_resnet.recipes.data.datasets import Dataset, Split, load_dataset
+    from keras_resnet.recipes.runs import compare as compare
+    from keras_resnet.recipes.runs import report as report
+    from keras_resnet.recipes.runs import sources as sources
 
 __all__ = [
     "Config",

@@ -145,7 +145,7 @@ def _checked_on(
         "trained_on": _share(trained_on, len(test)),
         "check_images": test.images,
         "check_labels": test.labels,
-        "check_source": f"of the {data.test.places:,} test images of {shown_name(data.name)}",
+        "check_source": f"from the {data.test.places:,} test images of {shown_name(data.name)}",
     }
 
 

@@ -42,7 +42,7 @@ def _printed(content: Mapping[str, Any], scores: str, *to_numbers: str) -> str:
         threshold = 0 if answers.activation == LINEAR else 0.5
         answer = f"print(int(scores[0, 0] > {threshold}))  # the class: 0 or 1"
     elif answers.independent:
-        answer = "print((scores[0] > 0.5).nonzero()[0])  # all classes that are in the picture"
+        answer = "print((scores[0] > 0.5).nonzero()[0])  # all classes in the image"
     else:
         return f"print({scores}.argmax())"
     return "\n".join([f"scores = {scores}", *to_numbers, answer])
@@ -52,7 +52,7 @@ def _saved_model(content: Mapping[str, Any], file: str) -> str:
     return (
         "import tensorflow as tf\n\n"
         f'model = tf.saved_model.load("{file}/{VERSION}")\n'
-        'image = tf.constant([open("IMAGE", "rb").read()])  # JPEG or PNG: the model crops it\n'
+        'image = tf.constant([open("IMAGE", "rb").read()])  # JPEG or PNG; the model crops it\n'
         f'answer = model.signatures["{BYTES}"]({BYTES}=image)\n'
         + _printed(content, f'answer["{content["output"]["name"]}"].numpy()')
     )
@@ -88,7 +88,7 @@ def _onnx(content: Mapping[str, Any], file: str) -> str:
 def _openvino(content: Mapping[str, Any], file: str) -> str:
     return (
         "import openvino\n\n"
-        'exact = {"INFERENCE_PRECISION_HINT": "f32"}  # its default is bfloat16\n'
+        'exact = {"INFERENCE_PRECISION_HINT": "f32"}  # the default may be bfloat16\n'
         f'model = openvino.compile_model("{file}/{content["model"]}.xml", "CPU", exact)\n'
         + _printed(content, 'model(pixels.astype("float32"))[0]')
     )
@@ -98,15 +98,15 @@ SAVED_MODEL = Usage(_saved_model)
 TFLITE = Usage(
     _tflite,
     takes_pixels=True,
-    words="With only ai-edge-litert, numpy and pillow installed: `python classify.py {file} "
-    "IMAGE`. MediaPipe's `ImageClassifier` squashes a picture to the input's size, so it may name "
-    "another class. Crop the picture first with the lines above and pass `image`: "
-    "`mp.Image(image_format=mp.ImageFormat.SRGB, data=np.asarray(image))`.",
+    words="A command does the same with ai-edge-litert, numpy and pillow only: `python classify.py "
+    "{file} IMAGE`.\n\nMediaPipe's `ImageClassifier` squashes an image to the input size, so it "
+    "may name another class. Crop the image first with the lines above, then give `image` to "
+    "MediaPipe: `mp.Image(image_format=mp.ImageFormat.SRGB, data=np.asarray(image))`.",
 )
 ONNX = Usage(_onnx, takes_pixels=True)
 OPENVINO = Usage(_openvino, takes_pixels=True)
-MICRO = Usage(words="`{file}` is C++ for a microcontroller; its README.md says how to build it.")
+MICRO = Usage(words="`{file}` is C++ for a microcontroller. Its README.md shows how to build it.")
 WEB = Usage(
-    words="`{file}` is a web page: run `python -m http.server -d {file}`, then open "
+    words="`{file}` is a web page. Run `python -m http.server -d {file}`, then open "
     "<http://localhost:8000>."
 )

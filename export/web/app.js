@@ -22,7 +22,7 @@ function say(text, failed = false) {
 
 function complain(error) {
   if (!(error instanceof Said)) console.error(error);
-  say(error instanceof Said ? error.message : `Something went wrong: ${error.message}`, true);
+  say(error instanceof Said ? error.message : `An unexpected error occurred: ${error.message}. Reload the page.`, true);
 }
 
 const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
@@ -131,7 +131,7 @@ async function decoded(blob) {
     // As Pillow reads it: upright, colours as they are stored.
     return await createImageBitmap(blob, { colorSpaceConversion: "none" });
   } catch {
-    const name = blob.name ? `“${blob.name}”` : "That";
+    const name = blob.name ? `“${blob.name}”` : "This file";
     throw new Said(`${name} is not a picture that this browser can read. Try a JPEG or PNG file.`);
   }
 }
@@ -154,7 +154,7 @@ async function classify(blob) {
   element.file.value = ""; // so that the same file can be chosen again
   try {
     const classifier = await loading;
-    say("Looking…");
+    say("Classifying…");
     const bitmap = await decoded(blob);
     showPicture(bitmap, classifier.target);
     const pixels = fit(bitmap, bitmap.width, bitmap.height, classifier.target);
@@ -173,21 +173,21 @@ async function classify(blob) {
 // Camera ------------------------------------------------------------------------------------------
 
 const CAMERA_ERRORS = {
-  NotAllowedError: "The camera was not allowed. Allow it in the browser's settings of this page.",
+  NotAllowedError: "The browser does not allow the camera. Allow it in the browser's settings for this page.",
   NotFoundError: "No camera was found.",
   NotReadableError: "The camera is in use by another program.",
 };
 
 async function openCamera() {
   if (!navigator.mediaDevices?.getUserMedia) {
-    throw new Said("The camera needs https:// or localhost; this page came over plain http.");
+    throw new Said("The camera needs https:// or localhost, but this page was loaded over http://.");
   }
   try {
     const size = { width: { ideal: 640 }, height: { ideal: 480 } };
     const video = { facingMode: { ideal: "environment" }, ...size };
     return await navigator.mediaDevices.getUserMedia({ video, audio: false });
   } catch (error) {
-    throw new Said(CAMERA_ERRORS[error.name] ?? `The camera does not start: ${error.message}`);
+    throw new Said(CAMERA_ERRORS[error.name] ?? `The camera did not start: ${error.message}`);
   }
 }
 
@@ -232,7 +232,7 @@ async function startCamera() {
     await element.video.play();
     showVideo(element.video, classifier.target);
     showCamera(true);
-    say("In front of the camera, most likely:");
+    say("The camera shows, most likely:");
     starting = false;
     await watch(classifier, stream);
   } catch (error) {
@@ -248,7 +248,7 @@ async function startCamera() {
 function take(transfer) {
   const [file] = transfer?.files ?? [];
   if (file) classify(file);
-  else complain(new Said("That is no picture file. Save the picture first, then drop the file."));
+  else complain(new Said("This is not a picture file. Save the picture first, then drop the file."));
 }
 
 function listen() {

@@ -12,7 +12,7 @@ function fail(text) {
 addEventListener("DOMContentLoaded", () => {
   if (location.protocol === "file:") {
     fail(
-      "Browsers do not load models from file://, so this folder has to be served. In it, run " +
+      "Browsers do not load models from file://. Open a terminal in this folder, run " +
         "“python -m http.server” and open http://localhost:8000.",
     );
   }
@@ -22,7 +22,7 @@ addEventListener(
   "error",
   (event) => {
     if (event.target instanceof HTMLScriptElement && location.protocol !== "file:") {
-      const text = "A script did not load. Copy the whole folder again, or try a newer browser.";
+      const text = "A script of this page did not load. Copy the whole folder again, or try a newer browser.";
       const say = () => fail(text);
       if (document.readyState === "loading") addEventListener("DOMContentLoaded", say);
       else say();

@@ -12,11 +12,11 @@ async function fetched(path) {
   try {
     response = await fetch(path);
   } catch {
-    throw new Said(`${path} could not be loaded. Is the server of this page still running?`);
+    throw new Said(`${path} could not be loaded. Check that the server of this page is still running.`);
   }
   if (response.ok) return response;
   throw new Said(
-    `${path} is missing beside this page (the server says ${response.status}). ` +
+    `${path} is missing in the folder of this page (HTTP status ${response.status}). ` +
       "Copy the whole folder, or export it again.",
   );
 }
@@ -57,7 +57,7 @@ async function startRuntime(wasmBinary) {
   try {
     await loadLiteRt("litert/");
   } catch (error) {
-    throw new Said(`This browser cannot run LiteRT.js (${error.message}). A newer one can.`);
+    throw new Said(`This browser cannot run LiteRT.js (${error.message}). Try a newer browser.`);
   }
 }
 
@@ -87,8 +87,8 @@ export class Classifier {
     const classes = output.shape[1] === 1 ? 2 : output.shape[1];
     if (about.labels.length !== classes) {
       throw new Said(
-        `model.json names ${about.labels.length} classes, model.tflite has ${classes}. ` +
-          "They are not of the same export.",
+        `model.json has ${about.labels.length} classes, but model.tflite has ${classes}. ` +
+          "Use both files of the same export.",
       );
     }
   }
@@ -133,8 +133,8 @@ export function best(probabilities, count) {
 export async function load(onProgress) {
   if (typeof WebAssembly !== "object") {
     throw new Said(
-      "WebAssembly is off or unknown in this browser, and the model runs in it. " +
-        "Try another browser, or one without lockdown mode.",
+      "The model needs WebAssembly, which is off or missing in this browser. " +
+        "Try another browser, or turn off lockdown mode.",
     );
   }
   const about = await description();

@@ -61,7 +61,7 @@ def _export(options: argparse.Namespace) -> int:
             f"{checked['n']} images are few for a check: a single difference counts much. Give "
             "more images, or a dataset (--data)."
         )
-    print_lines(check.advice(report.checks))
+    print_lines(check.advice(report.manifest["files"]))
     return 1
 
 
@@ -117,7 +117,7 @@ def _check(options: argparse.Namespace) -> int:
         content |= {"model": keras_row, "files": rows, "left_out": left_out}
         return print_json(content, passed)
     print_checks(rows, f"Checked on {checked['n']} images: {checked['images']}", keras_row)
-    print_lines(check.advice(checks))
+    print_lines(check.advice(rows))
     return 0 if passed else 1
 
 

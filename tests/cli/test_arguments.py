@@ -1,12 +1,9 @@
 """The help of the command, of what lies below a verb, and what the tab key completes."""
 
-import importlib.util
-import json
 import shutil
 import subprocess
 
 import pytest
-from helpers import ROOT
 
 from keras_resnet.cli import parser
 from keras_resnet.cli.main import main
@@ -53,41 +50,6 @@ def test_the_help_lists_every_verb_once_in_its_group(monkeypatch, capsys):
         listed = [line.split(maxsplit=1) for line in lines[first : first + len(names)]]
         assert listed == [[name, parser.VERBS[name].summary] for name in names]
     assert max(map(len, lines)) <= 80
-
-
-@pytest.fixture(scope="module")
-def hooks():
-    """docs/site_hooks.py as a module."""
-    pytest.importorskip("mkdocs")
-    spec = importlib.util.spec_from_file_location("site_hooks", ROOT / "docs" / "site_hooks.py")
-    hooks = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(hooks)
-    return hooks
-
-
-def test_the_sites_results_say_by_what_technique(hooks):
-    """The page takes it from the configs; the summaries know it, too."""
-    named = {"qat": "QAT", "prune": "weights pruned", "cluster": "clustered"}
-    found = {}
-    for line in hooks.MADE["results.md"]().splitlines():
-        if line.startswith("| `"):
-            run, _, by, *_ = line.removeprefix("| ").split(" | ")
-            found[run.strip("`")] = by
-    records = sorted((ROOT / "benchmarks" / "results").glob("*/summary.json"))
-    assert list(found) == [path.parent.name for path in records]
-    for path in records:
-        summary, by = json.loads(path.read_text(encoding="utf-8")), found[path.parent.name]
-        technique = "filters pruned" if "pruned_filters" in summary else "train"
-        assert by.startswith(named.get(summary.get("technique"), technique)), by
-        assert by.endswith(f", taught by {summary.get('teacher')}") == ("teacher" in summary), by
-
-
-def test_the_site_has_what_lies_below_a_verb(hooks):
-    page = hooks.MADE["api/command_line.md"]()
-    assert parser.EXIT_CODES in page
-    for name in filter(None, PARSERS):
-        assert f"\n##{'#' * name.count(' ')} {name}\n" in page
-    assert "--preprocessing MODE" in page.partition("### weights import")[2].partition("\n## ")[0]
 
 
 def test_a_table_wider_than_the_terminal_keeps_its_figures(monkeypatch, capsys):

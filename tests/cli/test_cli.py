@@ -348,7 +348,7 @@ def test_check_on_images_of_ones_own(capsys, tiny_run, exports, picture, tmp_pat
     run = str(tiny_run.path)
     code, report = _json(capsys, "check", str(exports), "--against", run, "--data", "digits")
     assert code == 0
-    assert report["check"] == {"n": 360, "images": "of the 360 test images of digits"}
+    assert report["check"] == {"n": 360, "images": "from the 360 test images of digits"}
     assert report["model"]["accuracy"] == tiny_run.summary()["test"]["accuracy"]
     assert [entry["n"] for entry in report["files"]] == [360, 360]
     (tmp_path / "photos").mkdir()

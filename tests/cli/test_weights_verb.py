@@ -180,7 +180,7 @@ def test_export_and_evaluate_by_tag_on_the_data_of_the_weights(cache, capsys, tm
         pytest.skip(f"needs cifar10: {error}")
     arguments = ("export", "resnet20", "--weights", "cifar10", "--formats", "tflite-int8")
     manifest = output(capsys, *arguments, "--check-images", "100", "--out", str(tmp_path / "out"))
-    assert manifest["check"]["images"] == "of the 10,000 test images of cifar10"
+    assert manifest["check"]["images"] == "from the 10,000 test images of cifar10"
     assert manifest["check"]["keras_accuracy"] > 0.8  # of 100 images, by a network of above 91 %
 
 

@@ -74,7 +74,8 @@ def test_a_failed_check_names_what_to_try_in_order():
     """Only where the values of a quantized file differ: no calibration mends a wrong interface."""
 
     def failed(kind, n):
-        return check.FileCheck("f", kind, "uint8", "uint8", n=n, problems=("differs",))
+        found = check.FileCheck("f", kind, "uint8", "uint8", n=n, problems=("differs",))
+        return found.to_dict()
 
     assert check.advice([failed("tflite-int8", 0), failed("tflite-float32", 9)]) == []
     assert check.advice([]) == []

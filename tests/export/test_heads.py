@@ -131,7 +131,7 @@ def test_predict_classify_and_the_server_name_the_class_of_one_sigmoid(
 def test_the_model_card_says_what_one_number_means(one_sigmoid):
     _, report, _ = one_sigmoid
     card = (report.folder / "README.md").read_text()
-    assert "the probability of `red`. Above 1/2 the answer is `red`, else `dark`." in card
+    assert "the probability of `red`. Above 1/2 the answer is `red`, otherwise `dark`." in card
     assert ".argmax()" not in card  # of one number always 0
 
 
@@ -175,7 +175,7 @@ def test_several_sigmoids_get_no_softmax(pictures, tmp_path, capsys):
         given = open_file(files[item.format]).probabilities(images)
         np.testing.assert_allclose(given, expected, atol=0.05)
     card = (report.folder / "README.md").read_text()
-    assert "Every class above 1/2 is in the picture: several, one or none." in card
+    assert "The answer is every class above 1/2: several, one or none." in card
     white = tmp_path / "white.png"
     Image.new("RGB", (16, 16), (255, 255, 255)).save(white)
     assert main.main(["predict", str(files["tflite-int8"]), str(white), "--json"]) == 0

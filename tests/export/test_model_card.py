@@ -15,7 +15,7 @@ from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
 import keras_resnet
-from keras_resnet.export import export, manifest, model_card
+from keras_resnet.export import check, export, manifest, model_card
 from keras_resnet.export.formats import metadata
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.read import read_image
@@ -79,8 +79,8 @@ def test_its_examples_answer_as_the_model_with_its_crop(images, photograph, tmp_
     assert expected not in answers[1:]
     assert _answers(out, photograph) == [expected, expected]
     text = (out / "README.md").read_text()
-    assert "scaled to cover 37×37 (bicubic, antialiased), and its middle is cut out" in text
-    assert "## Where it comes from\n\n- author: A. Uthor\n- license: CC0-1.0\n" in text
+    assert "resized to just cover 37×37 pixels (bicubic, antialiased); then the centre" in text
+    assert "## Where the model comes from\n\n- author: A. Uthor\n- license: CC0-1.0\n" in text
 
 
 @pytest.mark.parametrize("crop", [None, CROP, SingleCrop(30, 24), SingleCrop(256, 224, "bicubic")])
@@ -136,7 +136,7 @@ def test_the_card_tells_how_mediapipe_is_given_a_picture(folder):
     text = (folder / "README.md").read_text()
     prepare = _examples(folder)[0]
     given = re.search(r"`mp\.Image\(.* data=(.*)\)`", text)[1]
-    assert "MediaPipe's `ImageClassifier` squashes a picture" in text
+    assert "MediaPipe's `ImageClassifier` squashes an image" in text
     digit = folder.parent / "wide.png"
     Image.fromarray(np.full((9, 30, 3), 77, "uint8")).save(digit)
     found = {}
@@ -153,7 +153,30 @@ def test_the_card_says_what_about_adds_to_the_origin(folder):
     text = model_card.card(content | {"origin": origin, "about": about})
     assert text.endswith("comes from\n\n- licence of the weights: MIT\n- version: 3\n")
     nothing = model_card.card(content | {"origin": {}, "about": None})
-    assert "Where it comes from" not in nothing
+    assert "comes from" not in nothing
+
+
+def test_the_card_of_a_failed_export_lists_what_failed_and_what_to_try(images, tmp_path):
+    """Dark calibration images clip the ranges of the int8 file; the SavedModel has none."""
+    model = keras_resnet.ResNet8(weights="cifar10", include_preprocessing=True)
+    arguments = {"calibration": images // 64, "check_images": images, "verbose": False}
+    report = export(model, ["savedmodel", "tflite-int8"], out=tmp_path / "out", **arguments)
+    assert [item.passed for item in report.checks] == [True, False]
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "**Not every file passed**" in text
+    (failure,) = manifest.failures(report.manifest)
+    advice = check.advice(report.manifest["files"])
+    places = [text.index(f"\n{line}\n") for line in (f"- {failure}", *advice)]
+    assert len(places) == 7
+    assert places == sorted(places)
+    assert text.index("\n## What failed\n") < places[0]
+    assert places[-1] < text.index("\n## Input and output\n")
+
+
+def test_the_card_of_an_export_that_passed_has_no_list_of_failures(folder):
+    text = (folder / "README.md").read_text()
+    assert "Every file was compared with the Keras model and passed this check." in text
+    assert "What failed" not in text
 
 
 @pytest.mark.parametrize("input_type", ["int8", "uint8", "float32"])
@@ -217,7 +240,7 @@ def test_the_card_tells_of_what_is_no_python(folder):
 
 def test_the_card_says_where_the_model_comes_from(folder, tiny_run):
     text, test = (folder / "README.md").read_text(), find_run(tiny_run.path).summary()["test"]
-    assert "## Where it comes from" in text
+    assert "## Where the model comes from" in text
     assert f"measured accuracy: {test['accuracy']:.2%} of 360 test images" in text
     assert "trained on: digits" in text
     assert "licence of the weights: not stated" in text

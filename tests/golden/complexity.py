@@ -53,12 +53,12 @@ def page(record: Record) -> str:
     lines = [
         "# The networks",
         "",
-        "This page lists every network. `keras_resnet.create_model(NAME)` builds any of them, also",
-        "those without a function. `keras-resnet show NAME` prints more about one.",
+        "This page lists every network. `keras_resnet.create_model(NAME)` builds any of them. Some",
+        "have a builder function too. `keras-resnet show NAME` prints more about a network.",
         "",
         "Parameters do not include BN's moving statistics. Multiply-adds are those of convolutions",
-        "and dense layers for one image at the network's input size; [account.md](account.md)",
-        "explains the count.",
+        "and dense layers, for one image of the network's input size. [account.md](account.md)",
+        "explains how they are counted.",
         "`python tests/golden/complexity.py` writes this page from `tests/golden/complexity.json`.",
         "Tests compare every network with this record.",
     ]

@@ -36,6 +36,11 @@ def run(book, folder) -> None:
     client.execute(env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"})
 
 
+def _is_noise(output) -> bool:
+    """Tell whether an output is TensorFlow's log or what a progress bar left when it ended."""
+    return output.get("name") == "stderr" or output.get("data", {}).get("text/html") == ""
+
+
 def main() -> None:
     for name in sys.argv[1:] or sorted(path.stem for path in FOLDER.glob("*.ipynb")):
         path = FOLDER / f"{name}.ipynb"
@@ -44,8 +49,8 @@ def main() -> None:
             run(book, folder)
         for cell in book.cells:
             cell.metadata.pop("execution", None)  # when each began and ended
-            if cell.cell_type == "code":  # TensorFlow's greetings and the progress
-                cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+            if cell.cell_type == "code":
+                cell.outputs = [output for output in cell.outputs if not _is_noise(output)]
         book.metadata[RAN] = code_hash(book)
         nbformat.write(book, path)
         print(path)

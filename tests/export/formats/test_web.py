@@ -419,7 +419,7 @@ def test_the_page_works_with_the_keyboard(opened):
     opened.press("Tab")
     assert opened.run("document.activeElement.id") == "camera"
     opened.press("Enter")
-    opened.wait("#status", "In front of the camera")
+    opened.wait("#status", "The camera shows")
     opened.wait("#answers", "%")
     assert opened.run("document.activeElement.getAttribute('aria-pressed')") == "true"
     opened.press("Enter")
@@ -434,17 +434,17 @@ def test_a_camera_that_is_denied_is_said(folder, tmp_path):
         page.goto(url)
         page.wait("#status", "Ready.")
         page.run("document.querySelector('#camera').click()")
-        page.wait("#status", "The camera was not allowed.")
+        page.wait("#status", "The browser does not allow the camera.")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("missing", "said"),
     [
-        ("model.tflite", "model.tflite is missing beside this page (the server says 404)."),
-        ("model.json", "model.json is missing beside this page"),
+        ("model.tflite", "model.tflite is missing in the folder of this page (HTTP status 404)."),
+        ("model.json", "model.json is missing in the folder of this page"),
         ("litert/litert_wasm_internal.wasm", "litert_wasm_internal.wasm is missing"),
-        ("classifier.js", "A script did not load."),
+        ("classifier.js", "A script of this page did not load."),
     ],
 )
 def test_what_is_missing_is_named(folder, tmp_path, missing, said):
@@ -473,7 +473,7 @@ def test_from_disk_and_without_webassembly_the_page_says_what_to_do(folder, tmp_
         script = "delete globalThis.WebAssembly"
         page.call("Page.addScriptToEvaluateOnNewDocument", source=script)
         page.goto(url)
-        page.wait("#status", "WebAssembly is off or unknown in this browser")
+        page.wait("#status", "The model needs WebAssembly, which is off or missing")
 
 
 @pytest.mark.slow
