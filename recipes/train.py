@@ -263,7 +263,7 @@ def _is_out_of_patience(job: Job, run: Run) -> bool:
     patience = job.config.train.patience
     if not patience or run.home:
         return False
-    accuracies = [float(row["val_accuracy"]) for row in run.rows()]
+    accuracies = [float(row["val_accuracy"]) for row in run.rows() if "val_accuracy" in row]
     if len(accuracies) <= patience or max(accuracies[-patience:]) > max(accuracies[:-patience]):
         return False
     print(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -226,10 +227,12 @@ class EncodedSplit:
             UserError: none of them can be read.
         """
         image_module = require("PIL.Image", "recipes")
+        unreadable = (OSError, SyntaxError, ValueError, image_module.DecompressionBombError)
         sides = []
         for place in spaced(self.places, _SAMPLE):
             content = self.source.read(tf.constant(place))[0].numpy()
-            with contextlib.suppress(OSError, SyntaxError, ValueError):
+            with contextlib.suppress(*unreadable), warnings.catch_warnings():
+                warnings.simplefilter("ignore", image_module.DecompressionBombWarning)
                 sides.append(min(image_module.open(io.BytesIO(content)).size))
         if not sides:
             where = self.source.where(0)

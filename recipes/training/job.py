@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -111,7 +112,7 @@ def prepare(config: Config, trainee: Trainee, teacher: keras.Model | None) -> Jo
         require_fit(teacher, _shown_shape(config, dataset), len(dataset.class_names))
     trainee.require_fit(config, dataset)  # before all encoded images are checked
     data_service.require_readable(config.data.service, dataset.train)
-    _require_validation(train, dataset)
+    _warn_of_no_validation(train, dataset)
     steps_per_epoch = _steps_per_epoch(dataset, train.batch_size)
     least_epochs = -(-train.least_steps // steps_per_epoch)
     total_steps = train.steps or max(train.epochs, least_epochs) * steps_per_epoch
@@ -191,11 +192,12 @@ def _shown_shape(config: Config, dataset: Dataset) -> Shape:
     return (None, None, dataset.input_shape[-1]) if config.train.sizes else dataset.input_shape
 
 
-def _require_validation(train: TrainConfig, dataset: Dataset) -> None:
+def _warn_of_no_validation(train: TrainConfig, dataset: Dataset) -> None:
     if train.patience and not dataset.validation.places:
-        raise UserError(
-            f"train.patience = {train.patience} stops by the accuracy on validation images, and "
-            "there are none. Hold some out: --set data.validation_share=0.1"
+        print(
+            f"warning: train.patience = {train.patience} needs validation images, and there are "
+            "none; the run trains all its epochs. Hold some out: --set data.validation_share=0.1",
+            file=sys.stderr,
         )
 
 

@@ -175,7 +175,9 @@ class FineTuned(Trained):
 
     def completed(self, config: Config, dataset: Dataset) -> Config:
         """Choose the image size if none is given; a batch has no more images than there are."""
-        batch_size = min(config.train.batch_size, dataset.train.places)
+        train, batch_size = dataset.train, config.train.batch_size
+        if train.places < 2 * batch_size:  # so few are looked through at once
+            batch_size = min(batch_size, len(train))
         size = config.data.image_size or self._image_size(config, dataset)
         return replace(
             config,
