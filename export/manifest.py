@@ -7,7 +7,7 @@ import importlib.metadata
 import json
 import platform
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -160,7 +160,7 @@ def read(folder: Path) -> dict[str, Any]:
     return content
 
 
-def failures(content: dict[str, Any]) -> list[str]:
+def failures(content: Mapping[str, Any]) -> list[str]:
     """Return a sentence for each file that failed its check."""
     return [
         f"{item['file']} FAILED its check: {'; '.join(item['problems'])}"
