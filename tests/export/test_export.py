@@ -306,7 +306,7 @@ def test_a_file_of_another_shape_fails(exported):
         ({"formats": ["tflite-int8"], "calibration": np.zeros((0, 32, 32, 3))}, "one or more"),
         ({"formats": ["tflite-int8"], "calibration": np.zeros((4, 16, 16, 3))}, "takes images of"),
         ({"formats": ["savedmodel"], "input_type": "uint9"}, "Did you mean 'uint8'"),
-        ({"formats": ["savedmodel"], "labels": ["a", "b"]}, "2 class names for a model of 10"),
+        ({"formats": ["savedmodel"], "labels": ["a", "b"]}, "2 class names for a model with 10"),
         ({"formats": ["savedmodel"], "labels": ["a\nb"] * 10}, r"'a\\nb' has several lines"),
         ({"formats": ["savedmodel"], "preprocessing": "torch"}, "normalises its input already"),
         ({"formats": ["savedmodel"], "out": ""}, "out is empty"),
