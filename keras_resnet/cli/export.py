@@ -129,7 +129,7 @@ def _source(folder: Path, against: str | None) -> sources.Source:
     if against is None and not is_run(folder.resolve().parent):
         raise UserError(
             f"{folder} records the Keras model's outputs for its own images only. For other images "
-            "give the model with --against: a run folder or a .keras file."
+            "give the model: --against RUN, or --against FILE.keras."
         )
     return sources.find(against or str(folder.resolve().parent))
 

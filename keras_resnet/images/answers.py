@@ -207,7 +207,7 @@ def agreed(said: str | None, told: str | None) -> str | None:
         raise UserError(f"activation must be one of {', '.join(ACTIVATIONS)}; received {said!r}.")
     if told not in (None, said):
         raise UserError(
-            f"activation='{said}' was given, but the graph of the model ends in '{told}'. "
+            f"activation='{said}' was given, but the model ends in '{told}', as its graph shows. "
             "Remove activation (--activation)."
         )
     return said

@@ -202,8 +202,8 @@ def _warn_of_other_numbers(images: np.ndarray) -> None:
     is_divided = 0 <= low < high <= 1 and bool((images % 1 != 0).any())
     if is_normalised or is_divided:
         warn(
-            f"The images have values {low:.4g}…{high:.4g}, so they were normalised or divided by "
-            "255 before. keras_resnet.preprocess needs RGB 0…255: remove the other step.",
+            f"The images lie in {low:.4g}…{high:.4g}, so they were normalised or divided by 255 "
+            "before. keras_resnet.preprocess takes RGB 0…255: leave the other step out.",
             PixelRangeWarning,
         )
 

@@ -549,7 +549,7 @@ def test_files_are_not_mistaken_for_their_neighbours(capsys, tiny_run, digits, t
     run = shutil.copytree(tiny_run.path, tmp_path / "run")
     keras_resnet.ResNet8(classes=3).save(run / "other.keras")
     assert main(["export", str(run / "other.keras"), "--formats", "savedmodel"]) == 2
-    assert "10 class names for a model of 3 classes" in capsys.readouterr().err
+    assert "10 class names for a model with 3 classes" in capsys.readouterr().err
     arguments = ["--formats", "savedmodel", "--out", ""]
     assert main(["export", str(run), *arguments]) == 2
     assert "folder's name is empty" in capsys.readouterr().err

@@ -309,7 +309,7 @@ def test_a_file_of_another_shape_fails(exported):
             "takes one or more images of",
         ),
         ({"formats": ["savedmodel"], "input_type": "uint9"}, "Did you mean 'uint8'"),
-        ({"formats": ["savedmodel"], "labels": ["a", "b"]}, "2 class names for a model of 10"),
+        ({"formats": ["savedmodel"], "labels": ["a", "b"]}, "2 class names for a model with 10"),
         (
             {"formats": ["savedmodel"], "labels": ["a\nb"] * 10},
             r"single line in labels.txt; received 'a\\nb'",

@@ -94,7 +94,7 @@ def test_names():
 
 def test_what_is_said_may_not_contradict_the_graph():
     assert agreed(None, "softmax") == agreed("softmax", None) == "softmax"
-    said = r"activation='sigmoid' .* ends in 'linear'\. Remove activation"
+    said = r"activation='sigmoid' .* ends in 'linear', as its graph shows\. Remove activation"
     with pytest.raises(UserError, match=said):
         agreed("sigmoid", "linear")
     with pytest.raises(UserError, match="one of softmax, sigmoid, linear; received 'relu'"):

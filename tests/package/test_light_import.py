@@ -94,5 +94,5 @@ def test_a_checkout_that_is_not_installed_says_what_to_do(code, tmp_path):
     assert result.returncode == 1
     last = result.stderr.splitlines()[-1]
     assert last.startswith("ImportError: ")
-    assert "run `pip install -e .`" in last
+    assert "Run `pip install -e .`" in last
     assert str(tmp_path / "keras_resnet") in last
