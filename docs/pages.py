@@ -34,6 +34,7 @@ SCHEMA = "export/manifest.schema.json"
 _PAGES = {**READMES, SCHEMA: "manifest.md", "recipes/configs/schema.py": "api/config.md"}
 _LANGUAGES = {".py": "python", ".toml": "toml", ".json": "json", ".yaml": "yaml"}
 _FIELD = re.compile(r"^    (\w+): .+?(?: = (.+?))?  # (.+)$", re.MULTILINE)
+_DATE = re.compile(r"(?<=\| )\d{4}-\d\d-\d\d(?= \|)")  # a cell of a table, which is not to be split
 _LINK = (
     r"(?P<image>!?)\[(?P<label>[^\]]*)\]"
     r"\((?P<target>(?!https?:)[^)#\s]+)(?P<anchor>#[^)]*)?\)"
@@ -78,7 +79,7 @@ def with_links(text: str, source: str) -> str:
         target = posixpath.relpath(page_of(path), posixpath.dirname(page_of(source)) or ".")
         return f"{match['image']}[{label}]({target}{anchor})"
 
-    return re.sub(_LINK, link, text)
+    return _DATE.sub(r'<span class="date">\g<0></span>', re.sub(_LINK, link, text))
 
 
 def _linked(text: str, source: str) -> set[str]:
@@ -121,7 +122,9 @@ def _results() -> str:
             "# Results",
             "",
             "Each row is one training. Its config, log and summary are in `benchmarks/results`.",
-            "The accuracy is that of the Keras model on `n` test images.",
+            "The accuracy is that of the Keras model on `n` test images. QAT is",
+            "quantization-aware training.",
+            "",
             "[Train, fine-tune, compress](recipes.md#results) compares these figures with the",
             "published ones. It also has the machines, the dates and the accuracy of the exported",
             "files.",
@@ -134,11 +137,7 @@ def _results() -> str:
     )
 
 
-_TECHNIQUES = {
-    "qat": "quantization-aware training",
-    "prune": "weight pruning",
-    "cluster": "clustering",
-}
+_TECHNIQUES = {"qat": "QAT", "prune": "weight pruning", "cluster": "clustering"}
 
 
 def _technique(config: dict[str, Any]) -> str:
@@ -159,6 +158,11 @@ def _technique(config: dict[str, Any]) -> str:
     return method + (f", teacher {distill['teacher']}" if distill.get("teacher") else "")
 
 
+def _stacked(table: list[str]) -> str:
+    """Return a table that a phone shows with the cells of a row below each other."""
+    return "\n".join(['<div class="stacked" markdown>', "", *table, "", "</div>"])
+
+
 def _config() -> str:
     """Return a table of the keys of a config: type, limits, default and comment."""
     from keras_resnet.recipes.configs import schema
@@ -173,16 +177,10 @@ def _config() -> str:
             f"| {f'`{default}`' if default and 'field(' not in default else ''} | {_cell(text)} |"
             for key, default, text in _FIELD.findall(inspect.getsource(kind))
         ]
-        parts += [
-            f"## [{section}]" if section else "## Keys without a section",
-            "",
-            kind.__doc__,
-            "",
-        ]
-        parts += ["| key | type | default | meaning |", "|---|---|---|---|", *rows, ""]
-    intro = (
-        "Set a key in a config file, or with `--set KEY=VALUE` on the command line of a training."
-    )
+        title = f"[{section}]" if section else "Keys without a section"
+        head = ["| key | type | default | meaning |", "|---|---|---|---|"]
+        parts += [f"## {title}", "", kind.__doc__, "", _stacked([*head, *rows]), ""]
+    intro = "Set a key in a config file, or with `--set KEY=VALUE` when you start a training."
     return "\n".join(["# Keys of a config", "", intro, "", *parts])
 
 
@@ -202,8 +200,8 @@ def _manifest() -> str:
         "`numerics.json` and `perf.json` repeat parts of it, file by file. An *optional* field may "
         "be missing. All other fields are always there."
     )
-    head = "| field | type | meaning |\n|---|---|---|"
-    return "\n".join([f"# {schema['title']}", "", intro, "", head, *rows, ""])
+    table = _stacked(["| field | type | meaning |", "|---|---|---|", *rows])
+    return "\n".join([f"# {schema['title']}", "", intro, "", table, ""])
 
 
 def _fields(schema: dict[str, Any], above: str) -> Iterator[tuple[str, str, str]]:

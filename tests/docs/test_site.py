@@ -36,11 +36,7 @@ def written(pages, tmp_path_factory):
 
 def test_the_results_name_the_method(pages):
     """The page reads it from the configs. The summaries have it, too."""
-    named = {
-        "qat": "quantization-aware training",
-        "prune": "weight pruning",
-        "cluster": "clustering",
-    }
+    named = {"qat": "QAT", "prune": "weight pruning", "cluster": "clustering"}
     found = {}
     for line in pages.MADE["results.md"]().splitlines():
         if line.startswith("| `"):

@@ -57,7 +57,7 @@ def page(record: Record) -> str:
         "have a builder function too. `keras-resnet show NAME` prints more about a network.",
         "",
         "Parameters do not include BN's moving statistics. Multiply-adds are those of convolutions",
-        "and dense layers, for one image of the network's input size. [account.md](account.md)",
+        "and dense layers, for one image of the network's input size. [The account](account.md)",
         "explains how they are counted.",
         "`python tests/golden/complexity.py` writes this page from `tests/golden/complexity.json`.",
         "Tests compare every network with this record.",
