@@ -112,7 +112,7 @@ def test_too_few_images_to_draw_from_are_refused(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "x.png").write_text(content)
-    with pytest.raises(UserError, match="of these 2 images the test split got none"):
+    with pytest.raises(UserError, match="test split got none of these 2 images"):
         load_dataset(str(tmp_path))
 
 
