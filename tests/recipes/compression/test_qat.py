@@ -348,7 +348,7 @@ def test_what_cannot_be_trained_quantized_is_refused(tmp_path):
     lrn = keras_resnet.create_model("test_alexnet", include_preprocessing=True)
     with pytest.raises(UserError, match=r"'stage1_lrn' .*local response normalisation"):
         compress.run(lrn, loaded, tmp_path / "run")
-    with pytest.raises(UserError, match=r"'resnet8' knows 7 classes .* the data has 10"):
+    with pytest.raises(UserError, match=r"'resnet8' has 7 classes .* the data has 10"):
         compress.run(keras_resnet.ResNet8(classes=7), loaded, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -405,7 +405,7 @@ def test_the_one_liner_takes_a_name_and_keeps_its_technique(digits, tmp_path):
 
 
 def test_a_separable_convolution_is_named():
-    with pytest.raises(UserError, match=r"'two' \(SeparableConv2D\) .* DepthwiseConv2D"):
+    with pytest.raises(UserError, match=r"'two' \(SeparableConv2D\)\. .* DepthwiseConv2D"):
         int8_network.prepared(_own(_CONV(), keras.layers.SeparableConv2D(4, 3, name="two")))
 
 
