@@ -1,12 +1,13 @@
-"""Make a trained network smaller or faster and train it further. Any of these can follow another.
+"""Make a trained network smaller or faster, and train it further.
 
 keras-resnet qat NAME --weights TAG --distill             quantization-aware training
 keras-resnet prune RUN|FILE.keras --sparsity 0.8          set small weights to zero
 keras-resnet cluster RUN|FILE.keras --clusters 16         share few values among the weights
 keras-resnet prune-filters RUN|FILE.keras --data cifar10 --keep 0.5    remove whole filters
 
-The first three are techniques of tensorflow-model-optimization and train in a process of their
-own, since its import turns `tf.keras` into tf_keras. `prune-filters` ends in a usual fine-tuning.
+These commands can follow each other, but a quantization-aware model cannot be trained further. The
+first three use tensorflow-model-optimization and train in a separate process, because its import
+turns `tf.keras` into tf_keras. `prune-filters` ends with a normal fine-tuning.
 """
 
 from __future__ import annotations
@@ -46,21 +47,21 @@ def run(
     name: str | None = None,
     about: dict[str, Any] | None = None,
 ) -> Run:
-    """Train `model` by the technique that `config.compress` names, in a new run folder.
+    """Train `model` with the technique of `config.compress`, in a new run folder.
 
-    The folder holds a copy of the model; the result is a run as any other.
+    The folder keeps a copy of the model. The result is a run like any other.
 
     Args:
-        model: a trained functional (or sequential) Keras 3 classifier that takes RGB 0...255: ours
-            with `include_preprocessing=True`, a run's, or your own.
-        config: what to train on and how.
-        out: the folder; default `runs/NAME-DATE-TIME`.
-        name: names it; default the technique and the model's name.
-        about: what the summary says of the model; see `Source.lineage`.
+        model: a trained functional (or sequential) Keras 3 classifier that takes RGB 0...255: from
+            this package with `include_preprocessing=True`, from a run, or your own.
+        config: the config of the run.
+        out: the run folder; default `runs/NAME-DATE-TIME`.
+        name: the NAME in the default folder; default the technique and the model's name.
+        about: the origin of the model, for the summary; see `Source.lineage`.
 
     Raises:
-        UserError: a layer that cannot be quantized, a package that is not installed, several
-            machines, or what `train.run` refuses.
+        UserError: a layer that cannot be quantized, a missing package, several machines, or an
+            error from `train.run`.
     """
     return train.carry_out(plan(model, config, out, name=name, about=about))
 
@@ -73,16 +74,18 @@ def plan(
     name: str | None = None,
     about: dict[str, Any] | None = None,
 ) -> Plan:
-    """Find and check everything that `run` needs, before a folder is made; the same arguments.
+    """Find and check everything that `run` needs, before a folder is created.
+
+    `model`, `config`, `out`, `name` and `about` are the arguments of `run`.
 
     Raises:
-        UserError: as `run`.
+        UserError: see `run`.
     """
     _require_one_machine()
     model = transfer.functional(model)
     devices.claim(config.train)
     require("tf_keras", "compress")
-    if importlib.util.find_spec(TFMOT) is None:  # imported in the other process only
+    if importlib.util.find_spec(TFMOT) is None:  # only the separate process imports it
         raise MissingExtraError(TFMOT, "compress")
     transfer.require_preprocessing(model)
     _require_trainable(model, config)
@@ -96,31 +99,31 @@ def plan(
 def _require_one_machine() -> None:
     if machines.from_environment() is not None:
         raise UserError(
-            "This trains on one machine, but the environment describes several (TF_CONFIG, Slurm). "
-            "Unset it, or start without srun."
+            "Compression trains on one machine, but the environment describes several (TF_CONFIG "
+            "or Slurm). Unset TF_CONFIG, or start without srun."
         )
 
 
 def _require_trainable(model: keras.Model, config: Config) -> None:
     if config.train.precision not in ("auto", "float32"):
         raise UserError(
-            "tensorflow-model-optimization trains in float32 here; received train.precision = "
-            f"'{config.train.precision}'. Leave it out."
+            "Compression trains in float32; received train.precision = "
+            f"'{config.train.precision}'. Leave train.precision out."
         )
     transfer.require_float(model)
     transfer.require_rebuildable(model)
     if not zeros_and_clusters.find(model):
         raise UserError(
-            f"Kernels of Conv2D and Dense are compressed, all but the first; '{model.name}' has no "
-            "second one. Of a SeparableConv2D none is: build the model of DepthwiseConv2D and a "
-            "Conv2D of 1×1."
+            f"Compression changes the kernels of Conv2D and Dense layers except the first; "
+            f"'{model.name}' has no second one. It does not support SeparableConv2D: build the "
+            "model with a DepthwiseConv2D and a 1×1 Conv2D instead."
         )
     for layer in model.layers:
         if isinstance(layer, LocalResponseNormalization):
             raise UserError(
                 f"The layer '{layer.name}' of '{model.name}' (local response normalisation) has no "
-                "counterpart in tf_keras, on which tensorflow-model-optimization works. Take a "
-                "network with batch normalisation (googlenet_bn), or quantize it after training: "
+                "counterpart in tf_keras, which tensorflow-model-optimization needs. Use a network "
+                "with batch normalisation (googlenet_bn), or quantize it after training: "
                 "keras-resnet export MODEL --formats tflite-int8"
             )
 
@@ -131,18 +134,18 @@ def qat(
     out: str | Path | None = None,
     **settings: Any,
 ) -> keras.Model:
-    """Return `model` trained quantized on `data`: it rounds where its int8 file will.
+    """Return `model` after quantization-aware training on `data`, for a more accurate int8 file.
 
-    Quantization is simulated in training (arXiv:1712.05877, section 3). This is the one-liner for
-    notebooks. Export the result: `export(model, ["tflite-int8"], out=...)`. Zeros and clusters that
-    `prune_weights` and `cluster_weights` made are kept.
+    Training simulates the rounding of the int8 file (arXiv:1712.05877, section 3). This is the
+    short form for notebooks. Export the result: `export(model, ["tflite-int8"], out=...)`. Zeros
+    and clusters from `prune_weights` and `cluster_weights` are kept.
 
     Args:
-        model: a functional (or sequential) Keras 3 classifier that takes RGB 0...255: (batch,
+        model: a functional (or sequential) Keras 3 classifier that takes RGB 0...255, from (batch,
             height, width, channels) to (batch, classes).
-        data: what it is trained on: a name of tensorflow-datasets, "digits" or a folder.
-        out: the run folder; by default a new one in `runs`.
-        settings: keys of the config, a double underscore for the dot: `train__epochs=2`.
+        data: the training data: a name in tensorflow-datasets, "digits" or a folder.
+        out: the run folder; default a new one in `runs`.
+        settings: keys of the config, with a double underscore for the dot: `train__epochs=2`.
 
     Returns:
         A model of stock float32 layers from RGB 0...255 (batch, height, width, channels) to
@@ -161,18 +164,18 @@ def prune_weights(
     out: str | Path | None = None,
     **settings: Any,
 ) -> keras.Model:
-    """Return `model` with the share `sparsity` of its kernels' weights at 0, trained on `data`.
+    """Return `model` with the share `sparsity` of its kernels' weights at zero, trained on `data`.
 
-    The smallest weights go, more of them as the training goes on (arXiv:1710.01878, section 3).
-    The first convolution and depthwise ones stay whole. The files are no smaller, but compress; for
-    fewer multiply-adds see `prune_filters`.
+    The smallest weights become zero, more and more of them during training (arXiv:1710.01878,
+    section 3). The first convolution and depthwise convolutions are not pruned. The files have the
+    same size, but compress well. For fewer multiply-adds, see `prune_filters`.
 
     Args:
-        model: as of `qat`: (batch, height, width, channels) to (batch, classes).
-        sparsity: the share of zeros in all other kernels together.
-        data: as of `qat`.
-        out: as of `qat`.
-        settings: as of `qat`.
+        model: a classifier as for `qat`, from (batch, height, width, channels) to (batch, classes).
+        sparsity: the share of zeros in all pruned kernels together.
+        data: see `qat`.
+        out: see `qat`.
+        settings: see `qat`.
 
     Returns:
         The same network in stock float32 layers, from RGB 0...255 (batch, height, width, channels)
@@ -191,18 +194,19 @@ def cluster_weights(
     out: str | Path | None = None,
     **settings: Any,
 ) -> keras.Model:
-    """Return `model` with at most `clusters` distinct values in a kernel, trained on `data`.
+    """Return `model` with at most `clusters` distinct values per kernel, trained on `data`.
 
-    Each weight is the nearest of its kernel's centroids, which learn (arXiv:1510.00149, section 3).
-    The first convolution and depthwise ones are not clustered. Zeros that `prune_weights` made are
-    kept. The files are no smaller, but compress.
+    Each weight takes the value of the nearest centroid of its kernel, and training adjusts the
+    centroids (arXiv:1510.00149, section 3). The first convolution and depthwise convolutions are
+    not clustered. Zeros from `prune_weights` are kept. The files have the same size, but compress
+    well.
 
     Args:
-        model: as of `qat`: (batch, height, width, channels) to (batch, classes).
-        clusters: values in a kernel, at most.
-        data: as of `qat`.
-        out: as of `qat`.
-        settings: as of `qat`.
+        model: a classifier as for `qat`, from (batch, height, width, channels) to (batch, classes).
+        clusters: largest number of values in a kernel.
+        data: see `qat`.
+        out: see `qat`.
+        settings: see `qat`.
 
     Returns:
         The same network in stock float32 layers, from RGB 0...255 (batch, height, width, channels)
@@ -223,15 +227,14 @@ def _trained(
 ) -> keras.Model:
     if not isinstance(data, str | Path):
         raise UserError(
-            "data is the name of a dataset (of tensorflow-datasets, or 'digits') or a folder of "
-            f"images, which is read here; received a {type(data).__name__}. Give its name, as to "
-            "load_dataset."
+            "data must be the name of a dataset (in tensorflow-datasets, or 'digits') or a folder "
+            f"of images; received a {type(data).__name__}. Give a name, as for load_dataset."
         )
     overrides = {key.replace("__", "."): value for key, value in settings.items()}
     if "compress.technique" in overrides:
         raise UserError(
-            "compress.technique is what the function is named for and cannot be set to "
-            f"{overrides['compress.technique']!r}: call qat, prune_weights or cluster_weights."
+            "compress.technique cannot be set here; received "
+            f"{overrides['compress.technique']!r}. Call qat, prune_weights or cluster_weights."
         )
     loaded = load_config(config, {"data.name": str(data), **overrides})
     return run(model, loaded, out).keras_model()
@@ -245,29 +248,31 @@ def finetune_pruned(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     profile: bool = False,
 ) -> Run:
-    """Prune the model of `source` as `config.pruning` says and train it further, in a new run.
+    """Prune filters of the model of `source` as in `config.pruning`, and fine-tune it in a new run.
 
     The summary's "pruned_filters" has filters, multiply-adds and parameters before and after.
 
     Args:
         source: a trained classifier; see `recipes.sources.find`.
-        config: how to prune and what to train on; see `recipes.finetune.run`.
-        out: the folder; default `runs/prune-filters-NAME-DATE-TIME`.
-        callbacks: Keras callbacks beside the progress bar and the logs.
-        profile: write a profiler trace, as `train.run`.
+        config: the config of the run, with [pruning]; see `recipes.finetune.run`.
+        out: the run folder; default `runs/prune-filters-NAME-DATE-TIME`.
+        callbacks: Keras callbacks in addition to the progress bar and the logs.
+        profile: write a profiler trace; see `train.run`.
 
     Raises:
-        UserError: what `prune_filters` or `recipes.finetune.run` refuses.
+        UserError: an error from `prune_filters` or `recipes.finetune.run`.
     """
     planned = plan_pruned(source, config, out)
     return train.carry_out(planned, callbacks=callbacks, profile=profile)
 
 
 def plan_pruned(source: Source, config: Config, out: str | Path | None = None) -> Plan:
-    """Prune the model and check everything else that `finetune_pruned` needs; the same arguments.
+    """Prune the model and check everything else that `finetune_pruned` needs.
+
+    `source`, `config` and `out` are the arguments of `finetune_pruned`.
 
     Raises:
-        UserError: as `finetune_pruned`.
+        UserError: see `finetune_pruned`.
     """
     choice, model = config.pruning, source.keras_model()
     transfer.require_float(model)
@@ -288,4 +293,4 @@ def plan_pruned(source: Source, config: Config, out: str | Path | None = None) -
 if __name__ == "__main__":
     from keras_resnet.cli.main import program
 
-    sys.exit(program(sys.argv[1:]))  # the verb, one of four, is the first of them
+    sys.exit(program(sys.argv[1:]))  # the first argument is the command, one of four

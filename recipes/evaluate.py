@@ -72,7 +72,9 @@ def _cross_entropy(probabilities: np.ndarray, labels: np.ndarray, answers: Answe
 def measure_model(
     model: keras.Model, split: AnySplit, protocol: Protocol = SINGLE_CROP
 ) -> dict[str, Any]:
-    """Evaluate a Keras `model` on `split`, with the crops of `protocol`; see `measure`.
+    """Evaluate a Keras `model` in memory on every image of `split`, with the crops of `protocol`.
+
+    See `measure` for the result.
 
     Raises:
         UserError: see `measure`.

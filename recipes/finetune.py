@@ -1,4 +1,4 @@
-"""Fine-tune a trained network on other classes: first its new head alone, then all of it.
+"""Fine-tune a trained network on other classes: first only its new head, then all layers.
 
 keras-resnet finetune RUN|FILE.keras --data FOLDER [--image-size 128]
 keras-resnet finetune NAME --weights TAG --data FOLDER
@@ -111,43 +111,48 @@ def run(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     profile: bool = False,
 ) -> Run:
-    """Fine-tune the model of `source` as `config` says, in a new run folder.
+    """Fine-tune the model of `source` with `config`, in a new run folder.
 
-    The folder holds a copy of the model it started from, so it goes on without the source.
+    The folder keeps a copy of the start model, so the run can be resumed without the source.
 
     Args:
         source: a trained classifier; see `recipes.sources.find`.
-        config: what to train on and how; its `model` becomes the source's name, and a
-            `data.image_size` of 0 the size the source was made for.
-        out: the folder; default `runs/NAME-DATE-TIME`.
-        callbacks: Keras callbacks beside the progress bar and the logs.
-        profile: write a profiler trace, as `train.run`.
+        config: the config of the run. The source's name replaces its `model`, and the source's
+            image size replaces a `data.image_size` of 0.
+        out: the run folder; default `runs/NAME-DATE-TIME`.
+        callbacks: Keras callbacks in addition to the progress bar and the logs.
+        profile: write a profiler trace; see `train.run`.
 
     Raises:
-        UserError: no Dense classifier at the model's end, normalisation that is not inside the
-            model, or what `train.run` refuses.
+        UserError: the model does not end in a Dense classifier, its normalisation is not inside
+            the model, or an error from `train.run`.
     """
     return train.carry_out(plan(source, config, out), callbacks=callbacks, profile=profile)
 
 
 def plan(source: Source, config: Config, out: str | Path | None = None) -> Plan:
-    """Find and check everything that `run` needs, before a folder is made; the same arguments.
+    """Find and check everything that `run` needs, before a folder is created.
+
+    `source`, `config` and `out` are the arguments of `run`.
 
     Raises:
-        UserError: as `run`.
+        UserError: see `run`.
     """
     if config.pruning.keep < 1:
-        raise UserError("pruning.keep is for keras-resnet prune-filters; finetune keeps all.")
+        raise UserError(
+            f"Fine-tuning does not prune; received pruning.keep = {config.pruning.keep}. To prune: "
+            "keras-resnet prune-filters MODEL --data NAME|FOLDER"
+        )
     name, start = f"finetune-{source.name}", source.keras_model()
     return plan_from(start, config, out, model=source.name, name=name, about=source.lineage())
 
 
 def _warn_of_zeros(start: keras.Model) -> None:
-    """A pruned network has no masks with it, so that training fills its zeros."""
+    """Warn that training fills the zeros of a pruned network, because it has no masks."""
     if any(zeros_and_clusters.preserved(start, "auto")):
         print(
-            f"warning: '{start.name}' was pruned or clustered; fine-tuning lets its weights move "
-            "freely. Prune or cluster the result again (keras-resnet prune, keras-resnet cluster).",
+            f"warning: '{start.name}' was pruned or clustered; fine-tuning changes these weights. "
+            "Prune or cluster the result again (keras-resnet prune, keras-resnet cluster).",
             file=sys.stderr,
         )
 
@@ -164,7 +169,7 @@ def plan_from(
     """Plan to fine-tune `start`, which the run calls `model`; `name` names the default folder.
 
     Raises:
-        UserError: as `run`.
+        UserError: see `run`.
     """
     transfer.require_preprocessing(start)
     transfer.require_float(start)

@@ -37,12 +37,12 @@ from keras_resnet.recipes.training.plan import Plan
 from keras_resnet.recipes.training.teacher import find_teacher, require_same_classes
 from keras_resnet.recipes.training.trainee import Trainee
 
-_LOOK_STEPS = 10  # looking at the loss waits for the device, so not at every step
-_PROFILED_STEPS = (5, 15)  # of this start; the first ones trace and warm up
+_LOOK_STEPS = 10  # reading the loss waits for the device, so it is not read at every step
+_PROFILED_STEPS = (5, 15)  # steps since this start; the first steps trace and warm up
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C during training; the state is saved and the message is the run's folder."""
+    """Ctrl-C during training. The state is saved, and the message is the run's folder."""
 
 
 def run(
@@ -57,20 +57,20 @@ def run(
 ) -> Run:
     """Train `config` in a new run folder and return the run.
 
-    `recipes/runs/folder.py` says which files it has.
+    `recipes/runs/folder.py` lists the files of the folder.
 
     Args:
-        config: what to train.
-        out: the folder; default `runs/NAME-DATE-TIME`.
-        name: names the default folder; default the model's name.
-        callbacks: Keras callbacks beside the progress bar and the logs. As in `fit`, they get
-            epochs counted from 0.
+        config: the config of the run.
+        out: the run folder; default `runs/NAME-DATE-TIME`.
+        name: the NAME in the default folder; default the model's name.
+        callbacks: Keras callbacks in addition to the progress bar and the logs. As in `fit`, they
+            get epochs counted from 0.
         start: a trained classifier to begin with; see `recipes.finetune.run`.
-        about_start: what the summary says of it: how it was made.
-        profile: write a TensorFlow profiler trace of ten steps under `tensorboard/`.
+        about_start: the origin of `start`, for the summary.
+        profile: write a TensorFlow profiler trace of ten steps to `tensorboard/`.
 
     Raises:
-        UserError: something the caller can mend (data, devices, folder, config, NaN loss).
+        UserError: something is wrong with the data, devices, folder or config, or the loss is NaN.
     """
     planned = plan(config, out, name=name, start=start, about_start=about_start)
     return carry_out(planned, callbacks=callbacks, profile=profile)
@@ -84,10 +84,12 @@ def plan(
     start: keras.Model | None = None,
     about_start: dict[str, Any] | None = None,
 ) -> Plan:
-    """Find and check everything that `run` needs, before a folder is made; the same arguments.
+    """Find and check everything that `run` needs, before a folder is created.
+
+    `config`, `out`, `name`, `start` and `about_start` are the arguments of `run`.
 
     Raises:
-        UserError: as `run`.
+        UserError: see `run`.
     """
     devices.claim(config.train)
     trainee = choose_trainee(config, start)
@@ -100,7 +102,7 @@ def plan_of(
     """Return the plan to train `trainee` in `folder`.
 
     Raises:
-        UserError: as `run`.
+        UserError: see `run`.
     """
     job = prepare(config, trainee, find_teacher(config.distill))
     require_same_classes(config.distill, job.dataset.class_names)
@@ -113,10 +115,12 @@ def carry_out(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     profile: bool = False,
 ) -> Run:
-    """Train what was planned and return the run; the arguments are those of `run`.
+    """Carry out the plan `planned` and return the run.
+
+    `callbacks` and `profile` are the arguments of `run`.
 
     Raises:
-        UserError: as `run`.
+        UserError: see `run`.
     """
     if trains_apart(planned.job.config):
         return _carry_out_apart(planned)
@@ -124,7 +128,7 @@ def carry_out(
 
 
 def _carry_out_apart(planned: Plan) -> Run:
-    """Train in a process of its own; a run that is refused before its first step leaves nothing."""
+    """Train in a separate process; delete the run folder if the run fails before its first step."""
     made = planned.create()
     try:
         train_apart(made)
@@ -141,14 +145,19 @@ def resume(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     profile: bool = False,
 ) -> Run:
-    """Go on with an interrupted run from its last checkpoint, as if it had not stopped.
+    """Resume the interrupted run at `path` from its last checkpoint, as if it had not stopped.
+
+    `callbacks` and `profile` are the arguments of `run`.
 
     Raises:
-        UserError: `path` is no run, or it is finished.
+        UserError: `path` is not a run, or the run is finished.
     """
     found = find_run(path)
     if found.model.is_file():
-        raise UserError(f"{path} is finished; its model is {found.model}.")
+        raise UserError(
+            f"{path} is finished; its model is {found.model}. To train it further: keras-resnet "
+            f"finetune {path} --data NAME|FOLDER"
+        )
     if trains_apart(found.config):
         train_apart(found)
         return found
@@ -161,7 +170,7 @@ def go_on(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     profile: bool = False,
 ) -> Run:
-    """`resume` in this very process."""
+    """Resume a run in this process; see `resume`."""
     devices.claim(found.config.train)
     start, teacher = (
         load_keras(path) if path.is_file() else None for path in (found.start, found.teacher)
@@ -205,12 +214,12 @@ def _train(
 
 
 def _record_images(job: Job, run: Run) -> None:
-    """Before the first step, so that a run that stops half-way has it too."""
+    """Record the training images before the first step, so that an interrupted run has them too."""
     seen.record(run, job.dataset)
     if found := seen.in_training(job.dataset):
         print(
             f"warning: {found:,} of {len(job.dataset.test):,} test images are among the training "
-            "images, byte by byte",
+            "images, byte by byte, so the test accuracy is not reliable",
             file=sys.stderr,
         )
 
@@ -229,7 +238,7 @@ def _observers(job: Job, run: Run, loop: Loop, profile: bool) -> list[keras.call
 
 
 def _fit(job: Job, loop: Loop, state: State, observers: keras.callbacks.CallbackList) -> None:
-    """From the loop's step to the last: update, save, and at the end of each epoch evaluate."""
+    """Train from the loop's step to the last one: update, save, and evaluate after each epoch."""
     iterator = loop.distribute(job.batches(int(loop.step)))
     observers.on_train_begin()
     try:
@@ -237,7 +246,7 @@ def _fit(job: Job, loop: Loop, state: State, observers: keras.callbacks.Callback
             if state.votes.any(_is_out_of_patience(job, state.run)):
                 break
             _run_epoch(job, loop, state, observers, iterator, epoch)
-            if state.votes.any(loop.model.stop_training):  # a callback's wish, as in Keras
+            if state.votes.any(loop.model.stop_training):  # a callback can stop it, as in Keras
                 break
     except KeyboardInterrupt as error:
         state.save()
@@ -245,10 +254,11 @@ def _fit(job: Job, loop: Loop, state: State, observers: keras.callbacks.Callback
     except NonFiniteLossError as error:
         raise UserError(
             f"The loss became NaN or infinite at step {error.step} of {job.total_steps}, so the "
-            f"run was stopped. The last good state is {state.drop_from(error.step)}. Lower "
+            f"run was stopped. The last good checkpoint is {state.drop_from(error.step)}. Lower "
             f"optimizer.learning_rate (it is {job.config.optimizer.learning_rate:g}) or raise "
-            f"schedule.warmup: in a new run, or in {state.run.name / 'config.toml'} and go on with "
-            "--resume. To find a rate, start the same command with --find-lr rates.svg."
+            "schedule.warmup: in a new run (to find a rate, add --find-lr rates.svg to its "
+            f"command), or in {state.run.name / 'config.toml'}; then resume with: keras-resnet "
+            f"train --resume {state.run.name}"
         ) from error
     finally:
         observers.on_train_end()
@@ -282,7 +292,7 @@ def _run_epoch(
     iterator: Iterator[Any],
     epoch: int,
 ) -> None:
-    """Train an epoch, or what is left of it, evaluate, log and save."""
+    """Train an epoch or the rest of it; then evaluate, log and save."""
     observers.on_epoch_begin(epoch)
     job.trainee.choose_layers(job, loop, epoch)
     logs = _train_epoch(job, loop, state, observers, iterator, epoch)
@@ -305,7 +315,7 @@ def _train_epoch(
     iterator: Iterator[Any],
     epoch: int,
 ) -> dict[str, float]:
-    """The steps that are left of an epoch; return what is logged of it."""
+    """Do the remaining steps of an epoch; return its entries for the log."""
     began, first, loop.input_seconds = time.perf_counter(), int(loop.step), 0.0
     last = min((epoch + 1) * job.steps_per_epoch, job.total_steps)
     for step in range(first, last):
@@ -315,16 +325,16 @@ def _train_epoch(
         if looks:
             loop.require_finite_loss()
         observers.on_train_batch_end(step, _progress(job, loop, began, first) if looks else None)
-        if step + 1 < last:  # the end of the epoch saves anyway
+        if step + 1 < last:  # the end of the epoch always saves
             state.save_if_due()
     loop.require_finite_loss()
     return _progress(job, loop, began, first)
 
 
 def _progress(job: Job, loop: Loop, began: float, first: int) -> dict[str, float]:
-    """What is shown and logged: means since the epoch began, speed since `began` at step `first`.
+    """Return the values to show and log; this waits for the last step.
 
-    This waits for the last step.
+    The means are since the start of the epoch; the speed is since the time `began` at step `first`.
     """
     step, metrics = int(loop.step), loop.metrics()
     seconds = time.perf_counter() - began
@@ -338,7 +348,7 @@ def _progress(job: Job, loop: Loop, began: float, first: int) -> dict[str, float
 
 
 def _validate(job: Job, loop: Loop, state: State, epoch: int) -> dict[str, float]:
-    """Loss and accuracy on the validation split; the weights are kept if they are the best yet."""
+    """Return loss and accuracy on the validation split; save the weights if they are the best."""
     with loop.evaluated_weights():
         validation = loop.evaluate(job.dataset.validation)
         if not math.isfinite(validation["loss"]):
@@ -348,9 +358,9 @@ def _validate(job: Job, loop: Loop, state: State, epoch: int) -> dict[str, float
 
 
 def _finish(job: Job, run: Run, loop: Loop, state: State) -> None:
-    """Write the model of the best epoch and what it does on the test split, evaluated once.
+    """Write the model of the best epoch and its results on the test split, evaluated once.
 
-    The chief does; the other workers wait for it.
+    Only the chief does this; the other workers wait for it.
     """
     with dtype_policy(job.precision), loop.evaluated_weights():
         model = None if run.home else _best_model(job, run, loop)
@@ -372,7 +382,7 @@ def _write_result(job: Job, run: Run, loop: Loop, state: State, model: keras.Mod
     result = keras.Model(plain.input, outputs, name=job.config.model)
     (run.path / LABELS).write_text(names, encoding="utf-8")
     write_json(run.path / "summary.json", _summary(job, run, loop, state, result))
-    with replacing(run.model) as partial:  # last, since it is what marks the run as finished
+    with replacing(run.model) as partial:  # last, because it marks the run as finished
         result.save(partial)
     remember(result, run.known())
 
@@ -381,7 +391,7 @@ def _summary(job: Job, run: Run, loop: Loop, state: State, result: keras.Model) 
     dataset, validation = job.dataset, None
     if len(dataset.validation):
         count = len(dataset.validation)
-        right = round(float(state.best_accuracy) * count)  # which is rounded to float32
+        right = round(float(state.best_accuracy) * count)  # best_accuracy is float32
         validation = {"accuracy": right / count, "n": count}
     return {
         "model": job.config.model,

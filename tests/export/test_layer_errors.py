@@ -217,7 +217,7 @@ def test_files_that_do_not_belong_together_are_refused(folder, images, tmp_path,
     ]:
         with pytest.raises(UserError, match=message):
             layer_errors.measure(*files, images)
-    with pytest.raises(UserError, match=r"= \(16, 16, 3\), .* \(8, 8, 16, 3\)"):
+    with pytest.raises(UserError, match=r"= \(16, 16, 3\); .* \(8, 8, 16, 3\)"):
         layer_errors.measure(float32, int8, images[:, :8])
 
 

@@ -19,7 +19,7 @@ def _docstrings(tree):
                 yield node.body[0].lineno, text
 
 
-@pytest.mark.parametrize("folder", ["keras_resnet"])
+@pytest.mark.parametrize("folder", ["keras_resnet", "export", "recipes", "benchmarks"])
 def test_docstrings_begin_with_a_verb_or_a_noun(folder):
     files = sorted((ROOT / folder).rglob("*.py"))
     assert files

@@ -361,7 +361,7 @@ def test_a_sample_that_does_not_fit_in_memory_is_refused(photos, monkeypatch):
     monkeypatch.setattr(encoded, "IN_MEMORY_BYTES", 4 * 32 * 32 * 3)
     split = load_dataset(str(photos), image_size=32).train
     assert len(split.sample(4)) == 4
-    with pytest.raises(UserError, match="take 4 at most"):
+    with pytest.raises(UserError, match="Take at most 4"):
         split.sample(5)
 
 

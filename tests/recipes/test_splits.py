@@ -112,7 +112,7 @@ def test_too_few_images_to_draw_from_are_refused(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "x.png").write_text(content)
-    with pytest.raises(UserError, match="of these 2 images the test split got none"):
+    with pytest.raises(UserError, match="test split got none of these 2 images"):
         load_dataset(str(tmp_path))
 
 
@@ -370,7 +370,7 @@ def test_a_folder_that_files_are_checked_on_is_counted_too(photos_run, tmp_path,
     trained_on = len(sources.dataset_of(None, source).train)
     origin = json.loads(said.out)["origin"]
     assert origin["check images that it was trained on"].startswith(f"{trained_on} of ")
-    assert f"warning: {trained_on} of these" in said.err
+    assert f"warning: the model was trained on {trained_on} of these" in said.err
 
 
 def test_an_exported_file_in_a_run_is_of_that_run(photos_run):

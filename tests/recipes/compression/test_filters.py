@@ -295,7 +295,7 @@ def test_the_trained_head_is_kept_and_the_run_resumes(tiny_run, tmp_path):
 def test_other_classes_and_other_verbs_are_refused(tiny_run, tmp_path):
     keras.Model(*_seven_classes()).save(tmp_path / "seven.keras")
     loaded = schema.load_config(compress.PRUNE_FILTERS, DIGITS)
-    with pytest.raises(UserError, match=r"knows 7 classes .* the data has 10"):
+    with pytest.raises(UserError, match=r"has 7 classes .* the data has 10"):
         compress.finetune_pruned(
             sources.find(str(tmp_path / "seven.keras")), loaded, tmp_path / "run"
         )

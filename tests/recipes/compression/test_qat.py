@@ -343,12 +343,12 @@ def test_what_cannot_be_trained_quantized_is_refused(tmp_path):
         compress.run(keras.Model(inputs, outputs, name="own"), loaded, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     half = schema.load_config(compress.QAT, {**settings, "train.precision": "mixed_bfloat16"})
-    with pytest.raises(UserError, match=r"trains in float32 here; received .*mixed_bfloat16"):
+    with pytest.raises(UserError, match=r"trains in float32; received .*mixed_bfloat16"):
         compress.run(keras_resnet.ResNet20(include_preprocessing=True), half, tmp_path / "run")
     lrn = keras_resnet.create_model("test_alexnet", include_preprocessing=True)
     with pytest.raises(UserError, match=r"'stage1_lrn' .*local response normalisation"):
         compress.run(lrn, loaded, tmp_path / "run")
-    with pytest.raises(UserError, match=r"'resnet8' knows 7 classes .* the data has 10"):
+    with pytest.raises(UserError, match=r"'resnet8' has 7 classes .* the data has 10"):
         compress.run(keras_resnet.ResNet8(classes=7), loaded, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -394,9 +394,11 @@ def test_what_no_other_process_can_train_is_refused_before_a_folder_is_made(make
 
 def test_the_one_liner_takes_a_name_and_keeps_its_technique(digits, tmp_path):
     model, out = _own(_CONV()), tmp_path / "run"
-    with pytest.raises(UserError, match=r"data is the name .* a folder .*received a Dataset\."):
+    with pytest.raises(
+        UserError, match=r"data must be the name .* a folder .*received a Dataset\."
+    ):
         compress.qat(model, digits, out)
-    with pytest.raises(UserError, match=r"compress\.technique .* cannot be set to ''"):
+    with pytest.raises(UserError, match=r"compress\.technique cannot be set here; received ''"):
         compress.qat(model, "digits", out, compress__technique="")
     with pytest.raises(UserError, match=r"train\.epochs must be a whole number") as raised:
         compress.qat(model, "digits", out, train__epochs=digits)
@@ -405,7 +407,7 @@ def test_the_one_liner_takes_a_name_and_keeps_its_technique(digits, tmp_path):
 
 
 def test_a_separable_convolution_is_named():
-    with pytest.raises(UserError, match=r"'two' \(SeparableConv2D\) .* DepthwiseConv2D"):
+    with pytest.raises(UserError, match=r"'two' \(SeparableConv2D\)\. .* DepthwiseConv2D"):
         int8_network.prepared(_own(_CONV(), keras.layers.SeparableConv2D(4, 3, name="two")))
 
 
