@@ -1,4 +1,4 @@
-"""How weights are updated.
+"""The optimizers: how each updates the weights.
 
 SGD and AdamW are Keras' own. Muon is Keras', applied to convolutions. Schedule-free AdamW, LAMB and
 LARS are written here.
