@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_resnet.errors import UserError
 from keras_resnet.export import manifest
@@ -37,6 +38,7 @@ from keras_resnet.recipes.training.plan import Plan
 from keras_resnet.recipes.training.teacher import find_teacher, require_same_classes
 from keras_resnet.recipes.training.trainee import Trainee
 
+_UNEQUAL = 3  # from this many times the images of another class on, a warning is printed
 _LOOK_STEPS = 10  # reading the loss waits for the device, so it is not read at every step
 _PROFILED_STEPS = (5, 15)  # steps since this start; the first steps trace and warm up
 
@@ -202,6 +204,7 @@ def _train(
         )
         if not run.home:
             _record_images(job, run)
+            _warn_of_unequal_classes(job)
         state = State(run, loop, job.config.train.checkpoint_minutes)
         log.keep(run.log, int(state.epochs_done))
         earlier.renumber_events(run.tensorboard)
@@ -222,6 +225,21 @@ def _record_images(job: Job, run: Run) -> None:
             "images, byte by byte, so the test accuracy is not reliable",
             file=sys.stderr,
         )
+
+
+def _warn_of_unequal_classes(job: Job) -> None:
+    config, names = job.config, job.dataset.class_names
+    counts = np.bincount(job.dataset.train.labels, minlength=len(names))
+    most, least = int(counts.argmax()), int(np.where(counts, counts, counts.max()).argmin())
+    corrected = config.data.balanced or config.train.class_weights
+    if corrected or counts[most] < _UNEQUAL * counts[least]:
+        return
+    print(
+        f"warning: classes are unequal: '{names[most]}' has {counts[most]:,} training images, "
+        f"'{names[least]}' {counts[least]:,}. If small classes matter as much as large ones, add "
+        "--set data.balanced=true (finetune: --balanced)",
+        file=sys.stderr,
+    )
 
 
 def _observers(job: Job, run: Run, loop: Loop, profile: bool) -> list[keras.callbacks.Callback]:

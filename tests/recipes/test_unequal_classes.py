@@ -8,7 +8,7 @@ from PIL import Image
 from sklearn.utils.class_weight import compute_class_weight
 
 from keras_resnet.errors import UserError
-from keras_resnet.recipes import load_config, load_dataset
+from keras_resnet.recipes import load_config, load_dataset, train
 from keras_resnet.recipes.configs.schema import AugmentConfig
 from keras_resnet.recipes.data.batches import training_batches
 from keras_resnet.recipes.data.decoded import Split
@@ -133,6 +133,25 @@ def test_the_loss_of_an_image_is_multiplied_by_the_weight_of_its_class():
     # An image that is mixed of two classes has the weight between theirs.
     mixed = np.array([[0, 0.5, 0.5]] * 2, "float32")
     np.testing.assert_allclose(_moved(weights, mixed), 1.75 * _moved(None, mixed), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("counts", "options", "warned"),
+    [
+        ({"ant": 12, "bee": 4}, {}, True),
+        ({"ant": 11, "bee": 4}, {}, False),
+        ({"ant": 12, "bee": 4}, {"data.balanced": True}, False),
+        ({"ant": 12, "bee": 4}, {"train.class_weights": True}, False),
+    ],
+)
+def test_unequal_classes_are_noticed(tmp_path, capsys, counts, options, warned):
+    _write(tmp_path / "data" / "train", counts)
+    _write(tmp_path / "data" / "val", dict.fromkeys(counts, 1))
+    settings = {"data.name": str(tmp_path / "data"), "data.image_size": 32, "data.validation": 0}
+    settings |= {"train.batch_size": 4, "train.epochs": 1, **options}
+    train.run(load_config("debug/tiny", settings), tmp_path / "run")
+    said = "classes are unequal: 'ant' has 12 training images, 'bee' 4." in capsys.readouterr().err
+    assert said == warned
 
 
 def test_both_corrections_at_once_are_refused():
