@@ -46,6 +46,7 @@ def _ensemble(options: argparse.Namespace) -> int:
 
 def _evaluate(options: argparse.Namespace) -> int:
     from keras_resnet.recipes import evaluate
+    from keras_resnet.recipes.configs.schema import shown_name
     from keras_resnet.recipes.data.protocol import Protocol, describe
     from keras_resnet.recipes.runs import seen, sources
     from keras_resnet.recipes.runs.folder import write_json
@@ -73,14 +74,18 @@ def _evaluate(options: argparse.Namespace) -> int:
         write_json(out, result)
     if options.json:
         return print_json(result)
-    top5 = f", top-5 {result['top5']:.2%}" if "top5" in result else ""
-    print(
-        f"{options.model}: accuracy {result['accuracy']:.2%}{top5}, "
-        f"macro F1 {result['macro']['f1']:.2%}, loss {result['loss']:.4f} "
-        f"on {result['n']} images ({dataset.name}, {options.split}; "
-        f"{describe(result['protocol'])}{_trained_on(result['trained_on'])})"
-    )
-    return 0
+    rows = {
+        "model": options.model,
+        "images": f"{result['n']:,}, {options.split} split of {shown_name(dataset.name)}",
+        "crop": describe(result["protocol"]),
+        "accuracy": f"{result['accuracy']:.2%}",
+        "top-5": f"{result['top5']:.2%}" if "top5" in result else None,
+        "macro F1": f"{result['macro']['f1']:.2%}",
+        "loss": f"{result['loss']:.4f}",
+    }
+    if result["trained_on"] is not None:
+        rows["trained on"] = f"{result['trained_on']:,} of these images"
+    return print_lines(f"{name:<11}{value}" for name, value in rows.items() if value is not None)
 
 
 def _predict(options: argparse.Namespace) -> int:
@@ -136,10 +141,6 @@ def _said(results: Iterable[dict[str, Any]]) -> int:
     for error in errors:
         print(f"error: {error}", file=sys.stderr)
     return 2 if errors else 0
-
-
-def _trained_on(count: int | None) -> str:
-    return "" if count is None else f"; {count:,} of them are training images"
 
 
 def _single_crop(options: argparse.Namespace, source: Any) -> Any:

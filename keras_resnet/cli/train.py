@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,7 +59,14 @@ def _list_configs(options: argparse.Namespace) -> int:
     from keras_resnet.recipes.configs import schema
 
     names = schema.list_configs()
-    return print_json({"configs": names}) if options.json else print_lines(names)
+    if options.json:
+        return print_json({"configs": names})
+    width = max(map(len, names))
+    return print_lines(
+        f"{name:<{width}}  "
+        + textwrap.shorten(schema.describe_config(name), 98 - width, placeholder=" …")
+        for name in names
+    )
 
 
 def _check_train(options: argparse.Namespace) -> None:

@@ -64,7 +64,7 @@ def add_find_rate(sub: Parser) -> None:
     sub.add_argument(
         "--find-lr",
         metavar="PICTURE",
-        help="train 100 steps at rising learning rates, plot the loss as .svg, .png or .pdf, "
+        help="train up to 100 steps at rising learning rates, plot the loss as .svg, .png or .pdf, "
         "print a learning rate to use, then stop",
     )
 
@@ -136,7 +136,7 @@ def _find_rate(planned: Plan, options: argparse.Namespace) -> int:
     if options.json:
         curve = {"rates": found.rates.tolist(), "losses": found.losses.tolist()}
         return print_json({"learning_rate": found.suggestion, "picture": str(path), **curve})
-    print(f"{path}: the loss at {len(found.rates)} learning rates")
+    print(f"{path}: the loss at learning rates from {found.rates[0]:g} to {found.rates[-1]:.2g}")
     print(f"Next: train with --set optimizer.learning_rate={found.suggestion:g}")
     return 0
 

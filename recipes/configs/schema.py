@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
+import re
 import reprlib
 import sys
 import tomllib
@@ -236,6 +238,14 @@ def shown_name(name: str) -> str:
 def list_configs() -> list[str]:
     """List the names of the shipped configs, e.g. "cifar10/resnet20"."""
     return sorted(str(p.relative_to(CONFIGS).with_suffix("")) for p in CONFIGS.glob("*/*.toml"))
+
+
+def describe_config(name: str) -> str:
+    """Return the first words of the comment of a shipped config: what it is for."""
+    lines = (CONFIGS / f"{name}.toml").read_text(encoding="utf-8").splitlines()
+    comment = itertools.takewhile(lambda line: re.match(r"# \S", line), lines)
+    text = re.sub(r" \([^)]*\)", "", " ".join(line.removeprefix("# ") for line in comment))
+    return re.split(r"[.:;](?: |$)", text)[0]
 
 
 def load_config(name: str | Path, overrides: dict[str, Any] | None = None) -> Config:

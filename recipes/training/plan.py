@@ -60,15 +60,18 @@ class Plan:
         }
 
     def __str__(self) -> str:
-        """Return the text of `--dry-run`: the same facts as comments, then the config as TOML."""
+        """Return the text of `--dry-run`: the config as TOML, then the same facts as comments."""
         facts = self.to_dict()
         images = ", ".join(f"{count:,} {name}" for name, count in facts["images"].items())
-        steps = f"{facts['steps']:,} ({facts['epochs']:,} epochs of {facts['steps_per_epoch']:,})"
         shape = "×".join(str(side) for side in facts["image_shape"])
+        devices = facts["devices"]
         lines = (
-            "Dry run: nothing was trained or written.",
+            "Dry run: nothing was trained or written. The config is above.",
             f"run      {self.folder}",
             f"images   {images}; {shape}, {facts['classes']:,} classes",
-            f"steps    {steps}, on {facts['devices']} device(s), {self.job.precision}",
+            f"steps    {facts['steps']:,}: {facts['epochs']:,} epochs of "
+            f"{facts['steps_per_epoch']:,} steps",
+            f"device   {'1 device' if devices == 1 else f'{devices} devices'}, "
+            f"{self.job.precision}",
         )
-        return "\n".join(f"# {line}" for line in lines) + f"\n\n{to_toml(self.job.config)}"
+        return f"{to_toml(self.job.config)}\n" + "\n".join(f"# {line}" for line in lines)

@@ -57,6 +57,9 @@ class Finding:
             label = f"suggested: {self.suggestion:g}"
             panel.axvline(self.suggestion, color=figures.GREY, ls=":", label=label)
             panel.set(xscale="log", xlabel="learning rate", ylabel="training loss, smoothed")
+            lowest, highest = self.losses.min(), self.losses[0]
+            margin = 0.25 * max(highest - lowest, 0.1 * abs(lowest))  # the divergence is cut off
+            panel.set_ylim(lowest - margin, highest + margin)
             panel.legend(frameon=False)
             return figure
 

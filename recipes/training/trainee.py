@@ -188,11 +188,12 @@ class FineTuned(Trained):
     def _image_size(self, config: Config, dataset: Dataset) -> int:
         side = dataset.train.shorter_side()
         size, made_for = transfer.image_size(self.start, side), transfer.made_for(self.start)
-        print(
-            f"images are shown at {size}×{size} pixels (they have {side}, '{config.model}' was "
-            f"trained at {made_for}); change it with --image-size",
-            file=sys.stderr,
-        )
+        if not size == side == made_for:
+            print(
+                f"the network sees {size}×{size} pixels (your images: {side}, its training: "
+                f"{made_for}). To change it: --set data.image_size=N (finetune: --image-size N)",
+                file=sys.stderr,
+            )
         return size
 
     def require_fit(self, config: Config, dataset: Dataset) -> None:

@@ -280,7 +280,8 @@ def test_a_dry_run_shows_the_training_and_writes_nothing(
     assert facts["run"].startswith("runs/")
     assert main([*arguments, "--dry-run", "--out", "mine"]) == 0
     shown = capsys.readouterr().out
-    assert shown.startswith("# Dry run: nothing was trained or written.\n# run      mine\n")
+    assert "\n# Dry run: nothing was trained or written. The config is above.\n" in shown
+    assert "\n# run      mine\n" in shown
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "shown.toml").write_text(shown)
     assert json.loads(json.dumps(asdict(load_config("shown.toml")))) == facts["config"]
@@ -312,6 +313,11 @@ def test_train_lists_its_configs(capsys):
     code, listed = _json(capsys, "train", "--list")
     assert code == 0
     assert "cifar10/resnet20" in listed["configs"]
+    assert main(["train", "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert all(re.match(r"[a-z0-9]+/\w+ +[A-Z][-a-z]+ \S", line) for line in lines)
+    assert [line.split()[0] for line in lines] == listed["configs"]
 
 
 def test_evaluate_a_run_and_a_file(capsys, tiny_run, exports, tmp_path):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 
 import keras
@@ -287,9 +288,11 @@ def test_the_command(tiny_run, capsys, tmp_path):
     assert json.loads((tmp_path / "e.json").read_text()) == result
     assert main([*command, "--crops", "10"]) == 0
     printed = capsys.readouterr()
-    how = "digits, validation; 10 crops of 32, shorter side 37; 0 of them are training images"
-    assert f"on 180 images ({how})" in printed.out
-    assert "top-5" in printed.out
+    rows = dict(re.split(r"  +", line, maxsplit=1) for line in printed.out.splitlines())
+    assert rows["images"] == "180, validation split of digits"
+    assert rows["crop"] == "10 crops of 32, shorter side 37"
+    assert rows["trained on"] == "0 of these images"
+    assert {"accuracy", "top-5", "macro F1", "loss"} < set(rows)
     assert "so images of 32×32 are enlarged" in printed.err
     assert main([*command, "--scales", "224,large"]) == 2
     assert "whole number, 1 or more; received 'large'" in capsys.readouterr().err

@@ -160,8 +160,8 @@ def test_the_module_is_a_function_too(tiny_run, tmp_path, capsys):
         train__batch_size=4,
     )
     said = capsys.readouterr().err
-    line = "images are shown at 64×64 pixels (they have 70, 'resnet8' was trained at 32); change"
-    assert f"{line} it with --image-size" in said
+    assert "the network sees 64×64 pixels (your images: 70, its training: 32)" in said
+    assert "(finetune: --image-size N)" in said
     assert run.config.data.image_size == 64
     assert run.config.data.balanced
     assert run.keras_model().output_shape == (None, 2)

@@ -45,7 +45,7 @@ def test_the_command_says_what_to_do_next(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["train", "debug/tiny", "--find-lr", "rates.png"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("rates.png: the loss at ")
+    assert out.startswith("rates.png: the loss at learning rates from 1e-06 to ")
     assert "\nNext: train with --set optimizer.learning_rate=" in out
     assert [path.name for path in tmp_path.iterdir()] == ["rates.png"]
     assert main(["train", "debug/tiny", "--find-lr", "rates.txt"]) == 2
