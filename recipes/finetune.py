@@ -24,7 +24,7 @@ from keras_resnet.recipes.configs.schema import Config, load_config
 from keras_resnet.recipes.runs import sources
 from keras_resnet.recipes.runs.folder import Run
 from keras_resnet.recipes.runs.sources import Source
-from keras_resnet.recipes.training import transfer
+from keras_resnet.recipes.training import devices, transfer
 from keras_resnet.recipes.training.plan import Plan
 
 CONFIG = "finetune/default"
@@ -92,6 +92,8 @@ class _Program(types.ModuleType):
         }
         given = {key: value for key, value in given.items() if value is not None}
         config = load_config(CONFIG, given)
+        _require_all_filters(config)
+        devices.claim(config.train)
         if isinstance(model, keras.Model):
             names = {"model": model.name, "name": f"finetune-{model.name}"}
             planned = plan_from(transfer.functional(model), config, out, **names)
@@ -138,13 +140,20 @@ def plan(source: Source, config: Config, out: str | Path | None = None) -> Plan:
     Raises:
         UserError: see `run`.
     """
+    _require_all_filters(config)
+    if source.run is not None and not config.data.image_size:
+        size = source.run.config.data.image_size  # 0 if its images had one size of their own
+        config = replace(config, data=replace(config.data, image_size=size))
+    name, start = f"finetune-{source.name}", source.keras_model()
+    return plan_from(start, config, out, model=source.name, name=name, about=source.lineage())
+
+
+def _require_all_filters(config: Config) -> None:
     if config.pruning.keep < 1:
         raise UserError(
             f"Fine-tuning does not prune; received pruning.keep = {config.pruning.keep}. To prune: "
             "keras-resnet prune-filters MODEL --data NAME|FOLDER"
         )
-    name, start = f"finetune-{source.name}", source.keras_model()
-    return plan_from(start, config, out, model=source.name, name=name, about=source.lineage())
 
 
 def _warn_of_zeros(start: keras.Model) -> None:

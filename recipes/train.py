@@ -291,11 +291,14 @@ def _is_out_of_patience(job: Job, run: Run) -> bool:
     patience = job.config.train.patience
     if not patience or run.home:
         return False
-    accuracies = [float(row["val_accuracy"]) for row in run.rows() if "val_accuracy" in row]
+    # A fine-tuning is judged from the epoch on in which all layers learn.
+    first = round(job.config.finetune.frozen * job.epochs) % job.epochs
+    rows = run.rows()[first:]
+    accuracies = [float(row["val_accuracy"]) for row in rows if "val_accuracy" in row]
     if len(accuracies) <= patience or max(accuracies[-patience:]) > max(accuracies[:-patience]):
         return False
     print(
-        f"stopped after epoch {len(accuracies)}: the last {patience} epochs brought no better "
+        f"stopped after epoch {first + len(rows)}: the last {patience} epochs brought no better "
         f"validation accuracy than {max(accuracies):.2%} (train.patience = {patience})",
         file=sys.stderr,
     )

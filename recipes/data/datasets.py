@@ -195,7 +195,7 @@ def _drawn_order(loaded: _Loaded, needed: float, seed: int) -> np.ndarray:
 
     Images known by their content are ordered by a number that is drawn for each. So images that
     are added may take the place of some, but move none that was trained on into the validation
-    split.
+    split, as long as the number to hold out does not grow.
     """
     train = loaded.train
     if not loaded.by_content:
@@ -217,7 +217,7 @@ def _require_fewer(train: AnySplit, name: str, count: int) -> int:
 
 def _first_of_each_class(train: AnySplit, order: np.ndarray, share: float) -> np.ndarray:
     """Return the places of `share` of every class, the first ones in `order`."""
-    labels = train.by_content()[1][order]
+    labels = (train.labels if isinstance(train, Split) else train.by_content()[1])[order]
     held = [order[:0]]
     for places in (order[labels == label] for label in np.unique(labels)):
         count = min(max(round(share * len(places)), 1), len(places) - 1)

@@ -227,12 +227,15 @@ class EncodedSplit:
             UserError: none of them can be read.
         """
         image_module = require("PIL.Image", "recipes")
-        unreadable = (OSError, SyntaxError, ValueError, image_module.DecompressionBombError)
+        unreadable = (
+            *(OSError, SyntaxError, ValueError, tf.errors.OpError),
+            image_module.DecompressionBombError,
+        )
         sides = []
         for place in spaced(self.places, _SAMPLE):
-            content = self.source.read(tf.constant(place))[0].numpy()
             with contextlib.suppress(*unreadable), warnings.catch_warnings():
                 warnings.simplefilter("ignore", image_module.DecompressionBombWarning)
+                content = self.source.read(tf.constant(place))[0].numpy()
                 sides.append(min(image_module.open(io.BytesIO(content)).size))
         if not sides:
             where = self.source.where(0)

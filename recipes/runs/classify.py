@@ -135,11 +135,10 @@ def writer(path: Path, top: int) -> Iterator[Callable[[dict[str, Any]], None]]:
     """
     if path.suffix not in WRITERS:
         raise UserError(f"--out must end in {' or '.join(WRITERS)}; received '{path}'.")
-    with (
-        replacing(path) as partial_file,
-        open(partial_file, "w", encoding="utf-8", newline="") as f,
-    ):
-        yield _lines(f) if path.suffix == ".jsonl" else _rows(f, top)
+    # A file's name may have bytes that are no UTF-8.
+    how: Any = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
+    with replacing(path) as unfinished, open(unfinished, "w", **how) as file:
+        yield _lines(file) if path.suffix == ".jsonl" else _rows(file, top)
 
 
 def _lines(file: TextIO) -> Callable[[dict[str, Any]], None]:

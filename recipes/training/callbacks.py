@@ -6,6 +6,7 @@ Keras counts epochs from 0 in callbacks; files and screens count from 1.
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Iterable
 from typing import Any
 
@@ -122,4 +123,10 @@ def _named(name: str) -> type[keras.callbacks.Callback]:
             f"train.callbacks: '{name}' is no Keras callback; received a {type(found).__name__}. "
             "Name a subclass of keras.callbacks.Callback."
         )
+    try:
+        inspect.signature(found).bind()
+    except TypeError as error:
+        raise UserError(
+            f"train.callbacks: '{name}' needs arguments ({error}). Name a subclass that sets them."
+        ) from error
     return found

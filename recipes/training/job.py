@@ -102,12 +102,14 @@ def prepare(config: Config, trainee: Trainee, teacher: keras.Model | None) -> Jo
     """
     trainee.check(config)
     _check_names(config)
+    strategy = _strategy(config.train)
     data_service.require(config.data.service, config.train.wait_seconds)
     dataset = configured_dataset(config.data)
-    given, config = config, trainee.completed(config, dataset)
+    parts = strategy.num_replicas_in_sync * config.train.accumulate * config.augment.repeats
+    given, config = config, trainee.completed(config, dataset, parts)
     if config.data != given.data:
         dataset = dataset.at(config.data.image_size, config.data.crop_fraction)
-    train, strategy = config.train, _strategy(config.train)
+    train = config.train
     if teacher is not None:
         require_fit(teacher, _shown_shape(config, dataset), len(dataset.class_names))
     trainee.require_fit(config, dataset)  # before all encoded images are checked
@@ -117,7 +119,7 @@ def prepare(config: Config, trainee: Trainee, teacher: keras.Model | None) -> Jo
     least_epochs = -(-train.least_steps // steps_per_epoch)
     total_steps = train.steps or max(train.epochs, least_epochs) * steps_per_epoch
     return Job(
-        config=_resolved(config, dataset),
+        config=_resolved(config, dataset, steps_per_epoch, total_steps),
         trainee=trainee,
         teacher=teacher,
         strategy=strategy,
@@ -163,21 +165,25 @@ def _strategy(train: TrainConfig) -> tf.distribute.Strategy:
     return strategy
 
 
-def _resolved(config: Config, dataset: Dataset) -> Config:
+def _resolved(config: Config, dataset: Dataset, steps_per_epoch: int, total_steps: int) -> Config:
     """Return the config to save with the run.
 
     Its precision is resolved, so a resumed run uses the same precision on any device. The path of
     an image folder is absolute, so a run can be resumed from any working directory.
     """
     precision = devices.precision(config.train.precision)
+    epochs = config.train.epochs and total_steps // steps_per_epoch
+    train = replace(config.train, precision=precision, epochs=epochs, least_steps=0)
     return replace(
         config,
-        train=replace(config.train, precision=precision),
+        train=train,
         data=replace(config.data, name=dataset.name),
     )
 
 
 def _steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
+    if not len(dataset.train):
+        raise UserError(f"'{dataset.name}' has no training images. Give data that has some.")
     steps = len(dataset.train) // batch_size
     if steps == 0:
         raise UserError(

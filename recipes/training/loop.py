@@ -319,9 +319,12 @@ class Loop:
 
     def _statistics(self) -> list[Any]:
         """Return the BN statistics as TensorFlow variables, without counters and random states."""
+        # Not `non_trainable_weights`: those of a fine-tuning's frozen layers would be among them.
+        learned = {id(variable) for variable in self.variables}
         variables = [
             variable.value if isinstance(variable, keras.Variable) else variable
-            for variable in self.model.non_trainable_weights
+            for variable in self.model.weights
+            if id(variable) not in learned
         ]
         return [variable for variable in variables if variable.dtype.is_floating]
 

@@ -230,19 +230,21 @@ class ScheduleFreeAdamW(_LayerWise):
         if not self.built:
             super().build(variables)
             self._points, self._squares = self.add_optimizer_variables(variables, ["z", "square"])
-            self._weights = [
-                self.add_variable((), name="weight", initializer="zeros") for _ in variables
-            ]
+            # For each variable, since a fine-tuning updates some of them later than others.
+            self._weights, self._times = (
+                [self.add_variable((), name=name, initializer="zeros") for _ in variables]
+                for name in ("weight", "time")
+            )
             for point, variable in zip(self._points, variables, strict=True):
                 self.assign(point, variable)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Update one variable."""
         index = keras_compat.variable_index(self, variable)
-        point, square, weight = (
-            slots[index] for slots in (self._points, self._squares, self._weights)
+        point, square, weight, steps = (
+            slots[index] for slots in (self._points, self._squares, self._weights, self._times)
         )
-        rate, time = (ops.cast(x, variable.dtype) for x in (learning_rate, self.iterations + 1))
+        rate, time = ops.cast(learning_rate, variable.dtype), steps + 1
         average = (variable - (1 - self.beta_1) * point) / self.beta_1
         self.assign_add(square, (1 - self.beta_2) * (ops.square(gradient) - square))
         step = gradient / (ops.sqrt(square / (1 - self.beta_2**time)) + self.epsilon)
@@ -253,6 +255,7 @@ class ScheduleFreeAdamW(_LayerWise):
         share = ops.where(total > 0, ops.square(rate) / ops.maximum(total, 1e-30), 1.0)
         average += share * (moved - average)
         self.assign(weight, total)
+        self.assign(steps, time)
         self.assign(point, moved)
         self.assign(variable, (1 - self.beta_1) * moved + self.beta_1 * average)
 
@@ -283,7 +286,7 @@ def _schedule_free_adamw(config: OptimizerConfig, rate: Rate, decay: float) -> O
 
 
 def _muon(config: OptimizerConfig, rate: Rate, decay: float) -> Optimizer:
-    adam = {"adam_beta_2": config.beta_2, "epsilon": config.epsilon}
+    adam = {"adam_beta_2": config.beta_2, "epsilon": config.epsilon, "adam_weight_decay": decay}
     return Muon(rate, weight_decay=decay, momentum=config.momentum, **adam)
 
 
@@ -315,6 +318,10 @@ def check(config: OptimizerConfig) -> None:
     """
     if config.name not in OPTIMIZERS:
         raise UnknownNameError("optimizer", config.name, OPTIMIZERS, "")
+    if config.name == "schedule_free_adamw" and not config.momentum:
+        raise UserError(
+            "schedule_free_adamw divides by optimizer.momentum (its beta_1); received 0. Use 0.9."
+        )
     if config.nesterov and config.name != "sgd":
         raise UserError(
             f"optimizer.nesterov is only for sgd; received it with '{config.name}'. "

@@ -18,6 +18,7 @@ from keras_resnet.display.bars import progress
 from keras_resnet.errors import UserError
 from keras_resnet.recipes.training.job import build_loop
 from keras_resnet.recipes.training.plan import Plan
+from keras_resnet.recipes.training.schedules import peak_rate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,7 +33,7 @@ class Finding:
     """The loss at rising learning rates.
 
     Attributes:
-        rates: the learning rate of each step, float (n,).
+        rates: the learning rate of each step as `optimizer.learning_rate` gives it, float (n,).
         losses: the smoothed loss after each step, float (n,).
     """
 
@@ -81,7 +82,7 @@ def find_rate(planned: Plan, steps: int = 100) -> Finding:
     job = replace(planned.job, schedule=rise)
     keras.utils.set_random_seed(job.config.train.seed)
     loop = build_loop(job)
-    job.trainee.choose_layers(job, loop, job.epochs)
+    job.trainee.choose_layers(job, loop, job.epochs - 1)
     batches = loop.distribute(job.batches(0))
     rates, losses, mean = [], [], 0.0
     with progress("rates", steps) as advance:
@@ -102,4 +103,6 @@ def find_rate(planned: Plan, steps: int = 100) -> Finding:
             f"The loss is not finite at the learning rate {LOWEST:g} already. Look at the images, "
             "and at train.precision: --precision float32"
         )
-    return Finding(np.array(rates), np.array(losses))
+    optimizer, batch_size = job.config.optimizer, job.config.train.batch_size
+    scale = peak_rate(replace(optimizer, learning_rate=1.0), batch_size)  # of reference_batch
+    return Finding(np.array(rates) / scale, np.array(losses))

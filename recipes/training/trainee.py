@@ -45,8 +45,14 @@ class Trainee(ABC):
             UserError: a key does not fit.
         """
 
-    def completed(self, config: Config, dataset: Dataset) -> Config:
-        """Return `config` with what it leaves open and the data tells; by default as it is."""
+    def completed(self, config: Config, dataset: Dataset, parts: int) -> Config:
+        """Return `config` with what it leaves open and the data tells; by default as it is.
+
+        Args:
+            config: the config of the run.
+            dataset: its data.
+            parts: a batch must be a multiple of this.
+        """
         return config
 
     @abstractmethod
@@ -173,11 +179,11 @@ class Trained(Trainee):
 class FineTuned(Trained):
     """Fine-tuning: a trained network with a new head, for other classes or the same classes."""
 
-    def completed(self, config: Config, dataset: Dataset) -> Config:
+    def completed(self, config: Config, dataset: Dataset, parts: int) -> Config:
         """Choose the image size if none is given; a batch has no more images than there are."""
         train, batch_size = dataset.train, config.train.batch_size
         if train.places < 2 * batch_size:  # so few are looked through at once
-            batch_size = min(batch_size, len(train))
+            batch_size = max(min(batch_size, len(train)) // parts, 1) * parts
         size = config.data.image_size or self._image_size(config, dataset)
         return replace(
             config,
@@ -186,8 +192,11 @@ class FineTuned(Trained):
         )
 
     def _image_size(self, config: Config, dataset: Dataset) -> int:
+        made_for = transfer.made_for(self.start)
+        if config.finetune.keep_head or not dataset.train.places:
+            return made_for
         side = dataset.train.shorter_side()
-        size, made_for = transfer.image_size(self.start, side), transfer.made_for(self.start)
+        size = transfer.image_size(self.start, side)
         if not size == side == made_for:
             print(
                 f"the network sees {size}×{size} pixels (your images: {side}, its training: "

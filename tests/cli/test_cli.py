@@ -437,6 +437,15 @@ def test_predict_writes_the_answers_to_a_folder_of_images(capsys, tiny_run, albu
     assert sorted(path.name for path in tmp_path.iterdir()) == ["all.csv", "all.jsonl"]
 
 
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_file_names_that_are_no_utf_8_are_written(capsys, tiny_run, picture, tmp_path, ending):
+    folder, out = tmp_path / "latin", tmp_path / f"all.{ending}"
+    folder.mkdir()
+    shutil.copy(picture, os.fsencode(folder) + b"/caf\xe9.png")
+    assert main(["predict", str(tiny_run.path), str(folder), "--out", str(out)]) == 0
+    assert "caf\\udce9.png" in out.read_text()
+
+
 def test_predict_reads_images_as_it_needs_them(tiny_run, album, monkeypatch):
     """So that a folder of any size fits in memory: three batches of 32 at most."""
     read = []

@@ -16,6 +16,7 @@ from keras_resnet.recipes.configs import schema
 from keras_resnet.recipes.runs import sources
 from keras_resnet.recipes.runs.folder import find_run
 from keras_resnet.recipes.training import transfer
+from keras_resnet.recipes.training.rate_finder import find_rate
 
 SHIFT = {"augment.crop": "shift", "augment.flip": "none", "train.precision": "float32"}
 
@@ -143,13 +144,7 @@ def test_the_image_size_follows_from_network_and_photographs(made_for, photograp
 
 
 def test_the_module_is_a_function_too(tiny_run, tmp_path, capsys):
-    photographs = tmp_path / "photographs"
-    rng = np.random.default_rng(0)
-    for name in "ant", "bee":
-        (photographs / name).mkdir(parents=True)
-        for place in range(10):
-            pixels = rng.integers(0, 256, (70, 90, 3)).astype("uint8")
-            Image.fromarray(pixels).save(photographs / name / f"{place}.png")
+    photographs = _album(tmp_path / "photographs", 10)
     run = finetune(
         str(tiny_run.path),
         photographs,
@@ -169,6 +164,75 @@ def test_the_module_is_a_function_too(tiny_run, tmp_path, capsys):
     assert again.config.data.image_size == 32
 
 
+def _album(folder, count, side=70):
+    rng = np.random.default_rng(0)
+    for name in "ant", "bee":
+        (folder / name).mkdir(parents=True)
+        for place in range(count):
+            pixels = rng.integers(0, 256, (side, side + 20, 3)).astype("uint8")
+            Image.fromarray(pixels).save(folder / name / f"{place}.png")
+    return folder
+
+
+def _plan(model, folder, out, **settings):
+    loaded = schema.load_config(finetune.CONFIG, {"data.name": str(folder), **settings})
+    return finetune.plan_from(model, loaded, out, model=model.name, name="finetune")
+
+
+def test_pruning_and_photograph_runs_keep_their_image_size(tiny_run, tmp_path):
+    album = _album(tmp_path / "album", 10)
+    model = keras_resnet.ResNet8(include_preprocessing=True, classes=2)
+    kept = _plan(model, album, tmp_path / "run", **{"finetune.keep_head": True})
+    assert kept.job.config.data.image_size == 32
+    run = finetune(str(tiny_run.path), album, tmp_path / "at40", epochs=1, image_size=40)
+    source = sources.find(str(run.path))
+    loaded = schema.load_config(finetune.CONFIG, {"data.name": str(album)})
+    assert finetune.plan(source, loaded).job.config.data.image_size == 40
+
+
+def test_files_that_cannot_be_read_do_not_hinder_the_choice_of_the_size(tmp_path):
+    album = _album(tmp_path / "album", 10)
+    (album / "ant" / "gone.png").symlink_to(tmp_path / "nothing")
+    (album / "bee" / "bomb.png").write_bytes(b"no image")
+    model = keras_resnet.ResNet8(include_preprocessing=True, classes=2)
+    assert _plan(model, album, tmp_path / "run").job.config.data.image_size == 64
+
+
+@pytest.mark.parametrize(("accumulate", "batch"), [(1, 16), (5, 15)])
+def test_a_batch_has_no_more_images_than_there_are(tmp_path, accumulate, batch):
+    folder = tmp_path / "album"
+    _album(folder / "train", 9)
+    _album(folder / "val", 1)
+    model = keras_resnet.ResNet8(include_preprocessing=True, classes=2)
+    settings = {"train.accumulate": accumulate, "train.batch_size": 30}
+    planned = _plan(model, folder, tmp_path / "run", **settings)
+    assert len(planned.job.dataset.train) == 16  # one of each class is held out
+    assert planned.job.config.train.batch_size == batch
+
+
+def test_patience_does_not_count_the_frozen_epochs(tiny_run, tmp_path):
+    settings = {"train__least_steps": 0, "optimizer__learning_rate": 0.0}
+    run = finetune(
+        *(str(tiny_run.path), "digits", tmp_path / "run"),
+        **{"epochs": 8, "freeze": 0.5, "patience": 2, **settings},
+    )
+    assert len(run.rows()) == 4 + 3
+
+
+def test_the_rate_finder_trains_what_the_run_trains_last(tiny_run, tmp_path):
+    source = sources.find(str(tiny_run.path))
+    settings = {"data.name": "digits", "finetune.frozen": 1.0}
+    planned = finetune.plan(source, schema.load_config(finetune.CONFIG, settings), tmp_path / "run")
+    seen = []
+    choose = planned.job.trainee.choose_layers
+    planned.job.trainee.choose_layers = lambda job, loop, epoch: (
+        choose(job, loop, epoch),
+        seen.append(len(loop.model.trainable_variables)),
+    )
+    find_rate(planned, steps=3)
+    assert seen == [2]  # the head's kernel and bias
+
+
 def test_what_cannot_be_fine_tuned_is_refused(tmp_path):
     loaded = schema.load_config("debug/tiny", {"finetune.frozen": 0.5})
     with pytest.raises(UserError, match="keras-resnet finetune"):
@@ -185,7 +249,8 @@ def test_fine_tuning_on_two_devices(tiny_run, tmp_path):
     """The devices are chosen before the model is loaded, also when the run goes on."""
     out = tmp_path / "run"
     command = ["finetune", tiny_run.path, "--data", "digits", "--devices", "cpu:2", "--out", out]
-    settings = ["--epochs", "1", "--batch-size", "64", "--set", "augment.crop=shift"]
+    # Half of it frozen: what is averaged over the devices stays the same when all layers learn.
+    settings = ["--epochs", "2", "--freeze", "0.5", "--batch-size", "64"]
     code = "import sys; from keras_resnet.cli.main import main; sys.exit(main(sys.argv[1:]))"
     run_python(code, *command, *settings)
     summary = json.loads((out / "summary.json").read_text())

@@ -195,6 +195,43 @@ def test_schedule_free_adamw_is_the_papers_algorithm():
     np.testing.assert_allclose(optimizer.averages([variable])[0], x, atol=ROUNDING)
 
 
+def test_schedule_free_adamw_starts_anew_for_a_variable_that_was_frozen():
+    """The steps of a kernel that learns from update 4 on are those of one that begins then."""
+    gradients = [step["kernel"] for step in _gradients()]
+    config = OptimizerConfig("schedule_free_adamw", beta_2=0.95, epsilon=1e-8)
+    moved = []
+    for earlier in (0, 3):
+        frozen, other = (
+            keras.Variable(_start()[name], dtype="float32", name=name)
+            for name in ("kernel", "bias")
+        )
+        optimizer, _ = optimizers.build(config, 0.1, 0.0, [frozen, other])
+        optimizer.build([frozen, other])
+        for _ in range(earlier):
+            optimizer.apply([tf.ones(other.shape)], [other])
+        for gradient in gradients:
+            both = [tf.constant(gradient, tf.float32), tf.ones(other.shape)]
+            optimizer.apply(both, [frozen, other])
+        moved.append(frozen.numpy())
+    np.testing.assert_allclose(*moved, atol=ROUNDING)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_muon_decays_all_kernels_alike(decay):
+    shapes = {"kernel": [(1, 1, 2, 2), (2, 2)], "bias": [(2,)]}
+    *kernels, bias = (
+        keras.Variable(np.ones(shape), dtype="float32", name=name)
+        for name in shapes
+        for shape in shapes[name]
+    )
+    optimizer, _ = optimizers.build(OptimizerConfig("muon"), 0.5, decay, [*kernels, bias])
+    optimizer.build([*kernels, bias])
+    optimizer.apply([tf.zeros(v.shape) for v in (*kernels, bias)], [*kernels, bias])
+    for kernel in kernels:
+        np.testing.assert_allclose(kernel.numpy(), 1 - 0.5 * decay, rtol=1e-6)
+    np.testing.assert_array_equal(bias.numpy(), 1)
+
+
 def test_the_loop_evaluates_the_average_and_trains_on():
     loop = small_loop(tf.distribute.get_strategy(), "schedule_free_adamw")
     trained = train_small(loop)

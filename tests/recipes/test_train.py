@@ -574,6 +574,7 @@ def test_callbacks_by_name_come_from_the_config(tmp_path, monkeypatch):
         ("Tracker", "cannot import 'Tracker'"),
         ("os.getcwd", "'os.getcwd' is no Keras callback; received a builtin"),
         ("keras.layers.Dense", "'keras.layers.Dense' is no Keras callback"),
+        ("keras.callbacks.ModelCheckpoint", "needs arguments .missing a required argument"),
     ],
 )
 def test_what_is_no_callback_is_refused_and_not_called(tmp_path, name, message):
@@ -587,6 +588,7 @@ def test_few_images_get_more_epochs(tmp_path):
     settings = {"train.epochs": 2, "train.batch_size": 256, "train.least_steps": 11}
     planned = train.plan(schema.load_config("debug/tiny", settings), tmp_path / "run")
     assert (planned.job.steps_per_epoch, planned.job.epochs) == (4, 3)
+    assert planned.job.config.train.epochs == 3  # `runs` shows how many there are
     table = tmp_path / "mine.toml"
     table.write_text('model = "resnet8"\n[train]\nepochs = 2\nleast_steps = 100\n')
     assert schema.load_config(table, {"train.epochs": 3}).train.least_steps == 0
