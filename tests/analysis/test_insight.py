@@ -197,8 +197,9 @@ def test_the_figures_of_the_page_are_those_of_the_record():
     costs = {unit: 100 * (accuracies[""] - a) for unit, a in accuracies.items() if unit}
     worst = max(costs, key=costs.get)
     cheap = sum(cost < 6 for cost in costs.values())
-    assert f"{len(costs)} units, {cheap} cost less than 6 points" in page
-    assert f"costs {costs[worst]:.1f} points; it is the first unit of the third stage" in page
+    units = f"ResNet-56 has {len(costs)} units. Without one of {cheap} of them, the accuracy falls"
+    assert f"{units} by less than 6 points" in page
+    assert f"by {costs[worst]:.1f} points, without the first unit of the third stage" in page
     assert worst == "stage3_block1"
     share = sum(p["contribution"] for p in record["paths"]["resnet56"] if 4 <= p["length"] <= 10)
     assert "paths of 4 to 10 F carry nine tenths" in page

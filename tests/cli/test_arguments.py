@@ -67,7 +67,7 @@ def test_files_are_the_arguments_that_can_be_one():
         found = file_actions(PARSERS[name])
         return {(action.option_strings or [action.dest])[0] for action in found}
 
-    assert files("predict") == {"model", "--weights", "images"}
+    assert files("predict") == {"model", "--weights", "images", "--out"}
     assert files("train") == {"config", "--resume", "--out", "--data"}
     assert files("benchmark") == {"files", "--against", "--out", "--picture"}
     assert files("weights import") == files("weights") == {"file", "--out"}

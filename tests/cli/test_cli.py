@@ -262,7 +262,7 @@ def test_listing_runs_looks_and_does_not_write(tiny_run, tmp_path):
     [
         ("train debug/tiny --epochs 3", 3 * 9),
         ("distill debug/tiny --epochs 3 --teacher MODEL", 3 * 9),
-        ("finetune MODEL --data digits --epochs 2", 2 * 41),
+        ("finetune MODEL --data digits --epochs 2", 2 * 40),
         ("qat MODEL --epochs 2", 2 * 9),
         ("prune MODEL --epochs 1", 9),
         ("cluster MODEL --epochs 1", 9),
@@ -299,7 +299,7 @@ def test_finetune_writes_a_run_and_a_profile(capsys, tiny_run, tmp_path):
     code, summary = _json(
         capsys,
         *("finetune", str(tiny_run.path), "--data", "digits", "--epochs", "1", "--profile"),
-        *("--set", "augment.crop=shift", "--set", "data.validation=0"),
+        *("--set", "augment.crop=shift", "--set", "data.validation_share=0"),
         *("--out", str(tmp_path / "run")),
     )
     assert code == 0

@@ -287,7 +287,7 @@ def test_features_equal_keras_applications():
     shallow = keras_resnet.build(
         replace(keras_resnet.SPECS["inception_v3"], stages=()), include_top=False
     )
-    with pytest.raises(UserError, match="94 layers conv2d, 'network' has 5"):
+    with pytest.raises(UserError, match="94 layers conv2d, but 'network' has 5"):
         from_keras_applications(theirs, shallow)
 
 

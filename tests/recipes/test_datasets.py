@@ -385,6 +385,8 @@ def test_a_run_on_a_folder(tmp_path, photos, monkeypatch):
     model = keras.models.load_model(run.model)
     measured = evaluate.measure_model(model, dataset.split("test"))
     assert measured.pop("protocol") == summary["test"].pop("protocol")
+    for nested in ("macro", "per_class"):
+        assert measured.pop(nested) == summary["test"].pop(nested)
     assert measured == pytest.approx(summary["test"], rel=1e-5)  # float32 in another process state
     with pytest.raises(UserError, match=r"data\.image_size"):
         train.run(config.load_config("debug/tiny", changes | {"data.image_size": 0}))
