@@ -53,7 +53,7 @@ class DataConfig:
 
     name: str = "cifar10"  # "digits", a name in tensorflow-datasets (NAME[:80%]), or a folder
     validation: Count = 5000  # training images held out to choose the best epoch
-    validation_share: BelowOne = 0.0  # instead: the share of every class to hold out, e.g. 0.1
+    validation_share: BelowOne = 0.0  # if not 0: hold out this share of every class instead
     split_seed: Count = 0  # chooses the held-out images, independently of train.seed
     image_size: Count = 0  # side of the network's input in pixels; 0: the size of all images
     crop_fraction: Annotated[float, Limits(0.1, 1)] = 0.875  # evaluation: central part of a side
@@ -207,12 +207,6 @@ class Config:
                 "Give exactly one of train.epochs and train.steps, above 0; "
                 f"received epochs={train.epochs}, steps={train.steps}."
             )
-        if self.data.validation and self.data.validation_share:
-            raise UserError(
-                "Give data.validation (a number of images) or data.validation_share (a share of "
-                f"every class), not both; received {self.data.validation} and "
-                f"{self.data.validation_share}. Set one of them to 0."
-            )
         if self.data.balanced and train.class_weights:
             raise UserError(
                 "data.balanced and train.class_weights both correct for unequal classes. Set only "
@@ -323,6 +317,14 @@ def parse_override(text: str, example: str = "train.epochs=3") -> tuple[str, Any
         return key.strip(), value.strip()
 
 
+# The keys of the same section that a key replaces.
+_INSTEAD = {
+    "train.epochs": ("steps", "least_steps"),
+    "train.steps": ("epochs", "least_steps"),
+    "data.validation": ("validation_share",),
+}
+
+
 def _override(table: dict[str, Any], key: str, value: Any) -> None:
     *section, leaf = key.split(".", 1)
     target = table.setdefault(section[0], {}) if section else table
@@ -332,10 +334,9 @@ def _override(table: dict[str, Any], key: str, value: Any) -> None:
             f"Set it as a whole: --set {section[0]}=VALUE"
         )
     target[leaf] = value
-    # The length is given in one way: naming one key replaces the others.
-    if key in ("train.epochs", "train.steps"):
-        for other in {"epochs", "steps", "least_steps"} - {leaf}:
-            target.pop(other, None)
+    # Setting one key of a group removes the others that the config has.
+    for other in _INSTEAD.get(key, ()):
+        target.pop(other, None)
 
 
 def _build(kind: type, table: dict[str, Any], prefix: str) -> Any:

@@ -11,6 +11,7 @@ from keras_resnet.errors import UserError
 from keras_resnet.recipes import load_config, load_dataset, train
 from keras_resnet.recipes.configs.schema import AugmentConfig
 from keras_resnet.recipes.data.batches import training_batches
+from keras_resnet.recipes.data.datasets import configured_dataset
 from keras_resnet.recipes.data.decoded import Split
 from keras_resnet.recipes.training.job import class_weights
 from keras_resnet.recipes.training.loop import Loop
@@ -66,9 +67,16 @@ def test_the_share_is_the_same_each_time_and_another_with_another_seed(folder):
     assert set(first.validation.identities) != set(other.validation.identities)
 
 
-def test_a_share_and_a_number_exclude_each_other():
-    with pytest.raises(UserError, match=r"data\.validation_share .*Set one of them to 0"):
-        load_config("debug/tiny", {"data.validation_share": 0.1})
+def test_a_share_replaces_a_number_and_a_number_that_is_set_the_share(tmp_path):
+    table = tmp_path / "mine.toml"
+    table.write_text('model = "resnet8"\n[train]\nepochs = 1\n[data]\nvalidation_share = 0.1\n')
+    assert load_config(table).data.validation_share == 0.1
+    number = load_config(table, {"data.validation": 150}).data
+    assert (number.validation, number.validation_share) == (150, 0.0)
+    share = load_config("debug/tiny", {"data.validation_share": 0.1})
+    counts = np.bincount(load_dataset("digits").train.labels)
+    held = np.bincount(configured_dataset(share.data).validation.labels)
+    assert held.tolist() == [round(0.1 * count) for count in counts]
 
 
 # Sampling -----------------------------------------------------------------------------------------
