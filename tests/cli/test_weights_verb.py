@@ -192,7 +192,7 @@ def test_an_imported_file_names_the_classes_and_the_data(cache, pictures, capsys
     result = output(capsys, "predict", "resnet8", "--weights", str(path), picture)
     assert result["predictions"][0]["top"][0]["label"] in class_names("cifar10")
     assert main(["predict", str(path), picture]) == 2
-    assert f"give: resnet8 --weights {path}" in capsys.readouterr().err
+    assert f"Give: resnet8 --weights {path}" in capsys.readouterr().err
 
 
 def test_what_needs_no_model_is_refused_before_one_is_built(pictures, capsys, monkeypatch):

@@ -145,7 +145,7 @@ def test_a_network_that_is_in_no_table(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["depths"], r"e\.g\. --set depths=\[6,6,6\]; received 'depths'"),
+        (["depths"], r"received 'depths'. Example: --set depths=\[6,6,6\]"),
         (["dephts=[2,2]"], "Did you mean 'depths'"),
         (["depths=2"], "'depths' must be a tuple"),
     ],
