@@ -605,6 +605,7 @@ def test_a_missing_extra_says_how_to_install_it():
         check=False,
     )
     assert result.returncode == 2
+    assert """Run in the checkout: pip install -e ".[all]" (elsewhere""" in result.stderr
     assert 'pip install "keras-resnet-zoo[all]"' in result.stderr
 
 
