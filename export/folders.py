@@ -29,7 +29,7 @@ def free(out: str | Path, overwrite: bool) -> Path:
         raise UserError(f"{out} is a file. Give a folder to write to: --out FOLDER (out=).")
     if path.exists() and not overwrite and not _is_empty_folder(path):
         raise UserError(
-            f"{out} exists. Choose another folder, or overwrite it (--overwrite, overwrite=True)."
+            f"{out} exists. Add --overwrite (Python: overwrite=True), or give another --out FOLDER."
         )
     if path.exists() and not ((path / manifest.MANIFEST).is_file() or _is_empty_folder(path)):
         raise UserError(

@@ -40,16 +40,36 @@ class UnknownNameError(UserError):
     """An unknown name. The message has the nearest known name and the command that lists all."""
 
     def __init__(
-        self, kind: str, received: object, valid: Iterable[str], see: str, *, meant: str = ""
+        self,
+        kind: str,
+        received: object,
+        valid: Iterable[str],
+        see: str,
+        *,
+        meant: str = "",
+        prefix: str = "",
     ) -> None:
-        """Make the message. `meant`: suggest the name nearest to this one instead of `received`."""
+        """Make the message.
+
+        Args:
+            kind: what the name is for.
+            received: the unknown name.
+            valid: the known names. All are listed if they are few or if `see` is empty.
+            see: a command or a place that lists the known names.
+            meant: suggest the name nearest to this one instead of `received`.
+            prefix: the section of the names, with its dot. It is shown in front of them.
+        """
         names = sorted(valid)
-        readings = {_as_read(name): name for name in reversed(names)}
-        read = _as_read(meant or str(received))
-        close = difflib.get_close_matches(read, readings, n=1, cutoff=_LIKENESS)
-        hint = f" Did you mean '{readings[close[0]]}'?" if close else ""
-        listing = f"Known: {', '.join(names)}." if len(names) <= 12 else f"There are {len(names)}."
-        super().__init__(f"Unknown {kind} '{received}'.{hint} {listing} {see}".rstrip())
+        hint = suggestion(meant or str(received), names, prefix)
+        listing = f" Known: {', '.join(names)}." if len(names) <= 12 or not see else ""
+        super().__init__(f"Unknown {kind} '{prefix}{received}'.{hint}{listing} {see}".rstrip())
+
+
+def suggestion(received: str, valid: Iterable[str], prefix: str = "") -> str:
+    """Return " Did you mean 'NAME'?" with the nearest of the names, or "" if none is near."""
+    readings = {_as_read(name): name for name in sorted(valid, reverse=True)}
+    close = difflib.get_close_matches(_as_read(received), readings, n=1, cutoff=_LIKENESS)
+    return f" Did you mean '{prefix}{readings[close[0]]}'?" if close else ""
 
 
 def _as_read(name: str) -> str:
@@ -83,7 +103,8 @@ class MissingExtraError(UserError):
     def __init__(self, module: str, extra: str) -> None:
         super().__init__(
             f"This needs the package '{module}', which is not installed. "
-            f'Run: pip install "{DISTRIBUTION}[{extra}]" (in a checkout: pip install ".[{extra}]")'
+            f'Run in the checkout: pip install -e ".[{extra}]" '
+            f'(elsewhere: pip install "{DISTRIBUTION}[{extra}]")'
         )
 
 

@@ -104,9 +104,9 @@ def _completion_options(sub: Parser) -> None:
 VERBS = {
     "completion": Verb(
         "print tab completion for bash, zsh or tcsh",
-        "completion bash > ~/.local/share/bash-completion/completions/keras-resnet "
-        "(first: mkdir -p ~/.local/share/bash-completion/completions)",
+        "completion bash > ~/.local/share/bash-completion/completions/keras-resnet",
         _completion_options,
         _completion,
+        before="mkdir -p ~/.local/share/bash-completion/completions",
     ),
 }

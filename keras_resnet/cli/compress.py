@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from keras_resnet.cli.options import Parser, Verb, add_layout, add_model, natural
+from keras_resnet.cli.options import Parser, Verb, add_layout, add_model, natural, real
 from keras_resnet.cli.training_options import (
+    CONFIG_HELP,
     add_dry_run,
     add_recipe,
     add_training,
@@ -35,8 +36,7 @@ def _compress(options: argparse.Namespace) -> int:
     # This process holds the model while another trains it, so on a GPU neither may take all memory.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
-    source = sources.find(options.model, options.weights)
-    source.require_keras()
+    source = sources.find(options.model, options.weights, keras=True)
     loaded = _read(options, _own_data(source, overrides(options)))
     devices.claim(loaded.train)
     name = f"{options.verb}-{source.name}"
@@ -73,8 +73,7 @@ def _prune_filters(options: argparse.Namespace) -> int:
     from keras_resnet.recipes.runs import sources
     from keras_resnet.recipes.training import devices
 
-    source = sources.find(options.model, options.weights)
-    source.require_keras()
+    source = sources.find(options.model, options.weights, keras=True)
     loaded = read_config(options)
     devices.claim(loaded.train)
     planned = compress.plan_pruned(source, loaded, options.out)
@@ -103,7 +102,7 @@ def _qat_options(sub: Parser) -> None:
 def _prune_options(sub: Parser) -> None:
     _add_compressing(sub, "prune")
     sub.add_argument(
-        "--sparsity", type=float, metavar="SHARE", help="share of weights to set to zero, e.g. 0.8"
+        "--sparsity", type=real, metavar="SHARE", help="share of weights to set to zero, e.g. 0.8"
     )
     sub.add_argument("--pattern", help="2:4 sets two of every four input channels to zero")
 
@@ -123,7 +122,7 @@ def _add_compressing(sub: Parser, verb: str) -> None:
         help="training data (default: what the model was trained on)",
     )
     add_layout(sub)
-    sub.add_argument("--config", default=f"compress/{verb}", help="config (default %(default)s)")
+    sub.add_argument("--config", default=f"compress/{verb}", help=CONFIG_HELP)
     sub.add_argument(
         "--distill", action="store_true", help="also learn from the original network's outputs"
     )
@@ -142,7 +141,7 @@ def _prune_filters_options(sub: Parser) -> None:
     add_layout(sub)
     sub.add_argument(
         "--keep",
-        type=float,
+        type=real,
         metavar="SHARE",
         help="share of the multiply-adds to keep, e.g. 0.5 (default: the config's)",
     )
@@ -150,9 +149,7 @@ def _prune_filters_options(sub: Parser) -> None:
         "--criterion",
         help="how to rank filters: l1 (norm of the weights, default) or gamma (of the BN layer)",
     )
-    sub.add_argument(
-        "--config", default="compress/prune_filters", help="config (default %(default)s)"
-    )
+    sub.add_argument("--config", default="compress/prune_filters", help=CONFIG_HELP)
     sub.add_argument(
         "--out", metavar="FOLDER", help="run folder (default runs/prune-filters-NAME-DATE-TIME)"
     )
@@ -161,21 +158,22 @@ def _prune_filters_options(sub: Parser) -> None:
 
 VERBS = {
     "qat": Verb(
-        "quantization-aware training, for a more accurate int8 file",
+        "train further so that the int8 file is more accurate (QAT)",
         "qat RUN --epochs 4",
         _qat_options,
         _compress,
         _read,
+        more="The method is quantization-aware training.",
     ),
     "prune": Verb(
-        "set the smallest weights to zero while fine-tuning",
+        "set small weights to zero and fine-tune (file zips smaller)",
         "prune resnet20 --weights cifar10 --sparsity 0.8",
         _prune_options,
         _compress,
         _read,
     ),
     "cluster": Verb(
-        "make weights share a few values while fine-tuning",
+        "make weights share few values, fine-tune (file zips smaller)",
         "cluster RUN --clusters 16",
         _cluster_options,
         _compress,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from keras_resnet.cli.options import Parser, Verb, add_activation, add_model, names
+from keras_resnet.cli.options import Parser, Verb, add_activation, add_model, names, real
 
 METHODS = "saliency, smoothgrad, guided, gradcam, gradcam++, layercam, scorecam, maximization"
 
@@ -54,12 +54,8 @@ def _explain_options(sub: Parser) -> None:
 
 
 def _part(text: str) -> float:
-    try:
-        part = float(text)
-    except ValueError:
-        part = -1.0
-    if not 0 <= part <= 1:
-        raise argparse.ArgumentTypeError(f"wants a number from 0 to 1; received '{text}'")
+    if not 0 <= (part := real(text)) <= 1:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1; received '{text}'")
     return part
 
 

@@ -46,8 +46,7 @@ def write(options: argparse.Namespace) -> int:
     require("matplotlib", "explain")  # fail before the maps are computed
     if not any(Path(path).exists() for path in options.images):  # before weights are downloaded
         raise UserError(f"No such image: {', '.join(options.images)}")
-    source = sources.find(options.model, options.weights, options.activation)
-    source.require_keras()
+    source = sources.find(options.model, options.weights, options.activation, keras=True)
     model = source.keras_model()
     if hint := missing_preprocessing(model):
         print(f"warning: {hint} Here it gets RGB 0...255.", file=sys.stderr)
@@ -99,7 +98,7 @@ def _unknown(part: str, names: tuple[str, ...], source: sources.Source) -> UserE
             f"'{source.name}' has no class names (no labels.txt beside it), so --classes takes "
             f"{taken}; received '{part}'."
         )
-    return UnknownNameError("class", part, names, f"Or give {taken}.")
+    return UnknownNameError("class", part, names, f"You can also give {taken}.")
 
 
 def _cases(

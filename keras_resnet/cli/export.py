@@ -27,8 +27,7 @@ def _export(options: argparse.Namespace) -> int:
     from keras_resnet.recipes.export import export_source
     from keras_resnet.recipes.runs import sources
 
-    source = sources.find(options.model, options.weights, options.activation)
-    source.require_keras()
+    source = sources.find(options.model, options.weights, options.activation, keras=True)
     beside = source.run.path / "exports" if source.run else Path(f"{source.name}-exports")
     shared: dict[str, Any] = {
         "formats": options.formats,
@@ -99,7 +98,7 @@ def _check(options: argparse.Namespace) -> int:
         recorded = manifest.read(folder)
         reference = exporting.reference(source, data, options.check_images, recorded)
     else:
-        model = sources.find(options.against).keras_model() if options.against else None
+        model = sources.find(options.against, keras=True).keras_model() if options.against else None
         reference = check.recorded_reference(folder, model)
     checks = check.check_folder(folder, reference)
     rows = [{**manifest.sizes(folder / item.file), **item.to_dict()} for item in checks]
@@ -116,7 +115,13 @@ def _check(options: argparse.Namespace) -> int:
         content = {"exports": options.exports, "passed": passed, "check": checked}
         content |= {"model": keras_row, "files": rows, "left_out": left_out}
         return print_json(content, passed)
-    print_checks(rows, f"Checked on {checked['n']} images: {checked['images']}", keras_row)
+    title = f"Checked on {checked['n']} images: {checked['images']}"
+    if not options.data:
+        title = (
+            f"Checked on the {checked['n']} images stored with the export ({checked['images']}). "
+            "To check on more: --data NAME|FOLDER"
+        )
+    print_checks(rows, title, keras_row)
     print_lines(check.advice(rows))
     return 0 if passed else 1
 
@@ -131,7 +136,7 @@ def _source(folder: Path, against: str | None) -> sources.Source:
             f"{folder} records the Keras model's outputs for its own images only. For other images "
             "give the model: --against RUN, or --against FILE.keras."
         )
-    return sources.find(against or str(folder.resolve().parent))
+    return sources.find(against or str(folder.resolve().parent), keras=True)
 
 
 # Options ------------------------------------------------------------------------------------------
@@ -144,8 +149,9 @@ def _export_options(sub: Parser) -> None:
         "--formats",
         type=names,
         default="",
-        help=f"comma-separated, from: {FORMATS}; default savedmodel,tflite-float32,tflite-float16,"
-        "tflite-int8 (after qat: savedmodel,tflite-int8)",
+        help=f"comma-separated, from: {FORMATS} (micro: a C array for microcontrollers; web: a "
+        "page for the browser); default savedmodel,tflite-float32,tflite-float16,tflite-int8 "
+        "(after qat: savedmodel,tflite-int8)",
     )
     sub.add_argument(
         "--data",
@@ -241,7 +247,7 @@ VERBS = {
         _export,
     ),
     "check": Verb(
-        "check exported files against the Keras model again",
+        "repeat the check of exported files",
         "check RUN/exports --data cifar10",
         _check_options,
         _check,

@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 
     from keras_resnet.export.measure import layer_errors
 
+_COLUMNS = (
+    'Columns: "dB" is the signal-to-noise ratio of the quantized file against the float file; '
+    'higher is better. "so far" counts all errors up to this layer, "own" the error that this '
+    'layer adds, "weights" the error of its kernel. "range" is the used part of the output\'s '
+    'number range; "clipped" is the share of values outside it.'
+)
+
 
 def _benchmark(options: argparse.Namespace) -> int:
     from keras_resnet.display.figures import require_writable
@@ -66,6 +73,7 @@ def _layers(options: argparse.Namespace) -> int:
         return print_json(errors.to_dict())
     worst = errors.worst()
     print(errors.table(worst if options.worst else errors.layers))
+    print(f"\n{_COLUMNS}")
     if errors.unmatched:
         print(f"Layers without a counterpart in {pair[1]}: {', '.join(errors.unmatched)}")
     # For two single files the model is unknown, and an operation's name need not be a layer's.
@@ -210,7 +218,7 @@ def _layers_options(sub: Parser) -> None:
         default="tflite-int8",
         help="which file of an export folder (default %(default)s)",
     )
-    sub.add_argument("--worst", action="store_true", help="sort by added error, largest first")
+    sub.add_argument("--worst", action="store_true", help="sort by 'own dB', lowest first")
     sub.add_argument("--picture", metavar="FILE", help="plot the errors: .svg, .png or .pdf")
 
 
@@ -222,9 +230,10 @@ VERBS = {
         _benchmark,
     ),
     "layers": Verb(
-        "find the layers where a quantized .tflite loses accuracy",
+        "compare a quantized file with its float file, layer by layer",
         "layers RUN/exports --worst",
         _layers_options,
         _layers,
+        more=_COLUMNS,
     ),
 }

@@ -6,10 +6,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from keras_resnet.cli.options import Parser, Verb
+from keras_resnet.cli.options import Parser, Verb, natural
 from keras_resnet.display.console import print_json, print_lines
 from keras_resnet.errors import UserError
 from keras_resnet.files import require_file_target
+
+_COLUMNS = (
+    'Columns: "field" is the size of the image area that a value depends on; "jump" is the '
+    'distance between the areas of neighbouring values, both in pixels; "all" is the whole image.'
+)
 
 
 def _list(options: argparse.Namespace) -> int:
@@ -38,7 +43,7 @@ def _show(options: argparse.Namespace) -> int:
     return print_lines(
         (
             f"{card['name']}: {card['summary']}",
-            f"source         {card['source']}",
+            f"paper          {card['source']}",
             f"build          {build}",
             f"parameters     {card['parameters_trainable']:,} trainable, "
             f"{card['parameters_total']:,} with BN statistics",
@@ -65,15 +70,14 @@ def _profile(options: argparse.Namespace) -> int:
         from keras_resnet.export.runtimes.keras import load_keras
         from keras_resnet.recipes.runs import sources
 
-        source = sources.find(model)
-        source.require_keras()
+        source = sources.find(model, keras=True)
         model = load_keras(source.path or path)  # any model, not only classifiers
     account = profile.profile(model, options.input_shape, multiply_add=options.multiply_add)
     if options.csv:
         account.to_csv(options.csv)
     if options.picture:
         account.picture(options.picture)
-    print(account.to_json() if options.json else account)
+    print(account.to_json() if options.json else f"{account}\n\n{_COLUMNS}")
     return 0
 
 
@@ -102,7 +106,7 @@ def _profile_options(sub: Parser) -> None:
     )
     sub.add_argument(
         "--multiply-add",
-        type=int,
+        type=natural,
         choices=(1, 2),
         default=1,
         help="count a multiply-add as 1 (default) or 2 operations (FLOPs)",
@@ -115,28 +119,29 @@ def _shape(text: str) -> tuple[int, ...]:
     parts = text.split(",")
     if len(parts) != 3 or not all(part.isdecimal() and int(part) for part in parts):
         raise argparse.ArgumentTypeError(
-            f"wants height, width and channels, e.g. 224,224,3; received '{text}'"
+            f"must be height, width and channels, e.g. 224,224,3; received '{text}'"
         )
     return tuple(int(part) for part in parts)
 
 
 VERBS = {
     "list": Verb(
-        "list the available networks",
+        "list the network names (trained weights: 'weights list')",
         "list 'resnetv2_*'",
         _list_options,
         _list,
     ),
     "show": Verb(
-        "show a network's source, size, input and weights",
+        "show a network's paper, size, input and weights",
         "show resnet50",
         _show_options,
         _show,
     ),
     "profile": Verb(
-        "parameters, multiply-adds and memory of each layer",
+        "count parameters, multiply-adds and memory of each layer",
         "profile resnet50 --picture resnet50.svg",
         _profile_options,
         _profile,
+        more=_COLUMNS,
     ),
 }

@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from keras_resnet.errors import UserError
 
+_EXAMPLE = "Example: "
 _FILES = {"FILE", "FOLDER", "IMAGE", "MODEL", "MODELS", "RUN", "EXPORTS", "CONFIG"}
 
 
@@ -22,7 +23,15 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise a `UserError` instead of printing the usage."""
+        message = re.sub(r"^argument (\S+): must", r"\1 must", message)
         raise UserError(f"{message}. See: {self.prog} --help")
+
+
+class _Formatter(argparse.HelpFormatter):
+    """The help's layout. A command to paste keeps its lines, which argparse would wrap."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if text.startswith(_EXAMPLE) else super()._fill_text(text, width, indent)
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,8 @@ class Verb:
         run: runs the command and returns the exit code.
         check: refuses wrong options that can be found without TensorFlow, so that the user does not
             have to wait for its import.
+        more: further sentences for the help of the command itself.
+        before: a command line to run before the example.
     """
 
     summary: str
@@ -43,17 +54,21 @@ class Verb:
     add_options: Callable[[Parser], None]
     run: Callable[[argparse.Namespace], int]
     check: Callable[[argparse.Namespace], object] | None = None
+    more: str = ""
+    before: str = ""
 
 
 def add_verb(
     subparsers: argparse._SubParsersAction[Parser], dest: str, name: str, verb: Verb
 ) -> Parser:
     """Add the parser of a command: its help, `--json` and options. `dest` will hold the command."""
+    lines = [verb.before, f"keras-resnet {verb.example}"]
     sub = subparsers.add_parser(
         name,
         help=verb.summary,
-        description=verb.summary,
-        epilog=f"Example: keras-resnet {verb.example}",
+        description=f"{verb.summary}. {verb.more}" if verb.more else verb.summary,
+        epilog=_EXAMPLE + f"\n{' ' * len(_EXAMPLE)}".join(filter(None, lines)),
+        formatter_class=_Formatter,
         allow_abbrev=False,
     )
     sub.set_defaults(**{dest: name})
@@ -82,8 +97,24 @@ def file_actions(parser: Parser) -> Iterator[argparse.Action]:
 def natural(text: str) -> int:
     """Parse a whole number, 1 or more."""
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"wants a whole number, 1 or more; received '{text}'")
+        raise argparse.ArgumentTypeError(f"must be a whole number, 1 or more; received '{text}'")
     return int(text)
+
+
+def integer(text: str) -> int:
+    """Parse a whole number."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number; received '{text}'") from None
+
+
+def real(text: str) -> float:
+    """Parse a number."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number; received '{text}'") from None
 
 
 def naturals(text: str) -> tuple[int, ...]:
@@ -97,7 +128,7 @@ def names(text: str) -> tuple[str, ...]:
     for name in found:
         if len(words := name.split()) > 1:
             raise argparse.ArgumentTypeError(
-                f"wants names separated by commas, e.g. {','.join(words)}; received '{text}'"
+                f"must be names separated by commas, e.g. {','.join(words)}; received '{text}'"
             )
     return found
 

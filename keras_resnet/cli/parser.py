@@ -28,9 +28,9 @@ EXIT_CODES = (
 # The groups of the help, by task. The most used come first.
 GROUPS = {
     "start": ("quickstart", "predict", "list", "weights", "completion"),
-    "train": ("train", "finetune", "distill", "ensemble", "data-service"),
+    "train": ("train", "finetune", "distill", "data-service"),
     "shrink a trained network": ("qat", "prune-filters", "prune", "cluster"),
-    "export": ("export", "check", "benchmark", "layers"),
+    "export": ("export", "check", "benchmark", "layers", "ensemble"),
     "inspect": ("evaluate", "compare", "runs", "report", "explain", "show", "profile"),
 }
 _DEFINED: dict[str, Verb] = {

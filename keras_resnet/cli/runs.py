@@ -100,7 +100,7 @@ def _compare_options(sub: Parser) -> None:
 
 VERBS = {
     "runs": Verb(
-        "list training runs and how far each one is",
+        "list training runs: progress and accuracy",
         "runs",
         _runs_options,
         _runs,

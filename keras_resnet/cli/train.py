@@ -8,8 +8,9 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keras_resnet.cli.options import Parser, Verb, add_layout, add_model, natural
+from keras_resnet.cli.options import Parser, Verb, add_layout, add_model, integer, natural, real
 from keras_resnet.cli.training_options import (
+    CONFIG_HELP,
     add_find_rate,
     add_recipe,
     add_training,
@@ -114,8 +115,7 @@ def _finetune(options: argparse.Namespace) -> int:
     from keras_resnet.recipes.runs import sources
     from keras_resnet.recipes.training import devices
 
-    source = sources.find(options.model, options.weights)
-    source.require_keras()
+    source = sources.find(options.model, options.weights, keras=True)
     loaded = read_config(options)
     devices.claim(loaded.train)
     return train_or_show(tuning.plan(source, loaded, options.out), options)
@@ -192,24 +192,24 @@ def _finetune_options(sub: Parser) -> None:
         "--data", metavar="NAME|FOLDER", required=True, help="training data, as in 'train'"
     )
     add_layout(sub)
-    sub.add_argument("--config", default="finetune/default", help="config (default %(default)s)")
+    sub.add_argument("--config", default="finetune/default", help=CONFIG_HELP)
     sub.add_argument(
         "--image-size",
         type=natural,
         metavar="N",
-        help="pixels a side that the network is shown (default: chosen from the photographs and "
-        "the network, and printed)",
+        help="side of the images that the network sees, in pixels (default: chosen from the "
+        "photographs and the network, and printed)",
     )
-    sub.add_argument("--lr", type=float, metavar="RATE", help="peak learning rate")
+    sub.add_argument("--lr", type=real, metavar="RATE", help="peak learning rate")
     sub.add_argument(
         "--freeze",
-        type=float,
+        type=real,
         metavar="SHARE",
-        help="first part of the run in which only the new classifier is trained; 1: all of it",
+        help="train only the new classifier for this share of the run, 0 to 1",
     )
     sub.add_argument(
         "--patience",
-        type=int,
+        type=integer,
         metavar="N",
         help="stop after N epochs without a better validation accuracy; 0: never",
     )
@@ -252,7 +252,7 @@ VERBS = {
         read_config,
     ),
     "train": Verb(
-        "train a network from a config",
+        "train a new network; CONFIG is one of 'train --list'",
         "train cifar10/resnet20 --epochs 3",
         _train_options,
         _train,
@@ -273,7 +273,7 @@ VERBS = {
         read_config,
     ),
     "data-service": Verb(
-        "prepare training batches for other machines, until Ctrl-C",
+        "serve training batches to other machines",
         "data-service --port 5050",
         _data_service_options,
         _data_service,

@@ -8,13 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_resnet.cli.options import Parser, natural
+from keras_resnet.cli.options import Parser, integer, natural
 from keras_resnet.display.console import print_json, print_lines
 
 if TYPE_CHECKING:
     from keras_resnet.recipes.configs.schema import Config
     from keras_resnet.recipes.runs.folder import Run
     from keras_resnet.recipes.training.plan import Plan
+
+CONFIG_HELP = "a config: a name or a .toml file (default %(default)s)"
 
 
 def add_recipe(sub: Parser) -> None:
@@ -34,7 +36,7 @@ def add_training(sub: Parser) -> None:
     sub.add_argument(
         "--batch-size", type=natural, metavar="N", help="images per step, over all devices"
     )
-    sub.add_argument("--seed", type=int, metavar="N", help="random seed")
+    sub.add_argument("--seed", type=integer, metavar="N", help="random seed")
     sub.add_argument("--devices", help="auto (default), cpu, gpu, cpu:N or gpu:N")
     sub.add_argument(
         "--precision",

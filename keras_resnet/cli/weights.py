@@ -168,7 +168,7 @@ def _percent(accuracy: Accuracy | None, key: str) -> str:
 
 def _weights_options(sub: Parser) -> None:
     """Add the actions of the verb and their options."""
-    actions = sub.add_subparsers(metavar="ACTION", required=True)
+    actions = sub.add_subparsers(metavar="|".join(_ACTIONS), required=True)
     for name, action in _ACTIONS.items():
         add_verb(actions, "action", name, action)
 

@@ -39,8 +39,7 @@ class SingleCrop:
             UserError: the interpolation is unknown, or the crop is larger than the image.
         """
         if self.interpolation not in INTERPOLATIONS:
-            known = f"There are {' and '.join(INTERPOLATIONS)}."
-            raise UnknownNameError("interpolation", self.interpolation, INTERPOLATIONS, known)
+            raise UnknownNameError("interpolation", self.interpolation, INTERPOLATIONS, "")
         if self.resize < 1 or not 0 <= self.size <= self.resize:
             raise UserError(
                 f"A crop of {self.size} does not fit in an image with a shorter side resized to "

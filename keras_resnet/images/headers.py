@@ -10,6 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
+UNKNOWN_KIND = "not an image of a known kind"
 _STEPS = 512  # of a search, so that a forged file cannot keep a server busy
 _SEGMENT = 2**16  # maximum bytes of a JPEG segment
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -46,7 +47,7 @@ def kind(encoded: Any) -> Any:
     """Name the kind of a file that is no JPEG or PNG, for a message: a scalar string."""
     longest = 16
     head = tf.strings.substr(encoded, 0, longest) + b"\0" * longest  # substr fails past the end
-    found = tf.constant("no image that is known here")
+    found = tf.constant(UNKNOWN_KIND)
     for name, (start, magic) in _OTHERS.items():
         fits = tf.equal(tf.strings.substr(head, start, len(magic)), magic)
         found = tf.where(fits, f"a {name}", found)

@@ -109,13 +109,19 @@ def tried(encoded: Any) -> tuple[Any, Any]:
 
 def require_size(height: Any, width: Any, name: Any = "") -> list[Any]:
     """Return the operations that refuse an image with too many pixels, as control dependencies."""
+    fits, said = _judged(height, width)
+    refusal = tf.debugging.Assert(fits, [tf.strings.join([name, said])])
+    return [] if refusal is None else [refusal]
+
+
+def _judged(height: Any, width: Any) -> tuple[Any, Any]:
+    """Return True (bool) if an image of this size is decoded, and the reason if it is not."""
     longer, shorter = tf.maximum(height, width), tf.minimum(height, width)
     product = tf.cast(height, tf.int64) * tf.cast(width, tf.int64)
     fits = (shorter > 0) & (product <= MAX_PIXELS) & (longer // tf.maximum(shorter, 1) < MAX_RATIO)
-    size = tf.strings.join(["it has ", tf.as_string(height), "×", tf.as_string(width)])
+    size = ["it has ", tf.as_string(height), "×", tf.as_string(width)]
     limits = f" pixels; at most {MAX_PIXELS:,} and sides of 1:{MAX_RATIO} are decoded"
-    refusal = tf.debugging.Assert(fits, [tf.strings.join([name, size, limits])])
-    return [] if refusal is None else [refusal]
+    return fits, tf.strings.join([*size, limits])
 
 
 def view(encoded: Any, shape: tuple[int, int, int], crop: SingleCrop | None, name: Any = "") -> Any:
@@ -184,7 +190,9 @@ def _by_pillow(encoded: bytes) -> np.ndarray:
             warnings.catch_warnings(action="ignore"),
             image_module.open(io.BytesIO(encoded)) as image,
         ):
-            require_size(image.height, image.width)
+            fits, said = _judged(image.height, image.width)
+            if not fits:
+                raise UserError(said.numpy().decode())
             upright = image_ops.exif_transpose(image)
             if upright.mode.startswith("I;16"):  # convert() would clip 16 bits, not scale them
                 upright = image_module.fromarray((np.asarray(upright) >> 8).astype("uint8"))
@@ -193,10 +201,10 @@ def _by_pillow(encoded: bytes) -> np.ndarray:
             return np.asarray(upright.convert("RGB"))
     except UserError:
         raise
-    except tf.errors.InvalidArgumentError as error:
-        raise UserError(_reason(error)) from error
     except image_module.UnidentifiedImageError as error:
         found = headers.kind(encoded).numpy().decode()
+        if found == headers.UNKNOWN_KIND:
+            raise UserError(f"it is {found} (.jpg, .png, …)") from error
         raise UserError(f"it is {found}, which Pillow cannot read") from error
     except Exception as error:  # a damaged file can make Pillow raise anything
         raise UserError(str(error)) from error
@@ -225,8 +233,6 @@ def _channels(image: Any, channels: int) -> Any:
 
 
 def _reason(error: tf.errors.InvalidArgumentError) -> str:
-    """Return the part of a graph's error that is meant for people."""
-    lines = [line for line in str(error.message).splitlines() if line.strip()]
+    """Return the reason for people. A decoder's own words, e.g. "crop window", explain little."""
     refused = re.search(r"assertion failed: \[(.*?)\]", str(error.message))
-    found = refused[1] if refused else lines[0]
-    return re.sub(r"\{\{.*?\}\}|\[Op:.*|\[\[.*", "", found).strip()
+    return refused[1].strip() if refused else "the file is damaged or cut off"

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from keras_resnet.errors import UnknownNameError, UserError
+from keras_resnet.errors import UserError, suggestion
 
 _HERE = Path(__file__).parent
 TRAINED = _HERE / "trained"
@@ -129,8 +129,11 @@ def find(name: str, tag: str) -> Entry:
             "'keras-resnet weights list' to see the catalog. weights= also takes a .weights.h5 "
             "file: a run's, or one made by 'keras-resnet weights import'."
         )
-    see = f"Run 'keras-resnet weights list {name}' to see their sources and accuracies."
-    raise UnknownNameError(f"weights for '{name}'", tag, [entry.tag for entry in mine], see)
+    tags = [entry.tag for entry in mine]
+    raise UserError(
+        f"'{name}' has no weights '{tag}'.{suggestion(tag, tags)} It has: {', '.join(tags)}. "
+        f"Run 'keras-resnet weights list {name}' to see their sources and accuracies."
+    )
 
 
 def _in_full(tag: str) -> str:

@@ -353,7 +353,7 @@ def _unknown_key(prefix: str, key: str, hints: Mapping[str, Any]) -> UserError:
     if owners:  # e.g. "epochs" or "optimizer.epochs" instead of "train.epochs"
         meant = " or ".join(f"'{section}.{key}'" for section in owners)
         return UserError(f"Unknown config key '{prefix}{key}'. Did you mean {meant}?")
-    return UnknownNameError("config key", prefix + key, hints, "", meant=key)
+    return UnknownNameError("config key", key, hints, "", prefix=prefix)
 
 
 def _sections() -> dict[str, type]:

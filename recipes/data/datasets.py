@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from keras_resnet.display.notebook import html_table
-from keras_resnet.errors import UnknownNameError, UserError, require
+from keras_resnet.errors import UnknownNameError, UserError, require, suggestion
 from keras_resnet.files import expanded
 from keras_resnet.recipes.configs.schema import DataConfig
 from keras_resnet.recipes.data import identity
@@ -389,8 +389,10 @@ def _tfds_builder(tfds: Any, name: str) -> Any:
         known = ["digits", *tfds.list_builders(with_community_datasets=False)]
         if name in known:  # the name is right, but the prepared data is not
             raise UserError(f"tensorflow-datasets cannot open '{name}': {error}") from error
-        see = "See https://www.tensorflow.org/datasets/catalog."
-        raise UnknownNameError("dataset", name, known, see) from error
+        raise UserError(
+            f"'{name}' is neither a folder here nor a known dataset.{suggestion(name, known)} Give "
+            "a folder of images, or a name from https://www.tensorflow.org/datasets/catalog."
+        ) from error
 
 
 def _prepare(builder: Any, name: str) -> None:

@@ -31,7 +31,7 @@ def write(references: Sequence[str], out: Path) -> keras.Model:
     if out.exists():
         raise UserError(f"{out} exists. Choose another --out.")
     require_file_target(out)
-    members = [sources.find(reference) for reference in references]
+    members = [sources.find(reference, keras=True) for reference in references]
     labels = _common_labels(members, references)
     path = out.parent / LABELS
     text = None if labels is None else "\n".join(labels) + "\n"

@@ -310,7 +310,10 @@ def list_runs(folder: str | Path) -> Runs:
     """
     folder = expanded(folder)
     if not folder.is_dir():
-        raise UserError(f"No such folder: {folder}")
+        raise UserError(
+            f"There are no runs yet: there is no folder '{folder}'. Train one (keras-resnet train "
+            "--list), or name a folder: keras-resnet runs FOLDER"
+        )
     configs = sorted(
         (*folder.glob("*/config.toml"), *folder.glob("*/*/config.toml")),
         key=lambda path: path.stat().st_mtime,

@@ -19,6 +19,7 @@ from keras_resnet.files import expanded
 from keras_resnet.images.answers import agreed, class_count, names_of, numbered
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.labels import Known, class_ids, read_labels, remember
+from keras_resnet.images.listing import READ
 from keras_resnet.images.preprocessing import missing_preprocessing
 from keras_resnet.recipes.runs.folder import STARTED_FROM, Run, find_run, is_run
 from keras_resnet.weights import catalog, loading
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 
 _EXPORTS_DEPTH = 3  # RUN/exports/saved_model/1
+_KERAS_ONLY = (
+    "This command reads Keras models: give a run folder, a .keras file, or a network's NAME."
+)
 
 
 @dataclass(frozen=True)
@@ -162,10 +166,7 @@ class Source:
                 f'import keras; keras.models.load_model("{self.path}").save("{new}")'
             )
         if self.path is not None and self.path.suffix != ".keras":
-            raise UserError(
-                f"{self.path} is an exported file. Give a run folder, a .keras file, or a NAME "
-                "with --weights."
-            )
+            raise UserError(f"{self.path} is an exported file. {_KERAS_ONLY}")
 
     def runtime(self, size: int | None = None) -> Runtime:
         """Return the model, from any kind of file, ready to run on RGB 0...255."""
@@ -195,23 +196,31 @@ class Source:
             ) from error
 
 
-def find(reference: str, weights: str | None = None, activation: str | None = None) -> Source:
+def find(
+    reference: str,
+    weights: str | None = None,
+    activation: str | None = None,
+    keras: bool = False,
+) -> Source:
     """Find the model of `reference`: a run folder, a file, or a network's name with `weights`.
 
     Args:
         reference: a path, or a name in the registry.
         weights: the weights for a name: a tag or a file.
         activation: the activation of the outputs, if the graph does not tell it.
+        keras: refuse exported files, because the Keras model is needed.
 
     Raises:
         UserError: no such model, a folder without a model, an unfinished run, or a network without
             weights.
     """
-    found = _find(reference) if weights is None else _with_weights(reference, weights)
+    found = _find(reference, keras) if weights is None else _with_weights(reference, weights)
+    if keras:
+        found.require_keras()
     return replace(found, activation=activation)
 
 
-def _find(reference: str) -> Source:
+def _find(reference: str, keras: bool) -> Source:
     path = expanded(reference)
     if is_run(path):
         run = find_run(path)
@@ -219,7 +228,13 @@ def _find(reference: str) -> Source:
         return Source(run.config.model, run.model, run, read_labels(path))
     if (path / manifest.MANIFEST).is_file():
         files = ", ".join(entry["file"] for entry in manifest.read(path)["files"])
-        raise UserError(f"{path} is an export folder. Name one of its files: {files}")
+        wanted = _KERAS_ONLY if keras else f"Name one of its files: {files}"
+        raise UserError(f"{path} is an export folder. {wanted}")
+    if path.suffix.lower() in READ and not path.is_dir():
+        raise UserError(
+            f"{path} is an image, not a model. The model comes first: keras-resnet predict MODEL "
+            "IMAGE"
+        )
     if path.name.endswith(loading.SUFFIX) and path.is_file():
         name = read_note(path).network or "NAME"
         raise UserError(f"{path} has weights but no network. Give: {name} --weights {path}")

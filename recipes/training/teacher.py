@@ -34,7 +34,7 @@ def find_teacher(choice: DistillConfig) -> keras.Model | None:
     """
     if not choice.teacher:
         return None
-    teacher = sources.find(choice.teacher, choice.weights or None).keras_model()
+    teacher = sources.find(choice.teacher, choice.weights or None, keras=True).keras_model()
     transfer.require_preprocessing(teacher)
     return inference_model(teacher)
 
@@ -47,7 +47,7 @@ def require_same_classes(choice: DistillConfig, names: tuple[str, ...]) -> None:
     """
     if not choice.teacher:
         return
-    source = sources.find(choice.teacher, choice.weights or None)
+    source = sources.find(choice.teacher, choice.weights or None, keras=True)
     if source.labels and not source.has_classes(names):
         raise UserError(
             f"The teacher '{choice.teacher}' has the classes {_some(source.labels)}, but the data "

@@ -392,7 +392,9 @@ def test_a_png_is_a_picture_and_other_endings_are_refused(tiny, tmp_path):
 
 def test_the_command(capsys, tmp_path):
     assert main(["profile", "resnet8", "--input-shape", "16,16,3"]) == 0
-    assert "resnet8 on 16x16x3" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "resnet8 on 16x16x3" in printed
+    assert printed.splitlines()[-1].startswith('Columns: "field" is ')
     keras_resnet.ResNet8(name="mine").save(tmp_path / "mine.keras")
     files = ["--csv", str(tmp_path / "a.csv"), "--picture", str(tmp_path / "a.svg")]
     assert main(["profile", str(tmp_path / "mine.keras"), "--json", *files]) == 0

@@ -15,9 +15,22 @@ PARSERS = dict(parser.walk(parser.parsers()[0]))
 
 @pytest.mark.parametrize("name", filter(None, PARSERS))
 def test_everything_has_help_with_an_example(name):
-    text = " ".join(PARSERS[name].format_help().split())
-    assert f"Example: keras-resnet {name}" in text
+    text = PARSERS[name].format_help()
     assert "--json" in text
+    assert f"keras-resnet {name}" in text.splitlines()[-1]
+    assert "Example: " in text
+
+
+def test_an_example_is_one_line(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    example = PARSERS["explain"].format_help().splitlines()[-1]
+    assert example.endswith("cat.jpg --methods gradcam,smoothgrad")
+
+
+def test_a_step_before_the_example_stands_before_it():
+    *_, first, second = PARSERS["completion"].format_help().splitlines()
+    assert first.startswith("Example: mkdir -p ~/")
+    assert second.startswith("         keras-resnet completion bash > ~/")
 
 
 @pytest.mark.parametrize("name", PARSERS)

@@ -60,7 +60,7 @@ def picture(digits, tmp_path_factory):
         ("tran", "Did you mean 'train'?"),
         ("train --epoch 3", "Did you mean '--epochs'?"),
         ("train cifar10/resnet2O", "Did you mean 'cifar10/resnet20'?"),
-        ("train cifar10/resnet20 --set train.epoch=3", "Did you mean 'epochs'?"),
+        ("train cifar10/resnet20 --set train.epoch=3", "Did you mean 'train.epochs'?"),
         ("train cifar10/resnet20 --set epochs=3", "Did you mean 'train.epochs'?"),
         ("train debug/tiny --set name=x", "'data.name' or 'optimizer.name' or 'schedule.name'?"),
         ("train cifar10/resnet20 --epochs 3 --resume RUN", "received both"),
@@ -70,7 +70,7 @@ def picture(digits, tmp_path_factory):
         ("finetune RUN --data digits --config finetune/defalt", "mean 'finetune/default'?"),
         ("qat RUN --set train.learning_rate=1", "Did you mean 'optimizer.learning_rate'?"),
         ("prune RUN --config compress/qat", "is for 'keras-resnet qat'"),
-        ("cluster RUN --set compress.cluster=4", "Did you mean 'clusters'?"),
+        ("cluster RUN --set compress.cluster=4", "mean 'compress.clusters'?"),
         ("prune-filters RUN --data digits --keep 2", "pruning.keep"),
     ],
 )
@@ -339,6 +339,9 @@ def test_check_prints_and_returns_one_report(capsys, exports):
     assert [entry["format"] for entry in report["files"]] == ["savedmodel", "tflite-int8"]
     assert code == 0
     assert report["passed"]
+    assert main(["check", str(exports)]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "the 64 images stored with the export (from the 360 test images of digits)" in printed
 
 
 def test_check_against_another_model_fails_with_1(capsys, exports, tmp_path):
@@ -520,7 +523,11 @@ def test_export_a_keras_file_with_a_folder_of_images(capsys, digits, tiny_run, t
         (["train", "debug/tiny", "--resume", "x"], "Give either a config"),
         (["train", "--resume", "nowhere"], "not a run folder"),
         (["train", "debug/tiny", "--precision", "bf16"], "Unknown precision 'bf16'"),
-        (["train", "debug/tiny", "--epochs", "x"], "wants a whole number"),
+        (["train", "debug/tiny", "--epochs", "x"], "error: --epochs must be a whole number"),
+        (["train", "debug/tiny", "--seed", "x"], "--seed must be a whole number; received 'x'"),
+        (["finetune", "x", "--data", "y", "--lr", "z"], "--lr must be a number; received 'z'"),
+        (["weights"], "required: list|info|fetch|verify|import"),
+        (["runs"], "there is no folder 'runs'. Train one"),
         (["train", "debug/tiny", "--set", "model=resnet21"], "Unknown model 'resnet21'"),
         (["evaluate", "resnet50"], "untrained"),
         (["evaluate", "nowhere/run"], "No such file or folder"),
@@ -530,12 +537,13 @@ def test_export_a_keras_file_with_a_folder_of_images(capsys, digits, tiny_run, t
         (["train", "debug/tiny", "--seed", "-1"], "train.seed must be a whole number, from 0"),
         (["train", "debug/tiny", "--set", "optimizer.momentum=2"], "and below 1; received 2.0"),
         (["train", "--resume", "x", "--epochs", "3"], "takes no other options"),
-        (["train", "debug/tiny", "--data", "cifar10:9.9.9"], "Unknown dataset"),
-        (["train", "debug/tiny", "--data", "a/b/c/d"], "Unknown dataset"),
+        (["train", "debug/tiny", "--data", "cifar10:9.9.9"], "dataset. Did you mean 'cifar10'"),
+        (["train", "debug/tiny", "--data", "a/b/c/d"], "'a/b/c/d' is neither a folder here nor"),
         (["export", "x", "--check-images", "-1"], "1 or more"),
         (["export", "x", "--formats", "onnx web"], "separated by commas, e.g. onnx,web; received"),
         (["predict", ".", "a.png"], ". is not a run folder (it has no config.toml)"),
         (["predict", "nowhere.tflite", "a.png"], "No such file or folder"),
+        (["predict", "cat.jpg", "RUN"], "cat.jpg is an image, not a model. The model comes first"),
     ],
 )
 def test_what_the_user_can_mend_exits_2_without_a_traceback(
@@ -558,6 +566,9 @@ def test_an_unfinished_run_and_an_export_folder_say_what_to_do(capsys, tiny_run,
     assert "--resume" in capsys.readouterr().err
     assert main(["predict", str(exports), "x.png"]) == 2
     assert "resnet8-int8.tflite" in capsys.readouterr().err
+    for file in (exports, exports / "resnet8-int8.tflite"):
+        assert main(["profile", str(file)]) == 2
+        assert "This command reads Keras models: give a run folder" in capsys.readouterr().err
 
 
 def test_files_are_not_mistaken_for_their_neighbours(capsys, tiny_run, digits, tmp_path):
@@ -609,6 +620,7 @@ def test_a_missing_extra_says_how_to_install_it():
         check=False,
     )
     assert result.returncode == 2
+    assert """Run in the checkout: pip install -e ".[all]" (elsewhere""" in result.stderr
     assert 'pip install "keras-resnet-zoo[all]"' in result.stderr
 
 

@@ -76,7 +76,7 @@ PARSERS = {name: parser for name, parser in walk(parsers()[0]) if name}
 
 @pytest.mark.parametrize("name", PARSERS)
 def test_the_examples_of_the_help_parse(name):
-    ((_, *words),) = commands(PARSERS[name].epilog.removeprefix("Example: "))
+    *_, (_, *words) = commands(PARSERS[name].epilog.removeprefix("Example: "))
     assert " ".join(words).startswith(name)
     _check(words)
 

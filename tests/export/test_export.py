@@ -429,7 +429,7 @@ def test_an_existing_folder_is_kept_unless_told(small, tmp_path):
     out = tmp_path / "out"
     arguments = {"out": out, "verbose": False}
     export(small, ["tflite-float32"], **arguments)
-    with pytest.raises(UserError, match="exists"):
+    with pytest.raises(UserError, match=r"exists\. Add --overwrite"):
         export(small, ["savedmodel"], **arguments)
     (tmp_path / "empty").mkdir()
     export(small, ["savedmodel"], **{**arguments, "out": tmp_path / "empty"})

@@ -251,6 +251,8 @@ def test_the_command_reads_an_export_folder(folder, capsys, tmp_path, measured):
     lines = capsys.readouterr().out.splitlines()
     worst = measured["int8"].worst()[0]
     assert lines[2].split()[0] == worst.layer
+    (columns,) = [line for line in lines if line.startswith("Columns: ")]
+    assert all(f'"{name}"' in columns for name in ("so far", "own", "weights", "range", "clipped"))
     assert lines[-1].endswith("--keep-float " + ",".join([worst.layer, *worst.read_by]))
 
 

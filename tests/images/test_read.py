@@ -203,16 +203,16 @@ def _claiming(width, height):
 _JPEG = _encoded(_picture(64, 48))
 REFUSED = {
     "empty.jpg": (b"", "it is empty"),
-    "text.jpg": (b"not an image", "it is no image that is known here, which Pillow cannot read"),
-    "cut.jpg": (_JPEG[: len(_JPEG) // 2], "Invalid JPEG data"),
-    "head.jpg": (_JPEG[:10], "Invalid JPEG data"),
-    "cut.png": (_encoded(_picture(64, 48), "PNG")[:400], "Invalid PNG data"),
+    "text.jpg": (b"not an image", r"it is not an image of a known kind \(.jpg, .png, …\)"),
+    "cut.jpg": (_JPEG[: len(_JPEG) // 2], "damaged or cut off"),
+    "head.jpg": (_JPEG[:10], "damaged or cut off"),
+    "cut.png": (_encoded(_picture(64, 48), "PNG")[:400], "damaged or cut off"),
     "head.png": (_encoded(_picture(64, 48), "PNG")[:9], "0×0 pixels"),
     "huge.png": (_claiming(20_000, 20_000), "20000×20000 pixels; at most 67,108,864"),
     "beyond.png": (_claiming(2**31 + 5, 2**31 + 5), "pixels; at most 67,108,864"),
-    "lies.png": (_claiming(800, 800), "Invalid PNG data"),
+    "lies.png": (_claiming(800, 800), "damaged or cut off"),
     "thin.png": (_encoded(_picture(700, 7), "PNG"), "sides of 1:100"),
-    "thin.bmp": (_encoded(_picture(700, 7), "BMP"), "sides of 1:100"),
+    "thin.bmp": (_encoded(_picture(700, 7), "BMP"), "image: it has 7×700 pixels; at most"),
 }
 
 

@@ -48,10 +48,10 @@ STARTED = {
 BAD = [
     (
         "optimizer.learningrate=1",
-        "config key 'optimizer.learningrate'. Did you mean 'learning_rate'",
+        "config key 'optimizer.learningrate'. Did you mean 'optimizer.learning_rate'",
     ),
     ("optimiser.momentum=1", "config key 'optimiser'. Did you mean 'optimizer'? Known: augment, "),
-    ("train.epochs.x=3", "config key 'train.epochs.x'. Did you mean 'epochs'"),
+    ("train.epochs.x=3", "config key 'train.epochs.x'. Did you mean 'train.epochs'"),
     (
         "train.epochs",
         "--set must be KEY=VALUE; received 'train.epochs'. Example: --set train.epochs=3",

@@ -114,7 +114,7 @@ def test_evaluation_counts_every_image_once(digits):
 @pytest.mark.parametrize(
     ("name", "validation", "message"),
     [
-        ("digit", 0, "Did you mean 'digits'"),
+        ("digit", 0, "'digit' is neither a folder here nor a known dataset. Did you mean 'digits'"),
         ("digits", 2000, "leaves no images to train on"),
         ("photos.tar.gz", 0, r"Unpack it \(tar -xf"),
         ("photos.ZIP", 0, r"Unpack it \(unzip"),

@@ -241,10 +241,10 @@ def test_the_difference_survives_saving(saved, images, tmp_path):
         ("resnet50", "imagenet/torchvision", "are v1.5 weights: use resnet50v1_5"),
         ("resnet50v1_5", "IMAGENET1K_V2", "Did you mean 'imagenet/torchvision_v2'"),
         ("resnet50", "torchvision_v2", "Did you mean 'imagenet/torchvision_v2'"),
-        ("resnet200d", "cifar10", "Unknown weights for 'resnet200d'"),
+        ("resnet200d", "cifar10", "'resnet200d' has no weights 'cifar10'. It has: imagenet/"),
         ("resnet50", "imagenet/kears", "Did you mean 'imagenet/keras'"),
         ("resnet18_a", "imagenet", "The catalog has no weights for 'resnet18_a'"),
-        ("resnet50", "cifar10", "Unknown weights for 'resnet50' 'cifar10'"),
+        ("resnet50", "cifar10", "'resnet50' has no weights 'cifar10'. It has: "),
     ],
 )
 def test_a_tag_of_another_network_names_the_right_one(name, tag, message):

@@ -123,7 +123,7 @@ def _chosen(content: Any, state_dict: str | None, file: str) -> dict[str, _Tenso
         )
     place = next(iter(found)) if state_dict is None else state_dict
     if place not in found:
-        raise UnknownNameError("state dict", place, found, "These are in the file.")
+        raise UnknownNameError("state dict", place, found, "")
     return _tensors(found[place])
 
 

@@ -161,7 +161,7 @@ def test_files_and_images_and_python_give_the_same(served, network, tmp_path):
     ("bad", "message"),
     [
         (b"", "image 1: it is empty; expected a JPEG or PNG"),
-        (b"not an image", "image 1: it is no image that is known here"),
+        (b"not an image", "image 1: it is not an image of a known kind"),
         (_file(_photo(), "GIF"), "image 1: it is a GIF"),
         (_file(_photo())[:700], "Invalid JPEG data"),
         (_file(_photo(), "PNG")[:700], "Invalid PNG data"),
