@@ -36,6 +36,7 @@ def main() -> None:
     }
     verbs["scratch"] += ["--set", f"model={model}"]
     shared = ["--data", options.folder, "--set", f"data.image_size={options.size}"]
+    shared += ["--epochs", "20", "--set", "data.validation=100"]  # as the record has them
     rows = {
         name: [_run(verb + shared, seed) for seed in range(options.seeds)]
         for name, verb in verbs.items()
