@@ -101,9 +101,10 @@ class MissingExtraError(UserError):
     """An optional dependency is missing. The message has the command that installs it."""
 
     def __init__(self, module: str, extra: str) -> None:
+        self.command = f'pip install -e ".[{extra}]"'
         super().__init__(
             f"This needs the package '{module}', which is not installed. "
-            f'Run in the checkout: pip install -e ".[{extra}]" '
+            f"Run in the checkout: {self.command} "
             f'(elsewhere: pip install "{DISTRIBUTION}[{extra}]")'
         )
 

@@ -134,12 +134,11 @@ def _arena(data: bytes) -> dict[str, Any]:
     try:
         used = measure_arena(data)
     except MissingExtraError as error:
-        command = str(error).partition("Run: ")[2]
         warn(
             "The working memory of the format micro was not measured, so main.cc does not compile "
-            f"until kArenaBytes is set. To measure it, run: {command}, and export again."
+            f"until kArenaBytes is set. To measure it, run: {error.command}, and export again."
         )
-        return {"arena_bytes": 0, "arena": f"Not measured. {command},\n// and export again."}
+        return {"arena_bytes": 0, "arena": f"Not measured. {error.command},\n// and export again."}
     version = importlib.metadata.version("tflite-micro")
     how = f"{used} bytes by tflite-micro {version} on {platform.machine()}, with reference kernels"
     return {"arena_bytes": -(-used // 1024) * 1024, "arena": f"{how};\n// rounded up to KiB."}

@@ -85,7 +85,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     }
     if result["trained_on"] is not None:
         rows["trained on"] = f"{result['trained_on']:,} of these images"
-    return print_lines(f"{name:<11}{value}" for name, value in rows.items() if value is not None)
+    return print_lines(f"{name:<12}{value}" for name, value in rows.items() if value is not None)
 
 
 def _predict(options: argparse.Namespace) -> int:

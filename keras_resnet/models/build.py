@@ -190,8 +190,7 @@ def with_options(network: Network, options: dict[str, Any], name: str) -> Networ
     fields = [field.name for field in dataclasses.fields(network)]
     for option, value in options.items():
         if option not in fields:
-            kind = f"option of '{name}' ({type(network).__name__})"
-            raise UnknownNameError(kind, option, fields, "")
+            raise UnknownNameError("option", option, fields, "")
         default = getattr(network, option)
         if isinstance(default, int | float) and not isinstance(value, int | float):
             raise UserError(f"The option '{option}' must be a number; received {value!r}.")

@@ -299,7 +299,7 @@ def test_finetune_writes_a_run_and_a_profile(capsys, tiny_run, tmp_path):
     code, summary = _json(
         capsys,
         *("finetune", str(tiny_run.path), "--data", "digits", "--epochs", "1", "--profile"),
-        *("--set", "augment.crop=shift", "--set", "data.validation_share=0"),
+        *("--set", "augment.crop=shift", "--set", "data.validation=0"),
         *("--out", str(tmp_path / "run")),
     )
     assert code == 0

@@ -351,7 +351,7 @@ def test_a_run_that_cannot_be_read_does_not_hide_the_others(
     )
     assert (good["state"], good["problem"]) == ("finished", None)
     assert "'train.batch'" in old["problem"]
-    assert "'batch_size'" in old["problem"]
+    assert "'train.batch_size'" in old["problem"]
     assert "not valid TOML" in broken["problem"]
     for row in old, broken, cut:
         assert row["state"] == "unreadable"

@@ -277,7 +277,7 @@ def test_without_tflms_interpreter_the_header_says_what_to_do(folder, tmp_path, 
     with pytest.warns(UserWarning, match="working memory .* was not measured"):
         micro.write(tmp_path / "out", read_array(folder), "x", None, Answers("softmax", 10))
     header = (tmp_path / "out" / "model_data.h").read_text()
-    assert 'Not measured. pip install "keras-resnet-zoo[micro]"' in header
+    assert 'Not measured. pip install -e ".[micro]"' in header
     assert "kArenaBytes = 0;" in header  # and main.cc does not compile with it
     assert '"class 9",' in (tmp_path / "out" / "model_data.cc").read_text()
 
