@@ -277,6 +277,7 @@ def test_not_finite_gradients_are_refused(small):
         keras_resnet.explain(broken, pixels(broken), classes=0)
 
 
+@pytest.mark.slow
 def test_legacy_keras_in_the_environment_is_named():
     code = """
 import keras_resnet, numpy as np

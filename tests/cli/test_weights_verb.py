@@ -195,6 +195,7 @@ def test_an_imported_file_names_the_classes_and_the_data(cache, pictures, capsys
     assert f"Give: resnet8 --weights {path}" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_needs_no_model_is_refused_before_one_is_built(pictures, capsys, monkeypatch):
     monkeypatch.setattr(registry, "create_model", lambda *_, **__: pytest.fail("was built"))
     export = ["export", "resnet20", "--weights", "cifar10", "--calibration"]

@@ -265,6 +265,7 @@ def test_logits_equal_keras_applications(name, size):
     assert difference <= 1e-5 * np.abs(expected).max()
 
 
+@pytest.mark.slow
 def test_the_converter_names_what_does_not_correspond():
     small = {"input_shape": (64, 64, 3)}
     theirs = keras.applications.ResNet50(weights=None, **small)

@@ -160,8 +160,8 @@ def test_the_module_is_a_function_too(tiny_run, tmp_path, capsys):
     assert run.config.data.image_size == 64
     assert run.config.data.balanced
     assert run.keras_model().output_shape == (None, 2)
-    again = finetune(run.keras_model(), photographs, tmp_path / "again", epochs=1, image_size=32)
-    assert again.config.data.image_size == 32
+    with pytest.raises(UserError, match="Fine-tuning does not prune"):
+        finetune(run.keras_model(), photographs, tmp_path / "again", pruning__keep=0.5)
 
 
 def _album(folder, count, side=70):
@@ -179,6 +179,7 @@ def _plan(model, folder, out, **settings):
     return finetune.plan_from(model, loaded, out, model=model.name, name="finetune")
 
 
+@pytest.mark.slow
 def test_pruning_and_photograph_runs_keep_their_image_size(tiny_run, tmp_path):
     album = _album(tmp_path / "album", 10)
     model = keras_resnet.ResNet8(include_preprocessing=True, classes=2)
@@ -210,6 +211,7 @@ def test_a_batch_has_no_more_images_than_there_are(tmp_path, accumulate, batch):
     assert planned.job.config.train.batch_size == batch
 
 
+@pytest.mark.slow
 def test_patience_does_not_count_the_frozen_epochs(tiny_run, tmp_path):
     settings = {"train__least_steps": 0, "optimizer__learning_rate": 0.0}
     run = finetune(

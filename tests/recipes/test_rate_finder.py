@@ -41,6 +41,7 @@ def test_a_fine_tuning_trains_all_its_layers(tiny_run, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["rates.svg"]
 
 
+@pytest.mark.slow
 def test_the_command_says_what_to_do_next(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["train", "debug/tiny", "--find-lr", "rates.png"]) == 0

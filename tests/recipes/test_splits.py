@@ -338,6 +338,7 @@ def test_the_record_of_a_data_set_is_small_and_says_the_part(tmp_path):
     assert (tmp_path / "run" / seen.FILE).stat().st_size < 4000  # not 8 bytes an image
 
 
+@pytest.mark.slow
 def test_a_run_that_starts_from_another_has_seen_its_images_too(photos_run, tmp_path):
     other = _photos(tmp_path / "other", 12, seed=5)
     command = ["finetune", str(photos_run.path), "--data", str(other), "--out"]
