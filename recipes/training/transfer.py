@@ -154,7 +154,7 @@ def image_size(start: keras.Model, photographs: int) -> int:
 
     A network that was trained on photographs keeps its own size. A network for small images, as
     those of CIFAR, is shown larger ones: a photograph at 32×32 pixels has lost what tells it apart.
-    The factor is chosen by experiment; see recipes/README.md.
+    recipes/README.md has what was measured; the factor of 4 is a first choice.
 
     Args:
         start: the trained network.
