@@ -105,8 +105,29 @@ class Lars(_LayerWise):
         return {**super().get_config(), "momentum": self.momentum, "trust": self.trust}
 
 
+class _Adaptive(_LayerWise):
+    """The shared arguments of LAMB and schedule-free AdamW, which divide by a mean square."""
+
+    def __init__(
+        self,
+        learning_rate: Rate,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-6,
+        kernel_decay: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(learning_rate, kernel_decay, **kwargs)
+        self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the constructor."""
+        own = {"beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}
+        return {**super().get_config(), **own}
+
+
 @keras.saving.register_keras_serializable("keras_resnet")
-class Lamb(_LayerWise):
+class Lamb(_Adaptive):
     """Layer-wise adaptive moments (arXiv:1904.00962, Algorithm 2, with φ the identity).
 
     For each kernel w with gradient g, update t = 1, 2, … and rate η::
@@ -129,18 +150,6 @@ class Lamb(_LayerWise):
         kernel_decay: weight decay of the kernels, λ in the paper.
     """
 
-    def __init__(
-        self,
-        learning_rate: Rate,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        epsilon: float = 1e-6,
-        kernel_decay: float = 0.0,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(learning_rate, kernel_decay, **kwargs)
-        self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
-
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Create the two moments of every variable."""
         if not self.built:
@@ -162,11 +171,6 @@ class Lamb(_LayerWise):
             weights, length = _norm(variable), _norm(update)
             update *= ops.where((weights > 0) & (length > 0), weights / length, 1.0)
         self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * update)
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the arguments of the constructor."""
-        own = {"beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}
-        return {**super().get_config(), **own}
 
 
 @keras.saving.register_keras_serializable("keras_resnet")
@@ -191,7 +195,7 @@ class Muon(keras.optimizers.Muon):
 
 
 @keras.saving.register_keras_serializable("keras_resnet")
-class ScheduleFreeAdamW(_LayerWise):
+class ScheduleFreeAdamW(_Adaptive):
     """AdamW without a schedule (arXiv:2405.15682, Algorithm 1).
 
     For each variable with gradient g at y, at update t = 1, 2, … and rate γ::
@@ -212,18 +216,6 @@ class ScheduleFreeAdamW(_LayerWise):
         epsilon: outside the root.
         kernel_decay: weight decay of the kernels, λ in the paper.
     """
-
-    def __init__(
-        self,
-        learning_rate: Rate,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        epsilon: float = 1e-8,
-        kernel_decay: float = 0.0,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(learning_rate, kernel_decay, **kwargs)
-        self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Make z, the mean square and the sum of γ² of every variable."""
@@ -265,11 +257,6 @@ class ScheduleFreeAdamW(_LayerWise):
             (ops.convert_to_numpy(y) - (1 - self.beta_1) * ops.convert_to_numpy(z)) / self.beta_1
             for y, z in zip(variables, self._points, strict=True)
         ]
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the arguments of the constructor."""
-        own = {"beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}
-        return {**super().get_config(), **own}
 
 
 def _sgd(config: OptimizerConfig, rate: Rate, decay: float) -> Optimizer:
