@@ -52,9 +52,9 @@ class _Program(types.ModuleType):
     ) -> Run:
         """Fine-tune `model` on the images of `data` and return the run.
 
-        What is not given is the config's (`finetune/default`). The image size is chosen from the
-        photographs and the network, a tenth of every class is held out for validation, training
-        stops when it brings nothing more, and the best weights are kept.
+        The config `finetune/default` has the values of the arguments that you leave out. The image
+        size is chosen from the photographs and the network. A tenth of every class is held out for
+        validation, and the weights of the best epoch are kept.
 
         Args:
             model: a trained classifier: a Keras model that takes RGB 0...255, a run folder, a
@@ -69,7 +69,7 @@ class _Program(types.ModuleType):
             patience: stop after this many epochs without a better validation accuracy; 0: never.
             class_weights: weigh each class in the loss by 1 / its number of images.
             balanced: show every class equally often.
-            callbacks: Keras callbacks beside the progress bar and the logs.
+            callbacks: Keras callbacks in addition to the progress bar and the logs.
             settings: other keys of the config, a double underscore for the dot:
                 `train__batch_size=16`.
 
@@ -119,8 +119,8 @@ def run(
 
     Args:
         source: a trained classifier; see `recipes.sources.find`.
-        config: the config of the run. The source's name replaces its `model`, and the source's
-            image size replaces a `data.image_size` of 0.
+        config: the config of the run. The source's name replaces its `model`. A `data.image_size`
+            of 0 is chosen from the images and the network; see `transfer.image_size`.
         out: the run folder; default `runs/NAME-DATE-TIME`.
         callbacks: Keras callbacks in addition to the progress bar and the logs.
         profile: write a profiler trace; see `train.run`.

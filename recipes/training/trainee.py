@@ -192,6 +192,8 @@ class FineTuned(Trained):
         )
 
     def _image_size(self, config: Config, dataset: Dataset) -> int:
+        if dataset.sized and not self.start.input_shape[1]:
+            return 0  # a network of free size sees images of one size as they are
         made_for = transfer.made_for(self.start)
         if config.finetune.keep_head or not dataset.train.places:
             return made_for

@@ -191,6 +191,15 @@ def test_pruning_and_photograph_runs_keep_their_image_size(tiny_run, tmp_path):
     assert finetune.plan(source, loaded).job.config.data.image_size == 40
 
 
+def test_a_network_of_free_size_sees_images_of_one_size_as_they_are(tmp_path):
+    free = keras_resnet.ResNet8(
+        include_preprocessing=True, classes=10, input_shape=(None, None, 3), weights=None
+    )
+    assert _plan(free, "digits", tmp_path / "run").job.dataset.input_shape == (32, 32, 3)
+    album = _album(tmp_path / "album", 10)
+    assert _plan(free, album, tmp_path / "run").job.dataset.input_shape == (224, 224, 3)
+
+
 def test_files_that_cannot_be_read_do_not_hinder_the_choice_of_the_size(tmp_path):
     album = _album(tmp_path / "album", 10)
     (album / "ant" / "gone.png").symlink_to(tmp_path / "nothing")
