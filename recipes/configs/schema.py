@@ -159,6 +159,9 @@ class DistillConfig:
     weights: str = ""  # for a NAME: the weights' tag or file
     temperature: Annotated[float, Limits(0.1)] = 4.0  # divides the logits of both networks
     weight: Fraction = 0.9  # the teacher's part of the loss; the labels' part is the rest
+    features: tuple[str, ...] = ()  # layers whose outputs are matched: "LAYER" or "STUDENT=TEACHER"
+    feature_loss: str = "mse"  # mse | mae | huber | cosine_similarity
+    feature_weight: Amount = 1.0  # factor of the features' loss, which is added to the loss
 
 
 @dataclass(frozen=True)
