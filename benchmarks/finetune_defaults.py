@@ -4,8 +4,8 @@
     python benchmarks/finetune_defaults.py SUBSETS --json FILE [--only REGEX]
 
 Every row is one `keras-resnet finetune resnet20 --weights cifar10 --data SUBSETS/NAME`. Its
-accuracy is on SUBSETS/NAME/val, which `subset.py` takes from the training images. Rows that FILE has
-already are not run again, so the program can be stopped and started.
+accuracy is on SUBSETS/NAME/val, which `subset.py` takes from the training images. Rows that FILE
+already has are not run again, so the program can be stopped and started.
 """
 
 from __future__ import annotations
