@@ -179,7 +179,7 @@ def _resolved(config: Config, dataset: Dataset, steps_per_epoch: int, total_step
     """
     precision = devices.precision(config.train.precision)
     epochs = config.train.epochs and total_steps // steps_per_epoch
-    train = replace(config.train, precision=precision, epochs=epochs, least_steps=0)
+    train = replace(config.train, precision=precision, epochs=epochs)
     return replace(
         config,
         train=train,
