@@ -22,7 +22,7 @@ FORMATS = (
 
 
 def _export(options: argparse.Namespace) -> int:
-    from keras_resnet.export import check
+    from keras_resnet.export import budget, check
     from keras_resnet.export.formats import metadata
     from keras_resnet.recipes.export import export_source
     from keras_resnet.recipes.runs import sources
@@ -35,6 +35,7 @@ def _export(options: argparse.Namespace) -> int:
         "calibration_method": options.calibration_method,
         "input_type": options.input_type,
         "keep_float": _names(options.keep_float),
+        "max_drop": options.max_drop,
         "preprocessing": options.preprocessing,
         "about": None if options.no_metadata else metadata.About.parse(options.about),
         "batch": 1 if options.batch == "1" else None,
@@ -50,6 +51,8 @@ def _export(options: argparse.Namespace) -> int:
     if options.json:
         return print_json(report.manifest, report.passed)
     checked = report.manifest["check"]
+    if tried := report.manifest.get("budget"):
+        print(budget.table(tried["tried"], tried["max_drop"]), end="\n\n")
     print_checks(report.manifest["files"], f"Checked on {checked['n']} images: {checked['images']}")
     print(f"\n{report.folder}")
     if report.passed:
@@ -219,6 +222,13 @@ def _export_options(sub: Parser) -> None:
         default="",
         help="layers to keep in float32 in the int8 file, e.g. stem_conv,head (see 'keras-resnet "
         "layers')",
+    )
+    sub.add_argument(
+        "--max-drop",
+        type=float,
+        metavar="POINTS",
+        help="accuracy that the int8 file may lose on the check images, e.g. 0.5; export then "
+        "searches the calibration method, the layers to keep in float32, and 16-bit activations",
     )
     sub.add_argument(
         "--preprocessing",
