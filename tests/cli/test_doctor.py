@@ -31,9 +31,8 @@ def test_the_report_has_what_an_issue_needs(capsys):
 
 
 def test_every_extra_for_users_is_in_the_report():
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
-        "optional-dependencies"
-    ]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
     assert set(doctor.EXTRAS) == set(extras) - {"all", "docs", "dev"}
 
 
