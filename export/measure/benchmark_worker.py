@@ -20,6 +20,7 @@ from keras_resnet.errors import UserError, require
 from keras_resnet.export.runtimes.base import ENGINES
 from keras_resnet.export.runtimes.locate import located
 from keras_resnet.export.runtimes.open import open_file
+from keras_resnet.export.runtimes.trust import trusting
 
 _FREE_SIZE = 224  # side of the image in pixels, for a file that takes any size
 _SECONDS = 2.0  # limit for the single images of a turn, and again for the batch
@@ -53,7 +54,8 @@ class _Timed:
         _import_library(path, threads)
         before = _peak_memory_mib()
         began = time.perf_counter()
-        self._runtime = open_file(path, threads)
+        with trusting(options.get("trust", False)):
+            self._runtime = open_file(path, threads)
         shape = options["shape"] or self._runtime.input_shape
         shape = [size or (_FREE_SIZE if axis < 2 else 3) for axis, size in enumerate(shape)]
         pixels = np.random.default_rng(0).integers(0, 256, (options["batch"], *shape))

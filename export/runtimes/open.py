@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from keras_resnet.errors import UserError
-from keras_resnet.export.runtimes.base import Runtime
+from keras_resnet.export.runtimes.base import Runtime, fails_as
 from keras_resnet.export.runtimes.keras import KerasRuntime, load_keras
 from keras_resnet.export.runtimes.litert import TFLiteRuntime
 from keras_resnet.export.runtimes.locate import SAVED_MODEL, located
@@ -27,7 +27,8 @@ def open_file(path: str | Path, threads: int = 1) -> Runtime:
     instead (`tf.config.threading`).
 
     Raises:
-        UserError: no such file, or not one of these kinds.
+        UserError: no such file, not one of these kinds, damaged, or a SavedModel with operations
+            that are not allowed.
     """
     named = expanded(path)
     if not named.exists():
@@ -41,7 +42,8 @@ def open_file(path: str | Path, threads: int = 1) -> Runtime:
         ".xml": lambda: OpenVinoRuntime(path, threads),
     }
     if kind in openers:
-        runtime = openers[kind]()
+        with fails_as(f"Cannot open {path}"):
+            runtime = openers[kind]()
         runtime.activation = runtime.activation or _recorded_activation(named)
         return runtime
     raise UserError(

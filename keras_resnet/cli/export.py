@@ -7,7 +7,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_resnet.cli.options import Parser, Verb, add_activation, add_model, names, natural
+from keras_resnet.cli.options import (
+    Parser,
+    Verb,
+    add_activation,
+    add_model,
+    add_trust,
+    names,
+    natural,
+)
 from keras_resnet.display.console import print_checks, print_json, print_lines
 from keras_resnet.errors import UserError
 
@@ -237,6 +245,7 @@ def _check_options(sub: Parser) -> None:
         metavar="N",
         help="number of images of --data, evenly spaced (default 1000)",
     )
+    add_trust(sub)
 
 
 VERBS = {

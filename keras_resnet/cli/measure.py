@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from keras_resnet.cli.options import Parser, Verb, natural, naturals
+from keras_resnet.cli.options import Parser, Verb, add_trust, natural, naturals
 from keras_resnet.display.console import print_json
 from keras_resnet.errors import UserError
 from keras_resnet.files import require_file_target
@@ -195,6 +195,7 @@ def _benchmark_options(sub: Parser) -> None:
         help="also write the result as JSON; into a folder as benchmark.json",
     )
     sub.add_argument("--picture", metavar="FILE", help="plot the result: .svg, .png or .pdf")
+    add_trust(sub)
 
 
 def _layers_options(sub: Parser) -> None:
