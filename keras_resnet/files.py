@@ -111,45 +111,53 @@ def short_names(names: Sequence[str]) -> list[str]:
 # Reading within bounds ----------------------------------------------------------------------------
 
 
-def read_text(path: Path) -> str:
-    """Read a text file in UTF-8.
+def require_small_text(path: Path) -> None:
+    """Refuse a text file that is too large.
 
     Raises:
-        UserError: it has more than `MOST_TEXT` bytes, or is not UTF-8.
+        UserError: it has more than `MOST_TEXT` bytes.
     """
     size = path.stat().st_size
     if size > MOST_TEXT:
         raise UserError(f"{path} has {size:,} bytes; at most {MOST_TEXT:,} are read.")
+
+
+def read_text(path: Path) -> str:
+    """Read a text file in UTF-8.
+
+    Raises:
+        UserError: it is too large, or not UTF-8.
+    """
+    require_small_text(path)
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not a text file in UTF-8 ({error}).") from error
 
 
-def read_json(path: Path, schema: Mapping[str, Any] | None = None) -> Any:
+def read_json(path: Path) -> Any:
     """Read a JSON file.
 
-    Args:
-        path: the file.
-        schema: the JSON Schema that the content must fit. Unknown fields are allowed, because a
-            later version may have written them.
-
     Raises:
-        UserError: it is too large, not JSON, nested too deeply, or does not fit `schema`.
+        UserError: it is too large, not JSON, or nested too deeply.
     """
     text = read_text(path)
     try:
-        content = json.loads(text)
+        return json.loads(text)
     except RecursionError as error:
         raise UserError(f"{path} is not valid: it is nested too deeply.") from error
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON: {error}.") from error
-    if schema is not None:
-        _require_fit(path, content, schema)
-    return content
 
 
-def _require_fit(path: Path, content: Any, schema: Mapping[str, Any]) -> None:
+def require_fit(path: Path, content: Any, schema: Mapping[str, Any]) -> None:
+    """Refuse the content of a JSON file that does not fit a JSON Schema.
+
+    Unknown fields are allowed, because a later version may have written them.
+
+    Raises:
+        UserError: the message names the field.
+    """
     from jsonschema import Draft202012Validator
 
     for error in Draft202012Validator(schema).iter_errors(content):
@@ -167,7 +175,15 @@ def require_bounded(archive: zipfile.ZipFile, path: Path) -> None:
     Raises:
         UserError: the archive would unpack to too much.
     """
-    declared = sum(entry.file_size for entry in archive.infolist())
+    require_modest(path, sum(entry.file_size for entry in archive.infolist()))
+
+
+def require_modest(path: Path, declared: int) -> None:
+    """Refuse a file that declares far more bytes than it has.
+
+    Raises:
+        UserError: the message has both numbers.
+    """
     size = path.stat().st_size
     if declared > max(_MOST_UNPACKED, _MOST_RATIO * size):
         raise UserError(

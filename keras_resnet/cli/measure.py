@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from keras_resnet.cli.options import Parser, Verb, add_trust, natural, naturals
 from keras_resnet.display.console import print_json
 from keras_resnet.errors import UserError
-from keras_resnet.files import require_file_target
+from keras_resnet.files import read_arrays, require_file_target
 
 if TYPE_CHECKING:
     import numpy as np
@@ -149,14 +149,13 @@ def _warn_of_range(made_for: dict[str, Any]) -> None:
 
 
 def _archived(path: Path) -> np.ndarray:
-    import numpy as np
-
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            images: np.ndarray = arrays["images"]
-            return images
-    except (OSError, ValueError, KeyError) as error:
+        images: np.ndarray = read_arrays(path)["images"]
+    except (UserError, KeyError) as error:
         raise UserError(f"{path} is no .npz file with an array 'images': {error}") from error
+    if images.dtype.kind not in "uif":
+        raise UserError(f"{path} is no .npz file with an array 'images': it holds no numbers")
+    return images
 
 
 # Options ------------------------------------------------------------------------------------------
