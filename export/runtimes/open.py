@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +13,8 @@ from keras_resnet.export.runtimes.locate import SAVED_MODEL, located
 from keras_resnet.export.runtimes.onnx import OnnxRuntime
 from keras_resnet.export.runtimes.openvino import OpenVinoRuntime
 from keras_resnet.export.runtimes.saved_model import SavedModelRuntime
-from keras_resnet.files import expanded
+from keras_resnet.files import expanded, read_json
+from keras_resnet.images.answers import ACTIVATIONS
 
 
 def open_file(path: str | Path, threads: int = 1) -> Runtime:
@@ -55,9 +55,9 @@ def open_file(path: str | Path, threads: int = 1) -> Runtime:
 def _recorded_activation(path: Path) -> str | None:
     """Return the activation recorded in the manifest.json beside an exported file, or None."""
     try:
-        content = json.loads((path.parent / "manifest.json").read_text(encoding="utf-8"))
+        content = read_json(path.parent / "manifest.json")
         is_exported = any(entry["file"] == path.name for entry in content["files"])
-        activation: str | None = content["output"].get("activation")
-    except (OSError, ValueError, KeyError, TypeError):  # `check` reports a damaged manifest
-        return None
-    return activation if is_exported else None
+        activation = content["output"].get("activation")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # `check` reports a damaged manifest
+    return activation if is_exported and activation in ACTIVATIONS else None

@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from keras_resnet import keras_compat
 from keras_resnet.errors import UserError
 
 _LIST = Path(__file__).with_name("saved_model_operations.txt")
@@ -57,12 +58,11 @@ def allowed() -> frozenset[str]:
 
 def _read(program: Path) -> Any:
     from google.protobuf.message import DecodeError
-    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
     if program.stat().st_size > _MOST_BYTES:
         raise UserError(f"{program} is damaged: it has more than 2 GiB.")
     try:
-        return SavedModel.FromString(program.read_bytes())
+        return keras_compat.saved_model(program.read_bytes())
     except DecodeError as error:
         raise UserError(f"{program} is damaged: it cannot be read as a SavedModel.") from error
 
@@ -87,7 +87,7 @@ def _functions_of_saver(graph: Any) -> set[str]:
     called = {name for node in nodes if node.name in own for name in _called(node)}
     others: list[Any] = [node for node in nodes if node.name not in own]
     others += [graph.object_graph_def, graph.meta_info_def, *graph.signature_def.values()]
-    others += graph.graph_def.library.gradient
+    others += [*graph.graph_def.library.gradient, *graph.graph_def.library.registered_gradients]
     library = graph.graph_def.library.function
     others += [node for function in library for node in function.node_def]
     texts = [message.SerializeToString() for message in others]
