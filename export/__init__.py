@@ -9,18 +9,28 @@ from typing import TYPE_CHECKING
 from keras_resnet.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from keras_resnet.export.any_file import assert_same_answers, check_file
     from keras_resnet.export.formats import metadata as metadata
     from keras_resnet.export.formats.table import FORMATS
     from keras_resnet.export.measure import benchmark as benchmark
     from keras_resnet.export.measure import layer_errors as layer_errors
     from keras_resnet.export.pipeline import ExportReport, export, require_arguments
 
-__all__ = ["FORMATS", "ExportReport", "export", "require_arguments"]
+__all__ = [
+    "FORMATS",
+    "ExportReport",
+    "assert_same_answers",
+    "check_file",
+    "export",
+    "require_arguments",
+]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "FORMATS": "keras_resnet.export.formats.table:FORMATS",
+        "assert_same_answers": "keras_resnet.export.any_file:assert_same_answers",
+        "check_file": "keras_resnet.export.any_file:check_file",
         "ExportReport": "keras_resnet.export.pipeline:ExportReport",
         "export": "keras_resnet.export.pipeline:export",
         "require_arguments": "keras_resnet.export.pipeline:require_arguments",

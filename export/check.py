@@ -18,6 +18,7 @@ from keras_resnet.export.formats import int4
 from keras_resnet.export.formats.keep_float import INT8_FORMATS
 from keras_resnet.export.formats.keep_float import problems as keep_float_problems
 from keras_resnet.export.formats.table import FORMATS
+from keras_resnet.export.formats.tolerance import Tolerance
 from keras_resnet.export.reference import Reference, read_reference
 from keras_resnet.export.rewrites import prepare
 from keras_resnet.export.runtimes.base import INPUT, OUTPUT, NotFiniteError, Runtime
@@ -123,11 +124,22 @@ def _compare_one(
     )
     if problems:  # outputs of another shape cannot be compared
         return found
+    return values(found, FORMATS[kind].tolerance, runtime, reference)
+
+
+def values(
+    found: FileCheck,
+    tolerance: Tolerance,
+    runtime: Runtime,
+    reference: Reference,
+    latency_ms: float | None = None,
+) -> FileCheck:
+    """Return the check `found` with the measurements of the file's outputs."""
     try:
         outputs = runtime.predict(reference.images)
     except NotFiniteError as error:
         return replace(found, problems=(str(error),))
-    tolerance, answers = FORMATS[kind].tolerance, reference.answers
+    problems, answers = [], reference.answers
     pair, one = (outputs, reference.outputs), reference.one_class
     agreement = float(answers.same_up_to_ties(*pair, runtime.output_step, one=one).mean())
     snr_db = _signal_to_noise(*pair)
@@ -157,6 +169,7 @@ def _compare_one(
         snr_db=snr_db,
         agreement=float(answers.same(*pair, one=one).mean()),
         accuracy=None if labels is None else answers.accuracy(outputs, labels),
+        latency_ms=latency_ms,
         problems=tuple(problems),
     )
 
@@ -202,6 +215,12 @@ def _interface_problems(kind: str, runtime: Runtime, reference: Reference) -> li
     if (runtime.input_name, runtime.output_name) != (INPUT, OUTPUT):
         found = f"{runtime.input_name} → {runtime.output_name}"
         problems.append(f"signature {found}, expected {INPUT} → {OUTPUT}")
+    return problems + shape_problems(runtime, reference)
+
+
+def shape_problems(runtime: Runtime, reference: Reference) -> list[str]:
+    """Return a sentence for each shape that differs from the reference's."""
+    problems = []
     shape, expected = runtime.input_shape, reference.images.shape[1:]
     if any(s is not None and s != e for s, e in zip(shape, expected, strict=True)):
         problems.append(f"input shape {shape}, expected {expected}")

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy as np
 from keras_resnet.display.console import CHECK_HEADER, check_cells
 from keras_resnet.display.notebook import html_table
 from keras_resnet.errors import UserError, require_tensorflow, warn
-from keras_resnet.export import check, folders, manifest, model_card
+from keras_resnet.export import budget, check, folders, manifest, model_card
 from keras_resnet.export.calibration import hints as calibration_hints
 from keras_resnet.export.calibration import images_of, require_images
 from keras_resnet.export.formats import int8_ranges, metadata, serving
@@ -86,6 +86,7 @@ def export(
     calibration_method: str = int8_ranges.MIN_MAX,
     input_type: str = "uint8",
     keep_float: Sequence[str] = (),
+    max_drop: float | None = None,
     preprocessing: str | None = None,
     name: str | None = None,
     labels: Sequence[object] | None = None,
@@ -123,6 +124,10 @@ def export(
         input_type: input and output type of the int8 file: "uint8", "int8" or "float32".
         keep_float: names of layers that stay float32 in the int8 file, for example the layers with
             the largest errors (`export.layer_errors`).
+        max_drop: the accuracy that the int8 file may lose on the check images, in points. Then the
+            options of the file are searched: the calibration methods, then float32 for some layers,
+            then 16-bit activations (the file is then tflite-int16x8). Without labels, it is the
+            percentage of images that may get another answer than the Keras model's.
         preprocessing: put this normalisation in front ("tf", "caffe", "torch", "cifar").
         name: prefix of the file names, as in `NAME-int8.tflite`; default the model's name. File
             names keep letters, digits, ".", "_" and "-". Accents are dropped, and any other
@@ -170,6 +175,7 @@ def export(
     size = None if calibration is None else calibration.shape[1:]
     prepared = prepare.prepare(model, preprocessing, size)
     quantization.require_model(prepared, formats)
+    budget.require(max_drop, formats, int8_ranges.has_ranges(prepared))
     names = _checked_labels(about_model.labels if labels is None else labels, prepared)
     source = KerasRuntime(prepared)
     source.activation = agreed(activation, source.activation)
@@ -192,9 +198,14 @@ def export(
             quantization=quantization,
             scratch=Path(scratch),
         )
+        trials = [] if max_drop is None else budget.search(written, reference, max_drop)
+        if trials:
+            formats = _with_choice(written, formats, budget.best(trials))
         paths = _write_files(written, formats, folder, verbose)
         files = {path.name: (kind, open_file(path)) for kind, path in paths.items()}
-        checks = check.compare(files, reference, keep_float)
+        checks = check.compare(files, reference, written.quantization.keep_float)
+        if max_drop is not None:
+            checks = budget.judged(checks, reference, max_drop)
         (keras_latency,) = check.median_latency([source], reference.images[:1])
         content = {
             "model": written.name,
@@ -202,7 +213,8 @@ def export(
             "origin": dict(origin or {}),
             "about": asdict(about) if about else None,
             "warnings": hints,
-            **manifest.of_quantization(quantization, formats, written.has_ranges),
+            **manifest.of_quantization(written.quantization, formats, written.has_ranges),
+            **({} if max_drop is None else {"budget": budget.for_manifest(trials, max_drop)}),
             "rewrites": written.rewrites,
             "preprocessing": preprocessing,
             "input": written.input,
@@ -212,6 +224,14 @@ def export(
     for failure in manifest.failures(content) if verbose else ():
         print(failure, file=sys.stderr)
     return ExportReport(expanded(out).resolve(), content, checks, reference.accuracy, keras_latency)
+
+
+def _with_choice(source: Source, formats: Sequence[str], chosen: budget.Trial) -> tuple[str, ...]:
+    """Set the chosen options in `source`; return the formats with the chosen one."""
+    source.quantization = replace(
+        source.quantization, method=chosen.method, keep_float=chosen.keep_float
+    )
+    return tuple(dict.fromkeys(chosen.format if x == budget.INT8 else x for x in formats))
 
 
 def _write_about(

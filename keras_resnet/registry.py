@@ -7,14 +7,16 @@ import importlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
+from keras_resnet import networks
 from keras_resnet.errors import UnknownNameError, UserError
 
 if TYPE_CHECKING:
     import keras
 
     from keras_resnet.models.network import Network
+    from keras_resnet.networks import NetworkTable
     from keras_resnet.weights.catalog import Entry
 
 
@@ -97,13 +99,27 @@ def _filled() -> dict[str, Architecture]:
     return _ARCHITECTURES
 
 
-def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:
+@overload
+def list_models(
+    pattern: str = "*", pretrained: bool = False, *, table: Literal[False] = False
+) -> list[str]: ...
+@overload
+def list_models(
+    pattern: str = "*", pretrained: bool = False, *, table: Literal[True]
+) -> NetworkTable: ...
+def list_models(
+    pattern: str = "*", pretrained: bool = False, *, table: bool = False
+) -> list[str] | NetworkTable:
     """Return the registry names that match a shell pattern.
 
     Args:
         pattern: e.g. `"resnetv2_*"`. Upper and lower case are equal.
         pretrained: True returns only networks that have weights in the catalog.
+        table: True returns a table with sizes and accuracies instead: a list of rows with
+            `to_csv(FILE)` and `picture(FILE)`. A notebook shows it.
     """
+    if table:
+        return networks.table(pattern, pretrained)
     return [
         name
         for name, row in _filled().items()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -125,8 +125,34 @@ def reference(source: Source, data: str | Path, count: int, exported: dict[str, 
     return Reference(images, outputs, found.get("check_labels"), found["check_source"], activation)
 
 
+def images_for_check(
+    source: Source, data: str | Path, shape: tuple[int | None, ...], count: int
+) -> tuple[np.ndarray, np.ndarray | None, str]:
+    """Return images (n, height, width, channels) for checking a file, their labels, and their name.
+
+    Args:
+        source: the model that the file is compared with.
+        data: a dataset, whose test images are taken, or a folder of images.
+        shape: (height, width, channels) of the file; None for a free size.
+        count: largest number of images, evenly spaced.
+
+    Raises:
+        UserError: no images.
+    """
+    shaped = _Shaped((None, *shape))
+    chosen = data if isinstance(data, Path) else _dataset(data, shaped)
+    found = _checked_on(chosen, shaped, count, source)
+    return found["check_images"], found.get("check_labels"), found["check_source"]
+
+
+class _Shaped(NamedTuple):
+    """A stand-in for a model where only its `input_shape` is used."""
+
+    input_shape: tuple[int | None, ...]
+
+
 def _checked_on(
-    data: Dataset | Path, model: keras.Model, count: int | None, source: Source
+    data: Dataset | Path, model: keras.Model | _Shaped, count: int | None, source: Source
 ) -> dict[str, Any]:
     """Return the `check_...` arguments of `export`, and "trained_on"."""
     if isinstance(data, Path):
@@ -190,7 +216,7 @@ def images_of(
     return _some(_dataset(name, model).train, count).images
 
 
-def _dataset(name: str, model: keras.Model) -> Dataset:
+def _dataset(name: str, model: keras.Model | _Shaped) -> Dataset:
     """Load a dataset by name, with images of the model's size."""
     dataset = load_dataset(name)
     return dataset if dataset.sized else dataset.at(model.input_shape[1] or 224)

@@ -288,12 +288,14 @@ def _is_out_of_patience(job: Job, run: Run) -> bool:
     The log tells it, so a resumed run stops where an uninterrupted one does. Only the chief has a
     log, and its answer is voted for.
     """
-    patience = job.config.train.patience
+    patience, least = job.config.train.patience, job.config.train.least_steps
     if not patience or run.home:
         return False
     # A fine-tuning is judged from the epoch on in which all layers learn.
     first = round(job.config.finetune.frozen * job.epochs) % job.epochs
     rows = run.rows()[first:]
+    if not rows or float(rows[-1]["step"]) < least:
+        return False
     accuracies = [float(row["val_accuracy"]) for row in rows if "val_accuracy" in row]
     if len(accuracies) <= patience or max(accuracies[-patience:]) > max(accuracies[:-patience]):
         return False

@@ -27,8 +27,7 @@ from keras_resnet.export.runtimes import tflite_graph
 from keras_resnet.export.runtimes.litert import TFLiteRuntime
 from keras_resnet.export.runtimes.locate import located
 from keras_resnet.export.runtimes.missing import left_out_files, missing_engine
-from keras_resnet.export.runtimes.open import open_file
-from keras_resnet.export.runtimes.trial import require_survived
+from keras_resnet.export.runtimes.trial import open_given
 from keras_resnet.export.runtimes.trust import is_trusted
 from keras_resnet.files import expanded, short_names
 
@@ -232,8 +231,7 @@ def _is_float32(file: File) -> bool:
     """
     if file.format or file.command or located(file.path)[0] != ".tflite":
         return False
-    require_survived([file.path])
-    runtime = open_file(file.path)
+    runtime = open_given(file.path)
     return isinstance(runtime, TFLiteRuntime) and tflite_graph.in_float32(runtime.graph)
 
 

@@ -54,6 +54,7 @@ class OpenVinoRuntime(Runtime):
         self.input_shape = tuple(None if s.is_dynamic else s.get_length() for s in shape[1:])
         self.name, self.outputs = str(path), given[-1].get_length()
         self.activation = _ACTIVATIONS.get(_last_operation(model))
+        self.is_quantized = any(op.get_type_name() == "FakeQuantize" for op in model.get_ops())
         self.input_dtype, self.output_dtype = (
             np.dtype(x[0].get_element_type().to_dtype()).name for x in (inputs, outputs)
         )

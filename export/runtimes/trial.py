@@ -16,9 +16,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from keras_resnet.errors import UserError
-from keras_resnet.export.runtimes.base import ENGINES
+from keras_resnet.export.runtimes.base import ENGINES, Runtime
 from keras_resnet.export.runtimes.locate import located
+from keras_resnet.export.runtimes.open import open_file
+from keras_resnet.files import expanded
 
 _SECONDS = 120  # for a file; the slowest network here takes 3 for an image
 _PASSED: set[tuple[str, int, int]] = set()  # path, time and size of files that this process tried
@@ -32,7 +36,8 @@ def require_survived(paths: Sequence[Path]) -> None:
     Raises:
         UserError: the message names the file.
     """
-    waiting = [path for path in paths if located(path)[0] in ENGINES and _key(path) not in _PASSED]
+    there = [path for path in paths if path.exists() and located(path)[0] in ENGINES]
+    waiting = [path for path in there if _key(path) not in _PASSED]
     if not waiting:
         return
     command = [sys.executable, "-m", __name__, *map(str, waiting)]
@@ -43,10 +48,21 @@ def require_survived(paths: Sequence[Path]) -> None:
         if done.returncode == 0:
             _PASSED.update(map(_key, waiting))
             return
-        raise UserError(_crashed(waiting[max(0, done.stdout.count(b"\n") - 1)], done.returncode))
+        begun = done.stdout.count(b"\n")
+        raise UserError(_crashed(waiting[min(max(begun, 1), len(waiting)) - 1], done.returncode))
     raise UserError(
         f"{waiting[-1]} does not finish within {_SECONDS} seconds. It is damaged. Export again."
     )
+
+
+def open_given(path: str | Path) -> Runtime:
+    """Open a file that may come from somebody else: `require_survived`, then `open_file`.
+
+    Raises:
+        UserError: as for both.
+    """
+    require_survived([expanded(path)])
+    return open_file(path)
 
 
 def _crashed(path: Path, code: int) -> str:
@@ -61,10 +77,6 @@ def _key(path: Path) -> tuple[str, int, int]:
 
 def main(paths: Sequence[str]) -> None:
     """Run each file on one black image. A line on stdout says that a file begins."""
-    import numpy as np
-
-    from keras_resnet.export.runtimes.open import open_file
-
     for path in paths:
         print(flush=True)
         with contextlib.suppress(Exception):  # found again when the file is opened

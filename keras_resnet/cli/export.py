@@ -30,7 +30,7 @@ FORMATS = (
 
 
 def _export(options: argparse.Namespace) -> int:
-    from keras_resnet.export import check
+    from keras_resnet.export import budget, check
     from keras_resnet.export.formats import metadata
     from keras_resnet.recipes.export import export_source
     from keras_resnet.recipes.runs import sources
@@ -43,6 +43,7 @@ def _export(options: argparse.Namespace) -> int:
         "calibration_method": options.calibration_method,
         "input_type": options.input_type,
         "keep_float": _names(options.keep_float),
+        "max_drop": options.max_drop,
         "preprocessing": options.preprocessing,
         "about": None if options.no_metadata else metadata.About.parse(options.about),
         "batch": 1 if options.batch == "1" else None,
@@ -58,6 +59,8 @@ def _export(options: argparse.Namespace) -> int:
     if options.json:
         return print_json(report.manifest, report.passed)
     checked = report.manifest["check"]
+    if tried := report.manifest.get("budget"):
+        print(budget.table(tried["tried"], tried["max_drop"]), end="\n\n")
     print_checks(report.manifest["files"], f"Checked on {checked['n']} images: {checked['images']}")
     print(f"\n{report.folder}")
     if report.passed:
@@ -99,6 +102,8 @@ def _check(options: argparse.Namespace) -> int:
     from keras_resnet.recipes.runs import sources
 
     folder = Path(options.exports)
+    if not (folder / manifest.MANIFEST).is_file():
+        return _check_any(options)
     left_out = check.left_out(folder)  # before loading the model, which takes seconds
     if options.data:
         source = _source(folder, options.against)
@@ -132,6 +137,41 @@ def _check(options: argparse.Namespace) -> int:
     print_checks(rows, title, keras_row)
     print_lines(check.advice(rows))
     return 0 if passed else 1
+
+
+def _check_any(options: argparse.Namespace) -> int:
+    """Check a file without a manifest, such as one that another program wrote."""
+    from keras_resnet.export import check, check_file, manifest
+    from keras_resnet.export.runtimes.trial import open_given
+    from keras_resnet.recipes import export as exporting
+    from keras_resnet.recipes.runs import sources
+
+    path = Path(options.exports)
+    file = open_given(path)
+    if not (options.against and options.data):
+        raise UserError(
+            f"{path} has no manifest beside it, so the check needs the model and images: "
+            f"keras-resnet check {path} --against MODEL.keras --data NAME|FOLDER"
+        )
+    source = sources.find(options.against)
+    data = Path(options.data) if Path(options.data).is_dir() else options.data
+    images, labels, text = exporting.images_for_check(
+        source, data, file.input_shape, options.check_images
+    )
+    found, reference = check_file(
+        file, source.runtime(), images, labels, preprocessing=options.preprocessing, source=text
+    )
+    row = {**manifest.sizes(path), **found.to_dict()}
+    model = {"file": options.against, "bytes": None, "bytes_gzipped": None}
+    model |= {"accuracy": reference.accuracy, "latency_ms": None}
+    checked = {"images": text, "n": len(images)}
+    if options.json:
+        content = {"exports": options.exports, "passed": found.passed, "check": checked}
+        content |= {"model": model, "files": [row], "left_out": []}
+        return print_json(content, found.passed)
+    print_checks([row], f"{found.format}, checked on {len(images)} images: {text}", model)
+    print_lines(check.advice([row]))
+    return 0 if found.passed else 1
 
 
 def _source(folder: Path, against: str | None) -> sources.Source:
@@ -192,6 +232,13 @@ def _export_options(sub: Parser) -> None:
         "layers')",
     )
     sub.add_argument(
+        "--max-drop",
+        type=float,
+        metavar="POINTS",
+        help="accuracy that the int8 file may lose on the check images, e.g. 0.5; export then "
+        "searches the calibration method, the layers to keep in float32, and 16-bit activations",
+    )
+    sub.add_argument(
         "--preprocessing",
         metavar="MODE",
         help="add this normalisation to a model without one: tf, caffe, torch or cifar",
@@ -226,11 +273,11 @@ def _export_options(sub: Parser) -> None:
 
 
 def _check_options(sub: Parser) -> None:
-    sub.add_argument("exports", help="an export folder")
+    sub.add_argument("exports", help="an export folder, or any model file with --against")
     sub.add_argument(
         "--against",
         metavar="MODEL",
-        help="compare with this run or .keras file instead of the recorded outputs",
+        help="compare with this run or model file instead of the recorded outputs",
     )
     sub.add_argument(
         "--data",
@@ -245,6 +292,13 @@ def _check_options(sub: Parser) -> None:
         metavar="N",
         help="number of images of --data, evenly spaced (default 1000)",
     )
+    sub.add_argument(
+        "--preprocessing",
+        default="raw",
+        metavar="MODE",
+        help="form of the images for a file without a manifest: raw (RGB 0...255, the default), "
+        "tf, torch, cifar, or caffe (BGR, as in keras.applications)",
+    )
     add_trust(sub)
 
 
@@ -256,7 +310,7 @@ VERBS = {
         _export,
     ),
     "check": Verb(
-        "repeat the check of exported files",
+        "check exported files, or any model file against its model",
         "check RUN/exports --data cifar10",
         _check_options,
         _check,

@@ -123,7 +123,7 @@ def _images(options: argparse.Namespace, float_file: Path) -> np.ndarray:
     """Return the first --count images of --images, or of the export's reference."""
     from keras_resnet.export import manifest
     from keras_resnet.export.reference import REFERENCE
-    from keras_resnet.export.runtimes.open import open_file
+    from keras_resnet.export.runtimes.trial import open_given
     from keras_resnet.recipes.export import images_of
 
     beside = float_file.parent / REFERENCE
@@ -134,7 +134,7 @@ def _images(options: argparse.Namespace, float_file: Path) -> np.ndarray:
         return _archived(Path(source))[: options.count]
     if (float_file.parent / manifest.MANIFEST).is_file():
         _warn_of_range(manifest.read(float_file.parent)["input"])
-    shape = open_file(float_file).input_shape
+    shape = open_given(float_file).input_shape
     return images_of(source, SimpleNamespace(input_shape=(None, *shape)), options.count)
 
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from keras_resnet import networks
 from keras_resnet.cli.options import Parser, Verb, natural
+from keras_resnet.display import figures
 from keras_resnet.display.console import print_json, print_lines
 from keras_resnet.errors import UserError
 from keras_resnet.files import require_file_target
+from keras_resnet.lazy import quiet_import
 
 _COLUMNS = (
     'Columns: "field" is the size of the image area that a value depends on; "jump" is the '
@@ -18,21 +23,53 @@ _COLUMNS = (
 
 
 def _list(options: argparse.Namespace) -> int:
-    from keras_resnet import registry
-
-    names = registry.list_models(options.pattern)
-    if not names:
-        raise UserError(f"No model matches '{options.pattern}'. Try '*50*'.")
-    entries = [registry.architecture(name) for name in names]
+    if options.csv:
+        require_file_target(Path(options.csv), "--csv")
+    if options.picture:
+        figures.require_writable(Path(options.picture))
+    rows = networks.table(options.pattern)
+    chosen = networks.NetworkTable(row for row in rows if _is_wanted(row, options))
+    if not chosen:
+        raise UserError(_nothing(options))
+    if options.sort:
+        chosen.sort(key=networks.SORTS[options.sort])
+    if options.csv:
+        chosen.to_csv(options.csv)
+    if options.picture:
+        chosen.picture(options.picture)
     if options.json:
-        return print_json({"models": [{"name": e.name, "summary": e.summary} for e in entries]})
-    width = max(len(name) for name in names)
-    return print_lines(f"{entry.name:<{width}} {entry.summary}" for entry in entries)
+        return print_json({"models": [asdict(row) for row in chosen]})
+    machines = sorted({row.machine for row in chosen if row.machine})
+    notes = [f"int8 ms: one image, one thread, on {' or '.join(machines)}."] if machines else []
+    return print_lines((str(chosen), "", networks.NOTES, *notes))
+
+
+def _is_wanted(row: networks.Row, options: argparse.Namespace) -> bool:
+    most = options.max_params, options.max_macs
+    sizes = row.trainable, row.multiply_adds
+    return (
+        all(limit is None or size <= limit for size, limit in zip(sizes, most, strict=True))
+        and (options.min_top1 is None or (row.top1 or 0.0) >= options.min_top1)
+        and (options.weights is None or (row.weights or "").startswith(options.weights))
+        and (options.family is None or row.family == options.family)
+    )
+
+
+def _nothing(options: argparse.Namespace) -> str:
+    if not networks.table(options.pattern):
+        return f"No model matches '{options.pattern}'. Try '*50*'."
+    limits = ("max_params", "max_macs", "min_top1", "weights", "family")
+    given = {limit: getattr(options, limit) for limit in limits}
+    shown = [f"--{key.replace('_', '-')} {value}" for key, value in given.items() if value]
+    return (
+        f"No network matches '{options.pattern}' with {' '.join(shown)}. Leave something out, or "
+        "see all: keras-resnet list"
+    )
 
 
 def _show(options: argparse.Namespace) -> int:
-    from keras_resnet import registry
-
+    networks.require_known(options.name)
+    registry = quiet_import("keras_resnet.registry")
     card = registry.describe(options.name)
     card["weights"] = registry.list_weights(card["name"]).get(card["name"], [])
     if options.json:
@@ -57,7 +94,6 @@ def _show(options: argparse.Namespace) -> int:
 def _profile(options: argparse.Namespace) -> int:
     from keras_resnet import registry
     from keras_resnet.analysis import profile
-    from keras_resnet.display import figures
 
     if options.csv:
         require_file_target(Path(options.csv), "--csv")
@@ -88,6 +124,41 @@ def _list_options(sub: Parser) -> None:
     sub.add_argument(
         "pattern", nargs="?", default="*", help="shell pattern, e.g. 'resnetv2_*' (default: all)"
     )
+    sub.add_argument("--sort", choices=networks.SORTS, help="smallest or most accurate first")
+    sub.add_argument(
+        "--max-params", type=_amount, metavar="N", help="at most N parameters, e.g. 5M"
+    )
+    sub.add_argument(
+        "--max-macs", type=_amount, metavar="N", help="at most N multiply-adds, e.g. 500M or 4.1G"
+    )
+    sub.add_argument(
+        "--min-top1", type=_amount, metavar="PERCENT", help="weights of at least this accuracy"
+    )
+    sub.add_argument(
+        "--weights", metavar="DATA", help="only with weights of this data: imagenet or cifar10"
+    )
+    sub.add_argument("--family", choices=networks.families(), help="only this kind of network")
+    sub.add_argument("--csv", metavar="FILE", help="also write the table, with all its columns")
+    sub.add_argument(
+        "--picture", metavar="FILE", help="plot top-1 against multiply-adds: .svg, .png or .pdf"
+    )
+
+
+_UNITS = {"k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
+
+
+def _amount(text: str) -> float:
+    """Read a number with an optional unit: 5000000, 5M, 4.1G."""
+    unit = _UNITS.get(text[-1:].lower(), 1.0)
+    try:
+        value = float(text if unit == 1.0 else text[:-1]) * unit
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(
+            f"must be a number above 0, with K, M or G for its unit; received '{text}'"
+        )
+    return value
 
 
 def _show_options(sub: Parser) -> None:
@@ -126,8 +197,8 @@ def _shape(text: str) -> tuple[int, ...]:
 
 VERBS = {
     "list": Verb(
-        "list the network names (trained weights: 'weights list')",
-        "list 'resnetv2_*'",
+        "list the networks with their sizes and accuracies (all weights: 'weights list')",
+        "list --weights imagenet --max-params 12M --sort top1",
         _list_options,
         _list,
     ),

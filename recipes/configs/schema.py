@@ -83,7 +83,7 @@ class TrainConfig:
 
     epochs: Count = 0  # passes over the training split; give epochs or steps, not both
     steps: Count = 0  # updates of the weights
-    least_steps: Count = 0  # with epochs: add epochs until the run has this many updates
+    least_steps: Count = 0  # with epochs: add epochs until there are this many updates
     batch_size: Positive = 128  # images per update, over all devices, machines and batch parts
     accumulate: Positive = 1  # split a batch into this many parts to save memory
     seed: Annotated[int, Limits(0, 2**31 - 1)] = 0  # seeds initial weights, order, augmentation
@@ -159,6 +159,9 @@ class DistillConfig:
     weights: str = ""  # for a NAME: the weights' tag or file
     temperature: Annotated[float, Limits(0.1)] = 4.0  # divides the logits of both networks
     weight: Fraction = 0.9  # the teacher's part of the loss; the labels' part is the rest
+    features: tuple[str, ...] = ()  # layers whose outputs are matched: "LAYER" or "STUDENT=TEACHER"
+    feature_loss: str = "mse"  # mse | mae | huber | cosine_similarity
+    feature_weight: Amount = 1.0  # factor of the features' loss, which is added to the loss
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,7 @@ from keras_resnet.export.formats import metadata
 from keras_resnet.export.runtimes.base import Runtime, classifier_shape
 from keras_resnet.export.runtimes.keras import KerasRuntime, load_keras
 from keras_resnet.export.runtimes.locate import located
-from keras_resnet.export.runtimes.open import open_file
-from keras_resnet.export.runtimes.trial import require_survived
+from keras_resnet.export.runtimes.trial import open_given
 from keras_resnet.files import expanded
 from keras_resnet.images.answers import agreed, class_count, names_of, numbered
 from keras_resnet.images.crop import SingleCrop
@@ -180,8 +179,7 @@ class Source:
             runtime: Runtime = KerasRuntime(model)
         else:
             manifest.require_unchanged(self.path)
-            require_survived([self.path])
-            runtime = open_file(self.path)
+            runtime = open_given(self.path)
             self.names(runtime.outputs)
         runtime.activation = agreed(self.activation, runtime.activation)
         return runtime

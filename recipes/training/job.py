@@ -21,6 +21,7 @@ from keras_resnet.recipes.training import (
     callbacks,
     data_service,
     devices,
+    features,
     optimizers,
     schedules,
 )
@@ -118,7 +119,7 @@ def prepare(config: Config, trainee: Trainee, teacher: keras.Model | None) -> Jo
     steps_per_epoch = _steps_per_epoch(dataset, train.batch_size)
     least_epochs = -(-train.least_steps // steps_per_epoch)
     total_steps = train.steps or max(train.epochs, least_epochs) * steps_per_epoch
-    return Job(
+    job = Job(
         config=_resolved(config, dataset, steps_per_epoch, total_steps),
         trainee=trainee,
         teacher=teacher,
@@ -130,6 +131,10 @@ def prepare(config: Config, trainee: Trainee, teacher: keras.Model | None) -> Jo
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
     )
+    if teacher is not None and config.distill.features:
+        student = trainee.build(job, _shown_shape(config, dataset))
+        features.require_fit(config.distill, student, teacher)
+    return job
 
 
 def _check_names(config: Config) -> None:
@@ -137,6 +142,7 @@ def _check_names(config: Config) -> None:
         raise UnknownNameError("train.loss", config.train.loss, LOSSES, "")
     augment.check(config.augment, config.train.batch_size)
     optimizers.check(config.optimizer)
+    features.check(config)
     callbacks.named(config.train.callbacks)
     if config.optimizer.name == "schedule_free_adamw":
         _require_schedule_free(config)
@@ -173,7 +179,7 @@ def _resolved(config: Config, dataset: Dataset, steps_per_epoch: int, total_step
     """
     precision = devices.precision(config.train.precision)
     epochs = config.train.epochs and total_steps // steps_per_epoch
-    train = replace(config.train, precision=precision, epochs=epochs, least_steps=0)
+    train = replace(config.train, precision=precision, epochs=epochs)
     return replace(
         config,
         train=train,

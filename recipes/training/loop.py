@@ -97,6 +97,7 @@ class Loop:
         self.label_smoothing, self.loss_function = label_smoothing, LOSSES[loss]
         self.accumulate, self.clip_norm = accumulate, clip_norm
         self.teacher, self.class_weights = teacher, class_weights
+        self._watched = model if teacher is None else teacher.watched(model)
         with strategy.scope():
             self.averages = Averages(model, ema) if ema else None
             optimizer.build(self.variables)
@@ -191,14 +192,14 @@ class Loop:
 
     def _part_gradients(self, images: Any, labels: Any, scale: Any) -> tuple[Any, list[Any]]:
         with tf.GradientTape() as tape:
-            logits = _by_name(self.model(images, training=True))
+            logits = _by_name(self._watched(images, training=True))
             losses = tf.add_n(
                 [w * self._losses(labels, logits[name]) for name, w in self.loss_weights.items()]
             )
             if self.class_weights is not None:
                 losses = losses * self._weights(labels)
             if self.teacher is not None:
-                losses = self.teacher.mix(losses, images, logits["predictions"])
+                losses = self.teacher.mix(losses, images, logits)
             loss = tf.reduce_sum(losses) / self.batch_size
             scaled = loss * scale
         self.loss.update_state(losses)

@@ -181,7 +181,16 @@ class Muon(keras.optimizers.Muon):
     of convolutions, each as a matrix (height · width · channels in, channels out), as in the
     original; AdamW updates the classifier, BN's parameters and biases. The size of an update is
     that of arXiv:2502.16982, section 2.2, so AdamW's learning rates and decays fit.
+
+    Args:
+        matrix_dtype: precision in which a matrix is made orthogonal. The original takes bfloat16.
+            CPUs without bfloat16 are slow at it.
+        **kwargs: the arguments of `keras.optimizers.Muon`.
     """
+
+    def __init__(self, *args: Any, matrix_dtype: str = "float32", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.matrix_dtype = matrix_dtype
 
     def _should_use_adamw(self, variable: keras.Variable) -> bool:
         return len(variable.shape) != 4
@@ -189,9 +198,15 @@ class Muon(keras.optimizers.Muon):
     def _muon_update_step(self, gradient: Any, variable: Any, lr: Any, m: Any) -> None:
         self.assign(m, self.momentum * m + gradient)
         matrix = ops.reshape(gradient + self.momentum * m, (-1, variable.shape[-1]))
-        update = self.lr_adjust(self.zeropower_via_newtonschulz5(matrix, self.ns_steps))
+        matrix = ops.cast(matrix / (_norm(matrix) + 1e-7), self.matrix_dtype)
+        matrix = self.zeropower_via_newtonschulz5(matrix, self.ns_steps)
+        update = self.lr_adjust(ops.cast(matrix, variable.dtype))
         rate = ops.cast(lr, variable.dtype)
         self.assign_sub(variable, rate * ops.reshape(update, variable.shape))
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the constructor."""
+        return {**super().get_config(), "matrix_dtype": self.matrix_dtype}
 
 
 @keras.saving.register_keras_serializable("keras_resnet")
@@ -274,7 +289,9 @@ def _schedule_free_adamw(config: OptimizerConfig, rate: Rate, decay: float) -> O
 
 def _muon(config: OptimizerConfig, rate: Rate, decay: float) -> Optimizer:
     adam = {"adam_beta_2": config.beta_2, "epsilon": config.epsilon, "adam_weight_decay": decay}
-    return Muon(rate, weight_decay=decay, momentum=config.momentum, **adam)
+    policy = keras.config.dtype_policy().compute_dtype
+    matrix = "bfloat16" if policy == "bfloat16" else "float32"  # float16 would overflow
+    return Muon(rate, weight_decay=decay, momentum=config.momentum, matrix_dtype=matrix, **adam)
 
 
 def _lamb(config: OptimizerConfig, rate: Rate, decay: float) -> Optimizer:

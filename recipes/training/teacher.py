@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -15,7 +16,7 @@ from keras_resnet.images.answers import SIGMOID, SOFTMAX, class_count
 from keras_resnet.models.auxiliary import inference_model
 from keras_resnet.recipes.configs.schema import DistillConfig
 from keras_resnet.recipes.runs import sources
-from keras_resnet.recipes.training import transfer
+from keras_resnet.recipes.training import features, transfer
 from keras_resnet.recipes.training.transfer import Shape
 
 _ANOTHER = (
@@ -91,24 +92,37 @@ class Teacher:
     """
 
     def __init__(self, model: keras.Model, choice: DistillConfig, shape: Shape) -> None:
-        self.temperature, self.weight = choice.temperature, choice.weight
+        self.choice = choice
         self._gives_probabilities = KerasRuntime(model).answers().activation == SOFTMAX
-        self.model = _on(shape, model)
+        self.model = features.teacher_with_features(_on(shape, model), choice)
 
-    def mix(self, losses: Any, images: Any, logits: Any) -> Any:
+    def watched(self, student: keras.Model) -> keras.Model:
+        """Return the student with the outputs that `mix` needs, as a dictionary."""
+        return features.student_with_features(student, self.choice)
+
+    def mix(self, losses: Any, images: Any, outputs: Mapping[str, Any]) -> Any:
         """Return the loss per image: `(1 - weight)` of `losses` plus `weight` of the teacher's.
 
         The teacher's loss is `T² · KL(teacher ‖ student)` of the softmax at temperature T. The
         factor T² keeps the size of the gradients independent of T (section 2). Teacher and student
-        see the same augmented image.
+        see the same augmented image. The loss of the features is added.
+
+        Args:
+            losses: the losses on the labels, float32 (n,).
+            images: the images that the student saw.
+            outputs: the outputs of the `watched` student.
         """
-        answers = tf.cast(self.model(images, training=False), tf.float32)
+        taught = self.model(images, training=False)
+        answers = tf.cast(taught["predictions"], tf.float32)
         if self._gives_probabilities:  # their logarithms are the logits up to a constant
             answers = tf.math.log(tf.maximum(answers, _TINY))
-        wanted = tf.nn.log_softmax(answers / self.temperature)
-        given = tf.nn.log_softmax(tf.cast(logits, tf.float32) / self.temperature)
+        temperature, weight = self.choice.temperature, self.choice.weight
+        wanted = tf.nn.log_softmax(answers / temperature)
+        given = tf.nn.log_softmax(tf.cast(outputs["predictions"], tf.float32) / temperature)
         divergence = tf.reduce_sum(tf.exp(wanted) * (wanted - given), axis=-1)
-        return (1 - self.weight) * losses + self.weight * self.temperature**2 * divergence
+        mixed = (1 - weight) * losses + weight * temperature**2 * divergence
+        inner = features.feature_losses(self.choice, taught, outputs)
+        return mixed + self.choice.feature_weight * inner
 
 
 def _on(shape: Shape, model: keras.Model) -> keras.Model:

@@ -153,6 +153,11 @@ def test_the_page_is_made_of_the_record():
     assert complexity.PAGE.read_text(encoding="utf-8") == complexity.page(RECORD)
 
 
+def test_the_table_has_the_facts_of_the_registry():
+    for name in keras_resnet.list_models():
+        assert RECORD[name] == RECORD[name] | complexity.facts(name), name
+
+
 def _networks():
     default = (
         "resnet8",
@@ -169,4 +174,4 @@ def _networks():
 
 @pytest.mark.parametrize("name", _networks())
 def test_a_network_is_what_the_record_says(name):
-    assert complexity.count(name) == RECORD[name]
+    assert complexity.count(name) | complexity.facts(name) == RECORD[name]

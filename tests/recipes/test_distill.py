@@ -143,3 +143,63 @@ def test_a_teacher_that_does_not_fit_is_refused(tmp_path):
     other_size = keras_resnet.VGG11(classes=10, input_shape=(64, 64, 3), include_preprocessing=True)
     other_size.save(tmp_path / "vgg.keras")
     refused("takes only images of .*, but the student gets", tmp_path / "vgg.keras")
+
+
+def test_features_add_keras_loss_of_their_difference(pixels):
+    """By hand in float64: the mean over positions and channels, times the weight."""
+    student, teacher = _network(0), _network(1)
+    maps = [
+        keras.Model(m.input, m.layers[2].output)(pixels.astype("float32"))
+        for m in (student, teacher)
+    ]
+    given, wanted = (np.asarray(each, "float64") for each in maps)
+    name = f"{student.layers[2].name}={teacher.layers[2].name}"
+
+    def loss(**settings):
+        choice = DistillConfig(weight=0.0, teacher="RUN", **settings)
+        loop = Loop(
+            tf.distribute.get_strategy(),
+            keras.models.clone_model(student),
+            keras.optimizers.SGD(0.1),
+            batch_size=8,
+            teacher=Teacher(teacher, choice, (8, 8, 3)),
+        )
+        loop.model.set_weights(student.get_weights())
+        loop.train_step(iter([(tf.constant(pixels), tf.constant(LABELS, tf.int32))]))
+        return loop.metrics()["loss"]
+
+    plain = loss()
+    mse, mae = np.mean((given - wanted) ** 2), np.mean(np.abs(given - wanted))
+    assert mse > 1e-4  # else the features are equal and the test shows nothing
+    one = {"features": (name,), "feature_weight": 5.0}
+    assert loss(**one) - plain == pytest.approx(5 * mse, rel=1e-3)  # the rest is float32 rounding
+    assert loss(**one, feature_loss="mae") - plain == pytest.approx(5 * mae, rel=1e-3)
+
+
+def test_features_that_do_not_fit_are_refused(tiny_run, tmp_path):
+    def refused(message, **settings):
+        given = {f"distill.{key}": value for key, value in settings.items()}
+        with pytest.raises(UserError, match=message):
+            train.run(schema.load_config("debug/tiny", given), tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+    teacher = str(tiny_run.path)
+    refused("needs a teacher", features=["head_pool"])
+    refused("must be layer names", features=["=x"], teacher=teacher)
+    refused("Unknown distill.feature_loss 'l7'", feature_loss="l7", teacher=teacher)
+    refused(
+        "layer of the student 'resnet8' 'head_pol'. Did you mean 'head_pool'",
+        features=["head_pol"],
+        teacher=teacher,
+    )
+    refused(r"has the shape \(.*\) in the student", features=["head_pool=head"], teacher=teacher)
+
+
+def test_the_command_matches_features(tiny_run, tmp_path):
+    out = tmp_path / "run"
+    options = ["--teacher", str(tiny_run.path), "--epochs", "1", "--out", str(out)]
+    features = 'distill.features=["head_pool", "stage2_block1_add"]'
+    assert main(["distill", "debug/tiny", *options, "--set", features]) == 0
+    assert find_run(out).config.distill.features == ("head_pool", "stage2_block1_add")
+    model = keras.models.load_model(find_run(out).model)
+    assert model.output.shape == (None, 10)  # the features are not outputs of the result

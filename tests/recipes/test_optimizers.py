@@ -10,6 +10,7 @@ from helpers.optimizers import NAMES, STEPS, schedule, small_loop, train_small
 from keras_resnet.errors import UserError
 from keras_resnet.recipes.configs.schema import OptimizerConfig, ScheduleConfig
 from keras_resnet.recipes.training import optimizers, schedules
+from keras_resnet.recipes.training.job import dtype_policy
 
 # float32 against numpy's float64 over six steps: some units of the seventh digit each.
 ROUNDING = 2e-6
@@ -166,6 +167,24 @@ def test_muon_makes_the_update_of_a_convolution_orthogonal():
             [{name: step[name]} for step in gradients],
         )
         np.testing.assert_allclose(found[name], adam[name], atol=ROUNDING)
+
+
+def test_muon_in_bfloat16_is_as_orthogonal():
+    """The singular values stay in the author's range; three digits of bfloat16 are enough."""
+    rng = np.random.default_rng(0)
+    gradient = rng.normal(size=(3, 3, 64, 32)).astype("float32")
+    sizes = {}
+    for precision in ("float32", "mixed_bfloat16"):
+        kernel = keras.Variable(np.zeros_like(gradient), name="kernel")
+        with dtype_policy(precision):
+            optimizer, _ = optimizers.build(OptimizerConfig("muon"), 1.0, 0.0, [kernel])
+        optimizer.apply([tf.constant(gradient)], [kernel])
+        update = kernel.numpy().reshape(-1, 32) / (0.2 * np.sqrt(576))
+        sizes[optimizer.matrix_dtype] = np.linalg.svd(update, compute_uv=False)
+    assert sizes.keys() == {"float32", "bfloat16"}
+    for found in sizes.values():
+        assert 0.6 < found.min() < found.max() < 1.25
+    assert not np.array_equal(*sizes.values())
 
 
 def _schedule_free(decay=0.0):

@@ -531,6 +531,12 @@ def test_a_run_stops_when_its_patience_is_out(tmp_path, capsys):
     assert run.model.is_file()
 
 
+def test_patience_waits_for_the_least_number_of_updates(tmp_path):
+    least = NO_LEARNING | {"train.batch_size": 256, "train.least_steps": 17}  # 4 updates an epoch
+    run = train.run(schema.load_config("debug/tiny", least), tmp_path / "run")
+    assert [row["epoch"] for row in run.rows()] == ["1", "2", "3", "4", "5"]
+
+
 def test_a_resumed_run_is_as_patient_as_an_uninterrupted_one(tmp_path):
     class Interrupt(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):

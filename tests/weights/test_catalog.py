@@ -1,7 +1,6 @@
 """The catalog of published weights: its rows against Keras, the networks and the class names."""
 
 import inspect
-import json
 import re
 import tomllib
 from collections import Counter
@@ -9,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from helpers import GOLDEN
+from golden import complexity
 from keras.src.applications import resnet
 
 import keras_resnet
@@ -30,7 +29,7 @@ TYPES = {
     "megabytes": float,
     "evaluation": dict,
 }
-COUNTED = json.loads((GOLDEN / "complexity.json").read_text())
+COUNTED = complexity.load()
 LICENSES = {"MIT", "CC-BY-4.0", "BSD-3-Clause", "Apache-2.0"}
 by_source = {
     source: [row for row in ROWS if row["source"] == source]

@@ -3,13 +3,13 @@
 The peers ran once, in an environment of their own (tests/peers/peers.py); here are their logits.
 """
 
-import json
 import os
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from golden import complexity
 from helpers import GOLDEN, cifar10_or_skip
 from helpers.foreign_files import golden_logits
 from peers.filling import images, sample, state
@@ -70,7 +70,7 @@ def test_the_page_counts_the_peers():
 
 def test_parameters_and_multiply_adds_are_the_peers():
     """Counted on their networks; auxiliary classifiers left out on both sides."""
-    record = json.loads((GOLDEN / "complexity.json").read_text(encoding="utf-8"))
+    record = complexity.load()
     theirs = {name: golden_logits(name)[0] for name in NAMES if name in record}
     assert len(theirs) > 30
     for name, about in theirs.items():
