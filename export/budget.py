@@ -10,7 +10,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -162,12 +161,11 @@ def _converted(source: Source, kind: str, quantization: Quantization) -> bytes:
 
 def _worst_layers(source: Source, quantization: Quantization) -> list[str]:
     """Return the layers in the order of the errors that they add to the int8 file."""
-    files: list[Path] = []
-    for name, kind in (("float32", "tflite-float32"), ("int8", INT8)):
-        files.append(source.scratch / f"errors-{name}.tflite")
-        files[-1].write_bytes(_converted(source, kind, quantization))
-    assert source.calibration is not None  # `require_images` has checked it
-    found = layer_errors.measure(*files, source.calibration[:_MEASURED])
+    exact, quantized = (source.scratch / f"errors-{name}.tflite" for name in ("float32", "int8"))
+    exact.write_bytes(_converted(source, "tflite-float32", quantization))
+    quantized.write_bytes(_converted(source, INT8, quantization))
+    images = np.asarray(source.calibration)[:_MEASURED]
+    found = layer_errors.measure(exact, quantized, images)
     layers = [row.layer for row in found.worst() if row.operation != "INPUT"]
     return list(dict.fromkeys(layers))
 

@@ -77,6 +77,6 @@ def _run(verb: Verb, options: argparse.Namespace) -> int:
 def _needs_no_tensorflow(options: argparse.Namespace) -> bool:
     if options.verb == "weights":
         return bool(options.action != "import")
-    if options.verb in ("list", "show"):  # a misspelt name to show is found without it
+    if options.verb in ("list", "show", "doctor"):  # a misspelt name to show is found without it
         return True
     return options.verb == "train" and bool(options.list)

@@ -8,6 +8,7 @@ import os
 from keras_resnet.cli import (
     completion,
     compress,
+    doctor,
     explain,
     export,
     measure,
@@ -27,7 +28,7 @@ EXIT_CODES = (
 
 # The groups of the help, by task. The most used come first.
 GROUPS = {
-    "start": ("quickstart", "predict", "list", "weights", "completion"),
+    "start": ("quickstart", "predict", "list", "weights", "completion", "doctor"),
     "train": ("train", "finetune", "distill", "data-service"),
     "shrink a trained network": ("qat", "prune-filters", "prune", "cluster"),
     "export": ("export", "check", "benchmark", "layers", "ensemble"),
@@ -41,6 +42,7 @@ _DEFINED: dict[str, Verb] = {
     **export.VERBS,
     **measure.VERBS,
     **completion.VERBS,
+    **doctor.VERBS,
     **explain.VERBS,
     **networks.VERBS,
     **weights.VERBS,
