@@ -29,6 +29,7 @@ READMES = {
     "export/README.md": "export.md",
     "benchmarks/README.md": "benchmarks.md",
     "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
 }
 SCHEMA = "export/manifest.schema.json"
 _PAGES = {**READMES, SCHEMA: "manifest.md", "recipes/configs/schema.py": "api/config.md"}

@@ -19,9 +19,9 @@ from keras_resnet.export.runtimes.base import Runtime
 from keras_resnet.export.runtimes.keras import KerasRuntime
 from keras_resnet.export.runtimes.litert import TFLiteRuntime
 from keras_resnet.export.runtimes.onnx import OnnxRuntime
-from keras_resnet.export.runtimes.open import open_file
 from keras_resnet.export.runtimes.openvino import OpenVinoRuntime
 from keras_resnet.export.runtimes.saved_model import SavedModelRuntime
+from keras_resnet.export.runtimes.trial import open_given
 
 # The input of a model, as `normalised` makes it of RGB 0...255. "caffe" is BGR here, as in
 # `keras.applications`.
@@ -59,7 +59,7 @@ def check_file(
     Raises:
         UserError: a file cannot be read, or the images do not fit.
     """
-    opened = file if isinstance(file, Runtime) else open_file(file)
+    opened = _opened(file)
     expected = _opened(model)
     pixels = normalised(images, preprocessing)
     activation = expected.answers().activation
@@ -138,7 +138,9 @@ def _kind_of_tflite(runtime: TFLiteRuntime) -> tuple[str, Tolerance]:
 def _opened(model: Any) -> Runtime:
     if isinstance(model, Runtime):
         return model
-    return open_file(model) if isinstance(model, str | Path) else KerasRuntime(model)
+    if not isinstance(model, str | Path):
+        return KerasRuntime(model)
+    return open_given(model)
 
 
 def _other_outputs(runtime: Runtime, reference: Reference) -> list[str]:

@@ -27,6 +27,7 @@ from keras_resnet.export.runtimes.litert import TFLiteRuntime
 from keras_resnet.export.runtimes.missing import left_out_files, missing_engine
 from keras_resnet.export.runtimes.onnx import OnnxRuntime
 from keras_resnet.export.runtimes.open import open_file
+from keras_resnet.export.runtimes.trial import require_survived
 from keras_resnet.files import expanded
 
 _ROUNDS, _RUNS = 20, 5
@@ -345,10 +346,12 @@ def check_folder(folder: str | Path, reference: Reference | None = None) -> list
     print_left_out(without)
     absent = {item["file"] for item in without}
     reference = reference or recorded_reference(folder)
+    present = [entry["file"] for entry in recorded["files"] if entry["file"] not in absent]
+    require_survived([folder / name for name in present])
     files = {
         entry["file"]: (entry["format"], open_file(folder / entry["file"]))
         for entry in recorded["files"]
-        if entry["file"] not in absent
+        if entry["file"] in present
     }
     return compare(files, reference, recorded.get("keep_float", ()))
 

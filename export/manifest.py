@@ -9,12 +9,14 @@ import platform
 import zlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_resnet import onednn
 from keras_resnet.errors import UserError
 from keras_resnet.export.formats import int4, int8_ranges
+from keras_resnet.files import read_json, require_fit
 
 if TYPE_CHECKING:
     from keras_resnet.export.quantization import Quantization
@@ -137,7 +139,7 @@ def read(folder: Path) -> dict[str, Any]:
     """Read the manifest of an export `folder`; manifest.schema.json describes its fields.
 
     Raises:
-        UserError: the folder has no manifest, or one of another schema.
+        UserError: the folder has no manifest, or one that does not fit the schema.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -145,19 +147,67 @@ def read(folder: Path) -> dict[str, Any]:
             f"{folder} is not an export folder (it has no {MANIFEST}). "
             "Make one with: keras-resnet export RUN"
         )
+    again = "Export again: keras-resnet export RUN"
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(
-            f"{path} is not valid JSON: {error}. Export again: keras-resnet export RUN"
-        ) from error
-    schema = content.get("schema") if isinstance(content, dict) else None
-    if schema != SCHEMA or not isinstance(content.get("files"), list):
-        raise UserError(
-            f"{path} must be a manifest of schema {SCHEMA}; received schema {schema!r}. "
-            "Export again: keras-resnet export RUN"
-        )
+        content: dict[str, Any] = read_json(path)
+        schema = content.get("schema") if isinstance(content, dict) else None
+        if schema != SCHEMA:
+            raise UserError(
+                f"{path} must be a manifest of schema {SCHEMA}; received schema {schema!r:.60}."
+            )
+        require_fit(path, content, _schema())
+    except UserError as error:
+        raise UserError(f"{error} {again}") from error
+    for entry in content["files"]:
+        _require_inside(folder, entry["file"])
     return content
+
+
+def find(path: Path) -> dict[str, Any] | None:
+    """Return the entry of an exported file in the manifest beside it; None if there is none.
+
+    Raises:
+        UserError: the manifest is damaged.
+    """
+    if not (path.parent / MANIFEST).is_file():
+        return None
+    entries = read(path.parent)["files"]
+    return next((entry for entry in entries if entry["file"] == path.name), None)
+
+
+def require_unchanged(path: Path) -> None:
+    """Compare a file with its hash in the manifest beside it, if there is one.
+
+    Raises:
+        UserError: the file was changed or damaged after its export.
+    """
+    entry = find(path)
+    if entry is not None and sha256(path) != entry["sha256"]:
+        raise UserError(_changed(path))
+
+
+def _changed(path: Path) -> str:
+    return f"{path} is not the file that was exported (its sha256 differs). Export again."
+
+
+@cache
+def _schema() -> dict[str, Any]:
+    content: dict[str, Any] = read_json(Path(__file__).with_name("manifest.schema.json"))
+    return content
+
+
+def _require_inside(folder: Path, name: str) -> None:
+    """Refuse a file's name that leads out of its folder.
+
+    Raises:
+        UserError: the name is a path, or a link to a place outside.
+    """
+    plain = name not in ("", ".", "..") and not set(name) & {"/", "\\", "\0"}
+    if not plain or (folder / name).resolve().parent != folder.resolve():
+        raise UserError(
+            f"{folder / MANIFEST} lists the file {name!r:.100}, which is not in its folder. Use "
+            "manifests of 'keras-resnet export' only."
+        )
 
 
 def failures(content: Mapping[str, Any]) -> list[str]:
@@ -180,6 +230,4 @@ def verify_hashes(folder: Path, content: dict[str, Any]) -> None:
         if not path.exists():
             raise UserError(f"{path} is listed in the manifest but missing. Export again.")
         if sha256(path) != entry["sha256"]:
-            raise UserError(
-                f"{path} is not the file that was exported (its sha256 differs). Export again."
-            )
+            raise UserError(_changed(path))

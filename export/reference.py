@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from keras_resnet.display.notebook import brief
 from keras_resnet.errors import UserError
+from keras_resnet.files import read_arrays
 from keras_resnet.images.answers import Answers, told_by
 
 REFERENCE = "reference.npz"
@@ -81,17 +81,43 @@ def read_reference(folder: Path) -> Reference:
     """
     path = folder / REFERENCE
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            labels, outputs = arrays.get("labels"), arrays["outputs"]
-            activation = arrays.get("activation")  # absent in older exports
-            return Reference(
-                arrays["images"],
-                outputs,
-                labels,
-                str(arrays["source"]),
-                told_by(outputs) if activation is None else str(activation),
-            )
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        arrays = read_arrays(path)
+        _require_shapes(**arrays)
+    except (UserError, TypeError) as error:  # TypeError: an array is missing, or there are others
         raise UserError(
             f"{path} is missing or damaged ({error}). Export again: keras-resnet export MODEL"
         ) from error
+    labels, outputs = arrays.get("labels"), arrays["outputs"]
+    activation = arrays.get("activation")  # absent in older exports
+    return Reference(
+        arrays["images"],
+        outputs,
+        labels,
+        str(arrays["source"]),
+        told_by(outputs) if activation is None else str(activation),
+    )
+
+
+def _require_shapes(
+    images: np.ndarray,
+    outputs: np.ndarray,
+    source: np.ndarray,
+    labels: np.ndarray | None = None,
+    activation: np.ndarray | None = None,
+) -> None:
+    """Refuse arrays that do not belong together.
+
+    Raises:
+        UserError: a type or shape is wrong.
+    """
+    numbers = [array for array in (images, outputs, labels) if array is not None]
+    texts = [array for array in (source, activation) if array is not None]
+    fits = (
+        (images.ndim, outputs.ndim) == (4, 2)
+        and len({len(array) if array.ndim else 0 for array in numbers}) == 1
+        and images.size > 0
+        and all(array.dtype.kind in "uif" for array in numbers)
+        and all(array.dtype.kind == "U" and not array.ndim for array in texts)
+    )
+    if not fits:
+        raise UserError("its arrays are not images with answers")

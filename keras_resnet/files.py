@@ -1,15 +1,30 @@
-"""Write files completely or not at all, check where they can be written, and name them."""
+"""Write files completely or not at all, name them, and read other people's files within bounds.
+
+A few kilobytes of a compressed file can ask for gigabytes of memory. The sizes that a file declares
+are therefore looked at before anything is unpacked.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from keras_resnet.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MOST_TEXT = 2**24  # bytes of a JSON, TOML or text file; the manifest of 21,000 classes has 2**20
+_MOST_UNPACKED = 2**28  # bytes that any archive may unpack to
+_MOST_RATIO = 16  # unpacked bytes for each byte of a larger archive; images and weights reach 4
 
 
 def expanded(path: str | Path) -> Path:
@@ -91,3 +106,120 @@ def short_names(names: Sequence[str]) -> list[str]:
         return name
 
     return [end(name) for name in names]
+
+
+# Reading within bounds ----------------------------------------------------------------------------
+
+
+def require_small_text(path: Path) -> None:
+    """Refuse a text file that is too large.
+
+    Raises:
+        UserError: it has more than `MOST_TEXT` bytes.
+    """
+    size = path.stat().st_size
+    if size > MOST_TEXT:
+        raise UserError(f"{path} has {size:,} bytes; at most {MOST_TEXT:,} are read.")
+
+
+def read_text(path: Path) -> str:
+    """Read a text file in UTF-8.
+
+    Raises:
+        UserError: it is too large, or not UTF-8.
+    """
+    require_small_text(path)
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not a text file in UTF-8 ({error}).") from error
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        UserError: it is too large, not JSON, or nested too deeply.
+    """
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise UserError(f"{path} is not valid: it is nested too deeply.") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON: {error}.") from error
+
+
+def require_fit(path: Path, content: Any, schema: Mapping[str, Any]) -> None:
+    """Refuse the content of a JSON file that does not fit a JSON Schema.
+
+    Unknown fields are allowed, because a later version may have written them.
+
+    Raises:
+        UserError: the message names the field.
+    """
+    from jsonschema import Draft202012Validator
+
+    for error in Draft202012Validator(schema).iter_errors(content):
+        if error.validator != "additionalProperties":
+            place = error.json_path.removeprefix("$").removeprefix(".")
+            problem = error.message if len(error.message) < 200 else f"{error.message[:200]}…"
+            raise UserError(f"{path} is not valid: {f'{place}: ' if place else ''}{problem}.")
+
+
+def require_bounded(archive: zipfile.ZipFile, path: Path) -> None:
+    """Refuse a zip archive that declares far more bytes than it has.
+
+    Python's zipfile reads no more of an entry than it declares.
+
+    Raises:
+        UserError: the archive would unpack to too much.
+    """
+    require_modest(path, sum(entry.file_size for entry in archive.infolist()))
+
+
+def require_modest(path: Path, declared: int) -> None:
+    """Refuse a file that declares far more bytes than it has.
+
+    Raises:
+        UserError: the message has both numbers.
+    """
+    size = path.stat().st_size
+    if declared > max(_MOST_UNPACKED, _MOST_RATIO * size):
+        raise UserError(
+            f"{path} has {size:,} bytes and would unpack to {declared:,}. It is damaged or made to "
+            "fill the memory."
+        )
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read all arrays of an .npz file (plain arrays, no pickle).
+
+    Raises:
+        UserError: the file is missing, damaged, or would unpack to too much.
+    """
+    import numpy as np
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            require_bounded(archive, path)
+            for entry in archive.infolist():
+                _require_data(archive, entry)
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays}
+    except UserError:
+        raise
+    except Exception as error:  # zlib, zipfile, NumPy and its header parser raise unrelated types
+        raise UserError(f"{path} is missing or damaged ({error}).") from error
+
+
+def _require_data(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
+    """Refuse an array that declares more numbers than it has: NumPy would allocate them."""
+    from numpy.lib import format as npy
+
+    with archive.open(entry) as file:
+        version = npy.read_magic(file)
+        read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
+        shape, _, dtype = read(file)
+        if min(shape, default=0) < 0 or prod(shape) * dtype.itemsize > entry.file_size:
+            raise UserError(f"'{entry.filename}' declares more numbers than it has")

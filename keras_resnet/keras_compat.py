@@ -227,6 +227,21 @@ def quantize(
     return quantized
 
 
+# TensorFlow: the message in a saved_model.pb -----------------------------------------------------
+
+
+def saved_model(content: bytes) -> Any:
+    """Parse a saved_model.pb, without loading the model.
+
+    The public functions read it only to load it.
+
+    Raises:
+        google.protobuf.message.DecodeError: the file is damaged.
+    """
+    kind = _private("tensorflow", "tensorflow.core.protobuf.saved_model_pb2", "SavedModel")
+    return kind.FromString(content)
+
+
 # TensorFlow: its kernels -------------------------------------------------------------------------
 
 

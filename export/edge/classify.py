@@ -15,6 +15,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from PIL import Image, ImageOps
 
+KINDS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")  # Pillow runs a program to open others
 COVER = {"resize": 1, "size": 1, "interpolation": "bilinear"}  # just the model's size
 
 
@@ -64,7 +65,7 @@ def cut(picture: Image.Image, width: int, height: int, crop: dict) -> Image.Imag
 def read_picture(path: str, shape: tuple[int, ...], crop: dict) -> np.ndarray:
     """Turn a picture upright and cut it for a model of `shape` (height, width, channels)."""
     height, width, channels = shape
-    picture = ImageOps.exif_transpose(Image.open(path))
+    picture = ImageOps.exif_transpose(Image.open(path, formats=KINDS))
     if picture.mode in ("I", "F"):
         raise ValueError("it has 32 bits a pixel; save it with 8 or 16")
     if picture.mode.startswith("I"):  # 16 bits

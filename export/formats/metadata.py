@@ -25,6 +25,7 @@ from flatbuffers.table import Table
 
 from keras_resnet.errors import UnknownNameError, UserError
 from keras_resnet.export.runtimes.base import INPUT, OUTPUT
+from keras_resnet.files import MOST_TEXT
 from keras_resnet.images.labels import LABELS
 
 NAME = "TFLITE_METADATA"
@@ -142,13 +143,23 @@ def add(data: bytes, about: About, interface: Interface) -> bytes:
 
 
 def labels(path: Path) -> tuple[str, ...] | None:
-    """Return the class names inside a TFLite file; None if it has none."""
+    """Return the class names inside a TFLite file; None if it has none.
+
+    Raises:
+        UserError: they are damaged or would fill the memory.
+    """
     if not zipfile.is_zipfile(path):
         return None
-    with zipfile.ZipFile(path) as archive:
-        if LABELS not in archive.namelist():
-            return None
-        return tuple(archive.read(LABELS).decode().splitlines())
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if LABELS not in archive.namelist():
+                return None
+            size = archive.getinfo(LABELS).file_size
+            if size > MOST_TEXT:
+                raise UserError(f"it has {size:,} bytes; at most {MOST_TEXT:,} are read")
+            return tuple(archive.read(LABELS).decode().splitlines())
+    except Exception as error:  # zipfile and zlib raise unrelated types for a damaged archive
+        raise UserError(f"{path} has a {LABELS} inside that cannot be read: {error}") from error
 
 
 # Tables of the schema: a tuple is a table with fields in the schema's order; None is left out. ----

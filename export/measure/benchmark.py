@@ -27,6 +27,8 @@ from keras_resnet.export.runtimes import tflite_graph
 from keras_resnet.export.runtimes.litert import TFLiteRuntime
 from keras_resnet.export.runtimes.locate import located
 from keras_resnet.export.runtimes.missing import left_out_files, missing_engine
+from keras_resnet.export.runtimes.trial import open_given
+from keras_resnet.export.runtimes.trust import is_trusted
 from keras_resnet.files import expanded, short_names
 
 SCHEMA = 1
@@ -229,7 +231,8 @@ def _is_float32(file: File) -> bool:
     """
     if file.format or file.command or located(file.path)[0] != ".tflite":
         return False
-    return tflite_graph.in_float32(TFLiteRuntime(located(file.path)[1]).graph)
+    runtime = open_given(file.path)
+    return isinstance(runtime, TFLiteRuntime) and tflite_graph.in_float32(runtime.graph)
 
 
 def _key(file: File, threads: int) -> str:
@@ -238,6 +241,7 @@ def _key(file: File, threads: int) -> str:
 
 def _peer(key: str, file: File, threads: int, batch: int) -> Peer:
     options = {"path": str(file.path), "threads": threads, "shape": file.shape, "batch": batch}
+    options["trust"] = is_trusted()
     return Peer(key, file.command or _WORKER, options)
 
 

@@ -7,6 +7,7 @@ that only runs this file. TensorFlow is imported only for Keras files and SavedM
 from __future__ import annotations
 
 import json
+import math
 import os
 import statistics
 import sys
@@ -17,11 +18,13 @@ from typing import Any
 import numpy as np
 
 from keras_resnet.errors import UserError, require
-from keras_resnet.export.runtimes.base import ENGINES
+from keras_resnet.export.runtimes.base import ENGINES, fails_as
 from keras_resnet.export.runtimes.locate import located
 from keras_resnet.export.runtimes.open import open_file
+from keras_resnet.export.runtimes.trust import trusting
 
 _FREE_SIZE = 224  # side of the image in pixels, for a file that takes any size
+_MOST_BYTES = 2**28  # of all images together
 _SECONDS = 2.0  # limit for the single images of a turn, and again for the batch
 _PAUSE = 0.05  # seconds; threads of the process that ran before keep spinning for a while
 
@@ -53,12 +56,15 @@ class _Timed:
         _import_library(path, threads)
         before = _peak_memory_mib()
         began = time.perf_counter()
-        self._runtime = open_file(path, threads)
+        with trusting(options.get("trust", False)):
+            self._runtime = open_file(path, threads)
         shape = options["shape"] or self._runtime.input_shape
         shape = [size or (_FREE_SIZE if axis < 2 else 3) for axis, size in enumerate(shape)]
-        pixels = np.random.default_rng(0).integers(0, 256, (options["batch"], *shape))
-        self._images = pixels.astype("uint8")
-        self._runtime.run_one(self._images[:1])
+        count = max(1, min(options["batch"], _MOST_BYTES // math.prod(shape)))
+        pixels = np.random.default_rng(0).integers(0, 256, (count, *shape), "uint8")
+        self._images = pixels
+        with fails_as(f"{path} cannot be run"):
+            self._runtime.run_one(self._images[:1])
         load_ms = 1e3 * (time.perf_counter() - began)
         seconds = self._one() / 1e3
         self._batch = self._images[: max(1, min(len(pixels), int(_SECONDS / seconds)))]

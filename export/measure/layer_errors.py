@@ -19,6 +19,7 @@ from keras_resnet.display.notebook import html_table
 from keras_resnet.errors import UserError
 from keras_resnet.export.measure.probe import Primed, Probe
 from keras_resnet.export.runtimes.tflite_graph import Operation
+from keras_resnet.export.runtimes.trial import require_survived
 from keras_resnet.files import expanded
 
 
@@ -177,6 +178,7 @@ def measure(float_file: str | Path, quantized_file: str | Path, images: np.ndarr
         UserError: files of different networks or weights, images of another size, or outputs that
             are NaN.
     """
+    require_survived([expanded(float_file), expanded(quantized_file)])
     files = Probe(float_file), Probe(quantized_file)
     _require_float(files[0])
     for file in files:

@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_resnet.errors import UserError, require
 from keras_resnet.export.runtimes import tflite_graph
+from keras_resnet.export.runtimes.base import fails_as
 from keras_resnet.export.runtimes.litert import TFLiteRuntime, quantize
 from keras_resnet.export.runtimes.open import open_file
 from keras_resnet.export.runtimes.tflite_graph import Operation
@@ -48,15 +49,17 @@ class Probe:
                 "Give a file without them."
             )
         self.operations = [item for item in runtime.graph if item.kind not in tflite_graph.BORDERS]
-        self._interpreter = _interpreter(self.data)
-        self._details = {item["index"]: item for item in self._interpreter.get_tensor_details()}
+        with fails_as(f"Cannot read the layers of {path}"):
+            self._interpreter = _interpreter(self.data)
+            self._details = {item["index"]: item for item in self._interpreter.get_tensor_details()}
         self.input = int(self._interpreter.get_input_details()[0]["index"])
 
     def run(self, image: np.ndarray) -> None:
         """Run one image (height, width, channels)."""
         steps = quantize(image[None], self._details[self.input])
-        self._interpreter.set_tensor(self.input, steps)
-        self._interpreter.invoke()
+        with fails_as(f"{self.path} cannot be run"):
+            self._interpreter.set_tensor(self.input, steps)
+            self._interpreter.invoke()
 
     def value(self, tensor: int) -> np.ndarray:
         """Return a tensor of the last run, or a constant, in float32."""

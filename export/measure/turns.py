@@ -66,9 +66,9 @@ class Worker:
         line = self.process.stdout.readline()
         if not line:
             self._log.seek(0)
+            words = self._log.read()[-3000:].strip().splitlines() or [""]
             raise UserError(
-                f"The process of '{self.peer.name}' died. Its last output:\n"
-                f"{self._log.read()[-3000:]}"
+                f"The process of '{self.peer.name}' died. Its last output:\n{words[-1][-300:]}"
             )
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:

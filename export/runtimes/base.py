@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +58,19 @@ class Runtime:
         """Run images (n, height, width, channels) → float32 (n, outputs).
 
         Raises:
-            UserError: the images have another size.
+            UserError: the images have another size, or the file is damaged.
             NotFiniteError: an output is NaN or infinity.
         """
         self.require_images(images)
         batches = range(0, len(images), _BATCH)
-        outputs = np.concatenate([self._run(images[start : start + _BATCH]) for start in batches])
+        with fails_as(f"{self.name} cannot be run"):
+            parts = [self._run(images[start : start + _BATCH]) for start in batches]
+            outputs = np.concatenate(parts)
+        if outputs.shape != (len(images), self.outputs):
+            raise UserError(
+                f"{self.name} gives outputs of shape {outputs.shape} for {len(images)} images; "
+                f"expected {(len(images), self.outputs)}. The file is damaged."
+            )
         if wrong := np.count_nonzero(~np.isfinite(outputs).all(-1)):
             raise NotFiniteError(self.name, int(wrong), len(outputs))
         return outputs
@@ -164,6 +173,25 @@ def require_image_shape(path: Path, inputs: Any, outputs: Any) -> None:
             f"{path} must map a batch of images (4 dimensions) to a batch of vectors (2); "
             f"received {list(inputs)} → {list(outputs)}. Use the file of an image classifier."
         )
+
+
+@contextmanager
+def fails_as(what: str) -> Iterator[None]:
+    """Turn any error in the `with` block into a UserError that begins with `what`.
+
+    The engines raise unrelated types for a damaged file: their own, RuntimeError, ValueError, ...
+
+    Raises:
+        UserError: the first line of the error's text follows `what`.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = (lines or [type(error).__name__])[0]
+        raise UserError(f"{what}: {reason[:300]}") from error
 
 
 class NotFiniteError(UserError):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from keras_resnet.errors import UserError, require_tensorflow
 from keras_resnet.export.runtimes.base import Runtime, classifier_shape
+from keras_resnet.models.load import load_keras as load_keras
 
 
 class KerasRuntime(Runtime):
@@ -62,22 +61,3 @@ class KerasRuntime(Runtime):
                 "sizes. Evaluate it on crops: --crops 10."
             ) from error
         return KerasRuntime(model)
-
-
-def load_keras(path: Path) -> Any:
-    """Load a `.keras` file. Keras' safe mode refuses files that contain code.
-
-    Raises:
-        UserError: no such file, or not a Keras model.
-    """
-    import keras
-
-    if not path.is_file():
-        raise UserError(f"No such file: {path}")
-    try:
-        return keras.models.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # zipfile, h5py, json and Keras raise unrelated types from here
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        if not zipfile.is_zipfile(path):  # Keras would say: not found
-            reason = "it is damaged, cut short or of another kind (not a zip archive)."
-        raise UserError(f"Cannot load {path} as a Keras model: {reason}") from error

@@ -8,7 +8,7 @@ from pathlib import Path
 from keras_resnet.errors import UserError
 
 SAVED_MODEL = "SavedModel"
-_PROGRAM = "saved_model.pb"
+PROGRAM = "saved_model.pb"
 
 # The format micro: the model as a C array.
 ARRAY, HEADER = "model_data.cc", "model_data.h"
@@ -22,7 +22,7 @@ MODEL, DESCRIPTION = "model.tflite", "model.json"
 
 def located(path: Path) -> tuple[str, Path]:
     """Return the kind of a model (its file ending, or `SAVED_MODEL`) and the path to open."""
-    if (saved_model_folder(path) / _PROGRAM).is_file():
+    if (saved_model_folder(path) / PROGRAM).is_file():
         return SAVED_MODEL, path
     if (path / ARRAY).is_file():
         return ".tflite", path
@@ -35,8 +35,8 @@ def located(path: Path) -> tuple[str, Path]:
 
 def saved_model_folder(path: Path) -> Path:
     """Return the folder with saved_model.pb: `path`, or its newest numbered version folder."""
-    versions = [p for p in path.glob(f"*/{_PROGRAM}") if p.parent.name.isdecimal()]
-    if (path / _PROGRAM).is_file() or not versions:
+    versions = [p for p in path.glob(f"*/{PROGRAM}") if p.parent.name.isdecimal()]
+    if (path / PROGRAM).is_file() or not versions:
         return path
     return max(versions, key=lambda program: int(program.parent.name)).parent
 

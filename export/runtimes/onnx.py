@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from keras_resnet.errors import UserError, require
-from keras_resnet.export.runtimes.base import ENGINES, Runtime, require_image_shape
+from keras_resnet.export.runtimes.base import ENGINES, Runtime, fails_as, require_image_shape
 from keras_resnet.images.answers import LINEAR, SIGMOID, SOFTMAX, Answers
 from keras_resnet.lazy import quiet_stderr
 
@@ -44,8 +44,8 @@ class OnnxRuntime(Runtime):
         try:
             with quiet_stderr():  # it looks for GPUs
                 self._session = engine.InferenceSession(
-                    str(path), options, providers=["CPUExecutionProvider"]
-                )
+                    str(path), options, providers=["CPUExecutionProvider"], enable_fallback=False
+                )  # the fallback prints to stdout
         except Exception as error:  # ONNX Runtime has a type for every kind of fault
             first = str(error).splitlines()[0]
             raise UserError(f"ONNX Runtime cannot load {path}: {first[:300]}") from error
@@ -70,8 +70,9 @@ class OnnxRuntime(Runtime):
     @cached_property
     def nodes(self) -> list[Any]:
         """The operations of the file's graph."""
-        model = require("onnx", "onnx").load(str(self._path), load_external_data=False)
-        return list(model.graph.node)
+        onnx = require("onnx", "onnx")
+        with fails_as(f"{self._path} cannot be read"):
+            return list(onnx.load(str(self._path), load_external_data=False).graph.node)
 
     def answers(self) -> Answers:
         """Return the rules for reading the outputs, from the graph if `onnx` is installed."""

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 from keras_resnet.errors import UserError
-from keras_resnet.export.runtimes.base import Runtime
+from keras_resnet.export.runtimes.base import Runtime, fails_as
 from keras_resnet.export.runtimes.keras import KerasRuntime, load_keras
 from keras_resnet.export.runtimes.litert import TFLiteRuntime
 from keras_resnet.export.runtimes.locate import SAVED_MODEL, located
 from keras_resnet.export.runtimes.onnx import OnnxRuntime
 from keras_resnet.export.runtimes.openvino import OpenVinoRuntime
 from keras_resnet.export.runtimes.saved_model import SavedModelRuntime
-from keras_resnet.files import expanded
+from keras_resnet.files import expanded, read_json
+from keras_resnet.images.answers import ACTIVATIONS
 
 
 def open_file(path: str | Path, threads: int = 1) -> Runtime:
@@ -27,7 +27,8 @@ def open_file(path: str | Path, threads: int = 1) -> Runtime:
     instead (`tf.config.threading`).
 
     Raises:
-        UserError: no such file, or not one of these kinds.
+        UserError: no such file, not one of these kinds, damaged, or a SavedModel with operations
+            that are not allowed.
     """
     named = expanded(path)
     if not named.exists():
@@ -41,7 +42,8 @@ def open_file(path: str | Path, threads: int = 1) -> Runtime:
         ".xml": lambda: OpenVinoRuntime(path, threads),
     }
     if kind in openers:
-        runtime = openers[kind]()
+        with fails_as(f"Cannot open {path}"):
+            runtime = openers[kind]()
         runtime.activation = runtime.activation or _recorded_activation(named)
         return runtime
     raise UserError(
@@ -53,9 +55,9 @@ def open_file(path: str | Path, threads: int = 1) -> Runtime:
 def _recorded_activation(path: Path) -> str | None:
     """Return the activation recorded in the manifest.json beside an exported file, or None."""
     try:
-        content = json.loads((path.parent / "manifest.json").read_text(encoding="utf-8"))
+        content = read_json(path.parent / "manifest.json")
         is_exported = any(entry["file"] == path.name for entry in content["files"])
-        activation: str | None = content["output"].get("activation")
-    except (OSError, ValueError, KeyError, TypeError):  # `check` reports a damaged manifest
-        return None
-    return activation if is_exported else None
+        activation = content["output"].get("activation")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # `check` reports a damaged manifest
+    return activation if is_exported and activation in ACTIVATIONS else None

@@ -12,7 +12,9 @@ from keras_resnet.export.runtimes.base import (
     Runtime,
     require_image_shape,
 )
-from keras_resnet.export.runtimes.locate import saved_model_folder
+from keras_resnet.export.runtimes.locate import PROGRAM, saved_model_folder
+from keras_resnet.export.runtimes.saved_model_graph import require_allowed
+from keras_resnet.export.runtimes.trust import is_trusted
 from keras_resnet.images.answers import LINEAR, SIGMOID, SOFTMAX, Answers, noise
 
 
@@ -23,14 +25,22 @@ class SavedModelRuntime(Runtime):
     """
 
     def __init__(self, path: Path) -> None:
-        """Load the folder, or the newest version in it. No class of this package is needed."""
+        """Load the folder, or the newest version in it. No class of this package is needed.
+
+        Raises:
+            UserError: it is damaged, has operations that are not allowed (`saved_model_graph`), or
+                is not a classifier of one image.
+        """
         import tensorflow as tf
 
+        folder = saved_model_folder(path)
+        if not is_trusted():
+            require_allowed(folder / PROGRAM)
         try:
             # Keep the loaded object: its signatures need it.
-            self._loaded = tf.saved_model.load(str(saved_model_folder(path)))
+            self._loaded = tf.saved_model.load(str(folder))
             self._serve = self._loaded.signatures["serving_default"]
-        except (OSError, KeyError, ValueError) as error:
+        except Exception as error:  # damaged files make TensorFlow raise unrelated types
             raise UserError(
                 f"{path} is not a readable SavedModel with the signature serving_default. "
                 "Export again: keras-resnet export MODEL --formats savedmodel"

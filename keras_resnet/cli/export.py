@@ -7,7 +7,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_resnet.cli.options import Parser, Verb, add_activation, add_model, names, natural
+from keras_resnet.cli.options import (
+    Parser,
+    Verb,
+    add_activation,
+    add_model,
+    add_trust,
+    names,
+    natural,
+)
 from keras_resnet.display.console import print_checks, print_json, print_lines
 from keras_resnet.errors import UserError
 
@@ -134,12 +142,12 @@ def _check(options: argparse.Namespace) -> int:
 def _check_any(options: argparse.Namespace) -> int:
     """Check a file without a manifest, such as one that another program wrote."""
     from keras_resnet.export import check, check_file, manifest
-    from keras_resnet.export.runtimes.open import open_file
+    from keras_resnet.export.runtimes.trial import open_given
     from keras_resnet.recipes import export as exporting
     from keras_resnet.recipes.runs import sources
 
     path = Path(options.exports)
-    file = open_file(path)
+    file = open_given(path)
     if not (options.against and options.data):
         raise UserError(
             f"{path} has no manifest beside it, so the check needs the model and images: "
@@ -291,6 +299,7 @@ def _check_options(sub: Parser) -> None:
         help="form of the images for a file without a manifest: raw (RGB 0...255, the default), "
         "tf, torch, cifar, or caffe (BGR, as in keras.applications)",
     )
+    add_trust(sub)
 
 
 VERBS = {

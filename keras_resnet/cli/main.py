@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from keras_resnet import onednn
 from keras_resnet.cli import compress, parser, train
+from keras_resnet.cli.options import Verb
 from keras_resnet.display.console import own_terminal
 from keras_resnet.errors import UserError
 from keras_resnet.lazy import quiet_import
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             onednn.turn_on(onednn.read_cpuinfo(), training=True)
         if not _needs_no_tensorflow(options):
             quiet_import("keras_resnet._public")  # fills the registry
-        return verb.run(options)
+        return _run(verb, options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -62,6 +63,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f"; continue with: keras-resnet train --resume {error}" if error.args else ""
         print(f"interrupted{hint}", file=sys.stderr)
         return 130
+
+
+def _run(verb: Verb, options: argparse.Namespace) -> int:
+    if not getattr(options, "trust", False):
+        return verb.run(options)
+    from keras_resnet.export.runtimes.trust import trusting
+
+    with trusting():
+        return verb.run(options)
 
 
 def _needs_no_tensorflow(options: argparse.Namespace) -> bool:

@@ -9,10 +9,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from keras_resnet.cli.options import Parser, Verb, natural, naturals
+from keras_resnet.cli.options import Parser, Verb, add_trust, natural, naturals
 from keras_resnet.display.console import print_json
 from keras_resnet.errors import UserError
-from keras_resnet.files import require_file_target
+from keras_resnet.files import read_arrays, require_file_target
 
 if TYPE_CHECKING:
     import numpy as np
@@ -123,7 +123,7 @@ def _images(options: argparse.Namespace, float_file: Path) -> np.ndarray:
     """Return the first --count images of --images, or of the export's reference."""
     from keras_resnet.export import manifest
     from keras_resnet.export.reference import REFERENCE
-    from keras_resnet.export.runtimes.open import open_file
+    from keras_resnet.export.runtimes.trial import open_given
     from keras_resnet.recipes.export import images_of
 
     beside = float_file.parent / REFERENCE
@@ -134,7 +134,7 @@ def _images(options: argparse.Namespace, float_file: Path) -> np.ndarray:
         return _archived(Path(source))[: options.count]
     if (float_file.parent / manifest.MANIFEST).is_file():
         _warn_of_range(manifest.read(float_file.parent)["input"])
-    shape = open_file(float_file).input_shape
+    shape = open_given(float_file).input_shape
     return images_of(source, SimpleNamespace(input_shape=(None, *shape)), options.count)
 
 
@@ -149,14 +149,13 @@ def _warn_of_range(made_for: dict[str, Any]) -> None:
 
 
 def _archived(path: Path) -> np.ndarray:
-    import numpy as np
-
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            images: np.ndarray = arrays["images"]
-            return images
-    except (OSError, ValueError, KeyError) as error:
+        images: np.ndarray = read_arrays(path)["images"]
+    except (UserError, KeyError) as error:
         raise UserError(f"{path} is no .npz file with an array 'images': {error}") from error
+    if images.dtype.kind not in "uif":
+        raise UserError(f"{path} is no .npz file with an array 'images': it holds no numbers")
+    return images
 
 
 # Options ------------------------------------------------------------------------------------------
@@ -195,6 +194,7 @@ def _benchmark_options(sub: Parser) -> None:
         help="also write the result as JSON; into a folder as benchmark.json",
     )
     sub.add_argument("--picture", metavar="FILE", help="plot the result: .svg, .png or .pdf")
+    add_trust(sub)
 
 
 def _layers_options(sub: Parser) -> None:

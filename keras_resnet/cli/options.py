@@ -143,6 +143,15 @@ def add_activation(sub: argparse.ArgumentParser) -> None:
     )
 
 
+def add_trust(sub: argparse.ArgumentParser) -> None:
+    """Add the option to open a SavedModel with any operations."""
+    sub.add_argument(
+        "--trust",
+        action="store_true",
+        help="run all operations of a SavedModel, also on files: only for a maker whom you trust",
+    )
+
+
 def add_layout(sub: argparse.ArgumentParser) -> None:
     """Add the option for the layout of the --data folder."""
     sub.add_argument(

@@ -15,6 +15,7 @@ from keras_resnet.cli.options import (
     add_activation,
     add_layout,
     add_model,
+    add_trust,
     natural,
     naturals,
 )
@@ -167,6 +168,7 @@ def _ensemble_options(sub: Parser) -> None:
 def _evaluate_options(sub: Parser) -> None:
     add_model(sub)
     add_activation(sub)
+    add_trust(sub)
     sub.add_argument(
         "--data",
         metavar="NAME|FOLDER",
@@ -207,6 +209,7 @@ def _evaluate_options(sub: Parser) -> None:
 def _predict_options(sub: Parser) -> None:
     add_model(sub)
     add_activation(sub)
+    add_trust(sub)
     sub.add_argument(
         "images",
         nargs="+",

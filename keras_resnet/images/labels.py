@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from keras_resnet.errors import UnknownNameError, UserError
-from keras_resnet.files import expanded
+from keras_resnet.files import expanded, read_text
 from keras_resnet.images.answers import Answers, class_count, names_of, told_by
 from keras_resnet.keras_compat import producer
 
@@ -197,7 +197,7 @@ def known(data: str | None, folder: Path | None = None, crop: SingleCrop | None 
 def read_labels(folder: Path) -> tuple[str, ...] | None:
     """Return the class names in the labels.txt of `folder`; None if there is no such file."""
     path = folder / LABELS
-    return tuple(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else None
+    return tuple(read_text(path).splitlines()) if path.is_file() else None
 
 
 def remember(model: keras.Model, what: Known) -> None:

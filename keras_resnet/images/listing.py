@@ -49,8 +49,8 @@ def _files_in(folder: Path, above: frozenset[str]) -> list[str]:
             continue
         if entry.is_dir():
             found += _files_in(Path(entry.path), above | {real})
-        else:
-            found.append(entry.path)
+        elif entry.is_file() or not os.path.exists(entry.path):  # a broken link is named later
+            found.append(entry.path)  # but a pipe or a device could be read forever
     return found
 
 

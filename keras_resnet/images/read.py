@@ -33,7 +33,9 @@ from keras_resnet.images.crop import decode as decode_sound
 # 8192². Decoded this is 192 MiB, and as much again during resizing.
 MAX_PIXELS = 2**26
 MAX_RATIO = 100  # an image of 1 × 1,000,000 would be resized to 224 × 224,000,000
-_MAX_BYTES = 8 * MAX_PIXELS  # of a file: 16 bits with alpha, not compressible
+MAX_BYTES = 8 * MAX_PIXELS  # of a file: 16 bits with alpha, not compressible
+# Pillow's names of the kinds in listing.READ. It opens others by starting a program (EPS).
+_KINDS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "AVIF")
 
 
 def decode(encoded: Any, name: Any = "") -> Any:
@@ -160,7 +162,7 @@ def read_image(
     if not path.is_file():
         raise UserError(f"No such image: {path}")
     shape = (*size, channels)
-    if not 0 < (length := path.stat().st_size) <= _MAX_BYTES:
+    if not 0 < (length := path.stat().st_size) <= MAX_BYTES:
         problem = f"it has {length:,} bytes" if length else "it is empty"
         raise UserError(f"Cannot read {path} as an image: {problem}.")
     try:
@@ -176,6 +178,14 @@ def read_image(
         raise UserError(f"Cannot read {path}: {error.strerror or error}") from error
 
 
+def open_by_pillow(encoded: bytes) -> Any:
+    """Open an image with Pillow, as one of the kinds that this package reads."""
+    image_module = require("PIL.Image", "export")
+    image_module.init()  # loads the readers
+    kinds = [kind for kind in _KINDS if kind in image_module.OPEN]  # old versions have no AVIF
+    return image_module.open(io.BytesIO(encoded), formats=kinds)
+
+
 def _by_pillow(encoded: bytes) -> np.ndarray:
     """Decode a file's bytes with Pillow: uint8 (height, width, 3).
 
@@ -188,7 +198,7 @@ def _by_pillow(encoded: bytes) -> np.ndarray:
         # Pillow warns about images above 89 million pixels and refuses them above twice that.
         with (
             warnings.catch_warnings(action="ignore"),
-            image_module.open(io.BytesIO(encoded)) as image,
+            open_by_pillow(encoded) as image,
         ):
             fits, said = _judged(image.height, image.width)
             if not fits:

@@ -19,6 +19,7 @@ from keras_resnet.images.labels import class_names
 from keras_resnet.images.preprocessing import mode_inside, require_mode
 from keras_resnet.importing.parity import TORCH_PEERS, Parity, compare, difference, patched_images
 from keras_resnet.models.build import FREE_OPTIONS, with_options
+from keras_resnet.models.load import load_keras
 from keras_resnet.weights import catalog
 from keras_resnet.weights.fitting import Note, arrays_of, fit
 from keras_resnet.weights.foreign.read import contents, read
@@ -142,7 +143,7 @@ def import_run(
     if not file.is_file():
         raise UserError(f"{folder} is no finished run: it has no model.keras.")
     _require_writable(out, overwrite)
-    theirs = keras.models.load_model(file, compile=False)
+    theirs = load_keras(file)
     preprocessing = mode_inside(theirs)
     if preprocessing is None:
         raise UserError(

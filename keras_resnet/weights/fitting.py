@@ -66,7 +66,7 @@ def read_note(path: Path) -> Note:
             said = {f.name: file.attrs.get(_NOTE + f.name) for f in fields(Note)}
             note = Note(**{**said, _OPTIONS: _parsed(said[_OPTIONS])})
             layers = [layer["vars"].attrs.get("name") for layer in file["layers"].values()]
-    except (OSError, KeyError, json.JSONDecodeError):
+    except (OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError):
         return Note()  # reading the weights later reports what is wrong with the file
     if note.preprocessing is None and BETWEEN in layers:
         raise UserError(

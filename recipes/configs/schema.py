@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from keras_resnet.errors import UnknownNameError, UserError, require
-from keras_resnet.files import expanded, replacing
+from keras_resnet.files import expanded, replacing, require_small_text
 
 CONFIGS = Path(__file__).parent
 
@@ -262,6 +262,7 @@ def load_config(name: str | Path, overrides: dict[str, Any] | None = None) -> Co
             raise UnknownNameError("config", name, list_configs(), see)
         if not path.is_file():
             raise UserError(f"No such config file: {path}")
+    require_small_text(path)
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

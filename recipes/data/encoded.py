@@ -8,7 +8,6 @@ uint8. `images/read.py` defines the readable kinds of files and their rotation.
 from __future__ import annotations
 
 import contextlib
-import io
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -236,7 +235,7 @@ class EncodedSplit:
             with contextlib.suppress(*unreadable), warnings.catch_warnings():
                 warnings.simplefilter("ignore", image_module.DecompressionBombWarning)
                 content = self.source.read(tf.constant(place))[0].numpy()
-                sides.append(min(image_module.open(io.BytesIO(content)).size))
+                sides.append(min(read.open_by_pillow(content).size))
         if not sides:
             where = self.source.where(0)
             raise UserError(f"None of {self.places:,} images can be read, e.g. {where}.")

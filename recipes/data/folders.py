@@ -22,6 +22,7 @@ import tensorflow as tf
 
 from keras_resnet.errors import UnknownNameError, UserError
 from keras_resnet.images.listing import READ, folders_in, list_images, warn_of_others
+from keras_resnet.images.read import MAX_BYTES
 from keras_resnet.recipes.data import identity
 from keras_resnet.recipes.data.encoded import Source
 
@@ -83,8 +84,17 @@ class Files(Source):
 
     @cached_property
     def _tensors(self) -> tuple[Any, Any]:
+        paths = [path if _can_be_image(path) else "" for path in self.paths]  # "" cannot be read
         with tf.init_scope():  # once, not in every graph that reads
-            return tf.constant(self.paths.tolist(), tf.string), tf.constant(self.labels)
+            return tf.constant(paths, tf.string), tf.constant(self.labels)
+
+
+def _can_be_image(path: str) -> bool:
+    """Return False for a file that is too large; a sparse file needs no disk but fills memory."""
+    try:
+        return os.path.getsize(path) <= MAX_BYTES
+    except OSError:
+        return False
 
 
 def refuse_archive(name: str) -> None:

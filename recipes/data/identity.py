@@ -13,7 +13,8 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from hashlib import blake2b
+from functools import partial
+from hashlib import blake2b, file_digest
 
 import numpy as np
 
@@ -21,11 +22,12 @@ from keras_resnet.display.bars import progress
 
 _BITS = 64
 _AT_ONCE = 64  # files per task of a thread
+_hash = partial(blake2b, digest_size=_BITS // 8)
 
 
 def of_bytes(content: bytes | memoryview) -> int:
     """Return the identity of an image from its stored bytes."""
-    return int.from_bytes(blake2b(content, digest_size=_BITS // 8).digest())
+    return int.from_bytes(_hash(content).digest())
 
 
 def of_files(paths: Sequence[str]) -> np.ndarray:
@@ -75,8 +77,8 @@ def draws(identities: np.ndarray, purpose: str) -> np.ndarray:
 
 def _of_file(path: str) -> int:
     try:
-        with open(path, "rb", buffering=0) as file:
-            return of_bytes(file.readall())
+        with open(path, "rb") as file:
+            return int.from_bytes(file_digest(file, _hash).digest())
     except OSError:  # the file is reported and left out later, when all images are decoded once
         return of_bytes(b"")
 

@@ -36,10 +36,9 @@ from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.labels import Known, known, remember
 from keras_resnet.layers import to_stock
 from keras_resnet.recipes.configs.schema import Config, load_config, save_config, shown_name
-from keras_resnet.recipes.runs import earlier, log
+from keras_resnet.recipes.runs import earlier, log, results
 
 _LOCK = ".lock"
-STARTED_FROM = "started_from"  # key in start.json: the run folder of the start model
 
 
 @dataclass(frozen=True)
@@ -92,8 +91,7 @@ class Run:
     def about_start(self) -> dict[str, Any]:
         """Return the origin of the start model; an empty dictionary if there is none."""
         path = self.path / "start.json"
-        about: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-        return about
+        return results.about_start(path) if path.is_file() else {}
 
     @property
     def teacher(self) -> Path:
@@ -147,11 +145,11 @@ class Run:
         """Return the results of the finished run, in today's form for earlier versions too.
 
         Raises:
-            UserError: summary.json is missing.
+            UserError: summary.json is missing or damaged.
         """
         if not self._summary.is_file():
             raise UserError(f"{self.name} has no summary.json. Restore it, or train a new run.")
-        return earlier.summary(json.loads(self._summary.read_text()))
+        return earlier.summary(results.summary(self._summary))
 
     def known(self) -> Known:
         """Return the class names of the finished run, and the crop of its accuracy measurement."""

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_resnet.errors import UserError
-from keras_resnet.files import replacing
+from keras_resnet.files import read_arrays, replacing
 from keras_resnet.recipes.data import identity
 from keras_resnet.recipes.data.datasets import AnySplit, Dataset
-from keras_resnet.recipes.runs.folder import STARTED_FROM, Run
+from keras_resnet.recipes.runs.folder import Run
+from keras_resnet.recipes.runs.results import STARTED_FROM
 
 if TYPE_CHECKING:
     from keras_resnet.recipes.runs.sources import Source
@@ -107,8 +108,11 @@ def _read(folder: Path) -> dict[str, np.ndarray]:
     path = folder / FILE
     if not path.is_file():
         return {}
-    with np.load(path, allow_pickle=False) as arrays:
-        return {key: arrays[key] if key == _SAID else arrays[key].cumsum() for key in arrays}
+    arrays = read_arrays(path)
+    for key, values in arrays.items():
+        if values.ndim != 1 or values.dtype.kind not in ("U" if key == _SAID else "ui"):
+            raise UserError(f"{path} is damaged: '{key}' is not a list of images.")
+    return {key: x if key == _SAID else x.cumsum() for key, x in arrays.items()}
 
 
 def _write(folder: Path, content: dict[str, Any]) -> None:

@@ -14,14 +14,15 @@ from keras_resnet.export.formats import metadata
 from keras_resnet.export.runtimes.base import Runtime, classifier_shape
 from keras_resnet.export.runtimes.keras import KerasRuntime, load_keras
 from keras_resnet.export.runtimes.locate import located
-from keras_resnet.export.runtimes.open import open_file
+from keras_resnet.export.runtimes.trial import open_given
 from keras_resnet.files import expanded
 from keras_resnet.images.answers import agreed, class_count, names_of, numbered
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.labels import Known, class_ids, read_labels, remember
 from keras_resnet.images.listing import READ
 from keras_resnet.images.preprocessing import missing_preprocessing
-from keras_resnet.recipes.runs.folder import STARTED_FROM, Run, find_run, is_run
+from keras_resnet.recipes.runs.folder import Run, find_run, is_run
+from keras_resnet.recipes.runs.results import STARTED_FROM
 from keras_resnet.weights import catalog, loading
 from keras_resnet.weights.fitting import read_note
 
@@ -112,7 +113,8 @@ class Source:
             return self.run.known().crop
         if self.path is not None and (self.path.parent / manifest.MANIFEST).is_file():
             crop = manifest.read(self.path.parent)["input"].get("crop")
-            return None if crop is None else SingleCrop(**crop)
+            sides = crop and (crop["resize"], crop["size"], crop["interpolation"])
+            return SingleCrop(*sides) if sides else None
         return None
 
     def has_classes(self, names: tuple[str, ...]) -> bool:
@@ -176,7 +178,8 @@ class Source:
                 print(f"warning: {hint} Here it gets RGB 0...255.", file=sys.stderr)
             runtime: Runtime = KerasRuntime(model)
         else:
-            runtime = open_file(self.path)
+            manifest.require_unchanged(self.path)
+            runtime = open_given(self.path)
             self.names(runtime.outputs)
         runtime.activation = agreed(self.activation, runtime.activation)
         return runtime

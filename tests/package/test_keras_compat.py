@@ -185,6 +185,11 @@ LOST = [
         "IsMklEnabled",
         lambda _: keras_compat.uses_onednn(),
     ),
+    (
+        lambda: sys.modules["tensorflow.core.protobuf.saved_model_pb2"],
+        "SavedModel",
+        lambda _: keras_compat.saved_model(b""),
+    ),
 ]
 
 
@@ -208,7 +213,7 @@ def _pretend(monkeypatch, module):
 @pytest.mark.parametrize(("make", "name", "use"), LOST, ids=[name for _, name, _ in LOST])
 def test_a_name_that_is_gone_is_said_with_the_version(make, name, use, monkeypatch):
     owner = make()
-    of_tensorflow = ("_experimental_calibrate_only", "mlir_quantize", "IsMklEnabled")
+    of_tensorflow = ("_experimental_calibrate_only", "mlir_quantize", "IsMklEnabled", "SavedModel")
     module = tf if name in of_tensorflow else keras
     seen = keras_compat.SEEN[module.__name__]
     newer = _pretend(monkeypatch, module)

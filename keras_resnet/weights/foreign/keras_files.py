@@ -21,6 +21,7 @@ import keras
 import numpy as np
 
 from keras_resnet.errors import UserError
+from keras_resnet.files import require_bounded
 from keras_resnet.weights.fitting import Arrays, arrays_of
 from keras_resnet.weights.foreign.forms import their_class
 from keras_resnet.weights.foreign.keras_weights import are_known
@@ -176,6 +177,7 @@ def _load(source: keras.Model, path: Path) -> None:
             inner = path
             if zipfile.is_zipfile(path):
                 with zipfile.ZipFile(path) as archive:
+                    require_bounded(archive, path)
                     inner = Path(archive.extract(_INNER, folder))
             elif not path.name.endswith(".weights.h5"):
                 inner = Path(shutil.copyfile(path, Path(folder, _INNER)))
@@ -203,7 +205,7 @@ def _opened(path: Path) -> Iterator[h5py.File]:
                 yield file
             return
         with (
-            zipfile.ZipFile(path) as archive,
+            _bounded(path) as archive,
             archive.open(_INNER) as inner,
             h5py.File(inner) as file,
         ):
@@ -212,6 +214,12 @@ def _opened(path: Path) -> Iterator[h5py.File]:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{path} is damaged, or is no weights file of Keras ({error}).") from error
+
+
+def _bounded(path: Path) -> zipfile.ZipFile:
+    archive = zipfile.ZipFile(path)
+    require_bounded(archive, path)
+    return archive
 
 
 def _layers(path: Path, take: Callable[[h5py.Dataset], Any]) -> list[tuple[str, list[Any]]]:

@@ -22,6 +22,7 @@ import ml_dtypes
 import numpy as np
 
 from keras_resnet.errors import UnknownNameError, UserError
+from keras_resnet.files import require_bounded
 
 _DTYPES = {
     "BFloat16Storage": ml_dtypes.bfloat16,
@@ -36,6 +37,8 @@ _DTYPES = {
     "LongStorage": "<i8",
 }
 _Load = Callable[[str], np.ndarray]  # reads a storage by its key
+_MOST_SHARED = 4  # tensors that may share a storage, as tied weights do, on average
+_FEW = 2**20  # numbers that may always be shared
 _MOST_MEMO = 1_000_000  # objects that a pickle may refer back to; a state dict has thousands
 _PICKLES_BEFORE = 3  # the old format begins with a magic number, its version and the machine's
 _SAVE = 'torch.save({}, "weights.pt")'  # the line of Python that makes a file that we can read
@@ -68,6 +71,13 @@ def read_state_dict(path: str | Path, state_dict: str | None = None) -> dict[str
 
     def arrays(tensors: Mapping[str, _Tensor], load: _Load) -> dict[str, np.ndarray]:
         storages = {key: load(key) for key in {tensor.storage for tensor in tensors.values()}}
+        asked = sum(math.prod(tensor.shape) for tensor in tensors.values())
+        stored = sum(storage.size for storage in storages.values())
+        if asked > max(_MOST_SHARED * stored, _FEW):
+            raise UserError(
+                f"its tensors have {asked:,} numbers in storages of {stored:,}. It is made to fill "
+                "the memory."
+            )
         return {name: _array(each, storages[each.storage]) for name, each in tensors.items()}
 
     return _read(Path(path), state_dict, arrays)
@@ -276,6 +286,7 @@ class _Reader(pickle.Unpickler):
 
 def _zip(file: BinaryIO) -> tuple[Any, _Load]:
     archive = zipfile.ZipFile(file)  # the caller closes it with the file
+    require_bounded(archive, Path(file.name))
     root = _root(archive, Path(file.name).name)
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
         raise UserError("it is compressed; PyTorch's files never are.")
