@@ -13,8 +13,21 @@ from keras_resnet.errors import UserError
 
 
 def expanded(path: str | Path) -> Path:
-    """Return a path with "~" expanded to the home folder, as in a shell."""
-    return Path(path).expanduser()
+    """Return a path with "~" expanded to the home folder, as in a shell.
+
+    "~NAME" stays if there is no such user, and "~" if there is no home folder.
+
+    Raises:
+        UserError: it is no path, is empty, or has a character that no path may have.
+    """
+    if not isinstance(path, str | Path):
+        raise UserError(f"A path must be a string or a Path; received a {type(path).__name__}.")
+    text = os.path.expanduser(path)
+    if not text:
+        raise UserError("A path must not be empty.")
+    if "\0" in text:
+        raise UserError(f"A path must not contain the character NUL; received '{text}'.")
+    return Path(text)
 
 
 def plain_name(name: str) -> str:

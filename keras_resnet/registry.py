@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from keras_resnet.arguments import checked
 from keras_resnet.errors import UnknownNameError, UserError
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ def _filled() -> dict[str, Architecture]:
     return _ARCHITECTURES
 
 
+@checked
 def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:
     """Return the registry names that match a shell pattern.
 
@@ -111,6 +113,7 @@ def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:
     ]
 
 
+@checked
 def list_weights(pattern: str = "*") -> dict[str, list[str]]:
     """Return the catalog's weights for each network: the tags that `weights=` accepts.
 
@@ -126,6 +129,7 @@ def list_weights(pattern: str = "*") -> dict[str, list[str]]:
     return {name: [entry.tag for entry in _filled()[name].weights()] for name in names}
 
 
+@checked
 def create_model(name: str, /, **arguments: Any) -> keras.Model:
     """Build a network by name.
 

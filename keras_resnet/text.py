@@ -54,9 +54,9 @@ def for_html(text: object) -> str:
 
 
 def for_markdown(text: object) -> str:
-    """Return a text for a Markdown page: one line, without tags, code, links or emphasis."""
-    shown = for_html(for_terminal(text))
-    return re.sub(r"[\[\]`|\\*_]", lambda found: f"&#{ord(found[0])};", shown)
+    """Return a text for a Markdown page: one line, without tags, code, links or table cells."""
+    shown = html.escape(for_terminal(text), quote=False)
+    return re.sub(r"[\[\]`|\\]", lambda found: f"&#{ord(found[0])};", shown)
 
 
 def code_for_markdown(text: object) -> str:

@@ -27,6 +27,7 @@ from typing import Any
 
 import keras
 
+from keras_resnet.arguments import checked
 from keras_resnet.display.console import number
 from keras_resnet.display.notebook import Rows
 from keras_resnet.errors import UserError
@@ -92,7 +93,8 @@ class Run:
     def about_start(self) -> dict[str, Any]:
         """Return the origin of the start model; an empty dictionary if there is none."""
         path = self.path / "start.json"
-        about: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+        text = path.read_text(encoding="utf-8") if path.is_file() else "{}"
+        about: dict[str, Any] = json.loads(text)
         return about
 
     @property
@@ -151,7 +153,7 @@ class Run:
         """
         if not self._summary.is_file():
             raise UserError(f"{self.name} has no summary.json. Restore it, or train a new run.")
-        return earlier.summary(json.loads(self._summary.read_text()))
+        return earlier.summary(json.loads(self._summary.read_text(encoding="utf-8")))
 
     def known(self) -> Known:
         """Return the class names of the finished run, and the crop of its accuracy measurement."""
@@ -209,12 +211,14 @@ def require_free(path: Path) -> None:
     """Refuse a path at which no run can be made.
 
     Raises:
-        UserError: `path` is a file, or a folder that is not empty.
+        UserError: `path` is a file, a folder that is not empty, or inside another run.
     """
     if is_run(path):
         raise UserError(
             f"{path} already contains a run. Resume it with: keras-resnet train --resume {path}"
         )
+    if above := next(filter(is_run, path.absolute().parents), None):
+        raise UserError(f"{path} is inside the run {above}. Choose another folder: --out FOLDER")
     if path.is_file():
         raise UserError(f"{path} is a file. Give a folder: --out FOLDER")
     if path.exists() and any(path.iterdir()):
@@ -255,6 +259,7 @@ def create_run(
     return run
 
 
+@checked
 def find_run(path: str | Path) -> Run:
     """Open an existing run.
 
@@ -293,6 +298,7 @@ class Runs(Rows):
         ]
 
 
+@checked
 def list_runs(folder: str | Path) -> Runs:
     """Describe the runs in `folder` (and in its subfolders), the latest first.
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from keras_resnet.analysis.explain import explain
 from keras_resnet.analysis.profile import profile
+from keras_resnet.arguments import checked
 from keras_resnet.display import figures, sheets
 from keras_resnet.display.console import CHECK_HEADER, check_cells, number
 from keras_resnet.display.notebook import data_uri, html_table
@@ -37,6 +38,7 @@ _MOST_STRIPS = 20  # classes with example images
 _TEMPLATE = Path(__file__).with_suffix(".html")
 
 
+@checked
 def write(run: Run, out: str | Path | None = None) -> Path:
     """Write the report of a finished run.
 

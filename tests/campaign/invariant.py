@@ -28,7 +28,8 @@ from keras_resnet.text import Terminal
 EXIT_CODES = (0, 1, 2, 130, 141)
 MOST_LINES = 3
 SECONDS = 120.0  # of a process; it imports TensorFlow, which takes 5 to 20 s on two busy cores
-CALL_SECONDS = 60.0
+CALL_SECONDS = 60.0  # of a call, counted on the processors, so that a busy machine is no failure
+_WAITING = 5.0  # how many times that a call may take by the clock
 MEGABYTES = 3000.0  # of a process, at its largest; TensorFlow alone has 600
 CALL_MEGABYTES = 1500.0  # that a call adds to this process
 
@@ -128,13 +129,19 @@ def _limited(seconds: float) -> Iterator[None]:
     def stop(*_: object) -> None:
         raise _TooLongError
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    timers = (
+        (signal.SIGPROF, signal.ITIMER_PROF, seconds),
+        (signal.SIGALRM, signal.ITIMER_REAL, _WAITING * seconds),
+    )
+    before = [signal.signal(kind, stop) for kind, _, _ in timers]
+    for _, timer, limit in timers:
+        signal.setitimer(timer, limit)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        for (kind, timer, _), handler in zip(timers, before, strict=True):
+            signal.setitimer(timer, 0)
+            signal.signal(kind, handler)
 
 
 def bounded(

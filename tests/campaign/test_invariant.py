@@ -36,16 +36,16 @@ def test_a_call_is_judged_like_a_process(monkeypatch, tmp_path):
     assert invariant.call(["predict", "x", "nothing.jpg"], cwd=tmp_path) is None
     assert invariant.call(["list", "--help"]) is None
 
-    def has(run):
+    def has(run, seconds=20):
         changed = VERBS["list"].__class__(**{**vars(VERBS["list"]), "run": run})
         monkeypatch.setitem(VERBS, "list", changed)
-        return invariant.call(["list"], seconds=0.5, megabytes=100)
+        return invariant.call(["list"], seconds=seconds, megabytes=100)
 
     def falls(_):
         raise RuntimeError("out of luck")
 
     assert "RuntimeError: out of luck" in has(falls)
-    assert has(lambda _: time.sleep(5)) == "still running after 0.5 s"
+    assert has(lambda _: time.sleep(5), 0.5) == "still running after 0.5 s"
     if sys.platform == "linux":
         assert "MB of memory, more than 100" in has(lambda _: len(b"x" * 300_000_000) * 0)
 
