@@ -109,6 +109,7 @@ _TAKEN: dict[Any, tuple[type, ...]] = {
     float: (numbers.Real,),
     np.ndarray: (np.ndarray, list, tuple),
 }
+_KINDS = {int: "iu", float: "iuf", str: "U"}  # of arrays that are taken for lists
 _MANY = (collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection)
 
 
@@ -133,7 +134,8 @@ def _is_many(kind: Any, items: tuple[Any, ...], value: Any) -> bool:
     if isinstance(value, str | bytes | Mapping):  # not a list of letters or of keys
         return False
     if isinstance(value, np.ndarray):
-        return value.ndim > 0 and value.dtype.kind in "iuf" and items[:1] in ((int,), (float,))
+        taken = "OUSbiuf" if items[:1] == (object,) else _KINDS.get((items or (None,))[0], "")
+        return value.ndim > 0 and value.dtype.kind in taken
     if not isinstance(value, list | tuple if kind in (list, tuple) else kind):
         return False
     same = len(items) == 1 or items[1:] == (...,)

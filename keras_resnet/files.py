@@ -11,6 +11,8 @@ from pathlib import Path
 
 from keras_resnet.errors import UserError
 
+_LONGEST_PATH, _LONGEST_NAME = 4095, 255  # bytes; the system refuses longer ones anyway
+
 
 def expanded(path: str | Path) -> Path:
     """Return a path with "~" expanded to the home folder, as in a shell.
@@ -27,6 +29,12 @@ def expanded(path: str | Path) -> Path:
         raise UserError("A path must not be empty.")
     if "\0" in text:
         raise UserError(f"A path must not contain the character NUL; received '{text}'.")
+    try:
+        sizes = [len(os.fsencode(part)) for part in (text, *Path(text).parts)]
+    except UnicodeEncodeError as error:  # a letter under an ASCII locale
+        raise UserError(f"'{text}' cannot be the name of a file under this locale.") from error
+    if sizes[0] > _LONGEST_PATH or max(sizes[1:], default=0) > _LONGEST_NAME:
+        raise UserError(f"This path is too long for a file: {text[:80]}…")
     return Path(text)
 
 

@@ -253,9 +253,10 @@ def load_config(name: str | Path, overrides: dict[str, Any] | None = None) -> Co
         UserError: no such config, invalid TOML, an unknown key, or a value with the wrong type or
             outside its limits.
     """
-    path = CONFIGS / f"{name}.toml"
+    given = expanded(name)
+    path = CONFIGS / f"{given}.toml"
     if not path.is_file():
-        path = expanded(name)
+        path = given
         if path.suffix != ".toml":
             see = "Run 'keras-resnet train --list' to see all, or give the path of a .toml file."
             raise UnknownNameError("config", name, list_configs(), see)
