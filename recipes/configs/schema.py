@@ -254,6 +254,8 @@ def load_config(name: str | Path, overrides: dict[str, Any] | None = None) -> Co
             outside its limits.
     """
     given = expanded(name)
+    if not isinstance(overrides, Mapping | None):
+        raise UserError(f"overrides must be a dictionary; received a {type(overrides).__name__}.")
     path = CONFIGS / f"{given}.toml"
     if not path.is_file():
         path = given

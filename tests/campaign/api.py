@@ -29,7 +29,7 @@ from keras_resnet.recipes import compare, evaluate, report, sources
 from keras_resnet.recipes.runs import folder as runs
 
 NAME = "api"
-TRIALS, SHARE, SECONDS = 1500, 12, 200.0
+TRIALS, SHARE, SECONDS = 1500, 8, 200.0
 
 # Resources that a call may take: a right call of the largest converts a small network.
 CALL_SECONDS, CALL_MEGABYTES = 60.0, 1500.0

@@ -18,7 +18,7 @@ from keras_resnet.cli.parser import parsers
 from keras_resnet.recipes.configs.schema import CONFIGS, list_configs
 
 NAME = "commands"
-TRIALS, SHARE, SECONDS = 2500, 12, 150.0
+TRIALS, SHARE, SECONDS = 2500, 8, 150.0
 
 # These wait for other machines, or train although every word of the line is right.
 _NOT_ALONE = ("data-service", "quickstart")

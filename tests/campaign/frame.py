@@ -159,6 +159,8 @@ class Worker:
                 cwd=tempfile.gettempdir(),
                 env={**os.environ, "PYTHONPATH": str(TESTS), "TF_CPP_MIN_LOG_LEVEL": "3"},
             )
+            assert self._process.stdout is not None
+            self._process.stdout.readline()  # TensorFlow is imported, which is no trial's time
         process = self._process
         assert process.stdin is not None
         assert process.stdout is not None
@@ -193,7 +195,8 @@ def work() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what else is printed is no answer
     known = classes()
-    importlib.import_module("keras_resnet._public")  # TensorFlow, before a trial is timed
+    importlib.import_module("keras_resnet._public")  # and TensorFlow with it
+    print("ready", file=answers, flush=True)
     for line in sys.stdin:
         name, seed = line.split("\t")
         print(json.dumps(one(known[name], int(seed))), file=answers, flush=True)

@@ -17,7 +17,7 @@ from keras_resnet.export import manifest, model_card
 from keras_resnet.images.labels import LABELS, read_labels, require_class_names
 
 NAME = "text"
-TRIALS, SHARE, SECONDS = 600, 10, 150.0
+TRIALS, SHARE, SECONDS = 600, 6, 150.0
 
 _PARTS = (
     *("a", "é", "\u3000", "ß", "猫", "🐈", "👩‍🔬", "x.y", "%s", "$x$", "$\\frac$", "'", '"', "<b>"),
