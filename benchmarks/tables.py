@@ -3,7 +3,7 @@
     python benchmarks/tables.py           # rewrite the tables in the pages, found by first line
 
 The rows below have everything that is not in a record: published figures, machines, commands.
-tests/test_benchmarks.py checks that the pages agree.
+tests/package/test_benchmarks.py checks that the pages agree.
 """
 
 from __future__ import annotations
@@ -469,10 +469,23 @@ def _signal(file: dict[str, Any]) -> str:
     )
 
 
+def reliability() -> str:
+    """Return the number of hostile trials of each class, and of those that ended badly."""
+    record = _record("reliability.json")
+    rows = [[f"`{row['class']}`", *map(row.get, _COUNTS)] for row in record["classes"]]
+    where = f"all, seed {record['seed']}, {record['date']}, {record['machine']}"
+    rows.append([where, *(sum(row[count] for row in record["classes"]) for count in _COUNTS)])
+    lines = (f"| {name} | " + " | ".join(f"{n:,}" for n in counts) + " |" for name, *counts in rows)
+    return _table("| class | tried | good | bad |", lines)
+
+
+_COUNTS = ("tried", "good", "bad")
+
 TABLES: dict[str, tuple[Callable[[], str], ...]] = {
     "recipes/README.md": (trained, ablations, compressed, training_steps),
     "export/README.md": (quantized, also_quantized),
     "benchmarks/README.md": (runtimes, imagenet_size),
+    "docs/reliability.md": (reliability,),
 }
 
 

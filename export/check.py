@@ -7,10 +7,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_resnet.arguments import checked
 from keras_resnet.display.console import number, print_left_out, verdict
 from keras_resnet.errors import UserError, missing
 from keras_resnet.export import manifest
@@ -29,6 +30,9 @@ from keras_resnet.export.runtimes.onnx import OnnxRuntime
 from keras_resnet.export.runtimes.open import open_file
 from keras_resnet.export.runtimes.trial import require_survived
 from keras_resnet.files import expanded
+
+if TYPE_CHECKING:
+    import keras
 
 _ROUNDS, _RUNS = 20, 5
 _SECONDS = 1.0  # time limit per file; slow files get fewer rounds
@@ -283,7 +287,8 @@ def median_latency(files: Sequence[Runtime], image: np.ndarray) -> list[float]:
     return [medians[id(runtime)] for runtime in files]
 
 
-def recorded_reference(folder: Path, model: Any = None) -> Reference:
+@checked
+def recorded_reference(folder: Path, model: keras.Model | None = None) -> Reference:
     """Read the images of an export folder, with the recorded answers or those of `model`.
 
     `model` gets the normalisation that the export put in front (`prepare.as_exported`).
@@ -304,6 +309,7 @@ def recorded_reference(folder: Path, model: Any = None) -> Reference:
     return replace(reference, outputs=outputs)
 
 
+@checked
 def left_out(folder: Path) -> list[dict[str, str]]:
     """List the files of an export folder that cannot be run because an engine is not installed.
 
@@ -322,6 +328,7 @@ def left_out(folder: Path) -> list[dict[str, str]]:
     )
 
 
+@checked
 def check_folder(folder: str | Path, reference: Reference | None = None) -> list[FileCheck]:
     """Check an export folder: first the hashes, then every file against the Keras model's answers.
 

@@ -11,6 +11,7 @@ from keras_resnet.export.formats.table import FORMATS
 from keras_resnet.export.formats.usage import Usage, answers_of
 from keras_resnet.images.answers import LINEAR, numbered
 from keras_resnet.images.crop import SingleCrop
+from keras_resnet.text import code_for_markdown, for_markdown
 
 
 def card(content: Mapping[str, Any]) -> str:
@@ -33,7 +34,7 @@ def _title(content: Mapping[str, Any]) -> str:
         else "**Not every file passed** the comparison with the Keras model."
     )
     return (
-        f"# {content['model']}\n\n"
+        f"# {for_markdown(content['model'])}\n\n"
         f"An image classifier with {content['classes']} classes, exported by keras_resnet on "
         f"{content['created'][:10]}. {passed} `manifest.json` has all figures, hashes and versions."
     )
@@ -54,9 +55,9 @@ def _files(content: Mapping[str, Any]) -> str:
         "|---|---|---|---|---|---|---|",
         *rows,
         "",
-        f"The check used {checked['n']:,} images ({checked['images']}). {_accuracy(checked)} "
-        f"{_agreement(content)} *ms* is the median time for one image on one thread (TensorFlow: "
-        f"all threads), on {content['machine']}.",
+        f"The check used {checked['n']:,} images ({for_markdown(checked['images'])}). "
+        f"{_accuracy(checked)} {_agreement(content)} *ms* is the median time for one image on one "
+        f"thread (TensorFlow: all threads), on {for_markdown(content['machine'])}.",
     ]
     return "\n".join(lines)
 
@@ -83,7 +84,7 @@ def _failures(content: Mapping[str, Any]) -> str:
     """Return what is wrong with the files that failed, and what to try, as `export` prints it."""
     if content["passed"]:
         return ""
-    failed = "\n".join(f"- {failure}" for failure in manifest.failures(content))
+    failed = "\n".join(f"- {for_markdown(failure)}" for failure in manifest.failures(content))
     parts = ["## What failed", failed]
     if lines := check.advice(content["files"]):
         parts += [lines[0], "\n".join(lines[1:])]
@@ -91,13 +92,14 @@ def _failures(content: Mapping[str, Any]) -> str:
 
 
 def _output(content: Mapping[str, Any]) -> str:
-    answers, names = answers_of(content), numbered(content["labels"], content["classes"])
+    answers = answers_of(content)
+    names = [*map(code_for_markdown, numbered(content["labels"], content["classes"]))]
     if answers.binary and answers.activation == LINEAR:
-        return f"one logit. Above 0 the answer is `{names[1]}`, otherwise `{names[0]}`."
+        return f"one logit. Above 0 the answer is {names[1]}, otherwise {names[0]}."
     if answers.binary:
         return (
-            f"one number, the probability of `{names[1]}`. Above 1/2 the answer is "
-            f"`{names[1]}`, otherwise `{names[0]}`."
+            f"one number, the probability of {names[1]}. Above 1/2 the answer is "
+            f"{names[1]}, otherwise {names[0]}."
         )
     if answers.independent:
         return (
@@ -197,7 +199,9 @@ def _origin(content: Mapping[str, Any]) -> str:
     origin = {name: value for name, value in content["origin"].items() if value is not None}
     about = content["about"] or {}
     given = {name: text for name, text in about.items() if text and text not in origin.values()}
-    lines = [f"- {name}: {value}" for name, value in (origin | given).items()]
+    lines = [
+        f"- {for_markdown(name)}: {for_markdown(value)}" for name, value in (origin | given).items()
+    ]
     if not lines:
         return ""
     if not {"licence of the weights", "license"} & set(origin | given):

@@ -16,6 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_resnet.arguments import checked
 from keras_resnet.display.console import CHECK_HEADER, check_cells
 from keras_resnet.display.notebook import html_table
 from keras_resnet.errors import UserError, require_tensorflow, warn
@@ -33,7 +34,7 @@ from keras_resnet.export.runtimes.open import open_file
 from keras_resnet.files import expanded, plain_name
 from keras_resnet.images.answers import LINEAR, Answers, agreed, names_of, told_by
 from keras_resnet.images.crop import SingleCrop
-from keras_resnet.images.labels import LABELS, known_of
+from keras_resnet.images.labels import LABELS, known_of, require_class_names
 from keras_resnet.images.preprocessing import has_preprocessing
 
 _COLORS = {1: "grey", 3: "RGB"}  # keyed by the number of channels
@@ -77,6 +78,7 @@ class ExportReport:
         return table + failed
 
 
+@checked
 def export(
     model: keras.Model,
     formats: Sequence[str] = ("savedmodel", "tflite-float32", "tflite-int8"),
@@ -247,6 +249,7 @@ def _write_about(
     (folder / "README.md").write_text(model_card.card(content), encoding="utf-8")
 
 
+@checked
 def require_arguments(
     formats: Sequence[str],
     out: str | Path,
@@ -310,11 +313,7 @@ def _require_labels(labels: np.ndarray, images: int, answers: Answers) -> None:
 
 def _checked_labels(labels: Sequence[object] | None, model: keras.Model) -> list[str] | None:
     names = names_of(labels, model.output_shape[-1])
-    if split := [name for name in names or () if len(name.splitlines()) > 1]:
-        raise UserError(
-            f"A class name must be a single line in labels.txt; received {split[0]!r}. "
-            "Remove its line break."
-        )
+    require_class_names(names or ())
     return None if names is None else list(names)
 
 

@@ -25,11 +25,31 @@ if TYPE_CHECKING:
 MOST_TEXT = 2**24  # bytes of a JSON, TOML or text file; the manifest of 21,000 classes has 2**20
 _MOST_UNPACKED = 2**28  # bytes that any archive may unpack to
 _MOST_RATIO = 16  # unpacked bytes for each byte of a larger archive; images and weights reach 4
+_LONGEST_PATH, _LONGEST_NAME = 4095, 255  # bytes; the system refuses longer ones anyway
 
 
 def expanded(path: str | Path) -> Path:
-    """Return a path with "~" expanded to the home folder, as in a shell."""
-    return Path(path).expanduser()
+    """Return a path with "~" expanded to the home folder, as in a shell.
+
+    "~NAME" stays if there is no such user, and "~" if there is no home folder.
+
+    Raises:
+        UserError: it is no path, is empty, or has a character that no path may have.
+    """
+    if not isinstance(path, str | Path):
+        raise UserError(f"A path must be a string or a Path; received a {type(path).__name__}.")
+    text = os.path.expanduser(path)
+    if not text:
+        raise UserError("A path must not be empty.")
+    if "\0" in text:
+        raise UserError(f"A path must not contain the character NUL; received '{text}'.")
+    try:
+        sizes = [len(os.fsencode(part)) for part in (text, *Path(text).parts)]
+    except UnicodeEncodeError as error:  # a letter under an ASCII locale
+        raise UserError(f"'{text}' cannot be the name of a file under this locale.") from error
+    if sizes[0] > _LONGEST_PATH or max(sizes[1:], default=0) > _LONGEST_NAME:
+        raise UserError(f"This path is too long for a file: {text[:80]}…")
+    return Path(text)
 
 
 def plain_name(name: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_resnet.arguments import checked
 from keras_resnet.errors import UserError
 
 
@@ -220,6 +221,7 @@ _STOCK: dict[type, Any] = {
 }
 
 
+@checked
 def to_stock(model: keras.Model, dtype: str = "float32") -> keras.Model:
     """Return the same network and weights in stock Keras layers of one `dtype`.
 

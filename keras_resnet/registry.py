@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from keras_resnet import networks
+from keras_resnet.arguments import checked
 from keras_resnet.errors import UnknownNameError, UserError
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ def list_models(
 def list_models(
     pattern: str = "*", pretrained: bool = False, *, table: Literal[True]
 ) -> NetworkTable: ...
+@checked
 def list_models(
     pattern: str = "*", pretrained: bool = False, *, table: bool = False
 ) -> list[str] | NetworkTable:
@@ -127,6 +129,7 @@ def list_models(
     ]
 
 
+@checked
 def list_weights(pattern: str = "*") -> dict[str, list[str]]:
     """Return the catalog's weights for each network: the tags that `weights=` accepts.
 
@@ -142,6 +145,7 @@ def list_weights(pattern: str = "*") -> dict[str, list[str]]:
     return {name: [entry.tag for entry in _filled()[name].weights()] for name in names}
 
 
+@checked
 def create_model(name: str, /, **arguments: Any) -> keras.Model:
     """Build a network by name.
 

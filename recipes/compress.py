@@ -21,6 +21,7 @@ from typing import Any
 
 import keras
 
+from keras_resnet.arguments import checked
 from keras_resnet.errors import MissingExtraError, UserError, require
 from keras_resnet.layers import LocalResponseNormalization
 from keras_resnet.recipes import finetune, train
@@ -39,6 +40,7 @@ QAT, PRUNE, CLUSTER = "compress/qat", "compress/prune", "compress/cluster"
 PRUNE_FILTERS = "compress/prune_filters"
 
 
+@checked
 def run(
     model: keras.Model,
     config: Config,
@@ -128,6 +130,7 @@ def _require_trainable(model: keras.Model, config: Config) -> None:
             )
 
 
+@checked
 def qat(
     model: keras.Model,
     data: str | Path = "cifar10",
@@ -157,6 +160,7 @@ def qat(
     return _trained(QAT, model, data, out, settings)
 
 
+@checked
 def prune_weights(
     model: keras.Model,
     sparsity: float = 0.8,
@@ -187,6 +191,7 @@ def prune_weights(
     return _trained(PRUNE, model, data, out, {"compress__sparsity": sparsity} | settings)
 
 
+@checked
 def cluster_weights(
     model: keras.Model,
     clusters: int = 16,

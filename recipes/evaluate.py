@@ -15,6 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_resnet.arguments import checked
 from keras_resnet.display.bars import progress
 from keras_resnet.errors import UserError
 from keras_resnet.export.runtimes.base import Runtime
@@ -25,6 +26,7 @@ from keras_resnet.recipes.data.protocol import SINGLE_CROP, Protocol, prediction
 from keras_resnet.recipes.runs.scores import per_class
 
 
+@checked
 def measure(runtime: Runtime, split: AnySplit, protocol: Protocol = SINGLE_CROP) -> dict[str, Any]:
     """Evaluate an opened `runtime` on every image of `split`, with the crops of `protocol`.
 
@@ -69,6 +71,7 @@ def _cross_entropy(probabilities: np.ndarray, labels: np.ndarray, answers: Answe
     return np.asarray(-np.log(np.maximum(right, 1e-7)).mean(-1))
 
 
+@checked
 def measure_model(
     model: keras.Model, split: AnySplit, protocol: Protocol = SINGLE_CROP
 ) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any
 
 import keras
 
+from keras_resnet.arguments import checked
 from keras_resnet.errors import UserError
 from keras_resnet.recipes import train
 from keras_resnet.recipes.compression import zeros_and_clusters
@@ -105,6 +106,7 @@ class _Program(types.ModuleType):
 sys.modules[__name__].__class__ = _Program
 
 
+@checked
 def run(
     source: Source,
     config: Config,

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from keras_resnet.arguments import checked
 from keras_resnet.errors import UserError, require
 from keras_resnet.export import manifest
 from keras_resnet.files import expanded
@@ -25,6 +26,7 @@ CONFIG = "digits/resnet8"
 FORMATS = ("savedmodel", "tflite-float32", "tflite-int8")
 
 
+@checked
 def run(out: str | Path = "quickstart", overrides: dict[str, Any] | None = None) -> dict[str, Any]:
     """Train, export and check in the folder `out`. An interrupted quickstart continues there.
 

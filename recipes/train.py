@@ -17,6 +17,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_resnet.arguments import checked
 from keras_resnet.errors import UserError
 from keras_resnet.export import manifest
 from keras_resnet.export.runtimes.keras import load_keras
@@ -47,6 +48,7 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C during training. The state is saved, and the message is the run's folder."""
 
 
+@checked
 def run(
     config: Config,
     out: str | Path | None = None,
@@ -141,6 +143,7 @@ def _carry_out_apart(planned: Plan) -> Run:
     return made
 
 
+@checked
 def resume(
     path: str | Path,
     *,

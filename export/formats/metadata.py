@@ -23,6 +23,7 @@ import numpy as np
 from flatbuffers import number_types
 from flatbuffers.table import Table
 
+from keras_resnet.arguments import checked, require_fields
 from keras_resnet.errors import UnknownNameError, UserError
 from keras_resnet.export.runtimes.base import INPUT, OUTPUT
 from keras_resnet.files import MOST_TEXT
@@ -57,7 +58,16 @@ class About:
     license: str = ""
     version: str = ""
 
+    def __post_init__(self) -> None:
+        """Refuse a field that is no string.
+
+        Raises:
+            UserError: the message has the field.
+        """
+        require_fields(self)
+
     @classmethod
+    @checked
     def parse(cls, texts: Sequence[str]) -> About:
         """Read ["author=Jane Doe", "license=MIT", ...].
 

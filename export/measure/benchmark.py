@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_resnet.arguments import checked
 from keras_resnet.display import figures
 from keras_resnet.display.console import number, print_left_out, table_text
 from keras_resnet.display.notebook import html_table
@@ -116,6 +117,7 @@ class Measurement:
         figures.save(figures.bars(self.settings["machine"], names, columns), path)
 
 
+@checked
 def find(paths: Sequence[str | Path]) -> list[File]:
     """Return the named files; an export folder stands for all of its files.
 
@@ -135,6 +137,7 @@ def find(paths: Sequence[str | Path]) -> list[File]:
     return _told_apart(files)
 
 
+@checked
 def measure(
     files: Sequence[File],
     threads: Sequence[int] = (1,),

@@ -32,7 +32,7 @@ _PAUSE = 0.05  # seconds; threads of the process that ran before keep spinning f
 def main() -> None:
     """Print one line after opening the file, then one line for every turn requested on stdin."""
     options = json.loads(sys.argv[1])
-    answers = os.fdopen(os.dup(1), "w")
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # send everything that libraries print to stderr
 
     def tell(facts: dict[str, Any]) -> None:
@@ -119,7 +119,8 @@ def _peak_memory_mib() -> int | None:
     status = Path("/proc/self/status")
     if not status.is_file():
         return None
-    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+    lines = status.read_text(encoding="utf-8").splitlines()
+    line = next(line for line in lines if line.startswith("VmHWM:"))
     return round(int(line.split()[1]) / 2**10)
 
 

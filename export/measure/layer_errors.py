@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_resnet.arguments import checked
 from keras_resnet.display import figures
 from keras_resnet.display.bars import progress
 from keras_resnet.display.console import table_text
@@ -157,6 +158,7 @@ class _Pair:
     kernels: tuple[int, int] | None = None
 
 
+@checked
 def measure(float_file: str | Path, quantized_file: str | Path, images: np.ndarray) -> LayerErrors:
     """Compare two files on `images`, operation by operation.
 

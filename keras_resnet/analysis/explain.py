@@ -17,6 +17,7 @@ from keras_resnet.analysis.explained_model import (
     quiet_tf_keras_vis,
     require_tf_keras_vis,
 )
+from keras_resnet.arguments import checked
 from keras_resnet.display import sheets
 from keras_resnet.errors import UnknownNameError, UserError
 
@@ -31,6 +32,7 @@ PIXEL_METHODS = ("saliency", "smoothgrad", "guided")
 METHODS = (*PIXEL_METHODS, "gradcam", "gradcam++", "layercam", "scorecam")
 
 
+@checked
 def explain(
     model: keras.Model,
     images: Any,

@@ -14,10 +14,12 @@ from keras_resnet.analysis.explained_model import (
     quiet_tf_keras_vis,
     require_tf_keras_vis,
 )
+from keras_resnet.arguments import checked
 from keras_resnet.errors import UserError
 from keras_resnet.images import preprocessing
 
 
+@checked
 def activation_maximization(
     model: keras.Model,
     classes: int | Sequence[int],

@@ -38,6 +38,7 @@ import keras
 from keras_resnet import registry
 from keras_resnet.analysis.graph import Count, Graph, InputShape, LayerCount
 from keras_resnet.analysis.layer_rules import Pair
+from keras_resnet.arguments import checked
 from keras_resnet.display import figures
 from keras_resnet.display.console import table_text
 from keras_resnet.display.notebook import html_table
@@ -109,7 +110,7 @@ class Profile:
         rows = [self._shown(layer) for layer in self.layers]
         path = expanded(path)
         require_file_target(path, "--csv")
-        with replacing(path) as partial, partial.open("w", newline="") as file:
+        with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=list(rows[0]))
             writer.writeheader()
             for row in rows:
@@ -210,6 +211,7 @@ class Profile:
         return [*(f"{number:,}" for number in numbers), f"{count.activation_bytes / 1024:,.1f}"]
 
 
+@checked
 def profile(
     model_or_name: keras.Model | str,
     input_shape: InputShape | None = None,

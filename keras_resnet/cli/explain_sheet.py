@@ -22,6 +22,7 @@ from keras_resnet.images.labels import class_ids, class_names
 from keras_resnet.images.preprocessing import missing_preprocessing
 from keras_resnet.images.read import read_image
 from keras_resnet.recipes.runs import sources
+from keras_resnet.text import for_terminal
 
 _TOP = 5
 _IMAGENET = "imagenet2012"
@@ -54,7 +55,7 @@ def write(options: argparse.Namespace) -> int:
     numbers = _numbers(options.classes, names, source)
     cases, errors = _cases(model, source, options.images, numbers)
     if not cases:
-        raise UserError("\nerror: ".join(errors.values()))
+        raise UserError(" ".join(errors.values()))
     maps = _maps(model, cases, methods, options)
     out.mkdir(parents=True, exist_ok=True)
     heading = f"{options.model} {options.weights or ''}".rstrip()
@@ -150,7 +151,7 @@ def _row(case: _Case, names: tuple[str, ...], maps: dict[str, np.ndarray]) -> sh
     said = sheets.title(names[best], float(case.scores[best]), _true(Path(case.path), names))
     explained = "" if case.number == best else f", explained: {label}"
     return sheets.Row(
-        title=f"{said}{explained}  ({Path(case.path).name})",
+        title=f"{said}{explained}  ({for_terminal(Path(case.path).name)})",
         image=case.image,
         pictures={name: _picture(name, case.image, values) for name, values in maps.items()},
         answers=_answers(case, names),
@@ -213,7 +214,8 @@ def _report(
         print_json({"model": options.model, **files, "rows": rows + failed})
     else:
         for row in rows:
-            print(f"{row['image']:<32} {row['probability']:>7.2%}  {row['explained']}")
+            image, explained = for_terminal(row["image"]), for_terminal(row["explained"])
+            print(f"{image:<32} {row['probability']:>7.2%}  {explained}")
         print(f"\n{out / 'sheet.png'}")
     for error in errors.values():
         print(f"error: {error}", file=sys.stderr)

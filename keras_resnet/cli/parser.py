@@ -19,7 +19,7 @@ from keras_resnet.cli import (
     weights,
 )
 from keras_resnet.cli.options import Parser, Verb, add_verb, walk
-from keras_resnet.errors import UnknownNameError
+from keras_resnet.errors import UnknownNameError, UserError
 
 EXIT_CODES = (
     "Exit codes: 0 success; 1 a file failed its check; 2 an error that you can fix (the message "
@@ -88,10 +88,24 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         known = [name for name in set.union(*found) if len(name) > 2]
         see = f"Options come after the command. See: keras-resnet {options.verb} --help"
         raise UnknownNameError("argument", unknown[0], known, see)
+    _require_values(options, verbs[options.verb])
     for key, value in vars(options).items():  # shells expand `--out ~/x`, but not `--out=~/x`
         if isinstance(value, str) and value.startswith("~"):
             setattr(options, key, os.path.expanduser(value))
     return options
+
+
+def _require_values(options: argparse.Namespace, verb: Parser) -> None:
+    """Refuse empty texts: they would mean the current folder, or that an option was not given."""
+    for action in (action for _, below in walk(verb) for action in below._actions):
+        given = getattr(options, action.dest, None)
+        texts = given if isinstance(given, list) else [given]
+        name = action.option_strings[-1] if action.option_strings else action.dest
+        for text in texts if given != action.default else ():
+            if isinstance(text, str) and not text.strip():
+                raise UserError(f"{name} needs a value; received {text!r}.")
+            if isinstance(text, str) and "\0" in text:
+                raise UserError(f"{name} must not contain the character NUL; received '{text}'.")
 
 
 def parsers() -> tuple[Parser, dict[str, Parser]]:

@@ -23,6 +23,7 @@ from keras_resnet.display.bars import progress
 from keras_resnet.display.console import print_json, print_lines
 from keras_resnet.errors import UserError
 from keras_resnet.files import require_file_target
+from keras_resnet.text import for_terminal
 
 
 def _ensemble(options: argparse.Namespace) -> int:
@@ -108,10 +109,10 @@ def _predict(options: argparse.Namespace) -> int:
     for result in results:
         failed |= _said([result])
         for index, entry in enumerate(result.get("top", ())):
-            shown = result["image"] if index == 0 else ""
+            shown = for_terminal(result["image"]) if index == 0 else ""
             bar = "█" * round(20 * entry["probability"])
-            line = f"{shown:<32} {entry['probability']:>7.2%}  {entry['label']:<16} {bar}"
-            print(line, flush=True)
+            label = for_terminal(entry["label"])
+            print(f"{shown:<32} {entry['probability']:>7.2%}  {label:<16} {bar}", flush=True)
     return failed
 
 
@@ -132,7 +133,7 @@ def _write_predictions(
         print_json({"model": options.model, "file": str(out), "images": total, "labels": count})
         return failed
     print(f"{out}: {total:,} images")
-    print_lines(f"{number:>8,}  {label}" for label, number in count.most_common())
+    print_lines(f"{number:>8,}  {for_terminal(label)}" for label, number in count.most_common())
     return failed
 
 

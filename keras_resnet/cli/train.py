@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from keras_resnet.recipes.configs.schema import Config
 
 
+_LAST_PORT = 65_534  # the batches are sent by the next one
+
+
 def _quickstart(options: argparse.Namespace) -> int:
     from keras_resnet.recipes import quickstart
 
@@ -50,7 +53,7 @@ def _train(options: argparse.Namespace) -> int:
 
     from keras_resnet.recipes import train as training
 
-    if options.resume:
+    if options.resume is not None:
         return print_run(training.resume(options.resume, profile=options.profile), options.json)
     planned = training.plan(read_config(options), options.out, name=Path(options.config).stem)
     return train_or_show(planned, options)
@@ -79,7 +82,7 @@ def _check_train(options: argparse.Namespace) -> None:
             "Give either a config (see --list), e.g. cifar10/resnet20, or --resume RUN; received "
             f"{'neither' if options.config is None else 'both'}."
         )
-    if options.config:
+    if options.config is not None:
         read_config(options)
     elif overrides(options) or options.out or options.dry_run or options.find_lr:
         raise UserError(
@@ -233,7 +236,7 @@ def _finetune_options(sub: Parser) -> None:
 def _data_service_options(sub: Parser) -> None:
     sub.add_argument(
         "--port",
-        type=natural,
+        type=_port,
         metavar="N",
         default=5050,
         help="port to listen on (default 5050); the next port sends the batches",
@@ -241,6 +244,12 @@ def _data_service_options(sub: Parser) -> None:
     sub.add_argument(
         "--host", help="name or address of this machine, as others reach it (default its host name)"
     )
+
+
+def _port(text: str) -> int:
+    if (port := natural(text)) > _LAST_PORT:
+        raise argparse.ArgumentTypeError(f"must be from 1 to {_LAST_PORT}; received '{text}'")
+    return port
 
 
 VERBS = {

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from keras_resnet.arguments import checked
 from keras_resnet.display import figures, notebook
 from keras_resnet.errors import UserError, require
 from keras_resnet.files import expanded, replacing
+from keras_resnet.text import for_html
 
 # From cold to hot in equal steps of lightness, like matplotlib's "inferno".
 _COLOURS = np.array(
@@ -39,6 +41,7 @@ def colours(heatmap: np.ndarray) -> np.ndarray:
     return np.rint(mixed).astype("uint8")
 
 
+@checked
 def overlay(image: np.ndarray, heatmap: np.ndarray, strength: float = 0.75) -> np.ndarray:
     """Put a heat map over a grey image. The hotter a pixel, the less of the image is visible.
 
@@ -51,8 +54,9 @@ def overlay(image: np.ndarray, heatmap: np.ndarray, strength: float = 0.75) -> n
         uint8 (height, width, 3).
 
     Raises:
-        UserError: the sizes differ.
+        UserError: the sizes differ, or a value is not a finite number.
     """
+    image, heatmap = _numbers(image, "image"), _numbers(heatmap, "heatmap")
     if image.ndim != 3 or image.shape[:2] != heatmap.shape:
         raise UserError(
             "The image must be (height, width, channels) and the map of the same size; received "
@@ -63,6 +67,7 @@ def overlay(image: np.ndarray, heatmap: np.ndarray, strength: float = 0.75) -> n
     return np.rint(grey * (1 - part) + colours(heatmap) * part).astype("uint8")
 
 
+@checked
 def pixel_map(heatmap: np.ndarray) -> np.ndarray:
     """Colour a map with one value per pixel (saliency).
 
@@ -74,9 +79,25 @@ def pixel_map(heatmap: np.ndarray) -> np.ndarray:
 
     Returns:
         uint8 (height, width, 3).
+
+    Raises:
+        UserError: it is not (height, width) of finite numbers.
     """
+    heatmap = _numbers(heatmap, "heatmap")
+    if heatmap.ndim != 2 or not heatmap.size:
+        raise UserError(f"heatmap must be (height, width); received {heatmap.shape}.")
     top = np.percentile(heatmap, 99)
     return colours(heatmap / top if top else heatmap)
+
+
+def _numbers(given: Any, name: str) -> np.ndarray:
+    try:
+        array = np.asarray(given)
+    except ValueError:  # rows of different lengths
+        array = np.asarray(None)
+    if array.dtype.kind not in "buif" or not np.isfinite(array).all():
+        raise UserError(f"{name} must be an array of finite numbers; received {array.dtype}.")
+    return array
 
 
 def stretched(picture: np.ndarray) -> np.ndarray:
@@ -129,6 +150,7 @@ class Row:
 
 
 @figures.style()
+@checked
 def contact_sheet(rows: Sequence[Row], heading: str = "") -> Any:
     """Draw one of `rows` (`keras_resnet.Row`) per image: the image, its pictures, its predictions.
 
@@ -185,7 +207,7 @@ class Maps(dict[str, np.ndarray]):
             row = [(f"class {number}", stretched(self.images[index]))]
             row += [(method, pixel_map(maps[index])) for method, maps in self.items()]
             rows.append(f"<div>{notebook.thumbnails(row)}</div>")
-        return f"<p>{notebook.escape(self)}</p>{''.join(rows)}"
+        return f"<p>{for_html(self)}</p>{''.join(rows)}"
 
 
 def save(sheet: Any, path: str | Path) -> None:

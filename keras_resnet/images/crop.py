@@ -13,6 +13,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_resnet.arguments import require_fields
 from keras_resnet.errors import UnknownNameError, UserError
 
 INTERPOLATIONS = ("bilinear", "bicubic")
@@ -36,8 +37,10 @@ class SingleCrop:
         """Check the values.
 
         Raises:
-            UserError: the interpolation is unknown, or the crop is larger than the image.
+            UserError: a value has the wrong type, the interpolation is unknown, or the crop is
+                larger than the image.
         """
+        require_fields(self)
         if self.interpolation not in INTERPOLATIONS:
             raise UnknownNameError("interpolation", self.interpolation, INTERPOLATIONS, "")
         if self.resize < 1 or not 0 <= self.size <= self.resize:

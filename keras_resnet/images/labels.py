@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from keras_resnet.arguments import checked
 from keras_resnet.errors import UnknownNameError, UserError
-from keras_resnet.files import expanded, read_text
+from keras_resnet.files import expanded, require_small_text
 from keras_resnet.images.answers import Answers, class_count, names_of, told_by
 from keras_resnet.keras_compat import producer
+from keras_resnet.text import is_safe
 
 if TYPE_CHECKING:
     import keras
@@ -32,6 +35,7 @@ class Prediction(NamedTuple):
     probability: float  # or logit, if the network returns logits
 
 
+@checked
 def class_names(data: str) -> tuple[str, ...]:
     """Return the names of a data set's classes, in the order of its labels.
 
@@ -44,6 +48,7 @@ def class_names(data: str) -> tuple[str, ...]:
     return tuple(name for _, name in _classes(data))
 
 
+@checked
 def class_ids(data: str) -> tuple[str, ...]:
     """Return the ids of a data set's classes: WordNet ids for ImageNet, otherwise the names.
 
@@ -94,6 +99,7 @@ def _data_in_words() -> str:
     return " or ".join(f"data='{name}' ({count} classes)" for name, count in counts.items())
 
 
+@checked
 def decode_predictions(
     predictions: Any,
     model: keras.Model | str | Path | None = None,
@@ -195,9 +201,45 @@ def known(data: str | None, folder: Path | None = None, crop: SingleCrop | None 
 
 
 def read_labels(folder: Path) -> tuple[str, ...] | None:
-    """Return the class names in the labels.txt of `folder`; None if there is no such file."""
+    """Return the class names in the labels.txt of `folder`; None if there is no such file.
+
+    Raises:
+        UserError: the file is too large, or not in UTF-8.
+    """
     path = folder / LABELS
-    return tuple(read_text(path).splitlines()) if path.is_file() else None
+    if not path.is_file():
+        return None
+    require_small_text(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path} is not in UTF-8 ({error.reason} in line "
+            f"{error.object[: error.start].count(10) + 1}). Save it as UTF-8, a name per line."
+        ) from error
+    return tuple(text.removesuffix("\n").split("\n")) if text else ()
+
+
+def require_class_names(names: Iterable[str], where: str = "") -> None:
+    """Refuse class names that are not one visible line. Call it before the work.
+
+    A line break, also a less known one such as U+2028, would split the name in labels.txt. Bytes
+    that are no UTF-8 cannot be written there. A terminal would obey an escape.
+
+    Args:
+        names: the names.
+        where: the folder of the class folders, for the message.
+
+    Raises:
+        UserError: the message has the first such name.
+    """
+    for name in names:
+        if not is_safe(name):
+            mend = f"Rename the folder in {where}." if where else "Rename the class."
+            raise UserError(
+                "A class name must be a single line in labels.txt, in UTF-8 and without invisible "
+                f"characters; received {name!r}. {mend}"
+            )
 
 
 def remember(model: keras.Model, what: Known) -> None:
@@ -227,6 +269,7 @@ def known_of(model: keras.Model) -> Known:
     return Known() if key is None else _KNOWN.get(key, Known())
 
 
+@checked
 def labels_of(model: keras.Model) -> tuple[str, ...] | None:
     """Return the names of the model's classes, in the order of its outputs; None if unknown.
 

@@ -47,7 +47,7 @@ def _files_in(folder: Path, above: frozenset[str]) -> list[str]:
     for entry in os.scandir(folder):
         if entry.name.startswith(_NOT_LOOKED_AT):
             continue
-        if entry.is_dir():
+        if os.path.isdir(entry):  # False for a link that leads to itself; entry.is_dir() raises
             found += _files_in(Path(entry.path), above | {real})
         elif entry.is_file() or not os.path.exists(entry.path):  # a broken link is named later
             found.append(entry.path)  # but a pipe or a device could be read forever
@@ -56,7 +56,7 @@ def _files_in(folder: Path, above: frozenset[str]) -> list[str]:
 
 def folders_in(folder: Path) -> list[Path]:
     """Return the folders directly in a folder, sorted, without hidden ones."""
-    found = (Path(entry.path) for entry in os.scandir(folder) if entry.is_dir())
+    found = (Path(entry.path) for entry in os.scandir(folder) if os.path.isdir(entry))
     return sorted(path for path in found if not path.name.startswith(_NOT_LOOKED_AT))
 
 

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from keras_resnet import registry
+from keras_resnet.arguments import checked
 from keras_resnet.errors import PixelRangeWarning, UnknownNameError, UserError, warn
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.read import read_image
@@ -139,6 +140,7 @@ def missing_preprocessing(model: keras.Model) -> str | None:
     )
 
 
+@checked
 def preprocess(images: Any, model: keras.Model | str) -> Any:
     """Turn RGB 0...255 `images` into the input of `model`. Also called `preprocess_input`.
 
@@ -217,8 +219,9 @@ def _require_shape(images: Any, model: keras.Model) -> None:
         )
 
 
+@checked
 def load_images(
-    paths: Sequence[str | Path], model: keras.Model, crop: SingleCrop | None = None
+    paths: str | Path | Sequence[str | Path], model: keras.Model, crop: SingleCrop | None = None
 ) -> np.ndarray:
     """Read the image files `paths` at the size of `model`; see `read.read_image`.
 
@@ -231,8 +234,10 @@ def load_images(
         pixels.
 
     Raises:
-        UserError: a file does not exist or is no image.
+        UserError: there is no file, or one does not exist or is no image.
     """
     height, width, channels = model.input_shape[1:]
     files = [paths] if isinstance(paths, str | Path) else paths
+    if not len(files):
+        raise UserError("load_images needs one or more image files; received none.")
     return np.stack([read_image(p, (height or 224, width or 224), channels, crop) for p in files])

@@ -14,6 +14,7 @@ from typing import Any
 
 import keras
 
+from keras_resnet.arguments import checked
 from keras_resnet.errors import UserError
 
 # By number of auxiliary classifiers; a saved, renamed or converted model still has that number.
@@ -38,6 +39,7 @@ def _outputs(model: keras.Model) -> dict[str, Any] | None:
     return None
 
 
+@checked
 def loss_weights(model: keras.Model) -> dict[str, float]:
     """Return the loss weight of each output: `{"predictions": 1.0, "aux1": 0.3, "aux2": 0.3}`.
 
@@ -63,6 +65,7 @@ def loss_weights(model: keras.Model) -> dict[str, float]:
     return {name: 1.0 if name == "predictions" else weight for name in outputs}
 
 
+@checked
 def inference_model(model: keras.Model) -> keras.Model:
     """Return `model` without its auxiliary classifiers: the same layers, with one output.
 

@@ -17,12 +17,14 @@ import keras
 from keras import layers
 
 from keras_resnet import registry
+from keras_resnet.arguments import checked
 from keras_resnet.errors import UnknownNameError, UntrainedWarning, UserError, warn
 from keras_resnet.images import labels, preprocessing
 from keras_resnet.models.network import Network, Tensor, Trunk
 from keras_resnet.weights import catalog, loading
 
 
+@checked
 def build(
     network: Network,
     include_top: bool = True,

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from keras_resnet import keras_compat
+from keras_resnet.arguments import checked
 from keras_resnet.errors import UserError
 from keras_resnet.models.network import allow_recursion
 
@@ -24,6 +25,7 @@ _SHORTCUT = re.compile(r"shortcut_(conv|bn|pool|pad|subsample)")
 _PLAIN = ["conv1", "bn1", "relu1", "conv2", "bn2", "out_relu"]
 
 
+@checked
 def deepen(model: keras.Model, stage: int, units: int = 1) -> keras.Model:
     """Return a copy of `model` with `units` more units in `stage` and the same outputs.
 

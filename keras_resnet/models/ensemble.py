@@ -15,6 +15,7 @@ import numpy as np
 from keras import layers
 
 from keras_resnet import keras_compat, registry
+from keras_resnet.arguments import checked
 from keras_resnet.errors import UserError
 from keras_resnet.images import preprocessing
 from keras_resnet.images.answers import SIGMOID, SOFTMAX, noise, told_by
@@ -23,6 +24,7 @@ from keras_resnet.models.ending import activation_of
 _OF_MEMBERS = (keras.activations.linear, keras.activations.softmax, keras.ops.softmax)
 
 
+@checked
 def ensemble(
     models: Sequence[keras.Model],
     name: str = "ensemble",

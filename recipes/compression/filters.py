@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from keras_resnet.analysis.profile import profile
+from keras_resnet.arguments import checked
 from keras_resnet.errors import UnknownNameError, UserError
 from keras_resnet.recipes.compression.channels import Channels, Family, Numbers, filter_scores
 
@@ -198,6 +199,7 @@ def choose(
 # The network --------------------------------------------------------------------------------------
 
 
+@checked
 def prune_filters(
     model: keras.Model,
     multiply_adds: float = 0.5,

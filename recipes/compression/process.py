@@ -21,7 +21,8 @@ from keras_resnet.recipes.runs.folder import Run, find_run
 _DONE, _FAULT, _STOPPED = 0, 2, 130  # exit codes, the same as the command line's
 _PROCESS = """
 import sys
-from keras_resnet.display.console import own_terminal
+from keras_resnet.display.console import own_streams, own_terminal
+own_streams()
 own_terminal()
 from keras_resnet.recipes.compression import process
 sys.exit(process.work(sys.argv[1]))
@@ -53,7 +54,8 @@ def train_apart(made: Run) -> None:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             start_new_session=True,  # Ctrl-C reaches it only through its standard input
         ) as process,
     ):

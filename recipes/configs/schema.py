@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 from keras_resnet.errors import UnknownNameError, UserError, require
 from keras_resnet.files import expanded, replacing, require_small_text
+from keras_resnet.text import is_safe
 
 CONFIGS = Path(__file__).parent
 
@@ -42,6 +43,7 @@ class Limits:
 
 Count = Annotated[int, Limits(0)]
 Positive = Annotated[int, Limits(1)]
+Side = Annotated[int, Limits(0, 8192)]  # of an image; larger ones are not read
 Amount = Annotated[float, Limits(0)]
 Fraction = Annotated[float, Limits(0, 1)]
 BelowOne = Annotated[float, Limits(0, below=1)]
@@ -55,7 +57,7 @@ class DataConfig:
     validation: Count = 5000  # training images held out to choose the best epoch
     validation_share: BelowOne = 0.0  # if not 0: hold out this share of every class instead
     split_seed: Count = 0  # chooses the held-out images, independently of train.seed
-    image_size: Count = 0  # side of the network's input in pixels; 0: the size of all images
+    image_size: Side = 0  # side of the network's input in pixels; 0: the size of all images
     crop_fraction: Annotated[float, Limits(0.1, 1)] = 0.875  # evaluation: central part of a side
     layout: str = "auto"  # folder: auto | classes | splits; "classes" if a class is named train
     balanced: bool = False  # show every class equally often, also if it has few images
@@ -97,7 +99,7 @@ class TrainConfig:
     weight_decay: Amount = 1e-4  # applies to kernels, not to BN and biases
     clip_norm: Amount = 0.0  # largest norm of a batch's gradient; 0: no clipping
     ema: BelowOne = 0.0  # decay of averaged weights, which are evaluated and saved; 0: none
-    sizes: tuple[int, ...] = ()  # progressive resizing: image side in pixels for each phase
+    sizes: tuple[Side, ...] = ()  # progressive resizing: image side in pixels for each phase
     size_boundaries: tuple[float, ...] = ()  # fractions of the run at which the size changes
     patience: Count = 0  # stop after this many epochs without better validation accuracy; 0: never
     callbacks: tuple[str, ...] = ()  # Keras callbacks by dotted name, "package.module.Class"
@@ -254,9 +256,12 @@ def load_config(name: str | Path, overrides: dict[str, Any] | None = None) -> Co
         UserError: no such config, invalid TOML, an unknown key, or a value with the wrong type or
             outside its limits.
     """
-    path = CONFIGS / f"{name}.toml"
+    given = expanded(name)
+    if not isinstance(overrides, Mapping | None):
+        raise UserError(f"overrides must be a dictionary; received a {type(overrides).__name__}.")
+    path = CONFIGS / f"{given}.toml"
     if not path.is_file():
-        path = expanded(name)
+        path = given
         if path.suffix != ".toml":
             see = "Run 'keras-resnet train --list' to see all, or give the path of a .toml file."
             raise UnknownNameError("config", name, list_configs(), see)
@@ -265,7 +270,7 @@ def load_config(name: str | Path, overrides: dict[str, Any] | None = None) -> Co
     require_small_text(path)
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # TOML's own, no UTF-8, 5,000 digits or brackets
         raise UserError(f"{path} is not valid TOML: {error}") from error
     for key, value in (overrides or {}).items():
         _override(table, key, value)
@@ -317,7 +322,7 @@ def parse_override(text: str, example: str = "train.epochs=3") -> tuple[str, Any
         raise UserError(f"--set must be KEY=VALUE; received '{text}'. Example: --set {example}")
     try:
         return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return key.strip(), value.strip()
 
 
@@ -377,6 +382,18 @@ _NAMES = {
 }
 
 
+_LARGEST = 2**53  # a whole number up to here is exact as a float, too
+
+
+def _is_usable(value: Any) -> bool:
+    """Return False for values that no key may have, whatever its own limits."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, str):  # it is written to config.toml, and may be a path
+        return is_safe(value)
+    return not isinstance(value, int) or abs(value) <= _LARGEST
+
+
 def _convert(hint: Any, value: Any, key: str) -> Any:
     """Return `value` in the config's type: a list becomes a tuple, and 1 becomes 1.0."""
     kind = getattr(hint, "__origin__", hint)
@@ -388,8 +405,12 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
     if kind is float and type(value) is int and abs(value) <= sys.float_info.max:
         value = float(value)
     limits = getattr(hint, "__metadata__", ())
-    if type(value) is kind and all(value in each for each in limits):
+    if type(value) is kind and _is_usable(value) and all(value in each for each in limits):
         return dict(value) if kind is dict else value
     allowed = ", ".join([_NAMES.get(kind, "a section of keys"), *map(str, limits)])
+    if isinstance(value, str) and kind is str:
+        allowed += " of visible characters"
+    elif type(value) is int and kind is int and abs(value) > _LARGEST:
+        allowed += f" and at most {_LARGEST:,}"
     received = " ".join(reprlib.repr(value).split())  # on one line
     raise UserError(f"{key} must be {allowed}; received {received}.")

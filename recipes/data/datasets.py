@@ -20,9 +20,11 @@ from typing import Any
 
 import numpy as np
 
+from keras_resnet.arguments import checked
 from keras_resnet.display.notebook import html_table
 from keras_resnet.errors import UnknownNameError, UserError, require, suggestion
 from keras_resnet.files import expanded
+from keras_resnet.images.labels import require_class_names
 from keras_resnet.recipes.configs.schema import DataConfig
 from keras_resnet.recipes.data import identity
 from keras_resnet.recipes.data.decoded import Split
@@ -132,6 +134,7 @@ class Dataset:
         return split
 
 
+@checked
 def load_dataset(
     name: str,
     validation: int = 0,
@@ -239,7 +242,13 @@ def configured_dataset(config: DataConfig) -> Dataset:
 
 
 def canonical(name: str) -> str:
-    """Return a dataset's name that is valid in every working directory."""
+    """Return a dataset's name that is valid in every working directory.
+
+    Raises:
+        UserError: it is empty.
+    """
+    if not name.strip():
+        raise UserError("data.name is empty. Give a dataset's name or a folder of images.")
     path = expanded(name)
     return str(path.resolve()) if path.is_dir() else name
 
@@ -310,6 +319,7 @@ def _whole_tfds(builder: Any, name: str) -> _Loaded:
     """Load the training and the test split of a prepared dataset."""
     features, splits = builder.info.features, builder.info.splits
     names, full_name = tuple(features["label"].names), builder.info.full_name
+    require_class_names(names)
     held_back = [split for split in ("test", "validation") if split in splits]
     load = _load_encoded if None in features["image"].shape else _load_decoded
     if not held_back and "train" in splits:

@@ -21,6 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.errors import UnknownNameError, UserError
+from keras_resnet.images.labels import require_class_names
 from keras_resnet.images.listing import READ, folders_in, list_images, warn_of_others
 from keras_resnet.images.read import MAX_BYTES
 from keras_resnet.recipes.data import identity
@@ -86,7 +87,7 @@ class Files(Source):
     def _tensors(self) -> tuple[Any, Any]:
         paths = [path if _can_be_image(path) else "" for path in self.paths]  # "" cannot be read
         with tf.init_scope():  # once, not in every graph that reads
-            return tf.constant(paths, tf.string), tf.constant(self.labels)
+            return tf.constant([*map(os.fsencode, paths)], tf.string), tf.constant(self.labels)
 
 
 def _can_be_image(path: str) -> bool:
@@ -129,8 +130,8 @@ def read_folder(folder: Path, layout: str = "auto") -> Folder:
             is a train folder and another split beside it.
 
     Raises:
-        UserError: no images, fewer than two classes, an empty class, splits with different
-            classes, or a folder that can be read in two ways.
+        UserError: no images, fewer than two classes, an empty class, a class name that is not one
+            visible line, splits with different classes, or a folder that can be read in two ways.
     """
     if layout not in LAYOUTS:
         raise UnknownNameError("data.layout", layout, LAYOUTS, "")
@@ -255,6 +256,7 @@ def _list_classes(folder: Path) -> dict[str, list[str]]:
     found = {name: listing.images for name, listing in listings.items()}
     loose = sum(name.lower().endswith(READ) for name in os.listdir(folder))
     _check_classes(folder, found, loose)
+    require_class_names(found, str(folder))
     if loose:
         print(
             f"warning: {folder}: ignoring {loose:,} images outside the class folders",

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from keras_resnet.arguments import checked
 from keras_resnet.display import figures
 from keras_resnet.display.console import number, verdict
 from keras_resnet.display.notebook import Rows
@@ -88,6 +89,7 @@ class Compared(Rows):
         ]
 
 
+@checked
 def rows(references: Iterable[str | Path]) -> Compared:
     """Collect the records of each reference.
 

@@ -9,7 +9,7 @@ import keras
 
 from keras_resnet.errors import UserError
 from keras_resnet.files import expanded, replacing, require_file_target
-from keras_resnet.images.labels import LABELS
+from keras_resnet.images.labels import LABELS, read_labels
 from keras_resnet.layers import to_stock
 from keras_resnet.models.ensemble import ensemble
 from keras_resnet.recipes.runs import sources
@@ -35,7 +35,7 @@ def write(references: Sequence[str], out: Path) -> keras.Model:
     labels = _common_labels(members, references)
     path = out.parent / LABELS
     text = None if labels is None else "\n".join(labels) + "\n"
-    if path.exists() and path.read_text(encoding="utf-8") != text:
+    if path.exists() and read_labels(out.parent) != labels:
         raise UserError(
             f"{path} has the class names of another model. Choose another folder: --out FILE.keras"
         )

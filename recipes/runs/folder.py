@@ -27,6 +27,7 @@ from typing import Any
 
 import keras
 
+from keras_resnet.arguments import checked
 from keras_resnet.display.console import number
 from keras_resnet.display.notebook import Rows
 from keras_resnet.errors import UserError
@@ -207,12 +208,14 @@ def require_free(path: Path) -> None:
     """Refuse a path at which no run can be made.
 
     Raises:
-        UserError: `path` is a file, or a folder that is not empty.
+        UserError: `path` is a file, a folder that is not empty, or inside another run.
     """
     if is_run(path):
         raise UserError(
             f"{path} already contains a run. Resume it with: keras-resnet train --resume {path}"
         )
+    if above := next(filter(is_run, path.absolute().parents), None):
+        raise UserError(f"{path} is inside the run {above}. Choose another folder: --out FOLDER")
     if path.is_file():
         raise UserError(f"{path} is a file. Give a folder: --out FOLDER")
     if path.exists() and any(path.iterdir()):
@@ -253,6 +256,7 @@ def create_run(
     return run
 
 
+@checked
 def find_run(path: str | Path) -> Run:
     """Open an existing run.
 
@@ -291,6 +295,7 @@ class Runs(Rows):
         ]
 
 
+@checked
 def list_runs(folder: str | Path) -> Runs:
     """Describe the runs in `folder` (and in its subfolders), the latest first.
 

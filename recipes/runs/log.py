@@ -17,7 +17,7 @@ def read(path: Path) -> list[dict[str, str]]:
     """Return the rows without missing values; an empty list without a log."""
     if not path.is_file():
         return []
-    with path.open(newline="") as file:
+    with path.open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if (row.get("epoch") or "").isdigit()]
     return earlier.rows(
         [{key: value for key, value in row.items() if value not in _UNKNOWN} for row in rows]
@@ -34,7 +34,7 @@ def keep(path: Path, epochs: int) -> None:
         path.unlink(missing_ok=True)
         return
     columns = {key for row in rows for key in row} - {"epoch"}
-    with replacing(path) as partial, partial.open("w", newline="") as file:
+    with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, ["epoch", *sorted(columns)])
         writer.writeheader()
         writer.writerows(rows)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_resnet import registry
+from keras_resnet.arguments import checked
 from keras_resnet.errors import UserError
 from keras_resnet.export import manifest
 from keras_resnet.export.formats import metadata
@@ -199,6 +200,7 @@ class Source:
             ) from error
 
 
+@checked
 def find(
     reference: str,
     weights: str | None = None,

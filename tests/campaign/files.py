@@ -20,6 +20,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+
 from campaign import invariant, material
 
 NAME = "files"

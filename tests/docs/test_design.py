@@ -83,7 +83,7 @@ def _logits(model, images):
 
 def _rooms():
     """The place of each room in the page's arrow; the single files share one."""
-    arrow = re.search(r"```\n(errors ←.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)[1]
+    arrow = re.search(r"```\n(text ←.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)[1]
     places = [[name.strip() for name in group.split(",")] for group in arrow.split("←")]
     return {name: place for place, group in enumerate(places) for name in group}
 
