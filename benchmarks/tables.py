@@ -3,7 +3,7 @@
     python benchmarks/tables.py           # rewrite the tables in the pages, found by first line
 
 The rows below have everything that is not in a record: published figures, machines, commands.
-tests/test_benchmarks.py checks that the pages agree.
+tests/package/test_benchmarks.py checks that the pages agree.
 """
 
 from __future__ import annotations

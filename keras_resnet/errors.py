@@ -14,12 +14,22 @@ from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
+from keras_resnet.text import for_terminal
+
 DISTRIBUTION = "keras-resnet-zoo"
 _LIKENESS = 0.55  # for a suggested name; "all" is 0.545 like "saliency"
 
 
 class UserError(ValueError):
-    """An error that the user can fix. The command line prints it without a traceback, exit 2."""
+    """An error that the user can fix. The command line prints it without a traceback, exit 2.
+
+    Its message is one line: names from files and servers in it cannot move the cursor or begin
+    another line.
+    """
+
+    def __init__(self, message: str) -> None:
+        """Keep the message as `text.for_terminal` shows it."""
+        super().__init__(for_terminal(message))
 
     def _render_traceback_(self) -> list[str]:
         """Return the text for IPython in place of its traceback: the cell's lines and the message.

@@ -19,6 +19,14 @@ from keras_resnet.export.formats import litert_js
 from keras_resnet.recipes import load_dataset
 
 
+def pytest_terminal_summary(terminalreporter):
+    """Print the table of the campaign, which a process of xdist has run."""
+    for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
+        for name, text in report.user_properties:
+            if name == "campaign":
+                terminalreporter.write_line(text)
+
+
 @pytest.fixture(name="small_litert_js")
 def _small_litert_js(tmp_path_factory):
     with small_litert_js(tmp_path_factory.mktemp("litert_js")):

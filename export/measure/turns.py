@@ -66,9 +66,9 @@ class Worker:
         line = self.process.stdout.readline()
         if not line:
             self._log.seek(0)
+            last = (self._log.read().strip().splitlines() or ["nothing"])[-1]
             raise UserError(
-                f"The process of '{self.peer.name}' died. Its last output:\n"
-                f"{self._log.read()[-3000:]}"
+                f"The process of '{self.peer.name}' died. Its last output: {last}"[:500]
             )
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:

@@ -54,7 +54,7 @@ def write(options: argparse.Namespace) -> int:
     numbers = _numbers(options.classes, names, source)
     cases, errors = _cases(model, source, options.images, numbers)
     if not cases:
-        raise UserError("\nerror: ".join(errors.values()))
+        raise UserError(" ".join(errors.values()))
     maps = _maps(model, cases, methods, options)
     out.mkdir(parents=True, exist_ok=True)
     heading = f"{options.model} {options.weights or ''}".rstrip()

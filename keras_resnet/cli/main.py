@@ -15,26 +15,41 @@ from collections.abc import Sequence
 
 from keras_resnet import onednn
 from keras_resnet.cli import compress, parser, train
-from keras_resnet.display.console import own_terminal
+from keras_resnet.display.console import own_streams, own_terminal
 from keras_resnet.errors import UserError
 from keras_resnet.lazy import quiet_import
 
 
 def program(argv: Sequence[str] | None = None) -> int:
-    """Run `main` as a process. A bug must not exit with Python's own 1, which is a failed check."""
+    """Run `main` as a process, of which the terminal is its own."""
+    own_streams()
     own_terminal()
+    return guarded(argv)
+
+
+def guarded(argv: Sequence[str] | None = None) -> int:
+    """Run `main`. A bug must not exit with Python's own 1, which is a failed check."""
     try:
         try:
             return main(argv)
         finally:
-            sys.stdout.flush()  # here a closed pipe can be handled, at Python's end it cannot
+            sys.stdout.flush()  # here an error can be handled, at Python's end it cannot
     except BrokenPipeError:  # `| head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _print_no_more()
         return 141  # 128 + SIGPIPE's number, as 130 is 128 + that of Ctrl-C
+    except OSError as error:
+        _print_no_more()
+        print(f"error: stdout: {error.strerror}", file=sys.stderr)
+        return 2
     except Exception:
         traceback.print_exc()
         print("error: this is a bug in keras-resnet; please report it", file=sys.stderr)
         return 70  # EX_SOFTWARE of sysexits.h
+
+
+def _print_no_more() -> None:
+    """Send what is left to nowhere: it cannot be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from html import escape
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -24,6 +23,8 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 from rich.text import Text
+
+from keras_resnet.text import drawable, for_html
 
 _LINE_SECONDS = 60.0  # between progress lines if there is no bar
 _REDRAW_SECONDS = 0.5  # in a notebook
@@ -61,8 +62,8 @@ class NotebookBar:
         most = "" if total is None else f' value="{done}" max="{total}"'
         count = f"{done:,.0f}" + ("" if total is None else f" of {total:,.0f}")
         left = "" if seconds_left is None else f", {timedelta(seconds=round(seconds_left))} left"
-        text = f"{escape(description)} <progress{most}></progress> {count}{left}"
-        self._draw(f"<div>{text}<br>{escape(measured)}</div>")
+        text = f"{for_html(description)} <progress{most}></progress> {count}{left}"
+        self._draw(f"<div>{text}<br>{for_html(measured)}</div>")
 
     def clear(self) -> None:
         """Empty the output."""
@@ -91,7 +92,7 @@ class Bar(Progress):
 
     def __init__(self, *columns: ProgressColumn, transient: bool = False) -> None:
         """Lay out the bar; see the class."""
-        console = Console(file=sys.stderr)
+        console = Console(file=drawable(sys.stderr))
         super().__init__(
             TextColumn("{task.description}"),
             BarColumn(),

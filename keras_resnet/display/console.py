@@ -4,21 +4,41 @@ from __future__ import annotations
 
 import faulthandler
 import io
-import json
 import logging
 import os
 import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from rich.console import Console
 from rich.table import Table
 
 from keras_resnet.errors import ZooWarning
 from keras_resnet.lazy import LOG_LEVEL
+from keras_resnet.text import Terminal, for_terminal, json_for
 
 _SILENT = "3"  # fatal errors only
+
+
+def own_streams() -> None:
+    """Make stdout and stderr of this process take any text; see `text.Terminal`.
+
+    A stream that is closed goes nowhere: otherwise the next file that is opened would get its
+    descriptor, and the output of libraries. `sys.stdout` and `sys.stderr` keep their encodings.
+    """
+    for descriptor in 0, 1, 2:
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free one, which is this
+    sys.stdout, sys.stderr = _terminal(1, sys.stdout), _terminal(2, sys.stderr)
+
+
+def _terminal(descriptor: int, stream: TextIO | None) -> Terminal:
+    encoding = "utf-8" if stream is None else stream.encoding
+    raw = open(descriptor, "wb", closefd=False)  # noqa: SIM115 (open to the end)
+    return Terminal(raw, encoding, line_buffering=stream is sys.stderr or raw.isatty())
 
 
 def own_terminal() -> None:
@@ -31,13 +51,12 @@ def own_terminal() -> None:
 
     `TF_CPP_MIN_LOG_LEVEL=0` (or 1) shows everything: then this function does nothing.
     """
-    if os.environ.get(LOG_LEVEL) in ("0", "1") or sys.stderr is None:
+    if os.environ.get(LOG_LEVEL) in ("0", "1"):
         return
     os.environ[LOG_LEVEL] = _SILENT
     terminal, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     sys.stderr.flush()
-    encoding, errors = sys.stderr.encoding, sys.stderr.errors
-    sys.stderr = open(terminal, "w", 1, encoding, errors)  # noqa: SIM115 (open to the end)
+    sys.stderr = _terminal(terminal, sys.stderr)
     os.dup2(nowhere, 2)
     os.close(nowhere)
     faulthandler.enable(sys.stderr)  # shows where C++ crashed
@@ -53,7 +72,8 @@ def _print_warning(message: Warning | str, category: type[Warning], *_: Any, **_
 
 def print_json(content: dict[str, Any], passed: bool = True) -> int:
     """Print one object to stdout; return the exit code: 0, or 1 if something did not pass."""
-    print(json.dumps(content, indent=2, ensure_ascii=False), flush=True)  # a service may continue
+    text = json_for(content, sys.stdout.encoding or "utf-8")
+    print(text, flush=True)  # a service may continue
     return 0 if passed else 1
 
 
@@ -141,5 +161,5 @@ def _table(
         justify: Literal["left", "right"] = "left" if index < text_columns else "right"
         table.add_column(name, justify=justify, no_wrap=True)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(for_terminal, row))
     return table

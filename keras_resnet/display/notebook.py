@@ -6,7 +6,6 @@ A notebook calls `_repr_html_` of the last value in a cell. Nothing here needs I
 from __future__ import annotations
 
 import base64
-import html
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
@@ -16,15 +15,11 @@ import numpy as np
 
 from keras_resnet.display.console import table_text
 from keras_resnet.errors import require
+from keras_resnet.text import for_html
 
 _LINES = 3  # rows shown as text
 _ROWS = 100  # rows shown as HTML
 _SIDE = 96  # width of a small picture in pixels
-
-
-def escape(text: object) -> str:
-    """Escape text for an HTML page."""
-    return html.escape(str(text))
 
 
 def html_table(
@@ -45,11 +40,11 @@ def html_table(
     def line(tag: str, cells: Sequence[object]) -> str:
         sides = ["left" if column < text_columns else "right" for column in range(len(cells))]
         return "".join(
-            f'<{tag} style="text-align:{side}">{escape(cell)}</{tag}>'
+            f'<{tag} style="text-align:{side}">{for_html(cell)}</{tag}>'
             for side, cell in zip(sides, cells, strict=True)
         )
 
-    title = f'<caption style="text-align:left">{escape(caption)}</caption>' if caption else ""
+    title = f'<caption style="text-align:left">{for_html(caption)}</caption>' if caption else ""
     body = "".join(f"<tr>{line('td', row)}</tr>" for row in rows)
     return f"<table>{title}<tr>{line('th', header)}</tr>{body}</table>"
 
@@ -82,7 +77,7 @@ def thumbnails(pictures: Sequence[tuple[str, np.ndarray]]) -> str:
     cell = "display:inline-block;margin:0 6px 6px 0;text-align:center;vertical-align:top"
     return "".join(
         f'<figure style="{cell};max-width:{_SIDE + 24}px"><img alt="" width="{_SIDE}" '
-        f'src="{data_uri(_small(picture))}"><figcaption>{escape(label)}</figcaption></figure>'
+        f'src="{data_uri(_small(picture))}"><figcaption>{for_html(label)}</figcaption></figure>'
         for label, picture in pictures
     )
 

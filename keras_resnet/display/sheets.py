@@ -12,6 +12,7 @@ import numpy as np
 from keras_resnet.display import figures, notebook
 from keras_resnet.errors import UserError, require
 from keras_resnet.files import expanded, replacing
+from keras_resnet.text import for_html
 
 # From cold to hot in equal steps of lightness, like matplotlib's "inferno".
 _COLOURS = np.array(
@@ -185,7 +186,7 @@ class Maps(dict[str, np.ndarray]):
             row = [(f"class {number}", stretched(self.images[index]))]
             row += [(method, pixel_map(maps[index])) for method, maps in self.items()]
             rows.append(f"<div>{notebook.thumbnails(row)}</div>")
-        return f"<p>{notebook.escape(self)}</p>{''.join(rows)}"
+        return f"<p>{for_html(self)}</p>{''.join(rows)}"
 
 
 def save(sheet: Any, path: str | Path) -> None:

@@ -20,12 +20,12 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet.display.notebook import escape
 from keras_resnet.images.listing import spaced
 from keras_resnet.recipes.configs.schema import AugmentConfig
 from keras_resnet.recipes.data import identity
 from keras_resnet.recipes.data.augment import CROPS, fitted, flip, resize_at, resized
 from keras_resnet.recipes.data.shown import pixels, strip
+from keras_resnet.text import for_html
 
 # Images decoded in parallel. An affinity mask (a Slurm job, taskset) may allow only some CPUs.
 PARALLEL = max(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
@@ -75,7 +75,7 @@ class Split:
         return f"{type(self).__name__}: {self.places:,} images, {pixels(self)}"
 
     def _repr_html_(self) -> str:
-        return f"<p>{escape(self)}</p>{strip(self)}"
+        return f"<p>{for_html(self)}</p>{strip(self)}"
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

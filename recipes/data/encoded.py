@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet.display.notebook import escape
 from keras_resnet.errors import UserError, require
 from keras_resnet.images import headers, read
 from keras_resnet.images.crop import decode as decode_sound
@@ -35,6 +34,7 @@ from keras_resnet.recipes.data.decoded import (
     plain,
 )
 from keras_resnet.recipes.data.shown import pixels, strip
+from keras_resnet.text import for_html
 
 IN_MEMORY_BYTES = 4 * 2**30
 _SAMPLE = 200  # images that are looked at for their size
@@ -204,7 +204,7 @@ class EncodedSplit:
         return f"{type(self).__name__}: {self.places:,} images, {pixels(self)}"
 
     def _repr_html_(self) -> str:
-        return f"<p>{escape(self)}</p>{strip(self)}"
+        return f"<p>{for_html(self)}</p>{strip(self)}"
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_resnet.display.notebook import escape, thumbnails
+from keras_resnet.display.notebook import thumbnails
 from keras_resnet.errors import UserError
 from keras_resnet.images.listing import spaced
+from keras_resnet.text import for_html
 
 if TYPE_CHECKING:
     from keras_resnet.recipes.data.datasets import AnySplit
@@ -37,6 +38,6 @@ def strip(split: AnySplit, names: Sequence[str] = ()) -> str:
     try:
         images = few.sample(_SHOWN).images
     except UserError as error:  # no image can be decoded; notebooks show exceptions at length
-        return f"<p>{escape(error)}</p>"
+        return f"<p>{for_html(error)}</p>"
     labels = [names[label] if names else str(label) for label in np.asarray(few.labels).tolist()]
     return thumbnails(list(zip(labels, images, strict=True)))

@@ -20,7 +20,7 @@ from keras_resnet.analysis.explain import explain
 from keras_resnet.analysis.profile import profile
 from keras_resnet.display import figures, sheets
 from keras_resnet.display.console import CHECK_HEADER, check_cells, number
-from keras_resnet.display.notebook import data_uri, escape, html_table
+from keras_resnet.display.notebook import data_uri, html_table
 from keras_resnet.errors import UserError, require
 from keras_resnet.export import manifest
 from keras_resnet.export.runtimes.keras import KerasRuntime, load_keras
@@ -29,6 +29,7 @@ from keras_resnet.recipes.configs.schema import shown_name
 from keras_resnet.recipes.data.datasets import AnySplit, configured_dataset
 from keras_resnet.recipes.runs import outcomes, report_figures, seen, sources
 from keras_resnet.recipes.runs.folder import Run
+from keras_resnet.text import for_html
 
 _MISTAKES = 12
 _EXAMPLES = 6  # example images of each class
@@ -65,7 +66,7 @@ def write(run: Run, out: str | Path | None = None) -> Path:
     trained_on = seen.count(sources.find(str(run.path)), dataset, dataset.test)
     seen.warn(trained_on, len(dataset.test))
     parts = {
-        "title": escape(f"{run.config.model} on {shown_name(run.config.data.name)}"),
+        "title": for_html(f"{run.config.model} on {shown_name(run.config.data.name)}"),
         "facts": _facts(run, answers, trained_on),
         "curves": _curves(run),
         **_confusions(answers, dataset.class_names),
@@ -113,7 +114,7 @@ def _facts(run: Run, answers: outcomes.Outcomes, trained_on: int | None) -> str:
         "precision": summary["precision"],
     }
     return "".join(
-        f"<div><b>{escape(value)}</b><span>{escape(name)}</span></div>"
+        f"<div><b>{for_html(value)}</b><span>{for_html(name)}</span></div>"
         for name, value in facts.items()
     )
 
@@ -165,7 +166,7 @@ def _examples(split: AnySplit, answers: outcomes.Outcomes, names: Sequence[str])
     for label, name in list(enumerate(names))[:_MOST_STRIPS]:
         images = _images(split, answers.examples(label, _EXAMPLES))
         shown = "".join(f'<img alt="" src="{data_uri(image)}">' for image in images)
-        rows.append(f"<tr><th>{escape(name)}</th><td>{shown}</td></tr>")
+        rows.append(f"<tr><th>{for_html(name)}</th><td>{shown}</td></tr>")
     more = len(names) - len(rows)
     note = f'<p class="note">and {more:,} more classes</p>' if more else ""
     return f'<table class="examples">{"".join(rows)}</table>{note}'
@@ -207,8 +208,8 @@ def _mistakes(
         caption = sheets.title(
             names[guesses[i]], answers.confidences[place], names[answers.labels[place]]
         )
-        figures.append(f"<figure>{shown}<figcaption>{escape(caption)}</figcaption></figure>")
-    return {"mistakes": "".join(figures), "mistakes_note": escape(note)}
+        figures.append(f"<figure>{shown}<figcaption>{for_html(caption)}</figcaption></figure>")
+    return {"mistakes": "".join(figures), "mistakes_note": for_html(note)}
 
 
 def _heat_maps(
@@ -236,7 +237,7 @@ def _exports(run: Run) -> str:
     folder = run.path / "exports"
     if not (folder / manifest.MANIFEST).is_file():
         name = shown_name(str(run.name))
-        return f"<p>Not exported yet: <code>keras-resnet export {escape(name)}</code></p>"
+        return f"<p>Not exported yet: <code>keras-resnet export {for_html(name)}</code></p>"
     content = manifest.read(folder)
     rows = [check_cells(item) for item in content["files"]]
     check = content["check"]
@@ -245,7 +246,7 @@ def _exports(run: Run) -> str:
         f"(TensorFlow: on all), on {content['machine']}."
     )
     notes = [note, *manifest.failures(content)]
-    said = "".join(f'<p class="note">{escape(text)}</p>' for text in notes)
+    said = "".join(f'<p class="note">{for_html(text)}</p>' for text in notes)
     return f'<div class="stack">{html_table(CHECK_HEADER, rows)}</div>{said}'
 
 
@@ -255,7 +256,7 @@ def _profile(model: keras.Model) -> str:
         picture = f'<div class="wide">{figures.svg(found.figure())}</div>'
         return f"{found.stage_html()}{picture}"
     except UserError as error:  # quantization-aware networks have operations that are not counted
-        return f"<p>{escape(error)}</p>"
+        return f"<p>{for_html(error)}</p>"
 
 
 def _details(run: Run) -> str:
@@ -268,7 +269,7 @@ def _details(run: Run) -> str:
         ),
     }
     return "".join(
-        f"<details><summary>{escape(name)}</summary><pre>{escape(text)}</pre></details>"
+        f"<details><summary>{for_html(name)}</summary><pre>{for_html(text)}</pre></details>"
         for name, text in parts.items()
     )
 
