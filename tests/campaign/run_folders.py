@@ -85,7 +85,11 @@ def _damage(chance: random.Random, run: Path) -> str:
         return "nothing"
     path = chance.choice(found)
     kinds = [_text_damage(path)] * 6 + [_bytes, _bytes, _cut, _cut, _gone, _gone, _other]
-    return f"{path.name} {chance.choice(kinds)(chance, path)}"
+    kind = chance.choice(kinds)
+    try:
+        return f"{path.name} {kind(chance, path)}"
+    except (ValueError, IndexError):  # it was damaged before
+        return f"{path.name} {_bytes(chance, path)}"
 
 
 def _text_damage(path: Path) -> Callable[[random.Random, Path], str]:
