@@ -1,14 +1,16 @@
 """The folder of an export is whole whenever the process is killed, and nothing else stays."""
 
 import os
+import resource
 import signal
 from contextlib import ExitStack
 
 import pytest
 from campaign import kills
+from helpers.models import small_model
 
 from keras_resnet.errors import UserError
-from keras_resnet.export import folders, manifest
+from keras_resnet.export import export, folders, manifest
 from keras_resnet.files import exchange, locked_folder
 
 
@@ -85,3 +87,15 @@ def test_a_folder_that_cannot_be_renamed_is_a_message(tmp_path, monkeypatch):
         write(tmp_path / "model")
     assert read(tmp_path / "model") == "old"
     assert os.listdir(tmp_path) == ["model"]
+
+
+def test_a_disk_that_is_full_is_a_message(tmp_path):
+    """TensorFlow has errors of its own for it."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"Cannot write savedmodel: .*File too large"):
+            export(small_model(), ["savedmodel"], out=tmp_path / "model", verbose=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert os.listdir(tmp_path) == []
