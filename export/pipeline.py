@@ -31,6 +31,7 @@ from keras_resnet.export.rewrites import prepare
 from keras_resnet.export.runtimes.base import INPUT, OUTPUT
 from keras_resnet.export.runtimes.keras import KerasRuntime
 from keras_resnet.export.runtimes.open import open_file
+from keras_resnet.export.write_errors import WRITE_ERRORS, why_not_written
 from keras_resnet.files import expanded, plain_name
 from keras_resnet.images.answers import LINEAR, Answers, agreed, names_of, told_by
 from keras_resnet.images.crop import SingleCrop
@@ -325,7 +326,13 @@ def _write_files(
     for kind in formats:
         began = time.perf_counter()
         paths[kind] = folder / FORMATS[kind].file.format(name=plain_name(source.name))
-        FORMATS[kind].write(source, paths[kind])
+        try:
+            FORMATS[kind].write(source, paths[kind])
+        except WRITE_ERRORS as error:  # a full disk, in the words of TensorFlow
+            raise UserError(
+                f"Cannot write {kind}: {why_not_written(error)}. Free some space in "
+                f"{folder.parent} and, for temporary files, in {source.scratch.parent}."
+            ) from error
         if verbose:
             print(f"{kind}: written in {time.perf_counter() - began:.1f} s", file=sys.stderr)
     return paths

@@ -6,13 +6,15 @@ are therefore looked at before anything is unpacked.
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import json
 import os
 import re
 import unicodedata
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +28,8 @@ MOST_TEXT = 2**24  # bytes of a JSON, TOML or text file; the manifest of 21,000 
 _MOST_UNPACKED = 2**28  # bytes that any archive may unpack to
 _MOST_RATIO = 16  # unpacked bytes for each byte of a larger archive; images and weights reach 4
 _LONGEST_PATH, _LONGEST_NAME = 4095, 255  # bytes; the system refuses longer ones anyway
+# Errors of a system, or a file system, that cannot exchange two names.
+_IMPOSSIBLE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
 
 
 def expanded(path: str | Path) -> Path:
@@ -100,6 +104,53 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Exchange the names of two files or folders in one step; return False if that is impossible.
+
+    Linux and macOS can do it, on most file systems. No process ever finds one of the names unused.
+    """
+    if os.name == "nt":
+        return False
+    library = ctypes.CDLL(None, use_errno=True)
+    first, second = os.fsencode(one), os.fsencode(other)
+    if hasattr(library, "renameat2"):  # Linux; the numbers are those of its header files
+        here, exchanging = -100, 2
+        failed = library.renameat2(here, first, here, second, exchanging)
+    elif hasattr(library, "renamex_np"):  # macOS
+        swapping = 2
+        failed = library.renamex_np(first, second, swapping)
+    else:
+        return False
+    if failed and ctypes.get_errno() not in _IMPOSSIBLE:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(one))
+    return not failed
+
+
+@contextmanager
+def locked_folder(folder: Path, *, wait: bool = False) -> Iterator[bool]:
+    """Lock a folder for this process. The system unlocks it when the process ends, for any reason.
+
+    Yields:
+        True if the folder is locked. False if another process holds the lock (with `wait`, this one
+        waits for it), if the folder is gone, or if the system has no locks of folders.
+    """
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # Windows
+        yield False
+        return
+    descriptor, is_locked = None, False
+    try:
+        with suppress(OSError):
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            is_locked = True
+        yield is_locked
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def without_common_folder(paths: Sequence[str]) -> tuple[str, list[str]]:

@@ -24,7 +24,9 @@ def fetch(entry: Entry) -> Path:
 
 def fault(entry: Entry) -> str | None:
     """Return the problem with the file of these weights and what to do; None if it is right."""
-    problem = download.fault(cached_path(entry), entry.hash)
+    path = cached_path(entry)
+    # An installer may link the package's own files.
+    problem = download.fault(path if entry.url else path.resolve(), entry.hash)
     if problem is None:
         return None
     if not entry.url:

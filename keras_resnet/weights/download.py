@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -24,6 +25,14 @@ from keras_resnet.errors import UserError
 from keras_resnet.weights.http import MIRROR, complete, say, shown
 
 HOME, OFFLINE = "KERAS_RESNET_HOME", "KERAS_RESNET_OFFLINE"
+
+_ODD = {
+    stat.S_IFIFO: "a FIFO",  # to open it waits for another process
+    stat.S_IFLNK: "a symbolic link",  # to write to it changes a file elsewhere
+    stat.S_IFCHR: "a device",  # to read it may have no end
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
 
 
 def cache_home() -> Path:
@@ -67,6 +76,8 @@ def fault(path: Path, digest: str) -> str | None:
             f"{digest!r}."
         )
     algorithm = expected.partition(":")[0]
+    if odd := _odd(path):
+        return odd
     try:
         with open(path, "rb") as file:
             received = f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"
@@ -77,6 +88,15 @@ def fault(path: Path, digest: str) -> str | None:
     if received.startswith(expected):
         return None
     return f"{path} has the wrong hash: expected {expected}, received {received}"
+
+
+def _odd(path: Path) -> str | None:
+    """Return the problem if something is there that is neither a file nor a folder."""
+    try:
+        kind = _ODD.get(stat.S_IFMT(path.lstat().st_mode))
+    except (OSError, ValueError):
+        return None
+    return f"{path} is {kind}, not a file" if kind else None
 
 
 def fetch(url: str, path: Path, digest: str, megabytes: float = 0.0) -> Path:
@@ -90,12 +110,17 @@ def fetch(url: str, path: Path, digest: str, megabytes: float = 0.0) -> Path:
         url: http(s) address. Redirects are followed, but not from https to http.
         path: path of the file, usually below `cache_home()`.
         digest: expected hash, as for `fault`.
-        megabytes: approximate size of the file, for messages before the server gives it.
+        megabytes: approximate size of the file; 0 if unknown. A server that sends over 1 % more is
+            refused.
 
     Raises:
         UserError: offline; the server refuses or is unreachable after retries; no space or no
-            permission to write; or the file is not the published one.
+            permission to write; the file is not the published one; or the cache has a link, FIFO
+            or device in its place.
     """
+    for file in path, _partial(path), _lock(path):
+        if odd := _odd(file):
+            raise UserError(f"{odd}. Delete it, or set {HOME} to another folder.")
     problem = fault(path, digest)
     if problem is None:
         return path
@@ -113,8 +138,21 @@ def fetch(url: str, path: Path, digest: str, megabytes: float = 0.0) -> Path:
             if problem is not None:
                 if path.exists():
                     say(f"{problem}. Downloading it again.")
-                _download(address, path, digest)
+                _download(address, path, digest, _limit(megabytes))
     return path
+
+
+def _limit(megabytes: float) -> int | None:
+    """Return the most bytes that a file of this size can have. Keras rounds sizes to 1 MiB."""
+    return round(megabytes * 1.01e6) + 2**19 if megabytes else None
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f"{path.name}.partial")
+
+
+def _lock(path: Path) -> Path:
+    return path.with_name(f"{path.name}.lock")
 
 
 def _address(url: str) -> str:
@@ -151,7 +189,7 @@ def writing(folder: Path, megabytes: float = 0.0) -> Iterator[None]:
 
 def _locked(path: Path) -> AbstractContextManager[object]:
     """Hold `<path>.lock`, so that only one process writes the partial file."""
-    lock = filelock.FileLock(f"{path}.lock")
+    lock = filelock.FileLock(_lock(path))
     try:
         return lock.acquire(timeout=0)
     except filelock.Timeout:
@@ -159,14 +197,14 @@ def _locked(path: Path) -> AbstractContextManager[object]:
         return lock.acquire()
 
 
-def _download(address: str, path: Path, digest: str) -> None:
+def _download(address: str, path: Path, digest: str, limit: int | None) -> None:
     """Receive `<path>.partial` and rename it if its hash is right."""
-    partial = path.with_name(f"{path.name}.partial")
-    if complete(address, partial, path) and fault(partial, digest):
+    partial = _partial(path)
+    if complete(address, partial, path, limit) and fault(partial, digest):
         # The parts may be of two versions, or a power cut may have damaged the older one.
         say(f"{path.name}, joined from several downloads, has the wrong hash. Trying once more.")
         partial.unlink()
-        complete(address, partial, path)
+        complete(address, partial, path, limit)
     problem, size = fault(partial, digest), partial.stat().st_size
     if problem is None:
         os.replace(partial, path)

@@ -32,7 +32,7 @@ from keras_resnet.display.console import number
 from keras_resnet.display.notebook import Rows
 from keras_resnet.errors import UserError
 from keras_resnet.export.runtimes.keras import load_keras
-from keras_resnet.files import expanded, replacing, short_names
+from keras_resnet.files import expanded, locked_folder, replacing, short_names
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.labels import Known, known, remember
 from keras_resnet.layers import to_stock
@@ -243,17 +243,24 @@ def create_run(
     require_free(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        run = Run(path)
-        for role, model in models.items():
-            if model is not None:
-                with replacing(path / f"{role}.keras") as partial:
-                    to_stock(model).save(partial)
-        if about_start:
-            write_json(run.path / "start.json", about_start)
-        save_config(config, path / "config.toml")  # last, because it makes the folder a run
+        with locked_folder(path, wait=True):
+            require_free(path)  # again: another command may have made a run of it meanwhile
+            _write_start(path, models, about_start)
+            save_config(config, path / "config.toml")  # last, because it makes the folder a run
     except OSError as error:
         raise UserError(f"Cannot write the run folder {path}: {error.strerror}.") from error
-    return run
+    return Run(path)
+
+
+def _write_start(
+    path: Path, models: Mapping[str, keras.Model | None], about_start: dict[str, Any] | None
+) -> None:
+    for role, model in models.items():
+        if model is not None:
+            with replacing(path / f"{role}.keras") as partial:
+                to_stock(model).save(partial)
+    if about_start:
+        write_json(path / "start.json", about_start)
 
 
 @checked

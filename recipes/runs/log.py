@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import math
 from pathlib import Path
 
+from keras_resnet.errors import UserError
 from keras_resnet.files import replacing
 from keras_resnet.recipes.runs import earlier
 
@@ -14,14 +16,41 @@ _UNKNOWN = (None, "", "NA")
 
 
 def read(path: Path) -> list[dict[str, str]]:
-    """Return the rows without missing values; an empty list without a log."""
+    """Return the rows without missing values; an empty list without a log.
+
+    Raises:
+        UserError: the log is damaged.
+    """
     if not path.is_file():
         return []
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if (row.get("epoch") or "").isdigit()]
-    return earlier.rows(
-        [{key: value for key, value in row.items() if value not in _UNKNOWN} for row in rows]
-    )
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if (row.get("epoch") or "").isdecimal()]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise _damaged(path, str(error)) from error
+    rows = [{key: row[key] for key in row if key and row[key] not in _UNKNOWN} for row in rows]
+    if rows and _odd(rows[-1]):
+        del rows[-1]  # the process was killed while it wrote
+    for row in rows:
+        if odd := _odd(row):
+            raise _damaged(path, f"'{odd}' of epoch {row['epoch'][:9]} is not a number")
+    return earlier.rows(rows)
+
+
+def _odd(row: dict[str, str]) -> str | None:
+    """Return the first column whose value is not a finite number."""
+    for key, value in row.items():
+        try:
+            if math.isfinite(float(value)):
+                continue
+        except ValueError:
+            pass
+        return key
+    return None
+
+
+def _damaged(path: Path, reason: str) -> UserError:
+    return UserError(f"{path} is damaged: {reason}. Restore it, or delete it and lose its epochs.")
 
 
 def keep(path: Path, epochs: int) -> None:

@@ -92,15 +92,8 @@ def _curves(run: Run) -> str:
 
 
 def _numbers(rows: Iterable[dict[str, Any]]) -> list[dict[str, float]]:
-    """Return the log's rows as numbers; a missing value is NaN."""
-
-    def parse(text: Any) -> float:
-        try:
-            return float(text)
-        except (TypeError, ValueError):
-            return float("nan")
-
-    return [{key: parse(value) for key, value in row.items()} for row in rows]
+    """Return the columns to draw as numbers; a missing value is NaN."""
+    return [{key: float(row.get(key, "nan")) for key in report_figures.COLUMNS} for row in rows]
 
 
 def _facts(run: Run, answers: outcomes.Outcomes, trained_on: int | None) -> str:

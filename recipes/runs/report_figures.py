@@ -9,6 +9,7 @@ import numpy as np
 from keras_resnet.display import figures
 from keras_resnet.recipes.runs.outcomes import BINS, Reliability
 
+COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
 _MOST_CELLS = 20  # most classes in a readable matrix
 
 
@@ -20,7 +21,7 @@ def curves(rows: Sequence[Mapping[str, float]]) -> str:
     epochs = [row["epoch"] for row in rows]
     marker = "o" if len(rows) == 1 else ""  # a single point has no line
     for prefix, name in (("", "training"), ("val_", "validation")):
-        if f"{prefix}loss" not in rows[0]:
+        if all(np.isnan(row[f"{prefix}loss"]) for row in rows):
             continue
         errors = [100 * (1 - row[f"{prefix}accuracy"]) for row in rows]
         loss.plot(epochs, [row[f"{prefix}loss"] for row in rows], marker=marker, label=name)

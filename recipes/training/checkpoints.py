@@ -12,20 +12,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.errors import UserError
+from keras_resnet.export.write_errors import WRITE_ERRORS, why_not_written
 from keras_resnet.files import replacing
 from keras_resnet.recipes.runs.folder import Run
 from keras_resnet.recipes.training import workers
 from keras_resnet.recipes.training.loop import Loop
-
-# TensorFlow's errors for a full disk, a quota, and a folder that is gone or not writable.
-_WRITE_ERRORS = (
-    tf.errors.ResourceExhaustedError,
-    tf.errors.OutOfRangeError,  # "File too large"
-    tf.errors.UnknownError,
-    tf.errors.PermissionDeniedError,
-    tf.errors.NotFoundError,
-    tf.errors.DataLossError,
-)
 
 
 class State:
@@ -165,14 +156,13 @@ class State:
         """
         try:
             yield
-        except (OSError, *_WRITE_ERRORS) as error:
+        except (OSError, *WRITE_ERRORS) as error:
             latest = self.manager.latest_checkpoint
             saved = f"step {latest.rpartition('-')[2]}" if latest else "none"
-            # TensorFlow's messages begin with the operation and end with the system's reason.
-            reason = str(error).strip().splitlines()[0].rpartition("; ")[2].partition(" [Op:")[0]
             raise UserError(
-                f"Cannot write to {self.run.name}: {reason}. The last checkpoint is {saved}. Free "
-                f"some space, then resume with: keras-resnet train --resume {self.run.name}"
+                f"Cannot write to {self.run.name}: {why_not_written(error)}. The last checkpoint "
+                f"is {saved}. Free some space, then resume with: keras-resnet train --resume "
+                f"{self.run.name}"
             ) from error
 
     def finish_epoch(self) -> None:

@@ -4,10 +4,12 @@ import collections
 import hashlib
 import itertools
 import os
+import random
 import re
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from campaign import downloads as hostile
 from helpers.weights_server import Fault, serving
 
 from keras_resnet.display import bars
@@ -417,6 +420,81 @@ def test_a_length_that_is_none_is_as_good_as_unsaid(folder, path, length):
     assert path.read_bytes() == CONTENT
 
 
+@pytest.mark.parametrize("length", ["2000000", None])
+def test_more_than_the_published_size_is_refused(folder, path, length, capsys):
+    """One that says so is refused before it is read."""
+    more = Fault(
+        content=bytes(2_000_000), headers={"Content-Length": length, "Connection": "close"}
+    )
+    with serving(folder, {"/x.pth": [more]}) as server:
+        with pytest.raises(
+            UserError, match=r"x\.pth sends more than the published file: [0-9.]+ MB"
+        ):
+            fetch(server, path)
+        assert os.listdir(path.parent) == ["x.pth.lock"]
+        assert ("Downloading" in capsys.readouterr().err) == (length is None)
+        fetch(server, path)
+    assert path.read_bytes() == CONTENT
+
+
+def test_headers_that_come_slowly_for_ever(path, monkeypatch, capsys):
+    monkeypatch.setattr(http, "ANSWER_SECONDS", 0.5)
+    began = time.monotonic()
+    with (
+        hostile.serving(random.Random(0), [hostile.slow_headers]) as (url, _),
+        pytest.raises(UserError, match=r"no answer within 0\.5 s; gave up after 3 tries"),
+    ):
+        download.fetch(url, path, sha(CONTENT), 0.3)
+    assert time.monotonic() - began < 30  # 1.5 s without other work; the headers take 200 s
+    assert capsys.readouterr().err.count("no answer within 0.5 s; retry") == 2
+
+
+def test_a_body_that_comes_byte_by_byte(path, monkeypatch):
+    monkeypatch.setattr(http, "CHUNK_SECONDS", 0.5)
+    began = time.monotonic()
+    with (
+        hostile.serving(random.Random(0), [hostile.slow_body]) as (url, _),
+        pytest.raises(UserError, match="gave up after 3 tries"),
+    ):
+        download.fetch(url, path, sha(CONTENT), 0.3)
+    assert time.monotonic() - began < 30  # 1.5 s without other work; a chunk takes 200 s
+
+
+def test_the_body_of_a_redirect_is_not_read(path):
+    answers = [hostile.endless_redirect, hostile.whole]
+    with hostile.serving(random.Random(0), answers) as (url, _):
+        download.fetch(url, path, sha(hostile.CONTENT))
+    assert path.read_bytes() == hostile.CONTENT
+
+
+@pytest.mark.parametrize(
+    ("status", "location", "why"),
+    [
+        (302, None, "302 Found. You can put a copy of the file at"),
+        (300, None, "300 Multiple Choices. You can put a copy of the file at"),
+        (204, None, "204 No Content. You can put a copy of the file at"),
+        (302, "http://[", r"'http://\[', which is not an http address"),
+        (302, "http://127.0.0.1:99999/", "'http://127.0.0.1:99999/', which is not an http address"),
+        (302, "javascript:alert(1)", r"'javascript:alert\(1\)', which is not an http address"),
+    ],
+)
+def test_a_bad_redirect_is_a_message(folder, path, status, location, why):
+    with serving(folder, {"/x.pth": [Fault(status, {"Location": location})]}) as server:
+        with pytest.raises(UserError, match=f"/x.pth.*{why}"):
+            fetch(server, path)
+        assert len(server.requests) == 1
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("size", [b"-1", b"x", b""])
+def test_a_chunk_of_no_size(folder, path, size):
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    faults = {"/x.pth": [Fault(raw=chunked + size + b"\r\nxyz\r\n")]}
+    with serving(folder, faults) as server:
+        fetch(server, path)  # by the second try
+    assert path.read_bytes() == CONTENT
+
+
 def test_redirects_for_ever(folder, path):
     faults = {"/x.pth": itertools.repeat(Fault(302, {"Location": "x.pth"}))}
     with serving(folder, faults) as server, pytest.raises(UserError, match="30 redirects"):
@@ -438,7 +516,7 @@ def test_redirects_within_http_are_followed_but_not_elsewhere(folder, path):
     }
     (folder / "y.pth").write_bytes(CONTENT)
     with serving(folder, faults) as server:
-        with pytest.raises(UserError, match="No connection adapters"):
+        with pytest.raises(UserError, match="redirects to 'file:///etc/hosts', which is not an ht"):
             fetch(server, path)
         server.faults["/x.pth"] = iter([Fault(status=302, headers={"Location": "/y.pth"})])
         fetch(server, path)
@@ -553,6 +631,33 @@ def test_a_read_only_cache_gives_what_it_has_and_takes_nothing():
         assert os.listdir(cache) == ["x.pth"]
         assert server.requests == []
     shutil.rmtree(cache)
+
+
+@pytest.mark.parametrize("name", ["x.pth", "x.pth.partial", "x.pth.lock"])
+@pytest.mark.parametrize("kind", ["a FIFO", "a symbolic link", "a socket"])
+def test_what_is_no_file_is_refused_in_the_cache(folder, path, name, kind, monkeypatch):
+    outside, odd = folder / "outside", path.with_name(name)
+    outside.write_text("not ours")
+    path.parent.mkdir(parents=True)
+    if kind == "a FIFO":
+        os.mkfifo(odd)
+    elif kind == "a symbolic link":
+        odd.symlink_to(outside)
+    else:
+        monkeypatch.chdir(path.parent)
+        with socket.socket(socket.AF_UNIX) as bound:
+            bound.bind(name)
+    with serving(folder) as server, pytest.raises(UserError) as error:
+        fetch(server, path)
+    assert f"{odd} is {kind}, not a file. Delete it, or set KERAS_RESNET_HOME" in str(error.value)
+    assert server.requests == []
+    assert outside.read_text() == "not ours"
+    if odd == path:  # `weights verify` asks this
+        assert download.fault(path, sha(CONTENT)) == f"{path} is {kind}, not a file"
+
+
+def test_devices_are_refused():
+    assert download.fault(Path("/dev/zero"), sha(CONTENT)) == "/dev/zero is a device, not a file"
 
 
 # Two processes ------------------------------------------------------------------------------------
