@@ -78,7 +78,8 @@ def _measure_several(runtime: Runtime, split: AnySplit, protocol: Protocol) -> d
             f"The data has {classes} labels, of which an image can have any number. The model has "
             f"{answers.classes} classes{ending}. Evaluate a model with a sigmoid for each label."
         )
-    precision, loss, guesses = AveragePrecision(classes), 0.0, []
+    precision, loss = AveragePrecision(classes), 0.0
+    guesses: list[np.ndarray] = []
     with progress("evaluating", count) as advance:
         for probabilities, labels in predictions(runtime, split, protocol):
             inside = np.clip(probabilities.astype("float64"), 1e-7, 1 - 1e-7)

@@ -15,7 +15,7 @@ import numpy as np
 def counts(labels: np.ndarray, classes: int) -> np.ndarray:
     """Return the number of images of each class, int (classes,)."""
     if labels.ndim == 2:
-        return labels.sum(0, dtype="int64")
+        return np.asarray(labels.sum(0, dtype="int64"))
     return np.bincount(labels, minlength=classes)
 
 

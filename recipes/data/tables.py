@@ -39,7 +39,7 @@ from keras_resnet.recipes.data.labels import counts
 TABLES = (".csv", ".tsv")
 _DELIMITERS = ",;\t"
 _SEPARATORS = "|;,"  # between the labels of an image; without any of them, spaces
-_SPOKEN = {None: "spaces", **{mark: f"'{mark}'" for mark in _SEPARATORS}}
+_SPOKEN: dict[str | None, str] = {None: "spaces", **{mark: f"'{mark}'" for mark in _SEPARATORS}}
 _SEVERAL, _ONE = ("labels", "tags"), "label"
 _VALIDATION = VALIDATION[0]
 _BITS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}

@@ -79,7 +79,7 @@ class Scores:
 
     def macro(self) -> dict[str, float]:
         """Return the mean of each score over the classes that have images; 0 if none has."""
-        present = self.n > 0 if self.n.any() else slice(None)
+        present: Any = self.n > 0 if self.n.any() else slice(None)
         return {name: float(values[present].mean()) for name, values in self._shares().items()}
 
     def to_dict(self) -> dict[str, Any]:
