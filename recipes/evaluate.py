@@ -23,7 +23,12 @@ from keras_resnet.export.runtimes.keras import KerasRuntime
 from keras_resnet.images.answers import Answers
 from keras_resnet.recipes.data.datasets import AnySplit
 from keras_resnet.recipes.data.protocol import SINGLE_CROP, Protocol, predictions
-from keras_resnet.recipes.runs.scores import per_class
+from keras_resnet.recipes.runs.scores import (
+    ACCURACY,
+    AVERAGE_PRECISION,
+    AveragePrecision,
+    per_class,
+)
 
 
 @checked
@@ -34,12 +39,16 @@ def measure(runtime: Runtime, split: AnySplit, protocol: Protocol = SINGLE_CROP)
         {"accuracy", "loss", "n", "macro", "per_class", "protocol"}: top-1; mean cross entropy (of
         several sigmoids the binary one, averaged over the classes); the number of images;
         precision, recall and F1 averaged over the classes that have images, and those of each
-        class (see `Scores.to_dict`); `Protocol.record`. With more than 5 classes also "top5".
+        class (see `Scores.to_dict`); `Protocol.record`. With more than 5 classes also "top5". If
+        the images have several labels, "accuracy" is the share of right answers for every image
+        and class, and there is "mean_average_precision" (see `AveragePrecision`) and no "top5".
 
     Raises:
         UserError: the images, the labels or the protocol do not fit the model.
     """
     record = protocol.record(runtime, split)  # raises errors before `len` reads all images
+    if split.labels.ndim == 2:
+        return {**_measure_several(runtime, split, protocol), "protocol": record}
     hits, loss, count = np.zeros(5, int), 0.0, len(split)  # hits of the first guess, second, ...
     guesses: list[np.ndarray] = []
     with progress("evaluating", count) as advance:
@@ -60,6 +69,34 @@ def measure(runtime: Runtime, split: AnySplit, protocol: Protocol = SINGLE_CROP)
         result["top5"] = int(hits.sum()) / count
     scores = per_class(split.labels, np.concatenate(guesses), classes)
     return {**result, **scores.to_dict(), "protocol": record}
+
+
+def _measure_several(runtime: Runtime, split: AnySplit, protocol: Protocol) -> dict[str, Any]:
+    """Evaluate on images that have any number of labels each."""
+    answers, classes, count = runtime.answers(), split.labels.shape[1], len(split)
+    if not answers.independent or answers.classes != classes:
+        ending = "" if answers.independent else f" and ends in {answers.activation}"
+        raise UserError(
+            f"The data has {classes} labels, of which an image can have any number. The model has "
+            f"{answers.classes} classes{ending}. Evaluate a model with a sigmoid for each label."
+        )
+    precision, loss = AveragePrecision(classes), 0.0
+    guesses: list[np.ndarray] = []
+    with progress("evaluating", count) as advance:
+        for probabilities, labels in predictions(runtime, split, protocol):
+            inside = np.clip(probabilities.astype("float64"), 1e-7, 1 - 1e-7)
+            precision.update_state(labels, np.log(inside) - np.log1p(-inside))
+            loss -= float(np.log(np.where(labels, inside, 1 - inside)).mean(-1).sum())
+            guesses.append(answers.decisions(probabilities).astype("uint8"))
+            advance(len(labels))
+    guessed = np.concatenate(guesses)
+    return {
+        ACCURACY: float((guessed == split.labels).mean()),
+        AVERAGE_PRECISION: round(float(precision.result()), 6),
+        "loss": loss / count,
+        "n": count,
+        **per_class(split.labels, guessed, classes).to_dict(),
+    }
 
 
 def _cross_entropy(probabilities: np.ndarray, labels: np.ndarray, answers: Answers) -> np.ndarray:

@@ -60,7 +60,8 @@ class _Program(types.ModuleType):
         Args:
             model: a trained classifier: a Keras model that takes RGB 0...255, a run folder, a
                 `.keras` file, or a network's name with `weights`.
-            data: a folder with a folder of images for each class, or a name of tensorflow-datasets.
+            data: a folder with a folder of images for each class, a CSV file with the labels of the
+                images in its folder, or a name of tensorflow-datasets.
             out: the run folder; by default a new one in `runs`.
             weights: a tag or a file, for a network's name.
             image_size: pixels a side that the network is shown.

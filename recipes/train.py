@@ -30,6 +30,7 @@ from keras_resnet.recipes.compression.table import choose_trainee
 from keras_resnet.recipes.configs.schema import Config
 from keras_resnet.recipes.runs import earlier, log, seen
 from keras_resnet.recipes.runs.folder import Run, find_run, new_folder, write_json
+from keras_resnet.recipes.runs.scores import ACCURACY, AVERAGE_PRECISION, deciding, spoken
 from keras_resnet.recipes.training import data_service, devices, workers
 from keras_resnet.recipes.training.callbacks import Log, ProgressBar, TensorBoard, named
 from keras_resnet.recipes.training.checkpoints import State
@@ -232,6 +233,8 @@ def _record_images(job: Job, run: Run) -> None:
 
 def _warn_of_unequal_classes(job: Job) -> None:
     config, names = job.config, job.dataset.class_names
+    if job.dataset.multi_label:
+        return
     counts = np.bincount(job.dataset.train.labels, minlength=len(names))
     most, least = int(counts.argmax()), int(np.where(counts, counts, counts.max()).argmin())
     corrected = config.data.balanced or config.train.class_weights
@@ -286,7 +289,7 @@ def _fit(job: Job, loop: Loop, state: State, observers: keras.callbacks.Callback
 
 
 def _is_out_of_patience(job: Job, run: Run) -> bool:
-    """Tell whether the last `train.patience` epochs brought no better validation accuracy.
+    """Tell whether the last `train.patience` epochs brought no better validation score.
 
     The log tells it, so a resumed run stops where an uninterrupted one does. Only the chief has a
     log, and its answer is voted for.
@@ -299,12 +302,13 @@ def _is_out_of_patience(job: Job, run: Run) -> bool:
     rows = run.rows()[first:]
     if not rows or float(rows[-1]["step"]) < least:
         return False
-    accuracies = [float(row["val_accuracy"]) for row in rows if "val_accuracy" in row]
-    if len(accuracies) <= patience or max(accuracies[-patience:]) > max(accuracies[:-patience]):
+    key = deciding(rows[-1], "val_")
+    scores = [float(row[key]) for row in rows if key in row]
+    if len(scores) <= patience or max(scores[-patience:]) > max(scores[:-patience]):
         return False
     print(
         f"stopped after epoch {first + len(rows)}: the last {patience} epochs brought no better "
-        f"validation accuracy than {max(accuracies):.2%} (train.patience = {patience})",
+        f"validation {spoken(key)} than {max(scores):.2%} (train.patience = {patience})",
         file=sys.stderr,
     )
     return True
@@ -379,7 +383,7 @@ def _validate(job: Job, loop: Loop, state: State, epoch: int) -> dict[str, float
         validation = loop.evaluate(job.dataset.validation)
         if not math.isfinite(validation["loss"]):
             raise NonFiniteLossError(int(loop.step))
-        state.keep_best(epoch, validation["accuracy"])
+        state.keep_best(epoch, validation[deciding(validation)])
     return validation
 
 
@@ -404,7 +408,8 @@ def _best_model(job: Job, run: Run, loop: Loop) -> keras.Model:
 
 def _write_result(job: Job, run: Run, loop: Loop, state: State, model: keras.Model) -> None:
     plain, names = to_stock(model), "\n".join(job.dataset.class_names) + "\n"
-    outputs = keras.layers.Activation("softmax", dtype="float32", name="predictions")(plain.output)
+    ending = "sigmoid" if job.dataset.multi_label else "softmax"
+    outputs = keras.layers.Activation(ending, dtype="float32", name="predictions")(plain.output)
     result = keras.Model(plain.input, outputs, name=job.config.model)
     (run.path / LABELS).write_text(names, encoding="utf-8")
     write_json(run.path / "summary.json", _summary(job, run, loop, state, result))
@@ -417,8 +422,7 @@ def _summary(job: Job, run: Run, loop: Loop, state: State, result: keras.Model) 
     dataset, validation = job.dataset, None
     if len(dataset.validation):
         count = len(dataset.validation)
-        right = round(float(state.best_accuracy) * count)  # best_accuracy is float32
-        validation = {"accuracy": right / count, "n": count}
+        validation = {**_best_score(job, state, count), "n": count}
     return {
         "model": job.config.model,
         **run.about_start(),
@@ -438,6 +442,13 @@ def _summary(job: Job, run: Run, loop: Loop, state: State, result: keras.Model) 
         "workers": workers.count(job.strategy),
         **manifest.environment(),
     }
+
+
+def _best_score(job: Job, state: State, count: int) -> dict[str, float]:
+    best = float(state.best_accuracy)  # a float32
+    if job.dataset.multi_label:
+        return {AVERAGE_PRECISION: round(best, 6)}
+    return {ACCURACY: round(best * count) / count}
 
 
 if __name__ == "__main__":

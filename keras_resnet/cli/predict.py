@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -76,18 +77,32 @@ def _evaluate(options: argparse.Namespace) -> int:
         write_json(out, result)
     if options.json:
         return print_json(result)
+    several = "mean_average_precision" in result
     rows = {
         "model": options.model,
         "images": f"{result['n']:,}, {options.split} split of {shown_name(dataset.name)}",
         "crop": describe(result["protocol"]),
-        "accuracy": f"{result['accuracy']:.2%}",
+        "accuracy": f"{result['accuracy']:.2%}" + several * ", of every label of every image",
+        "mean AP": f"{result['mean_average_precision']:.2%}" if several else None,
         "top-5": f"{result['top5']:.2%}" if "top5" in result else None,
         "macro F1": f"{result['macro']['f1']:.2%}",
         "loss": f"{result['loss']:.4f}",
     }
     if result["trained_on"] is not None:
         rows["trained on"] = f"{result['trained_on']:,} of these images"
-    return print_lines(f"{name:<12}{value}" for name, value in rows.items() if value is not None)
+    print_lines(f"{name:<12}{value}" for name, value in rows.items() if value is not None)
+    return print_lines(_class_lines(result["per_class"], dataset.class_names) if several else ())
+
+
+def _class_lines(scores: dict[str, Any], names: tuple[str, ...]) -> Iterator[str]:
+    """Yield a table of the scores of each class."""
+    width = max(len(name) for name in names)
+    yield f"\n{'label':<{width}}  precision   recall       F1   images"
+    columns = (scores[key] for key in ("precision", "recall", "f1", "n"))
+    for name, *shares, count in zip(names, *columns, strict=True):
+        yield (
+            f"{name:<{width}}   " + "".join(f"{share:>8.2%} " for share in shares) + f"{count:>8,}"
+        )
 
 
 def _predict(options: argparse.Namespace) -> int:
@@ -98,9 +113,12 @@ def _predict(options: argparse.Namespace) -> int:
     out = None if options.out is None else Path(options.out)
     if out is not None:
         require_file_target(out)
-    results = classify.classify(source, images, options.top)
+        classify.require_writer(out)
+    classifier = classify.Classifier(source)
+    results = classifier.classify(images, options.top)
     if out is not None:
-        return _write_predictions(results, out, options, len(images))
+        writer = classify.writer(out, classifier, options.top)
+        return _write_predictions(results, writer, options, len(images))
     if options.json:
         kept = list(results)
         print_json({"model": options.model, "predictions": kept})
@@ -108,7 +126,7 @@ def _predict(options: argparse.Namespace) -> int:
     failed = 0
     for result in results:
         failed |= _said([result])
-        for index, entry in enumerate(result.get("top", ())):
+        for index, entry in enumerate(result.get("top") or _nothing(result)):
             shown = for_terminal(result["image"]) if index == 0 else ""
             bar = "█" * round(20 * entry["probability"])
             label = for_terminal(entry["label"])
@@ -116,25 +134,43 @@ def _predict(options: argparse.Namespace) -> int:
     return failed
 
 
-def _write_predictions(
-    results: Iterator[dict[str, Any]], out: Path, options: argparse.Namespace, total: int
-) -> int:
-    """Write each result to `out` and keep none."""
-    from keras_resnet.recipes.runs import classify
+def _nothing(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the line for an image without a label: the most probable one, so marked."""
+    if not (found := result.get("probabilities")):  # not with one class an image, or an error
+        return []
+    name = max(found, key=lambda label: found[label])
+    return [{"label": f"no label (nearest: {name})", "probability": found[name]}]
 
+
+def _write_predictions(
+    results: Iterator[dict[str, Any]],
+    writer: AbstractContextManager[Callable[[dict[str, Any]], None]],
+    options: argparse.Namespace,
+    total: int,
+) -> int:
+    """Write each result and keep none."""
     failed, count = 0, Counter[str]()
-    with classify.writer(out, options.top) as write, progress("classifying", total) as advance:
+    with writer as write, progress("classifying", total) as advance:
         for result in results:
             write(result)
             failed |= _said([result])
-            count.update(entry["label"] for entry in result.get("top", ())[:1])
+            count.update(_counted(result))
             advance(1)
     if options.json:
-        print_json({"model": options.model, "file": str(out), "images": total, "labels": count})
+        counted = {"file": options.out, "images": total, "labels": count}
+        print_json({"model": options.model, **counted})
         return failed
-    print(f"{out}: {total:,} images")
+    print(f"{options.out}: {total:,} images")
     print_lines(f"{number:>8,}  {for_terminal(label)}" for label, number in count.most_common())
     return failed
+
+
+def _counted(result: dict[str, Any]) -> list[str]:
+    """Return the labels that an image counts for: its most probable class, or all its labels."""
+    labels = [entry["label"] for entry in result.get("top", ())]
+    if "probabilities" not in result:
+        return labels[:1]
+    return labels or ["no label"]
 
 
 def _said(results: Iterable[dict[str, Any]]) -> int:
@@ -173,7 +209,8 @@ def _evaluate_options(sub: Parser) -> None:
     sub.add_argument(
         "--data",
         metavar="NAME|FOLDER",
-        help="dataset or folder of images (default: what the model was trained on)",
+        help="dataset, folder of images, or CSV file with their labels (default: what the model "
+        "was trained on)",
     )
     add_layout(sub)
     sub.add_argument("--split", default="test", help="train, validation or test (default)")
@@ -218,7 +255,12 @@ def _predict_options(sub: Parser) -> None:
         help="image files, folders of images, or patterns in quotes, e.g. 'photos/*.jpg'",
     )
     sub.add_argument(
-        "--top", type=natural, default=5, metavar="K", help="classes to show (default 5)"
+        "--top",
+        type=natural,
+        default=5,
+        metavar="K",
+        help="classes to show (default 5); a model with several labels an image shows all above "
+        "50 %%",
     )
     sub.add_argument(
         "--out",

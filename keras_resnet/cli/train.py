@@ -156,8 +156,8 @@ def _train_options(sub: Parser) -> None:
     sub.add_argument(
         "--data",
         metavar="NAME|FOLDER",
-        help="training data: digits, a dataset of tensorflow-datasets, or a folder of images; "
-        "default: the config's",
+        help="training data: digits, a dataset of tensorflow-datasets, a folder of images, or a "
+        "CSV file with the labels of the images in its folder; default: the config's",
     )
     add_layout(sub)
     sub.add_argument(

@@ -157,6 +157,8 @@ def show(planned: Plan, as_json: bool) -> int:
 
 def print_run(run: Run, as_json: bool) -> int:
     """Print the result of a training and the next command."""
+    from keras_resnet.recipes.runs.scores import deciding, spoken
+
     if run.home:  # this is one of several workers, not the chief, which writes the run
         print(f"done; the chief wrote {run.home}", file=sys.stderr)
         return 0
@@ -164,6 +166,7 @@ def print_run(run: Run, as_json: bool) -> int:
     if as_json:
         return print_json({"run": str(run.path), **summary})
     test = summary["test"]
-    print(f"test accuracy {test['accuracy']:.2%} on {test['n']} images · {run.model}")
+    key = deciding(test)
+    print(f"test {spoken(key)} {test[key]:.2%} on {test['n']} images · {run.model}")
     print(f"Next: keras-resnet export {run.path}")
     return 0

@@ -50,7 +50,7 @@ class Compressed(Trained):
 
     def require_fit(self, config: Config, dataset: Dataset) -> None:
         """Refuse a different number of classes, because the head is kept."""
-        transfer.require_classes(self.start, len(dataset.class_names))
+        transfer.require_classes(self.start, len(dataset.class_names), dataset.multi_label)
 
     def about(self, job: Job, result: keras.Model) -> dict[str, Any]:
         """Return the technique, and the zeros and distinct values of the kernels."""

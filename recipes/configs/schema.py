@@ -53,7 +53,7 @@ BelowOne = Annotated[float, Limits(0, below=1)]
 class DataConfig:
     """The images, and the number held out for validation."""
 
-    name: str = "cifar10"  # "digits", a name in tensorflow-datasets (NAME[:80%]), or a folder
+    name: str = "cifar10"  # "digits", a tensorflow-datasets NAME[:80%], a folder or its FILE.csv
     validation: Count = 5000  # training images held out to choose the best epoch
     validation_share: BelowOne = 0.0  # if not 0: hold out this share of every class instead
     split_seed: Count = 0  # chooses the held-out images, independently of train.seed
@@ -230,8 +230,14 @@ class Config:
 
 
 def shown_name(name: str) -> str:
-    """Return a dataset's name for printing; for a folder, the last part of its path."""
-    return Path(name).name if Path(name).is_absolute() else name
+    """Return a dataset's name for printing; for a folder, the last part of its path.
+
+    For a CSV file, it is the file with its folder.
+    """
+    path = Path(name)
+    if not path.is_absolute():
+        return name
+    return str(Path(*path.parts[-2:])) if path.suffix in (".csv", ".tsv") else path.name
 
 
 def list_configs() -> list[str]:

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from keras_resnet.errors import UnknownNameError, UserError
 from keras_resnet.recipes.configs.schema import AugmentConfig
-from keras_resnet.recipes.data.mixing import mix
+from keras_resnet.recipes.data.mixing import mix, targets
 from keras_resnet.recipes.data.randaugment import randaugment
 
 Crop = Callable[[Any, Any, AugmentConfig], Any]  # images, stateless seed → images
@@ -223,7 +223,7 @@ def vary(images: Any, labels: Any, seed: Any, config: AugmentConfig, classes: in
 
     Args:
         images: uint8 (batch, height, width, channels).
-        labels: int32 (batch,).
+        labels: int32 (batch,), or with several labels uint8 (batch, classes).
         seed: stateless seed of the batch.
         config: the operations and their strengths.
         classes: the number of classes.
@@ -237,7 +237,7 @@ def vary(images: Any, labels: Any, seed: Any, config: AugmentConfig, classes: in
     if config.erasing:
         images = erase(images, seeds[1], config.erasing)
     if config.mixup or config.cutmix:
-        return mix(images, tf.one_hot(labels, classes), seeds[2], config.mixup, config.cutmix)
+        return mix(images, targets(labels, classes), seeds[2], config.mixup, config.cutmix)
     return images, labels
 
 

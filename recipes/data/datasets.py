@@ -31,6 +31,7 @@ from keras_resnet.recipes.data.decoded import Split
 from keras_resnet.recipes.data.encoded import IN_MEMORY_BYTES, EncodedSplit
 from keras_resnet.recipes.data.folders import drawn_for_test, read_folder, refuse_archive
 from keras_resnet.recipes.data.shown import pixels, strip
+from keras_resnet.recipes.data.tables import TABLES, read_table
 from keras_resnet.recipes.data.tfrecords import read_split
 from keras_resnet.weights.download import OFFLINE, is_offline
 
@@ -49,6 +50,7 @@ class _Loaded:
     validation: AnySplit | None = None  # the data's own validation split, if it also has a test
     by_content: bool = False  # True if identities come from the content, not from the place
     places: np.ndarray | None = None  # places of `train` in the prepared split; None: all
+    multi_label: bool = False  # True if an image can have several classes, or none
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Dataset:
         said: a description of the images in `train`.
         by_content: True if image identities come from the content; else from the place in the
             dataset.
+        multi_label: True if an image can have several classes, or none; see labels.py.
     """
 
     name: str
@@ -75,6 +78,7 @@ class Dataset:
     class_names: tuple[str, ...]
     said: str = ""
     by_content: bool = False
+    multi_label: bool = False
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -147,9 +151,10 @@ def load_dataset(
     """Load a dataset and hold `validation` images out of its training split.
 
     Args:
-        name: "digits", a name in tensorflow-datasets, or a folder (recipes/data/folders.py has its
-            layout). If a name can be both, the folder is used. NAME[:80%] trains on that part of
-            the training split, in tensorflow-datasets' syntax; the test split stays complete.
+        name: "digits", a name in tensorflow-datasets, a folder (recipes/data/folders.py has its
+            layout), or a CSV file with the labels of a folder (recipes/data/tables.py). If a name
+            can be both, the folder is used. NAME[:80%] trains on that part of the training split,
+            in tensorflow-datasets' syntax; the test split stays complete.
         validation: number of images to hold out. If a folder has its own validation and test
             splits, its validation split is used and no images are held out.
         split_seed: the seed that chooses the held-out images.
@@ -159,7 +164,8 @@ def load_dataset(
             used for evaluation.
         layout: layout of a folder: "auto", "classes" or "splits"; see `folders.read_folder`.
         validation_share: instead of `validation`, the share of every class to hold out, at least
-            one image of a class that has two or more.
+            one image of a class that has two or more. With several labels for each image, the
+            share of all images.
 
     Returns:
         The `Dataset`. The digits, and tensorflow-datasets' images of one size, are held in memory
@@ -176,7 +182,7 @@ def load_dataset(
     if own is None:
         order = _drawn_order(loaded, validation or validation_share, split_seed)
         if validation_share:
-            held = _first_of_each_class(loaded.train, order, validation_share)
+            held = _first_of_each_class(loaded, order, validation_share)
         else:
             held = order[: _require_fewer(loaded.train, name, validation)]
         kept = np.setdiff1d(np.arange(loaded.train.places), held)
@@ -188,7 +194,14 @@ def load_dataset(
             file=sys.stderr,
         )
     dataset = Dataset(
-        name, train, own, loaded.test, loaded.class_names, loaded.said, loaded.by_content
+        name,
+        train,
+        own,
+        loaded.test,
+        loaded.class_names,
+        loaded.said,
+        loaded.by_content,
+        loaded.multi_label,
     )
     return dataset.at(image_size, crop_fraction) if image_size else dataset
 
@@ -218,8 +231,11 @@ def _require_fewer(train: AnySplit, name: str, count: int) -> int:
     return count
 
 
-def _first_of_each_class(train: AnySplit, order: np.ndarray, share: float) -> np.ndarray:
+def _first_of_each_class(loaded: _Loaded, order: np.ndarray, share: float) -> np.ndarray:
     """Return the places of `share` of every class, the first ones in `order`."""
+    if loaded.multi_label:  # an image is in several classes
+        return order[: min(max(round(share * len(order)), 1), len(order) - 1)]
+    train = loaded.train
     labels = (train.labels if isinstance(train, Split) else train.by_content()[1])[order]
     held = [order[:0]]
     for places in (order[labels == label] for label in np.unique(labels)):
@@ -250,6 +266,8 @@ def canonical(name: str) -> str:
     if not name.strip():
         raise UserError("data.name is empty. Give a dataset's name or a folder of images.")
     path = expanded(name)
+    if path.suffix.lower() in TABLES:  # a link to it has its images beside it
+        return str(path.parent.resolve() / path.name)
     return str(path.resolve()) if path.is_dir() else name
 
 
@@ -262,6 +280,8 @@ def _loader(name: str, layout: str) -> Callable[[str], _Loaded]:
             f"data.layout = '{layout}' is only for folders, and '{name}' is not a folder. Drop "
             "data.layout, or give a folder."
         )
+    if expanded(name).suffix.lower() in TABLES:
+        return _load_table
     if name == "digits":
         return _load_digits
     if name.startswith((".", "~", "/")) or os.path.exists(name):
@@ -278,6 +298,19 @@ def _load_folder(name: str, layout: str) -> _Loaded:
         f"training images of {name}",
         None if own is None else EncodedSplit(own),
         by_content=True,
+    )
+
+
+def _load_table(name: str) -> _Loaded:
+    train, own, test, names = read_table(expanded(name))
+    return _Loaded(
+        EncodedSplit(train),
+        EncodedSplit(test),
+        names,
+        f"training images of {name}",
+        None if own is None else EncodedSplit(own),
+        by_content=True,
+        multi_label=train.labels.ndim == 2,
     )
 
 

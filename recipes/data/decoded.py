@@ -47,7 +47,7 @@ class Split:
 
     Attributes:
         images: uint8 (n, height, width, channels), RGB 0...255.
-        labels: int32 (n,), class numbers.
+        labels: the labels of every image; see labels.py.
         identities: the identity of each image, uint64 (n,), see identity.py; None if unknown.
         sized: True, because the images have one size.
         left_out: always empty, because unreadable images were left out before.

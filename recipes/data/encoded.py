@@ -45,7 +45,7 @@ class Tried(NamedTuple):
     """The images of a source that can be decoded, with the facts for decoding them."""
 
     sound: Source  # the images that can be decoded
-    labels: np.ndarray  # their labels, int32 (n,)
+    labels: np.ndarray  # their labels, see labels.py
     turned: np.ndarray  # their orientation, int32 (n,): see headers.upright
     others: np.ndarray  # True if only Pillow reads the image, bool (n,)
     left_out: tuple[str, ...]  # the names of the other images
@@ -62,7 +62,7 @@ class Encoded(NamedTuple):
     """The encoded bytes of an image, inside a graph."""
 
     content: Any  # a scalar string
-    label: Any  # int32
+    label: Any  # a class number int32, or uint8 (classes,)
     turned: Any  # int32: see headers.upright
     decode: Callable[[Any], Any]  # decodes other formats than JPEG: the whole image as stored
 
@@ -75,7 +75,7 @@ class Source:
         raise NotImplementedError
 
     def read(self, place: Any) -> tuple[Any, Any]:
-        """Return (encoded bytes, label int32) of a place, inside a graph."""
+        """Return (encoded bytes, label) of a place, inside a graph."""
         raise NotImplementedError
 
     def where(self, place: int) -> str:
@@ -92,7 +92,7 @@ class Source:
         raise NotImplementedError
 
     def by_content(self) -> tuple[Source, np.ndarray]:
-        """Return the same images with identities from their content, and labels int32 (n,)."""
+        """Return the same images with identities from their content, and their labels."""
         raise NotImplementedError
 
     @cached_property
@@ -119,7 +119,9 @@ class Source:
             raise UserError(
                 f"None of {len(self):,} images can be decoded. The first one: {self._why(0)}"
             )
-        none = tuple(np.zeros(0, kind) for kind in ("int64", "int32", "int32", "bool"))
+        none = tuple(
+            np.zeros((0, *spec.shape), spec.dtype.as_numpy_dtype) for spec in probed.element_spec
+        )
         places, labels, turned, others = map(np.concatenate, zip(none, *found, strict=True))
         bad = np.setdiff1d(np.arange(len(self)), places)
         names = tuple(self.where(int(place)) for place in bad)
@@ -159,7 +161,7 @@ class EncodedSplit:
 
     @property
     def labels(self) -> np.ndarray:
-        """The labels, int32 (n,)."""
+        """The labels; see labels.py."""
         return self.source.tried.labels
 
     @property

@@ -26,15 +26,16 @@ from keras_resnet.images.listing import READ, folders_in, list_images, warn_of_o
 from keras_resnet.images.read import MAX_BYTES
 from keras_resnet.recipes.data import identity
 from keras_resnet.recipes.data.encoded import Source
+from keras_resnet.recipes.data.labels import counts
 
 _LAYOUT = (
     "The layout is FOLDER/train/CLASS/*.jpg and FOLDER/val/CLASS/*.jpg, or FOLDER/CLASS/*.jpg "
     "(or .png, .webp, .bmp, .gif, .tif, .avif)."
 )
 LAYOUTS = ("auto", "classes", "splits")
-_TRAIN, _TEST = "train", "test"
-_VALIDATION = ("val", "valid", "validation", "dev", "eval")
-_SPLITS = (_TRAIN, _TEST, *_VALIDATION)
+TRAIN, TEST = "train", "test"
+VALIDATION = ("val", "valid", "validation", "dev", "eval")
+_SPLITS = (TRAIN, TEST, *VALIDATION)
 _TEST_SHARE = 0.2
 _NAMED = 5  # names listed in a warning
 _ARCHIVES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".zip", ".7z", ".rar")
@@ -49,7 +50,7 @@ class Files(Source):
         labels: np.ndarray,
         identities: np.ndarray | None = None,
     ) -> None:
-        """Keep the paths and `labels` int32 (n,), and `identities` uint64 (n,) if known."""
+        """Keep the paths, their labels (see labels.py), and `identities` uint64 (n,) if known."""
         self.paths, self.labels = np.asarray(paths, dtype=object), labels
         if identities is not None:
             self.identities = identities
@@ -140,30 +141,30 @@ def read_folder(folder: Path, layout: str = "auto") -> Folder:
         classes = _list_classes(folder)
         if layout == "auto":
             _refuse_a_level_too_high(folder, classes)
-        return _drawn(classes)
+        return drawn(_files(classes), tuple(classes))
     held_back = _held_back(folder, inside)
     _warn_of_other_folders(folder, inside)
-    listed = {name: _list_classes(inside[name]) for name in (_TRAIN, *held_back)}
+    listed = {name: _list_classes(inside[name]) for name in (TRAIN, *held_back)}
     for name in held_back:
         _require_same_classes(folder, listed, name)
     files = {name: _files(classes) for name, classes in listed.items()}
-    test = _TEST if _TEST in held_back else held_back[0]
+    test = TEST if TEST in held_back else held_back[0]
     own = next((files[name] for name in held_back if name != test), None)
-    return Folder(files[_TRAIN], own, files[test], tuple(listed[_TRAIN]))
+    return Folder(files[TRAIN], own, files[test], tuple(listed[TRAIN]))
 
 
 def _held_back(folder: Path, inside: Mapping[str, Path]) -> list[str]:
     """Return the names of the one or two splits beside train."""
     names = [name for name in _SPLITS[1:] if name in inside]
-    twice = [name for name in names if name in _VALIDATION]
+    twice = [name for name in names if name in VALIDATION]
     classes = "If these are names of classes, use --layout classes (layout = 'classes')."
-    if _TRAIN not in inside:
+    if TRAIN not in inside:
         have = f"has a {' and a '.join(names)} folder, but" if names else "has"
         raise UserError(f"{folder} {have} no train folder. {_LAYOUT} {classes}")
     if not names:
         raise UserError(
             f"{folder} has a train folder, but no val or test folder. {_LAYOUT} To have a test "
-            f"split drawn from the training images, give {inside[_TRAIN]}. {classes}"
+            f"split drawn from the training images, give {inside[TRAIN]}. {classes}"
         )
     if len(twice) > 1:
         raise UserError(
@@ -177,30 +178,29 @@ def _warn_of_other_folders(folder: Path, inside: Mapping[str, Path]) -> None:
     others = [path.name for path in folders_in(folder) if path.name not in inside]
     if others:
         print(
-            f"warning: {folder}: ignoring {_some(others)}, because there are the splits "
+            f"warning: {folder}: ignoring {some(others)}, because there are the splits "
             f"{', '.join(inside)} (if all are classes: --layout classes)",
             file=sys.stderr,
         )
 
 
 def _require_same_classes(folder: Path, listed: Mapping[str, Mapping[str, Any]], name: str) -> None:
-    train, other = listed[_TRAIN], listed[name]
+    train, other = listed[TRAIN], listed[name]
     if train.keys() == other.keys():
         return
     only = sorted(train.keys() ^ other.keys())
-    where = _TRAIN if only[0] in train else name
+    where = TRAIN if only[0] in train else name
     raise UserError(
         f"The splits of {folder} must have the same classes; '{only[0]}' is only in {where} "
         f"({len(only)} such). Give every class a folder in both."
     )
 
 
-def _drawn(classes: dict[str, list[str]]) -> Folder:
-    """Draw a fifth of the images, by their content, as the test split."""
-    files = _files(classes)
-    is_test = drawn_for_test(files.identities, files.labels, tuple(classes))
+def drawn(files: Files, class_names: tuple[str, ...]) -> Folder:
+    """Draw a fifth of the images, by their content, as the test split; see `drawn_for_test`."""
+    is_test = drawn_for_test(files.identities, files.labels, class_names)
     train, test = (files.subset(np.flatnonzero(chosen)) for chosen in (~is_test, is_test))
-    return Folder(train, None, test, tuple(classes))
+    return Folder(train, None, test, class_names)
 
 
 def drawn_for_test(
@@ -213,7 +213,7 @@ def drawn_for_test(
 
     Args:
         identities: uint64 (n,).
-        labels: int (n,).
+        labels: the labels of every image; see labels.py.
         class_names: the class names, by label.
 
     Raises:
@@ -225,21 +225,23 @@ def drawn_for_test(
             raise UserError(
                 "Each image is drawn for the test split with a chance of one in five, by its "
                 f"content. The {split} split got none of these {len(labels):,} images. Add images, "
-                "or make your own splits: FOLDER/train/CLASS and FOLDER/test/CLASS."
+                "or make your own splits: FOLDER/train/CLASS and FOLDER/test/CLASS (in a CSV file, "
+                "a column 'split')."
             )
-        count = np.bincount(labels[chosen], minlength=len(class_names))
+        count = counts(labels[chosen], len(class_names))
         without = [name for name, found in zip(class_names, count, strict=True) if not found]
         if without:
             print(
-                f"warning: there is no {split} image of {_some(without)}: the test split is one in "
+                f"warning: there is no {split} image of {some(without)}: the test split is one in "
                 "five images, drawn by content. Add images of that class, or make your own splits "
-                "(FOLDER/train and FOLDER/test)",
+                "(FOLDER/train and FOLDER/test; in a CSV file, a column 'split')",
                 file=sys.stderr,
             )
     return is_test
 
 
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
+    """Return the first of the names, and the number of the others."""
     more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
     return ", ".join(names[:_NAMED]) + more
 
@@ -296,7 +298,7 @@ def _refuse_a_level_too_high(folder: Path, classes: Mapping[str, Sequence[str]])
     """Refuse folders without images that all contain the same two or more folders."""
     below = [frozenset(inner) for inner in _below(folder, classes).values()]
     if len(set(below)) == 1 and len(below[0]) > 1 and "" not in below[0]:
-        names, inner = _some(list(classes)), _some(sorted(below[0]))
+        names, inner = some(list(classes)), some(sorted(below[0]))
         raise UserError(
             f"The folders {names} in {folder} all contain the same folders ({inner}), which look "
             "like the classes. Give the folder that contains the classes, or name the splits "
@@ -307,9 +309,15 @@ def _refuse_a_level_too_high(folder: Path, classes: Mapping[str, Sequence[str]])
 
 def _check_classes(folder: Path, found: dict[str, list[str]], loose: int) -> None:
     if loose and not found:
+        tables = sorted(name for name in os.listdir(folder) if name.lower().endswith(".csv"))
+        hint = (
+            f" If {tables[0]} has the labels, give it: --data {folder / tables[0]}"
+            if tables
+            else ""
+        )
         raise UserError(
             f"The {loose:,} images in {folder} have no labels. Put each image in a folder named "
-            f"after its class. {_LAYOUT}"
+            f"after its class. {_LAYOUT}{hint}"
         )
     if not any(found.values()):
         archives = sorted(n for n in os.listdir(folder) if n.lower().endswith(_ARCHIVES))

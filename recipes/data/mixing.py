@@ -1,10 +1,15 @@
-"""mixup and CutMix: mix every image of a batch, and its target, with the next one."""
+"""Targets, and mixup and CutMix, which mix every image of a batch and its target with the next."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import tensorflow as tf
+
+
+def targets(labels: Any, classes: int) -> Any:
+    """Return the targets float32 (batch, classes) of class numbers (batch,), or of targets."""
+    return tf.cast(labels, tf.float32) if labels.shape.rank == 2 else tf.one_hot(labels, classes)
 
 
 def mix(images: Any, targets: Any, seed: Any, mixup_alpha: float, cutmix_alpha: float) -> Any:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from keras_resnet.display.notebook import thumbnails
 from keras_resnet.errors import UserError
 from keras_resnet.images.listing import spaced
+from keras_resnet.recipes.data.labels import described
 from keras_resnet.text import for_html
 
 if TYPE_CHECKING:
@@ -39,5 +38,5 @@ def strip(split: AnySplit, names: Sequence[str] = ()) -> str:
         images = few.sample(_SHOWN).images
     except UserError as error:  # no image can be decoded; notebooks show exceptions at length
         return f"<p>{for_html(error)}</p>"
-    labels = [names[label] if names else str(label) for label in np.asarray(few.labels).tolist()]
+    labels = [described(label, names) for label in few.labels]
     return thumbnails(list(zip(labels, images, strict=True)))

@@ -62,33 +62,53 @@ def _files(reference: str) -> list[str]:
     return [match for match in matches if os.path.isfile(match)]
 
 
-def classify(source: Source, images: Sequence[str], top: int) -> Iterator[dict[str, Any]]:
-    """Yield {"image", "top": [{"label", "probability"}, …]} for each file, in order, as it is done.
+class Classifier:
+    """An opened model that names the classes of image files.
 
-    A file that cannot be read gives {"image", "error"}.
-
-    Args:
-        source: the model.
-        images: paths of image files.
-        top: how many classes to name, the most probable first.
-
-    Raises:
-        UserError: the model cannot be opened, or its class names do not fit.
+    Attributes:
+        names: the names of its classes.
+        several: True if an image can have several classes, or none: the model ends in sigmoids.
     """
-    runtime = source.runtime()
-    height, width, channels = runtime.input_shape
-    size = (height or 224, width or 224)
-    read = partial(_read_or_say_why, size=size, channels=channels or 3, crop=source.crop)
-    names = source.names(runtime.outputs)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for paths, pixels in _batches(pool, read, images):
-            good = [image for image in pixels if not isinstance(image, UserError)]
-            scores = iter(runtime.probabilities(np.stack(good)) if good else ())
-            for path, image in zip(paths, pixels, strict=True):
-                if isinstance(image, UserError):
-                    yield {"image": path, "error": str(image)}
-                else:
-                    yield {"image": path, "top": _best(next(scores), names, top)}
+
+    def __init__(self, source: Source) -> None:
+        """Open the model of `source`.
+
+        Raises:
+            UserError: the model cannot be opened, or its class names do not fit.
+        """
+        self._runtime, self._crop = source.runtime(), source.crop
+        self.names = source.names(self._runtime.outputs)
+        self.several = self._runtime.answers().independent
+
+    def classify(self, images: Sequence[str], top: int) -> Iterator[dict[str, Any]]:
+        """Yield {"image", "top": [{"label", "probability"}, …]} for each file, as it is done.
+
+        With several classes, "top" has those above 1/2, and "probabilities" the probability of
+        each class. A file that cannot be read gives {"image", "error"}.
+
+        Args:
+            images: paths of image files.
+            top: how many classes to name, the most probable first; not with several classes.
+        """
+        height, width, channels = self._runtime.input_shape
+        size = (height or 224, width or 224)
+        read = partial(_read_or_say_why, size=size, channels=channels or 3, crop=self._crop)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for paths, pixels in _batches(pool, read, images):
+                good = [image for image in pixels if not isinstance(image, UserError)]
+                scores = iter(self._runtime.probabilities(np.stack(good)) if good else ())
+                for path, image in zip(paths, pixels, strict=True):
+                    if isinstance(image, UserError):
+                        yield {"image": path, "error": str(image)}
+                    else:
+                        yield {"image": path, **self._answer(next(scores), top)}
+
+    def _answer(self, scores: np.ndarray, top: int) -> dict[str, Any]:
+        if not self.several:
+            return {"top": _best(scores, self.names, top)}
+        probabilities = dict(zip(self.names, scores.tolist(), strict=True))
+        above = int(np.count_nonzero(scores > 0.5))
+        return {"top": _best(scores, self.names, above), "probabilities": probabilities}
 
 
 def _read_or_say_why(path: str, **how: Any) -> np.ndarray | UserError:
@@ -119,26 +139,38 @@ def _best(scores: np.ndarray, names: Sequence[str], top: int) -> list[dict[str, 
     return [{"label": names[index], "probability": float(scores[index])} for index in order]
 
 
-@contextmanager
-def writer(path: Path, top: int) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Give a function that writes one result; the file appears under its name when it is whole.
-
-    A `.jsonl` file has the result as JSON in each line. A `.csv` file has the columns image, label
-    1, probability 1, label 2, …, error.
-
-    Args:
-        path: the file.
-        top: how many classes a result names at most.
+def require_writer(path: Path) -> None:
+    """Refuse a file of another kind than `writer` writes.
 
     Raises:
         UserError: `path` ends in neither .csv nor .jsonl.
     """
     if path.suffix not in WRITERS:
         raise UserError(f"--out must end in {' or '.join(WRITERS)}; received '{path}'.")
+
+
+@contextmanager
+def writer(
+    path: Path, classifier: Classifier, top: int
+) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Give a function that writes one result; the file appears under its name when it is whole.
+
+    A `.jsonl` file has the result as JSON in each line. A `.csv` file has the columns image, label
+    1, probability 1, label 2, …, error. With several classes they are image, labels (with "|"
+    between them), the probability of each class under its name, error.
+
+    Args:
+        path: the file; see `require_writer`.
+        classifier: the model of the results.
+        top: how many classes a result names at most.
+    """
     # A file's name may have bytes that are no UTF-8.
     how: Any = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
     with replacing(path) as unfinished, open(unfinished, "w", **how) as file:
-        yield _lines(file) if path.suffix == ".jsonl" else _rows(file, top)
+        if path.suffix == ".jsonl":
+            yield _lines(file)
+        else:
+            yield _tagged(file, classifier.names) if classifier.several else _rows(file, top)
 
 
 def _lines(file: TextIO) -> Callable[[dict[str, Any]], None]:
@@ -154,6 +186,19 @@ def _rows(file: TextIO, top: int) -> Callable[[dict[str, Any]], None]:
         cells = [part for entry in result.get("top", ()) for part in _cells(entry)]
         filled: Iterable[Any] = itertools.chain(cells, itertools.repeat("", 2 * top - len(cells)))
         rows.writerow([result["image"], *filled, result.get("error", "")])
+
+    return write
+
+
+def _tagged(file: TextIO, names: Sequence[str]) -> Callable[[dict[str, Any]], None]:
+    rows = csv.writer(file)
+    rows.writerow(["image", "labels", *names, "error"])
+
+    def write(result: dict[str, Any]) -> None:
+        found = result.get("probabilities", {})
+        labels = "|".join(entry["label"] for entry in result.get("top", ()))
+        cells = (f"{found[name]:.6f}" if found else "" for name in names)
+        rows.writerow([result["image"], labels, *cells, result.get("error", "")])
 
     return write
 

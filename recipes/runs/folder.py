@@ -38,6 +38,7 @@ from keras_resnet.images.labels import Known, known, remember
 from keras_resnet.layers import to_stock
 from keras_resnet.recipes.configs.schema import Config, load_config, save_config, shown_name
 from keras_resnet.recipes.runs import earlier, log, results
+from keras_resnet.recipes.runs.scores import deciding, spoken
 
 _LOCK = ".lock"
 
@@ -61,7 +62,8 @@ class Run:
         if row["problem"]:
             return f"Run '{self.name}': {row['state']}, {row['problem']}"
         known = {"validation": row["validation"], "test": row["test"]}
-        parts = [f"{key} accuracy {value:.2%}" for key, value in known.items() if value is not None]
+        score = row["score"]
+        parts = [f"{key} {score} {value:.2%}" for key, value in known.items() if value is not None]
         done = f"{row['done']}/{row['total']} {row['unit']}"
         told = ", ".join((row["state"], done, *parts))
         return f"Run '{self.name}': {row['model']} on {shown_name(row['data'])}, {told}"
@@ -176,12 +178,17 @@ class Run:
         test = summary["test"]
         return {
             "trained on": shown_name(summary["data"]),
-            "measured accuracy": f"{test['accuracy']:.2%} of {test['n']:,} test images",
+            **_measured(test),
             "compressed by": summary.get("technique"),
             "zeros in its kernels": _percent(summary.get("kernels", {}).get("zeros")),
             "multiply-adds before its filters were pruned, and after": _before_and_after(summary),
             "taught by": summary.get("teacher"),
         }
+
+
+def _measured(test: dict[str, Any]) -> dict[str, str]:
+    key = deciding(test)
+    return {f"measured {spoken(key)}": f"{test[key]:.2%} of {test['n']:,} test images"}
 
 
 def _percent(share: float | None) -> str | None:
@@ -309,7 +316,8 @@ def list_runs(folder: str | Path) -> Runs:
     A row has these keys:
 
     - "run" (its path), "model", "data", "done" and "total" ("unit": epochs or steps);
-    - "validation" and "test": the accuracy, or None;
+    - "validation" and "test": the accuracy, or None. With several labels for each image, the mean
+      average precision; "score" has the name;
     - "training_seconds": as in the summary; for an unfinished run, until its last epoch's end;
     - "state": finished, running, interrupted, record (results without model and checkpoints), or
       unreadable;
@@ -338,7 +346,10 @@ def _describe_or_say_why(run: Run) -> dict[str, Any]:
         return {**_describe(run), "problem": None}
     except (OSError, ValueError, KeyError, TypeError) as error:
         unknown = dict.fromkeys(
-            ("model", "data", "done", "total", "unit", "validation", "test", "training_seconds")
+            (
+                *("model", "data", "done", "total", "unit", "validation", "test", "score"),
+                "training_seconds",
+            )
         )
         problem = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         return {"run": str(run.path), **unknown, "state": "unreadable", "problem": problem}
@@ -350,6 +361,7 @@ def _describe(run: Run) -> dict[str, Any]:
     done = len(rows) if config.train.epochs else max([0, *(int(float(r["step"])) for r in rows)])
     state = _state(run)
     outcome = run.summary() if state in ("finished", "record") else _so_far(rows)
+    key = deciding(outcome["test"] or outcome["validation"] or {})
     return {
         "run": str(run.path),
         "model": config.model,
@@ -357,7 +369,8 @@ def _describe(run: Run) -> dict[str, Any]:
         "done": done,
         "total": config.train.epochs or config.train.steps,
         "unit": unit,
-        **{key: (outcome[key] or {}).get("accuracy") for key in ("validation", "test")},
+        **{split: (outcome[split] or {}).get(key) for split in ("validation", "test")},
+        "score": spoken(key),
         "training_seconds": outcome["training_seconds"],
         "state": state,
     }
@@ -365,9 +378,10 @@ def _describe(run: Run) -> dict[str, Any]:
 
 def _so_far(rows: list[dict[str, str]]) -> dict[str, Any]:
     """Return the results so far of an unfinished run, in the summary's form."""
-    validation = [float(row["val_accuracy"]) for row in rows if "val_accuracy" in row]
+    key = deciding(rows[-1] if rows else {}, "val_")
+    validation = [float(row[key]) for row in rows if key in row]
     return {
-        "validation": {"accuracy": max(validation)} if validation else None,
+        "validation": {key.removeprefix("val_"): max(validation)} if validation else None,
         "test": None,
         "training_seconds": float(rows[-1]["training_seconds"]) if rows else 0.0,
     }

@@ -22,10 +22,13 @@ BINS = 15  # bins of the reliability diagram, as in arXiv:1706.04599
 class Outcomes:
     """Answers to n images of known classes.
 
+    If the images have several labels, every class of every image is one answer, yes or no. Labels,
+    guesses and confidences are then of shape (n, classes).
+
     Attributes:
-        labels: the true classes, int (n,).
-        guesses: the classes with the highest probability, int (n,).
-        confidences: the highest probabilities, float (n,).
+        labels: the true classes, int (n,); of several labels 0 or 1.
+        guesses: the classes with the highest probability, int (n,); of several labels 0 or 1.
+        confidences: the probabilities of the guesses, float (n,).
         classes: the number of classes.
     """
 
@@ -37,6 +40,11 @@ class Outcomes:
     def __repr__(self) -> str:
         """Return one line, with arrays as their type and shape."""
         return brief(self)
+
+    @property
+    def multi_label(self) -> bool:
+        """True if the images have several labels."""
+        return self.labels.ndim == 2
 
     @property
     def accuracy(self) -> float:
@@ -53,7 +61,8 @@ class Outcomes:
 
     def examples(self, number: int, count: int) -> np.ndarray:
         """Return the places of some evenly spaced images of class `number`."""
-        places = np.flatnonzero(self.labels == number)
+        several = self.multi_label
+        places = np.flatnonzero(self.labels[:, number] if several else self.labels == number)
         return places[spaced(len(places), count)]
 
     def confused(self, count: int) -> list[tuple[int, int, int]]:
@@ -68,16 +77,19 @@ class Outcomes:
         ]
 
     def worst(self, count: int) -> np.ndarray:
-        """Return the places of the wrong guesses with the highest confidence, highest first."""
+        """Return the places of the wrong guesses with the highest confidence, highest first.
+
+        Of several labels, the place of a guess is `image * classes + class`.
+        """
         wrong = np.flatnonzero(self.labels != self.guesses)
-        return wrong[np.argsort(-self.confidences[wrong], kind="stable")[:count]]
+        return wrong[np.argsort(-self.confidences.ravel()[wrong], kind="stable")[:count]]
 
     def reliability(self) -> Reliability:
         """Return confidence against accuracy in `BINS` bins of equal width."""
-        bins = np.minimum((self.confidences * BINS).astype(int), BINS - 1)
-        right = self.labels == self.guesses
+        confidences, right = self.confidences.ravel(), (self.labels == self.guesses).ravel()
+        bins = np.minimum((confidences * BINS).astype(int), BINS - 1)
         counts = np.bincount(bins, minlength=BINS)
-        sums = [np.bincount(bins, x, minlength=BINS) for x in (self.confidences, right)]
+        sums = [np.bincount(bins, x, minlength=BINS) for x in (confidences, right)]
         confidence, accuracy = (
             np.divide(x, counts, out=np.full(BINS, np.nan), where=counts > 0) for x in sums
         )
@@ -108,7 +120,14 @@ def collect(runtime: Runtime, split: AnySplit) -> Outcomes:
     parts: list[Sequence[np.ndarray]] = []
     with progress("evaluating", len(split)) as advance:
         for probabilities, labels in predictions(runtime, split, SINGLE_CROP):
-            parts.append((labels, probabilities.argmax(-1), probabilities.max(-1)))
+            parts.append((labels, *_guessed(probabilities, labels.ndim == 2)))
             advance(len(labels))
     labels, guesses, confidences = (np.concatenate(part) for part in zip(*parts, strict=True))
     return Outcomes(labels.astype(int), guesses, confidences, runtime.classes)
+
+
+def _guessed(probabilities: np.ndarray, multi_label: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return the guesses and their probabilities."""
+    if multi_label:
+        return (probabilities > 0.5).astype(int), np.maximum(probabilities, 1 - probabilities)
+    return probabilities.argmax(-1), probabilities.max(-1)

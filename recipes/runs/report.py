@@ -30,6 +30,7 @@ from keras_resnet.recipes.configs.schema import shown_name
 from keras_resnet.recipes.data.datasets import AnySplit, configured_dataset
 from keras_resnet.recipes.runs import outcomes, report_figures, seen, sources
 from keras_resnet.recipes.runs.folder import Run
+from keras_resnet.recipes.runs.scores import ACCURACY, deciding, spoken
 from keras_resnet.text import for_html
 
 _MISTAKES = 12
@@ -99,10 +100,12 @@ def _numbers(rows: Iterable[dict[str, Any]]) -> list[dict[str, float]]:
 def _facts(run: Run, answers: outcomes.Outcomes, trained_on: int | None) -> str:
     summary = run.summary()
     validation = summary["validation"]
+    key = deciding(summary["test"])
     facts = {
+        **({} if key == ACCURACY else {f"test {spoken(key)}": f"{summary['test'][key]:.2%}"}),
         **_test_accuracy(answers, summary["test"]),
         "of them in the training data": number(trained_on, ","),
-        "validation accuracy": number(validation and validation["accuracy"], ".2%"),
+        f"validation {spoken(key)}": number(validation and validation[key], ".2%"),
         "parameters": f"{summary['parameters']:,}",
         "steps": f"{summary['steps']:,}",
         "training": f"{summary['training_seconds'] / 60:.1f} min",
@@ -129,6 +132,9 @@ def _test_accuracy(answers: outcomes.Outcomes, trained: dict[str, Any]) -> dict[
 
 
 def _confusions(answers: outcomes.Outcomes, names: Sequence[str]) -> dict[str, str]:
+    if answers.multi_label:
+        note = "An image can have several labels, so no label is taken for another one."
+        return {"confusion": "", "confusion_note": note, "confused": ""}
     rows = [(names[is_], names[taken], f"{count:,}") for is_, taken, count in answers.confused(12)]
     matrix = report_figures.confusion(answers.confusion(), names)
     note = (
@@ -190,21 +196,33 @@ def _calibration(answers: outcomes.Outcomes) -> dict[str, str]:
 def _mistakes(
     model: keras.Model, split: AnySplit, answers: outcomes.Outcomes, names: Sequence[str]
 ) -> dict[str, str]:
-    places = answers.worst(_MISTAKES)
-    if not len(places):
+    wrong = answers.worst(_MISTAKES)
+    if not len(wrong):
         return {"mistakes": "<p>No mistakes.</p>", "mistakes_note": ""}
+    several = answers.multi_label
+    places, classes = (
+        np.divmod(wrong, answers.classes) if several else (wrong, answers.guesses[wrong])
+    )
     images = np.stack(_images(split, places))
-    guesses = answers.guesses[places]
-    maps, note = _heat_maps(model, images, guesses)
+    maps, note = _heat_maps(model, images, classes)
     figures = []
-    for i, place in enumerate(places):
+    for i, (place, label) in enumerate(zip(places, classes, strict=True)):
         pictures = [images[i], *([maps[i]] if maps is not None else [])]
         shown = "".join(f'<img alt="" src="{data_uri(picture)}">' for picture in pictures)
-        caption = sheets.title(
-            names[guesses[i]], answers.confidences[place], names[answers.labels[place]]
-        )
+        caption = _caption(answers, place, label, names)
         figures.append(f"<figure>{shown}<figcaption>{for_html(caption)}</figcaption></figure>")
     return {"mistakes": "".join(figures), "mistakes_note": for_html(note)}
+
+
+def _caption(answers: outcomes.Outcomes, place: int, label: int, names: Sequence[str]) -> str:
+    """Return what is wrong about the class `label` in an answer."""
+    if not answers.multi_label:
+        true = names[answers.labels[place]]
+        return sheets.title(names[label], answers.confidences[place], true)
+    confidence = answers.confidences[place, label]
+    if answers.guesses[place, label]:
+        return f"{sheets.title(names[label], confidence)}, which is no label of it"
+    return f"{names[label]} (true) → {sheets.title('no', confidence)}"
 
 
 def _heat_maps(

@@ -88,6 +88,7 @@ _SHOWN = (
     ("loss", "loss {:.4f}"),
     ("accuracy", "accuracy {:.4f}"),
     ("val_accuracy", "validation {:.4f}"),
+    ("val_mean_average_precision", "mean average precision {:.4f}"),
     ("learning_rate", "rate {:.2g}"),
     ("images_per_second", "{:.0f} images/s"),
     ("input_wait", "input wait {:.1%}"),

@@ -106,6 +106,7 @@ def prepare(config: Config, trainee: Trainee, teacher: keras.Model | None) -> Jo
     strategy = _strategy(config.train)
     data_service.require(config.data.service, config.train.wait_seconds)
     dataset = configured_dataset(config.data)
+    config = _fitting_labels(config, dataset)
     parts = strategy.num_replicas_in_sync * config.train.accumulate * config.augment.repeats
     given, config = config, trainee.completed(config, dataset, parts)
     if config.data != given.data:
@@ -135,6 +136,27 @@ def prepare(config: Config, trainee: Trainee, teacher: keras.Model | None) -> Jo
         student = trainee.build(job, _shown_shape(config, dataset))
         features.require_fit(config.distill, student, teacher)
     return job
+
+
+def _fitting_labels(config: Config, dataset: Dataset) -> Config:
+    """Return `config` with the loss of several labels, if the images have them.
+
+    Raises:
+        UserError: a key that is only for images with one label each.
+    """
+    if not dataset.multi_label:
+        return config
+    given = {
+        "data.balanced": config.data.balanced,
+        "train.class_weights": config.train.class_weights,
+        "distill.teacher": config.distill.teacher,
+    }
+    if key := next((key for key, value in given.items() if value), None):
+        raise UserError(
+            f"{key} is for images with one label each, but '{dataset.name}' has any number of "
+            f"labels for an image. Leave it out: --set {key}={'' if 'teacher' in key else 'false'}"
+        )
+    return replace(config, train=replace(config.train, loss="binary_cross_entropy"))
 
 
 def _check_names(config: Config) -> None:
@@ -257,6 +279,7 @@ def build_loop(job: Job) -> Loop:
         ema=train.ema,
         teacher=teacher,
         class_weights=_weights_of(job) if train.class_weights else None,
+        multi_label=job.dataset.multi_label,
     )
 
 

@@ -19,6 +19,8 @@ from keras_resnet import keras_compat
 from keras_resnet.models.auxiliary import loss_weights
 from keras_resnet.recipes.data.batches import evaluation_batches
 from keras_resnet.recipes.data.datasets import AnySplit
+from keras_resnet.recipes.data.mixing import targets
+from keras_resnet.recipes.runs.scores import ACCURACY, AVERAGE_PRECISION, AveragePrecision
 from keras_resnet.recipes.training import workers
 from keras_resnet.recipes.training.averages import Averages
 from keras_resnet.recipes.training.losses import LOSSES, LossScale
@@ -41,10 +43,6 @@ def _by_name(outputs: Any) -> dict[str, Any]:
 def _is_kernel(variable: Any) -> bool:
     """Return True for a kernel: Keras names it "kernel", and tf_keras "conv/kernel:0"."""
     return str(variable.name).rpartition("/")[2].partition(":")[0] == "kernel"
-
-
-def _classes_of(labels: Any) -> Any:
-    return tf.argmax(labels, -1) if labels.shape.rank == 2 else labels
 
 
 class Loop:
@@ -71,6 +69,9 @@ class Loop:
         teacher: a teacher whose outputs are targets in addition to the labels.
         class_weights: the weight of each class in the training loss, float32 (classes,); None for
             the weight 1.
+        multi_label: an image can have several classes, or none: labels are targets (n, classes),
+            and a class is predicted where its logit is above 0. The accuracy is the share of right
+            answers for every image and class. `evaluate` also gives the mean average precision.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Loop:
         ema: float = 0.0,
         teacher: Teacher | None = None,
         class_weights: np.ndarray | None = None,
+        multi_label: bool = False,
     ) -> None:
         """Build the optimizer's variables and the metrics; see the class."""
         self.strategy, self.model, self.optimizer = strategy, model, optimizer
@@ -98,11 +100,15 @@ class Loop:
         self.accumulate, self.clip_norm = accumulate, clip_norm
         self.teacher, self.class_weights = teacher, class_weights
         self._watched = model if teacher is None else teacher.watched(model)
+        self.multi_label = multi_label
         with strategy.scope():
             self.averages = Averages(model, ema) if ema else None
             optimizer.build(self.variables)
             self.loss = keras.metrics.Mean(name="loss")
-            self.accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
+            self.accuracy = keras.metrics.Mean(name="accuracy")
+            self.precision = None
+            if multi_label:
+                self.precision = AveragePrecision(_by_name(model.output_shape)["predictions"][-1])
         keras_compat.skip_gradient_sum(optimizer)  # _replica_gradients already sums them
         self.step = tf.Variable(0, trainable=False, dtype=tf.int64)
         self.bad_step = tf.Variable(-1, trainable=False, dtype=tf.int64)
@@ -203,7 +209,7 @@ class Loop:
             loss = tf.reduce_sum(losses) / self.batch_size
             scaled = loss * scale
         self.loss.update_state(losses)
-        self.accuracy.update_state(_classes_of(labels), logits["predictions"])
+        self.accuracy.update_state(self._hits(labels, logits["predictions"]))
         return loss, tape.gradient(scaled, self._learning())
 
     def _accumulated_gradients(self, images: Any, labels: Any, scale: Any) -> tuple[Any, list[Any]]:
@@ -227,9 +233,17 @@ class Loop:
     def _losses(self, labels: Any, logits: Any) -> Any:
         """Return the loss per image, float32; labels are classes (n,) or targets (n, classes)."""
         classes = logits.shape[-1]
-        targets = labels if labels.shape.rank == 2 else tf.one_hot(labels, classes)
-        targets = targets * (1.0 - self.label_smoothing) + self.label_smoothing / classes
-        return self.loss_function(targets, tf.cast(logits, tf.float32))
+        wanted = targets(labels, classes)
+        wanted = wanted * (1.0 - self.label_smoothing) + self.label_smoothing / classes
+        return self.loss_function(wanted, tf.cast(logits, tf.float32))
+
+    def _hits(self, labels: Any, logits: Any) -> Any:
+        """Return the share of right answers to each image, float32 (n,)."""
+        if self.multi_label:
+            right = (logits > 0) == (tf.cast(labels, tf.float32) > 0.5)
+            return tf.reduce_mean(tf.cast(right, tf.float32), -1)
+        right = tf.argmax(labels, -1) if labels.shape.rank == 2 else tf.cast(labels, tf.int64)
+        return tf.cast(tf.argmax(logits, -1) == right, tf.float32)
 
     def _weights(self, labels: Any) -> Any:
         """Return the weight of each image: that of its class, or of the classes mixed in it."""
@@ -293,18 +307,28 @@ class Loop:
                 variable.assign(value)
 
     def evaluate(self, split: AnySplit) -> dict[str, float]:
-        """Return the exact mean loss and accuracy of the model over every image of `split`."""
+        """Return the exact mean loss and accuracy of the model over every image of `split`.
+
+        With several labels, also "mean_average_precision"; see `AveragePrecision`.
+        """
         sums = tf.zeros([3])
+        if self.precision is not None:
+            self.precision.reset_state()
         for batch in self.distribute(evaluation_batches(split, self.batch_size)):
             sums += self._evaluation_step(batch)
         loss, correct, count = (float(value) for value in sums)
-        return {"loss": loss / count, "accuracy": correct / count}
+        found = {"loss": loss / count, ACCURACY: correct / count}
+        if self.precision is not None:
+            found[AVERAGE_PRECISION] = float(self.precision.result())
+        return found
 
     @tf.function(autograph=False)
     def _evaluation_step(self, batch: Any) -> Any:
         def replica(images: Any, labels: Any, weights: Any) -> Any:
             logits = _by_name(self.model(images, training=False))["predictions"]
-            hits = tf.cast(tf.argmax(logits, -1, output_type=labels.dtype) == labels, tf.float32)
+            if self.precision is not None:
+                self.precision.update_state(labels, logits, weights)
+            hits = self._hits(labels, logits)
             parts = (self._losses(labels, logits) * weights, hits * weights, weights)
             return tf.stack([tf.reduce_sum(part) for part in parts])
 

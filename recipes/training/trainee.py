@@ -210,7 +210,7 @@ class FineTuned(Trained):
     def require_fit(self, config: Config, dataset: Dataset) -> None:
         """Refuse a different number of classes if the head is kept."""
         if config.finetune.keep_head:
-            transfer.require_classes(self.start, len(dataset.class_names))
+            transfer.require_classes(self.start, len(dataset.class_names), dataset.multi_label)
 
     def build(self, job: Job, shape: Shape) -> keras.Model:
         """Return the trained layers and the head; see `transfer.adapt`."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_resnet.errors import UserError
 from keras_resnet.export.formats.int8_ranges import has_ranges
-from keras_resnet.images.answers import SIGMOID
+from keras_resnet.images.answers import SIGMOID, SOFTMAX
 from keras_resnet.images.preprocessing import Preprocessing, missing_preprocessing
 from keras_resnet.layers import BatchNormalization
 from keras_resnet.models.auxiliary import inference_model
@@ -116,15 +116,27 @@ def require_float(model: keras.Model) -> None:
         )
 
 
-def require_classes(start: keras.Model, classes: int) -> None:
-    """Refuse to keep the head of `start` for another number of classes, or if it has sigmoids.
+def require_classes(start: keras.Model, classes: int, multi_label: bool = False) -> None:
+    """Refuse to keep the head of `start` for other classes, or for labels of another kind.
+
+    Args:
+        start: the trained network.
+        classes: the number of classes of the data.
+        multi_label: the data has any number of labels for an image, so it needs sigmoids.
 
     Raises:
-        UserError: the head has another number of classes, or ends in sigmoids.
+        UserError: the head has another number of classes, sigmoids for one label an image, or a
+            softmax for several.
     """
     whole = inference_model(start)
     units = classifier(whole).units
-    if activation_of(whole.outputs[0]) == SIGMOID:
+    activation = activation_of(whole.outputs[0])
+    if multi_label and activation == SOFTMAX:
+        raise UserError(
+            f"'{start.name}' ends in a softmax and keeps it, but the data has any number of labels "
+            "for an image. To train a new head: keras-resnet finetune MODEL --data FILE.csv"
+        )
+    if activation == SIGMOID and not (multi_label and units > 1):
         raise UserError(
             f"'{start.name}' ends in {'a sigmoid' if units == 1 else 'sigmoids'}, but this "
             "training needs a softmax over the classes. To train a new head: keras-resnet finetune "

@@ -457,7 +457,8 @@ def test_predict_reads_images_as_it_needs_them(tiny_run, album, monkeypatch):
         classify, "read_image", lambda path, **how: read.append(path) or original(path, **how)
     )
     images = classify.find_images([str(album / "a")] * 10)
-    results = classify.classify(sources.find(str(tiny_run.path)), images, 1)
+    classifier = classify.Classifier(sources.find(str(tiny_run.path)))
+    results = classifier.classify(images, 1)
     assert [next(results)["image"] for _ in range(2)] == images[:2]
     time.sleep(0.5)  # the threads finish what they were given
     assert len(read) == 3 * 32
