@@ -311,8 +311,8 @@ def _write_files(
             FORMATS[kind].write(source, paths[kind])
         except WRITE_ERRORS as error:  # a full disk, in the words of TensorFlow
             raise UserError(
-                f"Cannot write {kind}: {why_not_written(error)}. Free some space in {folder.parent} "
-                f"and, for temporary files, in {source.scratch.parent}."
+                f"Cannot write {kind}: {why_not_written(error)}. Free some space in "
+                f"{folder.parent} and, for temporary files, in {source.scratch.parent}."
             ) from error
         if verbose:
             print(f"{kind}: written in {time.perf_counter() - began:.1f} s", file=sys.stderr)
