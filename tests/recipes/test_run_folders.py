@@ -8,8 +8,8 @@ import pytest
 
 from keras_resnet.errors import UserError
 from keras_resnet.recipes import load_config
-from keras_resnet.recipes.runs.folder import create_run, find_run
 from keras_resnet.recipes.runs import log
+from keras_resnet.recipes.runs.folder import create_run, find_run
 
 
 def test_of_two_commands_one_makes_the_run(tmp_path):
