@@ -20,7 +20,7 @@ import numpy as np
 from keras_resnet.recipes.runs.folder import Run, _in_use, is_run
 
 NAME = "killed trainings"
-TRIALS, SHARE, SECONDS = 10, 0, 900.0  # three trainings each, in processes of their own
+TRIALS, SHARE, SECONDS = 10, 0, 3600.0  # three trainings each, in processes of their own
 
 # A checkpoint at every step; few steps, because most of the time is the start of TensorFlow.
 _SETTINGS = {
@@ -52,7 +52,7 @@ _VERBS = {
     "distill": ["distill", "debug/tiny", "--teacher", "start", *_SET, "--epochs", "2"],
 }
 _LOGGED = ("loss", "accuracy", "val_loss", "val_accuracy", "step")
-_LONGEST = 300.0  # seconds until the moment of the kill, and until a process that saves has ended
+_LONGEST = 900.0  # seconds until the moment of the kill, and until a process that saves has ended
 
 
 def trial(seed: int, folder: Path) -> str | None:
