@@ -469,6 +469,38 @@ def _signal(file: dict[str, Any]) -> str:
     )
 
 
+def finetune_defaults() -> str:
+    """Return the accuracies of fine-tuning with one setting changed, by images of each class."""
+    rows = _record("finetune_defaults.json")["rows"]
+    found = {(row["change"], row["subset"]): row["accuracy"] for row in rows}
+    changes = dict.fromkeys(row["change"] for row in rows if "uneven" not in row["subset"])
+    sizes = ("5", "20", "60")
+    return _table(
+        "| changed | 5 images of each class | 20 | 60 |",
+        (
+            f"| {change} | " + " | ".join(_share(found.get((change, s))) for s in sizes) + " |"
+            for change in changes
+        ),
+    )
+
+
+def finetune_uneven() -> str:
+    """Return the results on unequal classes, with and without a correction."""
+    rows = _record("finetune_defaults.json")["rows"]
+    return _table(
+        "| unequal classes | accuracy | macro F1 |",
+        (
+            f"| {row['change']} | {_share(row['accuracy'])} | {_share(row['macro_f1'])} |"
+            for row in rows
+            if "uneven" in row["subset"]
+        ),
+    )
+
+
+def _share(value: float | None) -> str:
+    return "not run" if value is None else f"{100 * value:.1f} %"
+
+
 def reliability() -> str:
     """Return the number of hostile trials of each class, and of those that ended badly."""
     record = _record("reliability.json")
@@ -482,7 +514,14 @@ def reliability() -> str:
 _COUNTS = ("tried", "good", "bad")
 
 TABLES: dict[str, tuple[Callable[[], str], ...]] = {
-    "recipes/README.md": (trained, ablations, compressed, training_steps),
+    "recipes/README.md": (
+        trained,
+        ablations,
+        compressed,
+        training_steps,
+        finetune_defaults,
+        finetune_uneven,
+    ),
     "export/README.md": (quantized, also_quantized),
     "benchmarks/README.md": (runtimes, imagenet_size),
     "docs/reliability.md": (reliability,),

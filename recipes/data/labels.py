@@ -26,5 +26,5 @@ def described(label: Any, names: Sequence[str]) -> str:
         label: a class number, or a row of 0 and 1.
         names: the class names, by class number.
     """
-    numbers = np.flatnonzero(label) if np.ndim(label) else [label]
+    numbers = np.flatnonzero(label).tolist() if np.ndim(label) else [int(label)]
     return ", ".join(names[number] if names else str(number) for number in numbers) or "no label"

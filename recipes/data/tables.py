@@ -101,8 +101,8 @@ def read_table(path: Path) -> Folder:
     parts = {name: files.subset(places) for name, places in splits.items()}
     _warn_of_untrained(path, parts[TRAIN], found.names)
     own, test = parts.get(_VALIDATION), parts.get(TEST)
-    if own is not None and test is None:
-        own, test = None, own
+    if test is None:  # `_splits` has found one of the two
+        own, test = None, parts[_VALIDATION]
     return Folder(parts[TRAIN], own, test, found.names)
 
 
