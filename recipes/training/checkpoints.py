@@ -161,7 +161,8 @@ class State:
             saved = f"step {latest.rpartition('-')[2]}" if latest else "none"
             raise UserError(
                 f"Cannot write to {self.run.name}: {why_not_written(error)}. The last "
-                f"checkpoint is {saved}. Free some space, then resume with: keras-resnet train --resume {self.run.name}"
+                f"checkpoint is {saved}. Free some space, then resume with: "
+                f"keras-resnet train --resume {self.run.name}"
             ) from error
 
     def finish_epoch(self) -> None:
