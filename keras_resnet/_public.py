@@ -4,6 +4,7 @@ from types import MappingProxyType
 
 from keras_resnet.analysis.explain import explain
 from keras_resnet.analysis.maximize import activation_maximization
+from keras_resnet.analysis.networks import list_models
 from keras_resnet.analysis.profile import profile
 from keras_resnet.display.sheets import Row, contact_sheet, overlay, pixel_map
 from keras_resnet.errors import PixelRangeWarning, UntrainedWarning, UserError
@@ -36,7 +37,7 @@ from keras_resnet.models.resnet import cifar, imagenet
 from keras_resnet.models.resnet.cifar import *  # noqa: F403
 from keras_resnet.models.resnet.imagenet import *  # noqa: F403
 from keras_resnet.models.resnet.spec import ResNetSpec
-from keras_resnet.registry import architecture, create_model, list_models, list_weights
+from keras_resnet.registry import architecture, create_model, list_weights
 
 preprocess_input = preprocess  # Keras' name for it
 

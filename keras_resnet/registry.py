@@ -7,9 +7,8 @@ import importlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any
 
-from keras_resnet import networks
 from keras_resnet.arguments import checked
 from keras_resnet.errors import UnknownNameError, UserError
 
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     import keras
 
     from keras_resnet.models.network import Network
-    from keras_resnet.networks import NetworkTable
     from keras_resnet.weights.catalog import Entry
 
 
@@ -100,28 +98,14 @@ def _filled() -> dict[str, Architecture]:
     return _ARCHITECTURES
 
 
-@overload
-def list_models(
-    pattern: str = "*", pretrained: bool = False, *, table: Literal[False] = False
-) -> list[str]: ...
-@overload
-def list_models(
-    pattern: str = "*", pretrained: bool = False, *, table: Literal[True]
-) -> NetworkTable: ...
 @checked
-def list_models(
-    pattern: str = "*", pretrained: bool = False, *, table: bool = False
-) -> list[str] | NetworkTable:
+def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:
     """Return the registry names that match a shell pattern.
 
     Args:
         pattern: e.g. `"resnetv2_*"`. Upper and lower case are equal.
         pretrained: True returns only networks that have weights in the catalog.
-        table: True returns a table with sizes and accuracies instead: a list of rows with
-            `to_csv(FILE)` and `picture(FILE)`. A notebook shows it.
     """
-    if table:
-        return networks.table(pattern, pretrained)
     return [
         name
         for name, row in _filled().items()

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from keras_resnet import networks
+from keras_resnet.analysis import networks
 from keras_resnet.cli.options import Parser, Verb, natural
 from keras_resnet.display import figures
 from keras_resnet.display.console import print_json, print_lines
@@ -27,7 +27,7 @@ def _list(options: argparse.Namespace) -> int:
         require_file_target(Path(options.csv), "--csv")
     if options.picture:
         figures.require_writable(Path(options.picture))
-    rows = networks.table(options.pattern)
+    rows = networks.chosen(options.pattern)
     chosen = networks.NetworkTable(row for row in rows if _is_wanted(row, options))
     if not chosen:
         raise UserError(_nothing(options))
@@ -56,7 +56,7 @@ def _is_wanted(row: networks.Row, options: argparse.Namespace) -> bool:
 
 
 def _nothing(options: argparse.Namespace) -> str:
-    if not networks.table(options.pattern):
+    if not networks.chosen(options.pattern):
         return f"No model matches '{options.pattern}'. Try '*50*'."
     limits = ("max_params", "max_macs", "min_top1", "weights", "family")
     given = {limit: getattr(options, limit) for limit in limits}

@@ -19,7 +19,7 @@ import tensorflow as tf
 from campaign import invariant
 
 NAME = "full disks"
-TRIALS, SHARE, SECONDS = 60, 1, 300.0
+TRIALS, SHARE, SECONDS = 60, 0, 300.0  # its base runs take too long for the default tests
 
 _FORMATS = ("savedmodel", "tflite-float32", "tflite-int8", "tflite-dynamic", "onnx", "openvino")
 _MOST_KILOBYTES = 400  # an export of _model in two formats has about 300

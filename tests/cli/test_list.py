@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import keras_resnet
-from keras_resnet import networks
+from keras_resnet.analysis import networks
 from keras_resnet.cli.main import main
 
 

@@ -2,8 +2,8 @@
 
     python tests/golden/complexity.py [NAME ...]    # count (all, or those anew), write both
 
-The table is keras_resnet/networks.json; the page is docs/models.md. With a NAME that no network
-has, such as `none`, nothing is counted again, but both are written. The test
+The table is keras_resnet/analysis/networks.json; the page is docs/models.md. With a NAME that no
+network has, such as `none`, nothing is counted again, but both are written. The test
 tests/models/test_complexity.py holds the networks to the record and the record to what their
 authors published.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-RECORD = ROOT / "keras_resnet" / "networks.json"
+RECORD = ROOT / "keras_resnet" / "analysis" / "networks.json"
 PAGE = ROOT / "docs" / "models.md"
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -93,8 +93,8 @@ def page(record: Record) -> str:
         "Parameters do not include BN's moving statistics. Multiply-adds are those of convolutions",
         "and dense layers, for one image of the network's input size. [The account](account.md)",
         "explains how they are counted.",
-        "`python tests/golden/complexity.py` writes this page from `keras_resnet/networks.json`.",
-        "Tests compare every network with this record.",
+        "`python tests/golden/complexity.py` writes this page from",
+        "`keras_resnet/analysis/networks.json`. Tests compare every network with this record.",
         "",
         "`keras-resnet list` chooses among them by size and accuracy, for example `keras-resnet",
         "list --weights imagenet --max-params 12M --sort top1`. With `--picture FILE.svg` it",

@@ -13,8 +13,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
+from keras_resnet import registry
+from keras_resnet.arguments import checked
 from keras_resnet.display import figures
 from keras_resnet.display.console import number, table_text
 from keras_resnet.errors import UnknownNameError, UserError
@@ -152,7 +154,7 @@ class NetworkTable(list[Row]):
         return (*_HEADER[:5], *(_INT8_HEADER if measured else ()), *_HEADER[5:]), rows
 
 
-def table(pattern: str = "*", pretrained: bool = False) -> NetworkTable:
+def chosen(pattern: str = "*", pretrained: bool = False) -> NetworkTable:
     """Return the rows whose names match a shell pattern; upper and lower case are equal.
 
     Args:
@@ -164,6 +166,29 @@ def table(pattern: str = "*", pretrained: bool = False) -> NetworkTable:
         for row in _rows()
         if fnmatch.fnmatchcase(row.name, pattern.lower()) and (row.weights or not pretrained)
     )
+
+
+@overload
+def list_models(
+    pattern: str = "*", pretrained: bool = False, *, table: Literal[False] = False
+) -> list[str]: ...
+@overload
+def list_models(
+    pattern: str = "*", pretrained: bool = False, *, table: Literal[True]
+) -> NetworkTable: ...
+@checked
+def list_models(
+    pattern: str = "*", pretrained: bool = False, *, table: bool = False
+) -> list[str] | NetworkTable:
+    """Return the registry names that match a shell pattern.
+
+    Args:
+        pattern: e.g. `"resnetv2_*"`. Upper and lower case are equal.
+        pretrained: True returns only networks that have weights in the catalog.
+        table: True returns a table with sizes and accuracies instead: a list of rows with
+            `to_csv(FILE)` and `picture(FILE)`. A notebook shows it.
+    """
+    return chosen(pattern, pretrained) if table else registry.list_models(pattern, pretrained)
 
 
 def families() -> list[str]:
