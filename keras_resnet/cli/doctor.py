@@ -104,7 +104,7 @@ def _options(sub: Parser) -> None:
 
 VERBS = {
     "doctor": Verb(
-        "show versions, extras, devices and faults of this installation",
+        "show versions, extras, devices and faults",
         "doctor",
         _options,
         _doctor,

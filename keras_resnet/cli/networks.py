@@ -197,7 +197,7 @@ def _shape(text: str) -> tuple[int, ...]:
 
 VERBS = {
     "list": Verb(
-        "list the networks with their sizes and accuracies (all weights: 'weights list')",
+        "list the networks with their sizes and accuracies",
         "list --weights imagenet --max-params 12M --sort top1",
         _list_options,
         _list,

@@ -25,7 +25,6 @@ BLUE, ORANGE, GREEN, GREY, INK = "#3d6fb4", "#c9703b", "#4d9a6a", "#777777", "#2
 _STRIPE = "#f1f1ee"
 _CYCLE = (BLUE, ORANGE, GREEN, "#8467a8", "#b0464c", "#4b9fb0", "#a3873a", GREY)
 _STYLE = {
-    "text.parse_math": False,  # a "$" in a name is no formula
     "axes.axisbelow": True,
     "axes.edgecolor": GREY,
     "axes.grid": True,

@@ -84,7 +84,8 @@ def test_files_are_the_arguments_that_can_be_one():
     assert files("train") == {"config", "--resume", "--out", "--data"}
     assert files("benchmark") == {"files", "--against", "--out", "--picture"}
     assert files("weights import") == files("weights") == {"file", "--out"}
-    assert files("list") == files("completion") == set()
+    assert files("list") == {"--csv", "--picture"}
+    assert files("completion") == set()
 
 
 def _script(shell, folder, capsys):

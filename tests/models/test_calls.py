@@ -165,7 +165,7 @@ def test_a_policy_of_the_process_can_be_overruled():
     assert model.get_layer("stem_conv").compute_dtype == "float32"
 
 
-@pytest.mark.parametrize("dtype", ["bf16", 16])
+@pytest.mark.parametrize("dtype", ["bf16", "16"])
 def test_another_dtype_is_refused_and_leaves_no_trace(dtype):
     with pytest.raises(UserError, match="dtype must be a Keras dtype policy, such as 'mixed_bf"):
         keras_resnet.ResNet8(weights=None, dtype=dtype)
