@@ -98,11 +98,13 @@ def _names(text: str) -> tuple[str, ...]:
 
 def _check(options: argparse.Namespace) -> int:
     from keras_resnet.export import check, manifest
+    from keras_resnet.export.runtimes.locate import located
     from keras_resnet.recipes import export as exporting
     from keras_resnet.recipes.runs import sources
 
     folder = Path(options.exports)
-    if not (folder / manifest.MANIFEST).is_file():
+    is_model = folder.is_file() or located(folder) != (folder.suffix, folder)
+    if is_model and not (folder / manifest.MANIFEST).is_file():
         return _check_any(options)
     left_out = check.left_out(folder)  # before loading the model, which takes seconds
     if options.data:

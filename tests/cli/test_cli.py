@@ -579,7 +579,7 @@ def test_files_are_not_mistaken_for_their_neighbours(capsys, tiny_run, digits, t
     assert "10 class names for a model with 3 classes" in capsys.readouterr().err
     arguments = ["--formats", "savedmodel", "--out", ""]
     assert main(["export", str(run), *arguments]) == 2
-    assert "folder's name is empty" in capsys.readouterr().err
+    assert "--out needs a value; received ''" in capsys.readouterr().err
     assert not (run / "exports").exists()
 
 
