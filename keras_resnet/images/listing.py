@@ -49,7 +49,7 @@ def _files_in(folder: Path, above: frozenset[str]) -> list[str]:
             continue
         if os.path.isdir(entry):  # False for a link that leads to itself; entry.is_dir() raises
             found += _files_in(Path(entry.path), above | {real})
-        elif entry.is_file() or not os.path.exists(entry.path):  # a broken link is named later
+        elif os.path.isfile(entry) or not os.path.exists(entry):  # a broken link is named later
             found.append(entry.path)  # but a pipe or a device could be read forever
     return found
 
