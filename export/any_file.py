@@ -84,6 +84,12 @@ def assert_same_answers(
 ) -> None:
     """Fail, for a test, if a file does not give the answers of its model; see `check_file`.
 
+    Args:
+        file: see `check_file`.
+        model: see `check_file`.
+        images: RGB 0...255 of the file's size, (n, height, width, channels).
+        preprocessing: see `check_file`.
+
     Raises:
         AssertionError: the file has problems; the message lists them.
         UserError: a file cannot be read, or the images do not fit.

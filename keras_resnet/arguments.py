@@ -126,7 +126,10 @@ def _fits_one(hint: Any, value: Any) -> bool:
     if kind is np.ndarray and hasattr(value, "__array__"):
         return True
     if kind in (*_MANY, list, tuple):
-        return _is_many(kind, typing.get_args(hint), value)
+        items = typing.get_args(hint)
+        if items and type(None) in _options(items[0]):  # a shape; the function names its parts
+            return True
+        return _is_many(kind, items, value)
     return not isinstance(kind, type) or isinstance(value, _TAKEN.get(kind, kind))
 
 

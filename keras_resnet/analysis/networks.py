@@ -104,7 +104,10 @@ class NetworkTable(list[Row]):
         Raises:
             OSError: the file cannot be written.
         """
-        with replacing(Path(path)) as partial, partial.open("w", newline="") as file:
+        with (
+            replacing(Path(path)) as partial,
+            partial.open("w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.DictWriter(file, [field.name for field in fields(Row)])
             writer.writeheader()
             writer.writerows(asdict(row) for row in self)

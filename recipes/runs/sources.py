@@ -202,7 +202,7 @@ class Source:
 
 @checked
 def find(
-    reference: str,
+    reference: str | Path,
     weights: str | None = None,
     activation: str | None = None,
     keras: bool = False,
@@ -219,7 +219,8 @@ def find(
         UserError: no such model, a folder without a model, an unfinished run, or a network without
             weights.
     """
-    found = _find(reference, keras) if weights is None else _with_weights(reference, weights)
+    name = str(reference)
+    found = _find(name, keras) if weights is None else _with_weights(name, weights)
     if keras:
         found.require_keras()
     return replace(found, activation=activation)
