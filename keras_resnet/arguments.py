@@ -62,6 +62,8 @@ def _require(
         value = given.get(name, signature.parameters[name].default)
         if value is not signature.parameters[name].default and not _fits(hint, value):
             more = _OPENS if _is_model(hint) and isinstance(value, str | Path) else ""
+            if isinstance(value, str) and _described(hint) == "a list of strings":
+                more = f" Write {name}=[{value!r}]."
             raise UserError(f"{name} must be {_described(hint)}; received {_shown(value)}.{more}")
 
 

@@ -58,7 +58,7 @@ def test_what_the_annotations_allow_is_taken(given):
         ({"count": True}, "count must be a whole number; received True."),
         ({"count": 2.0}, "count must be a whole number; received 2.0."),
         ({"share": "x"}, "share must be a number; received 'x'."),
-        ({"names": "abc"}, "names must be a list of strings; received 'abc'."),
+        ({"names": "abc"}, "names must be a list of strings; received 'abc'. Write names=['abc']."),
         ({"names": ["a", 1]}, "names must be a list of strings; received a list of str."),
         ({"names": np.zeros(2)}, "names must be a list of strings; received a ndarray."),
         ({"path": None}, "path must be a string or a path; received None."),

@@ -175,7 +175,11 @@ def test_what_has_no_integer_kernel_passes_when_kept_as_the_problem_says(images,
     ("arguments", "error", "message"),
     [
         ({"keep_float": ["stem_conv1"]}, UnknownNameError, "Did you mean 'stem_conv'"),
-        ({"keep_float": "stem_conv"}, UserError, "must be a list of layer names"),
+        (
+            {"keep_float": "stem_conv"},
+            UserError,
+            r"keep_float must be a list of strings; received 'stem_conv'\. Write",
+        ),
         ({"keep_float": ["images"]}, UserError, "no operation named after the layer 'images'"),
         (
             {"keep_float": ["head"], "formats": ["tflite-int4"]},
