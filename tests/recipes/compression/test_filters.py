@@ -203,7 +203,7 @@ def test_bad_wishes_are_refused(resnet20):
         prune_filters(resnet20, criterion="gama")
     with pytest.raises(UnknownNameError, match="Did you mean 'global'"):
         prune_filters(resnet20, ranking="globl")
-    for wish in ({"divisor": 0}, {"least": -1}, {"least": 2.5}):
+    for wish in ({"divisor": 0}, {"least": -1}):
         with pytest.raises(UserError, match=f"{min(wish)} must be a number of filters, at least 1"):
             prune_filters(resnet20, **wish)
 
@@ -212,7 +212,7 @@ def test_a_sequential_network_is_pruned_and_what_is_no_network_refused():
     own = [layers.Input((8, 8, 3)), layers.Conv2D(16, 3), layers.GlobalAveragePooling2D()]
     model = keras.Sequential([*own, layers.Dense(2)])
     assert prune_filters(model, 0.5).count_params() < model.count_params()
-    with pytest.raises(UserError, match="received the text 'resnet20'"):
+    with pytest.raises(UserError, match="must be a Keras model; received 'resnet20'"):
         prune_filters("resnet20")
 
 
