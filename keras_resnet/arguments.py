@@ -123,6 +123,8 @@ def _fits_one(hint: Any, value: Any) -> bool:
     kind = typing.get_origin(hint) or hint
     if kind is typing.Literal:
         return value in typing.get_args(hint)
+    if _is_model(kind):  # also of tf_keras, which quantization-aware training uses
+        return any(base.__name__ == "Model" for base in type(value).__mro__)
     if kind in (int, float) and isinstance(value, bool | np.bool_):
         return False
     if kind is np.ndarray and hasattr(value, "__array__"):

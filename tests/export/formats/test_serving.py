@@ -255,8 +255,10 @@ def test_images_are_cut_as_the_model_was_evaluated(tmp_path):
         ({"resize": None, "size": 32}, None),  # images of one size, as they are
         (None, None),  # a run of before protocols were recorded
     ):
-        recorded = {"test": {"accuracy": 0.5, **({"protocol": protocol} if protocol else {})}}
-        write_json(run.path / "summary.json", recorded)
+        test = {"accuracy": 0.5, "n": 10, **({"protocol": protocol} if protocol else {})}
+        about = {"data": "digits", "parameters": 1, "steps": 1, "precision": "float32"}
+        about |= {"best_epoch": None, "validation": None, "training_seconds": 1.0, "test": test}
+        write_json(run.path / "summary.json", about)
         assert sources.find(str(run.path)).crop == crop
     assert sources.find("resnet50", "imagenet").crop == SingleCrop(256, 224, "bicubic")
 
