@@ -378,7 +378,7 @@ def _double(x):
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: "resnet20", "Expected a functional Keras model.* received the text 'resnet20'"),
+        (lambda: "resnet20", "must be a Keras model; received 'resnet20'"),
         (_Subclassed, "received a _Subclassed"),
         (lambda: _own(_CONV(), keras.layers.Lambda(_double, name="code")), r"'code' \(Lambda\)"),
         (lambda: _own(_CONV(activation=lambda x: 2 * x, name="code")), r"'code' \(Conv2D\)"),
@@ -394,9 +394,7 @@ def test_what_no_other_process_can_train_is_refused_before_a_folder_is_made(make
 
 def test_the_one_liner_takes_a_name_and_keeps_its_technique(digits, tmp_path):
     model, out = _own(_CONV()), tmp_path / "run"
-    with pytest.raises(
-        UserError, match=r"data must be the name .* a folder .*received a Dataset\."
-    ):
+    with pytest.raises(UserError, match=r"data must be a string or a path; received a Dataset\."):
         compress.qat(model, digits, out)
     with pytest.raises(UserError, match=r"compress\.technique cannot be set here; received ''"):
         compress.qat(model, "digits", out, compress__technique="")
