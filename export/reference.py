@@ -116,7 +116,7 @@ def _require_shapes(
         (images.ndim, outputs.ndim) == (4, 2)
         and len({len(array) if array.ndim else 0 for array in numbers}) == 1
         and images.size > 0
-        and all(array.dtype.kind in "uif" for array in numbers)
+        and all(array.dtype.kind in "buif" for array in numbers)
         and all(array.dtype.kind == "U" and not array.ndim for array in texts)
     )
     if not fits:

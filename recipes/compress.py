@@ -230,11 +230,6 @@ def _trained(
     out: str | Path | None,
     settings: dict[str, Any],
 ) -> keras.Model:
-    if not isinstance(data, str | Path):
-        raise UserError(
-            "data must be the name of a dataset (in tensorflow-datasets, or 'digits') or a folder "
-            f"of images; received a {type(data).__name__}. Give a name, as for load_dataset."
-        )
     overrides = {key.replace("__", "."): value for key, value in settings.items()}
     if "compress.technique" in overrides:
         raise UserError(

@@ -225,9 +225,9 @@ def _alike(images: Iterator[_Views]) -> Iterator[list[_Views]]:
 def _probabilities(runtime: Runtime, views: np.ndarray) -> np.ndarray:
     try:
         return runtime.probabilities(views)
-    except UserError:
-        raise
-    except (ValueError, tf.errors.InvalidArgumentError) as error:  # from Keras or TensorFlow
+    except UserError as error:
+        if not isinstance(error.__cause__, ValueError | tf.errors.InvalidArgumentError):
+            raise  # otherwise Keras or TensorFlow could not run it
         height, width = views.shape[1:3]
         raise UserError(
             f"The network cannot run on images of {height}×{width} pixels; they are probably too "

@@ -21,7 +21,7 @@ def curves(rows: Sequence[Mapping[str, float]]) -> str:
     epochs = [row["epoch"] for row in rows]
     marker = "o" if len(rows) == 1 else ""  # a single point has no line
     for prefix, name in (("", "training"), ("val_", "validation")):
-        if all(np.isnan(row[f"{prefix}loss"]) for row in rows):
+        if all(np.isnan(row.get(f"{prefix}loss", np.nan)) for row in rows):
             continue
         errors = [100 * (1 - row[f"{prefix}accuracy"]) for row in rows]
         loss.plot(epochs, [row[f"{prefix}loss"] for row in rows], marker=marker, label=name)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_resnet.files import read_json, require_fit
+from keras_resnet.recipes.runs.scores import ACCURACY, AVERAGE_PRECISION
 
 STARTED_FROM = "started_from"  # key in start.json: the run folder of the start model
 _TEXT = {"type": ["string", "null"]}
@@ -28,7 +29,13 @@ _FIELDS = {
         "required": ["multiply_adds"],
     },
 }
-_MEASURED = {"accuracy": {"type": "number", "minimum": 0, "maximum": 1}, "n": _COUNT}
+_RATIO = {"type": "number", "minimum": 0, "maximum": 1}
+_MEASURED = {ACCURACY: _RATIO, AVERAGE_PRECISION: _RATIO, "n": _COUNT}
+# With several labels for each image, the score is the mean average precision.
+_SCORED = {
+    "required": ["n"],
+    "anyOf": [{"required": [ACCURACY]}, {"required": [AVERAGE_PRECISION]}],
+}
 _PROTOCOL = {"type": ["object", "null"], "properties": {"resize": _SIDE, "size": _SIDE}}
 _SUMMARY = {
     "type": "object",
@@ -44,12 +51,12 @@ _SUMMARY = {
         "validation": {
             "type": ["object", "null"],
             "properties": _MEASURED,
-            "required": [*_MEASURED],
+            **_SCORED,
         },
         "test": {
             "type": "object",
             "properties": {**_MEASURED, "protocol": _PROTOCOL},
-            "required": [*_MEASURED],
+            **_SCORED,
         },
     },
     "required": ["data", "parameters", "steps", "best_epoch", "precision", "validation", "test"],
