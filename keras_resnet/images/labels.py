@@ -102,7 +102,7 @@ def _data_in_words() -> str:
 @checked
 def decode_predictions(
     predictions: Any,
-    model: keras.Model | str | Path | None = None,
+    model: keras.Model | str | Path | int | None = None,
     top: int = 5,
     data: str | None = None,
 ) -> list[list[Prediction]]:
