@@ -237,7 +237,7 @@ def test_errors_say_what_is_expected(small):
         ({"layer": "head_pool"}, r"'head_pool' gives \(None, 16\), which is no map"),
         ({"methods": "saliency", "layer": "stem_con"}, "Did you mean 'stem_conv'"),
         ({"classes": 5}, "whole numbers from 0 to 4; received 5"),
-        ({"classes": 3.0}, "from 0 to 4; received 3.0"),
+        ({"classes": 3.0}, "a whole number or a list of whole numbers; received 3.0"),
         ({"classes": np.array(5)}, "from 0 to 4; received 5"),
         ({"classes": [0]}, "received 1 for 2 images"),
     ):
