@@ -118,6 +118,8 @@ _MANY = (collections.abc.Sequence, collections.abc.Iterable, collections.abc.Col
 def _fits_one(hint: Any, value: Any) -> bool:
     if hint is Any:
         return True
+    if isinstance(value, np.ndarray) and value.ndim == 0 and hint is not np.ndarray:
+        value = value[()]  # a number, as some functions of NumPy give it
     if hint is None or hint is type(None):
         return value is None
     kind = typing.get_origin(hint) or hint
