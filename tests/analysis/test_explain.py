@@ -246,7 +246,7 @@ def test_errors_say_what_is_expected(small):
     for wrong in (images[0], images[:, :16], images[:0], images.astype(str)):
         with pytest.raises(UserError, match="takes one or more images"):
             keras_resnet.explain(small, wrong)
-    with pytest.raises(UserError, match="functional Keras model; received str"):
+    with pytest.raises(UserError, match="must be a Keras model; received 'resnet20'"):
         keras_resnet.explain("resnet20", images)
     with pytest.raises(UserError, match=r"to one vector .* has .*4, 4, 16"):
         keras_resnet.explain(network("test_resnet", 32, include_top=False), images)
