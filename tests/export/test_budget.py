@@ -82,6 +82,7 @@ def test_the_search_goes_on_until_the_budget_holds(model, images, tmp_path):
     assert report.passed, check.problems
 
 
+@pytest.mark.slow
 def test_the_last_resort_is_16_bit_activations(model, images, tmp_path, monkeypatch):
     monkeypatch.setattr(budget, "_LAYERS", ())
     report = _exported(model, images, tmp_path, 0.0)

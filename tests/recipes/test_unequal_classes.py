@@ -148,8 +148,10 @@ def test_the_loss_of_an_image_is_multiplied_by_the_weight_of_its_class():
     [
         ({"ant": 12, "bee": 4}, {}, True),
         ({"ant": 11, "bee": 4}, {}, False),
-        ({"ant": 12, "bee": 4}, {"data.balanced": True}, False),
-        ({"ant": 12, "bee": 4}, {"train.class_weights": True}, False),
+        pytest.param({"ant": 12, "bee": 4}, {"data.balanced": True}, False, marks=pytest.mark.slow),
+        pytest.param(
+            {"ant": 12, "bee": 4}, {"train.class_weights": True}, False, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_unequal_classes_are_noticed(tmp_path, capsys, counts, options, warned):
