@@ -11,8 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from keras_resnet.errors import UnknownNameError
-from keras_resnet.export.check import FileCheck, advice, median_latency, shape_problems, values
+from keras_resnet.export.check import (
+    FileCheck,
+    advice,
+    median_latency,
+    shape_problems,
+    unmeasured,
+    values,
+)
 from keras_resnet.export.formats.tolerance import FLOAT16, FLOAT32, INT4, INT8, Tolerance
 from keras_resnet.export.reference import Reference
 from keras_resnet.export.runtimes.base import Runtime
@@ -22,10 +28,7 @@ from keras_resnet.export.runtimes.onnx import OnnxRuntime
 from keras_resnet.export.runtimes.openvino import OpenVinoRuntime
 from keras_resnet.export.runtimes.saved_model import SavedModelRuntime
 from keras_resnet.export.runtimes.trial import open_given
-
-# The input of a model, as `normalised` makes it of RGB 0...255. "caffe" is BGR here, as in
-# `keras.applications`.
-INPUTS = ("raw", "tf", "caffe", "torch", "cifar")
+from keras_resnet.images.preprocessing import PREPROCESSING, require_mode
 
 _QUANTIZES = ("QLinearConv", "QuantizeLinear", "DynamicQuantizeLinear", "ConvInteger")
 
@@ -49,8 +52,8 @@ def check_file(
         model: the model to compare with: a Keras model, or a file like `file`.
         images: RGB 0...255 of the file's size, (n, height, width, channels).
         labels: class numbers (n,), to measure accuracies; None if unknown.
-        preprocessing: one of `INPUTS`; both models get the images in this form. "raw" is for models
-            that contain their normalisation.
+        preprocessing: a mode of `normalised`; both models get the images in this form. "raw" is for
+            models that contain their normalisation.
         source: a description of the images.
 
     Returns:
@@ -65,14 +68,8 @@ def check_file(
     activation = expected.answers().activation
     reference = Reference(pixels, expected.predict(pixels), labels, source, activation)
     kind, tolerance = kind_of(opened)
-    found = FileCheck(
-        file=Path(opened.name).name,
-        format=kind,
-        input_dtype=opened.input_dtype,
-        output_dtype=opened.output_dtype,
-        operations=opened.operations if isinstance(opened, TFLiteRuntime) else {},
-        problems=tuple(shape_problems(opened, reference) or _other_outputs(opened, reference)),
-    )
+    problems = shape_problems(opened, reference) or _other_outputs(opened, reference)
+    found = unmeasured(Path(opened.name).name, kind, opened, problems)
     if found.problems:
         return found, reference
     latency = median_latency([opened], pixels[:1])[0]
@@ -100,15 +97,14 @@ def assert_same_answers(
 
 
 def normalised(images: np.ndarray, mode: str) -> np.ndarray:
-    """Return the input of a model for RGB 0...255 images; see `INPUTS`.
+    """Return the input of a model for RGB 0...255 images.
+
+    `mode` is a key of `PREPROCESSING`. "caffe" is BGR here, as in `keras.applications`.
 
     Raises:
         UnknownNameError: an unknown mode.
     """
-    from keras_resnet.images.preprocessing import PREPROCESSING  # imports Keras
-
-    if mode not in INPUTS:
-        raise UnknownNameError("preprocessing", mode, INPUTS, "")
+    require_mode(mode)
     chosen = PREPROCESSING[mode]
     if chosen is None:
         return images

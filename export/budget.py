@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,6 @@ import numpy as np
 from keras_resnet.display.console import table_text
 from keras_resnet.errors import UserError
 from keras_resnet.export.check import FileCheck
-from keras_resnet.export.formats import tflite
 from keras_resnet.export.formats.keep_float import INT8_FORMATS
 from keras_resnet.export.formats.table import Source
 from keras_resnet.export.measure import layer_errors
@@ -25,10 +25,10 @@ from keras_resnet.export.quantization import Quantization
 from keras_resnet.export.reference import Reference
 from keras_resnet.export.runtimes.litert import TFLiteRuntime
 
-INT8, INT16X8 = "tflite-int8", "tflite-int16x8"
+FLOAT32, INT8, INT16X8 = "tflite-float32", "tflite-int8", "tflite-int16x8"
 _METHODS = ("min-max", "percentile", "moving-average")
 _LAYERS = (1, 2, 4, 8)  # numbers of layers that are tried in float32
-_MEASURED = 32  # images on which the layers' errors are measured
+_IMAGES = 32  # images on which the layers' errors are measured
 _HEADER = ("options", "drop (points)", "bytes")
 
 
@@ -67,13 +67,11 @@ def search(source: Source, reference: Reference, max_drop: float) -> list[Trial]
     """
     trials: list[Trial] = []
     for options, quantization, kind in _options(source, trials):
-        data = _converted(source, kind, quantization)
-        path = source.scratch / "trial.tflite"
-        path.write_bytes(data)
-        drop = _drop(TFLiteRuntime(path).predict(reference.images), reference)
-        kept = tuple(quantization.keep_float)
-        trials.append(Trial(options, quantization.method, kept, kind, drop, len(data)))
-        print(f"{options}: {drop:.2f} points, {len(data):,} bytes", file=sys.stderr)
+        path = _write(source, kind, quantization)
+        drop = _measured(TFLiteRuntime(path).predict(reference.images), reference)
+        size, kept = path.stat().st_size, tuple(quantization.keep_float)
+        trials.append(Trial(options, quantization.method, kept, kind, drop, size))
+        print(f"{options}: {drop:.2f} points, {size:,} bytes", file=sys.stderr)
         if drop <= max_drop:
             break
     return trials
@@ -105,9 +103,7 @@ def _judged(item: FileCheck, reference: Reference, max_drop: float) -> FileCheck
     measured = item.n and item.format in (*INT8_FORMATS, INT16X8)
     if not measured or item.agreement is None:
         return item
-    drop = 100 * (1 - item.agreement)
-    if item.accuracy is not None and reference.accuracy is not None:
-        drop = 100 * (reference.accuracy - item.accuracy)
+    drop = _drop(item.accuracy, item.agreement, reference)
     if drop <= max_drop:
         return item
     problem = (
@@ -154,25 +150,32 @@ def _options(source: Source, trials: list[Trial]) -> Iterator[tuple[str, Quantiz
     yield "16-bit activations", start, INT16X8
 
 
-def _converted(source: Source, kind: str, quantization: Quantization) -> bytes:
-    precision = kind.removeprefix("tflite-")
-    return tflite.convert(source.for_tflite, precision, source.calibration, quantization)
+def _write(source: Source, kind: str, quantization: Quantization) -> Path:
+    """Write a file to the scratch folder; `source` keeps it for the format that is written last."""
+    source.quantization = quantization
+    path = source.scratch / f"trial-{kind}.tflite"
+    path.write_bytes(source.converted(source.for_tflite, kind.removeprefix("tflite-")))
+    return path
 
 
 def _worst_layers(source: Source, quantization: Quantization) -> list[str]:
     """Return the layers in the order of the errors that they add to the int8 file."""
-    exact, quantized = (source.scratch / f"errors-{name}.tflite" for name in ("float32", "int8"))
-    exact.write_bytes(_converted(source, "tflite-float32", quantization))
-    quantized.write_bytes(_converted(source, INT8, quantization))
-    images = np.asarray(source.calibration)[:_MEASURED]
+    exact, quantized = (_write(source, kind, quantization) for kind in (FLOAT32, INT8))
+    images = np.asarray(source.calibration)[:_IMAGES]
     found = layer_errors.measure(exact, quantized, images)
     layers = [row.layer for row in found.worst() if row.operation != "INPUT"]
     return list(dict.fromkeys(layers))
 
 
-def _drop(outputs: np.ndarray, reference: Reference) -> float:
-    answers, one = reference.answers, reference.one_class
-    if reference.labels is None or reference.accuracy is None:
-        same = answers.same(outputs, reference.outputs, one=one)
-        return 100 * (1 - float(same.mean()))
-    return 100 * (reference.accuracy - answers.accuracy(outputs, reference.labels))
+def _measured(outputs: np.ndarray, reference: Reference) -> float:
+    answers, labels = reference.answers, reference.labels
+    accuracy = None if labels is None else answers.accuracy(outputs, labels)
+    same = answers.same(outputs, reference.outputs, one=reference.one_class)
+    return _drop(accuracy, float(same.mean()), reference)
+
+
+def _drop(accuracy: float | None, agreement: float, reference: Reference) -> float:
+    """Return the drop of a file; see `Trial.drop`."""
+    if accuracy is None or reference.accuracy is None:
+        return 100 * (1 - agreement)
+    return 100 * (reference.accuracy - accuracy)

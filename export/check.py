@@ -117,7 +117,15 @@ def _compare_one(
 ) -> FileCheck:
     problems = _interface_problems(kind, runtime, reference)
     problems += _operation_problems(kind, runtime, keep_float)
-    found = FileCheck(
+    found = unmeasured(name, kind, runtime, problems)
+    if problems:  # outputs of another shape cannot be compared
+        return found
+    return values(found, FORMATS[kind].tolerance, runtime, reference)
+
+
+def unmeasured(name: str, kind: str, runtime: Runtime, problems: Sequence[str]) -> FileCheck:
+    """Return the check of an opened file without measurements."""
+    return FileCheck(
         file=name,
         format=kind,
         input_dtype=runtime.input_dtype,
@@ -126,9 +134,6 @@ def _compare_one(
         problems=tuple(problems),
         notes=runtime.notes,
     )
-    if problems:  # outputs of another shape cannot be compared
-        return found
-    return values(found, FORMATS[kind].tolerance, runtime, reference)
 
 
 def values(

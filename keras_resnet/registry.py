@@ -75,7 +75,7 @@ def find(name: str) -> Architecture:
     """
     known = _filled()
     lower = name.lower()
-    spelled = [known_name for known_name in known if _squeezed(known_name) == _squeezed(lower)]
+    spelled = [known_name for known_name in known if squeezed(known_name) == squeezed(lower)]
     if lower not in known and len(spelled) == 1:
         return known[spelled[0]]
     for entry in (entry for row in known.values() for entry in row.weights()):
@@ -87,7 +87,7 @@ def find(name: str) -> Architecture:
     return architecture(lower if lower in known else name)
 
 
-def _squeezed(name: str) -> str:
+def squeezed(name: str) -> str:
     """Return a name without the characters that people write differently."""
     return re.sub(r"[-_. ]", "", name.lower())
 

@@ -69,7 +69,7 @@ class Source:
             "left": [],
         }
     )
-    _converted: dict[tuple[Path, str, str], bytes] = field(default_factory=dict)
+    _converted: dict[tuple[Path, str, tuple[str, ...]], bytes] = field(default_factory=dict)
 
     @functools.cached_property
     def folded(self) -> keras.Model:
@@ -103,12 +103,14 @@ class Source:
         return path
 
     def converted(self, saved_model: Path, precision: str, input_type: str = "") -> bytes:
-        """Convert a SavedModel to TFLite. A file that several formats share is converted once.
+        """Convert a SavedModel to TFLite. A file that is needed again is converted once.
 
         `input_type` is the type that the format needs; default the type chosen by the user.
         """
         chosen = replace(self.quantization, input_type=input_type or self.quantization.input_type)
-        key = (saved_model, precision, chosen.input_type)
+        # Only int8 has options: see `tflite.convert`.
+        options = (chosen.method, chosen.input_type, *chosen.keep_float)
+        key = (saved_model, precision, options if precision == "int8" else ())
         if key not in self._converted:
             self._converted[key] = tflite.convert(
                 saved_model, precision, self.calibration, chosen, has_ranges=self.has_ranges

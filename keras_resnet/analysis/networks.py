@@ -206,13 +206,9 @@ def require_known(name: str) -> None:
         UnknownNameError: there is no network of this name in any spelling; see `registry.find`.
     """
     known = [row.name for row in _rows()]
-    spellings = {_squeezed(each) for each in known}
-    if _squeezed(name) not in spellings and "." not in name:
+    spellings = set(map(registry.squeezed, known))
+    if registry.squeezed(name) not in spellings and "." not in name:
         raise UnknownNameError("model", name, known, "Run 'keras-resnet list' to see all.")
-
-
-def _squeezed(name: str) -> str:
-    return "".join(char for char in name.lower() if char not in "-_ ")
 
 
 @cache

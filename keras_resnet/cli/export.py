@@ -20,6 +20,7 @@ from keras_resnet.display.console import print_checks, print_json, print_lines
 from keras_resnet.errors import UserError
 
 if TYPE_CHECKING:
+    from keras_resnet.export.reference import Reference
     from keras_resnet.recipes.runs import sources
 
 _FEW_IMAGES = 100
@@ -117,33 +118,18 @@ def _check(options: argparse.Namespace) -> int:
         reference = check.recorded_reference(folder, model)
     checks = check.check_folder(folder, reference)
     rows = [{**manifest.sizes(folder / item.file), **item.to_dict()} for item in checks]
-    keras_row = {
-        "file": options.against or "Keras model",
-        "bytes": None,
-        "bytes_gzipped": None,
-        "accuracy": reference.accuracy,
-        "latency_ms": None,
-    }
-    passed = all(item.passed for item in checks)
-    checked = {"images": reference.source, "n": len(reference.images)}
-    if options.json:
-        content = {"exports": options.exports, "passed": passed, "check": checked}
-        content |= {"model": keras_row, "files": rows, "left_out": left_out}
-        return print_json(content, passed)
-    title = f"Checked on {checked['n']} images: {checked['images']}"
+    title = f"Checked on {len(reference.images)} images: {reference.source}"
     if not options.data:
         title = (
-            f"Checked on the {checked['n']} images stored with the export ({checked['images']}). "
-            "To check on more: --data NAME|FOLDER"
+            f"Checked on the {len(reference.images)} images stored with the export "
+            f"({reference.source}). To check on more: --data NAME|FOLDER"
         )
-    print_checks(rows, title, keras_row)
-    print_lines(check.advice(rows))
-    return 0 if passed else 1
+    return _print_checked(options, rows, reference, title, left_out)
 
 
 def _check_any(options: argparse.Namespace) -> int:
     """Check a file without a manifest, such as one that another program wrote."""
-    from keras_resnet.export import check, check_file, manifest
+    from keras_resnet.export import check_file, manifest
     from keras_resnet.export.runtimes.trial import open_given
     from keras_resnet.recipes import export as exporting
     from keras_resnet.recipes.runs import sources
@@ -163,17 +149,37 @@ def _check_any(options: argparse.Namespace) -> int:
     found, reference = check_file(
         file, source.runtime(), images, labels, preprocessing=options.preprocessing, source=text
     )
-    row = {**manifest.sizes(path), **found.to_dict()}
-    model = {"file": options.against, "bytes": None, "bytes_gzipped": None}
-    model |= {"accuracy": reference.accuracy, "latency_ms": None}
-    checked = {"images": text, "n": len(images)}
+    rows = [{**manifest.sizes(path), **found.to_dict()}]
+    title = f"{found.format}, checked on {len(images)} images: {text}"
+    return _print_checked(options, rows, reference, title, left_out=[])
+
+
+def _print_checked(
+    options: argparse.Namespace,
+    rows: list[dict[str, Any]],
+    reference: Reference,
+    title: str,
+    left_out: list[dict[str, str]],
+) -> int:
+    """Print the checked files and the model they were compared with; return the exit code."""
+    from keras_resnet.export import check
+
+    model = {
+        "file": options.against or "Keras model",
+        "bytes": None,
+        "bytes_gzipped": None,
+        "accuracy": reference.accuracy,
+        "latency_ms": None,
+    }
+    passed = all(row["passed"] for row in rows)
     if options.json:
-        content = {"exports": options.exports, "passed": found.passed, "check": checked}
-        content |= {"model": model, "files": [row], "left_out": []}
-        return print_json(content, found.passed)
-    print_checks([row], f"{found.format}, checked on {len(images)} images: {text}", model)
-    print_lines(check.advice([row]))
-    return 0 if found.passed else 1
+        checked = {"images": reference.source, "n": len(reference.images)}
+        content = {"exports": options.exports, "passed": passed, "check": checked}
+        content |= {"model": model, "files": rows, "left_out": left_out}
+        return print_json(content, passed)
+    print_checks(rows, title, model)
+    print_lines(check.advice(rows))
+    return 0 if passed else 1
 
 
 def _source(folder: Path, against: str | None) -> sources.Source:

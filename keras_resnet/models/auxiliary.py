@@ -39,6 +39,11 @@ def _outputs(model: keras.Model) -> dict[str, Any] | None:
     return None
 
 
+def by_name(outputs: Any) -> dict[str, Any]:
+    """Return a model's outputs by their names; a single one is called "predictions"."""
+    return outputs if isinstance(outputs, dict) else {"predictions": outputs}
+
+
 @checked
 def loss_weights(model: keras.Model) -> dict[str, float]:
     """Return the loss weight of each output: `{"predictions": 1.0, "aux1": 0.3, "aux2": 0.3}`.

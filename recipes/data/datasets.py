@@ -29,7 +29,12 @@ from keras_resnet.recipes.configs.schema import DataConfig
 from keras_resnet.recipes.data import identity
 from keras_resnet.recipes.data.decoded import Split
 from keras_resnet.recipes.data.encoded import IN_MEMORY_BYTES, EncodedSplit
-from keras_resnet.recipes.data.folders import drawn_for_test, read_folder, refuse_archive
+from keras_resnet.recipes.data.folders import (
+    Folder,
+    drawn_for_test,
+    read_folder,
+    refuse_archive,
+)
 from keras_resnet.recipes.data.shown import pixels, strip
 from keras_resnet.recipes.data.tables import TABLES, read_table
 from keras_resnet.recipes.data.tfrecords import read_split
@@ -290,19 +295,15 @@ def _loader(name: str, layout: str) -> Callable[[str], _Loaded]:
 
 
 def _load_folder(name: str, layout: str) -> _Loaded:
-    train, own, test, names = read_folder(expanded(name), layout)
-    return _Loaded(
-        EncodedSplit(train),
-        EncodedSplit(test),
-        names,
-        f"training images of {name}",
-        None if own is None else EncodedSplit(own),
-        by_content=True,
-    )
+    return _of_files(name, read_folder(expanded(name), layout))
 
 
 def _load_table(name: str) -> _Loaded:
-    train, own, test, names = read_table(expanded(name))
+    return _of_files(name, read_table(expanded(name)))
+
+
+def _of_files(name: str, folder: Folder) -> _Loaded:
+    train, own, test, names = folder
     return _Loaded(
         EncodedSplit(train),
         EncodedSplit(test),

@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 
 from keras_resnet.errors import UnknownNameError, UserError
+from keras_resnet.models.auxiliary import by_name
 from keras_resnet.recipes.configs.schema import Config, DistillConfig
 
 FEATURE_LOSSES = {
@@ -83,10 +84,9 @@ def teacher_with_features(teacher: keras.Model, choice: DistillConfig) -> keras.
 
 
 def _with_features(model: keras.Model, choice: DistillConfig, side: int) -> keras.Model:
-    outputs = model.output if isinstance(model.output, dict) else {"predictions": model.output}
     maps = enumerate(_maps(model, choice, side))
     added = {f"feature{index}": value for index, value in maps}
-    return keras.Model(model.input, {**outputs, **added}, name=model.name)
+    return keras.Model(model.input, {**by_name(model.output), **added}, name=model.name)
 
 
 def feature_losses(

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet import keras_compat
-from keras_resnet.models.auxiliary import loss_weights
+from keras_resnet.models.auxiliary import by_name, loss_weights
 from keras_resnet.recipes.data.batches import evaluation_batches
 from keras_resnet.recipes.data.datasets import AnySplit
 from keras_resnet.recipes.data.mixing import targets
@@ -34,10 +34,6 @@ class NonFiniteLossError(RuntimeError):
     def __init__(self, step: int) -> None:
         super().__init__(f"The loss is not finite (NaN or infinity) since step {step}.")
         self.step = step
-
-
-def _by_name(outputs: Any) -> dict[str, Any]:
-    return outputs if isinstance(outputs, dict) else {"predictions": outputs}
 
 
 def _is_kernel(variable: Any) -> bool:
@@ -108,7 +104,7 @@ class Loop:
             self.accuracy = keras.metrics.Mean(name="accuracy")
             self.precision = None
             if multi_label:
-                self.precision = AveragePrecision(_by_name(model.output_shape)["predictions"][-1])
+                self.precision = AveragePrecision(by_name(model.output_shape)["predictions"][-1])
         keras_compat.skip_gradient_sum(optimizer)  # _replica_gradients already sums them
         self.step = tf.Variable(0, trainable=False, dtype=tf.int64)
         self.bad_step = tf.Variable(-1, trainable=False, dtype=tf.int64)
@@ -198,7 +194,7 @@ class Loop:
 
     def _part_gradients(self, images: Any, labels: Any, scale: Any) -> tuple[Any, list[Any]]:
         with tf.GradientTape() as tape:
-            logits = _by_name(self._watched(images, training=True))
+            logits = by_name(self._watched(images, training=True))
             losses = tf.add_n(
                 [w * self._losses(labels, logits[name]) for name, w in self.loss_weights.items()]
             )
@@ -325,7 +321,7 @@ class Loop:
     @tf.function(autograph=False)
     def _evaluation_step(self, batch: Any) -> Any:
         def replica(images: Any, labels: Any, weights: Any) -> Any:
-            logits = _by_name(self.model(images, training=False))["predictions"]
+            logits = by_name(self.model(images, training=False))["predictions"]
             if self.precision is not None:
                 self.precision.update_state(labels, logits, weights)
             hits = self._hits(labels, logits)

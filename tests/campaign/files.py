@@ -247,10 +247,14 @@ def _labels(random: Random, folder: Path) -> list[str]:
     return _predict(folder, path)
 
 
+def _parts(path: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
 def _weights(random: Random, folder: Path) -> list[str]:
     path = material.keras_file(folder)
-    with zipfile.ZipFile(path) as archive:
-        rest = {name: archive.read(name) for name in archive.namelist()}
+    rest = _parts(path)
     del rest["model.weights.h5"]
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in rest.items():
@@ -263,8 +267,7 @@ def _numbers(random: Random, folder: Path) -> list[str]:
     import h5py
 
     path = material.keras_file(folder)
-    with zipfile.ZipFile(path) as archive:
-        rest = {name: archive.read(name) for name in archive.namelist()}
+    rest = _parts(path)
     stream = io.BytesIO(rest["model.weights.h5"])
     with h5py.File(stream, "a") as file:
         found: list[str] = []
