@@ -22,7 +22,7 @@ from keras_resnet.lazy import quiet_import
 
 
 def program(argv: Sequence[str] | None = None) -> int:
-    """Run `main` as a process, of which the terminal is its own."""
+    """Run `main` as a process that owns its terminal."""
     own_streams()
     own_terminal()
     return guarded(argv)
