@@ -110,6 +110,9 @@ def test_a_run_and_an_export_know_their_classes(tmp_path):
 
 
 def test_a_model_of_unknown_classes_says_what_to_give():
+    # Weights tell a model's classes. All tests begin with one seed, and another test may have named
+    # the classes of the first network that it built.
+    keras.utils.set_random_seed(112)
     untrained = keras_resnet.ResNet8(weights=None)
     message = r"classes of 'resnet8' are not known.*data='cifar10' \(10 classes"
     with pytest.raises(UserError, match=message):

@@ -18,6 +18,7 @@ __all__ = [
     "ResNeXt101_64x4d",
     "ResNet18",
     "ResNet18D",
+    "ResNet18D_Half",
     "ResNet18_A",
     "ResNet18_C",
     "ResNet34",
@@ -233,6 +234,12 @@ ResNet50S = row(
 )
 _DEEP = "deep stem, average-pool shortcuts"
 ResNet18D = row("ResNet18D", _d(_V1_18), f"ResNet-18-D: {_DEEP}", _TRICKS)
+ResNet18D_Half = row(
+    "ResNet18D_Half",
+    replace(_d(_V1_18), widths=(32, 64, 128, 256), stem_width=32),
+    "ResNet-18-D with half the filters, for files of under 3 MB",
+    f"{_TRICKS}, with half the filters",
+)
 ResNet34D = row("ResNet34D", _d(_V1_34), f"ResNet-34-D: {_DEEP}", _TRICKS)
 ResNet50D = row("ResNet50D", _V1_5D, f"ResNet-50-D: {_DEEP}", _TRICKS)
 ResNet101D = row("ResNet101D", replace(_V1_5D, depths=_D101), f"ResNet-101-D: {_DEEP}", _TRICKS)
