@@ -2,9 +2,9 @@
 
     python benchmarks/subset.py FOLDER OUT [--per-class 60] [--held-out 60] [--uneven]
 
-FOLDER/train/CLASS has the images. OUT/train and OUT/val have different ones of them, so that
-choices are not made with the images of FOLDER/val. The same images are drawn each time. With
-`--uneven`, every second class has a tenth of the training images.
+FOLDER/train/CLASS has the images; `--tfds cifar10` writes them there first. OUT/train and OUT/val
+have different ones of them, so that choices are not made with the images of FOLDER/val. The same
+images are drawn each time. With `--uneven`, every second class has a tenth of the training images.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ import argparse
 import os
 import random
 from pathlib import Path
+
+import tensorflow as tf
+import tensorflow_datasets as tfds
 
 from keras_resnet.images.listing import folders_in
 
@@ -24,7 +27,10 @@ def main() -> None:
     parser.add_argument("--per-class", type=int, default=60, help="images to train on (default 60)")
     parser.add_argument("--held-out", type=int, default=60, help="images in OUT/val (default 60)")
     parser.add_argument("--uneven", action="store_true", help="a tenth for every second class")
+    parser.add_argument("--tfds", metavar="NAME", help="write this data set's images to FOLDER")
     options = parser.parse_args()
+    if options.tfds:
+        _write(options.tfds, options.folder)
     for index, source in enumerate(folders_in(options.folder.resolve() / "train")):
         count = options.per_class // 10 if options.uneven and index % 2 else options.per_class
         names = sorted(os.listdir(source))
@@ -36,6 +42,17 @@ def main() -> None:
             target.mkdir(parents=True)
             for image in images:
                 (target / image).symlink_to(source / image)
+
+
+def _write(name: str, folder: Path) -> None:
+    """Write the training images of a data set as FOLDER/train/CLASS/*.png."""
+    data, about = tfds.load(name, split="train", as_supervised=True, with_info=True)
+    classes = about.features["label"].names
+    for class_name in classes:
+        (folder / "train" / class_name).mkdir(parents=True)
+    for index, (image, label) in enumerate(tfds.as_numpy(data)):
+        path = folder / "train" / classes[label] / f"{index:05}.png"
+        path.write_bytes(tf.io.encode_png(image).numpy())
 
 
 if __name__ == "__main__":

@@ -62,10 +62,11 @@ def own_terminal() -> None:
     faulthandler.enable(sys.stderr)  # shows where C++ crashed
     logging.disable(logging.ERROR)
     if not sys.warnoptions:
-        warnings.showwarning = _print_warning
+        warnings.showwarning = print_warning
 
 
-def _print_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+def print_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    """Print a warning of ours in one line: the command's `warnings.showwarning`."""
     if issubclass(category, ZooWarning):
         print(f"warning: {message}", file=sys.stderr)
 

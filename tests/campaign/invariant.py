@@ -18,11 +18,13 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from keras_resnet.cli.main import guarded
+from keras_resnet.display import console
 from keras_resnet.text import Terminal
 
 EXIT_CODES = (0, 1, 2, 130, 141)
@@ -106,12 +108,12 @@ def _watch(process: subprocess.Popen[bytes], seconds: float, megabytes: float) -
         if time.monotonic() > end:
             process.kill()
             return f"still running after {seconds:g} s"
-        if (used := _resident(process.pid)) > megabytes:
+        if (used := resident(process.pid)) > megabytes:
             process.kill()
             return f"took {used:,.0f} MB of memory, more than {megabytes:,.0f}"
 
 
-def _resident(pid: int | str, row: str = "VmRSS") -> float:
+def resident(pid: int | str, row: str = "VmRSS") -> float:
     """Return the resident memory of a process in MB; 0 where the system does not tell."""
     with contextlib.suppress(OSError):
         text = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
@@ -155,13 +157,13 @@ def bounded(
     """
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # forget the peak so far
-    before = _resident("self")
+    before = resident("self")
     try:
         with _limited(seconds):
             work()
     except _TooLongError:
         return f"still running after {seconds:g} s"
-    if (added := _resident("self", "VmHWM") - before) > megabytes:
+    if (added := resident("self", "VmHWM") - before) > megabytes:
         return f"took {added:,.0f} MB of memory, more than {megabytes:,.0f}"
     return None
 
@@ -175,7 +177,8 @@ def call(
 ) -> str | None:
     """Call `keras-resnet` in this process; return one line that says what is wrong, or None.
 
-    It sees the streams that it has as a process, and its memory is what it adds to this process.
+    It has the streams and the warnings that it has as a process, and its memory is what it adds to
+    this process.
 
     Args:
         arguments: the command line after `keras-resnet`.
@@ -196,7 +199,10 @@ def call(
         contextlib.chdir(cwd or Path.cwd()),
         contextlib.redirect_stdout(streams[0]),
         contextlib.redirect_stderr(streams[1]),
+        warnings.catch_warnings(),
     ):
+        warnings.simplefilter("default")
+        warnings.showwarning = console.print_warning
         wrong = bounded(work, seconds, megabytes)
     return wrong or judge(code, *map(_text, streams))
 
