@@ -19,7 +19,7 @@ from keras_resnet.export.formats import int4, int8_ranges
 from keras_resnet.files import read_json, require_fit
 
 if TYPE_CHECKING:
-    from keras_resnet.export.quantization import Quantization
+    from keras_resnet.export.formats.quantization import Quantization
 
 SCHEMA = 1  # manifest.schema.json says when to raise it
 MANIFEST = "manifest.json"
@@ -158,8 +158,8 @@ def read(folder: Path) -> dict[str, Any]:
         require_fit(path, content, _schema())
     except UserError as error:
         raise UserError(f"{error} {again}") from error
-    for entry in content["files"]:
-        _require_inside(folder, entry["file"])
+    for name in _hashes(content):
+        _require_inside(folder, name)
     return content
 
 
@@ -196,6 +196,13 @@ def _schema() -> dict[str, Any]:
     return content
 
 
+def _hashes(content: Mapping[str, Any]) -> dict[str, str]:
+    """Return {file name: hash} of all files that a manifest lists."""
+    npu = content.get("npu", {})
+    compiled = {npu["compiled"]: npu["sha256"]} if "compiled" in npu else {}
+    return {entry["file"]: entry["sha256"] for entry in content["files"]} | compiled
+
+
 def _require_inside(folder: Path, name: str) -> None:
     """Refuse a file's name that leads out of its folder.
 
@@ -225,9 +232,9 @@ def verify_hashes(folder: Path, content: dict[str, Any]) -> None:
     Raises:
         UserError: a file is missing or was changed.
     """
-    for entry in content["files"]:
-        path = folder / entry["file"]
+    for name, expected in _hashes(content).items():
+        path = folder / name
         if not path.exists():
             raise UserError(f"{path} is listed in the manifest but missing. Export again.")
-        if sha256(path) != entry["sha256"]:
+        if sha256(path) != expected:
             raise UserError(_changed(path))

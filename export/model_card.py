@@ -9,6 +9,7 @@ from keras_resnet.display.console import number, verdict
 from keras_resnet.export import check, manifest
 from keras_resnet.export.formats.table import FORMATS
 from keras_resnet.export.formats.usage import Usage, answers_of
+from keras_resnet.export.npu.report import in_words
 from keras_resnet.images.answers import LINEAR, numbered
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.text import code_for_markdown, for_markdown
@@ -20,6 +21,7 @@ def card(content: Mapping[str, Any]) -> str:
         _title(content),
         _files(content),
         _failures(content),
+        _npu(content),
         _input(content),
         _usage(content),
         _origin(content),
@@ -89,6 +91,17 @@ def _failures(content: Mapping[str, Any]) -> str:
     if lines := check.advice(content["files"]):
         parts += [lines[0], "\n".join(lines[1:])]
     return "\n\n".join(parts)
+
+
+def _npu(content: Mapping[str, Any]) -> str:
+    if "npu" not in content:
+        return ""
+    report = content["npu"]
+    told = "\n".join(f"- {for_markdown(line.strip())}" for line in in_words(report))
+    if "compiled" not in report:
+        return f"## Accelerator\n\n{told}"
+    compiled = code_for_markdown(report["compiled"])
+    return f"## Accelerator\n\n{told}\n\n{compiled} is the compiled file. No check has run it."
 
 
 def _output(content: Mapping[str, Any]) -> str:

@@ -24,8 +24,9 @@ from keras_resnet.export import budget, check, folders, manifest, model_card
 from keras_resnet.export.calibration import hints as calibration_hints
 from keras_resnet.export.calibration import images_of, require_images
 from keras_resnet.export.formats import int8_ranges, metadata, serving
+from keras_resnet.export.formats.quantization import Quantization
 from keras_resnet.export.formats.table import FORMATS, Source, known
-from keras_resnet.export.quantization import Quantization
+from keras_resnet.export.npu.report import for_manifest, require_npu
 from keras_resnet.export.reference import Reference, write_reference
 from keras_resnet.export.rewrites import prepare
 from keras_resnet.export.runtimes.base import INPUT, OUTPUT
@@ -90,6 +91,7 @@ def export(
     input_type: str = "uint8",
     keep_float: Sequence[str] = (),
     max_drop: float | None = None,
+    npu: str | None = None,
     preprocessing: str | None = None,
     name: str | None = None,
     labels: Sequence[object] | None = None,
@@ -131,6 +133,8 @@ def export(
             options of the file are searched: the calibration methods, then float32 for some layers,
             then 16-bit activations (the file is then tflite-int16x8). Without labels, it is the
             percentage of images that may get another answer than the Keras model's.
+        npu: an accelerator for the int8 file, see `npu_report`. The manifest gets the report; for
+            an Ethos-U the folder also gets the file that Vela compiles, which no check runs.
         preprocessing: put this normalisation in front ("tf", "caffe", "torch", "cifar").
         name: prefix of the file names, as in `NAME-int8.tflite`; default the model's name. File
             names keep letters, digits, ".", "_" and "-". Accents are dropped, and any other
@@ -169,6 +173,8 @@ def export(
         raise UserError(f"batch must be 1, or None for any batch size; received {batch!r}.")
     quantization = Quantization(calibration_method, input_type, keep_float)
     quantization.require_formats(formats)
+    if npu is not None:
+        require_npu(npu, formats)
     about_model = known_of(model)
     crop = about_model.crop if crop is None else crop
     calibration = None if calibration is None else images_of(calibration, model, crop)
@@ -218,6 +224,7 @@ def export(
             "warnings": hints,
             **manifest.of_quantization(written.quantization, formats, written.has_ranges),
             **({} if max_drop is None else {"budget": budget.for_manifest(trials, max_drop)}),
+            **({} if npu is None else {"npu": for_manifest(paths, npu)}),
             "rewrites": written.rewrites,
             "preprocessing": preprocessing,
             "input": written.input,

@@ -27,9 +27,9 @@ from keras_resnet.export.formats import (
 )
 from keras_resnet.export.formats.onnx import quantize_onnx, write_onnx
 from keras_resnet.export.formats.openvino import write_openvino
+from keras_resnet.export.formats.quantization import Quantization
 from keras_resnet.export.formats.tolerance import Tolerance
 from keras_resnet.export.formats.usage import Usage
-from keras_resnet.export.quantization import Quantization
 from keras_resnet.export.rewrites import batch_norms, fold_rescaling
 from keras_resnet.files import plain_name
 

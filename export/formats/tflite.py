@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_resnet.errors import UserError
 from keras_resnet.export.formats import int4, int8_ranges
-from keras_resnet.export.quantization import DEFAULT, Quantization
+from keras_resnet.export.formats.quantization import DEFAULT, Quantization
 from keras_resnet.export.runtimes.base import INPUT
 from keras_resnet.lazy import quiet_stderr
 

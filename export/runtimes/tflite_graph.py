@@ -79,6 +79,11 @@ def in_float32(found: Iterable[Operation]) -> bool:
     return all(item.kind not in BORDERS and item.kernel in ("", "FLOAT32") for item in found)
 
 
+def tensor_type(tensor: Any) -> str:
+    """Return the type of a tensor by its name in TFLite's schema, such as "INT8"."""
+    return _names("TensorType")[tensor.type]
+
+
 def _schema() -> Any:
     return require("ai_edge_litert.schema_py_generated", "export")
 
@@ -101,7 +106,7 @@ def _nameless(model: Any, graph: Any, operator: Any) -> Operation:
     inputs, outputs = (
         tuple(int(i) for i in tensors if i >= 0) for tensors in (operator.inputs, operator.outputs)
     )
-    types = [_names("TensorType")[graph.tensors[i].type] for i in (*inputs, *outputs)]
+    types = [tensor_type(graph.tensors[i]) for i in (*inputs, *outputs)]
     return Operation(
         kind=kind,
         inputs=inputs,

@@ -33,6 +33,7 @@ FORMATS = (
 def _export(options: argparse.Namespace) -> int:
     from keras_resnet.export import budget, check
     from keras_resnet.export.formats import metadata
+    from keras_resnet.export.npu.report import in_words
     from keras_resnet.recipes.export import export_source
     from keras_resnet.recipes.runs import sources
 
@@ -45,6 +46,7 @@ def _export(options: argparse.Namespace) -> int:
         "input_type": options.input_type,
         "keep_float": _names(options.keep_float),
         "max_drop": options.max_drop,
+        "npu": options.npu,
         "preprocessing": options.preprocessing,
         "about": None if options.no_metadata else metadata.About.parse(options.about),
         "batch": 1 if options.batch == "1" else None,
@@ -63,6 +65,9 @@ def _export(options: argparse.Namespace) -> int:
     if tried := report.manifest.get("budget"):
         print(budget.table(tried["tried"], tried["max_drop"]), end="\n\n")
     print_checks(report.manifest["files"], f"Checked on {checked['n']} images: {checked['images']}")
+    if npu := report.manifest.get("npu"):
+        print()
+        print_lines(in_words(npu))
     print(f"\n{report.folder}")
     if report.passed:
         print(f"Next: keras-resnet predict {Path(shared['out']) / report.checks[-1].file} IMAGE")
@@ -104,6 +109,8 @@ def _check(options: argparse.Namespace) -> int:
     from keras_resnet.recipes.runs import sources
 
     folder = Path(options.exports)
+    if options.on:
+        return _check_on(folder, options)
     is_model = folder.is_file() or located(folder) != (folder.suffix, folder)
     if is_model and not (folder / manifest.MANIFEST).is_file():
         return _check_any(options)
@@ -125,6 +132,29 @@ def _check(options: argparse.Namespace) -> int:
             f"({reference.source}). To check on more: --data NAME|FOLDER"
         )
     return _print_checked(options, rows, reference, title, left_out)
+
+
+def _check_on(path: Path, options: argparse.Namespace) -> int:
+    """Tell what an NPU can run of a file, or of the int8 files of an export."""
+    from keras_resnet.export import manifest, npu_report
+    from keras_resnet.export.npu.report import FORMATS as FOR_NPUS
+    from keras_resnet.export.npu.report import in_words
+
+    files = [path]
+    if (path / manifest.MANIFEST).is_file():
+        recorded = manifest.read(path)
+        manifest.verify_hashes(path, recorded)
+        files = [path / x["file"] for x in recorded["files"] if x["format"] in FOR_NPUS]
+        if not files:
+            raise UserError(
+                f"{path} has no int8 file for {options.on}. Export again with --formats tflite-int8"
+            )
+    reports = [npu_report(file, options.on).to_dict() for file in files]
+    ready = all(report["ready"] for report in reports)
+    if options.json:
+        return print_json({"exports": options.exports, "ready": ready, "files": reports}, ready)
+    print_lines(line for report in reports for line in in_words(report))
+    return 0 if ready else 1
 
 
 def _check_any(options: argparse.Namespace) -> int:
@@ -247,6 +277,12 @@ def _export_options(sub: Parser) -> None:
         "searches the calibration method, the layers to keep in float32, and 16-bit activations",
     )
     sub.add_argument(
+        "--npu",
+        metavar="NPU",
+        help="accelerator for the int8 file: edge-tpu, or an Ethos-U such as ethos-u55-128, for "
+        "which Vela compiles it",
+    )
+    sub.add_argument(
         "--preprocessing",
         metavar="MODE",
         help="add this normalisation to a model without one: tf, caffe, torch or cifar",
@@ -306,6 +342,12 @@ def _check_options(sub: Parser) -> None:
         metavar="MODE",
         help="form of the images for a file without a manifest: raw (RGB 0...255, the default), "
         "tf, torch, cifar, or caffe (BGR, as in keras.applications)",
+    )
+    sub.add_argument(
+        "--on",
+        metavar="NPU",
+        help="tell instead which operations of the int8 file this accelerator can run: edge-tpu, "
+        "or an Ethos-U such as ethos-u55-128",
     )
     add_trust(sub)
 

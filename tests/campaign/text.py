@@ -71,9 +71,8 @@ def _tags(page: str) -> list[str]:
 def _card(random: Random, folder: Path) -> str | None:
     """Return a tag, a link or a line that a name adds to the model card."""
     content = manifest.read(material.run_folder(folder) / "exports")
-    content["output"]["activation"] = (
-        "softmax"  # the card is made of new manifests; this is an old one
-    )
+    # Cards are made of new manifests; this one is from before it had these.
+    content["output"] |= {"activation": "softmax", "size": content["classes"]}
     plain = model_card.card(content)
     content["check"]["images"] = content["model"] = _name(random)
     content["labels"] = [_name(random) for _ in content["labels"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import os
 import random
@@ -90,7 +91,8 @@ def _kill(command: list[str], run: Run, step: int, delay: float, alone: bool) ->
         time.sleep(delay)
         children = [] if alone else _children(process.pid)
         for pid in (process.pid, *children):
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                os.kill(pid, signal.SIGKILL)
         process.wait()
         log.seek(0)
         said = log.read()[-300:].decode("utf-8", "replace")

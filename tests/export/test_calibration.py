@@ -15,7 +15,7 @@ import keras_resnet
 from keras_resnet.errors import UserError
 from keras_resnet.export import calibration, export
 from keras_resnet.export.formats import int8_ranges, saved_model, tflite
-from keras_resnet.export.quantization import Quantization
+from keras_resnet.export.formats.quantization import Quantization
 from keras_resnet.images.preprocessing import PREPROCESSING
 from keras_resnet.recipes.data.datasets import load_dataset
 

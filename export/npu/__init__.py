@@ -1,0 +1,1 @@
+"""Accelerators (NPUs): which operations of an int8 file run on one, and its compiled file."""
