@@ -1,7 +1,11 @@
-"""The README.md of an export folder: the files, their check, and how to run each of them."""
+"""The README.md of an export folder: the files, their check, and how to run each of them.
+
+It begins with the fields that the Hugging Face Hub reads (huggingface.co/docs/hub/model-cards).
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,10 +18,17 @@ from keras_resnet.images.answers import LINEAR, numbered
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.text import code_for_markdown, for_markdown
 
+# The Hub's names of licences; it takes any other as "other" with a name.
+_LICENSES = (
+    *("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0"),
+    *("cc-by-nc-4.0", "gpl-3.0", "lgpl-3.0", "mpl-2.0", "openrail", "unlicense"),
+)
+
 
 def card(content: Mapping[str, Any]) -> str:
     """Return the model card of a manifest's `content`, as Markdown."""
     parts = (
+        _front_matter(content),
         _title(content),
         _files(content),
         _failures(content),
@@ -27,6 +38,44 @@ def card(content: Mapping[str, Any]) -> str:
         _origin(content),
     )
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _front_matter(content: Mapping[str, Any]) -> str:
+    """Return the fields for the Hub, as YAML. A value is written as JSON, which YAML includes."""
+    fields = {
+        "library_name": "keras",
+        "pipeline_tag": "image-classification",
+        "tags": ["keras-resnet", *dict.fromkeys(x["format"] for x in content["files"])],
+        **_license(content),
+    }
+    if data := _data(content):
+        fields["datasets"] = [data]
+    if metrics := _metrics(content):
+        dataset = {"type": data or "images", "name": content["check"]["images"]}
+        result = {"task": {"type": "image-classification"}, "dataset": dataset, "metrics": metrics}
+        fields["model-index"] = [{"name": content["model"], "results": [result]}]
+    return "\n".join(["---", *(f"{key}: {json.dumps(x)}" for key, x in fields.items()), "---"])
+
+
+def _license(content: Mapping[str, Any]) -> dict[str, str]:
+    about = content["about"] or {}
+    named = about.get("license") or content["origin"].get("licence of the weights") or ""
+    if not named or named.lower() in _LICENSES:
+        return {"license": named.lower()} if named else {}
+    return {"license": "other", "license_name": named}
+
+
+def _data(content: Mapping[str, Any]) -> str:
+    """Return the name of the data set that the model was trained on; "" if it is not known."""
+    return str(content["origin"].get("trained on") or "")
+
+
+def _metrics(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {"type": "accuracy", "name": item["file"], "value": item["accuracy"]}
+        for item in content["files"]
+        if item["accuracy"] is not None
+    ]
 
 
 def _title(content: Mapping[str, Any]) -> str:

@@ -194,7 +194,8 @@ def _of_options(sub: Parser) -> None:
 def _import_options(sub: Parser) -> None:
     sub.add_argument(
         "file",
-        help="weights from PyTorch (.pth, .safetensors) or Keras (.h5, .keras), or a run folder",
+        help="weights from PyTorch (.pth, .safetensors) or Keras (.h5, .keras), a run folder, or "
+        "an address such as hf://timm/resnet50d.ra2_in1k",
     )
     sub.add_argument(
         "--as",

@@ -20,7 +20,7 @@ from keras_resnet.images.preprocessing import mode_inside, require_mode
 from keras_resnet.importing.parity import TORCH_PEERS, Parity, compare, difference, patched_images
 from keras_resnet.models.build import FREE_OPTIONS, with_options
 from keras_resnet.models.load import load_keras
-from keras_resnet.weights import catalog
+from keras_resnet.weights import catalog, hub
 from keras_resnet.weights.fitting import Note, arrays_of, fit
 from keras_resnet.weights.foreign.read import contents, read
 from keras_resnet.weights.loading import SUFFIX
@@ -88,7 +88,7 @@ def import_file(
     network without them.
 
     Args:
-        path: a file as for `weights.foreign.read.read`.
+        path: a file as for `weights.foreign.read.read`, or an address of the Hugging Face Hub.
         name: registry name.
         out: the new file. The default is `NAME.weights.h5` in the current folder.
         parity: True runs the original network, if its library is installed, and compares.
@@ -105,6 +105,10 @@ def import_file(
             or the logits differ by more than `TOLERANCE`. Nothing was written.
     """
     name = registry.find(name).name
+    if str(path).startswith(hub.SCHEME):
+        published = hub.fetch(str(path), name)
+        path, preprocessing = published.path, preprocessing or published.note.preprocessing
+        data = data or published.note.data
     path, out = expanded(path), expanded(out or f"{name}{SUFFIX}")
     found = contents(path, name, state_dict)
     likely, assumed = _preprocessing(name, found.library)

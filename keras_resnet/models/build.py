@@ -49,7 +49,8 @@ def build(
             says so. Otherwise the path of a `.weights.h5` file or of a weight file of Keras
             Applications, or weights of the catalog: "imagenet" or "cifar10" (the default weights
             for that data), or one tag such as "imagenet/torchvision_v2" (see
-            `keras_resnet.list_weights`). Catalog weights are downloaded once and their hash is
+            `keras_resnet.list_weights`), or an address of the Hugging Face Hub, such as
+            "hf://timm/resnet50d.ra2_in1k". What is downloaded stays on the disk, and its hash is
             checked. With another number of classes the classifier is new. For images that are not
             RGB the first convolution is adapted. A message reports both.
         input_tensor: a Keras tensor to build on instead of a new input.

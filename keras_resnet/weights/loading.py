@@ -12,7 +12,7 @@ from keras_resnet.errors import UserError
 from keras_resnet.files import expanded
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.labels import Known, known
-from keras_resnet.weights import cache, catalog
+from keras_resnet.weights import cache, catalog, hub
 from keras_resnet.weights.catalog import Entry
 from keras_resnet.weights.fitting import Arrays, Note, fit, read_note
 from keras_resnet.weights.foreign.forms import FORMS
@@ -21,7 +21,8 @@ from keras_resnet.weights.foreign.read import Foreign, read
 
 # The meaning of `weights=`: nothing, a file of ours, catalog weights, a file of Keras Applications.
 Resolved = Path | Entry | Foreign | None
-# The values of `weights=`: those, the path of a file, or a tag ("imagenet/torchvision_v2").
+# The values of `weights=`: those, the path of a file, a tag ("imagenet/torchvision_v2"), or an
+# address of the Hugging Face Hub ("hf://timm/resnet50d.ra2_in1k").
 Weights = str | Resolved
 
 SUFFIX = ".weights.h5"
@@ -33,7 +34,8 @@ _FOREIGN = (".pth", ".pt", ".th", ".bin", ".safetensors", *_KERAS)
 def resolve(name: str, weights: Weights) -> Resolved:
     """Return the meaning of `weights=` for network `name`: nothing, a file, or catalog weights.
 
-    If it is a file of the Keras Applications network with that name, it is read here.
+    If it is a file of the Keras Applications network with that name, it is read here. An address of
+    the Hub is fetched and read here, see `hub.fetch`.
 
     Raises:
         UserError: the file or the tag does not exist, or the file is of another library.
@@ -42,6 +44,8 @@ def resolve(name: str, weights: Weights) -> Resolved:
         return weights
     if not isinstance(weights, str | Path | Entry | Foreign):
         raise UserError(f"weights= must be a tag or a {SUFFIX} file; received {weights!r}.")
+    if isinstance(weights, str) and weights.startswith(hub.SCHEME):
+        return hub.fetch(weights, name)
     if not isinstance(weights, Entry | Foreign):
         path = expanded(weights)
         if _is_other_keras_file(path) and name in registry.list_models():
@@ -73,6 +77,8 @@ def about(weights: Resolved) -> Note:
     """Return the known facts about resolved weights: network, preprocessing and data."""
     if weights is None:
         return Note()
+    if isinstance(weights, hub.Published):
+        return weights.note
     if isinstance(weights, Foreign):
         return Note(next(form.model for form in FORMS if form.family == weights.family))
     if isinstance(weights, Entry):
@@ -87,6 +93,8 @@ def known_with(weights: Resolved) -> Known:
         measured = weights.evaluation
         crop = SingleCrop(measured.resize, measured.size, measured.interpolation)
         return known(data, crop=crop)
+    if isinstance(weights, hub.Published):
+        return known(data, crop=weights.crop)
     path = weights.path if isinstance(weights, Foreign) else weights
     return known(data, path and path.parent)
 

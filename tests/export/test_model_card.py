@@ -44,6 +44,32 @@ def _answers(folder, picture):
     return [int(run_python(code, cwd=folder).stdout.split()[-1]) for code in codes]
 
 
+def test_the_hub_reads_its_fields(folder):
+    cards = pytest.importorskip("huggingface_hub", reason="needs huggingface_hub")
+    found = cards.ModelCard((folder / "README.md").read_text()).data
+    assert (found.library_name, found.pipeline_tag) == ("keras", "image-classification")
+    assert found.tags == ["keras-resnet", "savedmodel", "tflite-float32", "tflite-int8"]
+    assert found.datasets == ["digits"]
+    files = manifest.read(folder)["files"]
+    told = {result.metric_name: result.metric_value for result in found.eval_results}
+    assert told == {file["file"]: file["accuracy"] for file in files}
+
+
+@pytest.mark.parametrize(
+    ("said", "fields"),
+    [
+        ("MIT", {"license": "mit"}),
+        ("Jane's own: see\nbelow", {"license": "other", "license_name": "Jane's own: see\nbelow"}),
+    ],
+)
+def test_a_licence_is_the_hubs_or_another(folder, said, fields):
+    cards = pytest.importorskip("huggingface_hub", reason="needs huggingface_hub")
+    content = manifest.read(folder)
+    content["about"]["license"] = said
+    found = cards.ModelCard(model_card.card(content)).data.to_dict()
+    assert {key: found[key] for key in fields} == fields
+
+
 def test_its_examples_name_the_digit(folder, tiny_run, digits):
     picture = folder.parent / "digit.png"
     model = sources.find(tiny_run.path).keras_model()
