@@ -11,6 +11,7 @@ from typing import Any
 
 from keras_resnet.display.console import number, verdict
 from keras_resnet.export import check, manifest
+from keras_resnet.export.formats.phones import snippets
 from keras_resnet.export.formats.table import FORMATS
 from keras_resnet.export.formats.usage import Usage, answers_of
 from keras_resnet.export.npu.report import in_words
@@ -35,6 +36,7 @@ def card(content: Mapping[str, Any]) -> str:
         _npu(content),
         _input(content),
         _usage(content),
+        _phones(content),
         _origin(content),
     )
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -248,6 +250,24 @@ def _usage(content: Mapping[str, Any]) -> str:
         if usage.words:
             parts.append(usage.words.format(file=file))
     return "## How to run the files\n\n" + "\n\n".join(parts) if files else ""
+
+
+def _phones(content: Mapping[str, Any]) -> str:
+    """Return the lines for phones, for the first TFLite file that they can run."""
+    taken, answers = content["input"], answers_of(content)
+    one_of_several = not (answers.binary or answers.independent)
+    if not (
+        taken["raw_pixels"] and taken["shape"][2] == 3 and content["labels"] and one_of_several
+    ):
+        return ""
+    files = [x for x in content["files"] if x["passed"] and x["file"].endswith(".tflite")]
+    file = next((x for x in reversed(files) if x["input_dtype"] in ("uint8", "float32")), None)
+    if file is None:
+        return ""
+    height, width, _ = taken["shape"]
+    codes = snippets(file, (height, width), _cover(taken)[:2])
+    parts = (f"```{language}\n{code}\n```" for language, code in codes.items())
+    return "\n\n".join(["## On a phone (Android, iOS): not run", *parts])
 
 
 def _python(code: str) -> str:

@@ -70,6 +70,17 @@ def test_a_licence_is_the_hubs_or_another(folder, said, fields):
     assert {key: found[key] for key in fields} == fields
 
 
+def test_the_lines_for_phones_have_the_files_numbers_and_say_that_they_were_not_run(folder):
+    text = (folder / "README.md").read_text()
+    part = text.partition("## On a phone (Android, iOS): not run")[2]
+    name = manifest.read(folder)["model"]
+    assert f'loadMappedFile(context, "{name}-int8.tflite")' in part
+    assert "ResizeWithCropOrPadOp(32, 32)" in part
+    assert f'forResource: "{name}-int8"' in part
+    assert "$0.offset % 4 < 3" in part
+    assert not re.search(r"\$[a-z]", part)  # nothing is left to fill in
+
+
 def test_its_examples_name_the_digit(folder, tiny_run, digits):
     picture = folder.parent / "digit.png"
     model = sources.find(tiny_run.path).keras_model()
