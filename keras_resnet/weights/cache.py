@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from keras_resnet.errors import UserError
@@ -10,7 +12,10 @@ from keras_resnet.weights.catalog import Entry
 
 
 def fetch(entry: Entry) -> Path:
-    """Return the file of these weights. Download it if it is not in the cache, and check its hash.
+    """Return the file of these weights, after checking its hash.
+
+    If it is not in our cache, the file that Keras or torch.hub has downloaded is used, and without
+    one it is downloaded.
 
     Raises:
         UserError: see `download.fetch`.
@@ -19,6 +24,8 @@ def fetch(entry: Entry) -> Path:
         if problem := fault(entry):
             raise UserError(problem)
         return cached_path(entry)
+    if not cached_path(entry).exists() and (theirs := elsewhere(entry)) is not None:
+        return theirs
     return download.fetch(entry.url, cached_path(entry), entry.hash, entry.megabytes * 2**20 / 1e6)
 
 
@@ -39,3 +46,17 @@ def cached_path(entry: Entry) -> Path:
     if not entry.url:
         return catalog.TRAINED / entry.file
     return download.cache_home() / "weights" / entry.file
+
+
+def elsewhere(entry: Entry) -> Path | None:
+    """Return the file of these weights in the caches of Keras and torch.hub; None without it."""
+    files = (folder / entry.file for folder in _other_caches())
+    return next((file for file in files if download.fault(file, entry.hash) is None), None)
+
+
+def _other_caches() -> Iterator[Path]:
+    """Yield the folders where `keras.applications` and `torch.hub` keep weights."""
+    given, home = os.environ.get, os.path.expanduser("~")
+    yield Path(given("KERAS_HOME") or f"{home}/.keras", "models")
+    cache = given("XDG_CACHE_HOME") or f"{home}/.cache"
+    yield Path(given("TORCH_HOME") or f"{cache}/torch", "hub", "checkpoints")

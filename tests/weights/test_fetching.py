@@ -57,6 +57,25 @@ def server(published, monkeypatch):
         yield server
 
 
+@pytest.mark.parametrize(
+    ("variable", "folder", "entries"),
+    [("KERAS_HOME", "models", KERAS), ("TORCH_HOME", "hub/checkpoints", TORCH)],
+)
+def test_what_keras_or_torch_have_downloaded_is_not_fetched_again(
+    published, server, tmp_path, monkeypatch, variable, folder, entries
+):
+    entry = published(entries[0], lambda path: path.write_bytes(b"the published bytes"))
+    theirs = tmp_path / "theirs" / folder / entry.file
+    theirs.parent.mkdir(parents=True)
+    monkeypatch.setenv(variable, str(tmp_path / "theirs"))
+    theirs.write_bytes(b"the published bytes")
+    assert cache.fetch(entry) == theirs
+    assert server.requests == []
+    theirs.write_bytes(b"other bytes, under the same name")
+    assert cache.fetch(entry) == cache.cached_path(entry)
+    assert len(server.requests) == 1
+
+
 def resnet18(path):
     packed = foreign_files.GOLDEN / "torch_files" / "resnet18.pth.xz"
     path.write_bytes(lzma.decompress(packed.read_bytes()))
