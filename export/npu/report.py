@@ -79,9 +79,13 @@ def in_words(report: Mapping[str, Any]) -> list[str]:
     found = [f"{report['file']} on {report['npu']}: {which} ({report['how']})."]
     found += [f"  on the CPU: {x['count']} {x['kind']}: {x['why']}" for x in report["on_cpu"]]
     if report["estimates"]:
-        told = ", ".join(f"{name} {value:,g}" for name, value in report["estimates"].items())
+        told = ", ".join(f"{name} {_figure(value)}" for name, value in report["estimates"].items())
         found.append(f"  estimated by the compiler: {told}")
     return found
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 @checked

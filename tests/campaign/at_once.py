@@ -56,7 +56,7 @@ def _trainings(chance: random.Random, folder: Path) -> str | None:
     if codes != [0, 2]:
         return f"exit codes {codes}: {' | '.join(one.stderr[-200:] for one in ended)}"
     run = Run(folder / "run")
-    epochs = [row["epoch"] for row in run.rows()]
+    epochs = [int(row["epoch"]) for row in run.rows()]
     if epochs != [*range(1, _EPOCHS + 1)]:
         return f"the log has the epochs {epochs}"
     keras.models.load_model(run.model, compile=False)
