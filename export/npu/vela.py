@@ -65,9 +65,12 @@ def compile_file(data: bytes, accelerator: str) -> Compiled:
         source.write_bytes(data)
         command = [sys.executable, "-c", "from ethosu.vela.vela import main; main()", str(source)]
         command += ["--accelerator-config", accelerator, "--output-dir", str(out)]
-        done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=_SECONDS, check=False
-        )
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, errors="replace", timeout=_SECONDS
+            )
+        except subprocess.TimeoutExpired as error:
+            raise UserError(f"Vela does not finish within {_SECONDS:g} seconds.") from error
         compiled = out / "model_vela.tflite"
         if done.returncode or not compiled.is_file():
             said = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]

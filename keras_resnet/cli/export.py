@@ -140,6 +140,8 @@ def _check_on(path: Path, options: argparse.Namespace) -> int:
     from keras_resnet.export.npu.report import FORMATS as FOR_NPUS
     from keras_resnet.export.npu.report import in_words
 
+    if options.against or options.data:
+        raise UserError("--on runs no images. Remove --against and --data, or --on.")
     files = [path]
     if (path / manifest.MANIFEST).is_file():
         recorded = manifest.read(path)

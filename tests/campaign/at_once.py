@@ -23,7 +23,8 @@ TRIALS, SHARE, SECONDS = 8, 0, 900.0  # up to eight processes each, which all im
 
 _PREDICTIONS, _EPOCHS = 8, 2
 _LATEST = 8.0  # seconds by which the second training starts after the first
-_PREDICTED = ("exports", "exports/test_resnet-int8.tflite", "exports/saved_model/1", "model.keras")
+_EXPORTED = ("test_resnet-float32.tflite", "test_resnet-int8.tflite", "saved_model")
+_PREDICTED = ("model.keras", *(f"exports/{x}" for x in _EXPORTED))
 
 
 def trial(seed: int, folder: Path) -> str | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import re
 import signal
@@ -177,8 +178,8 @@ def call(
 ) -> str | None:
     """Call `keras-resnet` in this process; return one line that says what is wrong, or None.
 
-    It has the streams and the warnings that it has as a process, and its memory is what it adds to
-    this process.
+    It has the streams and the warnings that it has as a process, and as there the libraries log
+    nothing. Its memory is what it adds to this process.
 
     Args:
         arguments: the command line after `keras-resnet`.
@@ -203,7 +204,11 @@ def call(
     ):
         warnings.simplefilter("default")
         warnings.showwarning = console.print_warning
-        wrong = bounded(work, seconds, megabytes)
+        logging.disable(logging.ERROR)
+        try:
+            wrong = bounded(work, seconds, megabytes)
+        finally:
+            logging.disable(logging.NOTSET)
     return wrong or judge(code, *map(_text, streams))
 
 

@@ -175,3 +175,5 @@ def test_check_on_an_npu_answers_with_its_exit_code(tmp_path, capsys):
     assert content["files"][0]["on_cpu"][0]["kind"] == "ADD"
     assert main(["check", str(INT8), "--on", "tpu"]) == 2
     assert "edge-tpu" in capsys.readouterr().err
+    assert main(["check", str(INT8), "--on", "edge-tpu", "--data", "digits"]) == 2
+    assert "--on runs no images" in capsys.readouterr().err
