@@ -40,7 +40,8 @@ model = keras.Model(inputs, outputs)
 began = time.perf_counter()
 for trainable, rate in ((False, 1e-3), (True, 1e-4)):
     body.trainable = trainable
-    model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", ["accuracy"])
+    loss = "sparse_categorical_crossentropy"
+    model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"])
     model.fit(train, epochs=options.epochs // 2, verbose=2)
 seconds = time.perf_counter() - began
 accuracy = model.evaluate(test, verbose=0, return_dict=True)["accuracy"]
