@@ -6,6 +6,7 @@ It begins with the fields that the Hugging Face Hub reads (huggingface.co/docs/h
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,7 +44,11 @@ def card(content: Mapping[str, Any]) -> str:
 
 
 def _front_matter(content: Mapping[str, Any]) -> str:
-    """Return the fields for the Hub, as YAML. A value is written as JSON, which YAML includes."""
+    """Return the fields for the Hub, as YAML.
+
+    A value is written as JSON, which YAML includes. Tags and links are escaped, because a program
+    that does not know these fields shows them as text.
+    """
     fields = {
         "library_name": "keras",
         "pipeline_tag": "image-classification",
@@ -56,7 +61,9 @@ def _front_matter(content: Mapping[str, Any]) -> str:
         dataset = {"type": data or "images", "name": content["check"]["images"]}
         result = {"task": {"type": "image-classification"}, "dataset": dataset, "metrics": metrics}
         fields["model-index"] = [{"name": content["model"], "results": [result]}]
-    return "\n".join(["---", *(f"{key}: {json.dumps(x)}" for key, x in fields.items()), "---"])
+    lines = [f"{key}: {json.dumps(value)}" for key, value in fields.items()]
+    shown = [re.sub("[<>&`]|(?<=])[(]", lambda x: f"\\u{ord(x[0]):04x}", line) for line in lines]
+    return "\n".join(["---", *shown, "---"])
 
 
 def _license(content: Mapping[str, Any]) -> dict[str, str]:

@@ -109,7 +109,7 @@ _TAKEN: dict[Any, tuple[type, ...]] = {
     bool: (bool, np.bool_),
     int: (numbers.Integral,),
     float: (numbers.Real,),
-    np.ndarray: (np.ndarray, list, tuple),
+    np.ndarray: (np.ndarray,),
 }
 _KINDS = {int: "iu", float: "iuf", str: "U"}  # of arrays that are taken for lists
 _MANY = (collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection)
@@ -118,7 +118,7 @@ _MANY = (collections.abc.Sequence, collections.abc.Iterable, collections.abc.Col
 def _fits_one(hint: Any, value: Any) -> bool:
     if hint is Any:
         return True
-    if isinstance(value, np.ndarray) and value.ndim == 0 and hint is not np.ndarray:
+    if isinstance(value, np.ndarray) and value.ndim == 0 and hint in (bool, int, float):
         value = value[()]  # a number, as some functions of NumPy give it
     if hint is None or hint is type(None):
         return value is None
@@ -129,6 +129,8 @@ def _fits_one(hint: Any, value: Any) -> bool:
         return any(base.__name__ == "Model" for base in type(value).__mro__)
     if kind in (int, float) and isinstance(value, bool | np.bool_):
         return False
+    if kind is np.ndarray and isinstance(value, list | tuple):
+        return _is_regular(value)
     if kind is np.ndarray and hasattr(value, "__array__"):
         return True
     if kind in (*_MANY, list, tuple):
@@ -139,9 +141,19 @@ def _fits_one(hint: Any, value: Any) -> bool:
     return not isinstance(kind, type) or isinstance(value, _TAKEN.get(kind, kind))
 
 
+def _is_regular(value: Any) -> bool:
+    """Return True if a list is an array: its rows have one length, and its items are no objects."""
+    try:
+        return np.asarray(value).dtype.kind != "O"
+    except (ValueError, TypeError):
+        return False
+
+
 def _is_many(kind: Any, items: tuple[Any, ...], value: Any) -> bool:
     if isinstance(value, str | bytes | Mapping):  # not a list of letters or of keys
         return False
+    if isinstance(value, range):
+        value = list(value[:1])  # all its items are of one type
     if isinstance(value, np.ndarray):
         taken = "OUSbiuf" if items[:1] == (object,) else _KINDS.get((items or (None,))[0], "")
         return value.ndim > 0 and value.dtype.kind in taken

@@ -180,6 +180,7 @@ def measure(float_file: str | Path, quantized_file: str | Path, images: np.ndarr
         UserError: files of different networks or weights, images of another size, or outputs that
             are NaN.
     """
+    images = np.asarray(images)
     require_survived([expanded(float_file), expanded(quantized_file)])
     files = Probe(float_file), Probe(quantized_file)
     _require_float(files[0])

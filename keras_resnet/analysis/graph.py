@@ -142,6 +142,7 @@ class Graph:
         inputs = self.model.inputs
         self.same_shapes = input_shape is None
         if input_shape is not None:
+            _require_shape(input_shape)
             shape = (None, *input_shape)
             if len(inputs) != 1 or len(inputs[0].shape) != len(shape):
                 raise UserError(
@@ -284,3 +285,14 @@ def _parameters(operation: Any) -> tuple[int, int]:
         for kind in ("trainable_weights", "non_trainable_weights")
     )
     return trainable, frozen
+
+
+def _require_shape(shape: Any) -> None:
+    """Refuse what is no shape.
+
+    Raises:
+        UserError: it is no list of whole numbers.
+    """
+    is_list = isinstance(shape, list | tuple)
+    if not is_list or not all((type(x) is int and x > 0) or x is None for x in shape):
+        raise UserError(f"input_shape must be like (224, 224, 3); received {shape!r:.100}.")

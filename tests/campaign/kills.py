@@ -37,7 +37,7 @@ def trial(seed: int, folder: Path) -> str | None:
         problem = killed(out, whole, new, at, exchanges)
         if problem:
             return f"killed at call {at}, {exchanges=}: {problem}"
-        whole = _version(out)
+        whole = _version(out if out.exists() else _aside(out))
     return _ends_well(out, whole, next(versions), overwrite=chance.random() < 0.7)
 
 
@@ -49,10 +49,14 @@ def killed(out: Path, old: int | None, new: int, at: int, exchanges: bool = True
     there = _version(out)
     if there == new or (there == old and code):
         return None
-    aside = _version(out.with_name(f".{out.name}-replaced"))
-    if not exchanges and not out.exists() and aside == old:
+    if not exchanges and not out.exists() and _version(_aside(out)) == old:
         return None  # the next export puts it back
     return f"version {there} is there, {new} was written over {old}"
+
+
+def _aside(out: Path) -> Path:
+    """Return where the old version lies between two renames; the next export puts it back."""
+    return out.with_name(f".{out.name}-replaced")
 
 
 def kill_at(at: int, out: Path, version: int, exchanges: bool = True) -> int:

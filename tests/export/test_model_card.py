@@ -70,6 +70,17 @@ def test_a_licence_is_the_hubs_or_another(folder, said, fields):
     assert {key: found[key] for key in fields} == fields
 
 
+def test_no_name_becomes_a_tag_or_a_link_in_its_fields(folder):
+    content = manifest.read(folder)
+    content["model"] = content["check"]["images"] = "<script>[link](x)`"
+    fields = model_card.card(content).split("---")[1]
+    assert not set("<>`") & set(fields)
+    assert "](" not in fields
+    cards = pytest.importorskip("huggingface_hub", reason="needs huggingface_hub")
+    found = cards.ModelCard(model_card.card(content)).data
+    assert (found.model_name, found.eval_results[0].dataset_name) == (content["model"],) * 2
+
+
 def test_the_lines_for_phones_have_the_files_numbers_and_say_that_they_were_not_run(folder):
     text = (folder / "README.md").read_text()
     part = text.partition("## On a phone (Android, iOS): not run")[2]

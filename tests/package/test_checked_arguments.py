@@ -45,6 +45,7 @@ def _takes(
         {"labels": np.array(["a", "b"]), "rates": np.array([1.0, 2.0]), "names": np.array(["a"])},
         {"array": [[1, 2]], "rates": [1, 2.5], "other": object(), "more": object()},
         {"array": keras.ops.zeros(3), "count": None},
+        {"rates": range(3), "labels": range(2)},
     ],
 )
 def test_what_the_annotations_allow_is_taken(given):
@@ -60,8 +61,11 @@ def test_what_the_annotations_allow_is_taken(given):
         ({"share": "x"}, "share must be a number; received 'x'."),
         ({"names": "abc"}, "names must be a list of strings; received 'abc'. Write names=['abc']."),
         ({"names": ["a", 1]}, "names must be a list of strings; received a list of str."),
+        ({"names": range(3)}, "names must be a list of strings; received a range."),
         ({"names": np.zeros(2)}, "names must be a list of strings; received a ndarray."),
         ({"path": None}, "path must be a string or a path; received None."),
+        ({"array": [[1, 2], [3]]}, "array must be an array; received a list."),
+        ({"path": np.array("x")}, "path must be a string or a path; received a ndarray."),
         ({"array": object()}, "array must be an array; received a object."),
         ({"flag": 1}, "flag must be True or False; received 1."),
         ({"flag": "y" * 100}, f"flag must be True or False; received '{'y' * 79}…."),
@@ -108,6 +112,8 @@ def model():
             lambda m: keras_resnet.profile(3),
             "model_or_name must be a Keras model or a string; received 3.",
         ),
+        (lambda m: keras_resnet.profile(m, Path("x")), "input_shape must be like (224, 224, 3)"),
+        (lambda m: keras_resnet.profile(m, (32, "x", 3)), "received (32, 'x', 3)"),
         (
             lambda m: export("model.keras", out="x"),
             "model must be a Keras model; received 'model.keras'. keras.models.load_model opens",
