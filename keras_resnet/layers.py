@@ -221,6 +221,20 @@ _STOCK: dict[type, Any] = {
 }
 
 
+def require_dtype(dtype: Any) -> None:
+    """Refuse what is no dtype policy.
+
+    Raises:
+        UserError: the message has an example.
+    """
+    try:
+        keras.dtype_policies.get(dtype)
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"dtype must be a Keras dtype policy, such as 'mixed_bfloat16'; received {dtype!r}."
+        ) from error
+
+
 @checked
 def to_stock(model: keras.Model, dtype: str = "float32") -> keras.Model:
     """Return the same network and weights in stock Keras layers of one `dtype`.
@@ -241,7 +255,9 @@ def to_stock(model: keras.Model, dtype: str = "float32") -> keras.Model:
 
     Raises:
         ValueError: `model` is not a functional (or sequential) Keras model.
+        UserError: there is no such dtype.
     """
+    require_dtype(dtype)
 
     def rebuild(layer: Any) -> Any:
         if isinstance(layer, keras.Model):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import keras
@@ -16,6 +18,7 @@ def write_openvino(model: keras.Model, folder: Path, name: str) -> None:
 
     Raises:
         UserError: OpenVINO does not support an operation.
+        OSError: the file system takes no more.
     """
     openvino = require("openvino", "openvino")
     function = inference_function(model)  # keep it: a graph has only weak references to variables
@@ -28,4 +31,9 @@ def write_openvino(model: keras.Model, folder: Path, name: str) -> None:
         converted.inputs[0].get_tensor().set_names({INPUT})
         converted.outputs[0].get_tensor().set_names({OUTPUT})
         folder.mkdir()
-        openvino.save_model(converted, str(folder / f"{name}.xml"), compress_to_fp16=False)
+        try:
+            openvino.save_model(converted, str(folder / f"{name}.xml"), compress_to_fp16=False)
+        except RuntimeError as error:
+            if "iostream" not in str(error):
+                raise
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error  # it says no more

@@ -27,6 +27,10 @@ def _outputs(model: keras.Model) -> dict[str, Any] | None:
     Raises:
         UserError: the model has other outputs.
     """
+    if not getattr(model, "outputs", None):
+        raise UserError(
+            f"'{model.name}' has no outputs yet. Give it an Input, or call it on an image."
+        )
     output = model.output
     if isinstance(output, dict) and "predictions" in output and len(output) - 1 in _WEIGHTS:
         return output

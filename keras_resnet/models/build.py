@@ -20,6 +20,7 @@ from keras_resnet import registry
 from keras_resnet.arguments import checked
 from keras_resnet.errors import UnknownNameError, UntrainedWarning, UserError, warn
 from keras_resnet.images import labels, preprocessing
+from keras_resnet.layers import require_dtype
 from keras_resnet.models.network import Network, Tensor, Trunk
 from keras_resnet.weights import catalog, loading
 
@@ -123,13 +124,10 @@ def build(
 def _policy(dtype: str | keras.DTypePolicy | None) -> Iterator[None]:
     """Build layers under a dtype policy. None keeps the current policy."""
     before = keras.config.dtype_policy()
+    if dtype is not None:
+        require_dtype(dtype)
     try:
         keras.config.set_dtype_policy(before if dtype is None else dtype)
-    except (ValueError, TypeError) as error:
-        raise UserError(
-            f"dtype must be a Keras dtype policy, such as 'mixed_bfloat16'; received {dtype!r}."
-        ) from error
-    try:
         yield
     finally:
         keras.config.set_dtype_policy(before)
@@ -331,7 +329,9 @@ class _Table(Generic[P]):
             if "weights" not in given.arguments:
                 _say_untrained(registry_name)
             given.arguments["weights"] = weights
-            given.arguments["name"] = given.arguments.get("name") or registry_name
+            name = given.arguments.get("name")
+            unnamed = isinstance(name, str | None) and not name
+            given.arguments["name"] = registry_name if unnamed else name
             return self._build(network, *given.args, **given.kwargs)
 
         builder.__signature__ = self._signature  # type: ignore[attr-defined]

@@ -178,9 +178,12 @@ def load_dataset(
         when needed.
 
     Raises:
-        UserError: unknown name, missing data that cannot be downloaded, an archive, no labels, or
-            no training images left after holding out the validation images.
+        UserError: unknown name, missing data that cannot be downloaded, an archive, no labels, a
+            negative `split_seed`, or no training images left after holding out the validation
+            images.
     """
+    if split_seed < 0:
+        raise UserError(f"split_seed must be 0 or more; received {split_seed}.")
     name = canonical(name)
     loaded = _loader(name, layout)(name)
     train, own = loaded.train, loaded.validation

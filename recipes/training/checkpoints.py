@@ -84,7 +84,7 @@ class State:
             try:
                 checkpoint.restore(path).assert_consumed()
                 return str(path)
-            except (tf.errors.OpError, ValueError, AssertionError):
+            except (tf.errors.OpError, ValueError, AssertionError, IndexError):  # a cut file
                 print(f"warning: cannot read the checkpoint {path}", file=sys.stderr)
         raise UserError(
             f"No checkpoint in {self.run.name / 'checkpoints'} fits this run"
@@ -96,7 +96,7 @@ class State:
         """Describe the first difference between model and checkpoint; "" if it is unreadable."""
         try:
             saved = tf.train.load_checkpoint(path).get_variable_to_shape_map()
-        except (tf.errors.OpError, ValueError):
+        except (tf.errors.OpError, ValueError, IndexError):
             return ""
         name = "optimizer/_trainable_variables/{}/.ATTRIBUTES/VARIABLE_VALUE"
         variables = self.loop.variables

@@ -130,6 +130,11 @@ def model():
         (lambda m: load_config("a\0b"), "A path must not contain the character NUL"),
         (lambda m: load_config("x" * 300), "This path is too long for a file: xxx"),
         (lambda m: load_dataset(""), "data.name is empty."),
+        (lambda m: load_dataset("digits", 10, -1), "split_seed must be 0 or more; received -1."),
+        (lambda m: keras_resnet.ResNet8(weights=None, name=np.zeros(2)), "name must be a string"),
+        (lambda m: keras_resnet.ResNet8(weights=None, dtype="x"), "dtype must be a Keras dtype"),
+        (lambda m: keras_resnet.to_stock(m, "null"), "dtype must be a Keras dtype policy"),
+        (lambda m: keras_resnet.inference_model(keras.Sequential()), "has no outputs yet"),
     ],
 )
 def test_public_functions_say_what_they_want(call, message, model, tmp_path, monkeypatch):

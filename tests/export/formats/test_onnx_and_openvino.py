@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -345,3 +346,16 @@ def test_the_examples_of_the_card_run(exported, images, resnet20, tmp_path):
     for example in examples:
         code = (prepare + example).replace("IMAGE", str(tmp_path / "x.png"))
         assert int(run_python(code, cwd=exported.folder).stdout.split()[-1]) == expected
+
+
+def test_a_full_disk_is_an_oserror_from_openvino_too(tmp_path):
+    model = keras.Sequential(
+        [keras.Input((4, 4, 3)), keras.layers.Flatten(), keras.layers.Dense(2)]
+    )
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with pytest.raises(OSError, match="No space left"):
+            write_openvino(model, tmp_path / "out", "tiny")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
