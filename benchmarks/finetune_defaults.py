@@ -3,9 +3,10 @@
     python benchmarks/subset.py IMAGENETTE SUBSETS/60 --per-class 60      (also 5, 20; --uneven)
     python benchmarks/finetune_defaults.py SUBSETS --json FILE [--only REGEX]
 
-Every row is one `keras-resnet finetune resnet20 --weights cifar10 --data SUBSETS/NAME`. Its
-accuracy is on SUBSETS/NAME/val, which `subset.py` takes from the training images. Rows that FILE
-already has are not run again, so the program can be stopped and started.
+Every row is one `keras-resnet finetune resnet20 --weights cifar10 --data SUBSETS/NAME`, but for the
+last, which is peers/keras_finetune.py. The accuracy is on SUBSETS/NAME/val, which `subset.py` takes
+from the training images. Rows that FILE already has are not run again, so the program can be
+stopped and started.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ CHANGES = {
     "96 pixels": "--image-size 96",
     "128 pixels": "--image-size 128",
 }
+PEER = "plain Keras, as its guide does it"
 UNEVEN = {"as it is": "", "class weights": "--class-weights", "balanced": "--balanced"}
 
 
@@ -49,13 +51,24 @@ def main() -> None:
     rows = json.loads(options.json.read_text())["rows"] if options.json.is_file() else []
     known = {(row["subset"], row["change"]) for row in rows}
     for subset in sorted(path for path in options.subsets.iterdir() if path.is_dir()):
-        for change, flags in (UNEVEN if "uneven" in subset.name else CHANGES).items():
+        for change, flags in _changes(subset).items():
             wanted = re.search(options.only, f"{subset.name}: {change}")
             if wanted and (subset.name, change) not in known:
-                rows.append({"subset": subset.name, "change": change, **_row(subset, flags)})
+                row = _peer(subset) if change == PEER else _row(subset, flags)
+                rows.append({"subset": subset.name, "change": change, **row})
                 print(rows[-1], flush=True)
                 record = {"rows": rows, "created": manifest.now(), **manifest.environment()}
                 options.json.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def _changes(subset: Path) -> dict[str, str]:
+    return UNEVEN if "uneven" in subset.name else {**CHANGES, PEER: ""}
+
+
+def _peer(subset: Path) -> dict[str, Any]:
+    command = [sys.executable, str(Path(__file__).parent / "peers" / "keras_finetune.py")]
+    done = subprocess.run([*command, str(subset)], check=True, stdout=subprocess.PIPE, text=True)
+    return {"flags": "", "macro_f1": None, **json.loads(done.stdout.splitlines()[-1])}
 
 
 def _row(subset: Path, flags: str) -> dict[str, Any]:
