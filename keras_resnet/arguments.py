@@ -152,6 +152,8 @@ def _is_regular(value: Any) -> bool:
 def _is_many(kind: Any, items: tuple[Any, ...], value: Any) -> bool:
     if isinstance(value, str | bytes | Mapping):  # not a list of letters or of keys
         return False
+    if type(value).__name__ == "KerasTensor":  # only seems to be a list
+        return False
     if isinstance(value, range):
         value = list(value[:1])  # all its items are of one type
     if isinstance(value, np.ndarray):

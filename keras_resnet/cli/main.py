@@ -12,6 +12,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import TextIO
 
 from keras_resnet import onednn
 from keras_resnet.cli import compress, parser, train
@@ -25,7 +26,12 @@ def program(argv: Sequence[str] | None = None) -> int:
     """Run `main` as a process that owns its terminal."""
     own_streams()
     own_terminal()
-    return guarded(argv)
+    code = guarded(argv)
+    try:
+        sys.stderr.flush()
+    except OSError:  # a full disk; at its end Python would make exit code 120 of it
+        _print_no_more(sys.stderr)
+    return code
 
 
 def guarded(argv: Sequence[str] | None = None) -> int:
@@ -36,10 +42,10 @@ def guarded(argv: Sequence[str] | None = None) -> int:
         finally:
             sys.stdout.flush()  # here an error can be handled, at Python's end it cannot
     except BrokenPipeError:  # `| head` has read enough
-        _print_no_more()
+        _print_no_more(sys.stdout)
         return 141  # 128 + SIGPIPE's number, as 130 is 128 + that of Ctrl-C
     except OSError as error:
-        _print_no_more()
+        _print_no_more(sys.stdout)
         print(f"error: stdout: {error.strerror}", file=sys.stderr)
         return 2
     except Exception:
@@ -48,9 +54,9 @@ def guarded(argv: Sequence[str] | None = None) -> int:
         return 70  # EX_SOFTWARE of sysexits.h
 
 
-def _print_no_more() -> None:
+def _print_no_more(stream: TextIO) -> None:
     """Send what is left to nowhere: it cannot be written."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

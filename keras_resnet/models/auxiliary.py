@@ -27,11 +27,12 @@ def _outputs(model: keras.Model) -> dict[str, Any] | None:
     Raises:
         UserError: the model has other outputs.
     """
-    if not getattr(model, "outputs", None):
+    try:
+        output = model.output
+    except AttributeError as error:  # a Sequential that was never called
         raise UserError(
             f"'{model.name}' has no outputs yet. Give it an Input, or call it on an image."
-        )
-    output = model.output
+        ) from error
     if isinstance(output, dict) and "predictions" in output and len(output) - 1 in _WEIGHTS:
         return output
     if isinstance(output, (dict, list, tuple)):

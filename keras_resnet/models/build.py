@@ -203,6 +203,13 @@ def with_options(network: Network, options: dict[str, Any], name: str) -> Networ
 
 
 def _activation(classes: int, activation: str | None) -> str | None:
+    try:
+        keras.activations.get(activation)
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            "classifier_activation must be the name of a Keras activation, such as 'softmax', or "
+            f"None; received {activation!r}."
+        ) from error
     if classes != 1 or activation != "softmax":
         return activation
     warn(

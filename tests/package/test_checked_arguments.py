@@ -17,6 +17,7 @@ from keras_resnet.errors import UserError
 from keras_resnet.export import export, metadata
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.recipes import load_config, load_dataset
+from keras_resnet.recipes.runs import compare
 
 
 @checked
@@ -94,6 +95,12 @@ def test_fields_are_checked_too():
         require_fields(Two("x"))
 
 
+def _built():
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.build((None, 2))
+    return model
+
+
 @pytest.fixture(scope="module")
 def model():
     return keras_resnet.ResNet8(weights=None)
@@ -135,6 +142,12 @@ def model():
         (lambda m: keras_resnet.ResNet8(weights=None, dtype="x"), "dtype must be a Keras dtype"),
         (lambda m: keras_resnet.to_stock(m, "null"), "dtype must be a Keras dtype policy"),
         (lambda m: keras_resnet.inference_model(keras.Sequential()), "has no outputs yet"),
+        (lambda m: keras_resnet.loss_weights(_built()), "has no outputs yet"),
+        (
+            lambda m: keras_resnet.ResNet8(weights=None, classifier_activation="inf"),
+            "classifier_activation must be the name of a Keras activation",
+        ),
+        (lambda m: compare.rows(keras.Input((3,))), "references must be a list"),
     ],
 )
 def test_public_functions_say_what_they_want(call, message, model, tmp_path, monkeypatch):

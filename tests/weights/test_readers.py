@@ -229,6 +229,8 @@ def test_no_such_file(tmp_path):
         contents(tmp_path / "none.pth", "resnet18")
     with pytest.raises(UserError, match="is a folder; give a weights file"):
         contents(tmp_path, "resnet18")
+    with pytest.raises(UserError, match="is a device or a pipe"):  # without an end
+        contents(Path("/dev/zero"), "resnet18")
 
 
 @pytest.mark.parametrize("kind", ["pth", "safetensors", "h5", "weights.h5", "keras"])

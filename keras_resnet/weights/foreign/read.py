@@ -149,6 +149,8 @@ def _kind(path: Path) -> str:
         raise UserError(f"{path} is a folder; give a weights file.")
     if not path.exists():
         raise UserError(f"No such weights file: {path}")
+    if not path.is_file():
+        raise UserError(f"{path} is a device or a pipe, not a file; give a weights file.")
     with path.open("rb") as file:
         start = file.read(64)
     for beginning, what in _NO_WEIGHTS:
