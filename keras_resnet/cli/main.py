@@ -26,11 +26,12 @@ def program(argv: Sequence[str] | None = None) -> int:
     """Run `main` as a process that owns its terminal."""
     own_streams()
     own_terminal()
-    code = guarded(argv)
     try:
+        code = guarded(argv)
         sys.stderr.flush()
-    except OSError:  # a full disk; at its end Python would make exit code 120 of it
+    except OSError:  # stderr is full, so no error can be told; Python would end with 120
         _print_no_more(sys.stderr)
+        return 2
     return code
 
 

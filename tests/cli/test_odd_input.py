@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 from campaign import invariant, material
@@ -102,6 +104,15 @@ def test_a_link_that_leads_to_itself_is_no_folder(tmp_path):
 def test_odd_values_are_refused_in_words(line, said, folder, capsys):
     assert main(line) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize("line", [["evaluate", "run", "--data", "nothing"], ["tran"]])
+def test_a_full_stderr_leaves_the_exit_code(line, folder):
+    with open("/dev/full", "wb") as full:
+        command = [sys.executable, "-m", "keras_resnet", *line]
+        ended = subprocess.run(command, stderr=full, stdout=subprocess.DEVNULL, check=False)
+    assert ended.returncode == 2
 
 
 @pytest.mark.parametrize(
