@@ -112,7 +112,7 @@ def _results() -> str:
         config = tomllib.loads((path.parent / "config.toml").read_text(encoding="utf-8"))
         test = summary["test"]
         rows.append(
-            f"| `{path.parent.name}` | `{summary['model']}` | {_technique(config)} "
+            f"| `{path.parent.name}` | `{summary['model']}` | {_technique(config, summary)} "
             f"| {summary['data']} | {config['train']['epochs'] or '–'} | {summary['steps']:,} "
             f"| {test['accuracy']:.2%} | {test['n']:,} | {summary['precision']} "
             f"| {summary['training_seconds'] / 3600:.1f} |"
@@ -141,14 +141,16 @@ def _results() -> str:
 _TECHNIQUES = {"qat": "QAT", "prune": "weight pruning", "cluster": "clustering"}
 
 
-def _technique(config: dict[str, Any]) -> str:
+def _technique(config: dict[str, Any], summary: dict[str, Any]) -> str:
     """Return the training method of a resolved config. Old configs lack the newer sections.
+
+    The teacher is in the summary by its name; in the config it can be the folder of a run.
 
     A config does not say that a training started from trained weights with a new head. There is no
     record of such a training.
     """
     compress, pruning = config.get("compress", {}), config.get("pruning", {})
-    finetune, distill = config.get("finetune", {}), config.get("distill", {})
+    finetune = config.get("finetune", {})
     if technique := compress.get("technique"):
         method = _TECHNIQUES[technique]
         method += f", {compress['sparsity']:.0%} zeros" if technique == "prune" else ""
@@ -156,7 +158,7 @@ def _technique(config: dict[str, Any]) -> str:
         method = f"filter pruning ({pruning['ranking']}), {pruning['keep']:.0%} of multiply-adds"
     else:
         method = "continued training" if finetune.get("keep_head") else "training"
-    return method + (f", teacher {distill['teacher']}" if distill.get("teacher") else "")
+    return method + (f", teacher {summary['teacher']}" if "teacher" in summary else "")
 
 
 def _stacked(table: list[str]) -> str:

@@ -48,8 +48,9 @@ def test_the_results_name_the_method(pages):
         summary, method = json.loads(path.read_text(encoding="utf-8")), found[path.parent.name]
         plain = ("filter pruning",) if "pruned_filters" in summary else ("training", "continued")
         assert method.startswith(named.get(summary.get("technique"), plain)), method
+        config = tomllib.loads((path.parent / "config.toml").read_text(encoding="utf-8"))
         taught = method.endswith(f", teacher {summary.get('teacher')}")
-        assert taught == ("teacher" in summary), method
+        assert taught == bool(config.get("distill", {}).get("teacher")), method
 
 
 def test_the_command_line_has_every_command(pages):
