@@ -50,8 +50,8 @@ def trial(seed: int, folder: Path) -> str | None:
 
 def _damaged(random: Random, folder: Path) -> list[str]:
     """Damage a model file, and use it."""
-    model, target = random.choice(_MODELS)(folder)
-    _spoil(random, target)
+    model, target = random.choice(MODELS)(folder)
+    spoil(random, target)
     if model.suffix == ".tflite" and random.random() < 0.2:
         good = material.GOOD / "exports" / "test_resnet-float32.tflite"
         return ["layers", str(good), str(model), "--count", "2", *_images(folder)]
@@ -85,7 +85,7 @@ def _openvino(folder: Path, ending: str) -> tuple[Path, Path]:
     return folder / "small.xml", folder / f"small{ending}"
 
 
-_MODELS: tuple[Callable[[Path], tuple[Path, Path]], ...] = (
+MODELS: tuple[Callable[[Path], tuple[Path, Path]], ...] = (
     functools.partial(_tflite, kind="float32"),
     functools.partial(_tflite, kind="int8"),
     functools.partial(_tflite, kind="int8"),
@@ -134,7 +134,7 @@ def _made() -> Path:
     return folder
 
 
-def _spoil(random: Random, path: Path) -> None:
+def spoil(random: Random, path: Path) -> None:
     """Cut a file off, or change some of its bytes: anywhere, at its head, or at its end."""
     content = bytearray(path.read_bytes())
     if random.random() < 0.1:
@@ -219,7 +219,7 @@ def _damaged_run(random: Random, folder: Path) -> list[str]:
     names = ["config.toml", "labels.txt", "log.csv", "summary.json", "model.keras"]
     names += ["exports/manifest.json", "exports/reference.npz", "exports/labels.txt"]
     name = random.choice(names)
-    _spoil(random, run / name)
+    spoil(random, run / name)
     image = f"{_images(folder)[1]}/0.png"
     if name.startswith("exports"):
         return random.choice(
