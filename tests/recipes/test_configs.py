@@ -32,6 +32,7 @@ RECORDS = Path(__file__).parents[1] / "benchmarks" / "results"
 REPRESENTATIVE = ("cifar10/resnet20_fast", "imagenet/resnet18_a2", "imagenet/resnet18_lars")
 # Those that start from a trained network: the verb, and where it is tested.
 STARTED = {
+    "imagenette/resnet18d_half": "distill imagenette/resnet18d_half --teacher TEACHER",
     finetune.CONFIG: "finetune RUN --data FOLDER",  # tests/recipes/test_finetune.py
     compress.QAT: "qat RUN --data NAME|FOLDER",  # test_qat
     "compress/qat_clusters": "qat CLUSTERED --config compress/qat_clusters",  # as that
