@@ -14,9 +14,6 @@ import os
 import random
 from pathlib import Path
 
-import tensorflow as tf
-import tensorflow_datasets as tfds
-
 from keras_resnet.images.listing import folders_in
 
 
@@ -46,6 +43,9 @@ def main() -> None:
 
 def _write(name: str, folder: Path) -> None:
     """Write the training images of a data set as FOLDER/train/CLASS/*.png."""
+    import tensorflow as tf  # not at the top: folders need neither
+    import tensorflow_datasets as tfds
+
     data, about = tfds.load(name, split="train", as_supervised=True, with_info=True)
     classes = about.features["label"].names
     for class_name in classes:

@@ -109,7 +109,6 @@ _TAKEN: dict[Any, tuple[type, ...]] = {
     bool: (bool, np.bool_),
     int: (numbers.Integral,),
     float: (numbers.Real,),
-    np.ndarray: (np.ndarray,),
 }
 _KINDS = {int: "iu", float: "iuf", str: "U"}  # of arrays that are taken for lists
 _MANY = (collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection)

@@ -84,6 +84,11 @@ def in_words(report: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def _require_known(npu: str) -> None:
+    if npu not in NPUS:
+        raise UnknownNameError("NPU", npu, NPUS, "")
+
+
 def _figure(value: float) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
@@ -112,8 +117,7 @@ def npu_report(
             given for the Edge TPU.
         MissingExtraError: Vela is not installed.
     """
-    if npu not in NPUS:
-        raise UnknownNameError("NPU", npu, NPUS, "")
+    _require_known(npu)
     if compiled is not None and npu == EDGE_TPU:
         raise UserError(
             "Only edgetpu_compiler compiles for the Edge TPU; see coral.ai/docs/edgetpu/compiler. "
@@ -142,8 +146,7 @@ def require_npu(npu: str, formats: Sequence[str]) -> None:
         UserError: no int8 file is among the formats.
         MissingExtraError: Vela is not installed.
     """
-    if npu not in NPUS:
-        raise UnknownNameError("NPU", npu, NPUS, "")
+    _require_known(npu)
     if not set(formats) & set(FORMATS):
         raise UserError(
             f"{npu} takes an int8 file, which is not among the formats. Add --formats tflite-int8."

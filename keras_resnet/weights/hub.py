@@ -201,7 +201,7 @@ def _preprocessing(place: Address, config: Mapping[str, Any]) -> str:
     """
     found = [_numbers(config.get(key)) for key in ("mean", "std")]
     for mode, known in PREPROCESSING.items():
-        if known is not None and found == [_grey(known.mean), _grey(known.std)]:
+        if known is not None and found == [_scaled(known.mean), _scaled(known.std)]:
             return mode
     raise UserError(
         f"{place} normalises by mean {config.get('mean')!r:.80} and std {config.get('std')!r:.80}, "
@@ -216,7 +216,7 @@ def _numbers(values: Any) -> list[float]:
     return [round(x, 3) for x in values]
 
 
-def _grey(values: tuple[float, ...]) -> list[float]:
+def _scaled(values: tuple[float, ...]) -> list[float]:
     return [round(x / 255, 3) for x in values]
 
 

@@ -15,7 +15,7 @@ NAME = "many times"
 TRIALS, SHARE, SECONDS = 2, 0, 1200.0
 
 _TIMES, _WARM = 50, 10
-_MOST_ADDED = 2.0  # MB for each export or epoch after the first ten; see each function
+_MOST_ADDED = 2.0  # MB for each export or epoch after the first ten
 _FORMATS = ("tflite-float32", "tflite-int8", "tflite-dynamic")
 
 
