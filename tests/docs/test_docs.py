@@ -34,6 +34,9 @@ ELSEWHERE = {
     "vision.ImageClassifier.create_from_options": (
         "test_metadata::test_mediapipes_image_classifier_answers_as_litert"
     ),
+    'weights="hf://timm/resnet50d.ra2_in1k"': (
+        "test_hub::test_weights_come_with_their_preprocessing_and_crop_and_stay_in_the_cache"
+    ),
 }
 
 
@@ -95,6 +98,17 @@ def test_links_lead_somewhere():
         for target in re.findall(r"\]\(([^)#\s]+)", text):
             if not target.startswith(("http://", "https://", "mailto:")):
                 assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_row_of_a_table_has_the_cells_of_its_header(page):
+    cells = None
+    for line in re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL).split(
+        "\n"
+    ):
+        found = len(re.findall(r"(?<!\\)\|", re.sub(r"`[^`]*`", "", line)))
+        cells = (cells or found) if line.startswith("|") else None
+        assert cells is None or found == cells, line
 
 
 @pytest.mark.slow
