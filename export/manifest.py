@@ -210,7 +210,9 @@ def _require_inside(folder: Path, name: str) -> None:
         UserError: the name is a path, or a link to a place outside.
     """
     plain = name not in ("", ".", "..") and not set(name) & {"/", "\\", "\0"}
-    if not plain or (folder / name).resolve().parent != folder.resolve():
+    home = folder.resolve()
+    places = home, home.parent.parent / "blobs"  # the Hub's cache has links into its blobs
+    if not plain or (folder / name).resolve().parent not in places:
         raise UserError(
             f"{folder / MANIFEST} lists the file {name!r:.100}, which is not in its folder. Use "
             "manifests of 'keras-resnet export' only."

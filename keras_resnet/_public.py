@@ -1,6 +1,7 @@
 """The public names of `import keras_resnet`; `keras_resnet/__init__.py` imports them lazily."""
 
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from keras_resnet.analysis.explain import explain
 from keras_resnet.analysis.maximize import activation_maximization
@@ -39,10 +40,39 @@ from keras_resnet.models.resnet.imagenet import *  # noqa: F403
 from keras_resnet.models.resnet.spec import ResNetSpec
 from keras_resnet.registry import architecture, create_model, list_weights
 
+if TYPE_CHECKING:
+    import keras
+
 preprocess_input = preprocess  # Keras' name for it
 
 # The network for every registry name.
 SPECS = MappingProxyType({name: architecture(name).network for name in list_models()})
+
+
+def from_hub(name: str, revision: str = "") -> "keras.Model":
+    """Load a Keras model that `keras-resnet push` uploaded to the Hugging Face Hub.
+
+    Every file's hash is compared with the Hub's before the file is opened.
+
+    Args:
+        name: "USER/NAME".
+        revision: a commit, a tag or a branch; "" for the newest.
+
+    Returns:
+        A model for RGB 0...255 with its normalisation inside. `labels.classes_of` and
+        `decode_predictions` know its class names.
+
+    Raises:
+        MissingExtraError: huggingface_hub is not installed.
+        UserError: there is no such model or revision, it is private, `push` did not write it, a
+            file is damaged, or it is not in the cache and there is no connection.
+    """
+    # recipes is not imported before it is needed, because that chooses kernels for training
+    from keras_resnet.recipes.runs.sources import find
+
+    at = f"@{revision}" * bool(revision)
+    return find(f"hf://{name.removeprefix('hf://')}{at}", keras=True).keras_model()
+
 
 __all__ = [
     "SPECS",
@@ -64,6 +94,7 @@ __all__ = [
     "deepen",
     "ensemble",
     "explain",
+    "from_hub",
     "inference_model",
     "list_models",
     "list_weights",

@@ -227,6 +227,16 @@ def _source(folder: Path, against: str | None) -> sources.Source:
     return sources.find(against or str(folder.resolve().parent), keras=True)
 
 
+def _push(options: argparse.Namespace) -> int:
+    from keras_resnet.recipes.push import push
+
+    pinned = push(options.source, options.address, options.private)
+    if options.json:
+        return print_json({"address": pinned})
+    print(f"{pinned}\nNext: keras-resnet predict {pinned.partition('@')[0]} IMAGE")
+    return 0
+
+
 # Options ------------------------------------------------------------------------------------------
 
 
@@ -354,6 +364,16 @@ def _check_options(sub: Parser) -> None:
     add_trust(sub)
 
 
+def _push_options(sub: Parser) -> None:
+    sub.add_argument(
+        "source", metavar="RUN|EXPORTS", help="a run with exports, or an export folder"
+    )
+    sub.add_argument("address", metavar="hf://USER/NAME", help="the model on the Hugging Face Hub")
+    sub.add_argument(
+        "--private", action="store_true", help="if the model is new, show it to its owner only"
+    )
+
+
 VERBS = {
     "export": Verb(
         "convert to TFLite, ONNX and more, and check every file",
@@ -366,5 +386,11 @@ VERBS = {
         "check RUN/exports --data cifar10",
         _check_options,
         _check,
+    ),
+    "push": Verb(
+        "upload an export with its model card to the Hugging Face Hub",
+        "push RUN hf://USER/NAME --private",
+        _push_options,
+        _push,
     ),
 }

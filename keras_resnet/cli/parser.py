@@ -31,7 +31,7 @@ GROUPS = {
     "start": ("quickstart", "predict", "list", "weights", "completion", "doctor"),
     "train": ("train", "finetune", "distill", "data-service"),
     "shrink a trained network": ("qat", "prune-filters", "prune", "cluster"),
-    "export": ("export", "check", "benchmark", "layers", "ensemble"),
+    "export": ("export", "check", "push", "benchmark", "layers", "ensemble"),
     "inspect": ("evaluate", "compare", "runs", "report", "explain", "show", "profile"),
 }
 _DEFINED: dict[str, Verb] = {

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,49 +105,84 @@ def fetch(address: str, name: str) -> Published:
 def _download(place: Address) -> Path:
     names = (place.file,) if place.file else _FILES
     for file in names[:-1]:
-        if (path := _file(place, file, optional=True)) is not None:
-            break
-    else:
-        path = _file(place, names[-1])
+        if (path := download(place, file, optional=True)) is not None:
+            return path
+    path = download(place, names[-1])
     assert path is not None
+    return path
+
+
+def download(place: Address, file: str, *, optional: bool = False) -> Path | None:
+    """Return a file of the repository from the Hub's cache, after downloading it if necessary.
+
+    The file's hash is compared with the Hub's.
+
+    Args:
+        place: the repository and the revision.
+        file: its path in the repository.
+        optional: return None if the repository has no such file.
+
+    Raises:
+        MissingExtraError: huggingface_hub is not installed.
+        UserError: the file, the repository or the revision does not exist or is private, the file
+            is damaged, or it is not in the cache and there is no connection.
+    """
+    hub = require("huggingface_hub", "hub")
+    try:
+        with in_words(place, file):
+            path = Path(
+                hub.hf_hub_download(
+                    place.repo, file, revision=place.revision or None, local_files_only=is_offline()
+                )
+            )
+    except UserError as error:
+        if optional and _is_absent(error.__cause__):
+            return None
+        raise
     _require_hash(path)
     return path
 
 
-def _file(place: Address, file: str, *, optional: bool = False) -> Path | None:
-    """Return a file of the repository from the Hub's cache, after downloading it if necessary."""
-    hub = require("huggingface_hub", "hub")
+def _is_absent(error: BaseException | None) -> bool:
+    """Return True if the repository has no such file, or the cache has none and we are offline."""
     errors = require("huggingface_hub.errors", "hub")
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        return is_offline()  # otherwise the next file would wait for the Hub again
+    return isinstance(error, errors.EntryNotFoundError)
+
+
+@contextmanager
+def in_words(place: Address, file: str = "") -> Iterator[None]:
+    """Turn the errors of the Hub's library into sentences, for a call about `place` and `file`.
+
+    Raises:
+        UserError: the call failed.
+    """
+    errors = require("huggingface_hub.errors", "hub")
+    login = "log in with: hf auth login"
     try:
-        return Path(
-            hub.hf_hub_download(
-                place.repo, file, revision=place.revision or None, local_files_only=is_offline()
-            )
-        )
+        yield
     except errors.LocalEntryNotFoundError as error:
-        if optional and is_offline():  # otherwise the next file would wait for the Hub again
-            return None
         raise UserError(
             f"{place} is not in the cache, and the Hub cannot be reached ({_reason(error)})."
         ) from error
     except errors.EntryNotFoundError as error:
-        if optional:
-            return None
         raise UserError(f"{place} has no file {file}. Name one: {place}:FILE") from error
     except errors.GatedRepoError as error:
         raise UserError(
             f"{place.repo} asks you to accept its terms. Do so at https://huggingface.co/"
-            f"{place.repo}, and log in with: hf auth login"
+            f"{place.repo}, and {login}"
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise UserError(
-            f"The Hub has no model {place.repo}, or it is private. If it is private, log in with: "
-            "hf auth login"
+            f"The Hub has no model {place.repo}, or it is private. If it is private, {login}"
         ) from error
     except errors.RevisionNotFoundError as error:
         raise UserError(f"{place.repo} has no revision {place.revision}.") from error
-    except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
-        raise UserError(f"Cannot download {place}: {_reason(error)}") from error
+    except (errors.HfHubHTTPError, ValueError, OSError) as error:
+        refused = getattr(getattr(error, "response", None), "status_code", None) in (401, 403)
+        hint = f" You may need to {login}" * refused
+        raise UserError(f"The Hub's answer for {place} is: {_reason(error)}{hint}") from error
 
 
 def _reason(error: Exception) -> str:
@@ -155,19 +191,27 @@ def _reason(error: Exception) -> str:
 
 
 def _require_hash(path: Path) -> None:
-    """Compare a file of the Hub's cache with its SHA-256, by which the cache names it.
+    """Compare a file of the Hub's cache with its hash, by which the cache names it.
+
+    The hash of a large file is its SHA-256. The hash of a small file is that of git.
 
     Raises:
         UserError: they differ, or the Hub gave no hash.
     """
     expected = path.resolve().name
-    if not re.fullmatch("[0-9a-f]{64}", expected):
-        raise UserError(f"The Hub gives no SHA-256 for {path}, so it is not opened.")
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", expected):
+        raise UserError(f"The Hub gives no hash for {path}, so it is not opened.")
+    if len(expected) == 64:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    else:
+        content = path.read_bytes()
+        found = hashlib.sha1(
+            b"blob %d\0" % len(content) + content, usedforsecurity=False
+        ).hexdigest()
     if found != expected:
         raise UserError(
-            f"{path} is damaged: its SHA-256 is {found[:8]}…, not {expected[:8]}…. Delete it, and "
+            f"{path} is damaged: its hash is {found[:8]}…, not {expected[:8]}…. Delete it, and "
             "it is downloaded again."
         )
 
@@ -181,7 +225,7 @@ def _config(place: Address) -> Mapping[str, Any]:
     Raises:
         UserError: there is none; then the preprocessing is not known.
     """
-    path = _file(place, "config.json", optional=True)
+    path = download(place, "config.json", optional=True)
     content = read_json(path) if path is not None else None
     config = content.get("pretrained_cfg") if isinstance(content, dict) else None
     if not isinstance(config, dict):

@@ -1,4 +1,4 @@
-"""Find the model that a command names: `NAME --weights TAG|FILE | RUN | FILE`."""
+"""Find the model that a command names: `NAME --weights TAG|FILE | RUN | FILE | hf://USER/NAME`."""
 
 from __future__ import annotations
 
@@ -22,10 +22,12 @@ from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.labels import Known, class_ids, read_labels, remember
 from keras_resnet.images.listing import READ
 from keras_resnet.images.preprocessing import missing_preprocessing
+from keras_resnet.recipes.runs import published
 from keras_resnet.recipes.runs.folder import Run, find_run, is_run
 from keras_resnet.recipes.runs.results import STARTED_FROM
 from keras_resnet.weights import catalog, loading
 from keras_resnet.weights.fitting import read_note
+from keras_resnet.weights.hub import SCHEME, Address
 
 if TYPE_CHECKING:
     from keras_resnet.recipes.data.datasets import Dataset
@@ -210,7 +212,8 @@ def find(
     """Find the model of `reference`: a run folder, a file, or a network's name with `weights`.
 
     Args:
-        reference: a path, or a name in the registry.
+        reference: a path, a name in the registry, or `hf://USER/NAME` for a model that `push`
+            uploaded.
         weights: the weights for a name: a tag or a file.
         activation: the activation of the outputs, if the graph does not tell it.
         keras: refuse exported files, because the Keras model is needed.
@@ -227,6 +230,10 @@ def find(
 
 
 def _find(reference: str, keras: bool) -> Source:
+    if reference.startswith(SCHEME):
+        path = published.fetch(reference)
+        name = Address.parse(reference).repo.partition("/")[2]
+        return Source(name, path, None, read_labels(path.parent) or _labels_inside(path))
     path = expanded(reference)
     if is_run(path):
         run = find_run(path)

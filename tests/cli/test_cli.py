@@ -22,7 +22,7 @@ import keras_resnet
 from keras_resnet import files
 from keras_resnet.cli.export import FORMATS as HELP_FORMATS
 from keras_resnet.cli.main import main
-from keras_resnet.cli.parser import parsers
+from keras_resnet.cli.parser import _DEFINED, GROUPS, parsers
 from keras_resnet.errors import UserError
 from keras_resnet.export import FORMATS
 from keras_resnet.recipes import quickstart
@@ -35,6 +35,10 @@ from keras_resnet.recipes.runs.folder import Run, list_runs, locked
 def _json(capsys, *arguments):
     code = main([*arguments, "--json"])
     return code, json.loads(capsys.readouterr().out)
+
+
+def test_every_verb_is_in_one_group_of_the_help():
+    assert sorted(_DEFINED) == sorted(name for group in GROUPS.values() for name in group)
 
 
 @pytest.fixture(scope="session")

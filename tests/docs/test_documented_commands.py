@@ -36,6 +36,8 @@ NOT_RUN = {
     "train --list": "test_cli.py runs it",
     "weights import": "files of other people; test_importing.py runs it",
     "evaluate FILE --data imagenet2012": "needs ImageNet",
+    "push": "needs the Hub; test_push.py runs it",
+    "predict hf://": "needs the Hub; test_push.py runs it",
     "check FILE.": "files of other programs; test_any_file.py runs it",
     "finetune resnet20 --weights cifar10 --data FOLDER/labels.csv": "see test_several_labels.py",
     "evaluate RUN --scales": "nine minutes; test_evaluation.py runs it at small scales",

@@ -1,0 +1,47 @@
+"""Models that `keras-resnet push` uploaded to the Hugging Face Hub."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from keras_resnet.errors import UserError
+from keras_resnet.export import manifest
+from keras_resnet.images.labels import LABELS
+from keras_resnet.weights.hub import Address, download
+
+MODEL = "model.keras"
+
+
+def fetch(address: str) -> Path:
+    """Download a model, with the manifest and the class names beside it.
+
+    Args:
+        address: `hf://USER/NAME`, with @REVISION or :FILE at its end if needed. Without a file it
+            is the Keras model.
+
+    Returns:
+        The path of the model in the Hub's cache.
+
+    Raises:
+        MissingExtraError: huggingface_hub is not installed.
+        UserError: keras_resnet did not write the repository, it has no such file, or see
+            `hub.download`.
+    """
+    place = Address.parse(address)
+    described = download(place, manifest.MANIFEST, optional=True)
+    if described is None:
+        raise UserError(
+            f"{place} has no {manifest.MANIFEST}, so keras-resnet push did not write it. Weights "
+            f"of timm belong to a network: NAME --weights {place}"
+        )
+    place = replace(place, revision=described.parent.name)  # all files of the same commit
+    download(place, LABELS, optional=True)
+    path = download(place, place.file or MODEL, optional=True)
+    if path is None:
+        files = ", ".join(item["file"] for item in manifest.read(described.parent)["files"])
+        raise UserError(
+            f"{address} has no file {place.file or MODEL}. Name one of: {files}, e.g. "
+            f"hf://{place.repo}:{files.partition(',')[0]}"
+        )
+    return path
