@@ -154,7 +154,7 @@ def compare(exports: Path, images: np.ndarray, machines: list[Machine]) -> list[
                 print(f"{file.name} on {machine.name} …", file=sys.stderr)
                 found, also_said = _answers(machine, file, folder, picture)
                 row = {"file": file.name, "format": entry["format"], "cpu": machine.name}
-                row |= _difference(entry["format"], expected, found)
+                row |= difference(entry["format"], expected, found)
                 row["classify"] = _classes(said) == _classes(also_said)
                 row["passed"] &= row["classify"]
                 rows.append(row)
@@ -173,7 +173,7 @@ def _classes(said: str) -> list[str]:
     return [line.split()[-1] for line in said.splitlines() if line.strip()]
 
 
-def _difference(kind: str, expected: np.ndarray, found: np.ndarray) -> dict[str, Any]:
+def difference(kind: str, expected: np.ndarray, found: np.ndarray) -> dict[str, Any]:
     integers = np.issubdtype(expected.dtype, np.integer)
     largest = float(np.abs(expected.astype("float64") - found.astype("float64")).max())
     same = float((expected.argmax(-1) == found.argmax(-1)).mean())

@@ -19,6 +19,8 @@ import sys
 from pathlib import Path
 
 VARIABLE = "TF_ENABLE_ONEDNN_OPTS"  # TensorFlow reads it once, during its import
+# What decides the speed of convolutions, as /proc/cpuinfo writes it.
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_int8", "asimd")
 _ON_BY_DEFAULT = frozenset(
     ("avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile", "amx_int8", "amx_bf16")
 )
@@ -44,9 +46,7 @@ def is_faster(cpuinfo: str, *, training: bool) -> bool:
 
     The arguments are those of `turn_on`.
     """
-    lines = cpuinfo.splitlines()
-    # Only x86 has such a line. Arm calls it "Features".
-    flags = next((set(line.split()) for line in lines if line.startswith("flags")), set())
+    flags = _flags(cpuinfo)
     wanted = "avx2" if training else "avx512f"
     return wanted in flags and not flags & _ON_BY_DEFAULT
 
@@ -65,6 +65,21 @@ def why_off(cpuinfo: str) -> str:
         " (oneDNN's would be up to twice as fast on this CPU, but TensorFlow was imported first: "
         f"set {VARIABLE}=1 before Python starts, or import keras_resnet.recipes before TensorFlow)"
     )
+
+
+def instruction_sets(cpuinfo: str) -> list[str]:
+    """Return the instruction sets of `INSTRUCTIONS` that the CPU has.
+
+    Args:
+        cpuinfo: see `read_cpuinfo`.
+    """
+    return [name for name in INSTRUCTIONS if name in _flags(cpuinfo)]
+
+
+def _flags(cpuinfo: str) -> set[str]:
+    """Return the words of the line `flags`, which Arm calls `Features`."""
+    lines = (line for line in cpuinfo.splitlines() if line.startswith(("flags", "Features")))
+    return set(next(lines, "").split())
 
 
 def read_cpuinfo() -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_resnet import onednn
 from keras_resnet.arguments import checked
 from keras_resnet.display import figures
 from keras_resnet.display.console import number, print_left_out, table_text
@@ -35,6 +36,7 @@ from keras_resnet.files import expanded, short_names
 SCHEMA = 1
 RECORD = "benchmark.json"
 REFERENCE_FORMAT = "tflite-float32"
+_OTHER_FLOAT = ("savedmodel", "onnx", "openvino")  # float32 for other runtimes
 _WORKER = (sys.executable, "-m", "keras_resnet.export.measure.benchmark_worker")
 
 
@@ -82,8 +84,27 @@ class Measurement:
         return {"schema": SCHEMA, **self.settings, "rows": self.rows}
 
     def table(self) -> str:
-        """Return the rows as a text table."""
-        return table_text(self._title(), _HEADER, [_cells(row) for row in self.rows])
+        """Return the rows as a text table, with the processor and `advice` below."""
+        table = table_text(self._title(), _HEADER, [_cells(row) for row in self.rows])
+        sets = ", ".join(self.settings["instruction_sets"]) or "unknown"
+        processor = f"\n{self.settings['machine']}; instruction sets: {sets}"
+        return "\n".join([table, processor, *self.advice()])
+
+    def advice(self) -> list[str]:
+        """Return a sentence for each float file that was faster than a float TFLite file.
+
+        A file is faster if it was so in every round.
+        """
+        formats = {row["file"]: row["format"] for row in self.rows}
+        if formats[self.settings["reference"]] != REFERENCE_FORMAT:
+            return []
+        return [
+            f"{row['file']} ran faster than {self.settings['reference']} on this machine, with "
+            f"{row['threads']} thread{'s' * (row['threads'] > 1)}: {row['ratio']['median']:.2f} of "
+            "its time. Use it where its runtime can be installed."
+            for row in self.rows
+            if row["format"] in _OTHER_FLOAT and row["ratio"] and row["ratio"]["most"] < 1
+        ]
 
     def __repr__(self) -> str:
         """Return a summary in two lines."""
@@ -187,7 +208,8 @@ def measure(
     ]
     settings = {"rounds": rounds, "runs": runs, "reference": reference.name, "load_average": load}
     told = {"created": manifest.now(), **settings, "left_out": left_out}
-    return Measurement(rows, {**told, **manifest.environment()})
+    processor = {"instruction_sets": onednn.instruction_sets(onednn.read_cpuinfo())}
+    return Measurement(rows, {**told, **manifest.environment(), **processor})
 
 
 def _exported(folder: Path) -> Iterator[File]:

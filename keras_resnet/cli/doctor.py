@@ -36,7 +36,6 @@ EXTRAS: dict[str, tuple[tuple[str, ...], str]] = {
     "npu": (("ethosu",), "export --npu, check --on"),
     "completion": (("shtab",), "completion"),
 }
-_INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_int8", "asimd")
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -73,11 +72,11 @@ def report() -> dict[str, Any]:
 
 def _devices() -> dict[str, Any]:
     tensorflow = quiet_import("tensorflow")
-    flags = onednn.read_cpuinfo().split()
+    sets = onednn.instruction_sets(onednn.read_cpuinfo())
     return {
         "cores": os.cpu_count(),
         "architecture": platform.machine(),
-        "instruction sets": ", ".join(x for x in _INSTRUCTIONS if x in flags) or "unknown",
+        "instruction sets": ", ".join(sets) or "unknown",
         "GPUs": len(tensorflow.config.list_physical_devices("GPU")),
         "cache of weights": str(download.cache_home()),
     }

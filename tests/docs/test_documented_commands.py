@@ -28,7 +28,7 @@ PAGES = [
     "docs/explain.md",
     "docs/weights.md",
 ]
-IMAGES = {"train": (50_000, 5500), "test": (10_000, 500)}  # all, and those of the extract
+IMAGES = {"train": (50_000, 700), "test": (10_000, 300)}  # all, and those of the extract
 TRAINING = ("train", "finetune", "qat", "prune", "prune-filters", "cluster", "distill")
 FOR_WORDS = {"CONFIG": "cifar10/resnet20_fast", "NAME": "cifar10"}
 # Lines that need what a test has not.
@@ -164,7 +164,11 @@ def _added(words):
     """So that it takes seconds, and several pages may write to the same folder."""
     if words[0] == "export":
         return ["--out", "exported", "--overwrite"]
-    return ["--epochs", "1"] if words[0] in TRAINING and "--resume" not in words else []
+    if words[0] not in TRAINING or "--resume" in words:
+        return []
+    # finetune holds out a share, the others 5,000 images
+    validation = [] if words[0] == "finetune" else ["--set", "data.validation=100"]
+    return ["--epochs", "1", *validation]
 
 
 @pytest.mark.slow

@@ -56,6 +56,28 @@ def test_every_file_is_timed_with_every_number_of_threads(record, exports):
     assert without == ["resnet20-float32.tflite"] * 2  # itself, for either number of threads
 
 
+def _measured(reference, *rows):
+    ratios = [
+        None if ratio is None else {"median": ratio, "most": most} for *_, ratio, most in rows
+    ]
+    names = [dict(zip(("file", "format", "threads"), row, strict=False)) for row in rows]
+    told = [name | {"ratio": ratio} for name, ratio in zip(names, ratios, strict=True)]
+    return benchmark.Measurement(told, {"reference": reference})
+
+
+def test_a_faster_float_file_of_another_runtime_is_named():
+    """Not one that was faster in some rounds only, and not an int8 file."""
+    rows = [
+        ("a.tflite", "tflite-float32", 1, None, None),
+        ("a.onnx", "onnx", 1, 0.89, 0.95),
+        ("saved_model", "savedmodel", 1, 0.95, 1.02),
+        ("a-int8.tflite", "tflite-int8", 1, 0.3, 0.4),
+    ]
+    (line,) = _measured("a.tflite", *rows).advice()
+    assert line.startswith("a.onnx ran faster than a.tflite on this machine, with 1 thread: 0.89 ")
+    assert _measured("a-int8.tflite", *rows).advice() == []
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 def test_memory_is_that_of_the_runtime_alone(record):
     """LiteRT takes tens of MiB with Python and NumPy; TensorFlow some hundred more."""
