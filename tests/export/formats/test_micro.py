@@ -93,6 +93,76 @@ def test_the_compiled_array_has_the_same_bytes(folder, tmp_path):
     assert result.stderr.decode().splitlines() == NAMES
 
 
+# A Cortex-M4 as QEMU's board mps2-an386 has it: code at 0, memory at 0x20000000.
+_BOARD = """
+ENTRY(_start)
+MEMORY { code : ORIGIN = 0, LENGTH = 4M  data : ORIGIN = 0x20000000, LENGTH = 4M }
+SECTIONS {
+  .text : { KEEP(*(.vectors)) *(.text* .rodata* .eh_frame*) } > code
+  .ARM.extab : { *(.ARM.extab*) } > code
+  .ARM.exidx : { __exidx_start = .; *(.ARM.exidx*) __exidx_end = .; } > code
+  .init_array : { __preinit_array_start = .; KEEP(*(.preinit_array*)) __preinit_array_end = .;
+    __init_array_start = .; KEEP(*(SORT(.init_array.*))) KEEP(*(.init_array*))
+    __init_array_end = .; __fini_array_start = .; KEEP(*(.fini_array*)) __fini_array_end = .;
+    KEEP(*(.init)) KEEP(*(.fini)) } > code
+  .data : { *(.data*) } > data
+  .bss : { __bss_start__ = .; *(.bss* COMMON) __bss_end__ = .; end = .; __end__ = .; } > data
+}
+"""
+_VECTORS = """
+extern "C" void _start();
+__attribute__((section(".vectors"), used)) void* const vectors[] = {
+    reinterpret_cast<void*>(0x20400000), reinterpret_cast<void*>(_start)};
+"""
+_CORTEX_M4 = ("arm-none-eabi-g++", "-std=c++17", "-mcpu=cortex-m4", "-mthumb", "-Os")
+_BARE = ("-fno-exceptions", "-fno-rtti", "--specs=rdimon.specs")  # printf goes to QEMU
+needs_arm = pytest.mark.skipif(
+    None in (shutil.which(_CORTEX_M4[0]), shutil.which("qemu-system-arm")),
+    reason="needs Debian's gcc-arm-none-eabi, libstdc++-arm-none-eabi-newlib and qemu-system-arm",
+)
+
+
+def _on_cortex_m4(sources, includes, place):
+    """Compile and link for a Cortex-M4, run on an emulated one; return what it printed."""
+    (place / "vectors.cc").write_text(_VECTORS)
+    (place / "board.ld").write_text(_BOARD)
+    program, board = place / "program.elf", ["-T", place / "board.ld"]
+    sources = [*sources, place / "vectors.cc"]
+    built = [*_CORTEX_M4, *_BARE, f"-I{includes}", *board, *sources, "-o", program]
+    subprocess.run(built, check=True)
+    machine = ["-M", "mps2-an386", "-nographic", "-monitor", "none", "-serial", "none"]
+    run = ["qemu-system-arm", *machine, "-semihosting", "-kernel", program]
+    return subprocess.run(run, capture_output=True, timeout=60)
+
+
+@needs_arm
+def test_the_array_has_the_same_bytes_on_a_cortex_m4(folder, tmp_path):
+    (tmp_path / "dump.cc").write_text(
+        '#include <cstdint>\n#include <cstdio>\n#include "model_data.h"\n'
+        "int main() {\n"
+        "  if (reinterpret_cast<std::uintptr_t>(model::kModel) % 16) return 1;\n"
+        "  unsigned long sum = 0;\n"
+        "  for (unsigned i = 0; i < model::kModelBytes; ++i) sum = sum * 31 + model::kModel[i];\n"
+        '  std::printf("%lu %u\\n", sum & 0xffffffff, unsigned(model::kModelBytes));\n'
+        "}\n"
+    )
+    done = _on_cortex_m4([tmp_path / "dump.cc", folder / "model_data.cc"], folder, tmp_path)
+    content, total = read_array(folder), 0
+    for byte in content:
+        total = (total * 31 + byte) & 0xFFFFFFFF
+    assert done.stdout.decode().split() == [str(total), str(len(content))], done
+
+
+@needs_arm
+def test_main_runs_on_a_cortex_m4(folder, tmp_path):
+    """With an interpreter without kernels, as TFLM's sources are not to be had here."""
+    _main_and_declarations(folder, tmp_path)
+    (tmp_path / "small.cc").write_text(_TOO_SMALL)
+    sources = [tmp_path / "main.cc", tmp_path / "small.cc", folder / "model_data.cc"]
+    done = _on_cortex_m4(sources, tmp_path, tmp_path)
+    assert done.stdout.decode().startswith("No setup in an arena of 65536 bytes"), done
+
+
 def test_the_header_has_the_quantization_of_the_file(folder):
     runtime = open_file(folder)
     header = (folder / "model_data.h").read_text()
