@@ -271,3 +271,6 @@ def freeze_weight(layer: Any, weight: Any) -> None:
     trained = _private("tf-keras", layer, "_trainable_weights")
     layer._trainable_weights = [other for other in trained if other is not weight]
     _private("tf-keras", layer, "_non_trainable_weights").append(weight)
+    # Loading weights looks for variables in the layer's lists once more, and would find it trained.
+    _private("tensorflow", weight, "_trainable")
+    weight._trainable = False

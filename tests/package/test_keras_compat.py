@@ -247,13 +247,17 @@ import tf_keras
 from keras_resnet import keras_compat
 
 model = tf_keras.Sequential([tf_keras.layers.Dense(2, input_shape=(4,))])
-wrapper = tfmot.quantization.keras.quantize_model(model).layers[-1]
+model = tfmot.quantization.keras.quantize_model(model)
+wrapper = model.layers[-1]
 ((weight, variables),) = keras_compat.quantized_weights(wrapper)
 print(weight.name, sorted(variables))
 trained = len(wrapper.trainable_weights)
 keras_compat.freeze_weight(wrapper, weight)
 assert len(wrapper.trainable_weights) == trained - 1
 assert any(weight is other for other in wrapper.non_trainable_weights)
+model.save_weights("all.weights.h5")
+model.load_weights("all.weights.h5")  # it found the weight a second time
+assert len(wrapper.trainable_weights) == trained - 1
 
 for package, use, name in [
     (tfmot, keras_compat.quantized_weights, "_weight_vars"),
