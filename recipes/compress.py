@@ -12,7 +12,6 @@ turns `tf.keras` into tf_keras. `prune-filters` ends with a normal fine-tuning.
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,12 +21,11 @@ from typing import Any
 import keras
 
 from keras_resnet.arguments import checked
-from keras_resnet.errors import MissingExtraError, UserError, require
+from keras_resnet.errors import UserError
 from keras_resnet.layers import LocalResponseNormalization
 from keras_resnet.recipes import finetune, train
-from keras_resnet.recipes.compression import zeros_and_clusters
+from keras_resnet.recipes.compression import process, zeros_and_clusters
 from keras_resnet.recipes.compression.channels import Channels
-from keras_resnet.recipes.compression.compressed import TFMOT
 from keras_resnet.recipes.compression.filters import compare, prune_filters
 from keras_resnet.recipes.compression.table import technique
 from keras_resnet.recipes.configs.schema import Config, load_config
@@ -86,9 +84,7 @@ def plan(
     _require_one_machine()
     model = transfer.functional(model)
     devices.claim(config.train)
-    require("tf_keras", "compress")
-    if importlib.util.find_spec(TFMOT) is None:  # only the separate process imports it
-        raise MissingExtraError(TFMOT, "compress")
+    process.require_packages()
     transfer.require_preprocessing(model)
     _require_trainable(model, config)
     trainee, config = technique(config)(model), transfer.sized(config, model)

@@ -14,10 +14,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from keras_resnet.errors import UserError
+from keras_resnet.errors import UserError, missing
 from keras_resnet.recipes.configs.schema import Config
 from keras_resnet.recipes.runs.folder import Run, find_run
 
+PYTHON = "KERAS_RESNET_COMPRESS_PYTHON"  # names the Python of another environment
+_PACKAGES = ("tf_keras", "tensorflow_model_optimization", "keras_resnet")
+_FIND = """
+import importlib.util, sys
+print(*[name for name in sys.argv[1:] if importlib.util.find_spec(name) is None])
+"""
 _DONE, _FAULT, _STOPPED = 0, 2, 130  # exit codes, the same as the command line's
 _PROCESS = """
 import sys
@@ -27,6 +33,35 @@ own_terminal()
 from keras_resnet.recipes.compression import process
 sys.exit(process.work(sys.argv[1]))
 """
+
+
+def require_packages() -> None:
+    """Refuse a Python without the packages of the extra `compress`.
+
+    It is this Python, or that of the environment variable KERAS_RESNET_COMPRESS_PYTHON. So this
+    environment can have versions that tensorflow-model-optimization does not work with.
+
+    Raises:
+        MissingExtraError: this Python lacks one.
+        UserError: the other Python lacks one, or cannot be started.
+    """
+    python = os.environ.get(PYTHON)
+    if not python:
+        absent = [error for name in _PACKAGES if (error := missing(name, "compress"))]
+        if absent:
+            raise absent[0]
+        return
+    command = [python, "-c", _FIND, *_PACKAGES]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        raise UserError(f"Cannot start {PYTHON}={python}: {error}.") from error
+    if found.returncode or found.stdout.strip():
+        lacks = ", ".join(found.stdout.split()) or "working Python"
+        raise UserError(
+            f"{PYTHON}={python} has no {lacks}. Run: {python} -m pip install "
+            '"keras-resnet-zoo[recipes,compress]"'
+        )
 
 
 def trains_apart(config: Config) -> bool:
@@ -44,7 +79,7 @@ def train_apart(made: Run) -> None:
         UserError: the process failed; the message is its error.
         KeyboardInterrupt: the training was interrupted; the message is the run's folder.
     """
-    command = [sys.executable, "-c", _PROCESS, str(made.path)]
+    command = [os.environ.get(PYTHON) or sys.executable, "-c", _PROCESS, str(made.path)]
     environment = {**os.environ, "TF_USE_LEGACY_KERAS": "1"}
     with (
         _shown() as stderr,

@@ -124,9 +124,8 @@ def place(tmp_path_factory):
     ]
     _run(map(shlex.split, made), folder, environment)
     exports = folder / "RUN" / "exports"
-    for name in ("RUN1", "RUN2"):
+    for name in ("RUN1", "RUN2", "run", "runs/finetune-resnet20-earlier"):
         shutil.copytree(folder / "RUN", folder / name)
-    shutil.copytree(folder / "RUN", folder / "run")
     shutil.copytree(exports, folder / "EXPORTS")
     for name, file in ALSO_CALLED.items():
         shutil.copyfile(exports / file, folder / name)
@@ -146,9 +145,18 @@ def _exit_codes(words):
     return [2] if line.startswith(DOWNLOADS) else [0]
 
 
-def _lines(page):
-    """The words after every `keras-resnet` of a page, ready to run."""
-    text = (ROOT / page).read_text(encoding="utf-8")
+def _sections():
+    """(page, heading, text) of every section with commands to run; each is a test of its own."""
+    for page in PAGES:
+        first, *others = (ROOT / page).read_text(encoding="utf-8").split("\n## ")
+        for section in (f"\n{first}", *others):
+            heading, _, text = section.partition("\n")
+            if any(_lines(text)):
+                yield pytest.param(text, id=f"{page}-{heading or 'beginning'}")
+
+
+def _lines(text):
+    """The words after every `keras-resnet` of a page's part, ready to run."""
     for body in re.findall(r"```bash\n(.*?)```", text, re.DOTALL):
         for program, *words in commands(body):
             line = " ".join(words)
@@ -172,9 +180,9 @@ def _added(words):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES)
-def test_the_commands_run(page, place, request):
+@pytest.mark.parametrize("text", _sections())
+def test_the_commands_run(text, place, request):
     folder, environment = place
-    if any("web" in words for words in _lines(page)):  # into the cache, where it is found offline
+    if any("web" in words for words in _lines(text)):  # into the cache, where it is found offline
         request.getfixturevalue("litert_js_or_skip")
-    _run(list(_lines(page)), folder, environment)
+    _run(list(_lines(text)), folder, environment)

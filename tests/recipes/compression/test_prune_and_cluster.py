@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import sys
 
 import keras
 import numpy as np
@@ -182,6 +183,35 @@ def test_a_missing_tfmot_is_named_with_the_command(network, monkeypatch):
         importlib.util, "find_spec", lambda name, *a: None if name in absent else real(name, *a)
     )
     with pytest.raises(UserError, match=r"'tensorflow_model_optimization'.*\[compress\]"):
+        compress.qat(network, "digits")
+
+
+# A Python that lacks what {lacks} says, and cannot train.
+_OTHER_PYTHON = """#!/bin/sh
+case "$2" in
+  *find_spec*) echo {lacks} ;;
+  *) echo "I train here."; exit 2 ;;
+esac
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the other Python is a shell script")
+@pytest.mark.parametrize(
+    ("lacks", "message"),
+    [("", "^I train here.$"), ("tf_keras", r"has no tf_keras\. Run: .*python -m pip install")],
+)
+def test_another_python_can_train(network, tmp_path, monkeypatch, lacks, message):
+    python = tmp_path / "python"
+    python.write_text(_OTHER_PYTHON.format(lacks=lacks))
+    python.chmod(0o755)
+    monkeypatch.setenv("KERAS_RESNET_COMPRESS_PYTHON", str(python))
+    with pytest.raises(UserError, match=message):
+        compress.prune_weights(network, 0.5, "digits", out=tmp_path / "run")
+
+
+def test_another_python_that_is_not_there_is_named(network, monkeypatch):
+    monkeypatch.setenv("KERAS_RESNET_COMPRESS_PYTHON", "/no/python")
+    with pytest.raises(UserError, match="Cannot start KERAS_RESNET_COMPRESS_PYTHON=/no/python"):
         compress.qat(network, "digits")
 
 
