@@ -232,7 +232,8 @@ def _config(place: Address) -> Mapping[str, Any]:
         raise UserError(
             f"{place} is no model of timm: it has no config.json with a pretrained_cfg, so its "
             "preprocessing is not known. Download the file, and run: keras-resnet weights import "
-            "FILE --as NAME --preprocessing MODE"
+            "FILE --as NAME --preprocessing MODE. If keras-resnet push wrote the repository, load "
+            f'it with: keras_resnet.from_hub("{place.repo}")'
         )
     return config
 
