@@ -96,7 +96,7 @@ class Measurement:
         A file is faster if it was so in every round.
         """
         formats = {row["file"]: row["format"] for row in self.rows}
-        if formats[self.settings["reference"]] != REFERENCE_FORMAT:
+        if formats.get(self.settings["reference"]) != REFERENCE_FORMAT:
             return []
         return [
             f"{row['file']} ran faster than {self.settings['reference']} on this machine, with "

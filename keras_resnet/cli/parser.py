@@ -99,9 +99,11 @@ def _require_values(options: argparse.Namespace, verb: Parser) -> None:
     """Refuse empty texts: they would mean the current folder, or that an option was not given."""
     for action in (action for _, below in walk(verb) for action in below._actions):
         given = getattr(options, action.dest, None)
-        texts = given if isinstance(given, list) else [given]
+        texts = (given or [[]]) if isinstance(given, list) else [given]
         name = action.option_strings[-1] if action.option_strings else action.dest
         for text in texts if given != action.default else ():
+            if text == []:  # argparse before Python 3.12 drops the value of `--option=--`
+                raise UserError(f"{name} needs a value; received '--'.")
             if isinstance(text, str) and not text.strip():
                 raise UserError(f"{name} needs a value; received {text!r}.")
             if isinstance(text, str) and "\0" in text:

@@ -93,6 +93,8 @@ def test_a_link_that_leads_to_itself_is_no_folder(tmp_path):
         (["train", ""], "config needs a value; received ''."),
         (["train", "debug/tiny", "--data", " "], "--data needs a value; received ' '."),
         (["train", "debug/tiny", "--find-lr", ""], "--find-lr needs a value; received ''."),
+        (["explain", "run", "x.png", "--out=--"], "--out needs a value; received '--'."),
+        (["train", "debug/tiny", "--set=--"], "--set needs a value; received '--'."),
         (["predict", "run", "a\0b"], "images must not contain the character NUL; received 'a"),
         (["train", "debug/tiny", "--set", "data.name="], "data.name is empty. Give a dataset's"),
         (["train", "debug/tiny", "--out", "run/new"], "run/new is inside the run "),
