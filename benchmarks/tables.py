@@ -513,6 +513,27 @@ def reliability() -> str:
 
 _COUNTS = ("tried", "good", "bad")
 
+
+def aarch64() -> str:
+    """Return the differences between this machine's and emulated ARM processors' answers."""
+    record = _record("aarch64.json")
+    files: dict[str, list[dict[str, Any]]] = {}
+    for row in record["rows"]:
+        files.setdefault(row["file"], []).append(row)
+    cpus = dict.fromkeys(row["cpu"] for row in record["rows"])
+    return _table(
+        f"| file | images | {' | '.join(cpus)} | same class |",
+        (
+            f"| `{file}` | {rows[0]['n']} | "
+            + " | ".join(f"{row['difference']:.1g} {_UNITS[row['unit']]}".strip() for row in rows)
+            + f" | {min(row['same_class'] for row in rows):.0%} |".replace("%", " %")
+            for file, rows in files.items()
+        ),
+    )
+
+
+_UNITS = {"steps of the output": "steps", "of a probability": ""}
+
 TABLES: dict[str, tuple[Callable[[], str], ...]] = {
     "recipes/README.md": (
         trained,
@@ -525,6 +546,7 @@ TABLES: dict[str, tuple[Callable[[], str], ...]] = {
     "export/README.md": (quantized, also_quantized),
     "benchmarks/README.md": (runtimes, imagenet_size),
     "docs/reliability.md": (reliability,),
+    "docs/arm.md": (aarch64,),
 }
 
 

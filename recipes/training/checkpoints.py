@@ -57,6 +57,12 @@ class State:
 
     def _manager(self, checkpoint: tf.train.Checkpoint) -> tf.train.CheckpointManager:
         """Return the manager; refuse to start again, and lose the log, if checkpoints exist."""
+        for path in self.folder.glob("*"):  # TensorFlow would wait for a FIFO without end
+            if path.exists() and not (path.is_file() or path.is_dir()):
+                raise UserError(
+                    f"{self.run.name / 'checkpoints' / path.name} is not a file. Restore it, or "
+                    "start a new run."
+                )
         there, manager = any(self.folder.glob("ckpt-*.index")), None
         with suppress(ValueError):  # TensorFlow's error for an unreadable file
             manager = tf.train.CheckpointManager(checkpoint, str(self.folder), max_to_keep=2)

@@ -6,7 +6,7 @@ import shutil
 import keras
 import numpy as np
 import pytest
-from helpers import randomize_batch_norms, run_python
+from helpers import first_by_default, randomize_batch_norms, run_python
 from helpers.models import user_cnn
 
 import keras_resnet
@@ -360,7 +360,7 @@ def _sequential():
 
 
 @pytest.mark.parametrize("make", [_with_operators, _transfer_learning, _sequential])
-@pytest.mark.parametrize("preprocessing", [None, "tf"])
+@pytest.mark.parametrize("preprocessing", first_by_default(["tf", None]))
 def test_what_else_users_build_exports(make, preprocessing, tmp_path):
     previous = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16" if make is _transfer_learning else previous)

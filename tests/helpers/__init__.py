@@ -29,6 +29,12 @@ def randomize_batch_norms(model, seed=0):
     return model
 
 
+def first_by_default(values):
+    """Parameters of a test that runs with the first by default; with the others it is slow."""
+    first, *others = values
+    return [first, *(pytest.param(value, marks=pytest.mark.slow) for value in others)]
+
+
 def run_python(code, *arguments, check=True, cwd=None, env=None, timeout=300):
     """Run a script in a process of its own, where devices and imports start anew."""
     result = subprocess.run(

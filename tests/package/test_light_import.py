@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from helpers import ROOT, run_python
+from helpers import ROOT, first_by_default, run_python
 
 import keras_resnet
 from keras_resnet import _public
@@ -58,12 +58,14 @@ def test_every_public_name_is_there_at_first_mention():
 
 @pytest.mark.parametrize(
     "imports",
-    [
-        "import keras_resnet, keras",
-        "import keras, keras_resnet",
-        "import keras_resnet, tensorflow as tf\nkeras = tf.keras",
-        "from keras_resnet.layers import Conv2D\nimport keras",  # which itself imports Keras
-    ],
+    first_by_default(
+        [
+            "import keras_resnet, keras",
+            "import keras, keras_resnet",
+            "import keras_resnet, tensorflow as tf\nkeras = tf.keras",
+            "from keras_resnet.layers import Conv2D\nimport keras",  # which itself imports Keras
+        ]
+    ),
 )
 def test_a_saved_model_loads_after_a_plain_import(imports, tmp_path):
     keras_resnet.ResNet8().save(tmp_path / "m.keras")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import resource
 import shutil
 import signal
@@ -13,7 +14,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import TESTS, run_python
+from helpers import TESTS, first_by_default, run_python
 from helpers.models import small_model
 from helpers.training import RESUMED, epochs_in
 
@@ -182,16 +183,16 @@ def _train_small(folder, where, precision="float32"):
         return [arrays[key] for key in arrays.files]
 
 
-def test_two_and_four_devices_compute_what_one_does(tmp_path):
+@pytest.mark.parametrize("devices", first_by_default(["cpu:2", "cpu:4"]))
+def test_several_devices_compute_what_one_does(tmp_path, devices):
     """With synchronised BN, clipping and averaged weights.
 
     2e-6: the sums over replicas are in another order; six steps of a small net in float32.
     """
     one = _train_small(tmp_path / "one", "cpu")
-    for where in ("cpu:2", "cpu:4"):
-        several = _train_small(tmp_path / where.replace(":", ""), where)
-        for a, b in zip(one, several, strict=True):
-            np.testing.assert_allclose(a, b, atol=2e-6)
+    several = _train_small(tmp_path / "several", devices)
+    for a, b in zip(one, several, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-6)
 
 
 def test_float16_overflow_skips_the_step_on_every_replica(tmp_path):
@@ -391,7 +392,7 @@ class _Interrupt(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("when", ["step", "validation", "log"])
+@pytest.mark.parametrize("when", first_by_default(["step", "validation", "log"]))
 def test_ctrl_c_leaves_a_run_that_ends_as_if_nothing_had_happened(tmp_path, when):
     loaded = schema.load_config("debug/tiny", {"train.epochs": 1})
     whole = train.run(loaded, tmp_path / "whole")
@@ -432,6 +433,13 @@ def test_a_torn_checkpoint_falls_back_to_the_one_before(tmp_path, capsys):
     ):
         train.resume(tmp_path / "run")
     state_file.write_bytes(content)
+    data = Path(latest + ".data-00000-of-00001")
+    data.rename(tmp_path / "data")
+    os.mkfifo(data)  # which TensorFlow would read without end
+    with pytest.raises(UserError, match=r"data-00000-of-00001 is not a file\. Restore it"):
+        train.resume(tmp_path / "run")
+    data.unlink()
+    (tmp_path / "data").rename(data)
     run = train.resume(tmp_path / "run")
     assert "cannot read the checkpoint" in capsys.readouterr().err
     assert run.summary()["steps"] == 18
