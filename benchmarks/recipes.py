@@ -28,7 +28,7 @@ RECIPES = {
     "qat": "qat run --epochs 2 --out quantized",
     "prune": "prune run --epochs 5 --out pruned",
     "cluster": "cluster run --epochs 2 --out clustered",
-    "prune-filters": "prune-filters run --keep 0.5 --epochs 5 --out narrow",
+    "prune-filters": "prune-filters run --data digits --keep 0.5 --epochs 5 --out narrow",
     "export": "export run",
     "report": "report run",
     "quickstart": "quickstart --out quick",

@@ -532,6 +532,15 @@ def aarch64() -> str:
     )
 
 
+def recipes() -> str:
+    """Return the wall time and the peak memory of each recipe on the digits."""
+    rows = _record("recipes.json")["rows"].values()
+    return _table(
+        "| command, on the digits | seconds | peak MiB |",
+        (f"| `{x['command']}` | {x['seconds']:.0f} | {x['peak_mib']:,.0f} |" for x in rows),
+    )
+
+
 _UNITS = {"steps of the output": "steps", "of a probability": ""}
 
 TABLES: dict[str, tuple[Callable[[], str], ...]] = {
@@ -540,6 +549,7 @@ TABLES: dict[str, tuple[Callable[[], str], ...]] = {
         ablations,
         compressed,
         training_steps,
+        recipes,
         finetune_defaults,
         finetune_uneven,
     ),
