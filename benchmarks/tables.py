@@ -525,7 +525,7 @@ def aarch64() -> str:
         f"| file | images | {' | '.join(cpus)} | same class |",
         (
             f"| `{file}` | {rows[0]['n']} | "
-            + " | ".join(f"{row['difference']:.1g} {_UNITS[row['unit']]}".strip() for row in rows)
+            + " | ".join(f"{row['difference']:.2g} {_UNITS[row['unit']]}".strip() for row in rows)
             + f" | {min(row['same_class'] for row in rows):.0%} |".replace("%", " %")
             for file, rows in files.items()
         ),

@@ -158,7 +158,7 @@ def read(folder: Path) -> dict[str, Any]:
         require_fit(path, content, _schema())
     except UserError as error:
         raise UserError(f"{error} {again}") from error
-    for name in _hashes(content):
+    for name in hashes(content):
         _require_inside(folder, name)
     return content
 
@@ -196,7 +196,7 @@ def _schema() -> dict[str, Any]:
     return content
 
 
-def _hashes(content: Mapping[str, Any]) -> dict[str, str]:
+def hashes(content: Mapping[str, Any]) -> dict[str, str]:
     """Return {file name: hash} of all files that a manifest lists."""
     npu = content.get("npu", {})
     compiled = {npu["compiled"]: npu["sha256"]} if "compiled" in npu else {}
@@ -211,7 +211,9 @@ def _require_inside(folder: Path, name: str) -> None:
     """
     plain = name not in ("", ".", "..") and not set(name) & {"/", "\\", "\0"}
     home = folder.resolve()
-    places = home, home.parent.parent / "blobs"  # the Hub's cache has links into its blobs
+    places = [home]
+    if home.parent.name == "snapshots":  # the Hub's cache, where files are links into its blobs
+        places.append(home.parents[1] / "blobs")
     if not plain or (folder / name).resolve().parent not in places:
         raise UserError(
             f"{folder / MANIFEST} lists the file {name!r:.100}, which is not in its folder. Use "
@@ -234,7 +236,7 @@ def verify_hashes(folder: Path, content: dict[str, Any]) -> None:
     Raises:
         UserError: a file is missing or was changed.
     """
-    for name, expected in _hashes(content).items():
+    for name, expected in hashes(content).items():
         path = folder / name
         if not path.exists():
             raise UserError(f"{path} is listed in the manifest but missing. Export again.")

@@ -7,6 +7,7 @@ from keras_resnet.analysis.explain import explain
 from keras_resnet.analysis.maximize import activation_maximization
 from keras_resnet.analysis.networks import list_models
 from keras_resnet.analysis.profile import profile
+from keras_resnet.arguments import checked
 from keras_resnet.display.sheets import Row, contact_sheet, overlay, pixel_map
 from keras_resnet.errors import PixelRangeWarning, UntrainedWarning, UserError
 from keras_resnet.images.labels import decode_predictions
@@ -49,6 +50,7 @@ preprocess_input = preprocess  # Keras' name for it
 SPECS = MappingProxyType({name: architecture(name).network for name in list_models()})
 
 
+@checked
 def from_hub(name: str, revision: str = "") -> "keras.Model":
     """Load a Keras model that `keras-resnet push` uploaded to the Hugging Face Hub.
 

@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from keras_resnet.arguments import checked
 from keras_resnet.errors import UserError, require
 from keras_resnet.export import manifest
-from keras_resnet.export.reference import REFERENCE
-from keras_resnet.files import expanded
+from keras_resnet.files import expanded, read_text
+from keras_resnet.images.labels import LABELS
 from keras_resnet.recipes.runs.folder import is_run
 from keras_resnet.recipes.runs.published import MODEL
+from keras_resnet.weights.download import is_offline
 from keras_resnet.weights.hub import Address, in_words
 
 _CARD = "README.md"
-_NOT_UPLOADED = (REFERENCE,)  # it has the images of the check, which may be private
+_BESIDE = (LABELS, manifest.MANIFEST, manifest.NUMERICS, manifest.PERFORMANCE, "classify.py")
+_NOT_OURS = (".gitattributes",)  # the Hub writes it
 
 
 @checked
 def push(source: str | Path, address: str, private: bool = False) -> str:
     """Upload the files of an export in one commit, and the Keras model of its run.
 
-    `keras_resnet.from_hub` and the commands load them again. The images of the check are not
-    uploaded.
+    The files take the place of those of earlier commits. What the manifest does not list stays
+    here, such as the images of the check, which may be private.
 
     Args:
         source: a run folder with exports, or an export folder.
-        address: hf://USER/NAME, with @BRANCH at its end if needed. A repository that does not
-            exist is created.
+        address: hf://USER/NAME, with @BRANCH at its end if needed. What does not exist is created.
         private: create the repository as a private one.
 
     Returns:
@@ -36,26 +39,36 @@ def push(source: str | Path, address: str, private: bool = False) -> str:
     Raises:
         MissingExtraError: huggingface_hub is not installed.
         UserError: there is no export, one of its files was changed or failed its check, the address
-            is malformed, or the Hub refuses.
+            is malformed, the Hub cannot be reached or refuses, or the repository is public although
+            it should be private.
     """
     place = Address.parse(address)
     if place.file:
         raise UserError(f"Give the address of a repository: hf://{place.repo}; received {address}.")
+    if is_offline():
+        raise UserError("KERAS_RESNET_OFFLINE is set, so nothing is uploaded.")
     hub = require("huggingface_hub", "hub")
-    files = _files(_export_of(expanded(str(source))))
-    card = files.pop(_CARD).read_text(encoding="utf-8")
+    exports = _export_of(expanded(str(source)))
+    files = dict(_files(exports))
+    card = read_text(exports / _CARD)
     if MODEL in files:
         card += _loading(place)
-    operations = [
-        hub.CommitOperationAdd(name, str(path)) for name, path in sorted(files.items())
-    ] + [hub.CommitOperationAdd(_CARD, card.encode())]
+    api, revision = hub.HfApi(), place.revision or None
     with in_words(place):
-        hub.create_repo(place.repo, private=private, exist_ok=True)
-        commit = hub.HfApi().create_commit(
+        api.create_repo(place.repo, private=private, exist_ok=True)
+        if private and not api.repo_info(place.repo).private:
+            raise UserError(f"hf://{place.repo} exists and is public, so nothing is uploaded.")
+        if revision:
+            api.create_branch(place.repo, branch=revision, exist_ok=True)
+        earlier = {*api.list_repo_files(place.repo, revision=revision)}.difference(_NOT_OURS)
+        operations: list[Any] = [hub.CommitOperationAdd(_CARD, card.encode())]
+        operations += [hub.CommitOperationAdd(name, str(path)) for name, path in files.items()]
+        operations += [hub.CommitOperationDelete(x) for x in sorted(earlier - {_CARD, *files})]
+        commit = api.create_commit(
             place.repo,
             operations,
             commit_message="Upload with keras-resnet push",
-            revision=place.revision or None,
+            revision=revision,
         )
     return f"hf://{place.repo}@{commit.oid}"
 
@@ -65,8 +78,8 @@ def _export_of(source: Path) -> Path:
     return source / "exports" if is_run(source) else source
 
 
-def _files(exports: Path) -> dict[str, Path]:
-    """Return the files to upload, by their names in the repository.
+def _files(exports: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the name and the path of every file to upload, except the card.
 
     Raises:
         UserError: the folder is no export, was changed, or has a file that failed its check.
@@ -78,18 +91,19 @@ def _files(exports: Path) -> dict[str, Path]:
             f"Not every file of {exports} passed its check, so nothing is uploaded. See "
             f"{exports / _CARD}, and export again without the formats that failed."
         )
-    files = {
-        path.relative_to(exports).as_posix(): path
-        for path in exports.rglob("*")
-        if path.is_file() and path.name not in _NOT_UPLOADED
-    }
+    for listed in (exports / name for name in (*manifest.hashes(content), *_BESIDE)):
+        for path in sorted(listed.rglob("*")) if listed.is_dir() else [listed]:
+            if path.is_file():
+                yield path.relative_to(exports).as_posix(), path
     model = exports.resolve().parent / MODEL
-    return files | ({MODEL: model} if is_run(model.parent) and model.is_file() else {})
+    if is_run(model.parent) and model.is_file():
+        yield MODEL, model
 
 
 def _loading(place: Address) -> str:
+    given = f'"{place.repo}"' + f', revision="{place.revision}"' * bool(place.revision)
     return (
         "\n## Load the Keras model\n\n```python\nimport keras_resnet\n\n"
-        f'model = keras_resnet.from_hub("{place.repo}")\n```\n\nIt takes pixels from 0 to 255. '
+        f"model = keras_resnet.from_hub({given})\n```\n\nIt takes pixels from 0 to 255. "
         'It needs `pip install "keras-resnet-zoo[hub,recipes]"`.\n'
     )

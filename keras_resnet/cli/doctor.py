@@ -32,7 +32,7 @@ EXTRAS: dict[str, tuple[tuple[str, ...], str]] = {
     "onnx": (("onnx", "tf2onnx", "onnxruntime"), "the formats onnx and onnx-int8"),
     "openvino": (("openvino",), "the format openvino"),
     "micro": (("tflite_micro",), "the arena of the format micro"),
-    "hub": (("huggingface_hub",), "weights from hf://USER/NAME"),
+    "hub": (("huggingface_hub",), "push, from_hub, weights from hf://USER/NAME"),
     "npu": (("ethosu",), "export --npu, check --on"),
     "completion": (("shtab",), "completion"),
 }

@@ -233,7 +233,7 @@ def _push(options: argparse.Namespace) -> int:
     pinned = push(options.source, options.address, options.private)
     if options.json:
         return print_json({"address": pinned})
-    print(f"{pinned}\nNext: keras-resnet predict {pinned.partition('@')[0]} IMAGE")
+    print(pinned)
     return 0
 
 

@@ -81,7 +81,7 @@ class Address:
 def fetch(address: str, name: str) -> Published:
     """Download the weights at an address for network `name`, and read them.
 
-    The file's SHA-256 is compared with the Hub's before it is opened.
+    The file's hash is compared with the Hub's before it is opened.
 
     Args:
         address: see `Address`. A commit pins the weights.
@@ -179,10 +179,12 @@ def in_words(place: Address, file: str = "") -> Iterator[None]:
         ) from error
     except errors.RevisionNotFoundError as error:
         raise UserError(f"{place.repo} has no revision {place.revision}.") from error
-    except (errors.HfHubHTTPError, ValueError, OSError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # its library also raises those of the libraries it stands on
         refused = getattr(getattr(error, "response", None), "status_code", None) in (401, 403)
         hint = f" You may need to {login}" * refused
-        raise UserError(f"The Hub's answer for {place} is: {_reason(error)}{hint}") from error
+        raise UserError(f"The Hub cannot be used for {place}: {_reason(error)}{hint}") from error
 
 
 def _reason(error: Exception) -> str:

@@ -15,11 +15,12 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from keras_resnet.errors import UserError, missing
+from keras_resnet.recipes.compression.compressed import TFMOT
 from keras_resnet.recipes.configs.schema import Config
 from keras_resnet.recipes.runs.folder import Run, find_run
 
 PYTHON = "KERAS_RESNET_COMPRESS_PYTHON"  # names the Python of another environment
-_PACKAGES = ("tf_keras", "tensorflow_model_optimization", "keras_resnet")
+_PACKAGES = ("tf_keras", TFMOT, "keras_resnet")
 _FIND = """
 import importlib.util, sys
 print(*[name for name in sys.argv[1:] if importlib.util.find_spec(name) is None])
@@ -79,6 +80,7 @@ def train_apart(made: Run) -> None:
         UserError: the process failed; the message is its error.
         KeyboardInterrupt: the training was interrupted; the message is the run's folder.
     """
+    require_packages()
     command = [os.environ.get(PYTHON) or sys.executable, "-c", _PROCESS, str(made.path)]
     environment = {**os.environ, "TF_USE_LEGACY_KERAS": "1"}
     with (

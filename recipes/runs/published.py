@@ -8,6 +8,7 @@ from pathlib import Path
 from keras_resnet.errors import UserError
 from keras_resnet.export import manifest
 from keras_resnet.images.labels import LABELS
+from keras_resnet.weights.download import is_offline
 from keras_resnet.weights.hub import Address, download
 
 MODEL = "model.keras"
@@ -29,7 +30,8 @@ def fetch(address: str) -> Path:
             `hub.download`.
     """
     place = Address.parse(address)
-    described = download(place, manifest.MANIFEST, optional=True)
+    online = not is_offline()  # offline, a file that is not in the cache may be on the Hub
+    described = download(place, manifest.MANIFEST, optional=online)
     if described is None:
         raise UserError(
             f"{place} has no {manifest.MANIFEST}, so keras-resnet push did not write it. Weights "
@@ -37,11 +39,12 @@ def fetch(address: str) -> Path:
         )
     place = replace(place, revision=described.parent.name)  # all files of the same commit
     download(place, LABELS, optional=True)
-    path = download(place, place.file or MODEL, optional=True)
+    path = download(place, place.file or MODEL, optional=online)
     if path is None:
-        files = ", ".join(item["file"] for item in manifest.read(described.parent)["files"])
+        listed = [item["file"] for item in manifest.read(described.parent)["files"]]
+        single = [name for name in listed if Path(name).suffix]  # formats that are no folders
         raise UserError(
-            f"{address} has no file {place.file or MODEL}. Name one of: {files}, e.g. "
-            f"hf://{place.repo}:{files.partition(',')[0]}"
+            f"{address} has no file {place.file or MODEL}. It has: {', '.join(single) or 'none'}. "
+            f"For a folder, run: hf download {place.repo}"
         )
     return path

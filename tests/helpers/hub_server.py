@@ -29,6 +29,7 @@ class Repository:
     commit: str = "1" * 40
     refusal: str = ""
     damaged: bool = False  # another byte is sent than the hash says
+    private: bool = False
     earlier: dict[str, dict[str, bytes]] = field(default_factory=dict)
 
     def at(self, revision):
@@ -36,10 +37,10 @@ class Repository:
         newest = {"main": self.files, self.commit: self.files}
         return (self.earlier | newest).get(revision)
 
-    def add(self, changed):
+    def add(self, changed, deleted=()):
         """Make a commit."""
         self.earlier[self.commit] = self.files
-        self.files = self.files | changed
+        self.files = {k: v for k, v in (self.files | changed).items() if k not in deleted}
         listing = json.dumps({name: _hash(content) for name, content in self.files.items()})
         self.commit = hashlib.sha1(listing.encode()).hexdigest()
 
@@ -76,10 +77,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self):
         self.server.asked.append(f"{self.command} {self.path}")
-        info = re.fullmatch(r"/api/models/([\w.-]+/[\w.-]+)/revision/[^/?]+(\?.*)?", self.path)
-        if info is not None:
-            known = self.server.repositories[info[1]]
-            return self._say({"id": info[1], "sha": known.commit})
+        if self.path.startswith("/api/"):
+            return self._tell_of_a_repository()
         found = re.fullmatch(r"/([\w.-]+/[\w.-]+)/resolve/([^/]+)/([^?]+)(\?.*)?", self.path)
         if found is None:
             return self._refuse(404, "EntryNotFound")
@@ -108,11 +107,28 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(content)
         return None
 
+    def _tell_of_a_repository(self):
+        pattern = r"/api/models/([\w.-]+/[\w.-]+)(/refs|/(?:revision|tree)/([^/?]+))?(\?.*)?"
+        repo, kind, revision, _ = re.fullmatch(pattern, self.path).groups()
+        known = self.server.repositories[repo]
+        if known.refusal:
+            return self._refuse(*REFUSALS[known.refusal])
+        if kind == "/refs":
+            main = {"name": "main", "ref": "refs/heads/main", "targetCommit": known.commit}
+            return self._say({"branches": [main], "converts": [], "tags": []})
+        if kind is None or "/revision/" in kind:
+            return self._say({"id": repo, "sha": known.commit, "private": known.private})
+        if known.at(revision) is None:
+            return self._refuse(404, "RevisionNotFound")
+        files = known.at(revision).items()
+        listed = [{"type": "file", "path": k, "size": len(v), "oid": _hash(v)} for k, v in files]
+        return self._say(listed)
+
     # Uploads --------------------------------------------------------------------------------------
 
     def do_POST(self):
         """Create a repository, check a card, say how to send files, or make a commit."""
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.server.asked.append(f"POST {self.path}")
         for pattern, answer in self._POSTS.items():
             if found := re.fullmatch(pattern, self.path.partition("?")[0]):
@@ -136,11 +152,14 @@ class _Handler(BaseHTTPRequestHandler):
     def _create(self, body):
         asked = json.loads(body)
         repo = f"{asked['organization']}/{asked['name']}"
-        known = self.server.repositories.setdefault(repo, Repository())
-        if known.refusal:
+        private = "private" in (asked.get("visibility"), *["private"] * bool(asked.get("private")))
+        known = self.server.repositories.get(repo)
+        if known is None:
+            self.server.repositories[repo] = Repository(private=private)
+        elif known.refusal:
             return self._refuse(*REFUSALS[known.refusal])
-        self.server.private[repo] = asked.get("visibility") == "private" or asked.get("private")
-        return self._say({"url": f"http://{self.headers['Host']}/{repo}"})
+        place, status = f"http://{self.headers['Host']}/{repo}", 200 if known is None else 409
+        return self._say({"url": place}, status)
 
     def _check_card(self, body):
         front = json.loads(body)["content"].split("---\n")[1]
@@ -175,16 +194,21 @@ class _Handler(BaseHTTPRequestHandler):
             item["actions"] = {"upload": {"href": f"{place}/{item['oid']}"}}
         return self._say({"transfer": "basic", "objects": objects})
 
+    def _branch(self, body, repo, name):
+        return self._refuse(403, "Forbidden")  # this server has main only
+
     def _commit(self, body, repo, revision):
-        changed = {}
+        changed, deleted = {}, set()
         for line in map(json.loads, body.splitlines()):
             value = line["value"]
             if line["key"] == "file":
                 changed[value["path"]] = base64.b64decode(value["content"])
             elif line["key"] == "lfsFile":
                 changed[value["path"]] = self.server.large[value["oid"]]
+            elif line["key"] == "deletedFile":
+                deleted.add(value["path"])
         known = self.server.repositories[repo]
-        known.add(changed)
+        known.add(changed, deleted)
         place = f"http://{self.headers['Host']}/{repo}/commit/{known.commit}"
         return self._say({"commitUrl": place, "commitOid": known.commit})
 
@@ -194,6 +218,7 @@ class _Handler(BaseHTTPRequestHandler):
         r"/api/models/([\w.-]+/[\w.-]+)/preupload/([^/]+)": _how_to_send,
         r"/([\w.-]+/[\w.-]+)\.git/info/lfs/objects/batch": _where_to_send,
         r"/api/models/([\w.-]+/[\w.-]+)/commit/([^/]+)": _commit,
+        r"/api/models/([\w.-]+/[\w.-]+)/branch/([^/]+)": _branch,
     }
 
 
@@ -201,7 +226,7 @@ class _Handler(BaseHTTPRequestHandler):
 def hub_server(repositories):
     """Serve {"USER/NAME": Repository}; yield the address and the list of what was asked."""
     with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
-        server.repositories, server.asked, server.large, server.private = repositories, [], {}, {}
+        server.repositories, server.asked, server.large = repositories, [], {}
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}", server.asked
         server.shutdown()

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from helpers import run_python
 from helpers.hub_server import Repository, hub_server
-from huggingface_hub import ModelCard
 from PIL import Image
 
 from keras_resnet.cli.main import main
 from keras_resnet.models.load import load_keras
+
+huggingface_hub = pytest.importorskip("huggingface_hub", reason="needs huggingface_hub")
 
 REPO = "someone/tiny"
 # Commands one after another in one process: exit code, stdout, stderr of each.
@@ -62,6 +63,7 @@ def test_what_is_pushed_comes_back(run, tmp_path):
         ["predict", f"hf://{REPO}:{file}", image, "--json"],
         ["predict", run, image, "--json"],
     ]
+    (run / "exports" / "private.txt").write_text("not of the export")
     repositories = {}
     with hub_server(repositories) as (endpoint, _):
         environment = _environment(endpoint, tmp_path)
@@ -72,8 +74,9 @@ def test_what_is_pushed_comes_back(run, tmp_path):
     # An unchanged export is no new commit.
     assert [json.loads(x[1])["address"] for x in (pushed, again)] == [f"hf://{REPO}@{commit}"] * 2
     assert {"model.keras", "manifest.json", "labels.txt", "saved_model/1/saved_model.pb"} < {*files}
-    assert "reference.npz" not in files  # it has the images of the check
-    card = ModelCard(files["README.md"].decode())
+    assert not {"reference.npz", "private.txt"} & {*files}  # the check's images, and other files
+    assert repositories[REPO].private
+    card = huggingface_hub.ModelCard(files["README.md"].decode())
     assert card.data.library_name == "keras"
     assert f'from_hub("{REPO}")' in card.text
     answers = [json.loads(x[1])["predictions"][0]["top"] for x in (keras, lite, local)]
@@ -90,13 +93,14 @@ def test_what_is_pushed_comes_back(run, tmp_path):
 
 
 def test_each_refusal_is_a_sentence_and_nothing_is_uploaded(run, tmp_path):
-    changed, broken, bare, failed = (tmp_path / name for name in ("a", "b", "c", "d"))
-    for folder in (changed, broken, bare, failed):
+    changed, broken, bare, failed, cardless = (tmp_path / name for name in "abcde")
+    for folder in (changed, broken, bare, failed, cardless):
         shutil.copytree(run, folder)
     next((changed / "exports").glob("*.tflite")).write_bytes(b"other")
     card = broken / "exports" / "README.md"
     card.write_text(card.read_text().replace("library_name:", "library_name: [", 1))
     shutil.rmtree(bare / "exports")
+    (cardless / "exports" / "README.md").unlink()
     listed = failed / "exports" / "manifest.json"
     listed.write_text(listed.read_text().replace('"passed": true', '"passed": false'))
     lines = {
@@ -108,14 +112,23 @@ def test_each_refusal_is_a_sentence_and_nothing_is_uploaded(run, tmp_path):
         ("push", run, "hf://me/new:x.bin"): "address of a repository",
         ("push", run, "hf://me/private"): "hf auth login",
         ("push", run, "hf://me/full"): "507",
-        ("push", run, "hf://me/new@v9"): "no revision v9",
+        ("push", cardless, "hf://me/new"): "README.md",
+        ("push", run, "hf://me/public", "--private"): "exists and is public",
+        ("push", run, "hf://me/new@v9"): "hf auth login",
+        ("predict", "hf://me/damaged", "x.png"): "is damaged",
         ("predict", "hf://timm/other", "x.png"): "keras-resnet push did not write it",
         ("predict", "hf://me/none", "x.png"): "no model me/none",
     }
     repositories = {
         "me/private": Repository(refusal="private"),
         "me/full": Repository(refusal="full"),
+        "me/public": Repository({"notes.txt": b"mine"}),
+        "me/damaged": Repository({"manifest.json": b"{} "}, damaged=True),
         "timm/other": Repository({"config.json": b"{}"}),
+    }
+    gone = {
+        "1": "KERAS_RESNET_OFFLINE is set",
+        "": "cannot be used for hf://me/new",
     }
     with hub_server(repositories) as (endpoint, _):
         found = _said(lines, _environment(endpoint, tmp_path))
@@ -123,3 +136,22 @@ def test_each_refusal_is_a_sentence_and_nothing_is_uploaded(run, tmp_path):
         assert (code, words in stderr) == (2, True), (line, code, stderr)
         assert len(stderr.splitlines()) <= 3, stderr
     assert not repositories.get("me/new", Repository()).files
+    assert repositories["me/public"].files == {"notes.txt": b"mine"}
+    for offline, words in gone.items():
+        environment = _environment("http://127.0.0.1:9", tmp_path, KERAS_RESNET_OFFLINE=offline)
+        ((code, _, stderr),) = _said([("push", run, "hf://me/new")], environment)
+        assert (code, words in stderr) == (2, True), stderr
+
+
+def test_a_push_takes_the_place_of_an_earlier_one(run, tmp_path):
+    """Also of another model's, of which nothing may be left beside the new manifest."""
+    alone = tmp_path / "alone"
+    shutil.copytree(run / "exports", alone)
+    repositories = {REPO: Repository({".gitattributes": b"x", "model.keras": b"of another\0"})}
+    with hub_server(repositories) as (endpoint, _):
+        ((code, _, stderr),) = _said(
+            [("push", alone, f"hf://{REPO}")], _environment(endpoint, tmp_path)
+        )
+    assert code == 0, stderr
+    assert "model.keras" not in repositories[REPO].files
+    assert ".gitattributes" in repositories[REPO].files
