@@ -225,6 +225,7 @@ def _first(**values):
         (_first(file=".."), "not in its folder"),
         (_first(file="a\0b"), "not in its folder"),
         (_first(file="link"), "not in its folder"),
+        (_first(file="blob"), "not in its folder"),  # only the Hub's cache has links to blobs/
         (_first(file=["x"]), r"files\[0\]\.file: .* is not of type 'string'"),
         (_first(sha256="x"), "sha256"),
         (lambda content: content["input"].pop("shape"), "'shape' is a required property"),
@@ -234,6 +235,7 @@ def _first(**values):
 )
 def test_a_manifest_that_does_not_fit_is_refused(exports, tmp_path, change, message):
     (exports / "link").symlink_to(tmp_path / "elsewhere")
+    (exports / "blob").symlink_to(exports.resolve().parents[1] / "blobs" / "x")
     assert manifest.read(exports)
     _edit(exports, change)
     with pytest.raises(UserError, match=message):

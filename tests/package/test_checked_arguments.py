@@ -147,6 +147,8 @@ def model():
             lambda m: keras_resnet.ResNet8(weights=None, classifier_activation="inf"),
             "classifier_activation must be the name of a Keras activation",
         ),
+        (lambda m: keras_resnet.from_hub(3), "name must be a string; received 3."),
+        (lambda m: keras_resnet.from_hub("a"), "must be hf://USER/NAME"),
         (lambda m: compare.rows(keras.Input((3,))), "references must be a list"),
     ],
 )

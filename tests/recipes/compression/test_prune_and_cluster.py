@@ -14,9 +14,9 @@ from keras_resnet.cli.main import main
 from keras_resnet.errors import UserError
 from keras_resnet.export import export
 from keras_resnet.recipes import compress
-from keras_resnet.recipes.compression import table, zeros_and_clusters
+from keras_resnet.recipes.compression import process, table, zeros_and_clusters
 from keras_resnet.recipes.configs import schema
-from keras_resnet.recipes.runs.folder import find_run
+from keras_resnet.recipes.runs.folder import Run, find_run
 
 DIGITS = {"data.name": "digits", "data.validation": 0, "augment.crop": "shift"}
 DIGITS |= {"augment.flip": "none"}
@@ -209,10 +209,12 @@ def test_another_python_can_train(network, tmp_path, monkeypatch, lacks, message
         compress.prune_weights(network, 0.5, "digits", out=tmp_path / "run")
 
 
-def test_another_python_that_is_not_there_is_named(network, monkeypatch):
+def test_another_python_that_is_not_there_is_named(network, tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_RESNET_COMPRESS_PYTHON", "/no/python")
     with pytest.raises(UserError, match="Cannot start KERAS_RESNET_COMPRESS_PYTHON=/no/python"):
         compress.qat(network, "digits")
+    with pytest.raises(UserError, match="Cannot start KERAS_RESNET_COMPRESS_PYTHON=/no/python"):
+        process.train_apart(Run(tmp_path))  # as to resume a run
 
 
 def test_fine_tuning_a_pruned_network_warns(network, tmp_path, capsys):
