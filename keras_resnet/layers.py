@@ -78,7 +78,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
             and self.axis in (-1, 3)
             and inputs.dtype in (tf.float32, tf.bfloat16, tf.float16)
             and not self.synchronized
-            and not getattr(self, "renorm", False)  # Keras 3.13 does not have it yet
+            and not self.renorm
         )
 
 
