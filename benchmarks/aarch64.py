@@ -201,9 +201,9 @@ def emulated(core: str, root: Path) -> Machine:
     """Return a processor with the files of `root`. It has a /proc/cpuinfo of its own."""
     home = root / core
     (home / "proc").mkdir(parents=True, exist_ok=True)
-    for part in ("usr", "lib"):
-        if not (home / part).exists():
-            (home / part).symlink_to(root / part)
+    for shared in ("usr", "lib"):
+        if not (home / shared).exists():
+            (home / shared).symlink_to(root / shared)
     part, features = CORES[core]
     lines = [
         CPUINFO.format(number=x, part=part, features=features) for x in range(os.cpu_count() or 1)

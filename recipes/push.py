@@ -11,8 +11,7 @@ from keras_resnet.errors import UserError, require
 from keras_resnet.export import manifest
 from keras_resnet.files import expanded, read_text
 from keras_resnet.images.labels import LABELS
-from keras_resnet.recipes.runs.folder import is_run
-from keras_resnet.recipes.runs.published import MODEL
+from keras_resnet.recipes.runs.folder import MODEL, Run, is_run
 from keras_resnet.weights.download import is_offline
 from keras_resnet.weights.hub import Address, in_words
 
@@ -48,7 +47,7 @@ def push(source: str | Path, address: str, private: bool = False) -> str:
     if is_offline():
         raise UserError("KERAS_RESNET_OFFLINE is set, so nothing is uploaded.")
     hub = require("huggingface_hub", "hub")
-    exports = _export_of(expanded(str(source)))
+    exports = _export_of(expanded(source))
     files = dict(_files(exports))
     card = read_text(exports / _CARD)
     if MODEL in files:
@@ -95,9 +94,9 @@ def _files(exports: Path) -> Iterator[tuple[str, Path]]:
         for path in sorted(listed.rglob("*")) if listed.is_dir() else [listed]:
             if path.is_file():
                 yield path.relative_to(exports).as_posix(), path
-    model = exports.resolve().parent / MODEL
-    if is_run(model.parent) and model.is_file():
-        yield MODEL, model
+    run = Run(exports.resolve().parent)
+    if is_run(run.path) and run.model.is_file():
+        yield MODEL, run.model
 
 
 def _loading(place: Address) -> str:

@@ -40,6 +40,7 @@ from keras_resnet.recipes.configs.schema import Config, load_config, save_config
 from keras_resnet.recipes.runs import earlier, log, results
 from keras_resnet.recipes.runs.scores import deciding, spoken
 
+MODEL = "model.keras"
 _LOCK = ".lock"
 
 
@@ -84,7 +85,7 @@ class Run:
     @property
     def model(self) -> Path:
         """The path of the finished model, which may not exist yet."""
-        return self.path / "model.keras"
+        return self.path / MODEL
 
     @property
     def start(self) -> Path:

@@ -8,18 +8,16 @@ from pathlib import Path
 from keras_resnet.errors import UserError
 from keras_resnet.export import manifest
 from keras_resnet.images.labels import LABELS
+from keras_resnet.recipes.runs.folder import MODEL
 from keras_resnet.weights.download import is_offline
 from keras_resnet.weights.hub import Address, download
 
-MODEL = "model.keras"
 
-
-def fetch(address: str) -> Path:
-    """Download a model, with the manifest and the class names beside it.
+def fetch(place: Address) -> Path:
+    """Download a model, its manifest and its class names.
 
     Args:
-        address: `hf://USER/NAME`, with @REVISION or :FILE at its end if needed. Without a file it
-            is the Keras model.
+        place: the repository. Without a file it is the Keras model.
 
     Returns:
         The path of the model in the Hub's cache.
@@ -29,7 +27,6 @@ def fetch(address: str) -> Path:
         UserError: keras_resnet did not write the repository, it has no such file, or see
             `hub.download`.
     """
-    place = Address.parse(address)
     online = not is_offline()  # offline, a file that is not in the cache may be on the Hub
     described = download(place, manifest.MANIFEST, optional=online)
     if described is None:
@@ -37,14 +34,14 @@ def fetch(address: str) -> Path:
             f"{place} has no {manifest.MANIFEST}, so keras-resnet push did not write it. Weights "
             f"of timm belong to a network: NAME --weights {place}"
         )
-    place = replace(place, revision=described.parent.name)  # all files of the same commit
-    download(place, LABELS, optional=True)
-    path = download(place, place.file or MODEL, optional=online)
+    pinned = replace(place, revision=described.parent.name)  # all files of the same commit
+    download(pinned, LABELS, optional=True)
+    path = download(pinned, place.file or MODEL, optional=online)
     if path is None:
         listed = [item["file"] for item in manifest.read(described.parent)["files"]]
         single = [name for name in listed if Path(name).suffix]  # formats that are no folders
         raise UserError(
-            f"{address} has no file {place.file or MODEL}. It has: {', '.join(single) or 'none'}. "
+            f"{place} has no file {place.file or MODEL}. It has: {', '.join(single) or 'none'}. "
             f"For a folder, run: hf download {place.repo}"
         )
     return path

@@ -231,8 +231,8 @@ def find(
 
 def _find(reference: str, keras: bool) -> Source:
     if reference.startswith(SCHEME):
-        path = published.fetch(reference)
-        name = Address.parse(reference).repo.partition("/")[2]
+        place = Address.parse(reference)
+        path, name = published.fetch(place), place.repo.partition("/")[2]
         return Source(name, path, None, read_labels(path.parent) or _labels_inside(path))
     path = expanded(reference)
     if is_run(path):

@@ -93,10 +93,14 @@ def test_what_is_run_elsewhere_is_one_block_and_a_test(start):
     assert f"def {test}(" in path.read_text(encoding="utf-8")
 
 
+def _prose(page):
+    """The text of a page without its blocks of code."""
+    return re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
 def test_links_lead_somewhere():
     for page in PAGES:
-        text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
-        for target in re.findall(r"\]\(([^)#\s]+)", text):
+        for target in re.findall(r"\]\(([^)#\s]+)", _prose(page)):
             if not target.startswith(("http://", "https://", "mailto:")):
                 assert (page.parent / target).exists(), f"{page}: {target}"
 
@@ -104,9 +108,7 @@ def test_links_lead_somewhere():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_row_of_a_table_has_the_cells_of_its_header(page):
     cells = None
-    for line in re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL).split(
-        "\n"
-    ):
+    for line in _prose(page).split("\n"):
         found = len(re.findall(r"(?<!\\)\|", re.sub(r"`[^`]*`", "", line)))
         cells = (cells or found) if line.startswith("|") else None
         assert cells is None or found == cells, line

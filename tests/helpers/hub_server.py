@@ -152,7 +152,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _create(self, body):
         asked = json.loads(body)
         repo = f"{asked['organization']}/{asked['name']}"
-        private = "private" in (asked.get("visibility"), *["private"] * bool(asked.get("private")))
+        private = asked.get("visibility") == "private" or asked.get("private", False)
         known = self.server.repositories.get(repo)
         if known is None:
             self.server.repositories[repo] = Repository(private=private)

@@ -144,7 +144,7 @@ def test_each_refusal_is_a_sentence_and_nothing_is_uploaded(run, tmp_path):
 
 
 def test_a_push_takes_the_place_of_an_earlier_one(run, tmp_path):
-    """Also of another model's, of which nothing may be left beside the new manifest."""
+    """The earlier one is of another model. Its files must not stay beside the new manifest."""
     alone = tmp_path / "alone"
     shutil.copytree(run / "exports", alone)
     repositories = {REPO: Repository({".gitattributes": b"x", "model.keras": b"of another\0"})}
