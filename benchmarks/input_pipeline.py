@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        paths = _write_images(arguments.images, Path(folder))
+        paths = write_images(arguments.images, Path(folder))
         pipelines = _pipelines(paths, arguments.count)
         rates = _measure(pipelines, arguments.count, arguments.rounds)
         sizes = [path.stat().st_size for path in paths]
@@ -76,7 +76,7 @@ def main() -> None:
         arguments.json.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def _write_images(source: Path | None, folder: Path) -> list[Path]:
+def write_images(source: Path | None, folder: Path) -> list[Path]:
     """JPEGs of 500×375, quality 90: photographs, or scenes with a photograph's statistics."""
     if source is None:
         scenes = [_scene(seed) for seed in range(16)]

@@ -26,7 +26,7 @@ from keras_resnet import onednn
 from keras_resnet.export.measure.turns import Answers, Peer, ratio, spread, take_turns, workers
 
 FOLDER = Path(__file__).parent / "peers"
-RIVALS = ("keras-fit", "torch", "torch-compiled")
+RIVALS = ("ours-remat", "ours-fit", "keras-fit", "torch", "torch-compiled")
 PRECISIONS = ("float32", "mixed_bfloat16")
 
 
@@ -43,6 +43,7 @@ class Workload:
 
 WORKLOADS = {
     "resnet20": Workload("resnet20", batch_size=128, image_size=32, classes=10, steps=20),
+    "resnet18": Workload("resnet18", batch_size=64, image_size=128, classes=1000, steps=5),
     "resnet50": Workload("resnet50", batch_size=16, image_size=224, classes=1000, steps=3),
 }
 
@@ -84,7 +85,7 @@ def main() -> None:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", nargs="+", choices=WORKLOADS, help="networks (default: both)")
+    parser.add_argument("--model", nargs="+", choices=WORKLOADS, help="networks (default: all)")
     parser.add_argument(
         "--precision",
         nargs="+",
@@ -100,7 +101,7 @@ def _parse() -> argparse.Namespace:
         help="others to compare (default: all)",
     )
     parser.add_argument("--rounds", type=int, help="number of rounds (default 5; 2 epochs)")
-    parser.add_argument("--steps", type=int, help="steps per turn (default 20; resnet50: 3)")
+    parser.add_argument("--steps", type=int, help="steps per turn (default 20, 5 or 3)")
     parser.add_argument("--threads", type=int, default=2, help="number of cores (default 2)")
     parser.add_argument("--epoch", action="store_true", help="time whole epochs of resnet20")
     parser.add_argument(
@@ -109,8 +110,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--torch-python", default=sys.executable, help="a Python that has PyTorch")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
-    if options.epoch and "resnet50" in (options.model or ()):
-        parser.error("--epoch is of resnet20: CIFAR-10 has no images for the other network")
+    if options.epoch and {"resnet18", "resnet50"}.intersection(options.model or ()):
+        parser.error("--epoch is of resnet20: CIFAR-10 has no images for the other networks")
     options.model = options.model or (["resnet20"] if options.epoch else list(WORKLOADS))
     options.rounds = options.rounds or (2 if options.epoch else 5)
     return options
@@ -162,8 +163,11 @@ def _peers(
     for name in options.peers:
         if reason := _why_absent(name, options.torch_python):
             left_out.append({"peer": name, "reason": reason})
-        elif name == "keras-fit":
-            peers.append(Peer(name, (sys.executable, str(FOLDER / "keras_fit.py")), told))
+        elif name == "ours-remat":
+            peers.append(Peer(name, own, {**told, "remat": True}))
+        elif name.endswith("-fit"):
+            keras_fit = {**told, "stock": name == "keras-fit"}
+            peers.append(Peer(name, (sys.executable, str(FOLDER / "keras_fit.py")), keras_fit))
         else:
             compiled = {**told, "compiled": name == "torch-compiled"}
             command = (options.torch_python, str(FOLDER / "pytorch.py"))
@@ -172,7 +176,7 @@ def _peers(
 
 
 def _why_absent(peer: str, torch_python: str) -> str | None:
-    if peer == "keras-fit":
+    if not peer.startswith("torch"):
         return None
     if subprocess.run([torch_python, "-c", "import torch"], capture_output=True).returncode:
         return "the interpreter cannot import torch; name one that can with --torch-python"

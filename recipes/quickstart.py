@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from keras_resnet.arguments import checked
 from keras_resnet.errors import UserError, require
 from keras_resnet.export import manifest
@@ -78,13 +80,12 @@ def run(out: str | Path = "quickstart", overrides: dict[str, Any] | None = None)
 
 def _write_samples(dataset: Dataset, folder: Path) -> list[Path]:
     """Write a test image of each class as PNG, for `keras-resnet predict`."""
-    image_module = require("PIL.Image", "recipes")
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.png" for name in dataset.class_names]
     test = dataset.test.sample(len(dataset.test))
     for index, path in enumerate(paths):
         first = int((test.labels == index).argmax())
-        image_module.fromarray(test.images[first]).save(path)
+        Image.fromarray(test.images[first]).save(path)
     return paths
 
 

@@ -1,4 +1,4 @@
-"""Stock Keras 3: the same network in stock layers, with `compile` and `fit` as in Keras' guides."""
+"""Keras' `compile` and `fit`, as in its guides: with our layers, or with stock layers."""
 
 from __future__ import annotations
 
@@ -87,7 +87,9 @@ def augmented_batches(turns: Turns) -> tf.data.Dataset:
 
 def main() -> None:
     turns = Turns()
-    model = stock(network(turns.options))
+    model = network(turns.options)
+    if turns.options["stock"]:
+        model = stock(model)
     model.compile(
         keras.optimizers.SGD(LEARNING_RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),

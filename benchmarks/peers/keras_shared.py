@@ -19,8 +19,12 @@ LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.1, 0.9, 1e-4
 def network(options: dict[str, Any]) -> keras.Model:
     """Return the model from uint8 pixels to logits, under the precision's dtype policy."""
     keras.config.set_dtype_policy(options["precision"])
+    size = options["image_size"]
     return registry.create_model(
-        options["model"], classifier_activation=None, include_preprocessing=True
+        options["model"],
+        input_shape=(size, size, 3),
+        classifier_activation=None,
+        include_preprocessing=True,
     )
 
 

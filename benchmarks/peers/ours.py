@@ -33,6 +33,7 @@ def steps(turns: Turns) -> None:
         keras.optimizers.SGD(LEARNING_RATE, momentum=MOMENTUM),
         batch_size=turns.options["batch_size"],
         weight_decay=WEIGHT_DECAY,
+        remat=turns.options.get("remat", False),
     )
     batches = loop.distribute(one_batch_repeated(turns.options))
     for _ in range(WARM_UP):

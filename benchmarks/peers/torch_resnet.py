@@ -1,4 +1,4 @@
-"""The benchmark's two networks in PyTorch: keras_resnet's resnet20 and resnet50, part by part."""
+"""The benchmark's networks in PyTorch, part by part: resnet20, resnet18 and resnet50."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Spec:
-    """The differences between the two networks."""
+    """The differences between the networks."""
 
     depths: tuple[int, ...]
     widths: tuple[int, ...]
     bottleneck: bool
+    photographs: bool  # the stem of ImageNet, and projections as shortcuts (option B)
     classes: int
     bn_epsilon: float
     mean: tuple[float, float, float]  # RGB 0...255
@@ -26,15 +27,27 @@ SPECS = {
         (3, 3, 3),
         (16, 32, 64),
         bottleneck=False,
+        photographs=False,
         classes=10,
         bn_epsilon=1e-5,
         mean=(125.307, 122.961, 113.8575),
         std=(62.985, 62.0925, 66.7080),
     ),
+    "resnet18": Spec(
+        (2, 2, 2, 2),
+        (64, 128, 256, 512),
+        bottleneck=False,
+        photographs=True,
+        classes=1000,
+        bn_epsilon=1e-5,
+        mean=(123.675, 116.28, 103.53),
+        std=(58.395, 57.12, 57.375),
+    ),
     "resnet50": Spec(
         (3, 4, 6, 3),
         (64, 128, 256, 512),
         bottleneck=True,
+        photographs=True,
         classes=1000,
         bn_epsilon=1.001e-5,
         mean=(123.68, 116.779, 103.939),
@@ -84,7 +97,7 @@ class Unit(nn.Module):
                 ConvolutionBN(spec, width, width, 3, 1, relu=False),
             )
         self.shortcut: nn.Module = nn.Identity()
-        if inputs != outputs and spec.bottleneck:
+        if inputs != outputs and spec.photographs:
             self.shortcut = ConvolutionBN(spec, inputs, outputs, 1, stride, relu=False)
         elif inputs != outputs:
             self.shortcut = OptionA(inputs, outputs)
@@ -103,7 +116,7 @@ class ResNet(nn.Module):
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(spec.std).view(1, 3, 1, 1))
         channels = spec.widths[0]
-        if spec.bottleneck:
+        if spec.photographs:
             stem = ConvolutionBN(spec, 3, channels, 7, 2, relu=True)
             body: list[nn.Module] = [stem, nn.MaxPool2d(3, 2, 1)]
         else:

@@ -12,9 +12,9 @@ from dataclasses import fields
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from keras_resnet.display.console import table_text
-from keras_resnet.errors import require
 from keras_resnet.text import for_html
 
 _LINES = 3  # rows shown as text
@@ -54,14 +54,11 @@ def data_uri(picture: np.ndarray) -> str:
 
     Args:
         picture: (height, width, 3 or 1), RGB 0...255.
-
-    Raises:
-        MissingExtraError: Pillow is not installed.
     """
     file = io.BytesIO()
     array = picture[..., 0] if picture.shape[-1] == 1 else picture
     pixels = np.clip(np.rint(array), 0, 255).astype("uint8")
-    require("PIL.Image", "report").fromarray(pixels).save(file, "PNG")
+    Image.fromarray(pixels).save(file, "PNG")
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
@@ -70,9 +67,6 @@ def thumbnails(pictures: Sequence[tuple[str, np.ndarray]]) -> str:
 
     Args:
         pictures: labels and RGB 0...255 (height, width, 3 or 1).
-
-    Raises:
-        MissingExtraError: Pillow is not installed.
     """
     cell = "display:inline-block;margin:0 6px 6px 0;text-align:center;vertical-align:top"
     return "".join(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from keras_resnet.arguments import checked
 from keras_resnet.display import figures, notebook
@@ -229,7 +230,7 @@ def _page(width: int, height: int) -> Any:
 def _drawn(page: Any) -> Any:
     canvas = page.figure.canvas
     canvas.draw()
-    image = require("PIL.Image", "explain").fromarray(np.asarray(canvas.buffer_rgba()))
+    image = Image.fromarray(np.asarray(canvas.buffer_rgba()))
     return image.convert("RGB")
 
 

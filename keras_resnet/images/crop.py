@@ -1,9 +1,10 @@
-"""The central crop for evaluation and prediction. It equals PIL's except for rounding.
+"""The central crop for evaluation and prediction.
 
 torchvision and timm evaluate on PIL images: they decode the whole image, resize its shorter side
-with PIL's antialiased filter, and crop the center. `predict` and a SavedModel's signatures do the
-same with the operations of this module. Evaluation without a recorded protocol takes a central
-square (recipes/data/encoded.py), which is much faster and differs by a few grey levels.
+with PIL's antialiased filter, and crop the center. `predict` does the same with Pillow. The graphs
+of a SavedModel and of evaluation use operations that equal Pillow's except for rounding. Evaluation
+without a recorded protocol takes a central square (recipes/data/encoded.py), which is faster and
+differs by a few grey levels.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
+from PIL import Image
 
 from keras_resnet.arguments import require_fields
 from keras_resnet.errors import UnknownNameError, UserError
@@ -70,11 +72,31 @@ def shown(images: Any, shape: tuple[int, int], crop: SingleCrop | None) -> Any:
     resized to cover `crop.covers(shape)`, or `shape` if there is no `crop`. Then the center is
     cropped.
     """
-    resize = shape if crop is None else crop.covers(shape)
-    interpolation = "bilinear" if crop is None else crop.interpolation
+    resize, interpolation = _how(shape, crop)
     is_cut = tf.reduce_all(tf.equal(tf.shape(images)[-3:-1], shape))
     cut = tf.cond(is_cut, lambda: images, lambda: _cover(images, resize, shape, interpolation))
     return tf.ensure_shape(cut, [*images.shape[:-3], *shape, images.shape[-1]])
+
+
+def cut_by_pillow(
+    image: Image.Image, shape: tuple[int, int], crop: SingleCrop | None
+) -> Image.Image:
+    """Prepare an image for a model of `shape` (height, width) as `shown` does, with Pillow."""
+    width, height = image.size
+    if (height, width) == shape:
+        return image
+    resize, interpolation = _how(shape, crop)
+    is_high = height * resize[1] > width * resize[0]
+    rows = height * resize[1] // width if is_high else resize[0]
+    columns = resize[1] if is_high else width * resize[0] // height
+    top, left = round((rows - shape[0]) / 2), round((columns - shape[1]) / 2)
+    resized = image.resize((columns, rows), Image.Resampling[interpolation.upper()])
+    return resized.crop((left, top, left + shape[1], top + shape[0]))
+
+
+def _how(shape: tuple[int, int], crop: SingleCrop | None) -> tuple[tuple[int, int], str]:
+    """Return the (height, width) that a resized image must cover, and the interpolation."""
+    return (shape, "bilinear") if crop is None else (crop.covers(shape), crop.interpolation)
 
 
 def _cover(image: Any, resize: tuple[int, int], size: tuple[int, int], interpolation: str) -> Any:

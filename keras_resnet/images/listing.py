@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +14,7 @@ import numpy as np
 
 from keras_resnet.errors import UserError
 from keras_resnet.images.crop import SingleCrop
-from keras_resnet.images.read import read_image
+from keras_resnet.images.read import image_or_error
 
 # The name only suggests that a file is an image. Its bytes tell the kind (read.py).
 READ = (
@@ -125,14 +127,12 @@ def read_images(
     """
     paths, others = some_images(folder, count)
     warn_of_others(folder, others)
-    images, bad, why = [], [], ""
-    for path in paths:
-        try:
-            images.append(read_image(path, size, channels, crop))
-        except UserError as error:
-            bad.append(path)
-            why = why or str(error)
+    read = partial(image_or_error, size=size, channels=channels, crop=crop)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = list(pool.map(read, paths))
+    images = [image for image in found if not isinstance(image, UserError)]
     if not images:
-        raise UserError(f"None of {len(paths):,} images in {folder} can be read. {why}")
+        raise UserError(f"None of {len(paths):,} images in {folder} can be read. {found[0]}")
+    bad = [path for path, image in zip(paths, found, strict=True) if isinstance(image, UserError)]
     warn_of_left_out(bad, len(paths))
     return np.stack(images)

@@ -1,9 +1,11 @@
 """Read image files for a network: in training, in Python, and in a SavedModel's graph.
 
-All three use one implementation:
+In Python, Pillow reads, resizes and crops them (`read_image`). The graphs of training and of a
+SavedModel use TensorFlow's decoders, and operations that equal Pillow's except for rounding
+(crop.py). The same rules hold for all three:
 
-- The bytes of a file tell its kind, not its name. TensorFlow decodes JPEG and PNG. Pillow decodes
-  other kinds (BMP, GIF, TIFF, WebP, AVIF, ...), which a SavedModel does not read.
+- The bytes of a file tell its kind, not its name. In graphs, TensorFlow decodes JPEG and PNG.
+  Pillow decodes other kinds (BMP, GIF, TIFF, WebP, AVIF, ...), which a SavedModel does not read.
 - Every image is turned upright by its Exif data. Grey, palette and CMYK become RGB. Alpha is
   dropped. 16-bit images keep their upper 8 bits. An animation gives its first picture (an animated
   PNG its still one).
@@ -13,29 +15,32 @@ All three use one implementation:
 
 from __future__ import annotations
 
-import functools
 import io
-import re
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-from keras_resnet.errors import UserError, require
+from keras_resnet.errors import UserError
 from keras_resnet.files import expanded
 from keras_resnet.images import headers
-from keras_resnet.images.crop import SingleCrop, shown
+from keras_resnet.images.crop import SingleCrop, cut_by_pillow, shown
 from keras_resnet.images.crop import decode as decode_sound
 
 # 8192². Decoded this is 192 MiB, and as much again during resizing.
 MAX_PIXELS = 2**26
 MAX_RATIO = 100  # an image of 1 × 1,000,000 would be resized to 224 × 224,000,000
+_LIMITS = f" pixels; at most {MAX_PIXELS:,} and sides of 1:{MAX_RATIO} are decoded"
 MAX_BYTES = 8 * MAX_PIXELS  # of a file: 16 bits with alpha, not compressible
 # Pillow's names of the kinds in listing.READ. It opens others by starting a program (EPS).
 _KINDS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "AVIF")
+
+# Pillow warns about unusual files that it reads all the same. Files are read in threads, in which
+# `warnings.catch_warnings` would change the filters of the whole process at a random time.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def decode(encoded: Any, name: Any = "") -> Any:
@@ -121,9 +126,8 @@ def _judged(height: Any, width: Any) -> tuple[Any, Any]:
     longer, shorter = tf.maximum(height, width), tf.minimum(height, width)
     product = tf.cast(height, tf.int64) * tf.cast(width, tf.int64)
     fits = (shorter > 0) & (product <= MAX_PIXELS) & (longer // tf.maximum(shorter, 1) < MAX_RATIO)
-    size = ["it has ", tf.as_string(height), "×", tf.as_string(width)]
-    limits = f" pixels; at most {MAX_PIXELS:,} and sides of 1:{MAX_RATIO} are decoded"
-    return fits, tf.strings.join([*size, limits])
+    said = ["it has ", tf.as_string(height), "×", tf.as_string(width), _LIMITS]
+    return fits, tf.strings.join(said)
 
 
 def view(encoded: Any, shape: tuple[int, int, int], crop: SingleCrop | None, name: Any = "") -> Any:
@@ -152,7 +156,6 @@ def read_image(
     Raises:
         UserError: the file does not exist, is no image, is damaged or is too large. The message
             names it.
-        MissingExtraError: it is neither JPEG nor PNG, and Pillow is not installed.
     """
     if channels not in (1, 3):
         raise UserError(f"Image files have 1 or 3 channels, but the model takes {channels}.")
@@ -161,77 +164,71 @@ def read_image(
         raise UserError(f"{path} is a folder; give the images in it.")
     if not path.is_file():
         raise UserError(f"No such image: {path}")
-    shape = (*size, channels)
     if not 0 < (length := path.stat().st_size) <= MAX_BYTES:
         problem = f"it has {length:,} bytes" if length else "it is empty"
         raise UserError(f"Cannot read {path} as an image: {problem}.")
     try:
-        encoded = path.read_bytes()
-        if tf.io.is_jpeg(encoded) or headers.is_png(encoded):
-            return np.asarray(_viewer(shape, crop)(encoded))
-        return np.asarray(_cutter(shape, crop)(_by_pillow(encoded)))
+        image = cut_by_pillow(_opened(path.read_bytes()), size, crop)
+        return np.asarray(image.convert("L"))[..., None] if channels == 1 else np.asarray(image)
     except UserError as error:
         raise UserError(f"Cannot read {path} as an image: {error}") from error
-    except tf.errors.InvalidArgumentError as error:
-        raise UserError(f"Cannot read {path} as an image: {_reason(error)}") from error
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror or error}") from error
 
 
-def open_by_pillow(encoded: bytes) -> Any:
+def image_or_error(path: str, **how: Any) -> np.ndarray | UserError:
+    """Return the image of `read_image`, or its error, so that one bad file does not stop others."""
+    try:
+        return read_image(path, **how)
+    except UserError as error:
+        return error
+
+
+def open_by_pillow(encoded: bytes) -> Image.Image:
     """Open an image with Pillow, as one of the kinds that this package reads."""
-    image_module = require("PIL.Image", "export")
-    image_module.init()  # loads the readers
-    kinds = [kind for kind in _KINDS if kind in image_module.OPEN]  # old versions have no AVIF
-    return image_module.open(io.BytesIO(encoded), formats=kinds)
+    Image.init()  # loads the readers
+    kinds = [kind for kind in _KINDS if kind in Image.OPEN]  # Pillow may lack AVIF
+    return Image.open(io.BytesIO(encoded), formats=kinds)
 
 
 def _by_pillow(encoded: bytes) -> np.ndarray:
-    """Decode a file's bytes with Pillow: uint8 (height, width, 3).
+    """Decode a file's bytes with Pillow: uint8 (height, width, 3); see `_opened`."""
+    return np.asarray(_opened(encoded))
+
+
+def _opened(encoded: bytes) -> Image.Image:
+    """Decode a file's bytes with Pillow: RGB, upright.
 
     Raises:
         UserError: the reason why it cannot be read.
     """
-    image_module = require("PIL.Image", "export")
-    image_ops = require("PIL.ImageOps", "export")
     try:
-        # Pillow warns about images above 89 million pixels and refuses them above twice that.
-        with (
-            warnings.catch_warnings(action="ignore"),
-            open_by_pillow(encoded) as image,
-        ):
-            fits, said = _judged(image.height, image.width)
-            if not fits:
-                raise UserError(said.numpy().decode())
-            upright = image_ops.exif_transpose(image)
+        with open_by_pillow(encoded) as image:
+            _require_size(image.height, image.width)
+            upright = ImageOps.exif_transpose(image)
             if upright.mode.startswith("I;16"):  # convert() would clip 16 bits, not scale them
-                upright = image_module.fromarray((np.asarray(upright) >> 8).astype("uint8"))
+                upright = Image.fromarray((np.asarray(upright) >> 8).astype("uint8"))
             elif upright.mode in ("I", "F"):
                 raise UserError("its pixels have 32 bits; save it with 8 or 16 bits")
-            return np.asarray(upright.convert("RGB"))
+            return upright.convert("RGB")
     except UserError:
         raise
-    except image_module.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         found = headers.kind(encoded).numpy().decode()
         if found == headers.UNKNOWN_KIND:
             raise UserError(f"it is {found} (.jpg, .png, …)") from error
         raise UserError(f"it is {found}, which Pillow cannot read") from error
+    except Image.DecompressionBombError as error:  # Pillow's own limit, above ours
+        raise UserError(f"it has too many pixels; at most {MAX_PIXELS:,} are decoded") from error
     except Exception as error:  # a damaged file can make Pillow raise anything
-        raise UserError(str(error)) from error
+        raise UserError(f"the file is damaged or cut off ({error})") from error
 
 
-@functools.cache
-def _viewer(shape: tuple[int, int, int], crop: SingleCrop | None) -> Callable[[bytes], Any]:
-    spec = [tf.TensorSpec([], tf.string)]
-    return tf.function(lambda encoded: view(encoded, shape, crop), input_signature=spec)
-
-
-@functools.cache
-def _cutter(shape: tuple[int, int, int], crop: SingleCrop | None) -> Callable[[np.ndarray], Any]:
-    def cut(image: Any) -> Any:
-        return _channels(shown(image, shape[:2], crop), shape[2])
-
-    return tf.function(cut, input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)])
+def _require_size(height: int, width: int) -> None:
+    """Refuse a size as `require_size` does in a graph."""
+    shorter, longer = sorted((height, width))
+    if shorter < 1 or height * width > MAX_PIXELS or longer // shorter >= MAX_RATIO:
+        raise UserError(f"it has {height}×{width}{_LIMITS}")
 
 
 def _channels(image: Any, channels: int) -> Any:
@@ -240,9 +237,3 @@ def _channels(image: Any, channels: int) -> Any:
         return image
     luma = tf.reduce_sum(tf.cast(image, tf.int32) * (19595, 38470, 7471), -1, keepdims=True)
     return tf.cast((luma + 0x8000) // 0x10000, tf.uint8)
-
-
-def _reason(error: tf.errors.InvalidArgumentError) -> str:
-    """Return the reason for people. A decoder's own words, e.g. "crop window", explain little."""
-    refused = re.search(r"assertion failed: \[(.*?)\]", str(error.message))
-    return refused[1].strip() if refused else "the file is damaged or cut off"

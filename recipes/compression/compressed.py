@@ -32,8 +32,13 @@ class Compressed(Trained):
     averages: ClassVar[bool]
 
     def check(self, config: Config) -> None:
-        """Refuse averaged weights if averaging undoes the technique."""
+        """Refuse averaged weights if averaging undoes the technique, and rematerialisation."""
         super().check(config)
+        if config.train.remat:
+            raise UserError(
+                "train.remat is only for Keras 3 models, but compression trains tf_keras models. "
+                "To save memory, use --set train.accumulate=2"
+            )
         if config.train.ema and not self.averages:
             raise UserError(
                 "train.ema averages weights, which would undo pruning and clustering; received "

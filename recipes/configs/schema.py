@@ -88,6 +88,7 @@ class TrainConfig:
     least_steps: Count = 0  # with epochs: add epochs until there are this many updates
     batch_size: Positive = 128  # images per update, over all devices, machines and batch parts
     accumulate: Positive = 1  # split a batch into this many parts to save memory
+    remat: bool = False  # save memory: compute activations again in the backward pass
     seed: Annotated[int, Limits(0, 2**31 - 1)] = 0  # seeds initial weights, order, augmentation
     deterministic: bool = False  # reproducible results also on GPUs, at a lower speed
     precision: str = "auto"  # auto | float32 | mixed_float16 | mixed_bfloat16

@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from keras_resnet.arguments import checked
 from keras_resnet.display.notebook import html_table
@@ -321,10 +322,9 @@ def _of_files(name: str, folder: Folder) -> _Loaded:
 def _load_digits(name: str) -> _Loaded:
     """Load the UCI handwritten digits as 32×32 RGB; a fixed random fifth is the test split."""
     raw = require("sklearn.datasets", "recipes").load_digits()
-    image_module = require("PIL.Image", "recipes")
     grey = (raw.images * (255 / 16)).round().astype("uint8")
     enlarged = [
-        np.asarray(image_module.fromarray(digit).resize((32, 32), image_module.Resampling.BILINEAR))
+        np.asarray(Image.fromarray(digit).resize((32, 32), Image.Resampling.BILINEAR))
         for digit in grey
     ]
     images = np.repeat(np.stack(enlarged)[..., None], 3, axis=-1)

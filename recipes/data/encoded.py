@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -17,8 +16,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from PIL import Image
 
-from keras_resnet.errors import UserError, require
+from keras_resnet.errors import UserError
 from keras_resnet.images import headers, read
 from keras_resnet.images.crop import decode as decode_sound
 from keras_resnet.images.listing import spaced, warn_of_left_out
@@ -107,7 +107,6 @@ class Source:
         Raises:
             UserError: no image can be decoded.
         """
-        require("PIL.Image", "recipes")  # without it, the images that only Pillow reads are lost
         if len(self) > 20_000:
             print(f"checking {len(self):,} images once", file=sys.stderr)
         probed = tf.data.Dataset.range(len(self)).map(
@@ -227,15 +226,13 @@ class EncodedSplit:
         Raises:
             UserError: none of them can be read.
         """
-        image_module = require("PIL.Image", "recipes")
         unreadable = (
             *(OSError, SyntaxError, ValueError, tf.errors.OpError),
-            image_module.DecompressionBombError,
+            Image.DecompressionBombError,
         )
         sides = []
         for place in spaced(self.places, _SAMPLE):
-            with contextlib.suppress(*unreadable), warnings.catch_warnings():
-                warnings.simplefilter("ignore", image_module.DecompressionBombWarning)
+            with contextlib.suppress(*unreadable):
                 content = self.source.read(tf.constant(place))[0].numpy()
                 sides.append(min(read.open_by_pillow(content).size))
         if not sides:

@@ -24,7 +24,7 @@ import numpy as np
 from keras_resnet.errors import UserError
 from keras_resnet.files import expanded, replacing
 from keras_resnet.images.listing import some_images, warn_of_others
-from keras_resnet.images.read import read_image
+from keras_resnet.images.read import image_or_error
 from keras_resnet.recipes.runs.sources import Source
 
 _BATCH = 32
@@ -92,7 +92,7 @@ class Classifier:
         """
         height, width, channels = self._runtime.input_shape
         size = (height or 224, width or 224)
-        read = partial(_read_or_say_why, size=size, channels=channels or 3, crop=self._crop)
+        read = partial(image_or_error, size=size, channels=channels or 3, crop=self._crop)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for paths, pixels in _batches(pool, read, images):
                 good = [image for image in pixels if not isinstance(image, UserError)]
@@ -109,13 +109,6 @@ class Classifier:
         probabilities = dict(zip(self.names, scores.tolist(), strict=True))
         above = int(np.count_nonzero(scores > 0.5))
         return {"top": _best(scores, self.names, above), "probabilities": probabilities}
-
-
-def _read_or_say_why(path: str, **how: Any) -> np.ndarray | UserError:
-    try:
-        return read_image(path, **how)
-    except UserError as error:  # one bad image does not lose the others
-        return error
 
 
 def _batches(

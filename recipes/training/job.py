@@ -277,6 +277,7 @@ def build_loop(job: Job) -> Loop:
         accumulate=train.accumulate,
         clip_norm=train.clip_norm,
         ema=train.ema,
+        remat=train.remat,
         teacher=teacher,
         class_weights=_weights_of(job) if train.class_weights else None,
         multi_label=job.dataset.multi_label,

@@ -25,6 +25,7 @@ from keras_resnet.recipes.training import workers
 from keras_resnet.recipes.training.averages import Averages
 from keras_resnet.recipes.training.losses import LOSSES, LossScale
 from keras_resnet.recipes.training.optimizers import ScheduleFreeAdamW
+from keras_resnet.recipes.training.remat import Rematerialised
 from keras_resnet.recipes.training.teacher import Teacher
 
 
@@ -62,6 +63,8 @@ class Loop:
             with its own BN statistics.
         clip_norm: the largest norm of the whole batch's gradient; 0 for no limit.
         ema: decay of the averaged weights; 0 for no averages.
+        remat: compute activations again in the backward pass, to save memory; see
+            `training/remat.py`.
         teacher: a teacher whose outputs are targets in addition to the labels.
         class_weights: the weight of each class in the training loss, float32 (classes,); None for
             the weight 1.
@@ -83,6 +86,7 @@ class Loop:
         accumulate: int = 1,
         clip_norm: float = 0.0,
         ema: float = 0.0,
+        remat: bool = False,
         teacher: Teacher | None = None,
         class_weights: np.ndarray | None = None,
         multi_label: bool = False,
@@ -95,7 +99,8 @@ class Loop:
         self.label_smoothing, self.loss_function = label_smoothing, LOSSES[loss]
         self.accumulate, self.clip_norm = accumulate, clip_norm
         self.teacher, self.class_weights = teacher, class_weights
-        self._watched = model if teacher is None else teacher.watched(model)
+        watched = model if teacher is None else teacher.watched(model)
+        self._watched = Rematerialised(watched) if remat else watched
         self.multi_label = multi_label
         with strategy.scope():
             self.averages = Averages(model, ema) if ema else None

@@ -108,7 +108,7 @@ def _calls(folder, names):
 def test_every_text_file_is_opened_with_its_encoding(folder):
     """Otherwise it depends on the locale."""
     # files.read_text, called by its name alone, reads UTF-8.
-    of_bytes = re.compile(r"'[rwxa]?b'|^(os|image_module|archive)\.open|\*\*how|^read_text\(")
+    of_bytes = re.compile(r"'[rwxa]?b'|^(os|Image|archive)\.open|\*\*how|^read_text\(")
     names = ("open", "read_text", "write_text", "fdopen")
     calls = [call for call in _calls(folder, names) if not of_bytes.search(call[1])]
     assert [call for call in calls if "encoding=" not in call[1]] == []

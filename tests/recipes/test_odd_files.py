@@ -225,8 +225,11 @@ def test_evaluation_reads_them_so(split, predicted):
 def test_evaluation_by_a_recorded_crop_reads_them_so(split, paths):
     crop = SingleCrop(36, SIZE, "bicubic")
     found = [image.numpy() for image, _ in split.shown(crop.cut)]
-    expected = [read_image(path, (SIZE, SIZE), crop=crop) for path in paths]
-    np.testing.assert_array_equal(found, expected)
+    for image, path in zip(found, paths, strict=True):
+        expected = read_image(path, (SIZE, SIZE), crop=crop)
+        error = np.abs(image.astype(int) - expected)
+        # One grey level, seldom two: see test_protocol.py.
+        assert (error.max(), error.mean() < 0.1) <= (2, True), (path, error.max(), error.mean())
 
 
 def test_explain_and_calibration_read_them_so(model, folder, paths, predicted):

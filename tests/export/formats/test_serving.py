@@ -27,6 +27,7 @@ from keras_resnet.recipes.runs.folder import create_run, write_json
 
 NAMES = [f"name {index}" for index in range(10)]
 CROP = SingleCrop(37, 32, "bicubic")
+ROUNDED = 2e-3  # of a probability, by some grey levels that differ by one
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +149,7 @@ def test_files_and_images_and_python_give_the_same(served, network, tmp_path):
     images = np.stack([read_image(path, (32, 32), crop=CROP) for path in paths])
     answers = _ask(served, files)
     expected = network.predict(images, verbose=0)
-    np.testing.assert_allclose(answers["predictions"], expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(answers["predictions"], expected, atol=ROUNDED)
     upright = np.asarray(_photo(5).transpose(Image.Transpose.ROTATE_270))[None]
     stored = served.signatures["serving_default"](images=tf.constant(upright))
     np.testing.assert_allclose(stored["logits"], answers["logits"][5:], rtol=1e-4, atol=1e-4)
@@ -244,7 +245,7 @@ def test_the_manifest_has_the_crop_and_predict_takes_it(exported, tmp_path, caps
     (answer,) = json.loads(capsys.readouterr().out)["predictions"]
     served = tf.saved_model.load(f"{model}/1")  # kept: a signature lives as long as it
     score = _ask(served, [(tmp_path / "x.jpg").read_bytes()])["scores"][0, 0]
-    assert answer["top"][0]["probability"] == pytest.approx(float(score), rel=1e-5)
+    assert answer["top"][0]["probability"] == pytest.approx(float(score), abs=ROUNDED)
 
 
 def test_images_are_cut_as_the_model_was_evaluated(tmp_path):
