@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import tomllib
-from dataclasses import asdict
 
 import numpy as np
 import pytest
