@@ -44,11 +44,6 @@ class Quantization:
                 f"{self.keep_float!r}. Write keep_float=[{self.keep_float!r}]."
             )
 
-    @property
-    def measures_min_max(self) -> bool:
-        """True if TensorFlow's converter is enough: min-max ranges and no layers in float32."""
-        return self.method == int8_ranges.MIN_MAX and not self.keep_float
-
     def require_formats(self, formats: Sequence[str]) -> None:
         """Refuse options that none of `formats` can use.
 
@@ -84,7 +79,7 @@ class Quantization:
                 f"{', '.join(int8_ranges.TRAINED_FORMATS)}; received {others[0]}. For other "
                 "formats, export the float model that it was trained from."
             )
-        if not self.measures_min_max:
+        if self.method != int8_ranges.MIN_MAX or self.keep_float:
             raise UserError(
                 f"'{model.name}' is a quantization-aware model with trained ranges; drop "
                 "keep_float and calibration_method."

@@ -57,7 +57,9 @@ def convert(
         converter.target_spec.supported_types = [tf.float16]
     if precision in NEEDS_CALIBRATION and not has_ranges:
         samples = pinned(f"tflite-{precision}", calibration)
-        converter.representative_dataset = lambda: ({INPUT: image[None]} for image in samples)
+        # int8_ranges measures the ranges of an int8 file; it needs one image to mark the places.
+        shown = samples[:1] if precision == "int8" else samples
+        converter.representative_dataset = lambda: ({INPUT: image[None]} for image in shown)
     if precision == "int8":
         if not has_ranges:  # this set of operations needs images for measuring
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
@@ -68,7 +70,7 @@ def convert(
         converter.target_spec.supported_ops = [mode]
     try:
         with quiet_stderr(), warnings.catch_warnings(action="ignore"):
-            if precision == "int8" and not quantization.measures_min_max:
+            if precision == "int8" and not has_ranges:
                 method, kept = quantization.method, quantization.keep_float
                 return int8_ranges.convert(converter, method, samples, kept)
             data: bytes = converter.convert()

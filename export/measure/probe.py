@@ -106,9 +106,7 @@ class Primed:
         self._outputs = sorted(computed & set(self._copies))
         graph.inputs, graph.outputs = list(self._copies.values()), self._outputs
         model.signatureDefs = []
-        builder = require("flatbuffers", "export").Builder(len(data))
-        builder.Finish(model.Pack(builder), b"TFL3")
-        self._interpreter = _interpreter(bytes(builder.Output()))
+        self._interpreter = _interpreter(tflite_graph.pack(model))
 
     def run(self, given: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
         """Compute every tensor at a cut from the given values of all of them."""

@@ -55,6 +55,15 @@ def read(data: bytes) -> Any:
     return _schema().ModelT.InitFromPackedBuf(data, 0)
 
 
+def pack(model: Any) -> bytes:
+    """Return the bytes of a file from the `ModelT` object of `read`."""
+    import flatbuffers
+
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
 def operations(model: Any) -> tuple[Operation, ...]:
     """Return the operations of a model from `read`, in the order they run."""
     found: list[Operation] = []
