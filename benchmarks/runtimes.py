@@ -15,9 +15,8 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from keras_resnet.errors import MissingExtraError
 from keras_resnet.export import export, manifest
 from keras_resnet.export.formats import table
 from keras_resnet.export.measure import benchmark
-from keras_resnet.export.measure.turns import ratio, spread
+from keras_resnet.export.measure.turns import ratio
 from keras_resnet.lazy import quiet_stderr
 from keras_resnet.weights.foreign.keras_weights import from_keras_applications, takes_bgr
 
@@ -65,9 +64,6 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--calibration", type=int, default=100, help="calibration images (default 100)"
     )
-    parser.add_argument(
-        "--conversions", type=int, default=3, help="rounds of conversion (default 3)"
-    )
     parser.add_argument("--rounds", type=int, default=10, help="rounds of timing (default 10)")
     parser.add_argument("--runs", type=int, default=20, help="images per round (default 20)")
     parser.add_argument("--threads", default="1,2", help="numbers of threads (default 1,2)")
@@ -81,28 +77,14 @@ def _parse() -> argparse.Namespace:
 
 
 def _compare(name: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Compare both networks in all their files: the times of conversion, then of the files."""
-    theirs, ours = _networks(name, options)
-    images = _images(options)
+    """Compare both networks in all their files."""
+    theirs, ours = networks(name, options)
+    images = images_of(options)
     # Keras Applications' first ResNets take BGR.
     flipped = images[..., ::-1].copy() if takes_bgr(theirs) else images
-    _require_equal(theirs, ours, flipped[:4], images[:4])
-    conversions = {
-        "stock": lambda number: _stock(theirs, flipped, folder / f"stock{number}"),
-        "ours": lambda number: _ours(ours, ["tflite-int8"], images, folder / f"ours{number}"),
-    }
-    seconds = _in_turns(conversions, options.conversions)
-    found = {
-        "conversion_s": {who: spread(values) for who, values in seconds.items()},
-        "conversion_ratio": ratio(seconds["ours"], seconds["stock"]),
-    }
-    print(
-        f"{name} to int8: ours with its check {found['conversion_s']['ours']['median']:.1f} s, the "
-        f"bare converter {found['conversion_s']['stock']['median']:.1f} s, ours/bare "
-        f"{_text(found['conversion_ratio'])}, n = {options.conversions}"
-    )
-    kinds, left_out = _available(FORMATS)
-    report = _ours(ours, kinds, images, folder / "all")
+    require_equal(theirs, ours, flipped[:4], images[:4])
+    kinds, left_out = available(FORMATS)
+    report = export_ours(ours, kinds, images, folder / "all")
     files = [*_stock_files(theirs, flipped, folder), *benchmark.find([report.folder])]
     torch_files, no_torch = _torch(name, options)
     measured = benchmark.measure(
@@ -113,8 +95,8 @@ def _compare(name: str, options: argparse.Namespace, folder: Path) -> dict[str, 
         runs=options.runs,
     )
     print(measured.table())
-    found["against_stock"] = list(_against_stock(measured, report))
-    for entry in found["against_stock"]:
+    against_stock = list(_against_stock(measured, report))
+    for entry in against_stock:
         print(f"{name}, {entry['format']}, {entry['threads']} threads: {_text(entry['ratio'])}")
     for item in [item for item in report.checks if not item.passed]:
         print(f"{item.file} FAILED its check: {'; '.join(item.problems)}")
@@ -122,10 +104,11 @@ def _compare(name: str, options: argparse.Namespace, folder: Path) -> dict[str, 
     left_out += no_torch
     for reason in left_out:
         print(f"left out: {reason}")
-    return {**found, "checks": checks, "left_out": left_out, **measured.to_dict()}
+    found = {"against_stock": against_stock, "checks": checks, "left_out": left_out}
+    return {**found, **measured.to_dict()}
 
 
-def _networks(name: str, options: argparse.Namespace) -> tuple[keras.Model, keras.Model]:
+def networks(name: str, options: argparse.Namespace) -> tuple[keras.Model, keras.Model]:
     """Return Keras Applications' network and ours, with equal random weights, no normalisation."""
     keras.utils.set_random_seed(0)
     shape = {"input_shape": (options.size, options.size, 3), "classes": options.classes}
@@ -135,7 +118,7 @@ def _networks(name: str, options: argparse.Namespace) -> tuple[keras.Model, kera
         if isinstance(layer, keras.layers.BatchNormalization):
             values = [rng.uniform(0.8, 1.2, w.shape) for w in layer.weights]
             layer.set_weights([values[0], values[1] - 1, values[2] - 1, values[3]])
-    _make_decisive(theirs, _images(options)[:4])
+    _make_decisive(theirs, images_of(options)[:4])
     ours = getattr(keras_resnet, name)(**shape)
     from_keras_applications(theirs, ours)
     return theirs, ours
@@ -148,13 +131,13 @@ def _make_decisive(model: keras.Model, images: np.ndarray) -> None:
     head.set_weights([4 / spread * head.get_weights()[0], head.get_weights()[1]])
 
 
-def _images(options: argparse.Namespace) -> np.ndarray:
+def images_of(options: argparse.Namespace) -> np.ndarray:
     """Return noise in [-1, 1], like normalised images; the times do not depend on the values."""
     shape = (options.calibration, options.size, options.size, 3)
     return np.random.default_rng(1).uniform(-1, 1, shape).astype("float32")
 
 
-def _require_equal(
+def require_equal(
     theirs: keras.Model, ours: keras.Model, flipped: np.ndarray, images: np.ndarray
 ) -> None:
     """Exit unless both compute the same function, up to a thousandth of the largest output."""
@@ -164,23 +147,12 @@ def _require_equal(
         sys.exit(f"The two networks differ, by {error:.2g} of the largest output.")
 
 
-def _in_turns(tasks: dict[str, Callable[[int], Any]], rounds: int) -> dict[str, list[float]]:
-    """Return the seconds of each task in each round; the first task changes by round."""
-    seconds: dict[str, list[float]] = {who: [] for who in tasks}
-    for number in range(rounds):
-        for who in list(tasks) if number % 2 else reversed(list(tasks)):
-            began = time.perf_counter()
-            tasks[who](number)
-            seconds[who].append(time.perf_counter() - began)
-    return seconds
-
-
-def _ours(model: keras.Model, kinds: list[str], images: np.ndarray, out: Path) -> Any:
+def export_ours(model: keras.Model, kinds: list[str], images: np.ndarray, out: Path) -> Any:
     with warnings.catch_warnings(action="ignore"):  # that the images are few, and normalised
         return export(model, kinds, out=out, calibration=images, verbose=False)
 
 
-def _stock(model: keras.Model, images: np.ndarray | None, path: Path) -> None:
+def convert_stock(model: keras.Model, images: np.ndarray | None, path: Path) -> None:
     """Convert as in TensorFlow's guide to quantization; without images, to float32."""
     converter = tf.lite.TFLiteConverter.from_keras_model(model)
     if images is not None:
@@ -195,11 +167,11 @@ def _stock(model: keras.Model, images: np.ndarray | None, path: Path) -> None:
 def _stock_files(model: keras.Model, images: np.ndarray, folder: Path) -> Iterator[benchmark.File]:
     for kind, name in STOCK.items():
         path = folder / f"{name}.tflite"
-        _stock(model, images if kind == "tflite-int8" else None, path)
+        convert_stock(model, images if kind == "tflite-int8" else None, path)
         yield benchmark.File(name, path, kind)
 
 
-def _available(kinds: tuple[str, ...]) -> tuple[list[str], list[str]]:
+def available(kinds: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the formats whose packages are installed, and the reasons against the others."""
     found, left_out = [], []
     for kind in kinds:

@@ -16,6 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import bars
+
 from keras_resnet.export import FORMATS
 
 ROOT = Path(__file__).parents[1]
@@ -541,6 +543,31 @@ def recipes() -> str:
     )
 
 
+def performance() -> str:
+    """Return every performance bar with the figures of each kind of processor."""
+    kinds = [kind for kind in bars.CPUS if (bars.FOLDER / kind).is_dir()]
+    records = {
+        (kind, path.stem): json.loads(path.read_text(encoding="utf-8"))
+        for kind in kinds
+        for path in (bars.FOLDER / kind).glob("*.json")
+    }
+    rows = (
+        f"| {bar.what} | {bar.asked} | "
+        + " | ".join(_judged(bar, records.get((kind, bar.program))) for kind in kinds)
+        + " |"
+        for bar in bars.BARS
+    )
+    return _table(f"| figure | bar | {' | '.join(bars.CPUS[kind][1] for kind in kinds)} |", rows)
+
+
+def _judged(bar: bars.Bar, record: dict[str, Any] | None) -> str:
+    found = None if record is None else bar.measured(record)
+    if found is None:
+        return "not measured"
+    unit = f" {bar.unit}" if bar.unit else ""
+    return f"{bars.text(found)}{unit}: {bars.judged(bar, found)}"
+
+
 _UNITS = {"steps of the output": "steps", "of a probability": ""}
 
 TABLES: dict[str, tuple[Callable[[], str], ...]] = {
@@ -557,6 +584,7 @@ TABLES: dict[str, tuple[Callable[[], str], ...]] = {
     "benchmarks/README.md": (runtimes, imagenet_size),
     "docs/reliability.md": (reliability,),
     "docs/arm.md": (aarch64,),
+    "docs/performance.md": (performance,),
 }
 
 

@@ -160,6 +160,50 @@ def test_training_runs_for_real(mode, tmp_path):
 
 
 @pytest.fixture
+def bars(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    yield importlib.import_module("bars")
+    del sys.modules["bars"]
+
+
+def test_every_bar_is_asked_of_a_program_that_is_run(bars):
+    programs = importlib.import_module("all").PROGRAMS
+    assert {bar.program for bar in bars.BARS} == set(programs)
+    assert all((BENCHMARKS / f"{name}.py").is_file() for name in programs)
+    assert len({bar.what for bar in bars.BARS}) == len(bars.BARS)
+    assert all((bar.least is None) != (bar.most is None) for bar in bars.BARS)
+    del sys.modules["all"]
+
+
+@pytest.mark.parametrize(("median", "said"), [(0.9, "reached"), (0.89, "not reached")])
+def test_a_bar_is_judged_by_the_median(bars, median, said):
+    at_least = bars.Bar("pace", "start", lambda record: None, least=0.9)
+    found = {"median": median, "least": 0.5, "most": 2.0}
+    assert bars.judged(at_least, found) == said
+    at_most = at_least._replace(least=None, most=median - 0.01)
+    assert bars.judged(at_most, found) == "not reached"
+    assert bars.text(found) == f"{median} (0.5 to 2)"
+
+
+def test_a_training_is_compared_with_pytorchs_faster_mode_round_by_round(bars):
+    def row(peer, *rounds):
+        ms = {"median": sorted(rounds)[len(rounds) // 2]}
+        times = [{"ms": [value]} for value in rounds]
+        return {
+            "model": "resnet20",
+            "precision": "float32",
+            "peer": peer,
+            "ms": ms,
+            "rounds": times,
+        }
+
+    rows = [row("ours", 10, 20, 10), row("torch", 30, 60, 30), row("torch-compiled", 15, 20, 12)]
+    found = bars._over("torch", "ours", "resnet20", "float32")({"rows": rows})
+    assert found == {"median": 1.2, "least": 1.0, "most": 1.5}
+    assert bars._over("keras-fit", "ours", "resnet20", "float32")({"rows": rows}) is None
+
+
+@pytest.fixture
 def tables(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     yield importlib.import_module("tables")
@@ -240,7 +284,7 @@ def _script(name, *arguments):
 @pytest.mark.slow
 def test_runtimes_runs_for_real(tmp_path):
     """The network, the calibration and the rounds are tiny; engines not installed are left out."""
-    small = ["--size", 32, "--classes", 10, "--calibration", 4, "--conversions", 1, "--rounds", 2]
+    small = ["--size", 32, "--classes", 10, "--calibration", 4, "--rounds", 2]
     record = tmp_path / "record.json"
     small += ["--runs", 3, "--threads", 1, "--network", "ResNet50V2", "--json", record]
     _script("runtimes.py", *small)
