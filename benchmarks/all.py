@@ -4,8 +4,9 @@
     python benchmarks/all.py --full      # about an hour
     python benchmarks/all.py --full --only start folders      # some of the benchmarks
 
-Each benchmark is a program of its own and writes its record to results/performance/CPU/, where CPU
-names the kind of processor. Records that are there are not measured again; `--again` does that.
+Each benchmark is a program of its own. With `--full` it writes its record to
+results/performance/CPU/, where CPU names the kind of processor. Records that are there are not
+measured again; `--again` does that.
 docs/performance.md has the table of all kinds of processors (`python benchmarks/tables.py`).
 """
 
@@ -16,6 +17,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,8 +47,14 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="also measure what has a record")
     parser.add_argument("--torch-python", default=sys.executable, help="a Python that has PyTorch")
     options = parser.parse_args()
-    folder = FOLDER / cpu()
-    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = FOLDER / cpu() if options.full else Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
+        _measure(options, folder)
+        print("\n".join(_lines(folder)))
+
+
+def _measure(options: argparse.Namespace, folder: Path) -> None:
     for name in options.only:
         record = folder / f"{name}.json"
         if record.exists() and not options.again:
@@ -60,7 +68,6 @@ def main() -> None:
         command = [sys.executable, str(program), *arguments, "--json", str(record)]
         if subprocess.run(command, env=_environment()).returncode:
             print(f"{name} failed; its output has the reason", file=sys.stderr)
-    print("\n".join(_lines(folder)))
 
 
 def cpu() -> str:
@@ -82,7 +89,7 @@ def _lines(folder: Path) -> Iterator[str]:
         found = None if record is None else bar.measured(record)
         said = "not measured" if found is None else f"{text(found)}  {judged(bar, found)}"
         yield f"{bar.what:<66} {bar.asked:<9} {said}"
-    yield f"machine: {machine}, {folder.name}"
+    yield f"machine: {machine}, {CPUS[cpu()][1]}"
 
 
 if __name__ == "__main__":

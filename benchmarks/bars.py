@@ -206,7 +206,7 @@ BARS = (
         most=1.1,
     ),
     Bar(
-        "memory of an export to all formats / the float32 file",
+        "memory of an export to all formats but int16x8 / the float32 file",
         "export_cost",
         _key("memory", "over_file"),
         most=3,

@@ -20,7 +20,7 @@ def _training_error(run: Path) -> list[float]:
 
 
 @figures.style()
-def draw(runs: list[Path], out: Path) -> None:
+def draw(runs: list[Path], out: Path, highest: float = 60) -> None:
     """Write the picture: plain nets are dashed; points are the test errors of the last weights."""
     figure = figures.new(7, 4.8)
     axes = figure.subplots()
@@ -31,7 +31,7 @@ def draw(runs: list[Path], out: Path) -> None:
         label = figures.literal(f"{summary['model']}: test error {test:.2f} %")
         axes.plot(range(1, len(errors) + 1), errors, line, color=f"C{index}", label=label)
         axes.plot(len(errors), test, "o", color=f"C{index}", clip_on=False)
-    axes.set(xlabel="epoch", ylabel="error (%)", ylim=(0, 60), xlim=(0, None))
+    axes.set(xlabel="epoch", ylabel="error (%)", ylim=(0, highest), xlim=(0, None))
     title = "lines: training error · points: test error"
     figure.legend(title=title, ncols=2, loc="outside lower center")
     figures.save(figure, out)
@@ -41,8 +41,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path, help="run folders")
     parser.add_argument("--out", type=Path, required=True, help="the picture to write")
+    parser.add_argument("--highest", type=float, default=60, help="highest error in %% (60)")
     options = parser.parse_args()
-    draw(options.runs, options.out)
+    draw(options.runs, options.out, options.highest)
 
 
 if __name__ == "__main__":

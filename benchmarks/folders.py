@@ -1,4 +1,4 @@
-"""Measure how fast the images of a folder are read: for evaluation, calibration and prediction.
+"""Measure how fast the images of a folder are read: for evaluation and calibration.
 
     python benchmarks/folders.py [--count 512] [--size 128] [--rounds 5] [--json FILE]
 

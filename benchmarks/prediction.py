@@ -98,12 +98,15 @@ def _fill(folder: Path, count: int) -> None:
 
 def _run(command: list[str]) -> dict[str, Any]:
     began = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"{' '.join(command)} failed:\n{process.communicate()[1].decode()}")
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - began
+        if status:
+            log.seek(0)
+            raise SystemExit(f"{' '.join(command)} failed:\n{log.read().decode()}")
     return {
-        "seconds": time.perf_counter() - began,
+        "seconds": seconds,
         "peak_mib": round(usage.ru_maxrss / _KIB_PER_MIB),
     }
 

@@ -82,7 +82,7 @@ def _compare(name: str, options: argparse.Namespace, folder: Path) -> dict[str, 
     images = images_of(options)
     # Keras Applications' first ResNets take BGR.
     flipped = images[..., ::-1].copy() if takes_bgr(theirs) else images
-    require_equal(theirs, ours, flipped[:4], images[:4])
+    _require_equal(theirs, ours, flipped[:4], images[:4])
     kinds, left_out = available(FORMATS)
     report = export_ours(ours, kinds, images, folder / "all")
     files = [*_stock_files(theirs, flipped, folder), *benchmark.find([report.folder])]
@@ -137,7 +137,7 @@ def images_of(options: argparse.Namespace) -> np.ndarray:
     return np.random.default_rng(1).uniform(-1, 1, shape).astype("float32")
 
 
-def require_equal(
+def _require_equal(
     theirs: keras.Model, ours: keras.Model, flipped: np.ndarray, images: np.ndarray
 ) -> None:
     """Exit unless both compute the same function, up to a thousandth of the largest output."""

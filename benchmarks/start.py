@@ -54,6 +54,8 @@ def _first_step() -> float:
             capture_output=True,
             text=True,
         )
+    if "first step at " not in done.stdout:
+        raise SystemExit(done.stderr)
     return float(done.stdout.split("first step at ")[1].split()[0]) - began
 
 

@@ -21,12 +21,14 @@ sys.path.insert(0, str(Path(__file__).parent / "peers"))
 
 from training import WORKLOADS
 
+from keras_resnet import onednn
+
 # The first pattern that fits the operation's kind names the group.
 GROUPS = {
-    "convolutions, forward": r"Conv2D$|FusedConv2D",
+    "convolutions, forward": r"Conv2D$",
     "convolutions, backward": r"Conv2DBackprop",
     "batch normalisation": r"BatchNorm|Rsqrt|SquaredDifference|Mean|Moments",
-    "ReLU, addition": r"Relu|Add|AddN|_FusedBatchNormEx",
+    "ReLU, addition": r"Relu|Add",
     "pooling, padding": r"Pool|Pad|Slice",
     "update of the weights": r"Assign|Resource|ReadVariable",
 }
@@ -66,6 +68,7 @@ def _group(kind: str) -> str:
 
 def _milliseconds(options: argparse.Namespace) -> Counter[str]:
     """Return the milliseconds of a step that operations of each kind take."""
+    onednn.turn_on(onednn.read_cpuinfo(), training=True)  # as `keras-resnet train` does
     import keras
     import tensorflow as tf
     from keras_fit import stock

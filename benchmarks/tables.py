@@ -171,6 +171,24 @@ def ablations() -> str:
     return _table("| network | change | ours, depth 20 | published, depth 110 |", rows)
 
 
+PHOTOGRAPHS = {  # the shortcuts; the published top-1 error on ImageNet (He 2015, Tables 2 and 3)
+    "plain34": ("none", "28.54"),
+    "resnet34_a": ("option A: zeros for new channels", "25.03"),
+    "resnet34": ("option B: projections where the channels change", "24.52"),
+    "resnet34_c": ("option C: projections everywhere", "24.19"),
+}
+
+
+def photographs() -> str:
+    """Return the error of plain and residual networks of 34 layers on Imagenette."""
+    rows = (
+        f"| `{name}` | {what} | {100 - _accuracy(f'imagenette_ablation_{name}'):.2f} "
+        f"| {published} |"
+        for name, (what, published) in PHOTOGRAPHS.items()
+    )
+    return _table("| network | shortcuts | our error % | published error %, ImageNet |", rows)
+
+
 class Compressed(NamedTuple):
     """A row of the compression results: files of one kind, compared with the float network."""
 
@@ -390,7 +408,7 @@ def training_steps() -> str:
     )
 
 
-_NETWORKS = {"resnet20": "ResNet-20", "resnet50": "ResNet-50"}
+_NETWORKS = {"resnet20": "ResNet-20", "resnet18": "ResNet-18", "resnet50": "ResNet-50"}
 
 
 def _times(row: dict[str, Any]) -> str:
@@ -545,7 +563,7 @@ def recipes() -> str:
 
 def performance() -> str:
     """Return every performance bar with the figures of each kind of processor."""
-    kinds = [kind for kind in bars.CPUS if (bars.FOLDER / kind).is_dir()]
+    kinds = [kind for kind in bars.CPUS if kind != "other"]
     records = {
         (kind, path.stem): json.loads(path.read_text(encoding="utf-8"))
         for kind in kinds
@@ -574,6 +592,7 @@ TABLES: dict[str, tuple[Callable[[], str], ...]] = {
     "recipes/README.md": (
         trained,
         ablations,
+        photographs,
         compressed,
         training_steps,
         recipes,

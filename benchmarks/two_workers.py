@@ -31,9 +31,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     pace: dict[str, list[float]] = {"one process": [], "two workers": []}
+    first, second = sorted(os.sched_getaffinity(0))[:2]
     for number in range(options.rounds):
-        pace["one process"].append(_train(options.data, [{0, 1}]))
-        pace["two workers"].append(_train(options.data, [{0}, {1}]))
+        pace["one process"].append(_train(options.data, [{first, second}]))
+        pace["two workers"].append(_train(options.data, [{first}, {second}]))
         print(f"  round {number + 1} of {options.rounds}", file=sys.stderr)
     seconds = {name: [1 / value for value in values] for name, values in pace.items()}
     record = {

@@ -235,7 +235,8 @@ def _image_lines(content: Mapping[str, Any]) -> str:
         f"if (w, h) != ({width}, {height}):  # an image of this size is not changed\n"
         f"    w, h = max({wide}, w * {high} // h), max({high}, h * {wide} // w)\n"
         f"    left, top = round((w - {width}) / 2), round((h - {height}) / 2)\n"
-        f"    image = image.resize((w, h), Image.Resampling.{interpolation.upper()})\n"
+        f"    kind = Image.Resampling.{interpolation.upper()}\n"
+        "    image = image.resize((w, image.height), kind).resize((w, h), kind)\n"
         f"    image = image.crop((left, top, left + {width}, top + {height}))\n"
         f"pixels = np.asarray({pixels}"
     )

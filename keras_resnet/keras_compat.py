@@ -199,7 +199,10 @@ def variable_index(optimizer: Any, variable: Any) -> int:
 
 
 def calibrate(converter: Any) -> bytes:
-    """Return the float `.tflite` file with the ranges that a `tf.lite.TFLiteConverter` measured."""
+    """Return the float `.tflite` file with a place for the range of each activation.
+
+    The ranges there are those that the `tf.lite.TFLiteConverter` measured on its images.
+    """
     _private("tensorflow", converter, "_experimental_calibrate_only")
     converter._experimental_calibrate_only = True
     calibrated: bytes = converter.convert()

@@ -2,7 +2,7 @@
 
     python benchmarks/peers/bare_predict.py FILE.tflite FOLDER OUT.csv
 
-The image is cut to a square in the middle and resized, as `keras-resnet predict` does.
+The image is cut to a square in the middle and resized.
 """
 
 import csv
@@ -19,8 +19,8 @@ interpreter = Interpreter(file, num_threads=os.cpu_count())
 interpreter.allocate_tensors()
 (given,), (answer,) = interpreter.get_input_details(), interpreter.get_output_details()
 size = tuple(given["shape"][1:3])
-with open(out, "w") as file:
-    rows = csv.writer(file)
+with open(out, "w", encoding="utf-8") as answers:
+    rows = csv.writer(answers)
     for path in sorted(Path(folder).iterdir()):
         image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
         pixels = np.asarray(ImageOps.fit(image, size, Image.Resampling.BILINEAR))

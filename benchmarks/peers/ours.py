@@ -50,7 +50,11 @@ def epochs(turns: Turns) -> None:
     # Every peer reads the same arrays from a file; here they stand in for a dataset by name.
     dataset = Dataset("benchmark", split, split.sample(0), split.sample(1), names)
     datasets.load_dataset = lambda *_, **__: dataset
-    overrides = {"data.validation": 0, "train.precision": turns.options["precision"]}
+    overrides = {
+        "data.validation": 0,
+        "train.precision": turns.options["precision"],
+        "train.remat": turns.options.get("remat", False),
+    }
     config = load_config("cifar10/resnet20", overrides)
     with tempfile.TemporaryDirectory() as folder:
         train.run(config, Path(folder) / "run", callbacks=[EpochTurns(turns)])

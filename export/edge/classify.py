@@ -58,7 +58,9 @@ def cut(picture: Image.Image, width: int, height: int, crop: dict) -> Image.Imag
     wide, high = (round(crop["resize"] * side / size) for side in (width, height))
     columns, rows = max(wide, columns * high // rows), max(high, rows * wide // columns)
     left, top = round((columns - width) / 2), round((rows - height) / 2)
-    picture = picture.resize((columns, rows), Image.Resampling[crop["interpolation"].upper()])
+    kind = Image.Resampling[crop["interpolation"].upper()]
+    picture = picture.resize((columns, picture.height), kind)  # Pillow 13 begins with the rows of
+    picture = picture.resize((columns, rows), kind)  # some tall pictures; training did not
     return picture.crop((left, top, left + width, top + height))
 
 

@@ -40,7 +40,7 @@ TRAINED_FORMATS = ("savedmodel", *keep_float.INT8_FORMATS)
 def parse(text: str) -> tuple[str, float]:
     """Split "percentile:99.9" into name and value; the value may be left out.
 
-    "min-max": the least and the largest value of all images, as in TensorFlow's converter.
+    "min-max": the least and the largest value of all images.
     "percentile:P" (default 99.999): leaves out the largest 100 - P percent of the values, and the
     same share of the smallest.
     "moving-average:D" (default 0.99): the weighted averages of the images' least and largest

@@ -1,6 +1,6 @@
 """Read the first bytes of an image file in a graph: kind, size and orientation.
 
-TensorFlow operations do this, so that a SavedModel on a server gives the same as Python here.
+TensorFlow operations do this, so that training and a SavedModel on a server read them alike.
 """
 
 from __future__ import annotations

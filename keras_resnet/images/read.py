@@ -2,7 +2,8 @@
 
 In Python, Pillow reads, resizes and crops them (`read_image`). The graphs of training and of a
 SavedModel use TensorFlow's decoders, and operations that equal Pillow's except for rounding
-(crop.py). The same rules hold for all three:
+(crop.py). The same rules hold for all three, but for one: Pillow also finds an orientation that
+stands in XMP only.
 
 - The bytes of a file tell its kind, not its name. In graphs, TensorFlow decodes JPEG and PNG.
   Pillow decodes other kinds (BMP, GIF, TIFF, WebP, AVIF, ...), which a SavedModel does not read.
@@ -16,7 +17,6 @@ SavedModel use TensorFlow's decoders, and operations that equal Pillow's except 
 from __future__ import annotations
 
 import io
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +30,13 @@ from keras_resnet.images import headers
 from keras_resnet.images.crop import SingleCrop, cut_by_pillow, shown
 from keras_resnet.images.crop import decode as decode_sound
 
-# 8192². Decoded this is 192 MiB, and as much again during resizing.
+# 8192². Pillow keeps a decoded pixel in 4 bytes: 256 MiB, and as much again if it is turned.
 MAX_PIXELS = 2**26
 MAX_RATIO = 100  # an image of 1 × 1,000,000 would be resized to 224 × 224,000,000
 _LIMITS = f" pixels; at most {MAX_PIXELS:,} and sides of 1:{MAX_RATIO} are decoded"
 MAX_BYTES = 8 * MAX_PIXELS  # of a file: 16 bits with alpha, not compressible
 # Pillow's names of the kinds in listing.READ. It opens others by starting a program (EPS).
 _KINDS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "AVIF")
-
-# Pillow warns about unusual files that it reads all the same. Files are read in threads, in which
-# `warnings.catch_warnings` would change the filters of the whole process at a random time.
-warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def decode(encoded: Any, name: Any = "") -> Any:
@@ -116,18 +112,12 @@ def tried(encoded: Any) -> tuple[Any, Any]:
 
 def require_size(height: Any, width: Any, name: Any = "") -> list[Any]:
     """Return the operations that refuse an image with too many pixels, as control dependencies."""
-    fits, said = _judged(height, width)
-    refusal = tf.debugging.Assert(fits, [tf.strings.join([name, said])])
-    return [] if refusal is None else [refusal]
-
-
-def _judged(height: Any, width: Any) -> tuple[Any, Any]:
-    """Return True (bool) if an image of this size is decoded, and the reason if it is not."""
     longer, shorter = tf.maximum(height, width), tf.minimum(height, width)
     product = tf.cast(height, tf.int64) * tf.cast(width, tf.int64)
     fits = (shorter > 0) & (product <= MAX_PIXELS) & (longer // tf.maximum(shorter, 1) < MAX_RATIO)
-    said = ["it has ", tf.as_string(height), "×", tf.as_string(width), _LIMITS]
-    return fits, tf.strings.join(said)
+    said = [name, "it has ", tf.as_string(height), "×", tf.as_string(width), _LIMITS]
+    refusal = tf.debugging.Assert(fits, [tf.strings.join(said)])
+    return [] if refusal is None else [refusal]
 
 
 def view(encoded: Any, shape: tuple[int, int, int], crop: SingleCrop | None, name: Any = "") -> Any:
@@ -169,7 +159,7 @@ def read_image(
         raise UserError(f"Cannot read {path} as an image: {problem}.")
     try:
         image = cut_by_pillow(_opened(path.read_bytes()), size, crop)
-        return np.asarray(image.convert("L"))[..., None] if channels == 1 else np.asarray(image)
+        return np.array(image.convert("L"))[..., None] if channels == 1 else np.array(image)
     except UserError as error:
         raise UserError(f"Cannot read {path} as an image: {error}") from error
     except OSError as error:
@@ -203,14 +193,14 @@ def _opened(encoded: bytes) -> Image.Image:
         UserError: the reason why it cannot be read.
     """
     try:
-        with open_by_pillow(encoded) as image:
-            _require_size(image.height, image.width)
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I;16"):  # convert() would clip 16 bits, not scale them
-                upright = Image.fromarray((np.asarray(upright) >> 8).astype("uint8"))
-            elif upright.mode in ("I", "F"):
-                raise UserError("its pixels have 32 bits; save it with 8 or 16 bits")
-            return upright.convert("RGB")
+        image = open_by_pillow(encoded)
+        _require_size(image.height, image.width)
+        ImageOps.exif_transpose(image, in_place=True)
+        if image.mode.startswith("I;16"):  # convert() would clip 16 bits, not scale them
+            image = Image.fromarray((np.asarray(image) >> 8).astype("uint8"))
+        elif image.mode in ("I", "F"):
+            raise UserError("its pixels have 32 bits; save it with 8 or 16 bits")
+        return image if image.mode == "RGB" else image.convert("RGB")
     except UserError:
         raise
     except UnidentifiedImageError as error:

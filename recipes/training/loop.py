@@ -117,6 +117,7 @@ class Loop:
         self.loss_scale = LossScale() if is_float16 else None
         self.input_seconds = 0.0
         self._frozen: set[int] = set()
+        self._evaluated: tuple[AnySplit, tf.data.Dataset] | None = None
 
     @property
     def checkpoint(self) -> tf.train.Checkpoint:
@@ -315,7 +316,10 @@ class Loop:
         sums = tf.zeros([3])
         if self.precision is not None:
             self.precision.reset_state()
-        for batch in self.distribute(evaluation_batches(split, self.batch_size)):
+        # Building the pipeline takes longer than evaluating a few images.
+        if self._evaluated is None or self._evaluated[0] is not split:
+            self._evaluated = split, evaluation_batches(split, self.batch_size)
+        for batch in self.distribute(self._evaluated[1]):
             sums += self._evaluation_step(batch)
         loss, correct, count = (float(value) for value in sums)
         found = {"loss": loss / count, ACCURACY: correct / count}

@@ -60,13 +60,9 @@ def rows(errors):
 
 def changed(path, out, change):
     """Write the file after `change(model, graph, operations)`."""
-    import flatbuffers
-
     model = tflite_graph.read(path.read_bytes())
     change(model, model.subgraphs[0], {item.layer: item for item in tflite_graph.operations(model)})
-    builder = flatbuffers.Builder(1024)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    out.write_bytes(bytes(builder.Output()))
+    out.write_bytes(tflite_graph.pack(model))
     return out
 
 

@@ -1,6 +1,5 @@
 """The Keras layers behind the operations of a TFLite file."""
 
-import flatbuffers
 import keras
 import numpy as np
 import pytest
@@ -72,9 +71,7 @@ def test_numbers_that_tell_layers_apart_stay(data):
     for number, item in enumerate(convolutions, start=7):
         for tensor in (item.inputs[1], item.outputs[0]):
             graph.tensors[tensor].name = f"model_1/conv2d_{number}/Conv2D".encode()
-    builder = flatbuffers.Builder(1024)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    found = tflite_graph.operations(tflite_graph.read(bytes(builder.Output())))
+    found = tflite_graph.operations(tflite_graph.read(tflite_graph.pack(model)))
     # The first two share a kernel, which bears the name it was given last.
     layers = [item.layer for item in found if item.kind == "CONV_2D"]
     assert layers == ["conv2d_8", "conv2d_8", "conv2d_9"]

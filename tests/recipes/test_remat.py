@@ -4,10 +4,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import run_python
+from helpers import first_by_default, run_python
 
 import keras_resnet
-from keras_resnet.errors import UserError
+from keras_resnet.errors import UserError, ZooWarning
 from keras_resnet.recipes import qat
 from keras_resnet.recipes.training.loop import Loop
 from keras_resnet.recipes.training.remat import Rematerialised
@@ -57,6 +57,45 @@ def test_segments_are_units_and_cover_the_network():
     assert len(Rematerialised(model).segments) == 8  # of 9 units, with the stem and the head
 
 
+def test_a_layer_that_is_called_twice_is_no_end_of_a_segment():
+    """Nor is BN inside a nested model updated twice."""
+    keras.utils.set_random_seed(0)
+    relu = keras.layers.ReLU()
+
+    def unit(x):
+        y = keras.layers.Conv2D(4, 3, padding="same")(x)
+        return relu(keras.layers.Add()([x, keras_resnet.BatchNormalization()(y)]))
+
+    def build():
+        keras.utils.set_random_seed(0)
+        nested_input = keras.Input((8, 8, 4))
+        nested = keras.Model(nested_input, unit(unit(nested_input)))
+        x = inputs = keras.Input((8, 8, 4))
+        for _ in range(4):
+            x = unit(x)
+        return keras.Model(inputs, nested(unit(unit(unit(nested(x))))))
+
+    images = np.random.default_rng(0).normal(size=(2, 8, 8, 4)).astype("float32")
+    plain, segmented = build(), build()
+    outputs = []
+    for model, call in ((plain, plain), (segmented, Rematerialised(segmented))):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(call(images, training=True) ** 2)
+        outputs.append(tape.gradient(loss, model.trainable_variables))
+    for one, other in zip(*outputs, strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-5)  # sums of float32
+    for one, other in zip(plain.weights, segmented.weights, strict=True):
+        np.testing.assert_allclose(other.numpy(), one.numpy(), rtol=1e-6, err_msg=one.path)
+
+
+def test_a_network_of_random_layers_is_told_to_save_little():
+    model = keras_resnet.create_model(
+        "resnet20", weights=None, include_preprocessing=True, stochastic_depth=0.2
+    )
+    with pytest.warns(ZooWarning, match=r"saves little memory with 'resnet20'.*train\.accumulate"):
+        Rematerialised(model)
+
+
 def test_several_outputs_keep_their_names():
     model = keras_resnet.create_model("resnet8", weights=None, include_preprocessing=True)
     middle = model.get_layer("stage1_block1_out_relu").output
@@ -104,15 +143,17 @@ from keras_resnet.recipes import load_config, train
 from keras_resnet.recipes.runs.folder import find_run
 
 settings = {"train.remat": sys.argv[1] == "True", "train.devices": "cpu:2", "train.epochs": 1}
+settings["train.synchronized_bn"] = sys.argv[3] == "True"
 run = train.run(load_config("debug/tiny", settings), sys.argv[2])
 np.savez(sys.argv[2] + ".npz", *run.keras_model().get_weights())
 """
 
 
-def test_several_devices_compute_the_same(tmp_path):
+@pytest.mark.parametrize("synchronized", first_by_default([True, False]))
+def test_several_devices_compute_the_same(tmp_path, synchronized):
     """1e-6 of the largest value, as on one device."""
     for remat in (False, True):
-        run_python(MIRRORED, str(remat), str(tmp_path / str(remat)), cwd=tmp_path)
+        run_python(MIRRORED, remat, tmp_path / str(remat), synchronized, cwd=tmp_path)
     kept, again = (np.load(tmp_path / f"{remat}.npz") for remat in (False, True))
     for name in kept.files:
         np.testing.assert_allclose(

@@ -288,7 +288,9 @@ def test_the_page_shows_what_the_models_crop_leaves(opened, photographs):
         opened.choose(photographs[name])
         opened.wait("#status", "Most likely:")
         expected = read_image(photographs[name], (32, 32), crop=CROP)
-        assert np.abs(seen(opened).astype(int) - expected).max() <= 1, name  # as above
+        assert np.abs(seen(opened).astype(int) - expected).max() <= 1, (
+            name
+        )  # as in test_the_page_cuts_and_resizes_as_predict_does
         shown = opened.run("[document.querySelector('#shown')].map((c) => [c.width, c.height])[0]")
         assert shown == [width, height], name
 
