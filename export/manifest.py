@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from keras_resnet import onednn
 from keras_resnet.errors import UserError
 from keras_resnet.export.formats import int4, int8_ranges
+from keras_resnet.export.runtimes import tflite_graph
 from keras_resnet.files import read_json, require_fit
 
 if TYPE_CHECKING:
@@ -94,11 +95,20 @@ def cost(model: Any) -> dict[str, int | None]:
 
 
 def of_quantization(
-    chosen: Quantization, formats: Sequence[str], has_ranges: bool
+    chosen: Quantization, paths: Mapping[str, Path], has_ranges: bool
 ) -> dict[str, Any]:
-    """Return the choices for the manifest: layers in float32, int4 recipe, calibration method."""
+    """Return the choices for the manifest: layers in float32, int4 recipe, calibration method.
+
+    Args:
+        chosen: the options of the int8 file.
+        paths: {format: file} of the written files.
+        has_ranges: True for a quantization-aware model.
+    """
     kept = {"keep_float": list(chosen.keep_float)} if chosen.keep_float else {}
-    recipe = {"int4_recipe": int4.recipe()} if "tflite-int4" in formats else {}
+    recipe = {}
+    if "tflite-int4" in paths:
+        graph = tflite_graph.read(paths["tflite-int4"].read_bytes())
+        recipe = {"int4_recipe": int4.recipe(tflite_graph.operations(graph))}
     method = "trained" if has_ranges else int8_ranges.full_name(chosen.method)
     return {**kept, **recipe, "calibration_method": method}
 

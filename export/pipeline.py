@@ -222,7 +222,7 @@ def export(
             "origin": dict(origin or {}),
             "about": asdict(about) if about else None,
             "warnings": hints,
-            **manifest.of_quantization(written.quantization, formats, written.has_ranges),
+            **manifest.of_quantization(written.quantization, paths, written.has_ranges),
             **({} if max_drop is None else {"budget": budget.for_manifest(trials, max_drop)}),
             **({} if npu is None else {"npu": for_manifest(paths, npu)}),
             "rewrites": written.rewrites,

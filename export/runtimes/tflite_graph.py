@@ -8,6 +8,7 @@ traces.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -34,6 +35,7 @@ class Operation:
         layers: the layers it computes; the first one gives the operation its name.
         in_float: True if it reads or writes floats.
         kernel: the type of its kernel in the schema: FLOAT32, INT8, INT4; "" without a kernel.
+        weights: the number of weights in its kernel; 0 without a kernel.
     """
 
     kind: str
@@ -43,6 +45,7 @@ class Operation:
     layers: tuple[str, ...]
     in_float: bool
     kernel: str
+    weights: int
 
     @property
     def layer(self) -> str:
@@ -116,6 +119,7 @@ def _nameless(model: Any, graph: Any, operator: Any) -> Operation:
         tuple(int(i) for i in tensors if i >= 0) for tensors in (operator.inputs, operator.outputs)
     )
     types = [tensor_type(graph.tensors[i]) for i in (*inputs, *outputs)]
+    has_kernel = kind in _WITH_KERNEL
     return Operation(
         kind=kind,
         inputs=inputs,
@@ -123,7 +127,8 @@ def _nameless(model: Any, graph: Any, operator: Any) -> Operation:
         name=graph.tensors[outputs[0]].name.decode() if outputs else "",
         layers=(),
         in_float=any(name.startswith("FLOAT") for name in types),
-        kernel=types[1] if kind in _WITH_KERNEL else "",
+        kernel=types[1] if has_kernel else "",
+        weights=math.prod(map(int, graph.tensors[inputs[1]].shape)) if has_kernel else 0,
     )
 
 

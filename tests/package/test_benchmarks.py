@@ -126,7 +126,13 @@ def test_a_peer_that_is_not_there_is_left_out_with_the_reason(training, monkeypa
     monkeypatch.setattr(sys, "argv", ["training.py", "--torch-python", "/bin/false"])
     options = training._parse()
     peers, left_out = training._peers(options, {"precision": "mixed_bfloat16"})
-    assert [peer.name for peer in peers] == ["ours", "ours-float32", "ours-remat", "ours-fit", "keras-fit"]
+    assert [peer.name for peer in peers] == [
+        "ours",
+        "ours-float32",
+        "ours-remat",
+        "ours-fit",
+        "keras-fit",
+    ]
     assert [entry["peer"] for entry in left_out] == ["torch", "torch-compiled"]
     assert "--torch-python" in left_out[0]["reason"]
 
