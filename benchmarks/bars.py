@@ -54,7 +54,7 @@ def judged(bar: Bar, found: Found) -> str:
 
 def text(found: Found) -> str:
     """Return a figure with its range."""
-    median, least, most = (f"{found[key]:.3g}" for key in ("median", "least", "most"))
+    median, least, most = (f"{found[key]:.4g}" for key in ("median", "least", "most"))
     return median if least == most else f"{median} ({least} to {most})"
 
 

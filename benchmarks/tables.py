@@ -517,6 +517,29 @@ def finetune_uneven() -> str:
     )
 
 
+def transfer() -> str:
+    """Return the accuracies of a trained network on other images, in both directions."""
+    rows = (_transfer(name) for name in ("transfer_to_cifar10", "transfer_to_imagenette"))
+    return _table("| from, to | whole | only the head | from scratch |", rows)
+
+
+def _transfer(name: str) -> str:
+    accuracies = _record(f"{name}.json")["accuracy"]
+    cells = (_mean(accuracies[how]) for how in ("whole", "frozen", "from scratch"))
+    return f"| {_DIRECTIONS[name]} | {' | '.join(cells)} |"
+
+
+def _mean(values: list[float]) -> str:
+    seeds = ", ".join(f"{100 * value:.1f}" for value in values)
+    return f"{100 * statistics.mean(values):.1f} % ({seeds})"
+
+
+_DIRECTIONS = {
+    "transfer_to_cifar10": "Imagenette to CIFAR-10, ResNet-18-D",
+    "transfer_to_imagenette": "CIFAR-10 to Imagenette, ResNet-20",
+}
+
+
 def _share(value: float | None) -> str:
     return "not run" if value is None else f"{100 * value:.1f} %"
 
@@ -598,6 +621,7 @@ TABLES: dict[str, tuple[Callable[[], str], ...]] = {
         recipes,
         finetune_defaults,
         finetune_uneven,
+        transfer,
     ),
     "export/README.md": (quantized, also_quantized),
     "benchmarks/README.md": (runtimes, imagenet_size),

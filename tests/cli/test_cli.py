@@ -456,9 +456,9 @@ def test_file_names_that_are_no_utf_8_are_written(capsys, tiny_run, picture, tmp
 def test_predict_reads_images_as_it_needs_them(tiny_run, album, monkeypatch):
     """So that a folder of any size fits in memory: three batches of 32 at most."""
     read = []
-    original = classify.read_image
+    original = classify.image_or_error
     monkeypatch.setattr(
-        classify, "read_image", lambda path, **how: read.append(path) or original(path, **how)
+        classify, "image_or_error", lambda path, **how: read.append(path) or original(path, **how)
     )
     images = classify.find_images([str(album / "a")] * 10)
     classifier = classify.Classifier(sources.find(str(tiny_run.path)))

@@ -51,7 +51,7 @@ def test_every_kind_of_tflite_file_answers_as_here(aarch64, tmp_path):
         pytest.skip(f"needs Debian with {aarch64.QEMU} (package qemu-user-static)")
     exports, record = tmp_path / "exports", tmp_path / "record.json"
     words = ["--weights", "cifar10", "--formats", FORMATS, "--out", str(exports)]
-    main(["export", "resnet8", *words])  # 1, as int4 loses more than its check allows
+    assert main(["export", "resnet8", *words]) == 0
     program = [sys.executable, ROOT / "benchmarks" / "aarch64.py", exports, "--data", "cifar10"]
     limits = ["--images", "10", "--root", tmp_path / "root", "--json", record]
     subprocess.run([*map(str, [*program, *limits])], check=True)

@@ -243,7 +243,10 @@ def test_a_file_of_wider_kernels_fails_as_int4(exported):
     reference = read_reference(exported.folder)
     dynamic = open_file(exported.folder / "resnet8-dynamic.tflite")
     (item,) = check.compare({"x": ("tflite-int4", dynamic)}, reference)
-    assert "kernels that are not in 4 bits: ['stage1_block1_conv2', 'stage2_block1_conv1'" in item.problems[0]
+    assert (
+        "kernels that are not in 4 bits: ['stage1_block1_conv2', 'stage2_block1_conv1'"
+        in item.problems[0]
+    )
 
 
 def test_depthwise_kernels_have_eight_bits(tmp_path, capfd):
