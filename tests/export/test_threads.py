@@ -67,8 +67,8 @@ def test_neither_threads_nor_kernels_change_an_answer(folder, resnet20, images, 
     split = Split(images[:32], labels)
     accuracy = evaluate.measure(one, split)["accuracy"]
     assert 0 < accuracy < 1
-    # A quantized output may fall to the next step.
-    allowed = 1.001 * one.output_step or FLOAT * np.abs(answers).max()
+    # A quantized output may fall to the next step; a sum that is rounded otherwise, two steps.
+    allowed = 2.001 * one.output_step or FLOAT * np.abs(answers).max()
     for other in (open_file(path, threads=2), with_reference_kernels(path)):
         found = other.predict(images[:32])
         assert np.abs(found - answers).max() <= allowed
