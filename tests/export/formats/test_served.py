@@ -292,7 +292,7 @@ def _by_bytes(model, answer):
             raise
         return False
     assert found["classes"][0, 0].decode() == answer["top"][0]["label"]
-    # Where a resized value lies at a half, Pillow and TensorFlow may round to different grey levels.
+    # Pillow and TensorFlow may round a resized value at a half to different grey levels.
     assert found["scores"][0, 0] == pytest.approx(answer["top"][0]["probability"], abs=5e-3)
     return True
 

@@ -132,7 +132,7 @@ print(int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) - star
 @pytest.mark.slow
 def test_a_step_needs_less_memory():
     """Half, at most; the activations of 27 units become those of one, and 27 inputs."""
-    kept, again = (int(run_python(MEMORY, remat).split()[-1]) for remat in (False, True))
+    kept, again = (int(run_python(MEMORY, remat).stdout.split()[-1]) for remat in (False, True))
     assert again < 0.5 * kept, (kept, again)
 
 
