@@ -18,6 +18,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,8 +67,16 @@ def _measure(options: argparse.Namespace, folder: Path) -> None:
         program = Path(__file__).with_name(f"{name}.py")
         print(f"{name}: {' '.join(arguments)}", file=sys.stderr)
         command = [sys.executable, str(program), *arguments, "--json", str(record)]
+        _wait_until_idle()
         if subprocess.run(command, env=_environment()).returncode:
             print(f"{name} failed; its output has the reason", file=sys.stderr)
+
+
+def _wait_until_idle() -> None:
+    """Wait until the load is low, for three minutes at most: the last program is still in it."""
+    end = time.monotonic() + 180
+    while os.getloadavg()[0] > 0.5 and time.monotonic() < end:
+        time.sleep(5)
 
 
 def cpu() -> str:
