@@ -1,7 +1,7 @@
 """Measure every performance bar of the project, and print them in one table.
 
-    python benchmarks/all.py --quick     # about 15 minutes: few rounds
-    python benchmarks/all.py --full      # about an hour
+    python benchmarks/all.py --quick     # few rounds
+    python benchmarks/all.py --full      # about half an hour
     python benchmarks/all.py --full --only start folders      # some of the benchmarks
 
 Each benchmark is a program of its own. With `--full` it writes its record to

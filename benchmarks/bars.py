@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from keras_resnet.export.measure.turns import ratio, spread
+
 FOLDER = Path(__file__).parent / "results" / "performance"
 # {folder of records: (instruction sets that the CPU has, heading)}; the first that fits.
 CPUS = {
@@ -24,7 +26,7 @@ class Bar(NamedTuple):
 
     Attributes:
         what: the figure, in words.
-        program: the program in benchmarks/ whose record has it.
+        program: the program in benchmarks/ that writes the record.
         measured: takes the figure from the record; None if it is not there.
         least, most: the bar; one of them is given.
         unit: of the figure; "" for a ratio.
@@ -58,10 +60,6 @@ def text(found: Found) -> str:
     return median if least == most else f"{median} ({least} to {most})"
 
 
-def _only(value: float) -> Found:
-    return {"median": value, "least": value, "most": value}
-
-
 def _peers(record: dict[str, Any], model: str, precision: str) -> dict[str, dict[str, Any]]:
     where = (model, precision)
     rows = record["rows"]
@@ -85,12 +83,7 @@ def _over(theirs: str, ours: str, model: str, precision: str) -> Callable[..., F
         times = (
             [statistics.median(turn["ms"]) for turn in peers[who]["rounds"]] for who in (name, ours)
         )
-        ratios = [a / b for a, b in zip(*times, strict=True)]
-        return {
-            "median": statistics.median(ratios),
-            "least": min(ratios),
-            "most": max(ratios),
-        }
+        return ratio(*times)
 
     return measured
 
@@ -103,7 +96,7 @@ def _memory(ours: str, model: str) -> Callable[..., Found | None]:
         modes = [row["peak_memory_mib"] for name, row in peers.items() if name.startswith("torch")]
         if not modes or ours not in peers:
             return None
-        return _only(peers[ours]["peak_memory_mib"] / min(modes))
+        return spread([peers[ours]["peak_memory_mib"] / min(modes)])
 
     return measured
 
@@ -115,17 +108,13 @@ def _key(*keys: str) -> Callable[[dict[str, Any]], Found | None]:
         found: Any = record
         for key in keys:
             found = found[key]
-        return found if isinstance(found, dict) else _only(found)
+        return found if isinstance(found, dict) else spread([found])
 
     return measured
 
 
 def _of_seeds(key: str) -> Callable[[dict[str, Any]], Found | None]:
-    def measured(record: dict[str, Any]) -> Found | None:
-        values = [row[key] for row in record["rows"]]
-        return {"median": statistics.median(values), "least": min(values), "most": max(values)}
-
-    return measured
+    return lambda record: spread([row[key] for row in record["rows"]])
 
 
 _NETWORKS = {

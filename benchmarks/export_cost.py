@@ -1,10 +1,11 @@
 """Measure the time and the memory of an export of ResNet-50.
 
     python benchmarks/export_cost.py [--network ResNet50] [--rounds 3] [--json FILE]
+    python benchmarks/export_cost.py --memory onnx      # only the memory, of some formats
 
 The time is that of an int8 file with its check, against TensorFlow's bare converter with the same
 100 calibration images; they take turns in one process. The memory is the growth of a process that
-writes all formats of `FORMATS` below, over the bytes of the float32 file.
+writes all formats of `FORMATS` below, over the bytes of a float32 file, four for each parameter.
 """
 
 from __future__ import annotations
@@ -39,9 +40,8 @@ def kib(what):
 model = keras_resnet.create_model(sys.argv[1].lower(), weights=None, include_preprocessing=True)
 images = np.random.default_rng(0).integers(0, 256, (100, 224, 224, 3)).astype("uint8")
 before = kib("VmRSS:")
-report = export(model, sys.argv[3:], out=sys.argv[2], calibration=images, verbose=False)
-(file,) = report.folder.glob("*-float32.tflite")
-print(json.dumps([1024 * (kib("VmHWM:") - before), file.stat().st_size]))
+export(model, sys.argv[3:], out=sys.argv[2], calibration=images, verbose=False)
+print(json.dumps([1024 * (kib("VmHWM:") - before), 4 * model.count_params()]))
 """
 
 
@@ -50,7 +50,12 @@ def main() -> None:
     parser.add_argument("--network", default="ResNet50", help="the network (default ResNet50)")
     parser.add_argument("--rounds", type=int, default=3, help="number of rounds (default 3)")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--memory", nargs="+", metavar="FORMAT", help="only the memory of these")
     options = parser.parse_args()
+    if options.memory:
+        found = _memory(options.network, options.memory)
+        print(f"{', '.join(options.memory)}: {found['bytes'] / 2**20:,.0f} MiB")
+        return
     seconds = _in_turns(options.network, options.rounds)
     kinds, left_out = runtimes.available(FORMATS)
     record = {

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from input_pipeline import write_images
+from input_pipeline import fill
 
 from keras_resnet.export import manifest
 from keras_resnet.export.measure.turns import ratio, spread
@@ -69,19 +68,14 @@ def main() -> None:
 
 
 def _readers(folder: Path, count: int, size: int) -> dict[str, Callable[[], object]]:
-    scenes = write_images(None, folder)
-    paths = [str(folder / f"image{index:05}.jpg") for index in range(count)]
-    for index, path in enumerate(paths):
-        os.link(scenes[index % len(scenes)], path)
-    for scene in scenes:
-        scene.unlink()
+    paths = fill(folder / "images", count)
     split = EncodedSplit(Files(paths, np.zeros(count, "int32")), size)
     augment = AugmentConfig(crop="resized", min_area=0.35)
     training = training_batches(split, BATCH, 0, augment).take(count // BATCH)
     return {
         "training": lambda: _run_through(training.with_options(threads())),
         "evaluation": lambda: _run_through(evaluation_batches(split, BATCH)),
-        "calibration": lambda: read_images(folder, (size, size)),
+        "calibration": lambda: read_images(folder / "images", (size, size)),
     }
 
 

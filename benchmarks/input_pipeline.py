@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -51,7 +52,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        paths = write_images(arguments.images, Path(folder))
+        paths = _write_images(arguments.images, Path(folder))
         pipelines = _pipelines(paths, arguments.count)
         rates = _measure(pipelines, arguments.count, arguments.rounds)
         sizes = [path.stat().st_size for path in paths]
@@ -76,7 +77,7 @@ def main() -> None:
         arguments.json.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def write_images(source: Path | None, folder: Path) -> list[Path]:
+def _write_images(source: Path | None, folder: Path) -> list[Path]:
     """JPEGs of 500×375, quality 90: photographs, or scenes with a photograph's statistics."""
     if source is None:
         scenes = [_scene(seed) for seed in range(16)]
@@ -86,6 +87,18 @@ def write_images(source: Path | None, folder: Path) -> list[Path]:
     paths = [folder / f"{index:03}.jpg" for index in range(len(scenes))]
     for scene, path in zip(scenes, paths, strict=True):
         scene.save(path, quality=90)
+    return paths
+
+
+def fill(folder: Path, count: int) -> list[str]:
+    """Fill a new folder with links to a few generated JPEG files; return their paths."""
+    scenes = folder.with_name(f"{folder.name}-scenes")
+    for path in (folder, scenes):
+        path.mkdir()
+    files = _write_images(None, scenes)
+    paths = [str(folder / f"{index:06}.jpg") for index in range(count)]
+    for index, path in enumerate(paths):
+        os.link(files[index % len(files)], path)
     return paths
 
 

@@ -12,15 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
-from typing import Any
 
-from input_pipeline import write_images
+from input_pipeline import fill
+from processes import Used, measured
 
 from keras_resnet.export import manifest
 from keras_resnet.export.measure.turns import ratio, spread
@@ -38,7 +36,6 @@ model = keras_resnet.create_model(
 images = np.random.default_rng(0).integers(0, 256, (32, 128, 128, 3)).astype("uint8")
 export(model, ["tflite-int8"], out=sys.argv[1], calibration=images, verbose=False)
 """
-_KIB_PER_MIB = 1024
 
 
 def main() -> None:
@@ -52,7 +49,7 @@ def main() -> None:
         subprocess.run([sys.executable, "-c", EXPORT, str(folder / "file")], check=True)
         (file,) = (folder / "file").glob("*.tflite")
         for count in (options.count, options.count // 10):
-            _fill(folder / str(count), count)
+            fill(folder / str(count), count)
         ours = [sys.executable, "-m", "keras_resnet", "predict", str(file)]
         some, few = (
             [*ours, str(folder / str(count)), "--out", str(folder / "ours.csv")]
@@ -60,19 +57,19 @@ def main() -> None:
         )
         bare = [sys.executable, str(BARE), str(file), str(folder / str(options.count))]
         commands = {"ours": some, "bare loop": [*bare, str(folder / "bare.csv")]}
-        runs: dict[str, list[dict[str, Any]]] = {name: [] for name in commands}
+        runs: dict[str, list[Used]] = {name: [] for name in commands}
         for _ in range(options.rounds):
             for name, command in commands.items():
-                runs[name].append(_run(command))
-        peak_of_few = _run(few)["peak_mib"]
-    seconds = {name: [run["seconds"] for run in rows] for name, rows in runs.items()}
+                runs[name].append(measured(command))
+        peak_of_few = round(measured(few).peak_mib)
+    seconds = {name: [run.seconds for run in rows] for name, rows in runs.items()}
     record = {
         "images_per_second": {
             name: spread([options.count / value for value in values])
             for name, values in seconds.items()
         },
         "over_bare": ratio(seconds["bare loop"], seconds["ours"]),
-        "peak_mib": {name: max(run["peak_mib"] for run in rows) for name, rows in runs.items()},
+        "peak_mib": {name: round(max(run.peak_mib for run in rows)) for name, rows in runs.items()},
         "peak_mib_of_a_tenth": peak_of_few,
         "count": options.count,
         "n": options.rounds,
@@ -84,31 +81,6 @@ def main() -> None:
     print(f"ours / bare loop {record['over_bare']['median']:.2f}; a tenth: {peak_of_few:,.0f} MiB")
     if options.json:
         options.json.write_text(json.dumps(record, indent=2) + "\n")
-
-
-def _fill(folder: Path, count: int) -> None:
-    """Fill a folder with links to a few JPEG files."""
-    scenes = folder.with_name(f"{folder.name}-scenes")
-    for path in (folder, scenes):
-        path.mkdir()
-    files = write_images(None, scenes)
-    for index in range(count):
-        os.link(files[index % len(files)], folder / f"{index:06}.jpg")
-
-
-def _run(command: list[str]) -> dict[str, Any]:
-    began = time.perf_counter()
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log)
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - began
-        if status:
-            log.seek(0)
-            raise SystemExit(f"{' '.join(command)} failed:\n{log.read().decode()}")
-    return {
-        "seconds": seconds,
-        "peak_mib": round(usage.ru_maxrss / _KIB_PER_MIB),
-    }
 
 
 if __name__ == "__main__":

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
+
+from processes import measured
 
 from keras_resnet.export import manifest
 
@@ -33,7 +32,6 @@ RECIPES = {
     "report": "report run",
     "quickstart": "quickstart --out quick",
 }
-_KIB_PER_MIB = 1024
 
 
 def main() -> None:
@@ -41,7 +39,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        rows = {name: _measured(command, folder) for name, command in RECIPES.items()}
+        rows = {name: _measured(command, Path(folder)) for name, command in RECIPES.items()}
     for name, row in rows.items():
         print(f"{name:<14} {row['seconds']:6.1f} s {row['peak_mib']:7,.0f} MiB  {row['command']}")
     if options.json:
@@ -49,22 +47,14 @@ def main() -> None:
         options.json.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def _measured(command: str, folder: str) -> dict[str, Any]:
+def _measured(command: str, folder: Path) -> dict[str, Any]:
     """Run a command in `folder` and return its seconds and the peak of its resident memory."""
     print(f"keras-resnet {command}", file=sys.stderr)
-    words = [sys.executable, "-m", "keras_resnet", *command.split()]
-    log = Path(folder) / "log.txt"
-    began = time.perf_counter()
-    with log.open("w") as output:
-        process = subprocess.Popen(words, cwd=folder, stdout=output, stderr=output)
-        _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - began
-    if status:
-        raise SystemExit(f"keras-resnet {command} failed:\n{log.read_text()[-2000:]}")
+    used = measured([sys.executable, "-m", "keras_resnet", *command.split()], folder)
     return {
         "command": f"keras-resnet {command}",
-        "seconds": round(seconds, 1),
-        "peak_mib": usage.ru_maxrss / _KIB_PER_MIB,
+        "seconds": round(used.seconds, 1),
+        "peak_mib": used.peak_mib,
     }
 
 

@@ -489,6 +489,19 @@ def _signal(file: dict[str, Any]) -> str:
     )
 
 
+def int4_share() -> str:
+    """Return the accuracy and the bytes of int4 files by the share that keeps 8 bits."""
+    found: dict[float, list[str]] = {}
+    for row in _record("int4_share.json")["rows"]:
+        cell = f"{100 * row['accuracy']:.1f} %, {row['bytes']:,}"
+        found.setdefault(row["share"], []).append(cell)
+    return _table(
+        "| share of the weights in 8 bits | ResNet-8: accuracy, bytes "
+        "| ResNet-20: accuracy, bytes |",
+        (f"| {100 * share:.0f} % | {' | '.join(cells)} |" for share, cells in found.items()),
+    )
+
+
 def finetune_defaults() -> str:
     """Return the accuracies of fine-tuning with one setting changed, by images of each class."""
     rows = _record("finetune_defaults.json")["rows"]
@@ -623,7 +636,7 @@ TABLES: dict[str, tuple[Callable[[], str], ...]] = {
         finetune_uneven,
         transfer,
     ),
-    "export/README.md": (quantized, also_quantized),
+    "export/README.md": (quantized, also_quantized, int4_share),
     "benchmarks/README.md": (runtimes, imagenet_size),
     "docs/reliability.md": (reliability,),
     "docs/arm.md": (aarch64,),

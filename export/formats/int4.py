@@ -14,7 +14,7 @@ from keras_resnet.errors import UserError, require
 from keras_resnet.export.runtimes import tflite_graph
 
 _FOUR_BITS = ("CONV_2D", "FULLY_CONNECTED")
-_EIGHT_BIT_SHARE = 0.1  # of the weights; export/README.md has what it costs and gains
+EIGHT_BIT_SHARE = 0.1  # of the weights; export/README.md has what it costs and gains
 
 
 def eight_bit(found: Sequence[tflite_graph.Operation]) -> list[tflite_graph.Operation]:
@@ -27,7 +27,7 @@ def eight_bit(found: Sequence[tflite_graph.Operation]) -> list[tflite_graph.Oper
     kernels = [item for item in found if item.kind in _FOUR_BITS]
     order = sorted(kernels, key=lambda item: (item is not kernels[0], item.weights))
     totals = itertools.accumulate(item.weights for item in order)
-    most = _EIGHT_BIT_SHARE * sum(item.weights for item in kernels)
+    most = EIGHT_BIT_SHARE * sum(item.weights for item in kernels)
     return [item for item, total in zip(order, totals, strict=True) if total <= most]
 
 
