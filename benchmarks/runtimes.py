@@ -105,7 +105,7 @@ def _compare(name: str, options: argparse.Namespace, folder: Path) -> dict[str, 
     for reason in left_out:
         print(f"left out: {reason}")
     found = {"against_stock": against_stock, "checks": checks, "left_out": left_out}
-    return {**found, **measured.to_dict()}
+    return {**measured.to_dict(), **found}
 
 
 def networks(name: str, options: argparse.Namespace) -> tuple[keras.Model, keras.Model]:
