@@ -16,7 +16,7 @@ from typing import Any
 
 import keras_resnet
 from keras_resnet.export import export, manifest
-from keras_resnet.export.formats import int4
+from keras_resnet.export.formats.tflite import int4
 from keras_resnet.export.runtimes.open import open_file
 from keras_resnet.recipes import load_dataset
 

@@ -58,7 +58,7 @@ def main() -> None:
         _measure(options.names[0], options.alone, options.size)
         return
     with tempfile.TemporaryDirectory() as scratch, ThreadPool(options.jobs) as pool:
-        folder = _write_images(options.data, options.size, Path(scratch) / "images")
+        folder = write_images(options.data, options.size, Path(scratch) / "images")
         names = options.names or NETWORKS
         for row in pool.imap_unordered(lambda x: _in_a_process(x, folder, options.size), names):
             _print(row)
@@ -114,7 +114,7 @@ def _measure(name: str, folder: Path, size: int) -> None:
 
     images = load_dataset(str(folder), image_size=size, crop_fraction=1.0)
     with tempfile.TemporaryDirectory() as scratch:
-        model = _settled(name, images.train, len(images.class_names))
+        model = settled(name, images.train, len(images.class_names))
         print(json.dumps({"parameters": model.count_params()}), flush=True)
         for kind, measure in (("ptq", _exported), ("qat", _trained)):
             try:
@@ -124,7 +124,7 @@ def _measure(name: str, folder: Path, size: int) -> None:
             print(json.dumps({kind: found}), flush=True)
 
 
-def _write_images(data: str, size: int, folder: Path) -> Path:
+def write_images(data: str, size: int, folder: Path) -> Path:
     """Write a few images of `data` to a folder, which is used as a dataset."""
     import tensorflow as tf
 
@@ -142,7 +142,7 @@ def _write_images(data: str, size: int, folder: Path) -> Path:
     return folder
 
 
-def _settled(name: str, split: Any, classes: int) -> Any:
+def settled(name: str, split: Any, classes: int) -> Any:
     """Return the network with random weights, scaled so that every layer's outputs vary by about 1.
 
     It maps RGB 0...255 to logits. One pass is enough, because a layer is scaled as soon as its
@@ -202,7 +202,7 @@ def _settle(layer: Any, given: Any) -> None:
 def _exported(model: Any, images: Any, out: Path) -> dict[str, Any]:
     """Compare the int8 file with the model, with calibrated or with trained ranges."""
     from keras_resnet.export import export
-    from keras_resnet.export.formats.int8_ranges import has_ranges
+    from keras_resnet.export.formats.tflite.ranges import has_ranges
     from keras_resnet.export.runtimes.open import open_file
 
     calibrated = not has_ranges(model)

@@ -253,6 +253,15 @@ COMPRESSED = (
     ),
     Compressed("ResNet-8", "`export`, one file", "resnet8", ("ptq_resnet8",), "tflite-int8", 1.2),
     Compressed(
+        "ResNet-8",
+        "`qat resnet8 --weights cifar10 --config compress/qat_taught --seed 0…2` "
+        "(`qat_taught_resnet8_*`)",
+        "resnet8",
+        tuple(f"qat_taught_resnet8_{seed}" for seed in range(3)),
+        "tflite-int8",
+        1.2,
+    ),
+    Compressed(
         "ResNet-20, 80 % zeros",
         "`prune resnet20 --weights cifar10 --sparsity 0.8 --epochs 30` (`sparse_resnet20`), "
         "float32",
@@ -354,6 +363,40 @@ ALSO_QUANTIZED = (
     ("int16x8", "ptq_resnet20_formats", "tflite-int16x8"),
     ("float16", "ptq_resnet20_formats", "tflite-float16"),
 )
+
+
+# The smallest file for an accuracy: percent, what it is, records of its seeds, the record of its
+# bytes, which do not depend on the weights, and its format.
+_TAUGHT = "int8, `qat … --config compress/qat_taught` (3 seeds: mean)"
+SMALLEST = (
+    (
+        93.0,
+        f"pre-activation ResNet-20, {_TAUGHT}",
+        tuple(f"qat_taught_resnetv2_20_{seed}" for seed in range(3)),
+        "qat_bytes_resnetv2_20",
+        "tflite-int8",
+    ),
+    (91.7, "ResNet-20, int4", ("ptq_resnet20",), "ptq_resnet20", "tflite-int4"),
+    (
+        89.2,
+        f"ResNet-8, {_TAUGHT}",
+        tuple(f"qat_taught_resnet8_{seed}" for seed in range(3)),
+        "qat_taught_resnet8_0",
+        "tflite-int8",
+    ),
+    (87.2, "ResNet-8, int4", ("ptq_resnet8",), "ptq_resnet8", "tflite-int4"),
+)
+
+
+def smallest() -> str:
+    """Return the smallest file for each of some accuracies."""
+    return _table("| at least | file | accuracy | bytes |", (_smallest(*row) for row in SMALLEST))
+
+
+def _smallest(least: float, what: str, records: tuple[str, ...], sized: str, form: str) -> str:
+    accuracy = 100 * statistics.mean(_file(record, form)["accuracy"] for record in records)
+    (size,) = (x["bytes"] for x in _files(sized, "perf").values() if x["format"] == form)
+    return f"| {least} % | {what} | {accuracy:.2f} % | {size:,} |"
 
 
 def also_quantized() -> str:
@@ -489,6 +532,28 @@ def _signal(file: dict[str, Any]) -> str:
     )
 
 
+def quantizers() -> str:
+    """Return the accuracy and the noise of int8 files by the way they are made."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in _record("quantizers.json")["rows"]:
+        found.setdefault(row["network"], {})[row["way"]] = row
+    ways = list(next(iter(found.values())))
+    return _table(
+        f"| int8 file of | {' | '.join(ways)} | bytes / TensorFlow's | time / TensorFlow's |",
+        (
+            f"| `{network}` | {' | '.join(_made(rows[way]) for way in ways)} "
+            f"| {rows['ours']['bytes'] / rows['TensorFlow']['bytes']:.3f} "
+            f"| {_spread(rows['ours']['ratio'], '.2f')} |"
+            for network, rows in found.items()
+        ),
+    )
+
+
+def _made(row: dict[str, Any]) -> str:
+    accuracy = "" if row["accuracy"] is None else f"{100 * row['accuracy']:.2f} %, "
+    return f"{accuracy}{row['snr_db']} dB, {row['seconds']:.1f} s"
+
+
 def int4_share() -> str:
     """Return the accuracy and the bytes of int4 files by the share that keeps 8 bits."""
     found: dict[float, list[str]] = {}
@@ -572,11 +637,11 @@ _COUNTS = ("tried", "good", "bad")
 
 def aarch64() -> str:
     """Return the differences between this machine's and emulated ARM processors' answers."""
-    record = _record("aarch64.json")
+    found = [row for name in ("aarch64", "aarch64_128") for row in _record(f"{name}.json")["rows"]]
     files: dict[str, list[dict[str, Any]]] = {}
-    for row in record["rows"]:
+    for row in found:
         files.setdefault(row["file"], []).append(row)
-    cpus = dict.fromkeys(row["cpu"] for row in record["rows"])
+    cpus = dict.fromkeys(row["cpu"] for row in found)
     return _table(
         f"| file | images | {' | '.join(cpus)} | same class |",
         (
@@ -636,7 +701,7 @@ TABLES: dict[str, tuple[Callable[[], str], ...]] = {
         finetune_uneven,
         transfer,
     ),
-    "export/README.md": (quantized, also_quantized, int4_share),
+    "export/README.md": (quantizers, quantized, also_quantized, smallest, int4_share),
     "benchmarks/README.md": (runtimes, imagenet_size),
     "docs/reliability.md": (reliability,),
     "docs/arm.md": (aarch64,),

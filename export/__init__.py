@@ -10,8 +10,8 @@ from keras_resnet.lazy import lazy_names
 
 if TYPE_CHECKING:
     from keras_resnet.export.any_file import assert_same_answers, check_file
-    from keras_resnet.export.formats import metadata as metadata
     from keras_resnet.export.formats.table import FORMATS
+    from keras_resnet.export.formats.tflite import metadata as metadata
     from keras_resnet.export.measure import benchmark as benchmark
     from keras_resnet.export.measure import layer_errors as layer_errors
     from keras_resnet.export.npu.report import NPUS, NpuReport, npu_report
@@ -44,6 +44,6 @@ __getattr__, __dir__ = lazy_names(
         # Short names for modules that the docs and the notebooks use.
         "benchmark": "keras_resnet.export.measure.benchmark",
         "layer_errors": "keras_resnet.export.measure.layer_errors",
-        "metadata": "keras_resnet.export.formats.metadata",
+        "metadata": "keras_resnet.export.formats.tflite.metadata",
     },
 )

@@ -18,9 +18,9 @@ import numpy as np
 from keras_resnet.display.console import table_text
 from keras_resnet.errors import UserError
 from keras_resnet.export.check import FileCheck
-from keras_resnet.export.formats.keep_float import INT8_FORMATS
-from keras_resnet.export.formats.quantization import Quantization
 from keras_resnet.export.formats.table import Source
+from keras_resnet.export.formats.tflite.keep_float import INT8_FORMATS
+from keras_resnet.export.formats.tflite.options import Quantization
 from keras_resnet.export.measure import layer_errors
 from keras_resnet.export.reference import Reference
 from keras_resnet.export.runtimes.litert import TFLiteRuntime

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_resnet import registry
 from keras_resnet.errors import UserError
-from keras_resnet.export.formats import keep_float, tflite
+from keras_resnet.export.formats.tflite import convert, keep_float
 from keras_resnet.files import expanded
 from keras_resnet.images import preprocessing
 from keras_resnet.images.crop import SingleCrop
@@ -171,7 +171,7 @@ def hints(
     if missing and not mode:
         found.append(f"{missing} So do its files (see preprocessing=).")
     if "tflite-int16x8" in formats:
-        found.append(tflite.INT16X8_IS_SLOW)
+        found.append(convert.INT16X8_IS_SLOW)
     if images is None or not images.size:
         return found
     if _calibrates(formats) and (few := _few(images)):

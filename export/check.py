@@ -15,10 +15,10 @@ from keras_resnet.arguments import checked
 from keras_resnet.display.console import number, print_left_out, verdict
 from keras_resnet.errors import UserError, missing
 from keras_resnet.export import manifest
-from keras_resnet.export.formats import int4
-from keras_resnet.export.formats.keep_float import INT8_FORMATS
-from keras_resnet.export.formats.keep_float import problems as keep_float_problems
 from keras_resnet.export.formats.table import FORMATS
+from keras_resnet.export.formats.tflite import int4
+from keras_resnet.export.formats.tflite.keep_float import INT8_FORMATS
+from keras_resnet.export.formats.tflite.keep_float import problems as keep_float_problems
 from keras_resnet.export.formats.tolerance import Tolerance
 from keras_resnet.export.reference import Reference, read_reference
 from keras_resnet.export.rewrites import prepare

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from keras_resnet import onednn
 from keras_resnet.errors import UserError
-from keras_resnet.export.formats import int4, int8_ranges
+from keras_resnet.export.formats.tflite import int4, ranges
 from keras_resnet.export.runtimes import tflite_graph
 from keras_resnet.files import read_json, require_fit
 
 if TYPE_CHECKING:
-    from keras_resnet.export.formats.quantization import Quantization
+    from keras_resnet.export.formats.tflite.options import Quantization
 
 SCHEMA = 1  # manifest.schema.json says when to raise it
 MANIFEST = "manifest.json"
@@ -109,7 +109,7 @@ def of_quantization(
     if "tflite-int4" in paths:
         graph = tflite_graph.read(paths["tflite-int4"].read_bytes())
         recipe = {"int4_recipe": int4.recipe(tflite_graph.operations(graph))}
-    method = "trained" if has_ranges else int8_ranges.full_name(chosen.method)
+    method = "trained" if has_ranges else ranges.full_name(chosen.method)
     return {**kept, **recipe, "calibration_method": method}
 
 

@@ -23,9 +23,10 @@ from keras_resnet.errors import UserError, require_tensorflow, warn
 from keras_resnet.export import budget, check, folders, manifest, model_card
 from keras_resnet.export.calibration import hints as calibration_hints
 from keras_resnet.export.calibration import images_of, require_images
-from keras_resnet.export.formats import int8_ranges, metadata, serving
-from keras_resnet.export.formats.quantization import Quantization
+from keras_resnet.export.formats import serving
 from keras_resnet.export.formats.table import FORMATS, Source, known
+from keras_resnet.export.formats.tflite import metadata, ranges
+from keras_resnet.export.formats.tflite.options import Quantization
 from keras_resnet.export.npu.report import for_manifest, require_npu
 from keras_resnet.export.reference import Reference, write_reference
 from keras_resnet.export.rewrites import prepare
@@ -87,7 +88,7 @@ def export(
     *,
     out: str | Path,
     calibration: Any = None,
-    calibration_method: str = int8_ranges.MIN_MAX,
+    calibration_method: str = ranges.MIN_MAX,
     input_type: str = "uint8",
     keep_float: Sequence[str] = (),
     max_drop: float | None = None,
@@ -125,7 +126,7 @@ def export(
             dataset or generator gives its first 512.
         calibration_method: the method that sets the ranges of the int8 file: "min-max",
             "percentile", "percentile:99.9", "moving-average" or "moving-average:0.9"; see
-            `int8_ranges.parse`.
+            `ranges.parse`.
         input_type: input and output type of the int8 file: "uint8", "int8" or "float32".
         keep_float: names of layers that stay float32 in the int8 file, for example the layers with
             the largest errors (`export.layer_errors`).
@@ -184,7 +185,7 @@ def export(
     size = None if calibration is None else calibration.shape[1:]
     prepared = prepare.prepare(model, preprocessing, size)
     quantization.require_model(prepared, formats)
-    budget.require(max_drop, formats, int8_ranges.has_ranges(prepared))
+    budget.require(max_drop, formats, ranges.has_ranges(prepared))
     names = _checked_labels(about_model.labels if labels is None else labels, prepared)
     source = KerasRuntime(prepared)
     source.activation = agreed(activation, source.activation)
@@ -263,7 +264,7 @@ def require_arguments(
     out: str | Path,
     input_type: str = "uint8",
     overwrite: bool = False,
-    calibration_method: str = int8_ranges.MIN_MAX,
+    calibration_method: str = ranges.MIN_MAX,
 ) -> tuple[str, ...]:
     """Check the arguments that need no model; return the formats without duplicates.
 

@@ -193,43 +193,6 @@ def variable_index(optimizer: Any, variable: Any) -> int:
     return index
 
 
-# TensorFlow: the two steps of a conversion to int8 -----------------------------------------------
-# The public converter calibrates and quantizes in one step. Other ranges can only be written
-# between the two, and only the second takes a list of operations to leave in float.
-
-
-def calibrate(converter: Any) -> bytes:
-    """Return the float `.tflite` file with a place for the range of each activation.
-
-    The ranges there are those that the `tf.lite.TFLiteConverter` measured on its images.
-    """
-    _private("tensorflow", converter, "_experimental_calibrate_only")
-    converter._experimental_calibrate_only = True
-    calibrated: bytes = converter.convert()
-    return calibrated
-
-
-def quantize(
-    calibrated: bytes, *, input_type: Any, output_type: Any, float_operations: list[str]
-) -> bytes:
-    """Return the int8 file made from the result of `calibrate`.
-
-    Args:
-        calibrated: a `.tflite` file in float32, with ranges.
-        input_type: TensorFlow's dtype for the images.
-        output_type: TensorFlow's dtype for the scores.
-        float_operations: the names of the outputs of operations that stay in float32.
-    """
-    mlir_quantize = _private("tensorflow", "tensorflow.lite.python.convert", "mlir_quantize")
-    quantized: bytes = mlir_quantize(
-        calibrated,
-        input_data_type=input_type,
-        output_data_type=output_type,
-        denylisted_nodes=float_operations,
-    )
-    return quantized
-
-
 # TensorFlow: the message in a saved_model.pb -----------------------------------------------------
 
 

@@ -12,8 +12,8 @@ import numpy as np
 from keras_resnet.errors import UserError
 from keras_resnet.export import ExportReport, export, require_arguments
 from keras_resnet.export.calibration import FROM_FOLDER, folder_images
-from keras_resnet.export.formats import int8_ranges, metadata
-from keras_resnet.export.formats.int8_ranges import has_ranges
+from keras_resnet.export.formats.tflite import metadata, ranges
+from keras_resnet.export.formats.tflite.ranges import has_ranges
 from keras_resnet.export.reference import Reference
 from keras_resnet.export.rewrites import prepare
 from keras_resnet.export.runtimes.keras import KerasRuntime
@@ -69,7 +69,7 @@ def export_source(
     model = source.keras_model()
     if not formats:
         trained = has_ranges(model)
-        formats = tuple(x for x in USUAL if not trained or x in int8_ranges.TRAINED_FORMATS)
+        formats = tuple(x for x in USUAL if not trained or x in ranges.TRAINED_FORMATS)
     origin = source.origin()
     given = None if calibration is None else images_of(calibration, model, crop=source.crop)
     labels = source.labels

@@ -14,20 +14,18 @@ import numpy as np
 
 from keras_resnet.errors import UnknownNameError, UserError, require
 from keras_resnet.export.formats import (
-    int8_ranges,
     litert_js,
-    metadata,
     micro,
     saved_model,
     serving,
-    tflite,
     tolerance,
     usage,
     web,
 )
 from keras_resnet.export.formats.onnx import quantize_onnx, write_onnx
 from keras_resnet.export.formats.openvino import write_openvino
-from keras_resnet.export.formats.quantization import Quantization
+from keras_resnet.export.formats.tflite import convert, metadata, ranges
+from keras_resnet.export.formats.tflite.options import Quantization
 from keras_resnet.export.formats.tolerance import Tolerance
 from keras_resnet.export.formats.usage import Usage
 from keras_resnet.export.rewrites import batch_norms, fold_rescaling
@@ -85,7 +83,7 @@ class Source:
     @functools.cached_property
     def has_ranges(self) -> bool:
         """True if the model is quantization-aware: its ranges are trained, not measured."""
-        return int8_ranges.has_ranges(self.model)
+        return ranges.has_ranges(self.model)
 
     @functools.cached_property
     def batch_one(self) -> Path:
@@ -108,14 +106,20 @@ class Source:
         `input_type` is the type that the format needs; default the type chosen by the user.
         """
         chosen = replace(self.quantization, input_type=input_type or self.quantization.input_type)
-        # Only int8 has options: see `tflite.convert`.
+        # Only int8 has options: see `convert.quantized`.
         options = (chosen.method, chosen.input_type, *chosen.keep_float)
         key = (saved_model, precision, options if precision == "int8" else ())
         if key not in self._converted:
-            self._converted[key] = tflite.convert(
-                saved_model, precision, self.calibration, chosen, has_ranges=self.has_ranges
-            )
+            self._converted[key] = self._convert(saved_model, precision, chosen)
         return self._converted[key]
+
+    def _convert(self, saved_model: Path, precision: str, chosen: Quantization) -> bytes:
+        if precision == "float32":
+            return convert.float32(saved_model)
+        if self.has_ranges:
+            return convert.trained(saved_model, chosen)
+        float_file = self.converted(saved_model, "float32")
+        return convert.quantized(float_file, precision, self.calibration, chosen)
 
     @functools.cached_property
     def onnx(self) -> Path:
@@ -155,7 +159,7 @@ class Format:
 
 
 # (module, extra)
-_LITERT = (("ai_edge_litert", "export"),)
+_LITERT = (("ai_edge_litert", "export"), ("ai_edge_quantizer", "export"))
 _ONNX = (("onnx", "onnx"), ("tf2onnx", "onnx"), ("onnxruntime", "onnx"))
 _OPENVINO = (("openvino", "openvino"),)
 
@@ -164,12 +168,12 @@ def _saved_model(source: Source, path: Path) -> None:
     serving.write(source.model, path, source.name, source.labels, source.service)
 
 
-def _tflite(precision: str, allowed: Tolerance, *needs: tuple[str, str]) -> Format:
+def _tflite(precision: str, allowed: Tolerance) -> Format:
     def write(source: Source, path: Path) -> None:
         path.write_bytes(source.described(source.converted(source.for_tflite, precision)))
 
     name = f"{{name}}-{precision}.tflite"
-    return Format(name, write, allowed, usage.TFLITE, (*_LITERT, *needs))
+    return Format(name, write, allowed, usage.TFLITE, _LITERT)
 
 
 def _micro(source: Source, path: Path) -> None:
@@ -201,7 +205,7 @@ FORMATS = {
     "tflite-dynamic": _tflite("dynamic", tolerance.INT8),
     "tflite-int8": _tflite("int8", tolerance.INT8),
     "tflite-int16x8": _tflite("int16x8", tolerance.INT8),
-    "tflite-int4": _tflite("int4", tolerance.INT4, ("ai_edge_quantizer", "export")),
+    "tflite-int4": _tflite("int4", tolerance.INT4),
     "onnx": Format("{name}.onnx", _onnx, tolerance.FLOAT32, usage.ONNX, _ONNX),
     "onnx-int8": Format("{name}-int8.onnx", _onnx_int8, tolerance.INT8, usage.ONNX, _ONNX),
     "openvino": Format("openvino", _openvino, tolerance.FLOAT32, usage.OPENVINO, _OPENVINO),

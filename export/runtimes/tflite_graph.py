@@ -15,10 +15,12 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 from keras_resnet.errors import require
 
 BORDERS = ("QUANTIZE", "DEQUANTIZE")  # conversions between integers and floats; not a layer
-_WITH_KERNEL = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+WITH_KERNEL = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 # Names of the multiplication with a kernel, in Keras 3, tf_keras and TensorFlow.
 _KERNEL = re.compile(r"(convolution|Conv2D|depthwise\w*|separable_conv2d|MatMul)\d*")
 _NUMBERED = re.compile(r"(.+)_\d+")
@@ -55,14 +57,28 @@ class Operation:
 
 def read(data: bytes) -> Any:
     """Read a TFLite file into the `ModelT` object of TFLite's schema."""
-    return _schema().ModelT.InitFromPackedBuf(data, 0)
+    model = _schema().ModelT.InitFromPackedBuf(data, 0)
+    for buffer in model.buffers:  # ai-edge-quantizer writes large constants behind the model
+        if buffer.offset:
+            buffer.data = np.frombuffer(data, np.uint8, buffer.size, buffer.offset)
+            buffer.offset = buffer.size = 0
+    return model
 
 
 def pack(model: Any) -> bytes:
     """Return the bytes of a file from the `ModelT` object of `read`."""
     import flatbuffers
 
-    builder = flatbuffers.Builder(1024)
+    class Aligned(flatbuffers.Builder):
+        """A builder whose constants begin at multiples of 16 bytes, as TFLite's schema demands."""
+
+        def CreateNumpyVector(self, x: np.ndarray) -> int:
+            if x.dtype == np.uint8:
+                self.Prep(16, x.nbytes)
+            offset: int = super().CreateNumpyVector(x)
+            return offset
+
+    builder = Aligned(1024)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
 
@@ -73,6 +89,19 @@ def operations(model: Any) -> tuple[Operation, ...]:
     for graph in model.subgraphs:
         found += _named(model, graph, [_nameless(model, graph, item) for item in graph.operators])
     return tuple(found)
+
+
+def one_part_per_layer(name: str) -> list[str]:
+    """Return the parts of a tensor's name that `operations` needs, one for each layer.
+
+    It is the last part of a layer, or the multiplication with its kernel.
+    """
+    kept: dict[str, str] = {}
+    for part in filter(None, name.split(";")):
+        layer = part.rpartition("/")[0].partition("/batchnorm")[0]
+        before = kept.pop(layer, "")
+        kept[layer] = before if _is_kernel(before) else part
+    return list(kept.values())
 
 
 def last_operation(found: Sequence[Operation]) -> Operation:
@@ -94,6 +123,39 @@ def in_float32(found: Iterable[Operation]) -> bool:
 def tensor_type(tensor: Any) -> str:
     """Return the type of a tensor by its name in TFLite's schema, such as "INT8"."""
     return _names("TensorType")[tensor.type]
+
+
+def type_code(name: str) -> int:
+    """Return the number of a tensor type in TFLite's schema."""
+    code: int = getattr(_schema().TensorType, name)
+    return code
+
+
+def operator_code(model: Any, kind: str) -> int:
+    """Return the index of an operation's kind in the model's list; add it if it is missing."""
+    builtin = getattr(_schema().BuiltinOperator, kind)
+    for index, code in enumerate(model.operatorCodes):
+        if code.builtinCode == builtin:
+            return index
+    code = _schema().OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = builtin
+    code.version = 1
+    model.operatorCodes.append(code)
+    return len(model.operatorCodes) - 1
+
+
+def operator(code: int, inputs: list[int], outputs: list[int]) -> Any:
+    """Return an operation without options, for `graph.operators`."""
+    made = _schema().OperatorT()
+    made.opcodeIndex, made.inputs, made.outputs = code, inputs, outputs
+    return made
+
+
+def quantization(scale: float, zero_point: int) -> Any:
+    """Return the parameters of a tensor: real value = (integer - zero point) * scale."""
+    made = _schema().QuantizationParametersT()
+    made.scale, made.zeroPoint = [scale], [zero_point]
+    return made
 
 
 def _schema() -> Any:
@@ -119,7 +181,7 @@ def _nameless(model: Any, graph: Any, operator: Any) -> Operation:
         tuple(int(i) for i in tensors if i >= 0) for tensors in (operator.inputs, operator.outputs)
     )
     types = [tensor_type(graph.tensors[i]) for i in (*inputs, *outputs)]
-    has_kernel = kind in _WITH_KERNEL
+    has_kernel = kind in WITH_KERNEL
     return Operation(
         kind=kind,
         inputs=inputs,

@@ -32,7 +32,7 @@ FORMATS = (
 
 def _export(options: argparse.Namespace) -> int:
     from keras_resnet.export import budget, check
-    from keras_resnet.export.formats import metadata
+    from keras_resnet.export.formats.tflite import metadata
     from keras_resnet.export.npu.report import in_words
     from keras_resnet.recipes.export import export_source
     from keras_resnet.recipes.runs import sources

@@ -15,7 +15,7 @@ import numpy as np
 
 from keras_resnet import keras_compat
 from keras_resnet.errors import UserError
-from keras_resnet.export.formats.int8_ranges import Range
+from keras_resnet.export.formats.tflite.ranges import Range
 from keras_resnet.export.rewrites import batch_norms, fold_rescaling
 from keras_resnet.export.rewrites.rebuild import copy_weights, rebuilt_on
 from keras_resnet.layers import to_stock

@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from keras_resnet import keras_compat
 from keras_resnet.errors import require
-from keras_resnet.export.formats.int8_ranges import Range
+from keras_resnet.export.formats.tflite.ranges import Range
 from keras_resnet.export.rewrites import fold_rescaling
 from keras_resnet.recipes.compression import int8_network, zeros_and_clusters
 from keras_resnet.recipes.compression.compressed import TFMOT, Compressed

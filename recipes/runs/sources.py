@@ -11,7 +11,7 @@ from keras_resnet import registry
 from keras_resnet.arguments import checked
 from keras_resnet.errors import UserError
 from keras_resnet.export import manifest
-from keras_resnet.export.formats import metadata
+from keras_resnet.export.formats.tflite import metadata
 from keras_resnet.export.runtimes.base import Runtime, classifier_shape
 from keras_resnet.export.runtimes.keras import KerasRuntime, load_keras
 from keras_resnet.export.runtimes.locate import located

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_resnet.errors import UserError
-from keras_resnet.export.formats.int8_ranges import has_ranges
+from keras_resnet.export.formats.tflite.ranges import has_ranges
 from keras_resnet.images.answers import SIGMOID, SOFTMAX
 from keras_resnet.images.preprocessing import Preprocessing, missing_preprocessing
 from keras_resnet.layers import BatchNormalization

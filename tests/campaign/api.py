@@ -22,7 +22,7 @@ from campaign import invariant, material
 from keras_resnet import recipes
 from keras_resnet.errors import UserError
 from keras_resnet.export import check, export, layer_errors
-from keras_resnet.export.formats import metadata
+from keras_resnet.export.formats.tflite import metadata
 from keras_resnet.export.measure import benchmark
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.recipes import compare, evaluate, report, sources

@@ -11,7 +11,7 @@ from PIL import Image
 import keras_resnet
 from keras_resnet.cli.main import main
 from keras_resnet.errors import UserError
-from keras_resnet.export import assert_same_answers, check_file
+from keras_resnet.export import assert_same_answers, check_file, export
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +118,23 @@ def test_networks_of_keras_applications(tmp_path):
         path = tmp_path / f"{model.name}.tflite"
         model.export(path, format="litert", verbose=False)
         assert_same_answers(path, model, photographs, preprocessing=mode)
+
+
+def test_a_model_of_keras_hub_is_checked_and_exported(pixels, tmp_path):
+    keras_hub = pytest.importorskip("keras_hub", reason="pip install keras-hub")
+    backbone = keras_hub.models.ResNetBackbone(
+        input_conv_filters=[64],
+        input_conv_kernel_sizes=[3],
+        stackwise_num_filters=[64, 128],
+        stackwise_num_blocks=[1, 1],
+        stackwise_num_strides=[1, 2],
+        block_type="basic_block",
+        use_pre_activation=False,
+        image_shape=(16, 16, 3),
+    )
+    model = keras_hub.models.ResNetImageClassifier(backbone=backbone, num_classes=4, name="hub")
+    model.export(tmp_path / "hub.tflite", format="litert", verbose=False)
+    assert_same_answers(tmp_path / "hub.tflite", model, pixels)
+    formats = ["savedmodel", "tflite-float32", "tflite-int8"]
+    report = export(model, formats, out=tmp_path / "out", calibration=pixels, verbose=False)
+    assert report.passed, [item.problems for item in report.checks]

@@ -12,7 +12,7 @@ from helpers.models import user_cnn
 import keras_resnet
 from keras_resnet.errors import UserError
 from keras_resnet.export import FORMATS, check, export, manifest
-from keras_resnet.export.formats import tflite
+from keras_resnet.export.formats.tflite import convert
 from keras_resnet.export.reference import Reference, read_reference
 from keras_resnet.export.rewrites import fold_rescaling
 from keras_resnet.export.runtimes import tflite_graph
@@ -447,16 +447,21 @@ def test_an_existing_folder_is_kept_unless_told(small, tmp_path):
 def test_what_two_formats_share_is_converted_once(small, tmp_path, monkeypatch, small_litert_js):
     asked = []
 
-    def counted(saved_model, precision, calibration, quantization, **more):
+    def counted(float_file, precision, calibration, quantization):
         asked.append(f"{precision} {quantization.input_type}")
-        return convert(saved_model, precision, calibration, quantization, **more)
+        return quantized(float_file, precision, calibration, quantization)
 
-    convert = tflite.convert
-    monkeypatch.setattr(tflite, "convert", counted)
-    kinds = ["tflite-int8", "web", "micro"]
+    def counted_float32(saved_model):
+        asked.append("float32")
+        return float32(saved_model)
+
+    quantized, float32 = convert.quantized, convert.float32
+    monkeypatch.setattr(convert, "quantized", counted)
+    monkeypatch.setattr(convert, "float32", counted_float32)
+    kinds = ["tflite-int8", "web", "micro", "tflite-dynamic"]
     calibration = np.random.default_rng(0).integers(0, 256, (100, 16, 20, 3)).astype("uint8")
     export(small, kinds, out=tmp_path / "out", calibration=calibration, verbose=False)
-    assert asked == ["int8 uint8", "int8 int8"]
+    assert asked == ["float32", "int8 uint8", "int8 int8", "dynamic uint8"]
 
 
 def test_an_export_that_fails_in_the_middle_leaves_the_old_one(small, tmp_path, monkeypatch):
@@ -467,7 +472,7 @@ def test_an_export_that_fails_in_the_middle_leaves_the_old_one(small, tmp_path, 
     def full_disk(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tflite, "convert", full_disk)
+    monkeypatch.setattr(convert, "float32", full_disk)
     with pytest.raises(OSError, match="No space left"):
         export(small, ["savedmodel", "tflite-float32"], overwrite=True, **arguments)
     assert manifest.sha256(tmp_path / "out") == before

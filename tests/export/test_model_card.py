@@ -16,7 +16,7 @@ from referencing.jsonschema import DRAFT202012
 
 import keras_resnet
 from keras_resnet.export import check, export, manifest, model_card
-from keras_resnet.export.formats import metadata
+from keras_resnet.export.formats.tflite import metadata
 from keras_resnet.images.crop import SingleCrop
 from keras_resnet.images.read import read_image
 from keras_resnet.recipes.export import export_source

@@ -9,7 +9,8 @@ import tensorflow as tf
 from helpers import randomize_batch_norms
 
 import keras_resnet
-from keras_resnet.export.formats import saved_model, tflite
+from keras_resnet.export.formats import saved_model
+from keras_resnet.export.formats.tflite import convert
 from keras_resnet.export.runtimes.litert import TFLiteRuntime
 
 # Saved, trained and converted at their own size they take minutes and gigabytes.
@@ -59,7 +60,7 @@ def _saves(model, images, expected, path):
 def _converts(model, images, expected, path):
     folder = path.with_suffix("")
     saved_model.write(keras_resnet.to_stock(model), folder, batch=1)
-    path.write_bytes(tflite.convert(folder, "float32"))
+    path.write_bytes(convert.float32(folder))
     actual = TFLiteRuntime(path).predict(images)
     # XNNPACK's float32 sums, through up to 1202 layers.
     assert np.abs(actual - expected).max() <= 1e-4 * np.abs(expected).max()

@@ -251,7 +251,7 @@ def quantized(monkeypatch):
 @pytest.mark.parametrize("name", ["test_vgg", "seresnet20"])
 def test_random_weights_are_settled_as_training_would(quantized, name, digits):
     """With and without BN in front of what has biases; a random network's logits would vanish."""
-    model = quantized._settled(name, digits.train, 10)
+    model = quantized.settled(name, digits.train, 10)
     images = digits.train.sample(quantized.TRAIN // 2).images.astype("float32")
     logits = np.asarray(model(images, training=False))
     # Folding the scale into the kernel is float32 arithmetic on sums of some hundred terms.

@@ -149,10 +149,6 @@ def _optimizer():
     return optimizer
 
 
-def _converter():
-    return tf.lite.TFLiteConverter.from_keras_model(_model())
-
-
 # What has the name, the name, and the function that looks for it.
 LOST = [
     (_tensor, "_keras_history", keras_compat.producer),
@@ -172,14 +168,6 @@ LOST = [
     ),
     (_optimizer, "_all_reduce_sum_gradients", keras_compat.skip_gradient_sum),
     (_optimizer, "_get_variable_index", lambda x: keras_compat.variable_index(x, x.variables[0])),
-    (_converter, "_experimental_calibrate_only", keras_compat.calibrate),
-    (
-        lambda: sys.modules["tensorflow.lite.python.convert"],
-        "mlir_quantize",
-        lambda _: keras_compat.quantize(
-            b"", input_type=tf.float32, output_type=tf.float32, float_operations=[]
-        ),
-    ),
     (
         lambda: sys.modules["tensorflow.python.util._pywrap_util_port"],
         "IsMklEnabled",
@@ -213,7 +201,7 @@ def _pretend(monkeypatch, module):
 @pytest.mark.parametrize(("make", "name", "use"), LOST, ids=[name for _, name, _ in LOST])
 def test_a_name_that_is_gone_is_said_with_the_version(make, name, use, monkeypatch):
     owner = make()
-    of_tensorflow = ("_experimental_calibrate_only", "mlir_quantize", "IsMklEnabled", "SavedModel")
+    of_tensorflow = ("IsMklEnabled", "SavedModel")
     module = tf if name in of_tensorflow else keras
     seen = keras_compat.SEEN[module.__name__]
     newer = _pretend(monkeypatch, module)
@@ -228,9 +216,9 @@ def test_a_name_that_is_gone_is_said_with_the_version(make, name, use, monkeypat
 
 def test_a_module_that_is_gone_is_said_too(monkeypatch):
     _pretend(monkeypatch, tf)
-    monkeypatch.setitem(sys.modules, "tensorflow.lite.python.convert", None)
-    with pytest.raises(keras_compat.IncompatibleVersionError, match="needs `mlir_quantize` of"):
-        keras_compat.quantize(b"", input_type=None, output_type=None, float_operations=[])
+    monkeypatch.setitem(sys.modules, "tensorflow.core.protobuf.saved_model_pb2", None)
+    with pytest.raises(keras_compat.IncompatibleVersionError, match="needs `SavedModel` of"):
+        keras_compat.saved_model(b"")
 
 
 def test_in_the_version_that_was_seen_a_wrong_object_is_no_wrong_version(monkeypatch):

@@ -8,7 +8,8 @@ from helpers import randomize_batch_norms
 import keras_resnet
 from keras_resnet import keras_compat
 from keras_resnet.export import check, export
-from keras_resnet.export.formats import saved_model, tflite
+from keras_resnet.export.formats import saved_model
+from keras_resnet.export.formats.tflite import convert
 from keras_resnet.export.rewrites import batch_norms
 from keras_resnet.export.runtimes.open import open_file
 
@@ -111,7 +112,7 @@ def _uneven(images):
 def _int8_snr(model, images, folder):
     saved_model.write(model, folder, batch=1)
     path = folder.with_suffix(".tflite")
-    path.write_bytes(tflite.convert(folder, "int8", images))
+    path.write_bytes(convert.quantized(convert.float32(folder), "int8", images))
     outputs = open_file(path).predict(images)
     return check._signal_to_noise(outputs, model.predict(images.astype("float32"), verbose=0))
 

@@ -14,7 +14,7 @@ import keras_resnet
 from keras_resnet.cli.main import main
 from keras_resnet.errors import MissingExtraError, UnknownNameError, UserError
 from keras_resnet.export import check, export, manifest
-from keras_resnet.export.formats import int4
+from keras_resnet.export.formats.tflite import int4
 from keras_resnet.export.measure.probe import Probe
 from keras_resnet.export.reference import read_reference
 from keras_resnet.export.runtimes.open import open_file

@@ -16,7 +16,7 @@ import keras_resnet
 from keras_resnet.cli.main import main
 from keras_resnet.errors import UserError
 from keras_resnet.export import check, export, manifest
-from keras_resnet.export.formats import metadata
+from keras_resnet.export.formats.tflite import metadata
 from keras_resnet.export.runtimes import tflite_graph
 from keras_resnet.export.runtimes.open import open_file
 from keras_resnet.recipes.runs import sources

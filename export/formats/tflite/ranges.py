@@ -1,14 +1,16 @@
-"""The ranges of values that an int8 file's feature maps can represent: `calibration_method`.
+"""The ranges of values that an integer file's feature maps can represent: `calibration_method`.
 
-TensorFlow's converter calibrates and quantizes in two steps. The file between the two steps holds
-the ranges. We measure them ourselves and write them there, for three reasons:
+We run the float32 file on the calibration images and look at every activation. TensorFlow's
+converter and ai-edge-quantizer can do this, too. We do it ourselves for three reasons:
 
 - The ranges of TensorFlow 2.21's calibrator are too large where an addition or multiplication
   writes its result over its input: the calibrator looks at the input afterwards. In a residual
   network that is the last feature map of every unit's F, by a factor of two to ten
   (`tests/export/test_calibration.py` shows it).
-- It runs one thread and no fast kernels. With XNNPACK a ResNet-50 takes a fifth of the time.
-- It has only one method, the least and the largest value.
+- ai-edge-quantizer 0.10 takes moving averages, which cut off large values, and measures the two
+  inputs of a concatenation apart, so it adds operations that change one scale into the other.
+- TensorFlow's calibrator runs one thread and no fast kernels. With XNNPACK a ResNet-50 takes a
+  fifth of the time.
 
 The input and the output of a network keep their whole range: the input's range is known, and the
 largest score is the answer.
@@ -24,7 +26,7 @@ import numpy as np
 
 from keras_resnet import keras_compat
 from keras_resnet.errors import UnknownNameError, UserError, require
-from keras_resnet.export.formats import keep_float
+from keras_resnet.export.formats.tflite import keep_float
 from keras_resnet.export.runtimes import tflite_graph
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 Range = tuple[float, float]
 MIN_MAX = "min-max"
+# Operations whose integer kernels copy values, so the scale before and after them is the same.
+_ONE_SCALE = (*("CONCATENATION", "MAX_POOL_2D", "AVERAGE_POOL_2D", "PAD", "PADV2", "REDUCE_MAX"),)
 _BINS = 8192  # over the whole range: 32 bins per int8 step
 # The formats of a quantization-aware model: they round as it does.
 TRAINED_FORMATS = ("savedmodel", *keep_float.INT8_FORMATS)
@@ -74,78 +78,76 @@ def full_name(text: str) -> str:
     return name if name == MIN_MAX else f"{name}:{value:g}"
 
 
-def convert(
-    converter: Any, method: str, samples: np.ndarray, layers_in_float: Sequence[str]
-) -> bytes:
-    """Convert to int8 with the ranges of `method`; keep some layers in float32.
+def measure(float_file: bytes, method: str, samples: np.ndarray) -> dict[str, Range]:
+    """Return the range of each activation of a float32 TFLite file, by the tensor's name.
 
     Args:
-        converter: a `tf.lite.TFLiteConverter`, set up for int8 with a representative dataset.
+        float_file: the content of the file, for one image at a time.
         method: see `parse`.
-        samples: the images of that dataset (n, height, width, channels), float32.
-        layers_in_float: names of the layers that stay in float32.
-
-    Raises:
-        UserError: the file has no operation named after one of those layers.
+        samples: images (n, height, width, channels), float32.
     """
-    calibrated = keras_compat.calibrate(converter)
-    return keras_compat.quantize(
-        with_ranges(calibrated, method, samples),
-        input_type=converter.inference_input_type,
-        output_type=converter.inference_output_type,
-        float_operations=keep_float.nodes(calibrated, layers_in_float),
-    )
-
-
-def with_ranges(calibrated: bytes, method: str, samples: np.ndarray) -> bytes:
-    """Set the ranges of the activations in a calibrated float file, by `method` (see `parse`)."""
     name, value = parse(method)
-    model = tflite_graph.read(calibrated)
-    tensors = model.subgraphs[0].tensors
-    whole = _min_max(calibrated, samples)
-    ranges = whole
+    model = tflite_graph.read(float_file)
+    graph = model.subgraphs[0]
+    whole = _min_max(float_file, samples)
+    found = whole
     if name != MIN_MAX:
-        maps = {index: found for index, found in whole.items() if _is_feature_map(model, index)}
+        maps = {index: range_ for index, range_ in whole.items() if _is_feature_map(graph, index)}
         images = (
             {index: array.ravel() for index, array in values.items() if index in maps}
-            for values in _activations(calibrated, samples)
+            for values in _activations(float_file, samples)
         )
-        ranges = whole | _METHODS[name][-1](images, maps, value)
-    for index, (least, most) in ranges.items():
-        tensors[index].quantization.min = [least]
-        tensors[index].quantization.max = [most]
-    return tflite_graph.pack(model)
+        found = whole | _METHODS[name][-1](images, maps, value)
+    return {
+        graph.tensors[index].name.decode(): range_
+        for index, range_ in _shared(tflite_graph.operations(model), found).items()
+    }
 
 
-def _is_feature_map(model: Any, index: int) -> bool:
+def _shared(
+    operations: Sequence[tflite_graph.Operation], ranges: dict[int, Range]
+) -> dict[int, Range]:
+    """Return the ranges, with one range for all tensors that must have the same scale.
+
+    A concatenation only copies integers, so its inputs and its output need the same scale. In a
+    DenseNet this holds for a whole dense block. Pooling keeps the scale, too, so it connects a
+    concatenation with the one before it.
+    """
+    group = {index: {index} for index in ranges}
+    for item in operations:
+        if item.kind in _ONE_SCALE:
+            joined = set().union(*(group[i] for i in (*item.inputs, *item.outputs) if i in group))
+            group |= dict.fromkeys(joined, joined)
+    return {
+        index: (min(ranges[i][0] for i in others), max(ranges[i][1] for i in others))
+        for index, others in group.items()
+    }
+
+
+def _is_feature_map(graph: Any, index: int) -> bool:
     """Return True for a tensor (1, height, width, channels) that is not the network's input."""
-    graph = model.subgraphs[0]
     return len(graph.tensors[index].shape) == 4 and index not in graph.inputs
 
 
-def _min_max(calibrated: bytes, samples: np.ndarray) -> dict[int, Range]:
+def _min_max(float_file: bytes, samples: np.ndarray) -> dict[int, Range]:
     """Return the least and the largest value of each activation over all images."""
     found: dict[int, Range] = {}
-    for values in _activations(calibrated, samples):
+    for values in _activations(float_file, samples):
         for index, array in values.items():
             least, most = found.get(index, (np.inf, -np.inf))
             found[index] = (min(least, float(array.min())), max(most, float(array.max())))
     return found
 
 
-def _activations(calibrated: bytes, samples: np.ndarray) -> Iterator[dict[int, np.ndarray]]:
+def _activations(float_file: bytes, samples: np.ndarray) -> Iterator[dict[int, np.ndarray]]:
     """Run the images one by one and yield every activation."""
     litert = require("ai_edge_litert.interpreter", "export")
-    model = tflite_graph.read(calibrated)
+    model = tflite_graph.read(float_file)
     graph = model.subgraphs[0]
-    (entry,) = graph.inputs
-    activations = [
-        index
-        for index, tensor in enumerate(graph.tensors)
-        if tensor.quantization is not None and tensor.quantization.min is not None
-    ]
+    (entry,) = map(int, graph.inputs)
+    made = [index for item in tflite_graph.operations(model) for index in item.outputs]
     # An output keeps its value: nothing is written over it, and XNNPACK does not fuse it away.
-    graph.outputs = [index for index in activations if index != entry]
+    graph.outputs = [i for i in made if tflite_graph.tensor_type(graph.tensors[i]) == "FLOAT32"]
     model.signatureDefs = []  # they have the names of the old outputs
     content = tflite_graph.pack(model)
     interpreter = litert.Interpreter(model_content=content, num_threads=os.cpu_count())

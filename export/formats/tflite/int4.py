@@ -1,16 +1,12 @@
-"""4-bit weights, by ai-edge-quantizer, which converts a float32 `.tflite` file."""
+"""The recipe for 4-bit weights."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import itertools
-import json
-import re
 from collections.abc import Sequence
-from typing import Any
 
-from keras_resnet.errors import UserError, require
+from keras_resnet.errors import require
+from keras_resnet.export.formats.tflite import quantizer
 from keras_resnet.export.runtimes import tflite_graph
 
 _FOUR_BITS = ("CONV_2D", "FULLY_CONNECTED")
@@ -31,8 +27,8 @@ def eight_bit(found: Sequence[tflite_graph.Operation]) -> list[tflite_graph.Oper
     return [item for item, total in zip(order, totals, strict=True) if total <= most]
 
 
-def recipe(found: Sequence[tflite_graph.Operation]) -> list[dict[str, Any]]:
-    """Return the recipe for ai-edge-quantizer, as plain values for the manifest.
+def recipe(found: Sequence[tflite_graph.Operation]) -> quantizer.Recipe:
+    """Return the recipe for ai-edge-quantizer.
 
     Kernels have 4 bits and a scale per output channel, except for those of `eight_bit`. Activations
     stay float32 in the file and are quantized to 8 bits while it runs. OCTAV (Sakr et al. 2022)
@@ -48,32 +44,13 @@ def recipe(found: Sequence[tflite_graph.Operation]) -> list[dict[str, Any]]:
     """
     recipes = require("ai_edge_quantizer.recipe", "export")
     octav = recipes.AlgorithmName.OCTAV
-    content = recipes.dynamic_wi8_afp32()
+    content = quantizer.dynamic()
     for kind in _FOUR_BITS:
-        content += recipes.dynamic_wi4c_afp32(operation_name=kind, algorithm_key=octav)
+        four = recipes.dynamic_wi4c_afp32(operation_name=kind, algorithm_key=octav)
+        content += quantizer.plain(four)
     for item in eight_bit(found):
-        content += [step | {"regex": re.escape(item.name)} for step in recipes.dynamic_wi8_afp32()]
-    plain: list[dict[str, Any]] = json.loads(json.dumps(content))  # turns enumerations into strings
-    return plain
-
-
-def quantize(float_file: bytes) -> bytes:
-    """Convert the kernels of a float32 TFLite file to 4 bits.
-
-    Raises:
-        MissingExtraError: ai-edge-quantizer is not installed.
-        UserError: ai-edge-quantizer cannot convert the file.
-    """
-    quantizer = require("ai_edge_quantizer.quantizer", "export")
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints a summary
-            steps = recipe(tflite_graph.operations(tflite_graph.read(float_file)))
-            result = quantizer.Quantizer(bytearray(float_file), steps).quantize()
-    except (ValueError, RuntimeError) as error:
-        raise UserError(
-            f"ai-edge-quantizer cannot convert this model to tflite-int4: {error}"
-        ) from error
-    return bytes(result.quantized_model)
+        content += [step | {"regex": quantizer.named(item.name)} for step in quantizer.dynamic()]
+    return content
 
 
 def problems(operations: Sequence[tflite_graph.Operation]) -> list[str]:

@@ -33,12 +33,22 @@ def problems(
     borders = tflite_graph.BORDERS if kept or float_input else ()
     inner = [item for item in operations if item.kind not in borders]
     in_float = [item for item in inner if item.in_float]
-    strays = [item for item in in_float if kept.isdisjoint(item.layers)]
+    chosen = [item for item in in_float if not kept.isdisjoint(item.layers)]
+    strays = [item for item in in_float if item not in chosen and not _between(item, chosen)]
     found = [_left_in_float(strays, keep_float)] if strays else []
     quantized = _layers(item for item in inner if not item.in_float) | (kept - _layers(in_float))
     if wrong := sorted(kept & quantized):
         found.append(f"layers not left in float: {wrong}")
     return found
+
+
+def _between(item: tflite_graph.Operation, chosen: Sequence[tflite_graph.Operation]) -> bool:
+    """Return True for an operation between two that stay in float32: integers gain nothing there.
+
+    ai-edge-quantizer leaves those in float32 that it does not know; see `edits.run_in_integers`.
+    """
+    before = any(item.inputs[0] in other.outputs for other in chosen)
+    return before and any(item.outputs[0] in other.inputs for other in chosen)
 
 
 def _left_in_float(strays: Sequence[tflite_graph.Operation], keep_float: Sequence[str]) -> str:
@@ -56,9 +66,13 @@ def _layers(operations: Any) -> set[str]:
     return {layer for item in operations for layer in item.layers}
 
 
-def nodes(calibrated: bytes, keep_float: Sequence[str]) -> list[str]:
-    """Return the output names of these layers' operations; the converter takes those names."""
-    operations = tflite_graph.operations(tflite_graph.read(calibrated))
+def nodes(float_file: bytes, keep_float: Sequence[str]) -> list[str]:
+    """Return the output names of these layers' operations; the quantizer takes those names.
+
+    Raises:
+        UserError: the file has no operation named after one of those layers.
+    """
+    operations = tflite_graph.operations(tflite_graph.read(float_file))
     for layer in keep_float:
         if layer not in _layers(operations):
             raise UserError(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from keras_resnet.errors import UnknownNameError, UserError
-from keras_resnet.export.formats import int8_ranges, keep_float
+from keras_resnet.export.formats.tflite import keep_float, ranges
 
 INPUT_TYPES = ("uint8", "int8", "float32")
 
@@ -18,12 +18,12 @@ class Quantization:
 
     Attributes:
         method: the method that sets the ranges of the activations from the calibration images;
-            see `int8_ranges.parse`.
+            see `ranges.parse`.
         input_type: type of the file's input and output, one of `INPUT_TYPES`.
         keep_float: names of layers that stay in float32.
     """
 
-    method: str = int8_ranges.MIN_MAX
+    method: str = ranges.MIN_MAX
     input_type: str = "uint8"
     keep_float: Sequence[str] = ()
 
@@ -35,7 +35,7 @@ class Quantization:
                 layers.
             UnknownNameError: an unknown method or input type; the message suggests the nearest.
         """
-        int8_ranges.parse(self.method)
+        ranges.parse(self.method)
         if self.input_type not in INPUT_TYPES:
             raise UnknownNameError("input type", self.input_type, INPUT_TYPES, "")
         if isinstance(self.keep_float, str):
@@ -53,7 +53,7 @@ class Quantization:
         if not set(keep_float.INT8_FORMATS).isdisjoint(formats):
             return
         for option, chosen in (
-            ("calibration_method", self.method != int8_ranges.MIN_MAX),
+            ("calibration_method", self.method != ranges.MIN_MAX),
             ("keep_float", bool(self.keep_float)),
         ):
             if chosen:
@@ -70,16 +70,16 @@ class Quantization:
             UnknownNameError: `keep_float` has an unknown layer; the message suggests the nearest.
         """
         keep_float.require_layers(self.keep_float, model)
-        if not int8_ranges.has_ranges(model):
+        if not ranges.has_ranges(model):
             return
-        others = [kind for kind in formats if kind not in int8_ranges.TRAINED_FORMATS]
+        others = [kind for kind in formats if kind not in ranges.TRAINED_FORMATS]
         if others:
             raise UserError(
                 f"'{model.name}' is a quantization-aware model, so its formats are limited to "
-                f"{', '.join(int8_ranges.TRAINED_FORMATS)}; received {others[0]}. For other "
+                f"{', '.join(ranges.TRAINED_FORMATS)}; received {others[0]}. For other "
                 "formats, export the float model that it was trained from."
             )
-        if self.method != int8_ranges.MIN_MAX or self.keep_float:
+        if self.method != ranges.MIN_MAX or self.keep_float:
             raise UserError(
                 f"'{model.name}' is a quantization-aware model with trained ranges; drop "
                 "keep_float and calibration_method."

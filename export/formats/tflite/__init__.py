@@ -1,0 +1,1 @@
+"""TFLite files: the conversion, the quantization, the metadata."""
