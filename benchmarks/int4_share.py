@@ -16,7 +16,7 @@ from typing import Any
 
 import keras_resnet
 from keras_resnet.export import export, manifest
-from keras_resnet.export.formats.tflite import int4
+from keras_resnet.export.formats.tflite import convert, int4
 from keras_resnet.export.runtimes.open import open_file
 from keras_resnet.recipes import load_dataset
 
@@ -46,7 +46,7 @@ def _rows(name: str, count: int) -> list[dict[str, Any]]:
         for share in SHARES:
             int4.EIGHT_BIT_SHARE = share
             path = Path(folder) / f"{share}.tflite"
-            path.write_bytes(int4.quantize(float_file.read_bytes()))
+            path.write_bytes(convert.quantized(float_file.read_bytes(), "int4"))
             answers = open_file(path).predict(images).argmax(-1)
             accuracy = float((answers == labels).mean())
             rows.append(

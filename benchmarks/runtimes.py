@@ -45,8 +45,8 @@ def main() -> None:
         print(name, file=sys.stderr)
         with tempfile.TemporaryDirectory() as folder:
             record["networks"][name] = _compare(name, options, Path(folder))
-    if options.json:
-        options.json.write_text(json.dumps(record, indent=1) + "\n")
+        if options.json:  # also of the networks that are done when it is interrupted
+            options.json.write_text(json.dumps(record, indent=1) + "\n")
 
 
 def _parse() -> argparse.Namespace:

@@ -22,6 +22,7 @@ from keras_resnet.export.formats.tflite.keep_float import problems as keep_float
 from keras_resnet.export.formats.tolerance import Tolerance
 from keras_resnet.export.reference import Reference, read_reference
 from keras_resnet.export.rewrites import prepare
+from keras_resnet.export.runtimes import tflite_graph
 from keras_resnet.export.runtimes.base import INPUT, OUTPUT, NotFiniteError, Runtime
 from keras_resnet.export.runtimes.keras import KerasRuntime
 from keras_resnet.export.runtimes.litert import TFLiteRuntime
@@ -248,6 +249,10 @@ def _operation_problems(kind: str, runtime: Runtime, keep_float: Sequence[str]) 
     problems = [f"operations that plain LiteRT does not have: {flex}"] if flex else []
     if kind in INT8_FORMATS:
         problems += keep_float_problems(runtime.graph, keep_float, runtime.input_dtype == "float32")
+    elif kind == "tflite-int16x8":
+        inner = [item for item in runtime.graph if item.kind not in tflite_graph.BORDERS]
+        left = sorted({item.kind for item in inner if item.in_float})
+        problems += [f"operations without 16-bit code, left in float: {left}"] if left else []
     elif kind == "tflite-int4":
         problems += int4.problems(runtime.graph)
     return problems

@@ -98,7 +98,7 @@ def one_part_per_layer(name: str) -> list[str]:
     """
     kept: dict[str, str] = {}
     for part in filter(None, name.split(";")):
-        layer = part.rpartition("/")[0].partition("/batchnorm")[0]
+        layer = part.rpartition("/")[0].removesuffix("/batchnorm")
         before = kept.pop(layer, "")
         kept[layer] = before if _is_kernel(before) else part
     return list(kept.values())

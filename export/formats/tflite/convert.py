@@ -104,16 +104,11 @@ def _int8(float_file: bytes, samples: np.ndarray, chosen: Quantization) -> bytes
     kept = keep_float.nodes(float_file, chosen.keep_float)
     recipe = quantizer.int8(kept, float_borders=chosen.input_type == "float32")
     fitting = edits.with_room_for_biases(float_file, measured)
-    data = edits.run_in_integers(quantizer.quantize(fitting, recipe, measured), kept)
+    data = quantizer.quantize(fitting, recipe, measured)
+    data = edits.run_in_integers(data, measured, kept)
     if chosen.input_type == "float32":
         return data
-    return edits.with_borders(data, chosen.input_type, measured[_output_name(float_file)])
-
-
-def _output_name(float_file: bytes) -> str:
-    (graph,) = tflite_graph.read(float_file).subgraphs
-    name: str = graph.tensors[graph.outputs[0]].name.decode()
-    return name
+    return edits.with_borders(data, chosen.input_type, measured)
 
 
 def pinned(kind: str, calibration: np.ndarray | None) -> np.ndarray:

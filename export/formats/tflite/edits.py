@@ -8,19 +8,20 @@ from typing import Any
 
 import numpy as np
 
+from keras_resnet.export.formats.tflite import ranges
 from keras_resnet.export.formats.tflite.ranges import Range
 from keras_resnet.export.runtimes import tflite_graph
 
 # LiteRT has integer code for them, which ai-edge-quantizer 0.10 does not know.
-_WITH_INTEGERS = ("LEAKY_RELU", "RELU6", "REDUCE_MAX")
+_WITH_INTEGERS = ("LEAKY_RELU", "RELU6", "ELU", "REDUCE_MAX")
+_DEQUANTIZED = "_dequant"  # what ai-edge-quantizer appends to a name in front of such an operation
 _TOP = 128  # the distance from int8 to uint8
 _INT8 = 127  # the largest weight
 _LARGEST_BIAS = 2**30  # half of int32, which leaves room for the sum
-_TINY = 1e-30
 
 
 def with_short_names(converted: bytes) -> bytes:
-    """Return the file with shorter names of its tensors: a twentieth of a small int8 file.
+    """Return the file with shorter names of its tensors: a thirtieth of the int8 file of ResNet-8.
 
     The converter joins the names of everything that it fused, mostly several times per layer. One
     for each layer is enough to find the layers again.
@@ -36,7 +37,7 @@ def with_short_names(converted: bytes) -> bytes:
     return min(tflite_graph.pack(model), converted, key=len)
 
 
-def with_room_for_biases(float_file: bytes, ranges: Mapping[str, Range]) -> bytes:
+def with_room_for_biases(float_file: bytes, measured: Mapping[str, Range]) -> bytes:
     """Return the float32 file with larger weights where int32 could not hold a channel's bias.
 
     A bias has the scale of its channel's weights times that of the input. If training has left a
@@ -46,7 +47,7 @@ def with_room_for_biases(float_file: bytes, ranges: Mapping[str, Range]) -> byte
 
     Args:
         float_file: the content of the file.
-        ranges: {tensor name: (least, most)} of the activations.
+        measured: {tensor name: (least, most)} of the activations.
     """
     model = tflite_graph.read(float_file)
     (graph,) = model.subgraphs
@@ -54,61 +55,109 @@ def with_room_for_biases(float_file: bytes, ranges: Mapping[str, Range]) -> byte
         if not item.kernel or len(item.inputs) < 3:
             continue
         entry, kernel, bias = (graph.tensors[i] for i in item.inputs[:3])
-        least, most = ranges[entry.name.decode()]
-        step = (max(most, 0.0) - min(least, 0.0)) / 255
-        biases = np.abs(model.buffers[bias.buffer].data.view("float32"))
-        needed = _INT8 * biases / (max(step, _TINY) * _LARGEST_BIAS)
-        weights = model.buffers[kernel.buffer].data.view("float32").reshape(kernel.shape)
+        weights, biases = (model.buffers[tensor.buffer].data for tensor in (kernel, bias))
+        if weights is None or biases is None:  # the result of another operation
+            continue
+        step = ranges.step(measured[entry.name.decode()])
+        needed = _INT8 * np.abs(biases.view("float32")) / (step * _LARGEST_BIAS)
         axis = -1 if item.kind == "DEPTHWISE_CONV_2D" else 0
-        channels = np.moveaxis(weights, axis, 0).reshape(len(biases), -1).copy()
-        places = np.arange(len(biases)), np.abs(channels).argmax(1)
-        small = np.abs(channels[places]) < needed
-        if small.any():
-            signs = np.where(channels[places] < 0, -1, 1)
-            channels[places] = np.where(small, signs * needed, channels[places])
-            moved = channels.reshape(np.moveaxis(weights, axis, 0).shape)
-            whole = np.ascontiguousarray(np.moveaxis(moved, 0, axis))
-            model.buffers[kernel.buffer].data = whole.view("uint8").ravel()
+        grown = _with_largest_weights(weights.view("float32").reshape(kernel.shape), needed, axis)
+        model.buffers[kernel.buffer].data = grown.view("uint8").ravel()
     return tflite_graph.pack(model)
 
 
-def run_in_integers(quantized: bytes, float_operations: Collection[str]) -> bytes:
-    """Return the file with integers in operations that were left in float32 without need.
+def _with_largest_weights(weights: np.ndarray, least: np.ndarray, axis: int) -> np.ndarray:
+    """Return weights whose largest one in each channel has at least the magnitude `least`."""
+    channels = np.moveaxis(weights, axis, 0).copy()
+    flat = channels.reshape(len(least), -1)
+    places = np.arange(len(least)), np.abs(flat).argmax(1)
+    sizes = np.maximum(np.abs(flat[places]), least)
+    flat[places] = np.copysign(sizes, flat[places])
+    return np.ascontiguousarray(np.moveaxis(channels, 0, axis))
 
-    Each of them stands between a DEQUANTIZE and a QUANTIZE, which are removed with it.
+
+def run_in_integers(
+    quantized: bytes, measured: Mapping[str, Range], float_operations: Collection[str]
+) -> bytes:
+    """Return the file with integers in operations that were left in float32 without need.
 
     Args:
         quantized: an int8 file.
+        measured: {tensor name: (least, most)} of the activations.
         float_operations: names of operations (their first outputs) that shall stay in float32.
     """
     model = tflite_graph.read(quantized)
     (graph,) = model.subgraphs
-    found = list(zip(tflite_graph.operations(model), graph.operators, strict=True))
-    makers = {item.outputs[0]: item for item, _ in found}
-    replaced = set()
-    for item, operator in found:
-        before = makers.get(item.inputs[0])
-        after = [(other, its) for other, its in found if item.outputs[0] in other.inputs]
-        if item.kind not in _WITH_INTEGERS or item.name in float_operations or before is None:
+    operators: list[Any] = []
+    for item, operator in zip(tflite_graph.operations(model), graph.operators, strict=True):
+        operators.append(operator)
+        if item.kind not in _WITH_INTEGERS or not item.in_float or item.name in float_operations:
             continue
-        if before.kind != "DEQUANTIZE" or {other.kind for other, _ in after} != {"QUANTIZE"}:
-            continue
-        (first, _), *others = after
-        operator.inputs = [before.inputs[0], *operator.inputs[1:]]
-        operator.outputs = [first.outputs[0]]
-        replaced.add(first)
-        for _, its in others:  # readers with a scale of their own
-            its.inputs = [first.outputs[0]]
-    read = {*graph.outputs, *(index for operator in graph.operators for index in operator.inputs)}
-    graph.operators = [
-        operator
-        for item, operator in found
-        if item not in replaced and (item.kind != "DEQUANTIZE" or item.outputs[0] in read)
-    ]
+        codes = {kind: tflite_graph.operator_code(model, kind) for kind in tflite_graph.BORDERS}
+        entry, end = item.inputs[0], item.outputs[0]
+        inside = [_add_int8(graph, index, measured) for index in (entry, end)]
+        if item.kind == "REDUCE_MAX":  # its integers have one scale
+            graph.tensors[inside[1]].quantization = graph.tensors[inside[0]].quantization
+        operator.inputs, operator.outputs = [inside[0], *item.inputs[1:]], [inside[1]]
+        operators.insert(-1, tflite_graph.operator(codes["QUANTIZE"], [entry], [inside[0]]))
+        operators.append(tflite_graph.operator(codes["DEQUANTIZE"], [inside[1]], [end]))
+    graph.operators = operators
+    _drop_round_trips(model, graph)
     return tflite_graph.pack(model)
 
 
-def with_borders(quantized: bytes, dtype: str, scores: Range) -> bytes:
+def _add_int8(graph: Any, index: int, measured: Mapping[str, Range]) -> int:
+    """Add a tensor of the same values in int8; return its index."""
+    inside = copy.deepcopy(graph.tensors[index])
+    range_ = measured[inside.name.decode().removesuffix(_DEQUANTIZED)]
+    inside.type = tflite_graph.type_code("INT8")
+    inside.quantization = _int8_quantization(range_)
+    inside.name += b"_int8"
+    graph.tensors.append(inside)
+    return len(graph.tensors) - 1
+
+
+def _int8_quantization(range_: Range, dtype: str = "int8") -> Any:
+    scale = ranges.step(range_)
+    zero = -_TOP - round(min(range_[0], 0.0) / scale)
+    return tflite_graph.quantization(scale, zero + _TOP * (dtype == "uint8"))
+
+
+def _drop_round_trips(model: Any, graph: Any) -> None:
+    """Remove changes from integers to float32 and back to the same integers.
+
+    If the integers have another scale, one operation from integers to integers is left.
+    """
+    found = list(zip(tflite_graph.operations(model), graph.operators, strict=True))
+    sources = {item.outputs[0]: item.inputs[0] for item, _ in found if item.kind == "DEQUANTIZE"}
+    same: dict[int, int] = {}
+    kept = []
+    for item, operator in found:
+        operator.inputs = [same.get(int(index), int(index)) for index in operator.inputs]
+        if item.kind in ("QUANTIZE", "SHAPE") and item.inputs[0] in sources:
+            source = sources[item.inputs[0]]
+            source = same.get(source, source)
+            operator.inputs = [source]
+            if item.kind == "QUANTIZE" and _equal(graph, source, item.outputs[0]):
+                same[item.outputs[0]] = source
+                continue
+        kept.append((item, operator))
+    graph.outputs = [same.get(int(index), int(index)) for index in graph.outputs]
+    read = {*graph.outputs, *(index for _, operator in kept for index in operator.inputs)}
+    graph.operators = [
+        operator for item, operator in kept if item.kind != "DEQUANTIZE" or item.outputs[0] in read
+    ]
+
+
+def _equal(graph: Any, one: int, other: int) -> bool:
+    """Return True if two tensors have the same integers for the same values."""
+    a, b = (graph.tensors[index] for index in (one, other))
+    x, y = a.quantization, b.quantization
+    same_scale = np.isclose(x.scale[0], y.scale[0], rtol=1e-5, atol=0)
+    return bool(a.type == b.type and same_scale and x.zeroPoint[0] == y.zeroPoint[0])
+
+
+def with_borders(quantized: bytes, dtype: str, measured: Mapping[str, Range]) -> bytes:
     """Let an int8 file take and give `dtype`: an operation at an end changes the type.
 
     ai-edge-quantizer gives a file whose input is int8. Its output is int8, too, or float32 if the
@@ -117,17 +166,17 @@ def with_borders(quantized: bytes, dtype: str, scores: Range) -> bytes:
     Args:
         quantized: a file with one input and one output.
         dtype: "int8" or "uint8".
-        scores: the range of the output.
+        measured: {tensor name: (least, most)} of the activations.
     """
     model = tflite_graph.read(quantized)
     (graph,) = model.subgraphs
     (entry,), (end,) = graph.inputs, graph.outputs
     code = tflite_graph.operator_code(model, "QUANTIZE")
     if tflite_graph.tensor_type(graph.tensors[entry]) != dtype.upper():
-        graph.inputs = [_add_border(graph, entry, dtype, scores)]
+        graph.inputs = [_add_border(graph, entry, dtype, measured)]
         graph.operators.insert(0, tflite_graph.operator(code, graph.inputs, [entry]))
     if tflite_graph.tensor_type(graph.tensors[end]) != dtype.upper():
-        graph.outputs = [_add_border(graph, end, dtype, scores)]
+        graph.outputs = [_add_border(graph, end, dtype, measured)]
         graph.operators.append(tflite_graph.operator(code, [end], graph.outputs))
     for signature in model.signatureDefs:
         signature.inputs[0].tensorIndex = int(graph.inputs[0])
@@ -135,18 +184,16 @@ def with_borders(quantized: bytes, dtype: str, scores: Range) -> bytes:
     return tflite_graph.pack(model)
 
 
-def _add_border(graph: Any, index: int, dtype: str, scores: Range) -> int:
+def _add_border(graph: Any, index: int, dtype: str, measured: Mapping[str, Range]) -> int:
     """Add a tensor like `index` in another type, which takes over its name; return its index."""
     inner = graph.tensors[index]
     outer = copy.deepcopy(inner)
     outer.type = tflite_graph.type_code(dtype.upper())
     if tflite_graph.tensor_type(inner) == "INT8":
-        scale, zero = inner.quantization.scale[0], int(inner.quantization.zeroPoint[0])
+        known = inner.quantization
+        outer.quantization = tflite_graph.quantization(known.scale[0], known.zeroPoint[0] + _TOP)
     else:
-        least, most = min(scores[0], 0.0), max(scores[1], 0.0)
-        scale = (most - least) / 255
-        zero = -128 - round(least / scale)
-    outer.quantization = tflite_graph.quantization(scale, zero + _TOP * (dtype == "uint8"))
+        outer.quantization = _int8_quantization(measured[inner.name.decode()], dtype)
     inner.name += b"_inside"
     graph.tensors.append(outer)
     return len(graph.tensors) - 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from keras_resnet.errors import require
 from keras_resnet.export.formats.tflite import quantizer
 from keras_resnet.export.runtimes import tflite_graph
 
@@ -42,14 +41,15 @@ def recipe(found: Sequence[tflite_graph.Operation]) -> quantizer.Recipe:
     Raises:
         MissingExtraError: ai-edge-quantizer is not installed.
     """
-    recipes = require("ai_edge_quantizer.recipe", "export")
+    recipes = quantizer.recipes()
+    eight = quantizer.plain(recipes.dynamic_wi8_afp32())
     octav = recipes.AlgorithmName.OCTAV
-    content = quantizer.dynamic()
+    content = [*eight]
     for kind in _FOUR_BITS:
         four = recipes.dynamic_wi4c_afp32(operation_name=kind, algorithm_key=octav)
         content += quantizer.plain(four)
     for item in eight_bit(found):
-        content += [step | {"regex": quantizer.named(item.name)} for step in quantizer.dynamic()]
+        content += [step | {"regex": quantizer.named(item.name)} for step in eight]
     return content
 
 

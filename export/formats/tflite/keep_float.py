@@ -33,22 +33,12 @@ def problems(
     borders = tflite_graph.BORDERS if kept or float_input else ()
     inner = [item for item in operations if item.kind not in borders]
     in_float = [item for item in inner if item.in_float]
-    chosen = [item for item in in_float if not kept.isdisjoint(item.layers)]
-    strays = [item for item in in_float if item not in chosen and not _between(item, chosen)]
+    strays = [item for item in in_float if kept.isdisjoint(item.layers)]
     found = [_left_in_float(strays, keep_float)] if strays else []
     quantized = _layers(item for item in inner if not item.in_float) | (kept - _layers(in_float))
     if wrong := sorted(kept & quantized):
         found.append(f"layers not left in float: {wrong}")
     return found
-
-
-def _between(item: tflite_graph.Operation, chosen: Sequence[tflite_graph.Operation]) -> bool:
-    """Return True for an operation between two that stay in float32: integers gain nothing there.
-
-    ai-edge-quantizer leaves those in float32 that it does not know; see `edits.run_in_integers`.
-    """
-    before = any(item.inputs[0] in other.outputs for other in chosen)
-    return before and any(item.outputs[0] in other.inputs for other in chosen)
 
 
 def _left_in_float(strays: Sequence[tflite_graph.Operation], keep_float: Sequence[str]) -> str:

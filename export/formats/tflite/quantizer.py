@@ -1,7 +1,7 @@
 """float32 TFLite → smaller types, by ai-edge-quantizer.
 
-A recipe is a list of steps for ai-edge-quantizer, as plain values that a manifest can hold. A later
-step overrides an earlier one for the operations that it names.
+A recipe is a list of steps for ai-edge-quantizer, as plain values that a manifest can hold. A step
+for one operation overrides those for all operations, which stand before it.
 """
 
 from __future__ import annotations
@@ -37,8 +37,12 @@ def float16() -> Recipe:
 
 
 def dynamic() -> Recipe:
-    """Return the recipe for int8 kernels; activations are quantized while the file runs."""
-    return plain(_recipes().dynamic_wi8_afp32())
+    """Return the recipe for int8 kernels; activations are quantized while the file runs.
+
+    Kernels of less than 1024 weights stay in float32: rounding them saves little, and the first
+    one sees the pixels.
+    """
+    return plain(recipes().dynamic_legacy_wi8_afp32())
 
 
 def int8(float_operations: Iterable[str] = (), *, float_borders: bool = False) -> Recipe:
@@ -48,13 +52,13 @@ def int8(float_operations: Iterable[str] = (), *, float_borders: bool = False) -
         float_operations: names of operations (their first outputs) that stay in float32.
         float_borders: True lets the input and the output of the file stay in float32.
     """
-    steps = [*plain(_recipes().static_wi8_ai8()), *_not_quantized(float_operations)]
+    steps = [*plain(recipes().static_wi8_ai8()), *_not_quantized(float_operations)]
     return [*steps, *_FLOAT_BORDERS] if float_borders else steps
 
 
 def int16x8() -> Recipe:
     """Return the recipe for int8 kernels and int16 activations, float32 for input and output."""
-    return [*plain(_recipes().static_wi8_ai16()), *_FLOAT_BORDERS]
+    return [*plain(recipes().static_wi8_ai16()), *_FLOAT_BORDERS]
 
 
 def named(operation: str) -> str:
@@ -90,7 +94,7 @@ def quantize(float_file: bytes, recipe: Recipe, ranges: Mapping[str, Range] | No
             made = quantizer.Quantizer(bytearray(float_file), recipe).quantize(
                 measured or None, enable_progress_bar=False, enable_progress_report=False
             )
-    except (ValueError, RuntimeError) as error:
+    except Exception as error:  # of any kind: it does not say which ones
         raise UserError(f"ai-edge-quantizer cannot quantize this model: {error}") from error
     # It writes large constants behind the model, where older runtimes do not look for them.
     return tflite_graph.pack(tflite_graph.read(bytes(made.quantized_model)))
@@ -101,5 +105,10 @@ def _not_quantized(operations: Iterable[str]) -> Recipe:
     return [_NONE | {"regex": named(name), "operation": "*"} for name in operations]
 
 
-def _recipes() -> Any:
+def recipes() -> Any:
+    """Return ai-edge-quantizer's module of recipes.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
     return require("ai_edge_quantizer.recipe", "export")

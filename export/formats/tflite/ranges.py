@@ -34,8 +34,19 @@ if TYPE_CHECKING:
 
 Range = tuple[float, float]
 MIN_MAX = "min-max"
-# Operations whose integer kernels copy values, so the scale before and after them is the same.
-_ONE_SCALE = (*("CONCATENATION", "MAX_POOL_2D", "AVERAGE_POOL_2D", "PAD", "PADV2", "REDUCE_MAX"),)
+# Operations whose integer kernels have one scale before and after.
+_ONE_SCALE = (
+    "CONCATENATION",
+    "MAXIMUM",
+    "MAX_POOL_2D",
+    "AVERAGE_POOL_2D",
+    "PAD",
+    "PADV2",
+    "RESHAPE",
+    "TRANSPOSE",
+    "REDUCE_MAX",
+)
+_LEAST_WIDTH = 1e-6  # of a range; below it the runtime refuses the scale
 _BINS = 8192  # over the whole range: 32 bins per int8 step
 # The formats of a quantization-aware model: they round as it does.
 TRAINED_FORMATS = ("savedmodel", *keep_float.INT8_FORMATS)
@@ -98,27 +109,35 @@ def measure(float_file: bytes, method: str, samples: np.ndarray) -> dict[str, Ra
             for values in _activations(float_file, samples)
         )
         found = whole | _METHODS[name][-1](images, maps, value)
-    return {
-        graph.tensors[index].name.decode(): range_
-        for index, range_ in _shared(tflite_graph.operations(model), found).items()
-    }
+    shared = _shared(tflite_graph.operations(model), found, graph.inputs)
+    return {graph.tensors[i].name.decode(): _wide_enough(range_) for i, range_ in shared.items()}
+
+
+def step(range_: Range) -> float:
+    """Return the scale of int8 values with this range, which is extended to zero."""
+    return (max(range_[1], 0.0) - min(range_[0], 0.0)) / 255
+
+
+def _wide_enough(range_: Range) -> Range:
+    """Return 0...1 for a feature map that was always zero: a scale cannot be zero."""
+    return range_ if step(range_) * 255 > _LEAST_WIDTH else (0.0, 1.0)
 
 
 def _shared(
-    operations: Sequence[tflite_graph.Operation], ranges: dict[int, Range]
+    operations: Sequence[tflite_graph.Operation], ranges: dict[int, Range], inputs: Sequence[int]
 ) -> dict[int, Range]:
     """Return the ranges, with one range for all tensors that must have the same scale.
 
     A concatenation only copies integers, so its inputs and its output need the same scale. In a
     DenseNet this holds for a whole dense block. Pooling keeps the scale, too, so it connects a
-    concatenation with the one before it.
+    concatenation with the one before it. The network's input keeps its own range.
     """
-    group = {index: {index} for index in ranges}
+    group = {index: {index} for index in ranges if index not in inputs}
     for item in operations:
         if item.kind in _ONE_SCALE:
             joined = set().union(*(group[i] for i in (*item.inputs, *item.outputs) if i in group))
             group |= dict.fromkeys(joined, joined)
-    return {
+    return ranges | {
         index: (min(ranges[i][0] for i in others), max(ranges[i][1] for i in others))
         for index, others in group.items()
     }

@@ -157,16 +157,16 @@ def test_a_layer_of_several_operations_stays_whole(images, tmp_path):
 def test_what_has_no_integer_kernel_passes_when_kept_as_the_problem_says(images, tmp_path):
     """An activation of its own, one within a convolution, and a layer of many operations."""
     x = inputs = keras.layers.Input((16, 16, 3))
-    x = keras.layers.ELU(name="elu")(keras.layers.Conv2D(8, 3, name="conv1")(x))
-    x = keras.layers.Conv2D(8, 3, activation="elu", name="conv2")(x)
+    x = keras.layers.PReLU(shared_axes=[1, 2], name="prelu")(keras.layers.Conv2D(8, 3)(x))
+    x = keras.layers.Conv2D(8, 3, activation="softsign", name="conv2")(x)
     x = keras.layers.GroupNormalization(4, name="groups")(x)
     x = keras.layers.Dense(5)(keras.layers.GlobalAveragePooling2D()(x))
     arguments = {"calibration": images, "out": tmp_path / "out", "verbose": False}
     arguments |= {"model": keras.Model(inputs, x, name="mine"), "formats": ["tflite-int8"]}
     (problem,) = export(**arguments).checks[0].problems
-    assert problem.startswith("operations left in float: ['DEQUANTIZE', 'ELU', 'NEG',")
+    assert problem.startswith("operations left in float: ['ABS', 'DEQUANTIZE', 'NEG',")
     advice = problem.partition(" --keep-float ")[2]
-    assert advice == "elu,conv2,groups"
+    assert advice == "prelu,conv2,groups"
     report = export(keep_float=advice.split(","), overwrite=True, **arguments)
     assert report.passed, report.checks[0].problems
 

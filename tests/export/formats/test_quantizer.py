@@ -10,8 +10,9 @@ from ai_edge_quantizer import recipe as recipes
 from helpers import randomize_batch_norms
 
 import keras_resnet
+from keras_resnet.export import export
 from keras_resnet.export.formats import saved_model
-from keras_resnet.export.formats.tflite import convert, ranges
+from keras_resnet.export.formats.tflite import convert, keep_float, ranges
 from keras_resnet.export.formats.tflite.options import Quantization
 from keras_resnet.export.runtimes import tflite_graph
 
@@ -60,6 +61,7 @@ def unusual(tmp_path_factory):
     y = layers.Conv2D(8, 3, padding="same", name="second")(x)
     x = layers.Concatenate()([layers.Maximum()([x, y]), x])
     x = layers.ReLU(6.0, name="six")(layers.MaxPooling2D(2)(x))
+    x = layers.Activation("elu", name="elu")(layers.LeakyReLU(name="again")(x))
     x = layers.GlobalMaxPooling2D(name="pool")(layers.Conv2D(8, 1, name="third")(x))
     return _float32(tmp_path_factory.mktemp("unusual"), layers.Dense(4, name="head")(x), inputs)
 
@@ -70,7 +72,8 @@ def test_operations_that_the_quantizer_does_not_know_run_in_integers(unusual, im
     data = convert.quantized(unusual, "int8", images)
     inner = [item for item in _operations(data) if item.kind not in tflite_graph.BORDERS]
     assert not any(item.in_float for item in inner)
-    assert [item.kind for item in _operations(data)].count("QUANTIZE") == 2  # from and to uint8
+    changes = [item for item in _operations(data) if item.kind in tflite_graph.BORDERS]
+    assert len(changes) == 2  # from and to uint8
     assert _snr_db(_run(data, images), _run(unusual, images)) > 25  # 8 bits of a small network
 
 
@@ -103,14 +106,14 @@ def test_all_inputs_of_a_concatenation_have_its_scale(tmp_path, images):
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8"])
-@pytest.mark.parametrize("kept", [["first"], ["predictions"]])
+@pytest.mark.parametrize("kept", ["first", "head"])
 def test_a_file_takes_and_gives_integers_also_with_its_ends_in_float32(
     tmp_path, images, dtype, kept
 ):
     inputs = layers.Input((12, 12, 3))
     x = layers.GlobalAveragePooling2D()(layers.Conv2D(8, 3, name="first")(inputs))
     float_file = _float32(tmp_path, layers.Dense(4, name="head")(x), inputs)
-    chosen = Quantization(input_type=dtype, keep_float=["head" if "pred" in kept[0] else kept[0]])
+    chosen = Quantization(input_type=dtype, keep_float=[kept])
     data = convert.quantized(float_file, "int8", images, chosen)
     (graph,) = tflite_graph.read(data).subgraphs
     ends = [tflite_graph.tensor_type(graph.tensors[i]) for i in (*graph.inputs, *graph.outputs)]
@@ -194,3 +197,83 @@ def test_short_names_lead_to_the_same_layers(tmp_path, name):
     assert before == after
     (graph,) = tflite_graph.read(ours).subgraphs
     assert len({tensor.name for tensor in graph.tensors}) == len(graph.tensors)
+
+
+def _small(folder, between, inputs=None):
+    inputs = layers.Input((12, 12, 3)) if inputs is None else inputs
+    x = layers.Conv2D(8, 3, name="first")(layers.Rescaling(1 / 128, -1.0)(inputs))
+    return _float32(folder, between(x), inputs)
+
+
+@pytest.mark.parametrize("kept", ["first", "head"])
+def test_an_unknown_operation_beside_a_layer_in_float32_runs_in_integers(tmp_path, images, kept):
+    float_file = _small(
+        tmp_path,
+        lambda x: layers.Dense(4, name="head")(layers.GlobalMaxPooling2D(name="pool")(x)),
+    )
+    data = convert.quantized(float_file, "int8", images, Quantization(keep_float=[kept]))
+    assert keep_float.problems(_operations(data), [kept], float_input=False) == []
+    assert _snr_db(_run(data, images), _run(float_file, images)) > 25
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "float32"])
+def test_a_network_can_end_in_such_an_operation(tmp_path, images, dtype):
+    """Behind a sigmoid, whose integers have a scale of their own."""
+    float_file = _small(
+        tmp_path,
+        lambda x: layers.GlobalMaxPooling2D()(layers.Activation("sigmoid")(layers.ReLU()(x))),
+    )
+    data = convert.quantized(float_file, "int8", images, Quantization(input_type=dtype))
+    problems = keep_float.problems(_operations(data), [], float_input=dtype == "float32")
+    assert problems == []
+    given = images.astype("int16") - 128 if dtype == "int8" else images
+    assert _snr_db(_run(data, given), _run(float_file, images)) > 25
+
+
+def test_a_feature_map_that_is_always_zero_has_a_scale(tmp_path, images):
+    def dead(x):
+        x = layers.Rescaling(0.0, offset=-1.0)(x)  # a ReLU that nothing passes
+        x = layers.Conv2D(4, 3, name="second", bias_initializer="ones")(layers.ReLU()(x))
+        return layers.GlobalAveragePooling2D()(x)
+
+    float_file = _small(tmp_path, dead)
+    expected = _run(float_file, images)
+    found = _run(convert.quantized(float_file, "int8", images), images)
+    np.testing.assert_allclose(found, expected, atol=0.01)  # a step is 1/255
+
+
+def test_the_input_keeps_its_range_beside_a_concatenation(tmp_path, images):
+    inputs = layers.Input((12, 12, 3))
+    x = layers.Concatenate()([inputs, layers.Conv2D(4, 3, padding="same")(inputs)])
+    x = layers.Dense(4)(layers.GlobalAveragePooling2D()(x))
+    data = convert.quantized(_float32(tmp_path, x, inputs), "int8", images)
+    (graph,) = tflite_graph.read(data).subgraphs
+    given = graph.tensors[graph.inputs[0]].quantization
+    assert (given.scale[0], given.zeroPoint[0]) == (1.0, 0)
+
+
+def test_any_batch_in_integers(tmp_path, images):
+    """Keras reshapes by the batch size, which the file looks up."""
+    inputs = layers.Input((12, 12, 3))
+    x = layers.Conv2D(8, 3)(layers.Rescaling(1 / 128, -1.0)(inputs))
+    x = layers.Dense(4)(layers.Flatten()(layers.MaxPooling2D(2)(x)))
+    model = keras.Model(inputs, x, name="mine")
+    report = export(
+        model,
+        ["tflite-int8"],
+        out=tmp_path / "out",
+        calibration=images,
+        batch=None,
+        verbose=False,
+    )
+    assert report.passed, [item.problems for item in report.checks]
+
+
+def test_a_16_bit_file_with_an_operation_in_float32_fails_its_check(tmp_path, images):
+    inputs = layers.Input((12, 12, 3))
+    x = layers.LeakyReLU()(layers.Conv2D(8, 3)(layers.Rescaling(1 / 128, -1.0)(inputs)))
+    x = layers.Dense(4)(layers.GlobalAveragePooling2D()(x))
+    model = keras.Model(inputs, x, name="mine")
+    arguments = {"out": tmp_path / "out", "calibration": images, "verbose": False}
+    (check,) = export(model, ["tflite-int16x8"], **arguments).checks
+    assert check.problems == ("operations without 16-bit code, left in float: ['LEAKY_RELU']",)
