@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,6 @@ from keras_resnet.export.runtimes import tflite_graph
 
 # LiteRT has integer code for them, which ai-edge-quantizer 0.10 does not know.
 _WITH_INTEGERS = ("LEAKY_RELU", "RELU6", "ELU", "REDUCE_MAX")
-_DEQUANTIZED = "_dequant"  # what ai-edge-quantizer appends to a name in front of such an operation
 _TOP = 128  # the distance from int8 to uint8
 _INT8 = 127  # the largest weight
 _LARGEST_BIAS = 2**30  # half of int32, which leaves room for the sum
@@ -88,16 +87,24 @@ def run_in_integers(
     """
     model = tflite_graph.read(quantized)
     (graph,) = model.subgraphs
+    found = tflite_graph.operations(model)
+    known = _integers_around(graph, found)
     operators: list[Any] = []
-    for item, operator in zip(tflite_graph.operations(model), graph.operators, strict=True):
+    for item, operator in zip(found, graph.operators, strict=True):
         operators.append(operator)
         if item.kind not in _WITH_INTEGERS or not item.in_float or item.name in float_operations:
             continue
         codes = {kind: tflite_graph.operator_code(model, kind) for kind in tflite_graph.BORDERS}
         entry, end = item.inputs[0], item.outputs[0]
-        inside = [_add_int8(graph, index, measured) for index in (entry, end)]
+        chosen = [
+            known.get(index) or _int8_quantization(measured[graph.tensors[index].name.decode()])
+            for index in (entry, end)
+        ]
         if item.kind == "REDUCE_MAX":  # its integers have one scale
-            graph.tensors[inside[1]].quantization = graph.tensors[inside[0]].quantization
+            chosen[1] = chosen[0]
+        pairs = zip((entry, end), chosen, strict=True)
+        inside = [_add_int8(graph, index, quantization) for index, quantization in pairs]
+        known[end] = chosen[1]
         operator.inputs, operator.outputs = [inside[0], *item.inputs[1:]], [inside[1]]
         operators.insert(-1, tflite_graph.operator(codes["QUANTIZE"], [entry], [inside[0]]))
         operators.append(tflite_graph.operator(codes["DEQUANTIZE"], [inside[1]], [end]))
@@ -106,12 +113,26 @@ def run_in_integers(
     return tflite_graph.pack(model)
 
 
-def _add_int8(graph: Any, index: int, measured: Mapping[str, Range]) -> int:
+def _integers_around(graph: Any, found: Sequence[tflite_graph.Operation]) -> dict[int, Any]:
+    """Return {float tensor: the scale and zero point of the integers it comes from or becomes}.
+
+    Runtimes want them equal to the last bit where an operation needs one scale.
+    """
+    known: dict[int, Any] = {}
+    for item in found:
+        if item.kind == "QUANTIZE":
+            known.setdefault(item.inputs[0], graph.tensors[item.outputs[0]].quantization)
+    for item in found:
+        if item.kind == "DEQUANTIZE":
+            known[item.outputs[0]] = graph.tensors[item.inputs[0]].quantization
+    return known
+
+
+def _add_int8(graph: Any, index: int, quantization: Any) -> int:
     """Add a tensor of the same values in int8; return its index."""
     inside = copy.deepcopy(graph.tensors[index])
-    range_ = measured[inside.name.decode().removesuffix(_DEQUANTIZED)]
     inside.type = tflite_graph.type_code("INT8")
-    inside.quantization = _int8_quantization(range_)
+    inside.quantization = quantization
     inside.name += b"_int8"
     graph.tensors.append(inside)
     return len(graph.tensors) - 1
@@ -153,8 +174,7 @@ def _equal(graph: Any, one: int, other: int) -> bool:
     """Return True if two tensors have the same integers for the same values."""
     a, b = (graph.tensors[index] for index in (one, other))
     x, y = a.quantization, b.quantization
-    same_scale = np.isclose(x.scale[0], y.scale[0], rtol=1e-5, atol=0)
-    return bool(a.type == b.type and same_scale and x.zeroPoint[0] == y.zeroPoint[0])
+    return bool(a.type == b.type and x.scale[0] == y.scale[0] and x.zeroPoint[0] == y.zeroPoint[0])
 
 
 def with_borders(quantized: bytes, dtype: str, measured: Mapping[str, Range]) -> bytes:

@@ -19,13 +19,17 @@ from keras_resnet.export.runtimes import tflite_graph
 layers = keras.layers
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    keras.utils.set_random_seed(0)
+
+
 @pytest.fixture(scope="module")
 def images():
     return np.random.default_rng(0).integers(0, 256, (48, 12, 12, 3)).astype("uint8")
 
 
 def _float32(folder, outputs, inputs):
-    keras.utils.set_random_seed(0)
     saved_model.write(keras.Model(inputs, outputs, name="mine"), folder / "saved_model", batch=1)
     return convert.float32(folder / "saved_model")
 
@@ -55,6 +59,7 @@ def _operations(data):
 @pytest.fixture(scope="module")
 def unusual(tmp_path_factory):
     """A network with operations that LiteRT has in integers and ai-edge-quantizer does not know."""
+    keras.utils.set_random_seed(0)
     inputs = layers.Input((12, 12, 3))
     x = layers.Conv2D(8, 3, name="first")(layers.Rescaling(1 / 128, -1.0)(inputs))
     x = layers.LeakyReLU(name="leaky")(x)
@@ -125,6 +130,7 @@ def test_a_file_takes_and_gives_integers_also_with_its_ends_in_float32(
 @pytest.fixture(scope="module")
 def large(tmp_path_factory):
     """A float32 file whose kernels ai-edge-quantizer writes behind the model (from 256 KiB)."""
+    keras.utils.set_random_seed(0)
     inputs = layers.Input((12, 12, 3))
     x = layers.Conv2D(400, 3, name="first")(layers.Rescaling(1 / 128, -1.0)(inputs))
     x = layers.Conv2D(100, 3, name="second")(x)
@@ -170,7 +176,6 @@ def test_the_bias_of_a_channel_without_weights_fits(tmp_path, images, kind):
     x = layers.GlobalAveragePooling2D()(inputs) if kind == "Dense" else inputs
     x = made(x)
     x = x if kind == "Dense" else layers.GlobalAveragePooling2D()(x)
-    keras.utils.set_random_seed(0)
     kernel, _ = made.get_weights()
     axis = 2 if kind == "DepthwiseConv2D" else -1
     np.moveaxis(kernel, axis, 0)[:2] = [[1e-15], [0.0]] if kernel.ndim == 2 else 0.0
