@@ -34,6 +34,9 @@ ELSEWHERE = {
     "vision.ImageClassifier.create_from_options": (
         "test_metadata::test_mediapipes_image_classifier_answers_as_litert"
     ),
+    "from ai_edge_litert.aot import aot_compile": (
+        "test_npu::test_litert_starts_the_compiler_of_a_phones_maker"
+    ),
     'keras_resnet.from_hub("USER/NAME")': "test_push::test_what_is_pushed_comes_back",
     'weights="hf://timm/resnet50d.ra2_in1k"': (
         "test_hub::test_weights_come_with_their_preprocessing_and_crop_and_stay_in_the_cache"

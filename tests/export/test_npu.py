@@ -1,7 +1,9 @@
 """What accelerators can run of a file: the Edge TPU's rules, and Arm's compiler for the Ethos-U."""
 
 import json
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -177,3 +179,15 @@ def test_check_on_an_npu_answers_with_its_exit_code(tmp_path, capsys):
     assert "edge-tpu" in capsys.readouterr().err
     assert main(["check", str(INT8), "--on", "edge-tpu", "--data", "digits"]) == 2
     assert "--on runs no images" in capsys.readouterr().err
+
+
+def test_litert_starts_the_compiler_of_a_phones_maker(tmp_path):
+    """As far as the maker's library, which is not here; the documented lines, and what they say."""
+    from ai_edge_litert.aot import aot_compile
+    from ai_edge_litert.aot.vendors.mediatek import target
+
+    phone = target.Target(target.SocModel.MT6989)
+    with pytest.raises(ValueError, match="failed to apply plugin") as raised:
+        aot_compile.aot_compile(str(INT8), output_dir=tmp_path, target=phone, keep_going=False)
+    log = Path(re.search(r"See (\S+) for details", str(raised.value))[1])
+    assert "Failed to load NeuronAdapter shared library" in log.read_text()
