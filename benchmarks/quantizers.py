@@ -131,9 +131,10 @@ def _rows(subject: Subject, scratch: Path) -> list[dict[str, Any]]:
 
 
 def _accuracy(path: Path, subject: Subject, expected: np.ndarray) -> dict[str, Any]:
-    found = open_file(path).predict(subject.images)
-    inner = [x for x in open_file(path).graph if x.kind not in tflite_graph.BORDERS]
-    borders = len(open_file(path).graph) - len(inner) - 2  # without those from and to uint8
+    file = open_file(path)
+    found = file.predict(subject.images)
+    inner = [item for item in file.graph if item.kind not in tflite_graph.BORDERS]
+    borders = len(file.graph) - len(inner) - 2  # without those from and to uint8
     noise, signal = np.square(found - expected).mean(), np.square(expected).mean()
     report = npu_report(path, NPU)
     return {

@@ -200,6 +200,11 @@ class Compressed(NamedTuple):
     bar: float  # points that may be lost
 
 
+def _seeds(record: str) -> tuple[str, ...]:
+    """Return the records of the three seeds."""
+    return tuple(f"{record}_{seed}" for seed in range(3))
+
+
 COMPRESSED = (
     Compressed(
         "ResNet-20",
@@ -213,7 +218,7 @@ COMPRESSED = (
         "ResNet-20",
         "`qat resnet20 --weights cifar10 --distill --seed 0…2` (`qat_resnet20_*`)",
         "resnet20_long",
-        tuple(f"qat_resnet20_{seed}" for seed in range(3)),
+        _seeds("qat_resnet20"),
         "tflite-int8",
         0.1,
     ),
@@ -222,7 +227,7 @@ COMPRESSED = (
         "`qat resnet20 --weights cifar10 --config compress/qat_taught --seed 0…2` "
         "(`qat_taught_resnet20_*`)",
         "resnet20_long",
-        tuple(f"qat_taught_resnet20_{seed}" for seed in range(3)),
+        _seeds("qat_taught_resnet20"),
         "tflite-int8",
         0.1,
     ),
@@ -238,7 +243,7 @@ COMPRESSED = (
         "pre-activation ResNet-20",
         "`qat resnetv2_20 --weights cifar10 --distill --seed 0…2` (`qat_resnetv2_20_*`)",
         "resnetv2_20_long",
-        tuple(f"qat_resnetv2_20_{seed}" for seed in range(3)),
+        _seeds("qat_resnetv2_20"),
         "tflite-int8",
         0.1,
     ),
@@ -247,7 +252,7 @@ COMPRESSED = (
         "`qat resnetv2_20 --weights cifar10 --config compress/qat_taught --seed 0…2` "
         "(`qat_taught_resnetv2_20_*`)",
         "resnetv2_20_long",
-        tuple(f"qat_taught_resnetv2_20_{seed}" for seed in range(3)),
+        _seeds("qat_taught_resnetv2_20"),
         "tflite-int8",
         0.1,
     ),
@@ -257,7 +262,7 @@ COMPRESSED = (
         "`qat resnet8 --weights cifar10 --config compress/qat_taught --seed 0…2` "
         "(`qat_taught_resnet8_*`)",
         "resnet8",
-        tuple(f"qat_taught_resnet8_{seed}" for seed in range(3)),
+        _seeds("qat_taught_resnet8"),
         "tflite-int8",
         1.2,
     ),
@@ -372,7 +377,7 @@ SMALLEST = (
     (
         93.0,
         f"pre-activation ResNet-20, {_TAUGHT}",
-        tuple(f"qat_taught_resnetv2_20_{seed}" for seed in range(3)),
+        _seeds("qat_taught_resnetv2_20"),
         "qat_bytes_resnetv2_20",
         "tflite-int8",
     ),
@@ -380,7 +385,7 @@ SMALLEST = (
     (
         89.2,
         f"ResNet-8, {_TAUGHT}",
-        tuple(f"qat_taught_resnet8_{seed}" for seed in range(3)),
+        _seeds("qat_taught_resnet8"),
         "qat_taught_resnet8_0",
         "tflite-int8",
     ),

@@ -98,7 +98,7 @@ def test_no_other_file_uses_a_private_name(ours):
         "tf.__internal__.tracking",
         "import keras.src.ops",
         "from keras.src import ops",
-        "from tensorflow.lite.python.convert import saved_model_pb2",
+        "from tensorflow.python.util import _pywrap_util_port",
         "import_module('tensorflow.python.eager')",
     ],
 )
