@@ -50,6 +50,7 @@ def with_room_for_biases(float_file: bytes, measured: Mapping[str, Range]) -> by
     """
     model = tflite_graph.read(float_file)
     (graph,) = model.subgraphs
+    changed = False
     for item in tflite_graph.operations(model):
         if not item.kernel or len(item.inputs) < 3:
             continue
@@ -61,8 +62,9 @@ def with_room_for_biases(float_file: bytes, measured: Mapping[str, Range]) -> by
         needed = _INT8 * np.abs(biases.view("float32")) / (step * _LARGEST_BIAS)
         axis = -1 if item.kind == "DEPTHWISE_CONV_2D" else 0
         grown = _with_largest_weights(weights.view("float32").reshape(kernel.shape), needed, axis)
+        changed |= not np.array_equal(grown.view("uint8").ravel(), weights)
         model.buffers[kernel.buffer].data = grown.view("uint8").ravel()
-    return tflite_graph.pack(model)
+    return tflite_graph.pack(model) if changed else float_file
 
 
 def _with_largest_weights(weights: np.ndarray, least: np.ndarray, axis: int) -> np.ndarray:
@@ -88,6 +90,8 @@ def run_in_integers(
     model = tflite_graph.read(quantized)
     (graph,) = model.subgraphs
     found = tflite_graph.operations(model)
+    if not any(item.in_float for item in found):
+        return quantized
     known = _integers_around(graph, found)
     operators: list[Any] = []
     for item, operator in zip(found, graph.operators, strict=True):
